@@ -1,0 +1,3 @@
+//! `dor`: parse, run, exit code.
+
+fn main() {}

@@ -1,0 +1,284 @@
+//! The catalogue of cases: 690 ocean polygons x 4 intervention dates, fixed, with no file behind it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::calendar::{MODEL_YEAR_OF_1999, YearMonth};
+
+/// Number of polygons of the atlas.
+pub const POLYGONS: u16 = 690;
+/// Number of cases of the atlas: every polygon at every intervention date.
+pub const CASES: usize = POLYGONS as usize * InterventionMonth::ALL.len();
+/// Monthly files of a case: 15 years.
+pub const MONTHS: usize = 180;
+
+/// Names of the basins and how many polygons each has, in the order of the polygon ids.
+const BASINS: [(&str, u16); 4] = [
+    ("North_Atlantic_basin", 150),
+    ("North_Pacific_basin", 200),
+    ("South", 300),
+    ("Southern_Ocean", 40),
+];
+
+/// Month of 1999 in which an intervention starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InterventionMonth {
+    /// 1999-01-01.
+    January,
+    /// 1999-04-01.
+    April,
+    /// 1999-07-01.
+    July,
+    /// 1999-10-01.
+    October,
+}
+
+impl InterventionMonth {
+    /// All intervention dates, in the order of the catalogue.
+    pub const ALL: [Self; 4] = [Self::January, Self::April, Self::July, Self::October];
+
+    /// Number of the month, 1 to 12.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::January => 1,
+            Self::April => 4,
+            Self::July => 7,
+            Self::October => 10,
+        }
+    }
+
+    /// The intervention date with this month number; `None` unless 1, 4, 7 or 10.
+    pub fn from_number(month: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.number() == month)
+    }
+}
+
+impl FromStr for InterventionMonth {
+    type Err = CaseNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            .and_then(Self::from_number)
+            .ok_or_else(|| CaseNameError::Month { text: text.to_owned() })
+    }
+}
+
+/// One run of the model: a removal in one polygon, started at one date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Case {
+    polygon: u16,
+    month: InterventionMonth,
+}
+
+/// A text that names no case of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CaseNameError {
+    /// Not one of the three forms of a name.
+    #[error(
+        "`{text}` names no case: give the full name \
+         (smyle.cdr-atlas-v0.glb-dor_BASIN_PPP_1999-MM-01_NNNNN.001), its five-digit index \
+         (00000 to 02759) or polygon and month (112-04)"
+    )]
+    Form {
+        /// What was given.
+        text: String,
+    },
+    /// A full name whose parts contradict the catalogue.
+    #[error("`{text}` is not in the catalogue: the case of that index is `{catalogue}`")]
+    Contradiction {
+        /// What was given.
+        text: String,
+        /// The name that the catalogue has for the index.
+        catalogue: String,
+    },
+    /// No such polygon.
+    #[error("there is no polygon {polygon}: polygons are 0 to 689")]
+    Polygon {
+        /// What was given.
+        polygon: u32,
+    },
+    /// No such intervention month.
+    #[error("`{text}` is not an intervention month: these are 1, 4, 7 and 10")]
+    Month {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl Case {
+    /// The case of a polygon (0 to 689) and an intervention month.
+    pub fn new(polygon: u16, month: InterventionMonth) -> Result<Self, CaseNameError> {
+        if polygon >= POLYGONS {
+            return Err(CaseNameError::Polygon { polygon: polygon.into() });
+        }
+        Ok(Self { polygon, month })
+    }
+
+    /// The case with this index (0 to 2759); `None` beyond the catalogue.
+    pub fn from_index(index: usize) -> Option<Self> {
+        let polygon = u16::try_from(index / 4).ok().filter(|&p| p < POLYGONS)?;
+        Some(Self { polygon, month: *InterventionMonth::ALL.get(index % 4)? })
+    }
+
+    /// Every case of the catalogue, by index.
+    pub fn all() -> impl ExactSizeIterator<Item = Self> + Clone {
+        (0..CASES).map(|i| Self { polygon: (i / 4) as u16, month: InterventionMonth::ALL[i % 4] })
+    }
+
+    /// Polygon id, 0 to 689, counted across the basins.
+    pub fn polygon(self) -> u16 {
+        self.polygon
+    }
+
+    /// The month of 1999 in which the intervention starts.
+    pub fn month(self) -> InterventionMonth {
+        self.month
+    }
+
+    /// Position in the catalogue, 0 to 2759.
+    pub fn index(self) -> usize {
+        usize::from(self.polygon) * 4 + usize::from(self.month.number() / 3)
+    }
+
+    /// Name of the basin and the polygon's number inside it.
+    pub fn basin(self) -> (&'static str, u16) {
+        let mut inside = self.polygon;
+        for (name, polygons) in BASINS {
+            if inside < polygons {
+                return (name, inside);
+            }
+            inside -= polygons;
+        }
+        (BASINS[3].0, inside)
+    }
+
+    /// First model month of the run.
+    pub fn first_month(self) -> YearMonth {
+        YearMonth { year: MODEL_YEAR_OF_1999, month: self.month.number() }
+    }
+
+    /// The 180 model months of the run.
+    pub fn months(self) -> impl ExactSizeIterator<Item = YearMonth> + Clone {
+        let first = self.first_month();
+        (0..MONTHS).map(move |n| first.plus(n as i32))
+    }
+
+    /// Polygon and month in the short form, `112-04`.
+    pub fn short(self) -> String {
+        format!("{:03}-{:02}", self.polygon, self.month.number())
+    }
+}
+
+/// The full name, which is also the name of the folder of its raw files.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (basin, inside) = self.basin();
+        write!(
+            f,
+            "smyle.cdr-atlas-v0.glb-dor_{basin}_{inside:03}_1999-{:02}-01_{:05}.001",
+            self.month.number(),
+            self.index()
+        )
+    }
+}
+
+/// Full name, five-digit index (`00449`) or polygon and month (`112-04`).
+impl FromStr for Case {
+    type Err = CaseNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || CaseNameError::Form { text: text.to_owned() };
+        let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+        if let Some(rest) = text.strip_suffix(".001") {
+            let index = rest.rsplit('_').next().filter(|s| s.len() == 5 && is_number(s));
+            let case = index
+                .and_then(|s| s.parse().ok())
+                .and_then(Self::from_index)
+                .filter(|_| text.starts_with("smyle.cdr-atlas-v0.glb-dor_"))
+                .ok_or_else(form)?;
+            let catalogue = case.to_string();
+            return if catalogue == text {
+                Ok(case)
+            } else {
+                Err(CaseNameError::Contradiction { text: text.to_owned(), catalogue })
+            };
+        }
+        if let Some((polygon, month)) = text.split_once('-') {
+            if !is_number(polygon) || polygon.len() > 3 || !is_number(month) || month.len() > 2 {
+                return Err(form());
+            }
+            return Self::new(polygon.parse().map_err(|_| form())?, month.parse()?);
+        }
+        if text.len() == 5 && is_number(text) {
+            return text.parse().ok().and_then(Self::from_index).ok_or_else(form);
+        }
+        Err(form())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_has_the_published_name() {
+        let case: Case = "112-04".parse().unwrap();
+        assert_eq!(
+            case.to_string(),
+            "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001"
+        );
+        assert_eq!(case.basin(), ("North_Atlantic_basin", 112));
+        assert_eq!(case.index(), 449);
+    }
+
+    #[test]
+    fn every_case_is_found_again_by_each_of_its_names() {
+        assert_eq!(Case::all().len(), 2760);
+        for (index, case) in Case::all().enumerate() {
+            assert_eq!(case.index(), index);
+            assert_eq!(Case::from_index(index), Some(case));
+            assert_eq!(case.to_string().parse(), Ok(case));
+            assert_eq!(case.short().parse(), Ok(case));
+            assert_eq!(format!("{index:05}").parse(), Ok(case));
+        }
+        assert_eq!(Case::from_index(2760), None);
+    }
+
+    #[test]
+    fn basins_begin_where_the_reference_says() {
+        let basin = |p| Case::new(p, InterventionMonth::January).unwrap().basin();
+        assert_eq!(basin(149), ("North_Atlantic_basin", 149));
+        assert_eq!(basin(150), ("North_Pacific_basin", 0));
+        assert_eq!(basin(350), ("South", 0));
+        assert_eq!(basin(650), ("Southern_Ocean", 0));
+        assert_eq!(basin(689), ("Southern_Ocean", 39));
+    }
+
+    #[test]
+    fn names_outside_the_catalogue_are_refused() {
+        for bad in [
+            "",
+            "690-01",
+            "112-02",
+            "02760",
+            "449",
+            "112-4x",
+            "-4",
+            "112-",
+            "smyle.cdr-atlas-v0.control.001",
+            "smyle.cdr-atlas-v0.glb-dor_South_112_1999-04-01_00449.001",
+            "x_00449.001",
+        ] {
+            assert!(bad.parse::<Case>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_case_spans_fifteen_years() {
+        let months: Vec<_> = "112-04".parse::<Case>().unwrap().months().collect();
+        assert_eq!(months.len(), 180);
+        assert_eq!(months[0].to_string(), "0347-04");
+        assert_eq!(months[179].to_string(), "0362-03");
+    }
+}
