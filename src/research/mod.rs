@@ -1,0 +1,3 @@
+//! From raw history to the research-grade dataset.
+
+pub mod convert;
