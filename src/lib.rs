@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod encode;
+pub mod ledger;
 pub mod model;
+pub mod pipeline;
 pub mod read;
 pub mod research;
 pub mod store;

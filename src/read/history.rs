@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use hdf5_reader::{Storage, StorageBuffer};
 use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcOpenOptions, NcType};
 use sha2::{Digest, Sha256};
 
-use super::{ReadError, Source};
+use super::{ReadError, Source, SourceError};
 use crate::model::YearMonth;
 use crate::model::dataset::{
     Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
@@ -48,7 +48,7 @@ struct Input {
 }
 
 impl Input {
-    fn failed(&self, source: super::SourceError) -> ReadError {
+    fn failed(&self, source: SourceError) -> ReadError {
         ReadError::Fetch { url: self.source.url().to_owned(), source }
     }
 
@@ -130,31 +130,14 @@ impl History {
             hashing: Duration::ZERO,
         };
         let start = input.fetch()?.unwrap_or_default();
-        if start.starts_with(b"\x89HDF\r\n\x1a\n") {
-            return Self::open_netcdf4(start, input, url);
-        }
-        if !matches!(start.get(..4), Some([b'C', b'D', b'F', 1 | 2 | 5])) {
-            let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();
-            return Err(ReadError::NotNetcdf { url, start });
+        match Form::of(&start, &url)? {
+            Form::Netcdf4 => return Self::open_netcdf4(start, input, url),
+            Form::Classic => {}
         }
         let (file, prefix) = parse_header(start, &mut input, &url)?;
         input.pending = prefix;
         let header = header_of(&file, &url)?;
-        let variables = file.variables().map_err(|e| damaged(&url, e))?;
-        let positions = variables
-            .iter()
-            .zip(&header.variables)
-            .map(|(v, own)| v.data_offset..v.data_offset.saturating_add(own.bytes() as u64))
-            .collect::<Vec<_>>();
-        let cut = positions.iter().zip(&header.variables).find(|(p, _)| p.end > input.source.len());
-        if let Some((position, variable)) = cut {
-            return Err(ReadError::Truncated {
-                url,
-                variable: variable.name.clone(),
-                needs: position.end,
-                has: input.source.len(),
-            });
-        }
+        let positions = positions(&file, &header, &url, input.source.len())?;
         Ok(Self { header, layout: Layout::Classic(positions), input })
     }
 
@@ -296,6 +279,118 @@ pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), Read
 
 fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
     ReadError::Damaged { url: url.to_owned(), source }
+}
+
+/// What the first bytes say a file is.
+enum Form {
+    Classic,
+    Netcdf4,
+}
+
+impl Form {
+    fn of(start: &[u8], url: &str) -> Result<Self, ReadError> {
+        match start.get(..4) {
+            Some([b'C', b'D', b'F', 1 | 2 | 5]) => Ok(Self::Classic),
+            Some(b"\x89HDF") => Ok(Self::Netcdf4),
+            _ => {
+                let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();
+                Err(ReadError::NotNetcdf { url: url.to_owned(), start })
+            }
+        }
+    }
+}
+
+/// Where the data of each variable of a classic file lies, all of it inside the file.
+fn positions(
+    file: &NcFile,
+    header: &Header,
+    url: &str,
+    len: u64,
+) -> Result<Vec<Range<u64>>, ReadError> {
+    let variables = file.variables().map_err(|e| damaged(url, e))?;
+    let positions: Vec<_> = variables
+        .iter()
+        .zip(&header.variables)
+        .map(|(v, own)| v.data_offset..v.data_offset.saturating_add(own.bytes() as u64))
+        .collect();
+    let mut cut: Vec<_> =
+        positions.iter().zip(&header.variables).filter(|(p, _)| p.end > len).collect();
+    cut.sort_by_key(|(p, _)| p.start);
+    match cut.first() {
+        None => Ok(positions),
+        Some((position, variable)) => Err(ReadError::Truncated {
+            url: url.to_owned(),
+            variable: variable.name.clone(),
+            needs: position.end,
+            has: len,
+        }),
+    }
+}
+
+/// What a file says of itself and of its month, read without its data.
+pub struct Glance {
+    /// The header.
+    pub header: Header,
+    /// Values of `time_bound`.
+    pub time_bound: Vec<f64>,
+}
+
+/// A source as the random-access storage of the reader.
+struct Ranges {
+    len: u64,
+    source: Mutex<(Box<dyn Source>, Option<SourceError>)>,
+}
+
+impl Storage for Ranges {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_range(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let end = offset.checked_add(len as u64).filter(|&e| e <= self.len).ok_or_else(ended)?;
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        match source.0.range(offset..end) {
+            Ok(bytes) => Ok(StorageBuffer::from_vec(bytes.into())),
+            Err(error) => {
+                source.1 = Some(error);
+                Err(ended().into())
+            }
+        }
+    }
+}
+
+/// Reads the header and the month, and checks that the data is all there; fetches little more
+/// than that.
+pub fn glance(mut source: Box<dyn Source>) -> Result<Glance, ReadError> {
+    let url = source.url().to_owned();
+    let len = source.len();
+    let start = source.range(0..len.min(16));
+    let start = start.map_err(|source| ReadError::Fetch { url: url.clone(), source })?;
+    let form = Form::of(&start, &url)?;
+    let ranges = Arc::new(Ranges { len, source: Mutex::new((source, None)) });
+    let look = || {
+        let file = NcFile::from_storage(ranges.clone()).map_err(|e| damaged(&url, e))?;
+        let header = header_of(&file, &url)?;
+        if let Form::Classic = form {
+            positions(&file, &header, &url, len)?;
+        }
+        let time_bound = match header.variable("time_bound") {
+            Some(_) => file.read_variable_as_f64("time_bound").map_err(|e| damaged(&url, e))?,
+            None => Default::default(),
+        };
+        Ok(Glance { header, time_bound: time_bound.into_iter().collect() })
+    };
+    let result = look();
+    let failed = ranges.source.lock().unwrap_or_else(PoisonError::into_inner).1.take();
+    match failed {
+        Some(source) => Err(ReadError::Fetch { url, source }),
+        None => result,
+    }
 }
 
 /// Parses the header from as many pieces as it needs; gives them back.

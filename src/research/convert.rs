@@ -15,7 +15,7 @@ use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Value
 use crate::encode::shuffle::Shuffler;
 use crate::model::dataset::{ByteOrder, Header, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::read::history::{self, History};
+use crate::read::history::{self, Glance, History};
 use crate::read::{ReadError, Source, SourceError};
 
 /// A raw file could not be converted.
@@ -73,9 +73,6 @@ pub enum ConvertError {
         /// Number of times.
         found: usize,
     },
-    /// Another thread failed while it held shared state.
-    #[error("the conversion was stopped")]
-    Stopped,
 }
 
 /// Takes the parts of a file as they become final, in any order.
@@ -193,7 +190,7 @@ pub fn convert(
     let mut timing = Timing::default();
     let mut history = History::open(input.source)?;
     let order = history.byte_order();
-    check_shapes(&history, context.grid.as_deref())?;
+    check_shapes(history.header(), &url, context.grid.as_deref())?;
 
     let small = read_small(&mut history)?;
     let values = |name: &str| {
@@ -201,14 +198,12 @@ pub fn convert(
         let variable = &history.header().variables[index];
         Some(history::to_f64(small.get(&index)?, variable.dtype, order))
     };
-    let (found, bounds) = history::month_of(&url, &values("time_bound").unwrap_or_default())?;
-    if found != input.month {
-        return Err(ConvertError::Month { url, named: input.month, found });
-    }
+    let bounds = values("time_bound").unwrap_or_default();
+    let bounds = check_month(&bounds, &url, input.month)?;
     let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
     let origin = Origin {
         case: context.case,
-        month: found,
+        month: input.month,
         bounds,
         grid: context.grid.as_deref(),
         source_file: input.name,
@@ -224,7 +219,6 @@ pub fn convert(
 
     for (index, output) in in_reading_order(&history, &layout) {
         let variable = &output.variable;
-        let start = Instant::now();
         let planes = match (&output.values, small.get(&index)) {
             (Values::Made(bytes), _) => shuffled(variable, bytes, ByteOrder::Little),
             (Values::Raw(_), Some(bytes)) => shuffled(variable, bytes, order),
@@ -246,10 +240,7 @@ pub fn convert(
                 expected,
             })
         })?;
-        let start = {
-            let _ = start;
-            Instant::now()
-        };
+        let start = Instant::now();
         let size = variable.dtype.size();
         let compress = || deflate::zlib(&planes, size);
         let chunk = if variable.leads_with("polygon_id") {
@@ -273,6 +264,29 @@ pub fn convert(
     file.writer.set_text(SOURCE_SHA256, &finished.sha256).map_err(encode_failed)?;
     let (size, md5) = file.finish(&mut timing).map_err(|e| e.into_error(&url))?;
     Ok(Converted { size, md5, source_sha256: finished.sha256, timing })
+}
+
+/// Checks what can be checked without reading the data: the form, the length, the grid and the
+/// month of a file.
+pub fn check(
+    source: Box<dyn Source>,
+    month: YearMonth,
+    grid: Option<&Grid>,
+) -> Result<(), ConvertError> {
+    let url = source.url().to_owned();
+    let Glance { header, time_bound } = history::glance(source)?;
+    check_shapes(&header, &url, grid)?;
+    check_month(&time_bound, &url, month)?;
+    Ok(())
+}
+
+/// The bounds of the month, which must be the one in the file's name.
+fn check_month(bounds: &[f64], url: &str, named: YearMonth) -> Result<[f64; 2], ConvertError> {
+    let (found, bounds) = history::month_of(url, bounds)?;
+    if found != named {
+        return Err(ConvertError::Month { url: url.to_owned(), named, found });
+    }
+    Ok(bounds)
 }
 
 /// Variables in the order in which their raw data comes, those made here first.
@@ -323,10 +337,9 @@ fn shuffled(variable: &Variable, bytes: &[u8], order: ByteOrder) -> Option<Vec<u
 }
 
 /// One time, and the horizontal grid that the grid file has.
-fn check_shapes(history: &History, grid: Option<&Grid>) -> Result<(), ConvertError> {
-    let Header { variables, .. } = history.header();
-    let url = || history.url().to_owned();
-    for variable in variables {
+fn check_shapes(header: &Header, url: &str, grid: Option<&Grid>) -> Result<(), ConvertError> {
+    let url = || url.to_owned();
+    for variable in &header.variables {
         if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
             return Err(ConvertError::Times { url: url(), found: time.len });
         }
