@@ -15,8 +15,8 @@ pub struct Location(String);
 pub enum StoreError {
     #[error("`{0}` is not a location: give a path, file://, s3://bucket/prefix or https://")]
     BadLocation(String),
-    #[error("{0} does not exist")]
-    NotFound(String),
+    #[error("{url}: not found")]
+    NotFound { url: String },
     #[error("{0}: {1}")]
     Io(String, String),
 }
@@ -124,7 +124,7 @@ impl Store {
         if p.is_file() {
             Ok(Object)
         } else {
-            Err(StoreError::NotFound(p.display().to_string()))
+            Err(StoreError::NotFound { url: p.display().to_string() })
         }
     }
     pub async fn check(&self, write: bool) -> Check {
