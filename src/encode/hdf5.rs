@@ -10,6 +10,7 @@
 use std::ffi::{CString, c_void};
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdf5_metno_sys::{h5, h5a, h5d, h5e, h5f, h5i, h5p, h5s, h5t};
 
@@ -90,6 +91,9 @@ impl ImageWriter {
     /// one another without metadata between them.
     pub fn open(definition: &mut [u8], growth: usize, metadata: u64) -> Result<Self, EncodeError> {
         let file = "file in memory";
+        // The library takes files of the core driver with one name for one file.
+        static FILES: AtomicU64 = AtomicU64::new(0);
+        let name = format!("research-grade-{}\0", FILES.fetch_add(1, Ordering::Relaxed));
         let _lock = hdf5_metno_sys::LOCK.lock();
         // SAFETY: the lock is held; the arguments are valid for the calls, and the library copies
         // the image before H5Pset_file_image returns.
@@ -106,7 +110,7 @@ impl ImageWriter {
                 "H5Pset_file_image",
                 file,
             )?;
-            let id = h5f::H5Fopen(c"research-grade.nc".as_ptr(), h5f::H5F_ACC_RDWR, access.0);
+            let id = h5f::H5Fopen(name.as_ptr().cast(), h5f::H5F_ACC_RDWR, access.0);
             let file = Id(check(id, "H5Fopen", file)?, h5f::H5Fclose);
             Ok(Self { file, access })
         }

@@ -1,5 +1,6 @@
 //! From raw history to the research-grade dataset: plan a case, then run the plan.
 
+pub mod catalogue;
 pub mod convert;
 pub mod plan;
 pub mod run;

@@ -25,6 +25,12 @@ pub enum PlanError {
         /// Where they should be.
         folder: String,
     },
+    /// There is no case at all.
+    #[error("no case with raw files in {archive}: check --data-dir and the selection")]
+    NoCases {
+        /// The archive.
+        archive: String,
+    },
     /// Two files stand for one month.
     #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
     Twice {

@@ -93,6 +93,17 @@ pub struct Summary {
     pub timing: Timing,
 }
 
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.converted += other.converted;
+        self.kept += other.kept;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.elapsed += other.elapsed;
+        self.timing += other.timing;
+    }
+}
+
 /// What all cases of a run share.
 #[derive(Clone)]
 pub struct Environment {
@@ -195,7 +206,11 @@ async fn convert_all(
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
-    if failures.is_empty() { Ok((record, summary)) } else { Err(CaseError::Files { case, failures }) }
+    if failures.is_empty() {
+        Ok((record, summary))
+    } else {
+        Err(CaseError::Files { case, failures })
+    }
 }
 
 /// One file from the archive to the store. The place in the pool is kept until its last part is

@@ -1,0 +1,115 @@
+//! How far a run is: bars on a terminal, a line now and then elsewhere. To standard error.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{bytes, duration};
+use crate::model::Case;
+use crate::research::Progress;
+use crate::research::plan::Step;
+
+/// Time between two lines where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Progress of a command on standard error.
+pub(super) struct Terminal {
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    files: AtomicU64,
+    files_done: AtomicU64,
+    bytes: AtomicU64,
+    bytes_done: AtomicU64,
+    last_line: Mutex<Instant>,
+}
+
+impl Terminal {
+    pub fn new() -> Self {
+        let style =
+            "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(style);
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        let zero = || AtomicU64::new(0);
+        Self {
+            bar,
+            begun: Instant::now(),
+            files: zero(),
+            files_done: zero(),
+            bytes: zero(),
+            bytes_done: zero(),
+            last_line: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Prints a line without breaking the bar.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| super::say(text)),
+            None => super::say(text),
+        }
+    }
+
+    fn message(&self) -> String {
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        format!("{}/{} files", load(&self.files_done), load(&self.files))
+    }
+
+    fn line_now_and_then(&self) {
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.bar.is_some() || last.elapsed() < INTERVAL {
+            return;
+        }
+        *last = Instant::now();
+        let done = self.bytes_done.load(Ordering::Relaxed);
+        let total = self.bytes.load(Ordering::Relaxed);
+        let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / rate.max(1.0);
+        super::say(&format!(
+            "{}, {} of {}, {}/s, {} left",
+            self.message(),
+            bytes(done),
+            bytes(total),
+            bytes(rate as u64),
+            duration(Duration::from_secs_f64(left)),
+        ));
+    }
+}
+
+impl Progress for Terminal {
+    fn begin(&self, _case: Case, files: usize, bytes: u64) {
+        self.files.fetch_add(files as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc_length(bytes);
+            bar.set_message(self.message());
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        match &self.bar {
+            Some(bar) => bar.inc(bytes),
+            None => self.line_now_and_then(),
+        }
+    }
+
+    fn file_done(&self, _step: &Step, _size: u64) {
+        self.files_done.fetch_add(1, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.message());
+        }
+    }
+
+    fn end(&self, _case: Case) {
+        if let Some(bar) = &self.bar
+            && self.files_done.load(Ordering::Relaxed) == self.files.load(Ordering::Relaxed)
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
