@@ -1,0 +1,61 @@
+//! Flags that every command takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::config::Overrides;
+use crate::store::{Addressing, S3Options};
+
+/// Flags that every command takes.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Configuration file [default: $DOR_CONFIG, ./dor.toml, ~/.config/dor/dor.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Profile for S3: `minio`, `source-coop`, or one of the AWS configuration file
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// URL of the S3 service, for any but AWS
+    #[arg(long, global = true, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// Region of the S3 service
+    #[arg(long, global = true, value_name = "NAME")]
+    region: Option<String>,
+    /// Where S3 requests name the bucket: in the path or in the host
+    #[arg(long, global = true, value_name = "STYLE", value_parser = addressing())]
+    addressing: Option<Addressing>,
+    /// Send S3 requests without credentials, for public buckets
+    #[arg(long, global = true)]
+    no_sign_request: bool,
+    /// Say more on standard error: -v progress of steps, -vv details, -vvv everything (RUST_LOG wins)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+impl GlobalArgs {
+    /// The flags as the top layer of the configuration; a command adds its own.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            s3: S3Options {
+                profile: self.profile.clone(),
+                endpoint_url: self.endpoint_url.clone(),
+                region: self.region.clone(),
+                addressing: self.addressing,
+                no_sign_request: self.no_sign_request.then_some(true),
+                ..S3Options::default()
+            },
+            ..Overrides::default()
+        }
+    }
+}
+
+fn addressing() -> impl TypedValueParser<Value = Addressing> {
+    PossibleValuesParser::new(["path", "virtual"]).map(|style| match style.as_str() {
+        "path" => Addressing::Path,
+        _ => Addressing::Virtual,
+    })
+}

@@ -1,0 +1,25 @@
+//! `dor man`: manual pages, for packagers.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+
+use super::{Cli, Exit};
+
+/// Write the manual pages into a folder
+#[derive(Args, Debug)]
+#[command(hide = true)]
+pub(super) struct Command {
+    /// The folder, made if it is missing
+    folder: PathBuf,
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<Exit> {
+        std::fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder))
+            .with_context(|| format!("cannot write manual pages to {}", self.folder.display()))?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,129 @@
+//! The command line: a file a verb, thin. Tables, JSON and progress bars live here and nowhere else.
+//!
+//! Handlers print into the writer that they are given and return how the program shall end.
+
+mod capabilities;
+mod completions;
+mod config;
+mod exit;
+mod global;
+mod man;
+mod output;
+mod setup_environment;
+mod version;
+
+use std::io::{self, Write};
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use exit::Exit;
+pub use global::GlobalArgs;
+pub use output::Stdout;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 some cases failed; 2 wrong use; 65 bad data; 75 interrupted, safe to run \
+again; 78 configuration.\n\
+Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
+`dor config show`.";
+
+/// The command line of `dor`.
+#[derive(Debug, Parser)]
+#[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
+/// From CESM/POP history to the research dataset of the DOR atlas, on any object store
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    SetupEnvironment(setup_environment::Command),
+    Config(config::Command),
+    Completions(completions::Command),
+    Man(man::Command),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        init_logging(self.global.verbose);
+        match self.command {
+            Command::SetupEnvironment(command) => command.run(&self.global, out).await,
+            Command::Config(command) => command.run(&self.global, out),
+            Command::Completions(command) => command.run(out),
+            Command::Man(command) => command.run(),
+        }
+    }
+}
+
+/// Reads the command line; help, version and errors are printed here and end the program.
+pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayVersion => {
+            let written = version::write(out).and_then(|()| out.finish());
+            written.map_or(Exit::SomeFailed, |()| Exit::Done)
+        }
+        _ => {
+            // Nowhere is left to report to when this fails.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage } else { Exit::Done }
+        }
+    })
+}
+
+/// Prints an error and its causes.
+pub fn report(error: &anyhow::Error) {
+    let mut to = io::stderr().lock();
+    // Nowhere is left to report to when this fails.
+    let _ = writeln!(to, "error: {error}");
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(to, "  caused by: {cause}");
+    }
+}
+
+fn init_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "warn,dor_atlas=info",
+        2 => "info,dor_atlas=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // Fails only when a program that embeds this has its own logging, which then stays.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    fn undocumented(command: &clap::Command, missing: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            missing.push(command.get_name().to_owned());
+        }
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            missing.push(format!("{} {}", command.get_name(), argument.get_id()));
+        }
+        command.get_subcommands().for_each(|inner| undocumented(inner, missing));
+    }
+
+    #[test]
+    fn every_command_and_argument_is_documented() {
+        let mut command = Cli::command();
+        command.build();
+        let mut missing = Vec::new();
+        undocumented(&command, &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

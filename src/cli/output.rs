@@ -1,0 +1,142 @@
+//! What is printed: standard output, aligned tables, JSON, sizes and times.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Standard output that outlives its reader.
+///
+/// When the other end of the pipe is gone (`dor ... | head`), the rest is dropped: a conversion goes on, and
+/// the exit code tells how the work went, not how its report was read.
+pub struct Stdout {
+    to: BufWriter<StdoutLock<'static>>,
+    closed: bool,
+}
+
+impl Stdout {
+    /// Locks standard output.
+    pub fn new() -> Self {
+        Self { to: BufWriter::new(io::stdout().lock()), closed: false }
+    }
+
+    /// Writes out what is buffered.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn unless_closed<T>(&mut self, result: io::Result<T>, closed: T) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(closed)
+            }
+            result => result,
+        }
+    }
+}
+
+impl Default for Stdout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.closed {
+            return Ok(bytes.len());
+        }
+        let written = self.to.write(bytes);
+        self.unless_closed(written, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let flushed = self.to.flush();
+        self.unless_closed(flushed, ())
+    }
+}
+
+/// A table of plain text, columns aligned to the left, two spaces between them.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn new<const N: usize>(header: [&str; N]) -> Self {
+        Self { rows: vec![header.map(str::to_owned).to_vec()] }
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.to_vec());
+    }
+
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column| self.rows.iter().filter_map(|row| row.get(column)).map(length).max();
+        let widths: Vec<usize> = (0..columns).filter_map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width + 2 - length(cell)));
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn length(cell: &String) -> usize {
+    cell.chars().count()
+}
+
+/// Prints a value as indented JSON.
+pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    Ok(writeln!(out)?)
+}
+
+/// A size such as `1.50 GiB`.
+pub(super) fn bytes(size: u64) -> String {
+    indicatif::HumanBytes(size).to_string()
+}
+
+/// A time such as `0.4 ms`, `12.3 s`, `5 min 07 s` or `3 h 02 min`.
+pub(super) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match time.as_secs_f64() {
+        s if s < 0.999_95 => format!("{:.1} ms", s * 1e3),
+        s if s < 59.95 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["a", "long header", "c"]);
+        table.row(["wide ° cell".to_owned(), "x".to_owned(), String::new()]);
+        let mut out = Vec::new();
+        table.write(&mut out).expect("writes to memory");
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(text, "a            long header  c\nwide ° cell  x\n");
+    }
+
+    #[test]
+    fn times_read_well_on_every_scale() {
+        let cases = [(0.000_42, "0.4 ms"), (1.0, "1.0 s"), (59.9, "59.9 s"), (60.0, "1 min 00 s")];
+        for (seconds, text) in
+            cases.into_iter().chain([(307.2, "5 min 07 s"), (10_930.0, "3 h 02 min")])
+        {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What can be wrong with a configuration.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Source;
+
+/// A configuration that cannot be used. Every variant is for the user to correct.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was asked for, or was found, cannot be read.
+    #[error("cannot read the configuration file {} ({asked_by})", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why it was read: `--config`, a variable, or the search.
+        asked_by: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}:{line}: not valid TOML: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What the parser found.
+        message: String,
+    },
+    /// The file has a key that nothing reads.
+    #[error("{}:{line}: unknown key `{key}`{}", path.display(), did_you_mean(suggestion.as_deref()))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The key, with its table.
+        key: String,
+        /// The known key that is most like it.
+        suggestion: Option<String>,
+    },
+    /// A value that its key does not take.
+    #[error("`{key}` from {origin}: `{value}` does not do: {reason}")]
+    BadValue {
+        /// The key.
+        key: String,
+        /// The layer that has the value.
+        origin: Source,
+        /// The value, secrets hidden.
+        value: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    match suggestion {
+        Some(key) => format!("; did you mean `{key}`?"),
+        None => "; `dor config show` lists the keys".to_owned(),
+    }
+}

@@ -1,0 +1,165 @@
+//! Laying the layers over each other.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::file::Found;
+use super::keys::{AWS_EQUIVALENTS, KEYS, s3_keys};
+use super::{ConfigError, Overrides, Setting, Source, Surroundings, resolve_path, secrets};
+use crate::store::{Location, S3Options};
+
+/// A value before its key has parsed it.
+#[derive(Clone, Debug)]
+pub(super) struct Raw {
+    pub value: Value,
+    pub source: Source,
+}
+
+impl Raw {
+    fn bad(&self, key: &str, reason: impl ToString) -> ConfigError {
+        let value = match secrets::show(key, &self.value) {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        // The reason may quote the value.
+        let reason = match self.value.as_str() {
+            Some(text) => secrets::redact_within(&reason.to_string(), text),
+            None => reason.to_string(),
+        };
+        ConfigError::BadValue { key: key.to_owned(), origin: self.source.clone(), value, reason }
+    }
+}
+
+/// The strongest value of every key that has one. A layer that is added lies over those before it.
+#[derive(Debug, Default)]
+pub(super) struct Layers(BTreeMap<String, Raw>);
+
+impl Layers {
+    pub fn add_file(
+        &mut self,
+        file: &Found,
+        surroundings: &Surroundings,
+    ) -> Result<(), ConfigError> {
+        let folder = file.path.parent().unwrap_or(Path::new(""));
+        let home = surroundings.path("HOME");
+        for (key, mut raw) in file.settings()? {
+            if let Value::String(text) = &mut raw.value
+                && key != "workers"
+                && !key.contains('.')
+            {
+                *text = resolve_path(text, folder, home.as_deref());
+            }
+            self.0.insert(key, raw);
+        }
+        Ok(())
+    }
+
+    pub fn add_environment(&mut self, surroundings: &Surroundings) -> Result<(), ConfigError> {
+        for key in KEYS {
+            self.add_variable(key.name, key.variable, Source::Environment, surroundings)?;
+        }
+        for (name, variables) in AWS_EQUIVALENTS {
+            for variable in variables.iter().rev() {
+                let key = format!("s3.{name}");
+                self.add_variable(&key, variable, Source::AwsEnvironment, surroundings)?;
+            }
+        }
+        for name in s3_keys() {
+            let variable = format!("DOR_S3_{}", name.to_ascii_uppercase());
+            let key = format!("s3.{name}");
+            self.add_variable(&key, &variable, Source::Environment, surroundings)?;
+        }
+        Ok(())
+    }
+
+    fn add_variable(
+        &mut self,
+        key: &str,
+        variable: &str,
+        source: impl Fn(String) -> Source,
+        surroundings: &Surroundings,
+    ) -> Result<(), ConfigError> {
+        let Some(value) = surroundings.variable(variable) else { return Ok(()) };
+        let raw =
+            Raw { value: value.to_string_lossy().into(), source: source(variable.to_owned()) };
+        if value.to_str().is_none() {
+            return Err(raw.bad(key, "it is not UTF-8"));
+        }
+        self.0.insert(key.to_owned(), raw);
+        Ok(())
+    }
+
+    pub fn add_flags(&mut self, overrides: &Overrides) {
+        let flags =
+            [("", serde_json::to_value(overrides)), ("s3.", serde_json::to_value(&overrides.s3))];
+        for (table, values) in flags {
+            let Ok(Value::Object(values)) = values else { continue };
+            for (name, value) in values.into_iter().filter(|(_, value)| !value.is_null()) {
+                let source = Source::Flag(format!("--{}", name.replace('_', "-")));
+                self.0.insert(format!("{table}{name}"), Raw { value, source });
+            }
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Raw> {
+        self.0.get(key)
+    }
+
+    pub fn location(&self, key: &str) -> Result<Option<Setting<Location>>, ConfigError> {
+        let Some(raw) = self.get(key) else { return Ok(None) };
+        let text =
+            raw.value.as_str().ok_or_else(|| raw.bad(key, "give a path or a URL, quoted"))?;
+        let value = text.parse().map_err(|error| raw.bad(key, error))?;
+        Ok(Some(Setting { value, source: raw.source.clone() }))
+    }
+
+    pub fn workers(&self) -> Result<Setting<NonZeroUsize>, ConfigError> {
+        let Some(raw) = self.get("workers") else {
+            let value = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            return Ok(Setting { value, source: Source::Default });
+        };
+        let text = raw.value.as_str().map_or_else(|| raw.value.to_string(), str::to_owned);
+        let value = text.trim().parse();
+        let value = value.map_err(|_| raw.bad("workers", "give a whole number of 1 or more"))?;
+        Ok(Setting { value, source: raw.source.clone() })
+    }
+
+    /// The options of S3, without those that the storage layer finds in AWS variables itself: it weighs
+    /// them against its profiles.
+    pub fn s3(&self) -> Result<S3Options, ConfigError> {
+        let mut options = Map::new();
+        for (key, raw) in &self.0 {
+            if matches!(raw.source, Source::AwsEnvironment(_)) {
+                continue;
+            }
+            if let Some(name) = key.strip_prefix("s3.") {
+                options.insert(name.to_owned(), s3_value(name, key, raw)?);
+            }
+        }
+        serde_json::from_value(Value::Object(options)).map_err(|error| {
+            // Each value has been tried alone, so only a rule that joins several can fail here.
+            let raw = Raw { value: Value::Null, source: Source::Default };
+            raw.bad("s3", error)
+        })
+    }
+}
+
+/// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans too.
+fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
+    let takes = |value: &Value| {
+        let alone = Map::from_iter([(name.to_owned(), value.clone())]);
+        serde_json::from_value::<S3Options>(Value::Object(alone))
+    };
+    let error = match takes(&raw.value) {
+        Ok(_) => return Ok(raw.value.clone()),
+        Err(error) => error,
+    };
+    let scalar = match (&raw.source, raw.value.as_str()) {
+        (Source::Environment(_), Some(text)) => text.parse::<Value>().ok(),
+        _ => None,
+    };
+    scalar.filter(|value| takes(value).is_ok()).ok_or_else(|| raw.bad(key, error))
+}

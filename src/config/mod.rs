@@ -1,0 +1,196 @@
+//! Configuration: flags over environment over `dor.toml` over defaults.
+//!
+//! Every layer is flattened to `key -> (value, source)`, the layers are laid over each other, and only
+//! then are the values parsed, so that each keeps the place it came from: `dor config show` prints it, and an
+//! error about a value names it.
+
+mod error;
+mod file;
+mod keys;
+mod layers;
+mod secrets;
+mod source;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::store::{Location, S3Options};
+pub use error::ConfigError;
+pub use keys::{AWS_VARIABLES, KEYS, Key, s3_keys};
+use layers::Layers;
+pub use secrets::{redact, show_variable};
+pub use source::{Setting, Source, Surroundings};
+
+/// What a command's flags say; the top layer. Anything `None` is left to the layers below.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Overrides {
+    /// `--config`: the configuration file to read instead of those that are looked for.
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// `--data-dir`.
+    pub data_dir: Option<Location>,
+    /// `--output-dir`.
+    pub output_dir: Option<Location>,
+    /// `--grid`.
+    pub grid: Option<Location>,
+    /// `--workers`.
+    pub workers: Option<NonZeroUsize>,
+    /// `--profile`, `--endpoint-url` and the other flags about S3.
+    #[serde(skip)]
+    pub s3: S3Options,
+}
+
+/// The resolved configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The `dor.toml` that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// Fast space for intermediate files.
+    pub scratch: Option<Setting<Location>>,
+    /// Folder that the defaults of the outputs lie under.
+    pub parent_data_dir: Option<Setting<Location>>,
+    /// The archive of raw model history; only ever read.
+    pub data_dir: Option<Setting<Location>>,
+    /// Where the research-grade files go.
+    pub output_dir: Option<Setting<Location>>,
+    /// File with the full `TLAT` and `TLONG`.
+    pub grid: Option<Setting<Location>>,
+    /// Visualization store 1.
+    pub store1: Option<Setting<Location>>,
+    /// Visualization store 2.
+    pub store2: Option<Setting<Location>>,
+    /// Store of the cumulative CO2 flux in percent.
+    pub store3: Option<Setting<Location>>,
+    /// Files converted at the same time.
+    pub workers: Setting<NonZeroUsize>,
+    /// Everything about S3 that flags, `DOR_S3_*` and `dor.toml` say; the storage layer adds what
+    /// the standard AWS variables and files say.
+    pub s3: S3Options,
+    entries: Vec<Entry>,
+}
+
+/// One line of `dor config show`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Name of the key, `s3.region` for one in a table.
+    pub key: String,
+    /// Value as it may be shown: secrets are hidden. `None`: not set.
+    pub value: Option<Value>,
+    /// Where the value came from. `None`: not set.
+    #[serde(serialize_with = "source::as_text")]
+    pub source: Option<Source>,
+}
+
+impl Config {
+    /// Resolves the configuration of this process.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::load_in(overrides, &Surroundings::of_process())
+    }
+
+    /// Resolves the configuration as it would be in `surroundings`.
+    pub fn load_in(
+        overrides: &Overrides,
+        surroundings: &Surroundings,
+    ) -> Result<Self, ConfigError> {
+        let found = file::find(overrides.config.as_deref(), surroundings)?;
+        let mut layers = Layers::default();
+        if let Some(file) = &found {
+            layers.add_file(file, surroundings)?;
+        }
+        layers.add_environment(surroundings)?;
+        layers.add_flags(overrides);
+
+        let parent_data_dir = layers.location("parent_data_dir")?;
+        let under_parent = |name: &str| {
+            parent_data_dir.as_ref().map(|parent| Setting {
+                value: parent.value.join(name),
+                source: Source::Derived("parent_data_dir"),
+            })
+        };
+        let or_under_parent = |key: &str, name: &str| -> Result<_, ConfigError> {
+            Ok(layers.location(key)?.or_else(|| under_parent(name)))
+        };
+        let mut config = Self {
+            file: found.map(|f| f.path),
+            scratch: layers.location("scratch")?,
+            data_dir: layers.location("data_dir")?,
+            output_dir: or_under_parent("output_dir", "research-grade")?,
+            grid: layers.location("grid")?,
+            store1: or_under_parent("store1", "store1b.zarr")?,
+            store2: or_under_parent("store2", "store2.zarr")?,
+            store3: or_under_parent("store3", "cumulative_FG_CO2_percent.zarr")?,
+            workers: layers.workers()?,
+            s3: layers.s3()?,
+            parent_data_dir: parent_data_dir.clone(),
+            entries: Vec::new(),
+        };
+        config.entries = config.describe(&layers);
+        Ok(config)
+    }
+
+    /// Every key with its value and source, in the order of the documentation.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The locations that are configured, with the name of their key.
+    pub fn locations(&self) -> impl Iterator<Item = (&'static str, &Setting<Location>)> {
+        [
+            ("scratch", &self.scratch),
+            ("parent_data_dir", &self.parent_data_dir),
+            ("data_dir", &self.data_dir),
+            ("output_dir", &self.output_dir),
+            ("grid", &self.grid),
+            ("store1", &self.store1),
+            ("store2", &self.store2),
+            ("store3", &self.store3),
+        ]
+        .into_iter()
+        .filter_map(|(key, setting)| Some((key, setting.as_ref()?)))
+    }
+
+    fn describe(&self, layers: &Layers) -> Vec<Entry> {
+        let locations = KEYS.iter().filter(|key| key.name != "workers").map(|key| {
+            let setting = self.locations().find(|(name, _)| *name == key.name).map(|(_, s)| s);
+            Entry {
+                key: key.name.to_owned(),
+                value: setting.map(|s| redact(&s.value.to_string()).into()),
+                source: setting.map(|s| s.source.clone()),
+            }
+        });
+        let workers = Entry {
+            key: "workers".to_owned(),
+            value: Some(self.workers.value.get().into()),
+            source: Some(self.workers.source.clone()),
+        };
+        let s3 = s3_keys().into_iter().map(|name| {
+            let key = format!("s3.{name}");
+            let raw = layers.get(&key);
+            Entry {
+                value: raw.map(|raw| secrets::show(&name, &raw.value)),
+                source: raw.map(|raw| raw.source.clone()),
+                key,
+            }
+        });
+        locations.chain([workers]).chain(s3).collect()
+    }
+}
+
+/// `text` against the folder `base`, unless it is a URL or an absolute path.
+fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> String {
+    if text.is_empty() || text.contains("://") {
+        return text.to_owned();
+    }
+    match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => base.join(text),
+    }
+    .display()
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What of a value may be shown.
+
+use serde_json::Value;
+use url::Url;
+
+const HIDDEN: &str = "***";
+
+/// `text` without the user, the password and the query of a URL: all three carry credentials.
+pub fn redact(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Ok(mut url) = Url::parse(text) else {
+        // Not parseable, so nothing is known of its parts: only what follows the last `@` is no user.
+        return match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}"),
+            None => text.to_owned(),
+        };
+    };
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if !has_user && url.query().is_none() {
+        return text.to_owned();
+    }
+    if has_user && (url.set_username(HIDDEN).is_err() || url.set_password(None).is_err()) {
+        return format!("{scheme}://{HIDDEN}");
+    }
+    if url.query().is_some() {
+        url.set_query(Some(HIDDEN));
+    }
+    url.to_string()
+}
+
+/// `message` without what is secret in `text`, which it may quote in whole or in part.
+pub(super) fn redact_within(message: &str, text: &str) -> String {
+    let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
+    let user = after_scheme.split(['/', '?']).next().and_then(|host| host.rsplit_once('@'));
+    let query = after_scheme.split_once('?').map(|(_, query)| query);
+    [user.map(|(user, _)| user), query]
+        .into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty())
+        .fold(message.to_owned(), |message, part| message.replace(part, HIDDEN))
+}
+
+/// The value of the environment variable `name` as it may be shown.
+pub fn show_variable(name: &str, value: &str) -> String {
+    if is_secret(name) { HIDDEN.to_owned() } else { redact(value) }
+}
+
+pub(super) fn show(key: &str, value: &Value) -> Value {
+    match value {
+        _ if is_secret(key) => HIDDEN.into(),
+        Value::String(text) => redact(text).into(),
+        other => other.clone(),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name != "aws_web_identity_token_file"
+        && ["secret", "token", "password", "access_key"].iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_queries_of_urls_are_hidden() {
+        assert_eq!(redact("https://me:pw@host/a"), "https://***@host/a");
+        assert_eq!(redact("https://host/a?X-Amz-Signature=f00"), "https://host/a?***");
+        assert_eq!(redact("s3://me:pw@bucket/a b"), "s3://***@bucket/a%20b");
+        assert_eq!(redact("https://me:p@w@ho st/a"), "https://***@ho st/a");
+    }
+
+    #[test]
+    fn parts_that_a_message_quotes_are_hidden() {
+        let message = "`s3://me:pw@b/p?sig=1`: `me:pw@b` is no bucket, sig=1 is no prefix";
+        assert_eq!(
+            redact_within(message, "s3://me:pw@b/p?sig=1"),
+            "`s3://***@b/p?***`: `***@b` is no bucket, *** is no prefix"
+        );
+        assert_eq!(redact_within("`/a@b` is wrong", "/a@b"), "`/a@b` is wrong");
+    }
+
+    #[test]
+    fn plain_places_stay_as_they_are() {
+        for text in ["/data/a b", "s3://bucket/a b", "https://host/a/", "relative@dir", ""] {
+            assert_eq!(redact(text), text);
+        }
+    }
+
+    #[test]
+    fn secret_variables_are_hidden() {
+        assert_eq!(show_variable("AWS_SECRET_ACCESS_KEY", "x"), "***");
+        assert_eq!(show_variable("AWS_SESSION_TOKEN", "x"), "***");
+        assert_eq!(show_variable("AWS_REGION", "eu-west-1"), "eu-west-1");
+        assert_eq!(show_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), "/t");
+    }
+}

@@ -1,0 +1,212 @@
+//! The layers, each over the one below.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+
+/// A folder with a `dor.toml`, and variables.
+struct Place {
+    folder: tempfile::TempDir,
+    surroundings: Surroundings,
+}
+
+fn place(dor_toml: &str, variables: &[(&str, &str)]) -> Place {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(folder.path().join("dor.toml"), dor_toml).expect("dor.toml");
+    let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), v.into())).collect();
+    let surroundings = Surroundings { variables, folder: folder.path().to_owned() };
+    Place { folder, surroundings }
+}
+
+impl Place {
+    fn load(&self, overrides: &Overrides) -> Result<Config, ConfigError> {
+        Config::load_in(overrides, &self.surroundings)
+    }
+
+    fn config(&self) -> Config {
+        self.load(&Overrides::default()).expect("a good configuration")
+    }
+
+    fn error(&self) -> String {
+        self.load(&Overrides::default()).expect_err("a bad configuration").to_string()
+    }
+}
+
+fn text(setting: &Option<Setting<Location>>) -> String {
+    setting.as_ref().map_or("none".to_owned(), |s| format!("{} ({})", s.value, s.source))
+}
+
+#[test]
+fn without_anything_only_workers_has_a_value() {
+    let config = place("", &[]).config();
+    assert_eq!(config.locations().count(), 0);
+    assert_eq!(config.workers.source, Source::Default);
+    assert_eq!(config.s3, S3Options::default());
+    let set: Vec<_> = config.entries().iter().filter(|e| e.value.is_some()).collect();
+    assert_eq!(set.len(), 1);
+}
+
+#[test]
+fn each_layer_lies_over_the_one_below() {
+    let file = "output_dir = '/file'\nworkers = 2\n[s3]\nregion = 'file-1'\n";
+    let variables = [("DOR_OUTPUT_DIR", "/env"), ("DOR_WORKERS", "3"), ("DOR_S3_REGION", "env-1")];
+    let flags = Overrides {
+        output_dir: Some("/flag".parse().expect("a location")),
+        workers: NonZeroUsize::new(4),
+        s3: S3Options { region: Some("flag-1".to_owned()), ..S3Options::default() },
+        ..Overrides::default()
+    };
+    let found = |config: Config| {
+        (text(&config.output_dir), config.workers, config.s3.region.unwrap_or_default())
+    };
+    let line = |line| Source::File { path: "dor.toml".into(), line };
+    let workers = |n, source| Setting { value: NonZeroUsize::new(n).expect("not 0"), source };
+
+    assert_eq!(
+        found(place(file, &[]).config()),
+        ("/file (file dor.toml:1)".to_owned(), workers(2, line(2)), "file-1".to_owned())
+    );
+    let env = Source::Environment("DOR_WORKERS".to_owned());
+    assert_eq!(
+        found(place(file, &variables).config()),
+        ("/env (environment DOR_OUTPUT_DIR)".to_owned(), workers(3, env), "env-1".to_owned())
+    );
+    let flag = Source::Flag("--workers".to_owned());
+    assert_eq!(
+        found(place(file, &variables).load(&flags).expect("good")),
+        ("/flag (flag --output-dir)".to_owned(), workers(4, flag), "flag-1".to_owned())
+    );
+}
+
+#[test]
+fn aws_variables_beat_the_file_but_are_left_to_storage() {
+    let file = "[s3]\nregion = 'file-1'\nprofile = 'minio'\n";
+    let config = place(file, &[("AWS_REGION", "aws-1"), ("AWS_DEFAULT_REGION", "aws-2")]).config();
+    assert_eq!(config.s3.region, None);
+    assert_eq!(config.s3.profile.as_deref(), Some("minio"));
+    let region = config.entries().iter().find(|entry| entry.key == "s3.region").expect("shown");
+    assert_eq!(region.value, Some(json!("aws-1")));
+    assert_eq!(region.source, Some(Source::AwsEnvironment("AWS_REGION".to_owned())));
+}
+
+#[test]
+fn defaults_follow_from_the_parent() {
+    let config = place("store2 = '/own'\n", &[("OCEAN_CDR_PARENT_DATA_DIR", "s3://b/p")]).config();
+    assert_eq!(text(&config.output_dir), "s3://b/p/research-grade (derived from parent_data_dir)");
+    assert_eq!(text(&config.store1), "s3://b/p/store1b.zarr (derived from parent_data_dir)");
+    assert_eq!(text(&config.store2), "/own (file dor.toml:1)");
+    assert_eq!(
+        text(&config.store3),
+        "s3://b/p/cumulative_FG_CO2_percent.zarr (derived from parent_data_dir)"
+    );
+    assert_eq!(text(&config.data_dir), "none");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let config = place("grid = '/g.nc'\n", &[("DOR_GRID", "")]).config();
+    assert_eq!(text(&config.grid), "/g.nc (file dor.toml:1)");
+}
+
+#[test]
+fn names_in_a_file_start_from_its_folder_and_home() {
+    let place = place("", &[("HOME", "/home/me"), ("DOR_CONFIG", "conf/atlas.toml")]);
+    std::fs::create_dir(place.folder.path().join("conf")).expect("folder");
+    let toml = "data_dir = '~/raw'\noutput_dir = 'out'\ngrid = '/g'\nstore1 = 's3://b/1'\n";
+    std::fs::write(place.folder.path().join("conf/atlas.toml"), toml).expect("file");
+    let config = place.config();
+    let values: Vec<_> = config.locations().map(|(_, s)| s.value.to_string()).collect();
+    assert_eq!(values, ["/home/me/raw", "conf/out", "/g", "s3://b/1"]);
+}
+
+#[test]
+fn the_file_is_looked_for_in_four_places_in_order() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let user = home.path().join(".config/dor/dor.toml");
+    std::fs::create_dir_all(user.parent().expect("a parent")).expect("folder");
+    std::fs::write(&user, "").expect("file");
+    let other = home.path().join("other.toml");
+    std::fs::write(&other, "").expect("file");
+    let mut place = place("", &[("HOME", &home.path().display().to_string())]);
+
+    assert_eq!(place.config().file, Some(PathBuf::from("dor.toml")));
+    std::fs::remove_file(place.folder.path().join("dor.toml")).expect("removed");
+    assert_eq!(place.config().file, Some(user.clone()));
+    place.surroundings.variables.insert("XDG_CONFIG_HOME".to_owned(), "/nowhere".into());
+    assert_eq!(place.config().file, None);
+    place.surroundings.variables.insert("DOR_CONFIG".to_owned(), other.clone().into());
+    assert_eq!(place.config().file, Some(other));
+    let flags = Overrides { config: Some(user.clone()), ..Overrides::default() };
+    assert_eq!(place.load(&flags).expect("good").file, Some(user));
+}
+
+#[test]
+fn a_file_that_is_asked_for_must_be_there() {
+    let place = place("", &[("DOR_CONFIG", "/absent.toml")]);
+    assert_eq!(
+        place.error(),
+        "cannot read the configuration file /absent.toml (from environment DOR_CONFIG)"
+    );
+}
+
+#[test]
+fn unknown_keys_name_their_line_and_the_nearest_key() {
+    let cases = [
+        ("\nouput_dir = 'x'\n", "dor.toml:2: unknown key `ouput_dir`; did you mean `output_dir`?"),
+        ("data-dir = 'x'", "dor.toml:1: unknown key `data-dir`; did you mean `data_dir`?"),
+        ("[s3]\n\nregoin = 'x'", "dor.toml:3: unknown key `s3.regoin`; did you mean `s3.region`?"),
+        (
+            "endpoint_url = 'x'",
+            "dor.toml:1: unknown key `endpoint_url`; did you mean `s3.endpoint_url`?",
+        ),
+        ("[s4]\na = 1", "dor.toml:1: unknown key `s4`; did you mean `s3`?"),
+        ("zzzzzzz = 1", "dor.toml:1: unknown key `zzzzzzz`; `dor config show` lists the keys"),
+    ];
+    for (toml, expected) in cases {
+        assert_eq!(place(toml, &[]).error(), expected);
+    }
+}
+
+#[test]
+fn bad_values_name_their_layer() {
+    let cases = [
+        ("workers = 0", &[][..], "`workers` from file dor.toml:1: `0`"),
+        ("workers = 1.5", &[], "`workers` from file dor.toml:1: `float`"),
+        ("grid = 7", &[], "`grid` from file dor.toml:1: `7`"),
+        ("grid = 'ftp://x/y'", &[], "`grid` from file dor.toml:1: `ftp://x/y`"),
+        ("s3 = 'x'", &[], "`s3` from file dor.toml:1: `string`"),
+        ("[s3]\naddressing = 'up'", &[], "`s3.addressing` from file dor.toml:2: `up`"),
+        ("[s3]\nmax_retries = '3'", &[], "`s3.max_retries` from file dor.toml:2: `3`"),
+        ("", &[("DOR_WORKERS", "many")], "`workers` from environment DOR_WORKERS: `many`"),
+        ("", &[("SCRATCH", "ftp://x")], "`scratch` from environment SCRATCH: `ftp://x`"),
+        (
+            "",
+            &[("DOR_S3_MAX_RETRIES", "x")],
+            "`s3.max_retries` from environment DOR_S3_MAX_RETRIES",
+        ),
+    ];
+    for (toml, variables, expected) in cases {
+        let error = place(toml, variables).error();
+        assert!(error.starts_with(expected), "{error}\nshould start with\n{expected}");
+    }
+    assert!(place("a = 1\nb = = 2", &[]).error().starts_with("dor.toml:2: not valid TOML"));
+}
+
+#[test]
+fn variables_give_numbers_and_booleans_to_s3() {
+    let variables =
+        [("DOR_S3_MAX_RETRIES", "3"), ("DOR_S3_NO_SIGN_REQUEST", "true"), ("DOR_S3_REGION", "7")];
+    let s3 = place("", &variables).config().s3;
+    assert_eq!((s3.max_retries, s3.no_sign_request), (Some(3), Some(true)));
+    assert_eq!(s3.region.as_deref(), Some("7"));
+}
+
+#[test]
+fn errors_hide_secrets() {
+    let error = place("", &[("SCRATCH", "ftp://me:hunter2@host/x")]).error();
+    assert!(error.contains("ftp://***@host/x"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+    assert!(!place("a = 'hunter2\n", &[]).error().contains("hunter2"));
+}
