@@ -1,1 +1,10 @@
-//! One test binary.
+//! Integration tests, in one binary.
+
+#[cfg(test)]
+mod suite {
+    mod support;
+
+    mod cli;
+    mod config;
+    mod setup_environment;
+}

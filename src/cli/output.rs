@@ -76,7 +76,9 @@ impl Table {
 
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column| self.rows.iter().filter_map(|row| row.get(column)).map(length).max();
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| length(cell)).max()
+        };
         let widths: Vec<usize> = (0..columns).filter_map(width).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -90,7 +92,7 @@ impl Table {
     }
 }
 
-fn length(cell: &String) -> usize {
+fn length(cell: &str) -> usize {
     cell.chars().count()
 }
 

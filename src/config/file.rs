@@ -102,7 +102,12 @@ impl Found {
                 .map(Value::from)
                 .map_err(|_| self.bad(&key, at, value, "the number is too large"))?,
             _ => {
-                return Err(self.bad(&key, at, value, "give a string, a whole number or a boolean"));
+                return Err(self.bad(
+                    &key,
+                    at,
+                    value,
+                    "give a string, a whole number or a boolean",
+                ));
             }
         };
         Ok((key, Raw { value: scalar, source: self.source(at) }))

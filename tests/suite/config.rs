@@ -1,0 +1,178 @@
+//! `dor config show`: what is in force, and from where.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use dor_atlas::config::{Config, KEYS, Overrides, Surroundings, s3_keys};
+use serde_json::{Value, json};
+
+use super::support::dor::{dor, fails, json};
+
+fn show(command: &mut Command) -> Value {
+    json(command.args(["config", "show", "--json"]))
+}
+
+/// Value and source of a key.
+fn setting(shown: &Value, key: &str) -> (Value, Value) {
+    let settings = shown["settings"].as_array().unwrap();
+    let entry = settings.iter().find(|entry| entry["key"] == key).unwrap();
+    (entry["value"].clone(), entry["source"].clone())
+}
+
+fn file(folder: &Path, toml: &str) {
+    std::fs::write(folder.join("dor.toml"), toml).unwrap();
+}
+
+#[test]
+fn flags_beat_environment_beats_file_beats_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let region = |command: &mut Command| setting(&show(command), "s3.region");
+    assert_eq!(region(&mut dor(folder.path())), (Value::Null, Value::Null));
+    let default = setting(&show(&mut dor(folder.path())), "workers");
+    assert_eq!(default.1, "default");
+    assert!(default.0.as_u64().unwrap() >= 1);
+
+    file(folder.path(), "workers = 7\n\n[s3]\nregion = 'file-1'\n");
+    assert_eq!(
+        setting(&show(&mut dor(folder.path())), "workers"),
+        (7.into(), json!("file dor.toml:1"))
+    );
+    assert_eq!(region(&mut dor(folder.path())), (json!("file-1"), json!("file dor.toml:4")));
+
+    let aws = |folder| {
+        let mut command = dor(folder);
+        command.env("AWS_REGION", "env-1").env("DOR_WORKERS", "8");
+        command
+    };
+    let shown = show(&mut aws(folder.path()));
+    assert_eq!(setting(&shown, "workers"), (8.into(), json!("environment DOR_WORKERS")));
+    assert_eq!(
+        region(&mut aws(folder.path())),
+        (json!("env-1"), json!("environment AWS_REGION (read by storage)"))
+    );
+    assert_eq!(
+        region(aws(folder.path()).args(["--region", "flag-1"])),
+        (json!("flag-1"), json!("flag --region"))
+    );
+}
+
+#[test]
+fn every_s3_flag_arrives() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = show(dor(folder.path()).args([
+        "--profile",
+        "minio",
+        "--endpoint-url",
+        "http://localhost:9",
+        "--region",
+        "r",
+        "--addressing",
+        "virtual",
+        "--no-sign-request",
+    ]));
+    let expected = [
+        ("profile", json!("minio")),
+        ("endpoint_url", json!("http://localhost:9")),
+        ("region", json!("r")),
+        ("addressing", json!("virtual")),
+        ("no_sign_request", json!(true)),
+    ];
+    for (key, value) in expected {
+        let flag = format!("flag --{}", key.replace('_', "-"));
+        assert_eq!(setting(&shown, &format!("s3.{key}")), (value, flag.into()));
+    }
+}
+
+#[test]
+fn every_variable_takes_a_path_and_a_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let locations: Vec<_> = KEYS.iter().filter(|key| key.name != "workers").collect();
+    for key in &locations {
+        for value in ["/data/a b", "s3://bucket/prefix", "https://example.org/data"] {
+            let shown = show(dor(folder.path()).env(key.variable, value));
+            let source = format!("environment {}", key.variable);
+            assert_eq!(setting(&shown, key.name), (value.into(), source.into()), "{}", key.name);
+        }
+    }
+    let reference = [
+        ("scratch", "SCRATCH"),
+        ("parent_data_dir", "OCEAN_CDR_PARENT_DATA_DIR"),
+        ("data_dir", "OCEAN_CDR_DATA_ARCHIVE_DIR"),
+        ("store1", "OCEAN_CDR_STORE_1_PATH"),
+        ("store2", "OCEAN_CDR_STORE_2_PATH"),
+        ("store3", "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH"),
+    ];
+    for (key, variable) in reference {
+        assert!(locations.iter().any(|known| known.name == key && known.variable == variable));
+    }
+}
+
+#[test]
+fn unknown_keys_end_with_78_and_a_suggestion() {
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), "# mine\noutputdir = '/x'\n");
+    assert_eq!(
+        fails(dor(folder.path()).args(["config", "show"]), 78),
+        "error: dor.toml:2: unknown key `outputdir`; did you mean `output_dir`?\n"
+    );
+}
+
+#[test]
+fn a_bad_value_names_its_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let show = ["config", "show"];
+    let error = fails(dor(folder.path()).args(show).args(["--addressing", "sideways"]), 2);
+    assert!(error.contains("--addressing") && error.contains("path, virtual"), "{error}");
+    let error = fails(dor(folder.path()).args(show).env("DOR_WORKERS", "0"), 78);
+    assert!(error.starts_with("error: `workers` from environment DOR_WORKERS: `0`"), "{error}");
+    file(folder.path(), "\nworkers = -1\n");
+    let error = fails(dor(folder.path()).args(show), 78);
+    assert!(error.starts_with("error: `workers` from file dor.toml:2: `-1`"), "{error}");
+    let error = fails(dor(folder.path()).args(show).args(["--config", "absent.toml"]), 78);
+    assert!(error.contains("absent.toml (from --config)\n  caused by: No such file"), "{error}");
+}
+
+#[test]
+fn secrets_are_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), "[s3]\nendpoint_url = 'https://me:hunter2@host'\n");
+    for format in [&["config", "show"][..], &["config", "show", "--json"]] {
+        let output = dor(folder.path())
+            .args(format)
+            .env("AWS_ACCESS_KEY_ID", "hunter2")
+            .env("AWS_SECRET_ACCESS_KEY", "hunter2")
+            .env("AWS_SESSION_TOKEN", "hunter2")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        assert!(!text.contains("hunter2") && text.contains("AWS_SESSION_TOKEN"), "{text}");
+        assert!(text.contains("https://***@host"), "{text}");
+    }
+    let error =
+        fails(dor(folder.path()).args(["config", "show"]).env("SCRATCH", "x://me:hunter2@h"), 78);
+    assert!(error.contains("***") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn the_documentation_has_every_key_and_its_example_works() {
+    let page = include_str!("../../docs/configuration.md");
+    for key in KEYS {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", key.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is not documented", key.name));
+        assert!(row.contains(&format!("`{}`", key.variable)), "{row}");
+    }
+    for key in s3_keys() {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("s3.{key} is not documented"));
+        assert!(row.contains(&format!("`DOR_S3_{}`", key.to_ascii_uppercase())), "{row}");
+    }
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), example);
+    let surroundings = Surroundings { folder: folder.path().to_owned(), ..Surroundings::default() };
+    let config = Config::load_in(&Overrides::default(), &surroundings).unwrap();
+    assert_eq!(config.locations().count(), 8);
+    assert_eq!(config.s3.profile.as_deref(), Some("source-coop"));
+}

@@ -1,0 +1,120 @@
+//! `dor setup-environment`: 0 only when work can start.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use super::support::dor::{dor, json};
+
+fn run(folder: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = command(folder, variables).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
+    let mut command = dor(folder);
+    command.arg("setup-environment").envs(variables.iter().copied());
+    command
+}
+
+fn row<'a>(report: &'a Value, key: &str) -> &'a Value {
+    let rows = report["locations"].as_array().unwrap();
+    rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("{key} in {report}"))
+}
+
+#[test]
+fn says_what_to_set_when_nothing_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) = run(folder.path(), &[]);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("nothing is configured"), "{text}");
+    assert!(text.contains("export OCEAN_CDR_DATA_ARCHIVE_DIR="), "{text}");
+}
+
+#[test]
+fn makes_the_outputs_and_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    let variables = [
+        ("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"),
+        ("OCEAN_CDR_PARENT_DATA_DIR", "data"),
+        ("SCRATCH", "scratch"),
+    ];
+    let report = json(command(folder.path(), &variables).arg("--json"));
+    assert_eq!(report["ready"], true, "{report}");
+    for (key, status, writable) in [
+        ("data_dir", "exists", Value::Null),
+        ("parent_data_dir", "exists", true.into()),
+        ("scratch", "created", true.into()),
+        ("output_dir", "created", true.into()),
+        ("store1", "missing", Value::Null),
+    ] {
+        let row = row(&report, key);
+        assert_eq!((&row["status"], &row["writable"]), (&status.into(), &writable), "{row}");
+        assert!(row["round_trip_seconds"].as_f64().unwrap() < 10.0);
+    }
+    assert!(report["capabilities"]["cores"].as_u64().unwrap() >= 1);
+    assert_eq!(report["capabilities"]["deflate_filter"], true);
+    assert!(!folder.path().join("data/store1b.zarr").exists());
+    let left = std::fs::read_dir(folder.path().join("data/research-grade")).unwrap().count();
+    assert_eq!(left, 0, "the trial of writing must leave nothing");
+
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("ready: "), "{text}");
+    let output = text.lines().find(|line| line.starts_with("output_dir")).unwrap();
+    let cells: Vec<_> = output.split_whitespace().collect();
+    assert_eq!(cells[1..5], ["data/research-grade", "exists", "yes", "yes"]);
+}
+
+#[test]
+fn the_raw_archive_is_never_made_nor_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("not ready: data_dir raw cannot be read"), "{text}");
+    assert!(!folder.path().join("raw").exists());
+}
+
+#[test]
+fn an_output_that_cannot_be_made_is_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "file/out")];
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("not ready: output_dir file/out cannot be written"), "{text}");
+    assert!(
+        text.contains("(environment DOR_OUTPUT_DIR): cannot make the folder file/out: "),
+        "{text}"
+    );
+
+    let report = json(command(folder.path(), &variables).arg("--json"));
+    assert_eq!(report["ready"], false);
+    assert_eq!(row(&report, "output_dir")["writable"], false);
+    assert_eq!(row(&report, "data_dir")["readable"], true);
+}
+
+#[test]
+fn a_half_configuration_says_what_is_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) = run(folder.path(), &[("DOR_OUTPUT_DIR", "out")]);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("data_dir is not set; set OCEAN_CDR_DATA_ARCHIVE_DIR"), "{text}");
+}
+
+#[test]
+fn a_grid_that_is_configured_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    let variables =
+        [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out"), ("DOR_GRID", "grid.nc")];
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("not ready: grid grid.nc cannot be read"), "{text}");
+    std::fs::write(folder.path().join("grid.nc"), "CDF").unwrap();
+    assert_eq!(run(folder.path(), &variables).0, Some(0));
+}
