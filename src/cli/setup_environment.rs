@@ -303,7 +303,13 @@ async fn check(stores: &Stores, location: &Location, role: Role) -> Result<Check
         return check_file(stores, location).await;
     }
     let write = matches!(role, Role::Output | Role::LaterOutput);
-    Ok(stores.open(location)?.check(write).await)
+    let store = stores.open(location)?;
+    let mut check = store.check(write).await;
+    if check.readable.is_ok() {
+        // The first request paid for the client and its connection; the second is what work will see.
+        check.round_trip = store.check(false).await.round_trip;
+    }
+    Ok(check)
 }
 
 async fn check_file(stores: &Stores, location: &Location) -> Result<Check, StoreError> {
