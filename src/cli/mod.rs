@@ -33,10 +33,9 @@ again; 78 configuration.\n\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
 
-/// The command line of `dor`.
+/// From CESM/POP history to the research dataset of the DOR atlas, on any object store
 #[derive(Debug, Parser)]
 #[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
-/// From CESM/POP history to the research dataset of the DOR atlas, on any object store
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -65,6 +66,8 @@ enum Status {
     Missing,
     Created,
     Unreachable,
+    /// Cannot be found out.
+    Unknown,
 }
 
 /// A configured location; `None` is what was not tried or does not apply.
@@ -108,13 +111,12 @@ impl Role {
 impl Report {
     async fn of(config: &Config) -> Self {
         let capabilities = Capabilities::find();
-        // Before any check: an output may be what makes the folder above it.
-        let created: BTreeMap<_, _> = config
-            .locations()
-            .filter(|(key, _)| Role::of(key) == Role::Output)
-            .map(|(key, setting)| (key, create(&setting.value)))
-            .collect();
         let stores = Stores::new(config.s3.clone());
+        // Before any check: an output may be what makes the folder above it.
+        let mut created = BTreeMap::new();
+        for (key, setting) in config.locations().filter(|(key, _)| Role::of(key) == Role::Output) {
+            created.insert(key, create(&stores, &setting.value).await);
+        }
         let credentials = credentials(config, &stores).await;
         let rows = config.locations().map(|(key, setting)| {
             row(&stores, key, setting, created.get(key), credentials.as_ref())
@@ -183,15 +185,23 @@ fn yes_or_no(answer: Option<bool>) -> String {
 }
 
 /// Makes a local folder that is missing; whether it did.
-fn create(location: &Location) -> std::io::Result<bool> {
+async fn create(stores: &Stores, location: &Location) -> Result<bool, StoreError> {
     match location.local_path() {
-        Some(path) if !path.try_exists()? => std::fs::create_dir_all(path).map(|()| true),
+        Some(path) if !path.exists() => {
+            stores.open(location)?.make_root().await?;
+            Ok(true)
+        }
         _ => Ok(false),
     }
 }
 
 fn is_s3(location: &Location) -> bool {
     location.to_string().starts_with("s3://")
+}
+
+fn is_web(location: &Location) -> bool {
+    let text = location.to_string();
+    text.starts_with("https://") || text.starts_with("http://")
 }
 
 /// How long the credentials for S3 are good, if any location needs them.
@@ -217,7 +227,7 @@ async fn row(
     stores: &Stores,
     key: &'static str,
     setting: &Setting<Location>,
-    created: Option<&std::io::Result<bool>>,
+    created: Option<&Result<bool, StoreError>>,
     credentials: Option<&Result<String, String>>,
 ) -> Row {
     let location = &setting.value;
@@ -235,7 +245,17 @@ async fn row(
     if let Some(Err(error)) = created {
         row.status = Status::Missing;
         row.writable = Some(false);
-        row.problem = Some(format!("cannot make the folder {}: {error}", row.location));
+        row.problem = Some(format!("cannot make the folder: {}", with_causes(error)));
+        return row;
+    }
+    if Role::of(key) != Role::InputFile && location.local_path().is_some_and(Path::is_file) {
+        row.status = Status::Exists;
+        row.problem = Some("it is a file, and must be a folder".to_owned());
+        return row;
+    }
+    if Role::of(key) != Role::InputFile && is_web(location) {
+        row.status = Status::Unknown;
+        row.problem = Some("the web has no listing to look in: give a path or s3://".to_owned());
         return row;
     }
     match credentials.filter(|_| is_s3(location)) {
@@ -256,17 +276,25 @@ async fn row(
 
 impl Row {
     fn fill(&mut self, check: Check, created: bool) {
-        self.status = match check.exists {
-            true if created => Status::Created,
-            true => Status::Exists,
-            false => Status::Missing,
+        self.status = match (&check.readable, check.exists) {
+            (Ok(()), true) if created => Status::Created,
+            (_, true) => Status::Exists,
+            (Ok(()), false) => Status::Missing,
+            (Err(_), false) => Status::Unreachable,
         };
         self.round_trip_seconds = Some(check.round_trip.as_secs_f64());
-        self.readable = check.exists.then_some(check.readable.is_ok());
+        self.readable = (check.exists || check.readable.is_err()).then_some(check.readable.is_ok());
         self.writable = check.writable.as_ref().map(Result::is_ok);
-        let errors =
-            [check.readable.err().filter(|_| check.exists), check.writable.and_then(Result::err)];
+        let errors = [check.readable.err(), check.writable.and_then(Result::err)];
         self.problem = errors.iter().flatten().map(|error| with_causes(error)).next();
+    }
+
+    fn unreadable(&self) -> Option<String> {
+        match (self.status, self.readable) {
+            (_, Some(true)) => None,
+            (Status::Missing, _) => Some(format!("{} {} does not exist", self.key, self.location)),
+            _ => Some(format!("{} {} cannot be read", self.key, self.location)),
+        }
     }
 }
 
@@ -274,10 +302,14 @@ async fn check(stores: &Stores, location: &Location, role: Role) -> Result<Check
     if role == Role::InputFile {
         return check_file(stores, location).await;
     }
-    // Trying to write makes a local folder, which is not ours to do for what is only read or comes later.
-    let absent = location.local_path().is_some_and(|path| !path.exists());
-    let write = role == Role::Output || (role == Role::LaterOutput && !absent);
-    Ok(stores.open(location)?.check(write).await)
+    let write = matches!(role, Role::Output | Role::LaterOutput);
+    let store = stores.open(location)?;
+    let mut check = store.check(write).await;
+    if check.readable.is_ok() {
+        // The first request paid for the client and its connection; the second is what work will see.
+        check.round_trip = store.check(false).await.round_trip;
+    }
+    Ok(check)
 }
 
 async fn check_file(stores: &Stores, location: &Location) -> Result<Check, StoreError> {
@@ -285,45 +317,30 @@ async fn check_file(stores: &Stores, location: &Location) -> Result<Check, Store
     let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
         return Err(StoreError::NotFound { url: location.to_string() });
     };
-    let (exists, readable) = match stores.open(&folder)?.object(name).await {
-        Ok(_) => (true, Ok(())),
-        Err(error @ StoreError::NotFound { .. }) => (false, Err(error)),
+    let exists = match stores.open(&folder)?.object(name).await {
+        Ok(_) => true,
+        Err(StoreError::NotFound { .. }) => false,
         Err(error) => return Err(error),
     };
-    Ok(Check { exists, readable, writable: None, round_trip: start.elapsed() })
+    Ok(Check { exists, readable: Ok(()), writable: None, round_trip: start.elapsed() })
 }
 
 /// What keeps work from starting.
 fn obstacles(rows: &[Row], capabilities: &Capabilities) -> Vec<String> {
+    let find = |key| rows.iter().find(|row| row.key == key);
     let mut obstacles = Vec::new();
-    let mut need = |key: &str, fine: fn(&Row) -> bool, problem: &str, advice: Option<&str>| match (
-        rows.iter().find(|row| row.key == key),
-        advice,
-    ) {
-        (Some(row), _) if !fine(row) => {
-            obstacles.push(format!("{key} {} {problem}", row.location));
-        }
-        (None, Some(advice)) => obstacles.push(format!("{key} is not set; set {advice}")),
-        _ => {}
-    };
-    let readable = |row: &Row| row.readable == Some(true);
-    need(
-        "data_dir",
-        readable,
-        "cannot be read",
-        Some("OCEAN_CDR_DATA_ARCHIVE_DIR or data_dir in dor.toml"),
-    );
-    let writable = |row: &Row| row.writable == Some(true);
-    need(
-        "output_dir",
-        writable,
-        "cannot be written",
-        Some("DOR_OUTPUT_DIR or output_dir in dor.toml"),
-    );
-    need("grid", readable, "cannot be read", None);
+    match find("data_dir") {
+        Some(row) => obstacles.extend(row.unreadable()),
+        None => obstacles.push("data_dir is not set; set OCEAN_CDR_DATA_ARCHIVE_DIR".to_owned()),
+    }
+    match find("output_dir") {
+        Some(row) if row.writable == Some(true) => {}
+        Some(row) => obstacles.push(format!("output_dir {} cannot be written", row.location)),
+        None => obstacles.push("output_dir is not set; set DOR_OUTPUT_DIR".to_owned()),
+    }
+    obstacles.extend(find("grid").and_then(Row::unreadable));
     if !capabilities.deflate_filter {
-        obstacles
-            .push("the HDF5 library has no zlib filter; install one built with zlib".to_owned());
+        obstacles.push("HDF5 has no zlib filter; install one built with zlib".to_owned());
     }
     obstacles
 }

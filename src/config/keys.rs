@@ -27,7 +27,7 @@ pub const KEYS: [Key; 9] = [
 ];
 
 /// Standard AWS variables that the storage layer reads, for showing what is in force.
-pub const AWS_VARIABLES: [&str; 18] = [
+pub const AWS_VARIABLES: [&str; 17] = [
     "AWS_PROFILE",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -45,7 +45,6 @@ pub const AWS_VARIABLES: [&str; 18] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_EC2_METADATA_DISABLED",
-    "AWS_CA_BUNDLE",
 ];
 
 /// AWS variables that say the same as a key of `[s3]`, the stronger one first.

@@ -48,7 +48,7 @@ fn makes_the_outputs_and_is_ready() {
         ("parent_data_dir", "exists", true.into()),
         ("scratch", "created", true.into()),
         ("output_dir", "created", true.into()),
-        ("store1", "missing", Value::Null),
+        ("store1", "missing", true.into()),
     ] {
         let row = row(&report, key);
         assert_eq!((&row["status"], &row["writable"]), (&status.into(), &writable), "{row}");
@@ -74,7 +74,7 @@ fn the_raw_archive_is_never_made_nor_written_to() {
     let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
     let (code, text) = run(folder.path(), &variables);
     assert_eq!(code, Some(78));
-    assert!(text.contains("not ready: data_dir raw cannot be read"), "{text}");
+    assert!(text.contains("not ready: data_dir raw does not exist"), "{text}");
     assert!(!folder.path().join("raw").exists());
 }
 
@@ -87,10 +87,7 @@ fn an_output_that_cannot_be_made_is_a_problem() {
     let (code, text) = run(folder.path(), &variables);
     assert_eq!(code, Some(78));
     assert!(text.contains("not ready: output_dir file/out cannot be written"), "{text}");
-    assert!(
-        text.contains("(environment DOR_OUTPUT_DIR): cannot make the folder file/out: "),
-        "{text}"
-    );
+    assert!(text.contains("(environment DOR_OUTPUT_DIR): cannot make the folder: "), "{text}");
 
     let report = json(command(folder.path(), &variables).arg("--json"));
     assert_eq!(report["ready"], false);
@@ -114,7 +111,51 @@ fn a_grid_that_is_configured_must_be_there() {
         [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out"), ("DOR_GRID", "grid.nc")];
     let (code, text) = run(folder.path(), &variables);
     assert_eq!(code, Some(78));
-    assert!(text.contains("not ready: grid grid.nc cannot be read"), "{text}");
+    assert!(text.contains("not ready: grid grid.nc does not exist"), "{text}");
     std::fs::write(folder.path().join("grid.nc"), "CDF").unwrap();
     assert_eq!(run(folder.path(), &variables).0, Some(0));
+}
+
+#[test]
+fn a_file_where_a_folder_must_be_is_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("raw"), "").unwrap();
+    let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("it is a file, and must be a folder"), "{text}");
+}
+
+#[test]
+fn an_archive_on_the_web_cannot_be_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = "https://example.invalid/raw";
+    let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", web), ("DOR_OUTPUT_DIR", "out")];
+    let report = json(command(folder.path(), &variables).arg("--json"));
+    assert_eq!(
+        (&report["ready"], &row(&report, "data_dir")["status"]),
+        (&false.into(), &"unknown".into())
+    );
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    let variables = [
+        ("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"),
+        ("DOR_OUTPUT_DIR", "s3://bucket/out"),
+        ("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("DOR_S3_ADDRESSING", "path"),
+        ("DOR_S3_MAX_RETRIES", "0"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "hunter2"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+    ];
+    let report = json(command(folder.path(), &variables).arg("--json"));
+    let output = row(&report, "output_dir");
+    assert_eq!((&report["ready"], &output["status"]), (&false.into(), &"unreachable".into()));
+    assert_eq!(output["credentials_until"], "no expiry", "{output}");
+    assert!(output["problem"].as_str().unwrap().contains("s3://bucket/out"), "{output}");
+    assert!(!report.to_string().contains("hunter2"));
 }
