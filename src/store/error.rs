@@ -1,0 +1,221 @@
+//! What can go wrong with storage, by what the caller can do about it.
+
+use std::io;
+use std::time::Duration;
+
+use super::location::LocationError;
+
+/// Why credentials will not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialsProblem {
+    /// None were found, or their source failed.
+    Missing,
+    /// They were good once.
+    Expired,
+    /// The server does not know them, or the signature is wrong.
+    Rejected,
+}
+
+impl std::fmt::Display for CredentialsProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no credentials",
+            Self::Expired => "the credentials have expired",
+            Self::Rejected => "the credentials were rejected",
+        })
+    }
+}
+
+/// A failure of storage; every variant names the location or the object.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not a location.
+    #[error(transparent)]
+    BadLocation(#[from] LocationError),
+    /// An option of S3 that cannot be used.
+    #[error("cannot use {option} `{value}`: {reason}")]
+    BadOption {
+        /// Which option.
+        option: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A key that no store should hold.
+    #[error("{url}: not a usable name: {reason}")]
+    BadKey {
+        /// The object.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such object.
+    #[error("{url}: not found")]
+    NotFound {
+        /// The object.
+        url: String,
+    },
+    /// No such bucket.
+    #[error(
+        "{url}: there is no bucket `{bucket}` at {endpoint}; create it, or correct the name or the endpoint"
+    )]
+    NoSuchBucket {
+        /// The object or location asked for.
+        url: String,
+        /// Its bucket.
+        bucket: String,
+        /// Where it was looked for.
+        endpoint: String,
+    },
+    /// The credentials or the user may not do this.
+    #[error("{url}: permission denied to {action}: {detail}")]
+    PermissionDenied {
+        /// The object or location.
+        url: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the server or the system said.
+        detail: String,
+    },
+    /// Credentials are missing, expired or wrong.
+    #[error("{url}: {problem} ({detail}); {advice}")]
+    Credentials {
+        /// The location.
+        url: String,
+        /// What is wrong with them.
+        problem: CredentialsProblem,
+        /// What the source or the server said.
+        detail: String,
+        /// How to renew them.
+        advice: String,
+    },
+    /// The request was signed for another region than the bucket's.
+    #[error("{url}: the bucket is in another region ({detail}); set the region")]
+    WrongRegion {
+        /// The location.
+        url: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// Nothing can be written here.
+    #[error("{url}: read-only: {detail}")]
+    ReadOnly {
+        /// The location.
+        url: String,
+        /// Why.
+        detail: String,
+    },
+    /// No space is left, or the quota is used up.
+    #[error("{url}: no space left ({detail}); free some, then run again")]
+    Full {
+        /// The object.
+        url: String,
+        /// What the system said.
+        detail: String,
+    },
+    /// The object was replaced while it was read.
+    #[error("{url}: changed while it was read ({detail}); run again when its writer has finished")]
+    Changed {
+        /// The object.
+        url: String,
+        /// What differs.
+        detail: String,
+    },
+    /// Bytes beyond the end were asked for.
+    #[error("{url}: bytes {start}..{end} were asked for, but it has {size}")]
+    OutOfRange {
+        /// The object.
+        url: String,
+        /// First byte asked for.
+        start: u64,
+        /// End of what was asked for.
+        end: u64,
+        /// What it has.
+        size: u64,
+    },
+    /// An upload that was completed before all its parts had come, or got parts of a wrong size.
+    #[error("{url}: the upload is not whole: {detail}; nothing was written")]
+    Incomplete {
+        /// The object.
+        url: String,
+        /// What is missing or too much.
+        detail: String,
+    },
+    /// The server could not be reached or kept failing.
+    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; try again later", seconds = elapsed.as_secs_f64())]
+    Exhausted {
+        /// The object or location.
+        url: String,
+        /// Method and address of the request.
+        request: String,
+        /// How often it was sent.
+        attempts: u32,
+        /// From the first attempt to the last answer.
+        elapsed: Duration,
+        /// What happened to the last.
+        detail: String,
+    },
+    /// The server refused, for a reason of its own.
+    #[error("{url}: {request} was refused with {status}: {detail}")]
+    Refused {
+        /// The object or location.
+        url: String,
+        /// Method and address of the request.
+        request: String,
+        /// HTTP status.
+        status: u16,
+        /// Code and message.
+        detail: String,
+    },
+    /// This kind of location cannot do it.
+    #[error("{url}: cannot {action} over https; use a path or s3://")]
+    Unsupported {
+        /// The location.
+        url: String,
+        /// What was tried.
+        action: &'static str,
+    },
+    /// The system failed in a way of its own.
+    #[error("{url}: cannot {action}: {source}")]
+    Io {
+        /// The object.
+        url: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The storage library failed in a way of its own.
+    #[error("{url}: cannot {action}: {source}")]
+    Library {
+        /// The object or location.
+        url: String,
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: object_store::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the object (or its bucket's key) simply is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    pub(super) fn io(url: &str, action: &'static str, source: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let url = url.to_owned();
+        let detail = source.to_string();
+        match source.kind() {
+            Kind::NotFound => Self::NotFound { url },
+            Kind::PermissionDenied => Self::PermissionDenied { url, action, detail },
+            Kind::ReadOnlyFilesystem => Self::ReadOnly { url, detail },
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+                Self::Full { url, detail }
+            }
+            _ => Self::Io { url, action, source },
+        }
+    }
+}

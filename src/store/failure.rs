@@ -1,0 +1,235 @@
+//! What `object_store` reports, put in our terms.
+//!
+//! The retrying client's error type is private: what it knows (request, attempts, time, status,
+//! body) is only to be had from its text, whose form the tests of this file and of the
+//! conformance suite hold.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use super::error::{CredentialsProblem, StoreError};
+
+/// One failed request, as the retrying client tells of it.
+#[derive(Debug, PartialEq)]
+struct Request {
+    request: String,
+    elapsed: Duration,
+    attempts: u32,
+    status: Option<u16>,
+    /// S3's `<Code>`.
+    code: Option<String>,
+    detail: String,
+}
+
+/// What the translation needs to know of where the failure was.
+pub(super) struct Site<'a> {
+    pub url: String,
+    pub action: &'static str,
+    pub bucket: &'a str,
+    pub endpoint: &'a str,
+    /// How to renew the credentials.
+    pub advice: &'a str,
+    pub anonymous: bool,
+}
+
+/// A failure to get credentials, passed through `object_store` and recognised on the way out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct NoCredentials {
+    pub problem: CredentialsProblem,
+    pub detail: String,
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// The system's own error in the chain, made anew because the chain cannot be taken apart.
+fn system_error(error: &object_store::Error) -> Option<io::Error> {
+    let found = chain(error).find_map(|e| e.downcast_ref::<io::Error>())?;
+    Some(match found.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(found.kind(), found.to_string()),
+    })
+}
+
+/// The error that a caller sees.
+pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreError {
+    let Site { url, action, .. } = &site;
+    let (url, action) = (url.clone(), *action);
+    if let Some(missing) = chain(&error).find_map(|e| e.downcast_ref::<NoCredentials>()) {
+        return StoreError::Credentials {
+            url,
+            problem: missing.problem,
+            detail: missing.detail.clone(),
+            advice: site.advice.to_owned(),
+        };
+    }
+    if let Some(request) = chain(&error).find_map(|e| Request::parse(&e.to_string())) {
+        return request.translate(site);
+    }
+    match error {
+        object_store::Error::NotFound { .. } => return StoreError::NotFound { url },
+        object_store::Error::Precondition { .. } => {
+            return StoreError::Changed { url, detail: "its version is another".into() };
+        }
+        object_store::Error::InvalidPath { source } => {
+            return StoreError::BadKey { url, reason: source.to_string() };
+        }
+        _ => {}
+    }
+    match system_error(&error) {
+        Some(source) => StoreError::io(&url, action, source),
+        None => StoreError::Library { url, action, source: error },
+    }
+}
+
+impl Request {
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("Error performing ")?;
+        let (head, outcome) = rest.split_once(" - ")?;
+        let (request, timing) = head.split_once(" in ")?;
+        let mut timing = timing.split(", ");
+        let elapsed = parse_duration(timing.next()?.trim())?;
+        let retries = timing.next().and_then(|part| {
+            part.strip_prefix("after ")?.strip_suffix(" retries")?.parse::<u32>().ok()
+        });
+        let (status, body) = match outcome.strip_prefix("Server returned non-2xx status code: ") {
+            Some(answer) => {
+                let status = answer.get(..3).and_then(|status| status.parse().ok());
+                (status, answer.split_once(": ").map_or("", |(_, body)| body))
+            }
+            None => match outcome.strip_prefix("Server returned error response: ") {
+                Some(body) => (Some(500), body),
+                None if outcome.starts_with("Received redirect") => (Some(301), ""),
+                None => (None, ""),
+            },
+        };
+        let detail = match (tag(body, "Code"), tag(body, "Message")) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            _ if status.is_some() && body.trim().is_empty() => outcome
+                .rsplit_once("code: ")
+                .map_or(outcome, |(_, status)| status)
+                .trim_end_matches([':', ' '])
+                .to_owned(),
+            _ => outcome.chars().take(500).collect(),
+        };
+        let code = tag(body, "Code").map(str::to_owned);
+        let attempts = retries.unwrap_or(0).saturating_add(1);
+        Some(Self { request: request.to_owned(), elapsed, attempts, status, code, detail })
+    }
+
+    fn translate(self, site: Site<'_>) -> StoreError {
+        let Site { url, action, bucket, endpoint, advice, anonymous } = site;
+        let credentials = |problem, detail| StoreError::Credentials {
+            url: url.clone(),
+            problem,
+            detail,
+            advice: advice.to_owned(),
+        };
+        match self.code.as_deref() {
+            Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
+                return credentials(CredentialsProblem::Expired, self.detail);
+            }
+            Some(
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "InvalidToken"
+                | "InvalidSecurity"
+                | "InvalidClientTokenId"
+                | "RequestTimeTooSkewed"
+                | "NotSignedUp"
+                | "MissingSecurityHeader",
+            ) => return credentials(CredentialsProblem::Rejected, self.detail),
+            Some("NoSuchBucket") => {
+                let (bucket, endpoint) = (bucket.to_owned(), endpoint.to_owned());
+                return StoreError::NoSuchBucket { url, bucket, endpoint };
+            }
+            Some("AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                return StoreError::WrongRegion { url, detail: self.detail };
+            }
+            Some("XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => {
+                return StoreError::Full { url, detail: self.detail };
+            }
+            _ => {}
+        }
+        match self.status {
+            Some(404) => StoreError::NotFound { url },
+            Some(401 | 403) => {
+                let hint = if anonymous { " (the request was not signed)" } else { "" };
+                let detail = format!("{}{hint}", self.detail);
+                StoreError::PermissionDenied { url, action, detail }
+            }
+            Some(412) => StoreError::Changed { url, detail: "its version is another".into() },
+            Some(301 | 302 | 307 | 308) => StoreError::WrongRegion { url, detail: self.detail },
+            Some(status) if status < 500 && status != 429 && status != 408 => {
+                StoreError::Refused { url, request: self.request, status, detail: self.detail }
+            }
+            _ => StoreError::Exhausted {
+                url,
+                request: self.request,
+                attempts: self.attempts,
+                elapsed: self.elapsed,
+                detail: self.detail,
+            },
+        }
+    }
+}
+
+/// The text of an XML element without attributes or children.
+fn tag<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
+/// The `Debug` form of [`Duration`]: `1.5s`, `12.3ms`, `5µs`, `3ns`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        "ns" => 1e-9,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_text_of_the_retrying_client() {
+        let text = "Error performing PUT http://h/b/k in 1.5s, after 3 retries, max_retries: 3, \
+                    retry_timeout: 180s  - Server returned non-2xx status code: 503 Service \
+                    Unavailable: <Error><Code>SlowDown</Code><Message>Slower</Message></Error>";
+        let request = Request::parse(text).unwrap();
+        assert_eq!(request.request, "PUT http://h/b/k");
+        assert_eq!((request.attempts, request.status), (4, Some(503)));
+        assert_eq!(request.elapsed, Duration::from_millis(1500));
+        assert_eq!(request.detail, "SlowDown: Slower");
+
+        let text = "Error performing HEAD http://h/b/k in 812.5µs - Server returned non-2xx \
+                    status code: 403 Forbidden: ";
+        let request = Request::parse(text).unwrap();
+        assert_eq!((request.attempts, request.status), (1, Some(403)));
+        assert_eq!(request.detail, "403 Forbidden");
+
+        let text = "Error performing GET http://h/ in 2ms - HTTP error: error sending request";
+        let request = Request::parse(text).unwrap();
+        assert_eq!(
+            (request.status, request.detail.as_str()),
+            (None, "HTTP error: error sending request")
+        );
+        assert_eq!(Request::parse("something else"), None);
+    }
+}

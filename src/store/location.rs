@@ -1,0 +1,276 @@
+//! Locations: where data is, as a user writes it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::s3::is_loopback;
+
+/// A path, `file://`, `s3://bucket/prefix` or `https://` (read only; `http://` only to this
+/// machine). Prints as it would be written; `file://` prints as the path.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Location(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Place {
+    Memory { prefix: String },
+    Local { path: PathBuf },
+    S3 { bucket: String, prefix: String },
+    Http { url: Url },
+}
+
+/// Text that is not a location.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not a location: {reason}; give a path, file://, s3://bucket/prefix or https://"
+)]
+pub struct LocationError {
+    /// What was given.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Location {
+    pub(super) fn memory() -> Self {
+        Self(Place::Memory { prefix: String::new() })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.0
+    }
+
+    /// What is at `relative` (`/`-separated) below this location.
+    #[must_use]
+    pub fn join(&self, relative: &str) -> Self {
+        let relative = relative.trim_matches('/');
+        if relative.is_empty() {
+            return self.clone();
+        }
+        let under = |prefix: &str| match prefix {
+            "" => relative.to_owned(),
+            prefix => format!("{prefix}/{relative}"),
+        };
+        Self(match &self.0 {
+            Place::Memory { prefix } => Place::Memory { prefix: under(prefix) },
+            Place::Local { path } => Place::Local { path: path.join(relative) },
+            Place::S3 { bucket, prefix } => {
+                Place::S3 { bucket: bucket.clone(), prefix: under(prefix) }
+            }
+            Place::Http { url } => {
+                let mut url = url.clone();
+                if let Ok(mut segments) = url.path_segments_mut() {
+                    segments.pop_if_empty().extend(relative.split('/'));
+                }
+                Place::Http { url }
+            }
+        })
+    }
+
+    /// Whether this is on a local disk.
+    pub fn is_local(&self) -> bool {
+        self.local_path().is_some()
+    }
+
+    /// The path, when this is on a local disk.
+    pub fn local_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Local { path } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The last segment; `None` for a root, a whole bucket or a whole host.
+    pub fn file_name(&self) -> Option<&str> {
+        match &self.0 {
+            Place::Memory { prefix } | Place::S3 { prefix, .. } => prefix.rsplit('/').next(),
+            Place::Local { path } => path.file_name().and_then(|name| name.to_str()),
+            Place::Http { url } => {
+                url.path_segments().and_then(|mut segments| segments.next_back())
+            }
+        }
+        .filter(|name| !name.is_empty())
+    }
+
+    /// What this is in; `None` for a root, a whole bucket or a whole host.
+    pub fn parent(&self) -> Option<Self> {
+        self.file_name()?;
+        let above =
+            |prefix: &str| prefix.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        Some(Self(match &self.0 {
+            Place::Memory { prefix } => Place::Memory { prefix: above(prefix) },
+            Place::Local { path } => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                Place::Local { path: parent.unwrap_or(Path::new(".")).to_owned() }
+            }
+            Place::S3 { bucket, prefix } => {
+                Place::S3 { bucket: bucket.clone(), prefix: above(prefix) }
+            }
+            Place::Http { url } => {
+                let mut url = url.clone();
+                if let Ok(mut segments) = url.path_segments_mut() {
+                    segments.pop();
+                }
+                Place::Http { url }
+            }
+        }))
+    }
+}
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, LocationError> {
+        parse(text).map(Self).map_err(|reason| LocationError { text: text.to_owned(), reason })
+    }
+}
+
+fn parse(text: &str) -> Result<Place, String> {
+    if text.is_empty() {
+        return Err("it is empty".into());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return match text.split_once(':') {
+            Some((scheme @ ("s3" | "file" | "http" | "https"), _)) => {
+                Err(format!("`//` is missing after `{scheme}:`"))
+            }
+            _ => Ok(Place::Local { path: PathBuf::from(text) }),
+        };
+    };
+    match scheme {
+        "s3" => parse_s3(rest),
+        "file" => Url::parse(text)
+            .map_err(|error| error.to_string())?
+            .to_file_path()
+            .map(|path| Place::Local { path })
+            .map_err(|()| "file:// needs an absolute path on this machine: file:///data".into()),
+        "http" | "https" => parse_http(text),
+        _ => Err(format!("there is no support for {scheme}://")),
+    }
+}
+
+fn parse_s3(rest: &str) -> Result<Place, String> {
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if bucket.is_empty() || !bucket.chars().all(named) {
+        return Err(format!("`{bucket}` cannot be the name of a bucket"));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.split('/').any(|part| matches!(part, "." | ".."))
+        || (!prefix.is_empty() && prefix.split('/').any(str::is_empty))
+    {
+        return Err("a prefix has no empty, `.` or `..` segments".into());
+    }
+    Ok(Place::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+}
+
+fn parse_http(text: &str) -> Result<Place, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err("plain http is only for this machine (localhost): use https://".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.username() != "" {
+        return Err("a web location has no user, query or fragment".into());
+    }
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty();
+    }
+    Ok(Place::Http { url })
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Memory { prefix } => write!(f, "memory:{prefix}"),
+            Place::Local { path } => path.display().fmt(f),
+            Place::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Place::Http { url } => url.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
+
+impl TryFrom<String> for Location {
+    type Error = LocationError;
+
+    fn try_from(text: String) -> Result<Self, LocationError> {
+        text.parse()
+    }
+}
+
+impl From<Location> for String {
+    fn from(location: Location) -> Self {
+        location.to_string()
+    }
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Self(Place::Local { path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Location {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn prints_as_written() {
+        for text in ["data/raw", "/data/my case/x.nc", ".", "s3://b", "s3://b/p/q", "https://h/a/b"]
+        {
+            assert_eq!(at(text).to_string(), text);
+            let json = serde_json::to_string(&at(text)).unwrap();
+            assert_eq!(serde_json::from_str::<Location>(&json).unwrap(), at(text));
+        }
+        assert_eq!(at("file:///data/my%20case").to_string(), "/data/my case");
+        assert_eq!(at("s3://b/p/"), at("s3://b/p"));
+    }
+
+    #[test]
+    fn joins_and_splits() {
+        for root in ["/data", "rel", "s3://b", "s3://b/p", "https://h/d", "http://127.0.0.1:9/d"] {
+            let file = at(root).join("a b/c.nc");
+            assert_eq!(file.file_name(), Some("c.nc"));
+            assert_eq!(file.parent().unwrap().parent().unwrap(), at(root), "{root}");
+        }
+        assert_eq!(at("s3://b/p").join("x/").to_string(), "s3://b/p/x");
+        assert_eq!(at("https://h/d").join("a b").to_string(), "https://h/d/a%20b");
+        assert_eq!(at("file.nc").parent().unwrap(), at("."));
+        for root in ["/", "s3://b", "https://h"] {
+            assert_eq!((at(root).file_name(), at(root).parent()), (None, None), "{root}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_location() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("gs://b/p", "gs://"),
+            ("s3:/b/p", "`//`"),
+            ("s3://", "bucket"),
+            ("s3://key:secret@b/p", "bucket"),
+            ("s3://b/p//q", "segments"),
+            ("s3://b/../q", "segments"),
+            ("http://example.org/x", "plain http"),
+            ("https://h/x?sig=1", "query"),
+            ("file://host/x", "this machine"),
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Opening a location: which backend serves it, and how its failures are told.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use object_store::ObjectStore;
+use object_store::http::{HttpBuilder, HttpStore};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path as ObjectPath;
+
+use super::error::{CredentialsProblem, StoreError};
+use super::failure::{self, Site};
+use super::location::{Location, LocationError, Place};
+use super::options::S3Options;
+use super::s3::{Bucket, Session};
+
+/// Opens locations: one client for a bucket, one set of credentials for all.
+#[derive(Clone)]
+pub struct Stores {
+    session: Arc<Session>,
+    buckets: Arc<Mutex<HashMap<String, Arc<Bucket>>>>,
+}
+
+impl Stores {
+    /// No request is made, and no file is read, before a store is used.
+    pub fn new(options: S3Options) -> Self {
+        Self { session: Arc::new(Session::new(options)), buckets: Arc::default() }
+    }
+
+    /// A store rooted at `location`, which need not exist.
+    pub fn open(&self, location: &Location) -> Result<Store, StoreError> {
+        let refuse = |reason: String| {
+            StoreError::BadLocation(LocationError { text: location.to_string(), reason })
+        };
+        let (backend, root) = match location.place() {
+            Place::Memory { .. } => return Err(refuse("memory has no address".into())),
+            Place::Local { path } => {
+                let path = absolute(path).map_err(|error| refuse(error.to_string()))?;
+                let root = ObjectPath::from_absolute_path(&path)
+                    .map_err(|error| refuse(error.to_string()))?;
+                (Backend::Local(Arc::new(LocalFileSystem::new())), root)
+            }
+            Place::S3 { bucket, prefix } => {
+                let root = ObjectPath::parse(prefix).map_err(|error| refuse(error.to_string()))?;
+                (Backend::S3(self.bucket(bucket)), root)
+            }
+            Place::Http { url } => {
+                let options = self.session.client_options().with_allow_http(url.scheme() == "http");
+                let client = HttpBuilder::new()
+                    .with_url(url.as_str().trim_end_matches('/'))
+                    .with_client_options(options)
+                    .with_retry(self.session.retry())
+                    .build()
+                    .map_err(|error| refuse(error.to_string()))?;
+                (Backend::Http(Arc::new(client)), ObjectPath::ROOT)
+            }
+        };
+        Ok(Store::new(location.clone(), root, backend, self.session.options.part_size()))
+    }
+
+    fn bucket(&self, name: &str) -> Arc<Bucket> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Bucket::new(name.to_owned(), Arc::clone(&self.session)));
+        Arc::clone(buckets.entry(name.to_owned()).or_insert_with(make))
+    }
+
+    /// Until when the credentials for S3 are good; `None` when they do not expire or none are
+    /// used. Loads them if they have not been.
+    pub async fn credentials_expiry(&self) -> Result<Option<SystemTime>, StoreError> {
+        self.session.expiry().await
+    }
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").field("options", &self.session.options).finish_non_exhaustive()
+    }
+}
+
+/// The path from the root, without `..` (which the library refuses), as the system would walk it.
+fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let mut walked = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                walked = walked.canonicalize().unwrap_or(walked);
+                walked.pop();
+            }
+            part => walked.push(part),
+        }
+    }
+    Ok(walked)
+}
+
+/// A place to read and write objects below. Keys are relative to its location and separated by
+/// `/`; no segment is empty, `.` or `..`.
+#[derive(Clone)]
+pub struct Store(Arc<Opened>);
+
+struct Opened {
+    location: Location,
+    root: ObjectPath,
+    backend: Backend,
+    part_size: usize,
+}
+
+pub(super) enum Backend {
+    Memory(Arc<InMemory>),
+    Local(Arc<LocalFileSystem>),
+    S3(Arc<Bucket>),
+    Http(Arc<HttpStore>),
+}
+
+impl Store {
+    fn new(location: Location, root: ObjectPath, backend: Backend, part_size: usize) -> Self {
+        Self(Arc::new(Opened { location, root, backend, part_size }))
+    }
+
+    /// An empty store in memory, for tests; its clones share the contents.
+    pub fn memory() -> Self {
+        let backend = Backend::Memory(Arc::new(InMemory::new()));
+        Self::new(Location::memory(), ObjectPath::ROOT, backend, S3Options::default().part_size())
+    }
+
+    /// What was opened.
+    pub fn location(&self) -> &Location {
+        &self.0.location
+    }
+
+    pub(super) fn backend(&self) -> &Backend {
+        &self.0.backend
+    }
+
+    pub(super) fn part_size(&self) -> usize {
+        self.0.part_size
+    }
+
+    pub(super) fn root(&self) -> &ObjectPath {
+        &self.0.root
+    }
+
+    pub(super) fn url(&self, key: &str) -> String {
+        self.location().join(key).to_string()
+    }
+
+    /// The path of an object.
+    pub(super) fn path(&self, key: &str) -> Result<ObjectPath, StoreError> {
+        let bad = |reason: String| StoreError::BadKey { url: self.url(key), reason };
+        if key.is_empty() || key.starts_with('/') || key.ends_with('/') {
+            return Err(bad("it is empty, or begins or ends with `/`".into()));
+        }
+        let path = self.prefix(key)?;
+        match (self.backend(), path.filename().and_then(|name| name.split_once('#'))) {
+            (Backend::Local(_), Some((_, suffix)))
+                if !suffix.is_empty() && suffix.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                Err(bad("a name on disk must not end in `#` and digits".into()))
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// The path of a folder, which may be the root.
+    pub(super) fn prefix(&self, prefix: &str) -> Result<ObjectPath, StoreError> {
+        let prefix = prefix.trim_end_matches('/');
+        let whole = match (self.root().as_ref(), prefix) {
+            (root, "") => root.to_owned(),
+            ("", prefix) => prefix.to_owned(),
+            (root, prefix) => format!("{root}/{prefix}"),
+        };
+        ObjectPath::parse(&whole).map_err(|error| StoreError::BadKey {
+            url: self.url(prefix),
+            reason: super::with_causes(&error),
+        })
+    }
+
+    /// The key of what a backend calls `path`; `None` for the root itself.
+    pub(super) fn key(&self, path: &ObjectPath) -> Option<String> {
+        let root = self.root().as_ref();
+        let key = path.as_ref().strip_prefix(root)?.trim_start_matches('/');
+        (!key.is_empty()).then(|| key.to_owned())
+    }
+
+    pub(super) async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(match self.backend() {
+            Backend::Memory(store) => Arc::clone(store) as _,
+            Backend::Local(store) => Arc::clone(store) as _,
+            Backend::S3(bucket) => bucket.client().await? as _,
+            Backend::Http(store) => Arc::clone(store) as _,
+        })
+    }
+
+    /// Uploads by parts in any order; not for local disk, where they are `staged` files.
+    pub(super) async fn parts(&self) -> Result<Arc<dyn MultipartStore>, StoreError> {
+        match self.backend() {
+            Backend::Memory(store) => Ok(Arc::clone(store) as _),
+            Backend::S3(bucket) => Ok(bucket.client().await? as _),
+            Backend::Local(_) | Backend::Http(_) => Err(self.read_only()),
+        }
+    }
+
+    pub(super) fn read_only(&self) -> StoreError {
+        let detail = "https cannot be written to; use a path or s3://".to_owned();
+        StoreError::ReadOnly { url: self.location().to_string(), detail }
+    }
+
+    /// Runs one operation on `key`, once more when credentials had expired and can be renewed.
+    pub(super) async fn attempt<T, F>(
+        &self,
+        key: &str,
+        action: &'static str,
+        operation: impl Fn() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let began = SystemTime::now();
+        let error = match operation().await {
+            Ok(value) => return Ok(value),
+            Err(error) => self.failed(key, action, error),
+        };
+        match (&error, self.backend()) {
+            (
+                StoreError::Credentials { problem: CredentialsProblem::Expired, .. },
+                Backend::S3(bucket),
+            ) if bucket.renew_if_older(began) => {
+                operation().await.map_err(|error| self.failed(key, action, error))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn failed(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
+        let (bucket, anonymous, (endpoint, advice)) = match self.backend() {
+            Backend::S3(bucket) => (
+                bucket.name.as_str(),
+                bucket.session.options.is_anonymous(),
+                bucket.endpoint_and_advice(),
+            ),
+            _ => ("", false, ("", "")),
+        };
+        let url = self.url(key);
+        failure::translate(error, Site { url, action, bucket, endpoint, advice, anonymous })
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.location())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_keys_that_no_store_should_hold() {
+        let disk = Stores::new(S3Options::default()).open(&"/data".parse().unwrap()).unwrap();
+        for key in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb"] {
+            let error = disk.path(key).unwrap_err();
+            assert!(matches!(error, StoreError::BadKey { .. }), "{key}: {error}");
+        }
+        assert!(disk.path("a#1").is_err());
+        assert!(Store::memory().path("a#1").is_ok());
+        assert_eq!(disk.path("a b/c%20#x").unwrap().as_ref(), "data/a b/c%20#x");
+    }
+
+    #[test]
+    fn walks_parents_through_symbolic_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(real.join("a/b"), real.join("link")).unwrap();
+        assert_eq!(absolute(&real.join("link/../x")).unwrap(), real.join("a/x"));
+        assert_eq!(absolute(&real.join("absent/../x")).unwrap(), real.join("x"));
+    }
+}

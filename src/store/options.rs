@@ -1,0 +1,68 @@
+//! What can be said about S3, whoever says it: flags, environment, `dor.toml`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// S3 refuses parts smaller than this, but for the last.
+const LEAST_PART: u64 = 5 << 20;
+const PART: u64 = 16 << 20;
+
+/// How the bucket is named in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// `https://endpoint/bucket/key`: MinIO, Source Cooperative and most servers but AWS.
+    Path,
+    /// `https://bucket.endpoint/key`: AWS.
+    Virtual,
+}
+
+/// Everything that can be set for S3; what is `None` comes from the profile, the standard AWS
+/// environment variables and files, or a default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3Options {
+    /// `minio` and `source-coop` are built in; any other is a profile of the shared AWS files.
+    /// Credentials then come from that profile only: leave it unset for `AWS_PROFILE`, which
+    /// gives way to access keys in the environment as everywhere else.
+    pub profile: Option<String>,
+    /// `https://host[:port]`; `http://` only for this machine.
+    pub endpoint_url: Option<String>,
+    /// The region that requests are signed for.
+    pub region: Option<String>,
+    /// `path` or `virtual`; by default `path` when there is an endpoint.
+    pub addressing: Option<Addressing>,
+    /// Do not look for credentials, send unsigned requests: public buckets.
+    pub no_sign_request: Option<bool>,
+    /// Bytes in a part of a multipart upload: 16 MiB, not less than 5 MiB.
+    pub part_size: Option<u64>,
+    /// How often a request is tried again after a transient failure: 8.
+    pub max_retries: Option<u32>,
+    /// Seconds that one request may take, body and all: 120.
+    pub timeout_seconds: Option<u64>,
+    /// Seconds to wait for a connection: 10.
+    pub connect_timeout_seconds: Option<u64>,
+}
+
+impl S3Options {
+    pub(super) fn part_size(&self) -> usize {
+        usize::try_from(self.part_size.unwrap_or(PART).max(LEAST_PART)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn max_retries(&self) -> usize {
+        self.max_retries.map_or(8, |retries| usize::try_from(retries).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.unwrap_or(120).max(1))
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout_seconds.unwrap_or(10).max(1))
+    }
+
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.no_sign_request == Some(true)
+    }
+}

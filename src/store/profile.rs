@@ -1,0 +1,149 @@
+//! Where S3 is and who asks: the options, the AWS environment and files, and the profiles that
+//! are built in, as one.
+
+use std::env;
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::environment::{
+    EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider,
+};
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_types::service_config::ServiceConfigKey;
+
+use super::options::{Addressing, S3Options};
+
+const DEFAULT_REGION: &str = "us-east-1";
+/// A laptop has no instance metadata: asking for it must not look like a hang.
+const METADATA_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A profile that needs no AWS files.
+struct BuiltIn {
+    name: &'static str,
+    endpoint: &'static str,
+    /// Whether `AWS_ENDPOINT_URL`, `AWS_REGION` and the AWS files may say otherwise.
+    yields: bool,
+    advice: &'static str,
+}
+
+const BUILT_IN: [BuiltIn; 2] = [
+    BuiltIn {
+        name: "minio",
+        endpoint: "http://127.0.0.1:9000",
+        yields: true,
+        advice: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key of the MinIO server",
+    },
+    BuiltIn {
+        name: "source-coop",
+        endpoint: "https://data.source.coop",
+        yields: false,
+        advice: "log in with `source-coop login`, put `credential_process = source-coop creds` \
+                 in the AWS profile source-coop, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY \
+                 and AWS_SESSION_TOKEN anew",
+    },
+];
+
+/// S3 as it will be spoken to.
+pub(super) struct Settings {
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub addressing: Addressing,
+    /// How to renew the credentials.
+    pub advice: String,
+    built_in: Option<&'static BuiltIn>,
+    profile: Option<String>,
+}
+
+impl Settings {
+    pub(super) async fn resolve(options: &S3Options) -> Self {
+        let profile = options.profile.clone().or_else(|| env::var("AWS_PROFILE").ok());
+        let built_in = BUILT_IN.iter().find(|known| Some(known.name) == profile.as_deref());
+        let sdk = match built_in {
+            Some(BuiltIn { yields: false, .. }) => None,
+            _ => Some(shared_settings(profile.as_deref()).await),
+        };
+        let endpoint = options
+            .endpoint_url
+            .clone()
+            .or_else(|| sdk.as_ref().and_then(shared_endpoint))
+            .or_else(|| built_in.map(|known| known.endpoint.to_owned()));
+        let region = options
+            .region
+            .clone()
+            .or_else(|| sdk.as_ref().and_then(SdkConfig::region).map(ToString::to_string))
+            .unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        let addressing = options.addressing.unwrap_or(match endpoint {
+            Some(_) => Addressing::Path,
+            None => Addressing::Virtual,
+        });
+        let advice = match (built_in, &profile) {
+            (Some(known), _) => known.advice.to_owned(),
+            (None, Some(name)) => {
+                format!(
+                    "renew those of the AWS profile {name}, e.g. `aws sso login --profile {name}`"
+                )
+            }
+            (None, None) => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, \
+                             if they are temporary), name a profile, or read a public bucket \
+                             with --no-sign-request"
+                    .to_owned()
+            }
+        };
+        let profile = options.profile.clone();
+        Self { endpoint, region, addressing, advice, built_in, profile }
+    }
+
+    /// Where credentials come from.
+    pub(super) async fn credentials(&self) -> SharedCredentialsProvider {
+        let region = Region::new(self.region.clone());
+        let from_files = |name: &str| {
+            let config = ProviderConfig::without_region().with_region(Some(region.clone()));
+            ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build()
+        };
+        match (self.built_in, &self.profile) {
+            (Some(known), _) => SharedCredentialsProvider::new(
+                CredentialsProviderChain::first_try("Profile", from_files(known.name))
+                    .or_else("Environment", EnvironmentVariableCredentialsProvider::new()),
+            ),
+            (None, Some(name)) => SharedCredentialsProvider::new(from_files(name)),
+            (None, None) => {
+                let metadata = imds::Client::builder()
+                    .connect_timeout(METADATA_WAIT)
+                    .read_timeout(METADATA_WAIT)
+                    .max_attempts(2)
+                    .build();
+                let chain = DefaultCredentialsChain::builder().region(region).imds_client(metadata);
+                SharedCredentialsProvider::new(chain.build().await)
+            }
+        }
+    }
+}
+
+/// The environment and the AWS files, without asking instance metadata for the region.
+async fn shared_settings(profile: Option<&str>) -> SdkConfig {
+    let mut files = ProfileFileRegionProvider::builder();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).no_credentials();
+    if let Some(name) = profile {
+        files = files.profile_name(name);
+        loader = loader.profile_name(name);
+    }
+    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(files.build());
+    loader.region(region).load().await
+}
+
+/// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, and `endpoint_url` of the profile or its services.
+fn shared_endpoint(sdk: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("S3")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok()?;
+    sdk.service_config()?.load_config(key).filter(|url| !url.is_empty())
+}

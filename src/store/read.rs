@@ -1,0 +1,315 @@
+//! Reading: whole small objects, and ranges of large ones that must not change meanwhile.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use super::error::StoreError;
+use super::open::{Backend, Store};
+
+/// Ranges closer than this are read as one: on disk, then over a network.
+const GAP: (u64, u64) = (64 << 10, 1 << 20);
+/// Ranges are not joined beyond this: parts then come in parallel.
+const JOINED: u64 = 16 << 20;
+const PARALLEL: usize = 10;
+
+/// What a store knows of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectInfo {
+    /// Where it is below the store's location.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written; just after an upload to S3, this machine's time of that.
+    pub modified: DateTime<Utc>,
+    /// Its version, without quotes; on disk made of inode, time and size. Some servers leave it
+    /// out of listings.
+    pub etag: Option<String>,
+}
+
+impl ObjectInfo {
+    pub(super) fn new(key: String, meta: ObjectMeta) -> Self {
+        let etag = meta.e_tag.as_deref().map(unquoted);
+        Self { key, size: meta.size, modified: meta.last_modified, etag }
+    }
+
+    /// What differs from `now`, when it cannot be the same object.
+    fn differs(&self, now: &Self) -> Option<String> {
+        let strong = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
+        match (&self.etag, &now.etag) {
+            _ if self.size != now.size => Some(format!("{} bytes, not {}", now.size, self.size)),
+            (Some(known), Some(found)) if strong(known) == strong(found) => None,
+            (Some(known), Some(found)) => Some(format!("version {found}, not {known}")),
+            // Headers tell seconds where listings tell milliseconds.
+            _ if self.modified.timestamp() == now.modified.timestamp() => None,
+            _ => Some(format!("written {}, not {}", now.modified, self.modified)),
+        }
+    }
+}
+
+pub(super) fn unquoted(etag: &str) -> String {
+    match etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')) {
+        Some(inner) => inner.to_owned(),
+        None => etag.to_owned(),
+    }
+}
+
+impl Store {
+    /// An object to read from, after one request for what it is.
+    pub async fn object(&self, key: &str) -> Result<Object, StoreError> {
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        match self.attempt(key, "read", || objects.head(&path)).await {
+            Ok(meta) => Ok(self.object_at(path, ObjectInfo::new(key.to_owned(), meta))),
+            Err(error) => Err(self.explained(key, error).await),
+        }
+    }
+
+    /// An object to read from, when a listing has told what it is: no request.
+    pub fn object_known(&self, key: &str, info: ObjectInfo) -> Object {
+        let path = self.path(key).unwrap_or_else(|_| ObjectPath::from(key));
+        self.object_at(path, ObjectInfo { key: key.to_owned(), ..info })
+    }
+
+    fn object_at(&self, path: ObjectPath, info: ObjectInfo) -> Object {
+        Object { store: self.clone(), path, info: Arc::new(info), version: Arc::default() }
+    }
+
+    /// A small object whole; `None` when there is none.
+    pub async fn read(&self, key: &str) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        let whole = async || {
+            let found = objects.get(&path).await?;
+            let meta = found.meta.clone();
+            Ok((found.bytes().await?, meta))
+        };
+        match self.attempt(key, "read", whole).await {
+            Ok((data, meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers to HEAD have no body, so they cannot tell an absent bucket from an absent key or
+    /// bad credentials from a forbidden object: a listing can.
+    async fn explained(&self, key: &str, error: StoreError) -> StoreError {
+        let vague = matches!(
+            error,
+            StoreError::NotFound { .. }
+                | StoreError::PermissionDenied { .. }
+                | StoreError::Refused { .. }
+        );
+        if !vague || !matches!(self.backend(), Backend::S3(_)) {
+            return error;
+        }
+        let (Ok(objects), Ok(path)) = (self.objects().await, self.path(key)) else {
+            return error;
+        };
+        let listing = async || objects.list(Some(&path)).next().await.transpose();
+        match self.attempt(key, "read", listing).await {
+            Err(
+                clear @ (StoreError::NoSuchBucket { .. }
+                | StoreError::Credentials { .. }
+                | StoreError::WrongRegion { .. }),
+            ) => clear,
+            _ => error,
+        }
+    }
+}
+
+/// An object that can be read by range. If it is replaced meanwhile, reads fail with
+/// [`StoreError::Changed`]: bytes of two versions never mix.
+#[derive(Debug, Clone)]
+pub struct Object {
+    store: Store,
+    path: ObjectPath,
+    info: Arc<ObjectInfo>,
+    /// The first answer's version, for listings that tell none.
+    version: Arc<OnceLock<String>>,
+}
+
+impl Object {
+    /// What is known of it.
+    pub fn info(&self) -> &ObjectInfo {
+        &self.info
+    }
+
+    /// Its location, for messages.
+    pub fn url(&self) -> String {
+        self.store.url(&self.info.key)
+    }
+
+    /// The bytes of one range.
+    pub async fn range(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let size = self.info.size;
+        if range.start > range.end || range.end > size {
+            let Range { start, end } = range;
+            return Err(StoreError::OutOfRange { url: self.url(), start, end, size });
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let objects = self.store.objects().await?;
+        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
+        let if_match =
+            etag.filter(|etag| !etag.starts_with("W/")).map(|etag| format!("\"{etag}\""));
+        let get = async || {
+            let range = Some(GetRange::Bounded(range.clone()));
+            let options = GetOptions { range, if_match: if_match.clone(), ..Default::default() };
+            let found = objects.get_opts(&self.path, options).await?;
+            let meta = found.meta.clone();
+            if ObjectInfo::new(String::new(), meta.clone()).size != size {
+                return Ok((Bytes::new(), meta));
+            }
+            Ok((found.bytes().await?, meta))
+        };
+        let (data, meta) =
+            self.store.attempt(&self.info.key, "read", get).await.map_err(|error| match error {
+                StoreError::NotFound { url } => {
+                    StoreError::Changed { url, detail: "it is gone".into() }
+                }
+                error => error,
+            })?;
+        let now = ObjectInfo::new(self.info.key.clone(), meta);
+        let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
+        let wanted = range.end - range.start;
+        let short =
+            (data.len() as u64 != wanted).then(|| format!("{} bytes came of {wanted}", data.len()));
+        if let Some(detail) = known.differs(&now).or(short) {
+            return Err(StoreError::Changed { url: self.url(), detail });
+        }
+        if let Some(etag) = now.etag {
+            self.version.get_or_init(|| etag);
+        }
+        Ok(data)
+    }
+
+    /// The bytes of several ranges, in the order asked for. Near ones are read together, far ones
+    /// in parallel.
+    pub async fn ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let gap = match self.store.backend() {
+            Backend::Local(_) | Backend::Memory(_) => GAP.0,
+            Backend::S3(_) | Backend::Http(_) => GAP.1,
+        };
+        let joined = joined(ranges, gap, JOINED);
+        let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(joined)
+            .map(async |(range, members)| {
+                let start = range.start;
+                let data = self.range(range).await?;
+                let slice = |(index, member): (usize, Range<u64>)| {
+                    let from = usize::try_from(member.start - start).unwrap_or(usize::MAX);
+                    let to = usize::try_from(member.end - start).unwrap_or(usize::MAX);
+                    (index, data.slice(from.min(data.len())..to.min(data.len())))
+                };
+                Ok::<_, StoreError>(members.into_iter().map(slice).collect())
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let mut found: Vec<_> = fetched.into_iter().flatten().collect();
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, data)| data).collect())
+    }
+
+    /// The whole object in order, in pieces of `piece` bytes of which `ahead` are fetched in
+    /// parallel, whether or not the stream is polled.
+    pub fn pieces(
+        &self,
+        piece: u64,
+        ahead: usize,
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        let object = self.clone();
+        let piece = piece.max(1);
+        let size = self.info.size;
+        let count = size.div_ceil(piece);
+        stream::iter(0..count)
+            .map(move |index| {
+                let object = object.clone();
+                let range = index * piece..((index + 1).saturating_mul(piece)).min(size);
+                Fetching(tokio::spawn(async move { object.range(range).await }))
+            })
+            .buffered(ahead.max(1))
+    }
+}
+
+/// Each joined range with its members and their places in `ranges`. Bad ranges stand alone, for
+/// `range` to refuse.
+fn joined(
+    ranges: &[Range<u64>],
+    gap: u64,
+    most: u64,
+) -> Vec<(Range<u64>, Vec<(usize, Range<u64>)>)> {
+    let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
+    sorted.sort_by_key(|(_, range)| range.start);
+    let mut groups: Vec<(Range<u64>, Vec<(usize, Range<u64>)>)> = Vec::new();
+    for (index, range) in sorted {
+        match groups.last_mut() {
+            Some((whole, members))
+                if range.start <= range.end
+                    && range.start <= whole.end.saturating_add(gap)
+                    && whole.end.max(range.end) - whole.start <= most =>
+            {
+                whole.end = whole.end.max(range.end);
+                members.push((index, range));
+            }
+            _ => groups.push((range.clone(), vec![(index, range)])),
+        }
+    }
+    groups
+}
+
+/// A fetch that goes on by itself and stops when nobody waits for it any more.
+struct Fetching(JoinHandle<Result<Bytes, StoreError>>);
+
+impl Future for Fetching {
+    type Output = Result<Bytes, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down cancels it.
+                Err(_) => Err(StoreError::Io {
+                    url: String::new(),
+                    action: "read",
+                    source: std::io::ErrorKind::Interrupted.into(),
+                }),
+            },
+        })
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_near_ranges_only() {
+        let wholes = |ranges: &[Range<u64>]| -> Vec<Range<u64>> {
+            joined(ranges, 10, 100).into_iter().map(|(whole, _)| whole).collect()
+        };
+        assert_eq!(wholes(&[30..40, 0..20, 35..38]), [0..40]);
+        assert_eq!(wholes(&[0..20, 31..40]), [0..20, 31..40]);
+        assert_eq!(wholes(&[0..60, 60..101]), [0..60, 60..101]);
+        assert_eq!(wholes(&[0..500]), [0..500]);
+        assert_eq!(joined(&[30..40, 0..20], 10, 100)[0].1, [(1, 0..20), (0, 30..40)]);
+    }
+}

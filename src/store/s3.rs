@@ -1,0 +1,181 @@
+//! S3 clients: one for a bucket, one set of credentials for all.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
+use tokio::sync::OnceCell;
+use url::{Host, Url};
+
+use super::credentials::Credentials;
+use super::error::StoreError;
+use super::failure::NoCredentials;
+use super::options::{Addressing, S3Options};
+use super::profile::Settings;
+
+/// A request keeps its signature while it is tried again: it must end before that does.
+const RETRY_FOR: Duration = Duration::from_secs(280);
+
+/// What all buckets share.
+pub(super) struct Session {
+    pub options: S3Options,
+    settings: OnceCell<Settings>,
+    credentials: OnceCell<Arc<Credentials>>,
+}
+
+impl Session {
+    pub(super) fn new(options: S3Options) -> Self {
+        Self { options, settings: OnceCell::new(), credentials: OnceCell::new() }
+    }
+
+    async fn settings(&self) -> &Settings {
+        self.settings.get_or_init(|| Settings::resolve(&self.options)).await
+    }
+
+    /// `None` for unsigned requests.
+    async fn credentials(&self) -> Option<&Arc<Credentials>> {
+        if self.options.is_anonymous() {
+            return None;
+        }
+        let load = async || Arc::new(Credentials::new(self.settings().await.credentials().await));
+        Some(self.credentials.get_or_init(load).await)
+    }
+
+    pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, StoreError> {
+        let Some(credentials) = self.credentials().await else {
+            return Ok(None);
+        };
+        let advice = self.settings().await.advice.clone();
+        credentials.expiry().await.map_err(|NoCredentials { problem, detail }| {
+            StoreError::Credentials { url: "s3://".into(), problem, detail, advice }
+        })
+    }
+
+    pub(super) fn retry(&self) -> RetryConfig {
+        RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: self.options.max_retries(),
+            retry_timeout: RETRY_FOR,
+        }
+    }
+
+    pub(super) fn client_options(&self) -> ClientOptions {
+        ClientOptions::new()
+            .with_timeout(self.options.timeout())
+            .with_connect_timeout(self.options.connect_timeout())
+            .with_user_agent(HeaderValue::from_static(concat!(
+                "dor-atlas/",
+                env!("CARGO_PKG_VERSION")
+            )))
+    }
+}
+
+/// One bucket; its client is made when it is first needed.
+pub(super) struct Bucket {
+    pub name: String,
+    pub session: Arc<Session>,
+    client: OnceCell<Arc<AmazonS3>>,
+}
+
+impl Bucket {
+    pub(super) fn new(name: String, session: Arc<Session>) -> Self {
+        Self { name, session, client: OnceCell::new() }
+    }
+
+    pub(super) async fn client(&self) -> Result<Arc<AmazonS3>, StoreError> {
+        self.client.get_or_try_init(|| self.connect()).await.cloned()
+    }
+
+    /// Where the bucket is looked for, and how to renew the credentials.
+    pub(super) fn endpoint_and_advice(&self) -> (&str, &str) {
+        self.session.settings.get().map_or(("AWS", ""), |settings| {
+            (settings.endpoint.as_deref().unwrap_or("AWS"), settings.advice.as_str())
+        })
+    }
+
+    /// After a server has called the credentials expired: whether a new try may go better.
+    pub(super) fn renew_if_older(&self, than: SystemTime) -> bool {
+        self.session.credentials.get().is_some_and(|held| held.renew_if_older(than))
+    }
+
+    async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
+        let settings = self.session.settings().await;
+        let path_style = settings.addressing == Addressing::Path || self.name.contains('.');
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&self.name)
+            .with_region(&settings.region)
+            .with_virtual_hosted_style_request(!path_style)
+            .with_client_options(self.session.client_options())
+            .with_retry(self.session.retry())
+            // Source Cooperative answers DeleteObjects with 404.
+            .with_disable_bulk_delete(true);
+        if let Some(text) = &settings.endpoint {
+            let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
+            builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+        }
+        builder = match self.session.credentials().await {
+            Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
+            None => builder.with_skip_signature(true),
+        };
+        let client = builder.build().map_err(|source| StoreError::Library {
+            url: format!("s3://{}", self.name),
+            action: "set up a client",
+            source,
+        })?;
+        Ok(Arc::new(client))
+    }
+}
+
+/// The endpoint as the client wants it (virtual-host style: with the bucket), and whether it is
+/// plain http.
+fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, bool), StoreError> {
+    let bad = |reason: &str| StoreError::BadOption {
+        option: "endpoint_url",
+        value: text.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let mut url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+    let plain = url.scheme() == "http";
+    if plain && !is_loopback(&url) {
+        return Err(bad("plain http is only for this machine (localhost): use https://"));
+    }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("it starts with https:// (or http:// for this machine)"));
+    }
+    if !path_style {
+        let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
+        url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
+    }
+    Ok((url.as_str().trim_end_matches('/').to_owned(), plain))
+}
+
+/// Whether a URL stays on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_by_style() {
+        let of = |text, path_style| endpoint_for(text, "b", path_style).unwrap();
+        assert_eq!(of("https://h:9/", true), ("https://h:9".into(), false));
+        assert_eq!(of("https://h:9", false), ("https://b.h:9".into(), false));
+        assert_eq!(of("http://127.0.0.1:9000", true), ("http://127.0.0.1:9000".into(), true));
+        assert_eq!(of("http://localhost:9000", false).0, "http://b.localhost:9000");
+        for (text, reason) in
+            [("http://minio.example:9000", "plain http"), ("h:9000", "https://"), ("h", "relative")]
+        {
+            let error = endpoint_for(text, "b", true).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Files on local disk that are being written: hidden beside their target until they are whole
+//! and on the platter, then renamed onto it.
+//!
+//! `.NAME.HOST-PID-N.staged` tells whose they are, so that what a killed writer left can be
+//! removed without touching what a live one is writing.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use rustix::process::{Pid, test_kill_process};
+use tracing::{debug, warn};
+
+const SUFFIX: &str = ".staged";
+/// Whether a writer on another host still lives cannot be known; a day is beyond any write.
+const FOREIGN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+static IN_USE: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn in_use() -> MutexGuard<'static, BTreeSet<u64>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This host's name, without the characters that the form of the name needs.
+pub(super) fn host() -> String {
+    let name = rustix::system::uname();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    name.nodename().to_string_lossy().chars().map(plain).collect()
+}
+
+/// Whether a file of this name is being written.
+pub(super) fn is_staged(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(SUFFIX)
+}
+
+/// A file being written; unlinked when dropped before [`Staged::finish`].
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    number: u64,
+    renamed: bool,
+}
+
+impl Staged {
+    /// Makes the file, and its folders as far as they are missing.
+    pub(super) fn create(target: &Path) -> io::Result<Self> {
+        let name = target.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidInput)?;
+        if target.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let hidden = format!(".{name}.{}-{}-{number}{SUFFIX}", host(), std::process::id());
+        let path = target.with_file_name(hidden);
+        in_use().insert(number);
+        let open = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_folders(target.parent().unwrap_or(target)).and_then(|()| open())
+            }
+            result => result,
+        };
+        match file {
+            Ok(file) => Ok(Self { file, path, target: target.to_owned(), number, renamed: false }),
+            Err(error) => {
+                in_use().remove(&number);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn write_at(&self, mut offset: u64, data: &[Bytes]) -> io::Result<()> {
+        for bytes in data {
+            self.file.write_all_at(bytes, offset)?;
+            offset += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Puts the file under its name, on the platter: contents first, then the name.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, &self.target)?;
+        self.renamed = true;
+        sync_folder(self.target.parent().unwrap_or(&self.target))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.renamed
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            warn!(path = %self.path.display(), %error, "cannot remove an unfinished file");
+        }
+        in_use().remove(&self.number);
+    }
+}
+
+/// Like `create_dir_all`, with the new names on the platter.
+pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
+    let new: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for made in new {
+        sync_folder(made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network filesystems cannot, and need not.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes what dead writers left below `folder`; how many files those were.
+pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
+    let host = host();
+    let mut removed = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_abandoned(&entry, &host) {
+                debug!(path = %entry.path().display(), "removing what a dead writer left");
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => {
+                        result?;
+                        removed += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
+    let name = entry.file_name();
+    let Some((host, pid, number)) = name.to_str().and_then(parse) else {
+        return false;
+    };
+    if host != this_host {
+        let age = entry.metadata().and_then(|meta| meta.modified());
+        return age.is_ok_and(|modified| {
+            SystemTime::now().duration_since(modified).is_ok_and(|age| age > FOREIGN_AGE)
+        });
+    }
+    if u32::try_from(pid) == Ok(std::process::id()) {
+        return !in_use().contains(&number);
+    }
+    // EPERM would mean a live process of somebody else.
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Host, process and number of `.NAME.HOST-PID-N.staged`.
+fn parse(name: &str) -> Option<(&str, i32, u64)> {
+    let mut parts = name.strip_prefix('.')?.strip_suffix(SUFFIX)?.rsplitn(3, '-');
+    let number = parts.next()?.parse().ok()?;
+    let pid = parts.next()?.parse().ok()?;
+    let (_, host) = parts.next()?.rsplit_once('.')?;
+    Some((host, pid, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_its_own_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let staged = Staged::create(&folder.path().join("a-1.b.nc")).unwrap();
+        let name = staged.path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(is_staged(&name));
+        assert_eq!(
+            parse(&name).map(|(_, pid, n)| (pid as u32, n)),
+            Some((std::process::id(), staged.number))
+        );
+        for name in [".staged", ".x.staged", ".x.h-1.staged", ".x.h-a-1.staged", "x.h-1-1.staged"] {
+            assert_eq!(parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn sweeps_only_what_is_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = Staged::create(&folder.path().join("deep/mine.nc")).unwrap();
+        let put = |name: &str| {
+            let path = folder.path().join("deep").join(name);
+            fs::write(&path, "x").unwrap();
+            path
+        };
+        let stay = [
+            put("data.nc"),
+            put(".x.elsewhere-1-0.staged"),
+            put(&format!(".x.{}-1-0.staged", host())),
+            put(".strange.staged"),
+        ];
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let old = put(".old.elsewhere-1-0.staged");
+        File::options()
+            .write(true)
+            .open(&old)
+            .unwrap()
+            .set_modified(SystemTime::now() - Duration::from_secs(25 * 3600))
+            .unwrap();
+        let go = [
+            old,
+            put(&format!(".x.{}-{dead}-0.staged", host())),
+            put(&format!(".x.{}-{}-999999.staged", host(), std::process::id())),
+        ];
+        assert_eq!(sweep(folder.path()).unwrap(), go.len());
+        assert!(stay.iter().all(|path| path.exists()) && mine.path.exists());
+        assert!(!go.iter().any(|path| path.exists()));
+        assert_eq!(sweep(&folder.path().join("absent")).unwrap(), 0);
+    }
+}

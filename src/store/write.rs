@@ -1,0 +1,357 @@
+//! Writing: whole small objects, and large ones by parts in any order. Nothing is visible under
+//! its name before it is whole.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use chrono::Utc;
+use futures::future::try_join;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path as ObjectPath;
+use object_store::{MultipartId, ObjectStoreExt, PutPayload};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use super::error::StoreError;
+use super::open::{Backend, Store};
+use super::read::{ObjectInfo, unquoted};
+use super::staged::{self, Staged};
+
+impl Store {
+    /// Writes a small object whole, over what was there. Readers see the old or the new; on disk
+    /// it is on the platter when this returns.
+    pub async fn put(&self, key: &str, data: Bytes) -> Result<ObjectInfo, StoreError> {
+        match self.backend() {
+            Backend::Local(_) => {
+                let upload = self.create(key).await?;
+                let size = upload.part_size();
+                for (index, start) in (0..data.len()).step_by(size).enumerate() {
+                    let part = data.slice(start..data.len().min(start.saturating_add(size)));
+                    upload.part(index, vec![part]).await?;
+                }
+                upload.complete().await
+            }
+            Backend::Http(_) => Err(self.read_only()),
+            Backend::Memory(_) | Backend::S3(_) => self.put_whole(key, vec![data]).await,
+        }
+    }
+
+    async fn put_whole(&self, key: &str, data: Vec<Bytes>) -> Result<ObjectInfo, StoreError> {
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        let payload = PutPayload::from_iter(data);
+        let size = payload.content_length() as u64;
+        let put = || objects.put(&path, payload.clone());
+        let result = self.attempt(key, "write", put).await?;
+        Ok(written(key, size, result.e_tag.as_deref()))
+    }
+
+    /// Begins a large object. Makes no request yet; on disk, makes the file beside its target.
+    pub async fn create(&self, key: &str) -> Result<Upload, StoreError> {
+        let path = self.path(key)?;
+        let sink = match self.backend() {
+            Backend::Http(_) => return Err(self.read_only()),
+            Backend::Local(disk) => {
+                let target = disk.path_to_filesystem(&path).map_err(|source| {
+                    StoreError::Library { url: self.url(key), action: "write", source }
+                })?;
+                let staged = blocking(&self.url(key), move || Staged::create(&target)).await?;
+                Sink::Disk(Some(Arc::new(staged)))
+            }
+            Backend::Memory(_) | Backend::S3(_) => {
+                let parts = self.parts().await?;
+                Sink::Parts(Some(Arc::new(PartSink { parts, path, id: OnceCell::new() })))
+            }
+        };
+        let store = self.clone();
+        Ok(Upload { store, key: key.to_owned(), sink, state: Mutex::default() })
+    }
+
+    /// Removes an object; one that is not there is fine.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        if let Backend::Http(_) = self.backend() {
+            return Err(self.read_only());
+        }
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        match self.attempt(key, "delete", || objects.delete(&path)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes what killed writers left below the folder `prefix` on disk: unfinished files of
+    /// dead processes of this host, and of other hosts when older than a day. How many.
+    pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
+        match self.folder(prefix)? {
+            None => Ok(0),
+            Some(folder) => blocking(&self.url(prefix), move || staged::sweep(&folder)).await,
+        }
+    }
+
+    /// The folder on disk that `prefix` names; `None` when the store is not on disk.
+    pub(super) fn folder(&self, prefix: &str) -> Result<Option<PathBuf>, StoreError> {
+        let Backend::Local(disk) = self.backend() else {
+            return Ok(None);
+        };
+        let path = self.prefix(prefix)?;
+        if path.is_root() {
+            return Ok(Some(PathBuf::from("/")));
+        }
+        disk.path_to_filesystem(&path).map(Some).map_err(|source| StoreError::Library {
+            url: self.url(prefix),
+            action: "find",
+            source,
+        })
+    }
+}
+
+fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
+    let etag = etag.map(unquoted);
+    ObjectInfo { key: key.to_owned(), size, modified: Utc::now(), etag }
+}
+
+/// Runs what waits for the disk off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    url: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    let result = match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(io::ErrorKind::Interrupted.into()),
+        },
+    };
+    result.map_err(|source| StoreError::io(url, "write", source))
+}
+
+/// A large object being written. Dropped before [`Upload::complete`], it leaves nothing, as far
+/// as the server can still be told.
+pub struct Upload {
+    store: Store,
+    key: String,
+    sink: Sink,
+    state: Mutex<State>,
+}
+
+enum Sink {
+    Disk(Option<Arc<Staged>>),
+    Parts(Option<Arc<PartSink>>),
+}
+
+struct PartSink {
+    parts: Arc<dyn MultipartStore>,
+    path: ObjectPath,
+    id: OnceCell<MultipartId>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Length of each part that has arrived, and what the server calls it.
+    arrived: BTreeMap<usize, (u64, Option<PartId>)>,
+    /// Part 0, until it is known not to be the only one.
+    first: Option<Vec<Bytes>>,
+    /// Whether a second part has been seen.
+    several: bool,
+}
+
+fn length(data: &[Bytes]) -> u64 {
+    data.iter().map(|bytes| bytes.len() as u64).sum()
+}
+
+impl Upload {
+    /// Bytes in every part but the last, which may have fewer.
+    pub fn part_size(&self) -> usize {
+        self.store.part_size()
+    }
+
+    fn url(&self) -> String {
+        self.store.url(&self.key)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incomplete(&self, detail: String) -> StoreError {
+        StoreError::Incomplete { url: self.url(), detail }
+    }
+
+    /// Writes the bytes from `index * part_size` on; `data` together are one part. Parts may come
+    /// in any order and from several tasks; one that failed may be given again. Part 0 is kept
+    /// in memory until there is another.
+    pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
+        let size = length(&data);
+        if size > self.part_size() as u64 {
+            let detail = format!("part {index} has {size} bytes, more than {}", self.part_size());
+            return Err(self.incomplete(detail));
+        }
+        match &self.sink {
+            Sink::Disk(staged) => {
+                let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
+                let offset = (index as u64).saturating_mul(self.part_size() as u64);
+                blocking(&self.url(), move || staged.write_at(offset, &data)).await?;
+                self.state().arrived.insert(index, (size, None));
+                Ok(())
+            }
+            Sink::Parts(sink) => {
+                let sink = sink.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
+                let first = {
+                    let mut state = self.state();
+                    if index == 0 && !state.several {
+                        state.first = Some(data);
+                        return Ok(());
+                    }
+                    state.several = true;
+                    state.first.take()
+                };
+                let this = self.send(&sink, index, data);
+                match first {
+                    None => this.await,
+                    Some(first) => try_join(self.send(&sink, 0, first), this).await.map(|_| ()),
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        sink: &PartSink,
+        index: usize,
+        data: Vec<Bytes>,
+    ) -> Result<(), StoreError> {
+        let PartSink { parts, path, id } = sink;
+        let begin = || self.store.attempt(&self.key, "write", || parts.create_multipart(path));
+        let id = id.get_or_try_init(begin).await?;
+        let payload = PutPayload::from_iter(data);
+        let size = payload.content_length() as u64;
+        let put = || parts.put_part(path, id, index, payload.clone());
+        let part = self.store.attempt(&self.key, "write", put).await?;
+        self.state().arrived.insert(index, (size, Some(part)));
+        Ok(())
+    }
+
+    /// Makes the object visible, over what was there. Fails, and leaves nothing, unless every
+    /// part has come and all but the last are full.
+    pub async fn complete(mut self) -> Result<ObjectInfo, StoreError> {
+        let result = self.finish().await;
+        if result.is_err() {
+            self.discard().await;
+        }
+        result
+    }
+
+    /// Leaves nothing.
+    pub async fn abort(mut self) -> Result<(), StoreError> {
+        match &mut self.sink {
+            Sink::Disk(staged) => drop(staged.take()),
+            Sink::Parts(sink) => {
+                if let Some(sink) = sink.take()
+                    && let Some(id) = sink.id.get()
+                {
+                    let abort = || sink.parts.abort_multipart(&sink.path, id);
+                    self.store.attempt(&self.key, "abort the upload of", abort).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<ObjectInfo, StoreError> {
+        let State { arrived, first, several } = std::mem::take(&mut *self.state());
+        if !several && let Some(data) = first {
+            self.sink = Sink::Parts(None);
+            return self.store.put_whole(&self.key, data).await;
+        }
+        let total = self.whole(&arrived)?;
+        match &mut self.sink {
+            Sink::Disk(staged) => {
+                let whole = staged.take().and_then(Arc::into_inner);
+                let staged =
+                    whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
+                let url = self.url();
+                let found = blocking(&url, {
+                    move || {
+                        let found = staged.len()?;
+                        if found == total {
+                            staged.finish()?;
+                        }
+                        Ok(found)
+                    }
+                })
+                .await?;
+                if found != total {
+                    return Err(self.incomplete(format!("{found} bytes on disk, not {total}")));
+                }
+                Ok(self.store.object(&self.key).await?.info().clone())
+            }
+            Sink::Parts(_) if arrived.is_empty() => {
+                self.store.put_whole(&self.key, Vec::new()).await
+            }
+            Sink::Parts(sink) => {
+                let ids: Vec<_> = arrived.into_values().filter_map(|(_, id)| id).collect();
+                let Some(sink) = sink.clone() else {
+                    return Err(self.incomplete("it is over".into()));
+                };
+                let id = sink.id.get().cloned().unwrap_or_default();
+                let end = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
+                let result = self.store.attempt(&self.key, "write", end).await?;
+                self.sink = Sink::Parts(None);
+                Ok(written(&self.key, total, result.e_tag.as_deref()))
+            }
+        }
+    }
+
+    /// The size of the object, when all its parts have come.
+    fn whole(&self, arrived: &BTreeMap<usize, (u64, Option<PartId>)>) -> Result<u64, StoreError> {
+        let full = self.part_size() as u64;
+        if let Some((missing, _)) =
+            arrived.keys().enumerate().find(|(place, index)| place != *index)
+        {
+            return Err(self.incomplete(format!("part {missing} never came")));
+        }
+        let last = arrived.len().saturating_sub(1);
+        if let Some((index, (size, _))) =
+            arrived.iter().find(|(index, (size, _))| **index != last && *size != full)
+        {
+            return Err(self.incomplete(format!("part {index} has {size} bytes, not {full}")));
+        }
+        Ok(arrived.values().map(|(size, _)| size).sum())
+    }
+
+    async fn discard(&mut self) {
+        let sink = std::mem::replace(&mut self.sink, Sink::Disk(None));
+        if let Sink::Parts(Some(sink)) = sink {
+            abort(sink, self.url()).await;
+        }
+    }
+}
+
+async fn abort(sink: Arc<PartSink>, url: String) {
+    if let Some(id) = sink.id.get()
+        && let Err(error) = sink.parts.abort_multipart(&sink.path, id).await
+    {
+        warn!(%url, upload = %id, %error, "cannot abort an upload: its parts stay until removed");
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Sink::Parts(sink) = &mut self.sink else {
+            return;
+        };
+        let Some(sink) = sink.take().filter(|sink| sink.id.initialized()) else {
+            return;
+        };
+        let url = self.store.url(&self.key);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(abort(sink, url))),
+            Err(_) => warn!(%url, "an upload was dropped outside the runtime: its parts stay"),
+        }
+    }
+}
