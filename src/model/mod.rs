@@ -2,6 +2,14 @@
 
 pub mod calendar;
 pub mod case;
+pub mod dataset;
+pub mod grid;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};
+pub use grid::Grid;
+
+/// Bytes in lower-case hexadecimal, as checksums are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,146 @@
+//! What a NetCDF file says of itself: dimensions, variables and attributes, without their data.
+
+/// A named length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dimension {
+    /// Name, such as `nlat`.
+    pub name: String,
+    /// Length; of a record dimension, the number of records present.
+    pub len: usize,
+}
+
+/// Type of the elements of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataType {
+    /// Text, one byte an element.
+    Char,
+    /// 8-bit signed integer.
+    I8,
+    /// 16-bit signed integer.
+    I16,
+    /// 32-bit signed integer.
+    I32,
+    /// 64-bit signed integer.
+    I64,
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+}
+
+impl DataType {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Char | Self::I8 => 1,
+            Self::I16 => 2,
+            Self::I32 | Self::F32 => 4,
+            Self::I64 | Self::F64 => 8,
+        }
+    }
+
+    /// Whether the elements are floating-point numbers.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64)
+    }
+}
+
+/// Value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttributeValue {
+    /// Text.
+    Text(String),
+    /// 8-bit signed integers.
+    I8(Vec<i8>),
+    /// 16-bit signed integers.
+    I16(Vec<i16>),
+    /// 32-bit signed integers.
+    I32(Vec<i32>),
+    /// 64-bit signed integers.
+    I64(Vec<i64>),
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 64-bit floats.
+    F64(Vec<f64>),
+}
+
+/// A named value that describes a variable or a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attribute {
+    /// Name, such as `units`.
+    pub name: String,
+    /// Value.
+    pub value: AttributeValue,
+}
+
+impl Attribute {
+    /// An attribute that holds text.
+    pub fn text(name: &str, value: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), value: AttributeValue::Text(value.into()) }
+    }
+}
+
+/// A variable without its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variable {
+    /// Name, such as `DIC`.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: DataType,
+    /// Dimensions, slowest first.
+    pub dims: Vec<Dimension>,
+    /// Attributes, in the order of the file.
+    pub attributes: Vec<Attribute>,
+}
+
+impl Variable {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.dims.iter().map(|d| d.len).product()
+    }
+
+    /// Whether the variable has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the data, uncompressed.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype.size()
+    }
+
+    /// The attribute of this name.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeValue> {
+        self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
+    }
+
+    /// Whether the first dimension is `name`.
+    pub fn leads_with(&self, name: &str) -> bool {
+        self.dims.first().is_some_and(|d| d.name == name)
+    }
+}
+
+/// All that a file says of itself.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Header {
+    /// Variables, in the order of the file.
+    pub variables: Vec<Variable>,
+    /// Attributes of the file.
+    pub attributes: Vec<Attribute>,
+}
+
+impl Header {
+    /// The variable of this name.
+    pub fn variable(&self, name: &str) -> Option<&Variable> {
+        self.variables.iter().find(|v| v.name == name)
+    }
+}
+
+/// Order of the bytes of an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Most significant byte first: the classic NetCDF formats.
+    Big,
+    /// Least significant byte first: what this program writes.
+    Little,
+}

@@ -1,0 +1,250 @@
+//! Bounded work: bytes are fetched ahead, turned on CPU threads, and stored while more are turned.
+//!
+//! Async code and CPU work meet in [`Pool::run`] and nowhere else.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::read::{Source, SourceError};
+use crate::research::convert::PartSink;
+use crate::store::{Object, ObjectInfo, StoreError, Upload};
+
+/// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
+const PIECE: u64 = 4 << 20;
+const AHEAD: usize = 4;
+/// Parts of one file on their way to the store.
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// Work was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The work panicked.
+    #[error("a worker failed: {0}; this is a defect of the program, please report it")]
+    Panicked(String),
+    /// The pool was closed.
+    #[error("stopped before the work began")]
+    Closed,
+}
+
+impl From<AcquireError> for PoolError {
+    fn from(_: AcquireError) -> Self {
+        Self::Closed
+    }
+}
+
+/// A stop that everybody who works looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks everybody to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked.
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Told to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped; run the same command again to continue")]
+pub struct Stopped;
+
+/// CPU threads and memory, shared by all work of a process.
+#[derive(Clone)]
+pub struct Pool {
+    workers: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    memory_mib: u32,
+}
+
+/// A worker and the memory that its work may take; both are free again when it is dropped.
+pub struct Place {
+    _worker: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// A pool of `workers` threads over `memory` bytes.
+    pub fn new(workers: usize, memory: u64) -> Self {
+        let memory_mib = u32::try_from(memory >> 20).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
+        Self {
+            workers: Arc::new(Semaphore::new(workers.max(1))),
+            memory: Arc::new(Semaphore::new(memory_mib as usize)),
+            memory_mib,
+        }
+    }
+
+    /// Waits for a worker and `bytes` of memory. What needs more than all memory works alone.
+    pub async fn place(&self, bytes: u64) -> Result<Place, PoolError> {
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, self.memory_mib);
+        let worker = self.workers.clone().acquire_owned().await?;
+        let memory = self.memory.clone().acquire_many_owned(mib).await?;
+        Ok(Place { _worker: worker, _memory: memory })
+    }
+
+    /// Runs work off the async threads, in a place of the pool; a panic becomes an error.
+    pub async fn run<T: Send + 'static>(
+        place: &Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let _ = place;
+        tokio::task::spawn_blocking(work).await.map_err(|e| PoolError::Panicked(e.to_string()))
+    }
+}
+
+/// An object whose pieces are fetched ahead of the thread that reads them.
+pub struct ObjectSource {
+    object: Arc<Object>,
+    url: String,
+    pieces: Option<mpsc::Receiver<Result<Bytes, StoreError>>>,
+    runtime: Handle,
+    stop: Stop,
+    passed: Box<dyn Fn(u64) + Send>,
+}
+
+impl ObjectSource {
+    /// For reading the whole object; `passed` is told how many bytes were taken.
+    pub fn new(object: Object, stop: Stop, passed: impl Fn(u64) + Send + 'static) -> Self {
+        Self {
+            url: object.url(),
+            object: Arc::new(object),
+            pieces: None,
+            runtime: Handle::current(),
+            stop,
+            passed: Box::new(passed),
+        }
+    }
+
+    fn start(&self) -> mpsc::Receiver<Result<Bytes, StoreError>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let mut pieces = Box::pin(self.object.pieces(PIECE, AHEAD));
+        self.runtime.spawn(async move {
+            while let Some(piece) = pieces.next().await {
+                if sender.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+impl Source for ObjectSource {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn len(&self) -> u64 {
+        self.object.info().size
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        if self.stop.is_requested() {
+            return Err(Stopped.into());
+        }
+        if self.pieces.is_none() {
+            self.pieces = Some(self.start());
+        }
+        let Some(pieces) = &mut self.pieces else { return Ok(None) };
+        let piece = pieces.blocking_recv().transpose()?;
+        if let Some(piece) = &piece {
+            (self.passed)(piece.len() as u64);
+        }
+        Ok(piece)
+    }
+
+    fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError> {
+        if self.stop.is_requested() {
+            return Err(Stopped.into());
+        }
+        Ok(self.runtime.block_on(self.object.range(range))?)
+    }
+}
+
+/// Parts on their way to the store, a bounded number at a time.
+pub struct UploadSink {
+    upload: Arc<Upload>,
+    parts: JoinSet<Result<(), StoreError>>,
+    runtime: Handle,
+    stop: Stop,
+}
+
+impl UploadSink {
+    /// For the parts of one upload.
+    pub fn new(upload: Upload, stop: Stop) -> Self {
+        let (upload, parts) = (Arc::new(upload), JoinSet::new());
+        Self { upload, parts, runtime: Handle::current(), stop }
+    }
+
+    /// Waits until every part is stored.
+    pub async fn drain(&mut self) -> Result<(), SourceError> {
+        while let Some(part) = self.parts.join_next().await {
+            part??;
+        }
+        Ok(())
+    }
+
+    /// Makes the object visible, after [`Self::drain`].
+    pub async fn complete(mut self) -> Result<ObjectInfo, SourceError> {
+        self.drain().await?;
+        let upload = Arc::try_unwrap(self.upload).map_err(|_| Stopped)?;
+        Ok(upload.complete().await?)
+    }
+}
+
+impl PartSink for UploadSink {
+    fn part_size(&self) -> usize {
+        self.upload.part_size()
+    }
+
+    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SourceError> {
+        if self.stop.is_requested() {
+            return Err(Stopped.into());
+        }
+        while self.parts.len() >= PARTS_IN_FLIGHT {
+            match self.runtime.block_on(self.parts.join_next()) {
+                Some(part) => part??,
+                None => break,
+            }
+        }
+        let upload = self.upload.clone();
+        self.parts.spawn_on(async move { upload.part(index, vec![data]).await }, &self.runtime);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_its_place_is_free_again() {
+        let pool = Pool::new(1, 1 << 30);
+        let place = pool.place(1).await.unwrap();
+        let result = Pool::run(&place, || panic!("boom")).await;
+        assert!(matches!(result, Err(PoolError::Panicked(_))));
+        drop(place);
+        assert_eq!(Pool::run(&pool.place(1).await.unwrap(), || 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn work_larger_than_the_budget_works_alone() {
+        let pool = Pool::new(4, 100 << 20);
+        let large = pool.place(u64::MAX).await.unwrap();
+        let blocked = tokio::time::timeout(std::time::Duration::from_millis(50), pool.place(1));
+        assert!(blocked.await.is_err());
+        drop(large);
+        let (_a, _b) = (pool.place(50 << 20).await.unwrap(), pool.place(50 << 20).await.unwrap());
+    }
+}

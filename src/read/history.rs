@@ -1,0 +1,489 @@
+//! A monthly POP history file: CDF-1, CDF-2, CDF-5 or NetCDF-4.
+//!
+//! The classic formats are read once, from the first byte to the last, and hashed on the way: the
+//! header is parsed as soon as it is there and every variable is handed out as its bytes pass. A
+//! NetCDF-4 file has no such order, so it is held in memory as it is stored (compressed).
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use hdf5_reader::{Storage, StorageBuffer};
+use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcOpenOptions, NcType};
+use sha2::{Digest, Sha256};
+
+use super::{ReadError, Source, SourceError};
+use crate::model::YearMonth;
+use crate::model::dataset::{
+    Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
+};
+
+/// No header of a history file comes near this size: a longer one is damage.
+const LONGEST_HEADER: usize = 64 << 20;
+
+/// A history file that is being read.
+pub struct History {
+    header: Header,
+    layout: Layout,
+    input: Input,
+}
+
+enum Layout {
+    /// Position of each variable's data.
+    Classic(Vec<Range<u64>>),
+    Netcdf4(Box<NcFile>),
+}
+
+/// The source with the place reached in it and the digest of what has passed.
+struct Input {
+    source: Box<dyn Source>,
+    position: u64,
+    pending: Bytes,
+    digest: Sha256,
+    waiting: Duration,
+    hashing: Duration,
+}
+
+impl Input {
+    fn failed(&self, source: SourceError) -> ReadError {
+        ReadError::Fetch { url: self.source.url().to_owned(), source }
+    }
+
+    /// The next piece in order, hashed.
+    fn fetch(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let start = Instant::now();
+        let piece = self.source.next().map_err(|e| self.failed(e))?;
+        let fetched = Instant::now();
+        if let Some(piece) = &piece {
+            self.digest.update(piece);
+        }
+        self.waiting += fetched - start;
+        self.hashing += fetched.elapsed();
+        Ok(piece)
+    }
+
+    /// Passes over bytes up to `range` and hands out those inside it.
+    fn take(&mut self, range: Range<u64>, mut sink: impl FnMut(&[u8])) -> Result<(), ReadError> {
+        while self.position < range.end {
+            if self.pending.is_empty() {
+                match self.fetch()? {
+                    Some(piece) => self.pending = piece,
+                    None => {
+                        let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
+                        return Err(self.failed(ended.into()));
+                    }
+                }
+            }
+            let goal = if self.position < range.start { range.start } else { range.end };
+            let len = self.pending.len().min((goal - self.position) as usize);
+            let bytes = self.pending.split_to(len);
+            if self.position >= range.start {
+                sink(&bytes);
+            }
+            self.position += len as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The first bytes of a longer file; notes when more were asked for.
+struct Prefix {
+    bytes: Bytes,
+    len: u64,
+    short: AtomicBool,
+}
+
+impl Storage for Prefix {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_range(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        match start.checked_add(len).and_then(|end| self.bytes.get(start..end)) {
+            Some(bytes) => Ok(StorageBuffer::from_vec(bytes.to_vec())),
+            None => {
+                self.short.store(true, Ordering::Relaxed);
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+        }
+    }
+}
+
+impl History {
+    /// Reads and checks the header.
+    pub fn open(source: Box<dyn Source>) -> Result<Self, ReadError> {
+        let url = source.url().to_owned();
+        let mut input = Input {
+            source,
+            position: 0,
+            pending: Bytes::new(),
+            digest: Sha256::new(),
+            waiting: Duration::ZERO,
+            hashing: Duration::ZERO,
+        };
+        let start = input.fetch()?.unwrap_or_default();
+        match Form::of(&start, &url)? {
+            Form::Netcdf4 => return Self::open_netcdf4(start, input, url),
+            Form::Classic => {}
+        }
+        let (file, prefix) = parse_header(start, &mut input, &url)?;
+        input.pending = prefix;
+        let header = header_of(&file, &url)?;
+        let positions = positions(&file, &header, &url, input.source.len())?;
+        Ok(Self { header, layout: Layout::Classic(positions), input })
+    }
+
+    fn open_netcdf4(start: Bytes, mut input: Input, url: String) -> Result<Self, ReadError> {
+        let mut whole = BytesMut::with_capacity(input.source.len() as usize);
+        whole.extend_from_slice(&start);
+        while let Some(piece) = input.fetch()? {
+            whole.extend_from_slice(&piece);
+        }
+        let file = NcFile::from_owner(whole.freeze(), NcOpenOptions::default())
+            .map_err(|e| damaged(&url, e))?;
+        let header = header_of(&file, &url)?;
+        Ok(Self { header, layout: Layout::Netcdf4(Box::new(file)), input })
+    }
+
+    /// What the file says of itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Name for messages.
+    pub fn url(&self) -> &str {
+        self.input.source.url()
+    }
+
+    /// Order of the bytes that [`Self::read`] hands out.
+    pub fn byte_order(&self) -> ByteOrder {
+        match self.layout {
+            Layout::Classic(_) => ByteOrder::Big,
+            Layout::Netcdf4(_) => ByteOrder::Little,
+        }
+    }
+
+    /// Variables in the order in which their data lies in the file.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.header.variables.len()).collect();
+        if let Layout::Classic(positions) = &self.layout {
+            order.sort_by_key(|&i| positions[i].start);
+        }
+        order
+    }
+
+    /// Hands out the data of a variable, in pieces.
+    ///
+    /// A variable that the reading has passed already, or that is read `ahead` of its turn, is
+    /// fetched by a request of its own.
+    pub fn read(
+        &mut self,
+        index: usize,
+        ahead: bool,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(), ReadError> {
+        match &self.layout {
+            Layout::Classic(positions) => {
+                let range = positions[index].clone();
+                if ahead || range.start < self.input.position {
+                    let bytes = self.input.source.range(range);
+                    sink(&bytes.map_err(|e| self.input.failed(e))?);
+                    return Ok(());
+                }
+                self.input.take(range, sink)
+            }
+            Layout::Netcdf4(file) => {
+                let name = &self.header.variables[index].name;
+                let bytes = file.read_variable_native_bytes(name);
+                sink(&bytes.map_err(|e| damaged(self.input.source.url(), e))?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads what is left and gives the SHA-256 of the whole file, in hexadecimal.
+    pub fn finish(mut self) -> Result<Finished, ReadError> {
+        while self.input.fetch()?.is_some() {}
+        let sha256 = crate::model::hex(&self.input.digest.finalize());
+        Ok(Finished { sha256, waiting: self.input.waiting, hashing: self.input.hashing })
+    }
+}
+
+/// What is known when a file has been read to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+    /// Time spent waiting for bytes.
+    pub waiting: Duration,
+    /// Time spent hashing them.
+    pub hashing: Duration,
+}
+
+/// Values of a numeric variable as f64, from bytes that [`History::read`] handed out.
+pub fn to_f64(bytes: &[u8], dtype: DataType, order: ByteOrder) -> Vec<f64> {
+    macro_rules! values {
+        ($type:ty, $n:literal) => {
+            bytes
+                .as_chunks::<$n>()
+                .0
+                .iter()
+                .map(|&b| match order {
+                    ByteOrder::Big => <$type>::from_be_bytes(b) as f64,
+                    ByteOrder::Little => <$type>::from_le_bytes(b) as f64,
+                })
+                .collect()
+        };
+    }
+    match dtype {
+        DataType::Char | DataType::I8 => bytes.iter().map(|&b| f64::from(b as i8)).collect(),
+        DataType::I16 => values!(i16, 2),
+        DataType::I32 => values!(i32, 4),
+        DataType::I64 => values!(i64, 8),
+        DataType::F32 => values!(f32, 4),
+        DataType::F64 => values!(f64, 8),
+    }
+}
+
+/// The month that a file stands for and its bounds in days, from the values of `time_bound`.
+pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), ReadError> {
+    let &[start, end] = bounds else {
+        return Err(ReadError::Missing {
+            url: url.to_owned(),
+            variable: "time_bound".to_owned(),
+            shape: "(time = 1, d2 = 2)".to_owned(),
+        });
+    };
+    let wrong = |why| ReadError::Value {
+        url: url.to_owned(),
+        variable: "time_bound".to_owned(),
+        value: format!("{start}, {end}"),
+        why,
+    };
+    let month = YearMonth::containing(f64::midpoint(start, end))
+        .ok_or_else(|| wrong("is no time of the noleap calendar"))?;
+    let first = month.first_day() as f64;
+    if (start, end) != (first, first + f64::from(month.days())) {
+        return Err(wrong("is not one whole month of the noleap calendar"));
+    }
+    Ok((month, [start, end]))
+}
+
+fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
+    ReadError::Damaged { url: url.to_owned(), source }
+}
+
+/// What the first bytes say a file is.
+enum Form {
+    Classic,
+    Netcdf4,
+}
+
+impl Form {
+    fn of(start: &[u8], url: &str) -> Result<Self, ReadError> {
+        match start.get(..4) {
+            Some([b'C', b'D', b'F', 1 | 2 | 5]) => Ok(Self::Classic),
+            Some(b"\x89HDF") => Ok(Self::Netcdf4),
+            _ => {
+                let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();
+                Err(ReadError::NotNetcdf { url: url.to_owned(), start })
+            }
+        }
+    }
+}
+
+/// Where the data of each variable of a classic file lies, all of it inside the file.
+fn positions(
+    file: &NcFile,
+    header: &Header,
+    url: &str,
+    len: u64,
+) -> Result<Vec<Range<u64>>, ReadError> {
+    let variables = file.variables().map_err(|e| damaged(url, e))?;
+    let positions: Vec<_> = variables
+        .iter()
+        .zip(&header.variables)
+        .map(|(v, own)| v.data_offset..v.data_offset.saturating_add(own.bytes() as u64))
+        .collect();
+    let mut cut: Vec<_> =
+        positions.iter().zip(&header.variables).filter(|(p, _)| p.end > len).collect();
+    cut.sort_by_key(|(p, _)| p.start);
+    match cut.first() {
+        None => Ok(positions),
+        Some((position, variable)) => Err(ReadError::Truncated {
+            url: url.to_owned(),
+            variable: variable.name.clone(),
+            needs: position.end,
+            has: len,
+        }),
+    }
+}
+
+/// What a file says of itself and of its month, read without its data.
+pub struct Glance {
+    /// The header.
+    pub header: Header,
+    /// Values of `time_bound`.
+    pub time_bound: Vec<f64>,
+}
+
+/// A source as the random-access storage of the reader.
+struct Ranges {
+    len: u64,
+    source: Mutex<(Box<dyn Source>, Option<SourceError>)>,
+}
+
+impl Storage for Ranges {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_range(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let end = offset.checked_add(len as u64).filter(|&e| e <= self.len).ok_or_else(ended)?;
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        match source.0.range(offset..end) {
+            Ok(bytes) => Ok(StorageBuffer::from_vec(bytes.into())),
+            Err(error) => {
+                source.1 = Some(error);
+                Err(ended().into())
+            }
+        }
+    }
+}
+
+/// Reads the header and the month, and checks that the data is all there; fetches little more
+/// than that.
+pub fn glance(mut source: Box<dyn Source>) -> Result<Glance, ReadError> {
+    let url = source.url().to_owned();
+    let len = source.len();
+    let start = source.range(0..len.min(16));
+    let start = start.map_err(|source| ReadError::Fetch { url: url.clone(), source })?;
+    let form = Form::of(&start, &url)?;
+    let ranges = Arc::new(Ranges { len, source: Mutex::new((source, None)) });
+    let look = || {
+        let file = NcFile::from_storage(ranges.clone()).map_err(|e| damaged(&url, e))?;
+        let header = header_of(&file, &url)?;
+        if let Form::Classic = form {
+            positions(&file, &header, &url, len)?;
+        }
+        let time_bound = match header.variable("time_bound") {
+            Some(_) => file.read_variable_as_f64("time_bound").map_err(|e| damaged(&url, e))?,
+            None => Default::default(),
+        };
+        Ok(Glance { header, time_bound: time_bound.into_iter().collect() })
+    };
+    let result = look();
+    let failed = ranges.source.lock().unwrap_or_else(PoisonError::into_inner).1.take();
+    match failed {
+        Some(source) => Err(ReadError::Fetch { url, source }),
+        None => result,
+    }
+}
+
+/// Parses the header from as many pieces as it needs; gives them back.
+fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, Bytes), ReadError> {
+    let mut prefix = start;
+    loop {
+        let storage = Arc::new(Prefix {
+            bytes: prefix.clone(),
+            len: input.source.len(),
+            short: AtomicBool::new(false),
+        });
+        let error = match NcFile::from_storage(storage.clone()) {
+            Ok(file) => return Ok((file, prefix)),
+            Err(error) => error,
+        };
+        if !storage.short.load(Ordering::Relaxed) || prefix.len() > LONGEST_HEADER {
+            return Err(damaged(url, error));
+        }
+        match input.fetch()? {
+            Some(piece) => {
+                let mut longer = BytesMut::from(prefix);
+                longer.extend_from_slice(&piece);
+                prefix = longer.freeze();
+            }
+            None => {
+                let has = input.source.len();
+                let variable = "header".to_owned();
+                return Err(ReadError::Truncated {
+                    url: url.into(),
+                    variable,
+                    needs: has + 1,
+                    has,
+                });
+            }
+        }
+    }
+}
+
+fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
+    let mut variables = Vec::new();
+    for variable in file.variables().map_err(|e| damaged(url, e))? {
+        let dtype = match variable.dtype() {
+            NcType::Char => DataType::Char,
+            NcType::Byte => DataType::I8,
+            NcType::Short => DataType::I16,
+            NcType::Int => DataType::I32,
+            NcType::Int64 => DataType::I64,
+            NcType::Float => DataType::F32,
+            NcType::Double => DataType::F64,
+            other => return Err(unknown_type(url, variable.name(), other)),
+        };
+        let dims = variable
+            .dimensions()
+            .iter()
+            .map(|d| Dimension { name: d.name.clone(), len: d.size as usize })
+            .collect();
+        variables.push(Variable {
+            name: variable.name().to_owned(),
+            dtype,
+            dims,
+            attributes: attributes_of(variable.attributes(), url)?,
+        });
+    }
+    let attributes = file.global_attributes().map_err(|e| damaged(url, e))?;
+    let attributes = attributes_of(attributes, url)?;
+    Ok(Header { variables, attributes })
+}
+
+fn attributes_of(attributes: &[NcAttribute], url: &str) -> Result<Vec<Attribute>, ReadError> {
+    attributes.iter().map(|a| attribute_of(a, url)).collect()
+}
+
+fn attribute_of(attribute: &NcAttribute, url: &str) -> Result<Attribute, ReadError> {
+    let value = match &attribute.value {
+        NcAttrValue::Chars(text) => AttributeValue::Text(text.clone()),
+        NcAttrValue::Strings(texts) => AttributeValue::Text(texts.join(" ")),
+        NcAttrValue::Bytes(v) => AttributeValue::I8(v.clone()),
+        NcAttrValue::Shorts(v) => AttributeValue::I16(v.clone()),
+        NcAttrValue::Ints(v) => AttributeValue::I32(v.clone()),
+        NcAttrValue::Int64s(v) => AttributeValue::I64(v.clone()),
+        NcAttrValue::Floats(v) => AttributeValue::F32(v.clone()),
+        NcAttrValue::Doubles(v) => AttributeValue::F64(v.clone()),
+        NcAttrValue::UBytes(_)
+        | NcAttrValue::UShorts(_)
+        | NcAttrValue::UInts(_)
+        | NcAttrValue::UInt64s(_)
+        | NcAttrValue::UserDefined { .. } => {
+            return Err(unknown_type(url, &attribute.name, &NcType::UInt));
+        }
+    };
+    Ok(Attribute { name: attribute.name.clone(), value })
+}
+
+fn unknown_type(url: &str, object: &str, dtype: &NcType) -> ReadError {
+    ReadError::Type { url: url.into(), object: object.into(), dtype: format!("{dtype:?}") }
+}

@@ -1,0 +1,104 @@
+//! From bytes to the model: POP history and grid files. Bytes come through [`Source`].
+
+pub mod grid;
+pub mod history;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+pub use history::History;
+
+/// What can go wrong while bytes are fetched, whoever fetches them.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The bytes of one file: mostly in order, here and there by range.
+pub trait Source: Send {
+    /// Name for messages.
+    fn url(&self) -> &str;
+    /// Length in bytes.
+    fn len(&self) -> u64;
+    /// Whether there is no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The next bytes in order; `None` after the last.
+    fn next(&mut self) -> Result<Option<Bytes>, SourceError>;
+    /// Bytes out of order; does not move the place in the order.
+    fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError>;
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes could not be fetched.
+    #[error("cannot read {url}")]
+    Fetch {
+        /// File.
+        url: String,
+        /// Cause.
+        source: SourceError,
+    },
+    /// No NetCDF signature.
+    #[error("{url} is not a NetCDF file: it begins with {start:?}")]
+    NotNetcdf {
+        /// File.
+        url: String,
+        /// First bytes, as text.
+        start: String,
+    },
+    /// The file ends before its data does.
+    #[error(
+        "{url} is truncated: `{variable}` needs bytes up to {needs}, the file has {has}; copy it again"
+    )]
+    Truncated {
+        /// File.
+        url: String,
+        /// First variable that is cut.
+        variable: String,
+        /// Length that the header promises.
+        needs: u64,
+        /// Length of the file.
+        has: u64,
+    },
+    /// The header or the data contradict the format.
+    #[error("{url} is damaged or not what its format allows")]
+    Damaged {
+        /// File.
+        url: String,
+        /// Cause.
+        source: netcdf_reader::Error,
+    },
+    /// A type that history files do not have.
+    #[error("{url}: `{object}` has a type that POP history does not use ({dtype})")]
+    Type {
+        /// File.
+        url: String,
+        /// Variable or attribute.
+        object: String,
+        /// The type.
+        dtype: String,
+    },
+    /// Something that must be there is not.
+    #[error("{url} has no variable `{variable}` of shape {shape}: it is not POP history")]
+    Missing {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Shape it should have.
+        shape: String,
+    },
+    /// A value that makes no sense.
+    #[error("{url}: `{variable}` is {value}, which {why}")]
+    Value {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}

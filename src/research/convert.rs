@@ -1,0 +1,433 @@
+//! One raw file in, one research-grade file out. No async: runs on a CPU thread.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+
+use crate::encode::EncodeError;
+use crate::encode::deflate;
+use crate::encode::hdf5::{Image, ImageWriter};
+use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
+use crate::encode::shuffle::Shuffler;
+use crate::model::dataset::{ByteOrder, Header, Variable};
+use crate::model::{Case, Grid, YearMonth, hex};
+use crate::read::history::{self, Glance, History};
+use crate::read::{ReadError, Source, SourceError};
+
+/// A raw file could not be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The raw file cannot be used.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The research-grade file could not be made.
+    #[error("cannot make the research-grade file of {url}")]
+    Encode {
+        /// Raw file.
+        url: String,
+        /// Cause.
+        source: EncodeError,
+    },
+    /// A part of the file could not be stored.
+    #[error("cannot store the research-grade file of {url}")]
+    Store {
+        /// Raw file.
+        url: String,
+        /// Cause.
+        source: SourceError,
+    },
+    /// The file stands for another month than its name says.
+    #[error("{url} is named after {named} but its time_bound is {found}; rename it or replace it")]
+    Month {
+        /// Raw file.
+        url: String,
+        /// Month of the name.
+        named: YearMonth,
+        /// Month of the data.
+        found: YearMonth,
+    },
+    /// The horizontal grid is not that of the grid file.
+    #[error(
+        "{url} has `{variable}` on {found} points where the grid file has {expected}; \
+         give the grid file of this model grid (--grid)"
+    )]
+    Grid {
+        /// Raw file.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Shape in the raw file, nlat x nlon.
+        found: String,
+        /// Shape of the grid, nlat x nlon.
+        expected: String,
+    },
+    /// More than one time in a file.
+    #[error("{url} has {found} times where a monthly file has one")]
+    Times {
+        /// Raw file.
+        url: String,
+        /// Number of times.
+        found: usize,
+    },
+}
+
+/// Takes the parts of a file as they become final, in any order.
+pub trait PartSink: Send {
+    /// Length of every part but the last.
+    fn part_size(&self) -> usize;
+    /// Takes one part.
+    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SourceError>;
+}
+
+/// What the files of a case have in common.
+pub struct CaseContext {
+    /// The case.
+    pub case: Case,
+    /// The full grid, when there is one.
+    pub grid: Option<Arc<Grid>>,
+    chunks: ChunkCache,
+}
+
+impl CaseContext {
+    /// For a case on a grid.
+    pub fn new(case: Case, grid: Option<Arc<Grid>>) -> Self {
+        Self { case, grid, chunks: ChunkCache::default() }
+    }
+}
+
+/// Chunks of grid fields: every file of a case has the same, so they are compressed once.
+#[derive(Default)]
+struct ChunkCache {
+    chunks: Mutex<HashMap<String, ([u8; 16], Arc<Vec<u8>>)>>,
+}
+
+impl ChunkCache {
+    fn get(
+        &self,
+        variable: &str,
+        planes: &[u8],
+        compress: impl FnOnce() -> Vec<u8>,
+    ) -> Arc<Vec<u8>> {
+        let digest: [u8; 16] = Md5::digest(planes).into();
+        let lock = || self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, chunk)) = lock().get(variable) {
+            if *known == digest {
+                return chunk.clone();
+            }
+        }
+        let chunk = Arc::new(compress());
+        lock().insert(variable.to_owned(), (digest, chunk.clone()));
+        chunk
+    }
+}
+
+/// Where the time of a conversion went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Waiting for bytes of the raw file.
+    pub read: Duration,
+    /// SHA-256 of the raw file and MD5 of the result.
+    pub hash: Duration,
+    /// Sorting bytes into planes.
+    pub shuffle: Duration,
+    /// Compressing.
+    pub deflate: Duration,
+    /// Defining the file and placing its chunks.
+    pub encode: Duration,
+    /// Handing parts to the store.
+    pub write: Duration,
+}
+
+impl std::ops::AddAssign for Timing {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.hash += other.hash;
+        self.shuffle += other.shuffle;
+        self.deflate += other.deflate;
+        self.encode += other.encode;
+        self.write += other.write;
+    }
+}
+
+/// A finished conversion whose parts have all been handed over.
+#[derive(Debug)]
+pub struct Converted {
+    /// Bytes of the research-grade file.
+    pub size: u64,
+    /// MD5 of the research-grade file, in hexadecimal.
+    pub md5: String,
+    /// SHA-256 of the raw file, in hexadecimal.
+    pub source_sha256: String,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// A raw file to convert.
+pub struct Input<'a> {
+    /// Its bytes.
+    pub source: Box<dyn Source>,
+    /// Month that its name states.
+    pub month: YearMonth,
+    /// Its name, for the `source_file` attribute.
+    pub name: &'a str,
+    /// When it was written: dates the line in `history`, so that the same input gives the same
+    /// bytes whenever it is converted.
+    pub modified: chrono::DateTime<chrono::Utc>,
+}
+
+/// Converts one file and hands its parts to `sink`.
+pub fn convert(
+    input: Input<'_>,
+    context: &CaseContext,
+    sink: &mut dyn PartSink,
+) -> Result<Converted, ConvertError> {
+    let url = input.source.url().to_owned();
+    let encode_failed = |source| ConvertError::Encode { url: url.clone(), source };
+    let mut timing = Timing::default();
+    let mut history = History::open(input.source)?;
+    let order = history.byte_order();
+    check_shapes(history.header(), &url, context.grid.as_deref())?;
+
+    let small = read_small(&mut history)?;
+    let values = |name: &str| {
+        let index = history.header().variables.iter().position(|v| v.name == name)?;
+        let variable = &history.header().variables[index];
+        Some(history::to_f64(small.get(&index)?, variable.dtype, order))
+    };
+    let bounds = values("time_bound").unwrap_or_default();
+    let bounds = check_month(&bounds, &url, input.month)?;
+    let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
+    let origin = Origin {
+        case: context.case,
+        month: input.month,
+        bounds,
+        grid: context.grid.as_deref(),
+        source_file: input.name,
+        history: format!("{date} dor {}: research-grade form of {}", crate::VERSION, input.name),
+    };
+    let layout = research::layout(history.header(), &origin, values);
+
+    let start = Instant::now();
+    let writer = research::define(&layout, order, |index| small.get(&index).cloned())
+        .map_err(encode_failed)?;
+    let mut file = FileInParts { writer, sink, chunks: Vec::new(), sent: Vec::new() };
+    timing.encode += start.elapsed();
+
+    for (index, output) in in_reading_order(&history, &layout) {
+        let variable = &output.variable;
+        let planes = match (&output.values, small.get(&index)) {
+            (Values::Made(bytes), _) => shuffled(variable, bytes, ByteOrder::Little),
+            (Values::Raw(_), Some(bytes)) => shuffled(variable, bytes, order),
+            (Values::Raw(index), None) => {
+                let mut shuffler = Shuffler::new(variable.len(), variable.dtype.size(), order);
+                history.read(*index, false, |piece| {
+                    let start = Instant::now();
+                    shuffler.push(piece);
+                    timing.shuffle += start.elapsed();
+                })?;
+                shuffler.finish()
+            }
+        };
+        let planes = planes.ok_or_else(|| {
+            let expected = variable.bytes();
+            encode_failed(EncodeError::Length {
+                variable: variable.name.clone(),
+                found: 0,
+                expected,
+            })
+        })?;
+        let start = Instant::now();
+        let size = variable.dtype.size();
+        let compress = || deflate::zlib(&planes, size);
+        let chunk = if variable.leads_with("polygon_id") {
+            Arc::new(compress())
+        } else {
+            context.chunks.get(&variable.name, &planes, compress)
+        };
+        drop(planes);
+        let compressed = Instant::now();
+        timing.deflate += compressed - start;
+        file.place(variable, &chunk).map_err(encode_failed)?;
+        drop(chunk);
+        let placed = Instant::now();
+        timing.encode += placed - compressed;
+        file.send_final().map_err(|e| e.into_error(&url))?;
+        timing.write += placed.elapsed();
+    }
+    let finished = history.finish()?;
+    timing.read += finished.waiting;
+    timing.hash += finished.hashing;
+    file.writer.set_text(SOURCE_SHA256, &finished.sha256).map_err(encode_failed)?;
+    let (size, md5) = file.finish(&mut timing).map_err(|e| e.into_error(&url))?;
+    Ok(Converted { size, md5, source_sha256: finished.sha256, timing })
+}
+
+/// Checks what can be checked without reading the data: the form, the length, the grid and the
+/// month of a file.
+pub fn check(
+    source: Box<dyn Source>,
+    month: YearMonth,
+    grid: Option<&Grid>,
+) -> Result<(), ConvertError> {
+    let url = source.url().to_owned();
+    let Glance { header, time_bound } = history::glance(source)?;
+    check_shapes(&header, &url, grid)?;
+    check_month(&time_bound, &url, month)?;
+    Ok(())
+}
+
+/// The bounds of the month, which must be the one in the file's name.
+fn check_month(bounds: &[f64], url: &str, named: YearMonth) -> Result<[f64; 2], ConvertError> {
+    let (found, bounds) = history::month_of(url, bounds)?;
+    if found != named {
+        return Err(ConvertError::Month { url: url.to_owned(), named, found });
+    }
+    Ok(bounds)
+}
+
+/// Variables in the order in which their raw data comes, those made here first.
+fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'a Output)> {
+    let mut place = vec![0; history.header().variables.len()];
+    for (position, index) in history.order().into_iter().enumerate() {
+        place[index] = position + 1;
+    }
+    let mut outputs: Vec<(usize, &Output)> = layout
+        .outputs
+        .iter()
+        .filter(|o| o.is_chunked())
+        .map(|o| match o.values {
+            Values::Raw(index) => (index, o),
+            Values::Made(_) => (usize::MAX, o),
+        })
+        .collect();
+    outputs.sort_by_key(|(index, _)| place.get(*index).copied().unwrap_or(0));
+    outputs
+}
+
+/// Bytes of every variable that does not vary with time, and of the times.
+///
+/// In the classic formats these come before the data variables, so that they are read in passing;
+/// the few that do not are fetched by themselves.
+fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadError> {
+    let is_small =
+        |v: &Variable| !v.leads_with("time") || v.name == "time" || v.name == "time_bound";
+    let mut small = HashMap::new();
+    let mut passed_data = false;
+    for index in history.order() {
+        let variable = &history.header().variables[index];
+        if !is_small(variable) {
+            passed_data = true;
+            continue;
+        }
+        let mut bytes = Vec::with_capacity(variable.bytes());
+        history.read(index, passed_data, |piece| bytes.extend_from_slice(piece))?;
+        small.insert(index, bytes);
+    }
+    Ok(small)
+}
+
+fn shuffled(variable: &Variable, bytes: &[u8], order: ByteOrder) -> Option<Vec<u8>> {
+    let mut shuffler = Shuffler::new(variable.len(), variable.dtype.size(), order);
+    shuffler.push(bytes);
+    shuffler.finish()
+}
+
+/// One time, and the horizontal grid that the grid file has.
+fn check_shapes(header: &Header, url: &str, grid: Option<&Grid>) -> Result<(), ConvertError> {
+    let url = || url.to_owned();
+    for variable in &header.variables {
+        if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
+            return Err(ConvertError::Times { url: url(), found: time.len });
+        }
+        let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
+        let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {
+            continue;
+        };
+        if (nlat, nlon) != (grid.nlat, grid.nlon) {
+            return Err(ConvertError::Grid {
+                url: url(),
+                variable: variable.name.clone(),
+                found: format!("{nlat} x {nlon}"),
+                expected: format!("{} x {}", grid.nlat, grid.nlon),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A file under construction, whose parts are sent as soon as nothing in them can change.
+struct FileInParts<'a> {
+    writer: ImageWriter,
+    sink: &'a mut dyn PartSink,
+    /// Chunks in the file, by position; neighbours are joined.
+    chunks: Vec<Range<u64>>,
+    sent: Vec<usize>,
+}
+
+enum PartError {
+    Encode(EncodeError),
+    Sink(SourceError),
+}
+
+impl PartError {
+    fn into_error(self, url: &str) -> ConvertError {
+        let url = url.to_owned();
+        match self {
+            Self::Encode(source) => ConvertError::Encode { url, source },
+            Self::Sink(source) => ConvertError::Store { url, source },
+        }
+    }
+}
+
+impl FileInParts<'_> {
+    fn place(&mut self, variable: &Variable, chunk: &[u8]) -> Result<(), EncodeError> {
+        let place = self.writer.write_chunk(&variable.name, variable.dims.len(), chunk)?;
+        match self.chunks.last_mut() {
+            Some(last) if last.end == place.start => last.end = place.end,
+            _ => self.chunks.push(place),
+        }
+        Ok(())
+    }
+
+    /// Sends the parts that lie inside chunks: nothing but metadata changes afterwards.
+    fn send_final(&mut self) -> Result<(), PartError> {
+        let size = self.sink.part_size() as u64;
+        let Some(last) = self.chunks.last().cloned() else { return Ok(()) };
+        for index in last.start.div_ceil(size)..last.end / size {
+            let index = index as usize;
+            if self.sent.contains(&index) {
+                continue;
+            }
+            let start = index as u64 * size;
+            let part = self.writer.copy(start..start + size).map_err(PartError::Encode)?;
+            self.sink.part(index, part.into()).map_err(PartError::Sink)?;
+            self.sent.push(index);
+        }
+        Ok(())
+    }
+
+    /// Sends the rest; gives the size and the MD5 of the file.
+    fn finish(self, timing: &mut Timing) -> Result<(u64, String), PartError> {
+        let start = Instant::now();
+        let image: Image = self.writer.finish().map_err(PartError::Encode)?;
+        let image = Bytes::from_owner(image);
+        let finished = Instant::now();
+        timing.encode += finished - start;
+        let md5 = hex(&Md5::digest(&image));
+        let hashed = Instant::now();
+        timing.hash += hashed - finished;
+        let size = self.sink.part_size();
+        for index in 0..image.len().div_ceil(size) {
+            if !self.sent.contains(&index) {
+                let end = image.len().min((index + 1) * size);
+                self.sink.part(index, image.slice(index * size..end)).map_err(PartError::Sink)?;
+            }
+        }
+        timing.write += hashed.elapsed();
+        Ok((image.len() as u64, md5))
+    }
+}

@@ -1,0 +1,8 @@
+//! From raw history to the research-grade dataset: plan a case, then run the plan.
+
+pub mod convert;
+pub mod plan;
+pub mod run;
+
+pub use plan::{Plan, PlanError, PlanOptions, plan};
+pub use run::{CaseError, Environment, Progress, Summary, run};

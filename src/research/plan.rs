@@ -1,0 +1,236 @@
+//! What there is to do for a case, found out before anything is done.
+
+use std::collections::BTreeMap;
+
+use crate::encode::research as layout;
+use crate::ledger::{COMPLETE, LedgerError, PARTIAL, Recipe, Record};
+use crate::model::case::MONTHS;
+use crate::model::{Case, YearMonth};
+use crate::store::{ObjectInfo, Store, StoreError};
+
+/// A case cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The case's record cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// There is no raw file.
+    #[error("no raw files of case {case} in {folder}: check --data-dir")]
+    NoFiles {
+        /// Case.
+        case: Case,
+        /// Where they should be.
+        folder: String,
+    },
+    /// Two files stand for one month.
+    #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
+    Twice {
+        /// Case.
+        case: Case,
+        /// Month.
+        month: YearMonth,
+        /// One file.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A file outside the 180 months.
+    #[error(
+        "{url} is for {month}, outside case {case}, which runs from {first} to {last}; move it away"
+    )]
+    Outside {
+        /// Case.
+        case: Case,
+        /// File.
+        url: String,
+        /// Its month.
+        month: YearMonth,
+        /// First month of the case.
+        first: YearMonth,
+        /// Last month of the case.
+        last: YearMonth,
+    },
+    /// Months without a file.
+    #[error(
+        "case {case} lacks {} of {MONTHS} months: {}; \
+         --allow-missing converts the others", .months.len(), ranges(.months)
+    )]
+    Missing {
+        /// Case.
+        case: Case,
+        /// The months.
+        months: Vec<YearMonth>,
+    },
+}
+
+/// A raw file and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Month of the file's name.
+    pub month: YearMonth,
+    /// The raw file.
+    pub input: ObjectInfo,
+    /// Key of the research-grade file.
+    pub output: String,
+}
+
+/// What there is to do for a case.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The case.
+    pub case: Case,
+    /// Files to convert, by month.
+    pub steps: Vec<Step>,
+    /// What is done already; entries that no longer hold are gone.
+    pub record: Record,
+    /// Whether the record of the complete case is in place and holds.
+    pub complete: bool,
+}
+
+/// Choices that a plan depends on.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// Convert files again whose record holds.
+    pub force: bool,
+    /// Convert the months that are there.
+    pub allow_missing: bool,
+    /// Rules of the conversion.
+    pub recipe: Recipe,
+}
+
+/// Folder of a case's raw files below the archive.
+pub fn raw_folder(case: Case) -> String {
+    format!("{case}/ocn/hist")
+}
+
+/// The month that the name of a raw file of `case` states; `None` for other files.
+pub fn month_in_name(case: Case, key: &str) -> Option<YearMonth> {
+    let name = key.rsplit('/').next()?;
+    let rest = name.strip_prefix(&format!("{case}.pop.h."))?;
+    rest.ends_with(".nc").then(|| rest.get(..7)?.parse().ok())?
+}
+
+/// Finds out what there is to do: three requests, whatever the case's state.
+pub async fn plan(
+    raw: &Store,
+    out: &Store,
+    case: Case,
+    options: &PlanOptions,
+) -> Result<Plan, PlanError> {
+    let inputs = inputs(raw, case, options.allow_missing).await?;
+    let missing: Vec<String> =
+        case.months().filter(|m| !inputs.contains_key(m)).map(|m| m.to_string()).collect();
+    let folder = layout::folder(case);
+    let present: BTreeMap<String, u64> =
+        out.list(&folder).await?.into_iter().map(|o| (o.key, o.size)).collect();
+
+    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    let mut complete = false;
+    let mut earlier = None;
+    if !options.force {
+        if has(COMPLETE) {
+            earlier = Record::load(out, &folder, COMPLETE).await?;
+            complete = true;
+        } else if has(PARTIAL) {
+            earlier = Record::load(out, &folder, PARTIAL).await?;
+        }
+    }
+    let mut record = Record::new(case.to_string(), options.recipe.clone(), missing);
+    let earlier = earlier.filter(|e| e.recipe == record.recipe);
+    complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
+    let mut steps = Vec::new();
+    for (month, input) in inputs {
+        let output = layout::key(case, month);
+        let done = earlier
+            .as_ref()
+            .and_then(|e| e.file(&output))
+            .filter(|f| f.input.is_still(&input) && present.get(&output) == Some(&f.size));
+        match done {
+            Some(file) => record.insert(file.clone()),
+            None => steps.push(Step { month, input, output }),
+        }
+    }
+    complete &= steps.is_empty();
+    Ok(Plan { case, steps, record, complete })
+}
+
+/// The raw files of a case by month.
+async fn inputs(
+    raw: &Store,
+    case: Case,
+    allow_missing: bool,
+) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
+    let folder = raw_folder(case);
+    let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
+    let first = case.first_month();
+    for mut object in raw.list(&folder).await? {
+        if raw.location().is_local() {
+            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            object.etag = None;
+        }
+        let Some(month) = month_in_name(case, &object.key) else { continue };
+        let url = || raw.location().join(&object.key).to_string();
+        if !(0..MONTHS as i32).contains(&month.months_since(first)) {
+            let last = first.plus(MONTHS as i32 - 1);
+            return Err(PlanError::Outside { case, url: url(), month, first, last });
+        }
+        if let Some(other) = inputs.get(&month) {
+            let other = raw.location().join(&other.key).to_string();
+            return Err(PlanError::Twice { case, month, first: other, second: url() });
+        }
+        inputs.insert(month, object);
+    }
+    if inputs.is_empty() {
+        return Err(PlanError::NoFiles { case, folder: raw.location().join(&folder).to_string() });
+    }
+    let months: Vec<_> = case.months().filter(|m| !inputs.contains_key(m)).collect();
+    if !months.is_empty() && !allow_missing {
+        return Err(PlanError::Missing { case, months });
+    }
+    Ok(inputs)
+}
+
+/// Months in short: `0347-05, 0348-01 to 0348-12`.
+fn ranges(months: &[YearMonth]) -> String {
+    let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
+    for &month in months {
+        match ranges.last_mut() {
+            Some((_, last)) if last.plus(1) == month => *last = month,
+            _ => ranges.push((month, month)),
+        }
+    }
+    let text = |(first, last): &(YearMonth, YearMonth)| match first == last {
+        true => first.to_string(),
+        false => format!("{first} to {last}"),
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case() -> Case {
+        "112-04".parse().unwrap()
+    }
+
+    #[test]
+    fn only_monthly_files_of_the_case_have_a_month() {
+        let case = case();
+        let month = |name: &str| month_in_name(case, &format!("x/{name}"));
+        assert_eq!(month(&format!("{case}.pop.h.0347-04.nc")).unwrap().to_string(), "0347-04");
+        assert!(month(&format!("{case}.pop.h.0347-04 copy.nc")).is_some());
+        assert!(month(&format!("{case}.pop.h.nday1.0347-04-01.nc")).is_none());
+        assert!(month(&format!("{case}.pop.h.0347-04.nc.md5")).is_none());
+        assert!(month("other.pop.h.0347-04.nc").is_none());
+    }
+
+    #[test]
+    fn months_in_a_row_are_one_range() {
+        let months = ["0347-05", "0348-01", "0348-02", "0348-03"].map(|m| m.parse().unwrap());
+        assert_eq!(ranges(&months), "0347-05, 0348-01 to 0348-03");
+    }
+}

@@ -1,0 +1,248 @@
+//! Carrying out the plan of a case.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::convert::{self, CaseContext, ConvertError, Timing};
+use super::plan::{Plan, PlanError, Step};
+use crate::encode::research as layout;
+use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
+use crate::model::{Case, Grid};
+use crate::pipeline::{ObjectSource, Place, Pool, PoolError, Stop, Stopped, UploadSink};
+use crate::read::SourceError;
+use crate::store::{Store, StoreError};
+
+/// Headers that are checked at the same time.
+const CHECKS: usize = 16;
+
+/// Where a run tells how far it is; called from several threads.
+pub trait Progress: Send + Sync {
+    /// A case begins: files and raw bytes to convert.
+    fn begin(&self, case: Case, files: usize, bytes: u64);
+    /// Raw bytes were taken in.
+    fn advance(&self, bytes: u64);
+    /// A file is stored.
+    fn file_done(&self, step: &Step, size: u64);
+    /// The case is over, well or not.
+    fn end(&self, case: Case);
+}
+
+/// A file of a case failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It could not be converted.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// The result could not be stored.
+    #[error("cannot store {url}")]
+    Store {
+        /// Research-grade file.
+        url: String,
+        /// Cause.
+        source: SourceError,
+    },
+    /// The worker was lost.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The record could not be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A case was not completed.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// It could not be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Some of its files failed.
+    #[error("{} of the files of case {case} failed", .failures.len())]
+    Files {
+        /// Case.
+        case: Case,
+        /// Each failed file with its cause.
+        failures: Vec<(String, FileError)>,
+    },
+    /// Told to stop; what is finished is kept.
+    #[error("{0}")]
+    Stopped(#[from] Stopped),
+    /// The record could not be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was done for a case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Files converted.
+    pub converted: usize,
+    /// Files that were done before.
+    pub kept: usize,
+    /// Raw bytes read.
+    pub bytes_in: u64,
+    /// Research-grade bytes written.
+    pub bytes_out: u64,
+    /// Time it took.
+    pub elapsed: Duration,
+    /// Where the workers' time went, added up over files.
+    pub timing: Timing,
+}
+
+/// What all cases of a run share.
+#[derive(Clone)]
+pub struct Environment {
+    /// The archive of raw history.
+    pub raw: Store,
+    /// Where research-grade files go.
+    pub out: Store,
+    /// The full grid, when there is one.
+    pub grid: Option<Arc<Grid>>,
+    /// CPU threads and memory.
+    pub pool: Pool,
+    /// Set when the run is to stop.
+    pub stop: Stop,
+    /// Where progress is told.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// Carries out a plan: checks every input, converts, and writes the record last.
+pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseError> {
+    let begun = Instant::now();
+    let folder = layout::folder(plan.case);
+    let kept = plan.record.files.len();
+    if plan.complete {
+        return Ok(Summary { kept, elapsed: begun.elapsed(), ..Summary::default() });
+    }
+    let case = plan.case;
+    environment.out.sweep(&folder).await?;
+    check_inputs(environment, &plan).await?;
+    let bytes = plan.steps.iter().map(|s| s.input.size).sum();
+    environment.progress.begin(case, plan.steps.len(), bytes);
+    let result = convert_all(environment, plan, &folder).await;
+    environment.progress.end(case);
+    let (record, mut summary) = result?;
+    record.save(&environment.out, &folder, COMPLETE).await?;
+    environment.out.delete(&format!("{folder}/{PARTIAL}")).await?;
+    summary.kept = kept;
+    summary.elapsed = begun.elapsed();
+    Ok(summary)
+}
+
+/// Reads the header of every input before anything is written, so that a case with a bad file is
+/// refused as a whole and all its bad files are named at once.
+async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), CaseError> {
+    let checks = plan.steps.iter().map(|step| async {
+        let object = environment.raw.object_known(&step.input.key, step.input.clone());
+        let source = ObjectSource::new(object, environment.stop.clone(), |_| {});
+        let (month, grid) = (step.month, environment.grid.clone());
+        let check = move || convert::check(Box::new(source), month, grid.as_deref());
+        let place = environment.pool.place(0).await?;
+        Pool::run(&place, check).await?.map_err(FileError::from)
+    });
+    let mut checks = futures::stream::iter(checks).buffered(CHECKS);
+    let mut failures = Vec::new();
+    for step in &plan.steps {
+        if let Some(Err(error)) = checks.next().await {
+            failures.push((step.input.key.clone(), error));
+        }
+    }
+    if environment.stop.is_requested() {
+        return Err(Stopped.into());
+    }
+    if failures.is_empty() { Ok(()) } else { Err(CaseError::Files { case: plan.case, failures }) }
+}
+
+async fn convert_all(
+    environment: &Environment,
+    plan: Plan,
+    folder: &str,
+) -> Result<(Record, Summary), CaseError> {
+    let Plan { case, steps, mut record, .. } = plan;
+    let mut summary = Summary::default();
+    let mut failures = Vec::new();
+    let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
+    // What is not confirmed under the present recipe must not be taken for done after a stop.
+    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
+    record.save(&environment.out, folder, PARTIAL).await?;
+
+    let mut running = FuturesUnordered::new();
+    let mut steps = steps.into_iter().peekable();
+    loop {
+        let may_start = failures.is_empty() && !environment.stop.is_requested();
+        if let Some(step) = steps.next_if(|_| may_start && running.len() < 2 * CHECKS) {
+            running.push(convert_one(environment, context.clone(), step));
+            continue;
+        }
+        let Some((step, result)) = running.next().await else { break };
+        match result {
+            Ok((file, timing)) => {
+                environment.progress.file_done(&step, file.size);
+                summary.converted += 1;
+                summary.bytes_in += step.input.size;
+                summary.bytes_out += file.size;
+                summary.timing += timing;
+                record.insert(file);
+                record.save(&environment.out, folder, PARTIAL).await?;
+            }
+            Err(error) => failures.push((step.input.key.clone(), error)),
+        }
+    }
+    if environment.stop.is_requested() {
+        return Err(Stopped.into());
+    }
+    if failures.is_empty() { Ok((record, summary)) } else { Err(CaseError::Files { case, failures }) }
+}
+
+/// One file from the archive to the store. The place in the pool is kept until its last part is
+/// stored, for until then the file is in memory; making it visible waits for no worker.
+async fn convert_one(
+    environment: &Environment,
+    context: Arc<CaseContext>,
+    step: Step,
+) -> (Step, Result<(FileRecord, Timing), FileError>) {
+    let result = async {
+        let Environment { raw, out, stop, .. } = environment;
+        let url = out.location().join(&step.output).to_string();
+        let failed = |source: SourceError| FileError::Store { url: url.clone(), source };
+        // The file in memory and its largest variable take less than the raw file.
+        let place: Place = environment.pool.place(step.input.size).await?;
+        if stop.is_requested() {
+            return Err(failed(Stopped.into()));
+        }
+        let upload = out.create(&step.output).await.map_err(|e| failed(e.into()))?;
+        let mut sink = UploadSink::new(upload, stop.clone());
+        let progress = environment.progress.clone();
+        let object = raw.object_known(&step.input.key, step.input.clone());
+        let source = ObjectSource::new(object, stop.clone(), move |n| progress.advance(n));
+        let Step { month, input, .. } = step.clone();
+        let work = move || {
+            let name = input.key.rsplit('/').next().unwrap_or_default();
+            let modified = input.modified;
+            let input = convert::Input { source: Box::new(source), month, name, modified };
+            let converted = convert::convert(input, &context, &mut sink);
+            (converted, sink)
+        };
+        let (converted, mut sink) = Pool::run(&place, work).await?;
+        let converted = converted?;
+        let begun = Instant::now();
+        sink.drain().await.map_err(failed)?;
+        drop(place);
+        sink.complete().await.map_err(failed)?;
+        let mut timing = converted.timing;
+        timing.write += begun.elapsed();
+        let file = FileRecord {
+            key: step.output.clone(),
+            size: converted.size,
+            md5: converted.md5,
+            input: InputRecord::new(&step.input, converted.source_sha256),
+        };
+        Ok((file, timing))
+    }
+    .await;
+    (step, result)
+}
