@@ -144,7 +144,11 @@ impl Record {
     }
 
     /// Reads the record in `folder` under one of the two names.
-    pub async fn load(store: &Store, folder: &str, name: &str) -> Result<Option<Self>, LedgerError> {
+    pub async fn load(
+        store: &Store,
+        folder: &str,
+        name: &str,
+    ) -> Result<Option<Self>, LedgerError> {
         let key = format!("{folder}/{name}");
         let Some((bytes, _)) = store.read(&key).await? else { return Ok(None) };
         let url = store.location().join(&key).to_string();
@@ -176,8 +180,7 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        let recipe =
-            Recipe { product: "research-grade".to_owned(), version: 1, grid_sha256: None };
+        let recipe = Recipe { product: "research-grade".to_owned(), version: 1, grid_sha256: None };
         Record::new("case".to_owned(), recipe, Vec::new())
     }
 
@@ -198,7 +201,10 @@ mod tests {
             let input = InputRecord::new(&info(1, None), "00".to_owned());
             record.insert(FileRecord { key: key.to_owned(), size: 2, md5: key.to_owned(), input });
         }
-        assert_eq!(record.files.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(
+            record.files.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(),
+            ["a", "b", "c"]
+        );
         record.save(&store, "112/04", COMPLETE).await.unwrap();
         let read = Record::load(&store, "112/04", COMPLETE).await.unwrap();
         assert_eq!(read.as_ref(), Some(&record));

@@ -77,7 +77,8 @@ pub struct Place {
 impl Pool {
     /// A pool of `workers` threads over `memory` bytes.
     pub fn new(workers: usize, memory: u64) -> Self {
-        let memory_mib = u32::try_from(memory >> 20).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
+        let memory_mib =
+            u32::try_from(memory >> 20).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
         Self {
             workers: Arc::new(Semaphore::new(workers.max(1))),
             memory: Arc::new(Semaphore::new(memory_mib as usize)),
@@ -87,7 +88,8 @@ impl Pool {
 
     /// Waits for a worker and `bytes` of memory. What needs more than all memory works alone.
     pub async fn place(&self, bytes: u64) -> Result<Place, PoolError> {
-        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, self.memory_mib);
+        let mib =
+            u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, self.memory_mib);
         let worker = self.workers.clone().acquire_owned().await?;
         let memory = self.memory.clone().acquire_many_owned(mib).await?;
         Ok(Place { _worker: worker, _memory: memory })

@@ -1,1 +1,8 @@
-//! One test binary.
+//! Integration tests, in one binary.
+
+#[cfg(test)]
+mod suite {
+    mod support;
+
+    mod storage;
+}

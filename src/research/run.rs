@@ -195,7 +195,11 @@ async fn convert_all(
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
-    if failures.is_empty() { Ok((record, summary)) } else { Err(CaseError::Files { case, failures }) }
+    if failures.is_empty() {
+        Ok((record, summary))
+    } else {
+        Err(CaseError::Files { case, failures })
+    }
 }
 
 /// One file from the archive to the store. The place in the pool is kept until its last part is
