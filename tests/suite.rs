@@ -7,4 +7,5 @@ mod suite {
     mod cli;
     mod config;
     mod setup_environment;
+    mod storage;
 }

@@ -41,10 +41,22 @@ pub(super) struct NoCredentials {
     pub detail: String,
 }
 
-fn chain<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> + use<'a> {
-    std::iter::successors(Some(error), |&error| error.source())
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// The system's own error in the chain, made anew because the chain cannot be taken apart.
+fn system_error(error: &object_store::Error) -> Option<io::Error> {
+    let found = chain(error).find_map(|e| e.downcast_ref::<io::Error>())?;
+    Some(match found.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(found.kind(), found.to_string()),
+    })
 }
 
 /// The error that a caller sees.
@@ -72,13 +84,7 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
         }
         _ => {}
     }
-    let io = chain(&error).find_map(|e| e.downcast_ref::<io::Error>()).map(|source| {
-        match source.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(source.kind(), source.to_string()),
-        }
-    });
-    match io {
+    match system_error(&error) {
         Some(source) => StoreError::io(&url, action, source),
         None => StoreError::Library { url, action, source: error },
     }

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use object_store::ObjectStore;
 use object_store::http::{HttpBuilder, HttpStore};
 use object_store::local::LocalFileSystem;
@@ -28,7 +29,13 @@ pub struct Stores {
 impl Stores {
     /// No request is made, and no file is read, before a store is used.
     pub fn new(options: S3Options) -> Self {
-        Self { session: Arc::new(Session::new(options)), buckets: Arc::default() }
+        Self { session: Arc::new(Session::new(options, None)), buckets: Arc::default() }
+    }
+
+    /// The same with credentials from `source`, wherever the options would look for them.
+    pub fn with_credentials(options: S3Options, source: impl ProvideCredentials + 'static) -> Self {
+        let source = SharedCredentialsProvider::new(source);
+        Self { session: Arc::new(Session::new(options, Some(source))), buckets: Arc::default() }
     }
 
     /// A store rooted at `location`, which need not exist.

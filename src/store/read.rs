@@ -242,16 +242,15 @@ impl Object {
     }
 }
 
+/// A range to fetch, and those it serves with their places in the order asked for.
+type Joined = (Range<u64>, Vec<(usize, Range<u64>)>);
+
 /// Each joined range with its members and their places in `ranges`. Bad ranges stand alone, for
 /// `range` to refuse.
-fn joined(
-    ranges: &[Range<u64>],
-    gap: u64,
-    most: u64,
-) -> Vec<(Range<u64>, Vec<(usize, Range<u64>)>)> {
+fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<Joined> {
     let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
     sorted.sort_by_key(|(_, range)| range.start);
-    let mut groups: Vec<(Range<u64>, Vec<(usize, Range<u64>)>)> = Vec::new();
+    let mut groups: Vec<Joined> = Vec::new();
     for (index, range) in sorted {
         match groups.last_mut() {
             Some((whole, members))

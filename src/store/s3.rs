@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
 use tokio::sync::OnceCell;
@@ -20,13 +21,15 @@ const RETRY_FOR: Duration = Duration::from_secs(280);
 /// What all buckets share.
 pub(super) struct Session {
     pub options: S3Options,
+    /// Credentials that were given, not to be looked for.
+    source: Option<SharedCredentialsProvider>,
     settings: OnceCell<Settings>,
     credentials: OnceCell<Arc<Credentials>>,
 }
 
 impl Session {
-    pub(super) fn new(options: S3Options) -> Self {
-        Self { options, settings: OnceCell::new(), credentials: OnceCell::new() }
+    pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
+        Self { options, source, settings: OnceCell::new(), credentials: OnceCell::new() }
     }
 
     async fn settings(&self) -> &Settings {
@@ -38,7 +41,13 @@ impl Session {
         if self.options.is_anonymous() {
             return None;
         }
-        let load = async || Arc::new(Credentials::new(self.settings().await.credentials().await));
+        let load = async || {
+            let source = match &self.source {
+                Some(source) => source.clone(),
+                None => self.settings().await.credentials().await,
+            };
+            Arc::new(Credentials::new(source))
+        };
         Some(self.credentials.get_or_init(load).await)
     }
 

@@ -1,3 +1,5 @@
-//! What tests share.
+//! What several tests need.
 
 pub mod dor;
+pub mod minio;
+pub mod s3;

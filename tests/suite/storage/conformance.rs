@@ -1,0 +1,260 @@
+//! One set of promises, held by every backend.
+
+use bytes::Bytes;
+use dor_atlas::store::{Location, S3Options, Store, StoreError, Stores};
+use futures::{StreamExt, TryStreamExt};
+
+use super::super::support::minio::Minio;
+use super::super::support::s3::{BUCKET, S3Server};
+
+fn noise(bytes: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(bytes).collect::<Vec<_>>().into()
+}
+
+async fn whole(store: &Store, key: &str) -> Option<Bytes> {
+    store.read(key).await.unwrap().map(|(data, _)| data)
+}
+
+async fn keys(store: &Store, prefix: &str) -> Vec<String> {
+    store.list(prefix).await.unwrap().into_iter().map(|info| info.key).collect()
+}
+
+async fn small_objects(store: &Store) {
+    assert_eq!(whole(store, "small/a").await, None);
+    let info = store.put("small/a", Bytes::from_static(b"one")).await.unwrap();
+    assert_eq!((info.key.as_str(), info.size), ("small/a", 3));
+    assert_eq!(whole(store, "small/a").await.unwrap(), "one");
+    store.put("small/a", Bytes::from_static(b"second")).await.unwrap();
+    assert_eq!(whole(store, "small/a").await.unwrap(), "second");
+    store.put("small/empty", Bytes::new()).await.unwrap();
+    assert_eq!(whole(store, "small/empty").await.unwrap(), "");
+    let empty = store.object("small/empty").await.unwrap();
+    assert_eq!(empty.range(0..0).await.unwrap(), "");
+    assert_eq!(empty.pieces(10, 2).count().await, 0);
+    assert_eq!(keys(store, "small").await, ["small/a", "small/empty"]);
+    store.delete("small/a").await.unwrap();
+    store.delete("small/a").await.unwrap();
+    assert_eq!(keys(store, "small").await, ["small/empty"]);
+}
+
+async fn absent_things(store: &Store) {
+    match store.object("no/such.nc").await.unwrap_err() {
+        StoreError::NotFound { url } => {
+            assert_eq!(url, store.location().join("no/such.nc").to_string());
+        }
+        error => panic!("{error}"),
+    }
+    assert!(store.list("no/such/folder").await.unwrap().is_empty());
+    assert!(store.list_dirs("no/such/folder").await.unwrap().is_empty());
+    assert!(matches!(store.read("../out").await, Err(StoreError::BadKey { .. })));
+}
+
+async fn odd_names(store: &Store) {
+    let odd =
+        ["a b", "ünï", "50%", "a%20b", "x#y", "p+q=r&s", "~tilde", "br[1]{2}", ".hidden", "q'\"?*"];
+    for name in odd {
+        let key = format!("odd/{name}");
+        store.put(&key, Bytes::from(name)).await.unwrap();
+        assert_eq!(whole(store, &key).await.unwrap(), name);
+        assert_eq!(store.object(&key).await.unwrap().range(0..1).await.unwrap(), name[..1]);
+    }
+    let mut expected = odd.map(|name| format!("odd/{name}"));
+    expected.sort();
+    assert_eq!(keys(store, "odd").await, expected);
+}
+
+async fn ranges(store: &Store) {
+    let data = noise(300_000);
+    store.put("read/x", data.clone()).await.unwrap();
+    let listed = store.list("read").await.unwrap().remove(0);
+    for object in [store.object("read/x").await.unwrap(), store.object_known("read/x", listed)] {
+        assert_eq!(object.info().size, 300_000);
+        assert_eq!(object.range(7..20).await.unwrap(), data[7..20]);
+        assert_eq!(object.range(299_999..300_000).await.unwrap(), data[299_999..]);
+        let wanted = [200_000..200_010, 0..5, 3..9, 299_990..300_000, 50..50];
+        let got = object.ranges(&wanted).await.unwrap();
+        for (range, got) in wanted.into_iter().zip(got) {
+            assert_eq!(got, data[range.start as usize..range.end as usize], "{range:?}");
+        }
+        let beyond = object.range(0..300_001).await.unwrap_err();
+        assert!(matches!(beyond, StoreError::OutOfRange { .. }), "{beyond}");
+        let pieces: Vec<Bytes> = object.pieces(70_000, 3).try_collect().await.unwrap();
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [70_000, 70_000, 70_000, 70_000, 20_000]
+        );
+        assert_eq!(pieces.concat(), data);
+    }
+}
+
+async fn change_is_noticed(store: &Store) {
+    store.put("change/x", Bytes::from_static(b"before")).await.unwrap();
+    let object = store.object("change/x").await.unwrap();
+    assert_eq!(object.range(0..3).await.unwrap(), "bef");
+    store.put("change/x", Bytes::from_static(b"after!")).await.unwrap();
+    let error = object.range(0..3).await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+    let error = object.pieces(2, 2).try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+    store.delete("change/x").await.unwrap();
+    let error = object.range(0..3).await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+}
+
+async fn many_keys(store: &Store) {
+    let puts = (0..1_234).map(|n| async move {
+        store.put(&format!("many/{:02}/{n:04}", n % 12), Bytes::from_static(b"x")).await
+    });
+    futures::stream::iter(puts).buffer_unordered(16).try_collect::<Vec<_>>().await.unwrap();
+    let found = keys(store, "many").await;
+    assert_eq!(found.len(), 1_234);
+    assert!(found.is_sorted());
+    let folders = store.list_dirs("many").await.unwrap();
+    assert_eq!(folders.len(), 12);
+    assert_eq!((folders[0].as_str(), folders[11].as_str()), ("many/00", "many/11"));
+    assert_eq!(keys(store, "many/03").await.len(), 103);
+    assert!(keys(store, "man").await.is_empty(), "a prefix is a folder, not the start of a name");
+}
+
+async fn uploads(store: &Store) {
+    let full = store.create("up/probe").await.unwrap().part_size();
+    let data = noise(2 * full + 12_345);
+    let part = |index: usize| data.slice(index * full..data.len().min((index + 1) * full));
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        store.put("up/x", Bytes::from_static(b"old")).await.unwrap();
+        let upload = store.create("up/x").await.unwrap();
+        for index in order {
+            let part = part(index);
+            let (a, b) = (part.slice(..1000), part.slice(1000..));
+            upload.part(index, vec![a, b]).await.unwrap();
+        }
+        assert_eq!(whole(store, "up/x").await.unwrap(), "old", "seen before it was whole");
+        assert_eq!(keys(store, "up").await, ["up/x"]);
+        let info = upload.complete().await.unwrap();
+        assert_eq!(info.size, data.len() as u64);
+        assert_eq!(whole(store, "up/x").await.unwrap(), data, "{order:?}");
+    }
+    let upload = store.create("up/together").await.unwrap();
+    futures::future::try_join_all((0..3).rev().map(|i| upload.part(i, vec![part(i)])))
+        .await
+        .unwrap();
+    upload.complete().await.unwrap();
+    assert_eq!(whole(store, "up/together").await.unwrap(), data);
+
+    let single = store.create("up/single").await.unwrap();
+    single.part(0, vec![Bytes::from_static(b"all of it")]).await.unwrap();
+    assert_eq!(single.complete().await.unwrap().size, 9);
+    assert_eq!(whole(store, "up/single").await.unwrap(), "all of it");
+    assert_eq!(store.create("up/none").await.unwrap().complete().await.unwrap().size, 0);
+    store.delete("up/none").await.unwrap();
+
+    let before = keys(store, "up").await;
+    let gap = store.create("up/gap").await.unwrap();
+    gap.part(0, vec![part(0)]).await.unwrap();
+    gap.part(2, vec![part(2)]).await.unwrap();
+    let error = gap.complete().await.unwrap_err();
+    assert!(matches!(error, StoreError::Incomplete { .. }), "{error}");
+    let short = store.create("up/short").await.unwrap();
+    short.part(1, vec![part(2)]).await.unwrap();
+    short.part(0, vec![part(2)]).await.unwrap();
+    let error = short.complete().await.unwrap_err();
+    assert!(matches!(error, StoreError::Incomplete { .. }), "{error}");
+    let big = store.create("up/big").await.unwrap();
+    let error = big.part(0, vec![part(0), part(2)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Incomplete { .. }), "{error}");
+    let aborted = store.create("up/x").await.unwrap();
+    aborted.part(1, vec![part(1)]).await.unwrap();
+    aborted.abort().await.unwrap();
+    let dropped = store.create("up/x").await.unwrap();
+    dropped.part(1, vec![part(1)]).await.unwrap();
+    drop(dropped);
+    drop(big);
+    assert_eq!(keys(store, "up").await, before);
+    assert_eq!(whole(store, "up/x").await.unwrap(), data);
+}
+
+async fn check(store: &Store) {
+    let check = store.check(true).await;
+    check.readable.unwrap();
+    check.writable.unwrap().unwrap();
+    assert!(check.exists);
+}
+
+async fn conforms(store: Store) {
+    small_objects(&store).await;
+    absent_things(&store).await;
+    odd_names(&store).await;
+    ranges(&store).await;
+    change_is_noticed(&store).await;
+    uploads(&store).await;
+    many_keys(&store).await;
+    check(&store).await;
+}
+
+fn at(text: &str) -> Location {
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory() {
+    conforms(Store::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("with space/new");
+    let stores = Stores::new(S3Options { part_size: Some(5 << 20), ..S3Options::default() });
+    let store = stores.open(&at(root.to_str().unwrap())).unwrap();
+    conforms(store).await;
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            assert!(!name.ends_with(".staged") && !name.contains("#1"), "{name} is left");
+            folders.extend(entry.file_type().unwrap().is_dir().then(|| entry.path()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_s3() {
+    let server = S3Server::start();
+    conforms(server.stores().open(&at(&format!("s3://{BUCKET}/some/prefix"))).unwrap()).await;
+    // Those dropped are aborted in the background.
+    for _ in 0..100 {
+        if server.unfinished().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.unfinished(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn minio() {
+    if let Some(minio) = Minio::start() {
+        let place = format!("s3://{}/some/prefix", minio.bucket);
+        conforms(minio.stores().open(&at(&place)).unwrap()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_bucket_and_relative_path() {
+    let server = S3Server::start();
+    let store = server.stores().open(&at(&format!("s3://{BUCKET}"))).unwrap();
+    small_objects(&store).await;
+    ranges(&store).await;
+    let folder = tempfile::tempdir_in("target").unwrap();
+    let relative =
+        folder.path().strip_prefix(std::env::current_dir().unwrap()).unwrap_or(folder.path());
+    let store = Stores::new(S3Options::default()).open(&at(relative.to_str().unwrap())).unwrap();
+    small_objects(&store).await;
+}

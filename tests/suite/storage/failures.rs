@@ -1,0 +1,238 @@
+//! What goes wrong, and what is said of it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use bytes::Bytes;
+use dor_atlas::store::{CredentialsProblem, S3Options, Store, StoreError, Stores};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::super::support::s3::{BUCKET, Fault, S3Server};
+
+const BUSY: Fault = Fault { status: 503, code: "SlowDown" };
+
+fn bucket(server: &S3Server) -> Store {
+    server.stores().open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn listing_takes_a_request_for_a_thousand_keys() {
+    let server = S3Server::start();
+    let store = bucket(&server);
+    let puts = (0..2_760).map(|n| store_one(&store, n));
+    futures::future::join_all(puts).await;
+    server.requests();
+    let found = store.list("cases").await.unwrap();
+    assert_eq!(found.len(), 2_760);
+    let requests = server.requests();
+    assert!(requests.len() <= 3, "{requests:?}");
+    assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
+    store.object_known(&found[0].key.clone(), found[0].clone()).range(0..1).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+}
+
+async fn store_one(store: &Store, n: usize) {
+    store.put(&format!("cases/{n:05}/done.json"), Bytes::from_static(b"{}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn transient_failures_are_tried_again() {
+    let server = S3Server::start();
+    let store = bucket(&server);
+    for fault in [
+        BUSY,
+        Fault { status: 500, code: "InternalError" },
+        Fault { status: 429, code: "TooManyRequests" },
+    ] {
+        server.fail_next(2, fault);
+        store.put("x", Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(server.requests().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn exhausted_retries_say_what_was_tried() {
+    let server = S3Server::start();
+    server.fail_always(BUSY);
+    let error = bucket(&server).put("a/x", Bytes::from_static(b"x")).await.unwrap_err();
+    assert_eq!(server.requests().len(), 4);
+    let text = error.to_string();
+    let StoreError::Exhausted { url, attempts, elapsed, request, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((url.as_str(), attempts), ("s3://bucket/a/x", 4));
+    assert!(request.starts_with("PUT http://127.0.0.1:") && !elapsed.is_zero(), "{request}");
+    for part in ["s3://bucket/a/x", "4 time(s)", "SlowDown: as ordered", "try again"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let error = bucket(&server).list("").await.unwrap_err();
+    assert!(matches!(error, StoreError::Exhausted { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_listening_is_exhaustion_too() {
+    let options = S3Options {
+        endpoint_url: Some("http://127.0.0.1:9".into()),
+        max_retries: Some(1),
+        no_sign_request: Some(true),
+        ..S3Options::default()
+    };
+    let store = Stores::new(options).open(&"s3://b".parse().unwrap()).unwrap();
+    let error = store.object("x").await.unwrap_err();
+    assert!(matches!(error, StoreError::Exhausted { attempts: 2, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn absent_bucket_and_bad_keys_are_told_apart() {
+    let server = S3Server::start();
+    let absent = server.stores().open(&"s3://nowhere/p".parse().unwrap()).unwrap();
+    let errors = [
+        absent.object("x").await.unwrap_err(),
+        absent.list("").await.unwrap_err(),
+        absent.check(false).await.readable.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(
+            matches!(&error, StoreError::NoSuchBucket { bucket, .. } if bucket == "nowhere"),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&server.endpoint), "{error}");
+    }
+    for (access, secret) in [("nobody", "x"), ("test-access", "wrong")] {
+        let store = server.stores_as(access, secret).open(&"s3://bucket".parse().unwrap()).unwrap();
+        let errors = [
+            store.list("").await.unwrap_err(),
+            store.object("x").await.unwrap_err(),
+            store.read("x").await.unwrap_err(),
+            store.put("x", Bytes::new()).await.unwrap_err(),
+        ];
+        for error in errors {
+            let rejected = matches!(
+                &error,
+                StoreError::Credentials { problem: CredentialsProblem::Rejected, .. }
+            );
+            assert!(rejected, "{access}: {error:?}");
+        }
+    }
+    let options = S3Options { no_sign_request: Some(true), ..server.options() };
+    let anonymous = Stores::new(options).open(&"s3://bucket".parse().unwrap()).unwrap();
+    let error = anonymous.list("").await.unwrap_err();
+    assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error}");
+    assert!(error.to_string().contains("not signed"), "{error}");
+}
+
+#[tokio::test]
+async fn expired_credentials_say_how_to_renew_them() {
+    let server = S3Server::start();
+    server.fail_always(Fault { status: 400, code: "ExpiredToken" });
+    let error = bucket(&server).object("x").await.unwrap_err();
+    let expired =
+        matches!(&error, StoreError::Credentials { problem: CredentialsProblem::Expired, .. });
+    assert!(expired, "{error:?}");
+    assert!(error.to_string().contains("AWS_SESSION_TOKEN"), "{error}");
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_but_for_this_machine() {
+    let options = S3Options {
+        endpoint_url: Some("http://example.org".into()),
+        no_sign_request: Some(true),
+        ..S3Options::default()
+    };
+    let store = Stores::new(options).open(&"s3://b".parse().unwrap()).unwrap();
+    let error = store.list("").await.unwrap_err();
+    assert!(error.to_string().contains("plain http"), "{error}");
+}
+
+#[tokio::test]
+async fn web_locations_are_read_only() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = format!("http://{}/data", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let length = socket.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let head = match request.split(' ').take(2).collect::<Vec<_>>()[..] {
+                    ["HEAD", "/data/a%20b"] => "200 OK\r\nContent-Length: 10",
+                    ["GET", "/data/a%20b"] => {
+                        "206 Partial Content\r\nContent-Range: bytes 2-4/10\r\nContent-Length: 3"
+                    }
+                    _ => "404 Not Found\r\nContent-Length: 0",
+                };
+                let body = if head.starts_with("206") { "cde" } else { "" };
+                let answer = format!(
+                    "HTTP/1.1 {head}\r\nETag: \"v1\"\r\nLast-Modified: Tue, 01 Jul 2025 00:00:00 GMT\r\nConnection: close\r\n\r\n{body}"
+                );
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    });
+    let store = Stores::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    assert_eq!(store.object("a b").await.unwrap().range(2..5).await.unwrap(), "cde");
+    assert!(store.object("absent").await.unwrap_err().is_not_found());
+    assert!(matches!(store.put("x", Bytes::new()).await, Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(store.create("x").await.map(drop), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(store.list("").await, Err(StoreError::Unsupported { .. })));
+}
+
+#[tokio::test]
+async fn unwritable_folder_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Stores::new(S3Options::default())
+        .open(&folder.path().to_str().unwrap().parse().unwrap())
+        .unwrap();
+    std::fs::write(folder.path().join("file"), "x").unwrap();
+    let under_a_file = store.put("file/x", Bytes::from_static(b"x")).await.unwrap_err();
+    assert!(under_a_file.to_string().contains("file/x"), "{under_a_file}");
+    store.put("dir/x", Bytes::from_static(b"x")).await.unwrap();
+    let over_a_folder = store.put("dir", Bytes::from_static(b"x")).await.unwrap_err();
+    assert!(over_a_folder.to_string().contains("directory"), "{over_a_folder}");
+    // Permissions do not bind root.
+    if !rustix::process::geteuid().is_root() {
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o555)).unwrap();
+        let error = store.put("y", Bytes::new()).await.unwrap_err();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error}");
+    }
+    let sysfs = Stores::new(S3Options::default()).open(&"/proc".parse().unwrap()).unwrap();
+    assert!(sysfs.put("dor/x", Bytes::new()).await.is_err());
+    assert!(sysfs.check(true).await.writable.unwrap().is_err());
+    let names: Vec<_> = store.list("").await.unwrap().into_iter().map(|info| info.key).collect();
+    assert_eq!(names, ["dir/x", "file"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn full_disk_leaves_nothing() {
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        eprintln!("SKIPPED: there is no /dev/full");
+        return;
+    }
+    // A file size limit is the full disk that needs no privilege: in a child, because it binds
+    // the whole process.
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1024; exec '{}' --exact --ignored suite::storage::failures::child_writes_8_mib",
+        std::env::current_exe().unwrap().display()
+    );
+    let child = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .env("DOR_TEST_FOLDER", folder.path())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+#[ignore = "run by full_disk_leaves_nothing"]
+async fn child_writes_8_mib() {
+    let place = std::env::var("DOR_TEST_FOLDER").unwrap();
+    let store = Stores::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    let error = store.put("x.nc", vec![1; 8 << 20].into()).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Full { url, .. } if url.ends_with("x.nc")), "{error:?}");
+}

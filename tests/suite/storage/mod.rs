@@ -1,0 +1,6 @@
+//! Storage.
+
+mod conformance;
+mod credentials;
+mod failures;
+mod staged;

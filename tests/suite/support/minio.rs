@@ -1,0 +1,105 @@
+//! MinIO: one that runs already (`DOR_TEST_MINIO` is its endpoint, the keys are in the usual
+//! variables) or the binary, started on a free port with a folder made beforehand as its bucket.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dor_atlas::store::{S3Options, Stores};
+use tempfile::TempDir;
+
+use super::s3::keys;
+
+const KEYS: (&str, &str) = ("minio-test", "minio-test-secret");
+
+/// A MinIO with an empty bucket; stops with this value.
+pub struct Minio {
+    pub endpoint: String,
+    pub bucket: String,
+    keys: (String, String),
+    server: Option<(Child, TempDir)>,
+}
+
+impl Minio {
+    /// `None`, loudly, when there is none; a failure when `DOR_REQUIRE_MINIO` is `1`.
+    pub fn start() -> Option<Self> {
+        if let Ok(endpoint) = std::env::var("DOR_TEST_MINIO") {
+            return Some(Self::running(endpoint));
+        }
+        let Some(binary) = binary() else {
+            assert_ne!(std::env::var("DOR_REQUIRE_MINIO").as_deref(), Ok("1"), "no minio found");
+            eprintln!("SKIPPED: no `minio` on PATH or in ~/go/bin; nothing was tested against it");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("bucket")).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let server = Command::new(binary)
+            .args(["server", "--quiet", "--address", &address.to_string()])
+            .args(["--console-address", "127.0.0.1:0"])
+            .arg(folder.path())
+            .env("MINIO_ROOT_USER", KEYS.0)
+            .env("MINIO_ROOT_PASSWORD", KEYS.1)
+            .env("MINIO_UPDATE", "off")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "minio does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(Self {
+            endpoint: format!("http://{address}"),
+            bucket: "bucket".into(),
+            keys: (KEYS.0.into(), KEYS.1.into()),
+            server: Some((server, folder)),
+        })
+    }
+
+    fn running(endpoint: String) -> Self {
+        let key = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+        let keys = (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY"));
+        let bucket = format!("dor-test-{}", std::process::id());
+        make_bucket(&endpoint, &bucket, &keys);
+        Self { endpoint, bucket, keys, server: None }
+    }
+
+    pub fn stores(&self) -> Stores {
+        let options = S3Options {
+            profile: Some("minio".into()),
+            endpoint_url: Some(self.endpoint.clone()),
+            part_size: Some(5 << 20),
+            ..S3Options::default()
+        };
+        Stores::with_credentials(options, keys(&self.keys.0, &self.keys.1))
+    }
+}
+
+impl Drop for Minio {
+    fn drop(&mut self) {
+        if let Some((server, _)) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    let mut folders: Vec<_> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    folders.extend(std::env::home_dir().map(|home| home.join("go/bin")));
+    folders.into_iter().map(|folder| folder.join("minio")).find(|path| path.is_file())
+}
+
+/// A signed `PUT /bucket`: curl can sign.
+fn make_bucket(endpoint: &str, bucket: &str, (access, secret): &(String, String)) {
+    let done = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "-X", "PUT"])
+        .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
+        .arg(format!("{endpoint}/{bucket}"))
+        .status();
+    assert!(done.is_ok_and(|status| status.success()), "cannot make bucket {bucket}");
+}
