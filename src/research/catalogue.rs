@@ -135,7 +135,8 @@ mod tests {
     #[tokio::test]
     async fn states_follow_from_what_is_there() {
         let (raw, out) = (Store::memory(), Store::memory());
-        let [a, b, c, d] = ["000-01", "112-04", "112-07", "689-10"].map(|c| c.parse().unwrap());
+        let [a, b, c, d]: [Case; 4] =
+            ["000-01", "112-04", "112-07", "689-10"].map(|c| c.parse().unwrap());
         for case in [a, b, c] {
             let names =
                 case.months().take(2).map(|m| format!("{}/{case}.pop.h.{m}.nc", raw_folder(case)));
