@@ -1,1 +1,6 @@
-//! One test binary.
+//! Integration tests, in one binary.
+
+#[cfg(test)]
+mod suite {
+    mod synthetic;
+}

@@ -1,5 +1,7 @@
 //! Centres of the 690 polygons: spread evenly over their basins, at sea.
 
+use std::sync::LazyLock;
+
 use super::grid::{pacific, wrap};
 use super::land::Land;
 use crate::model::case::POLYGONS;
@@ -8,7 +10,7 @@ use crate::model::case::POLYGONS;
 ///
 /// Candidates come from a sequence that fills the sphere evenly; each basin takes the first ones
 /// that lie in it, about a degree and more off the coast.
-pub fn centers() -> Vec<(f64, f64)> {
+pub static CENTERS: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
     let land = Land::new();
     let mut basins: [Vec<(f64, f64)>; 4] = Default::default();
     let room = [150, 200, 300, 40];
@@ -29,7 +31,7 @@ pub fn centers() -> Vec<(f64, f64)> {
     let all = basins.concat();
     debug_assert_eq!(all.len(), usize::from(POLYGONS));
     all
-}
+});
 
 /// Position of the basin in the catalogue; `None` outside of all four.
 fn basin(lon: f64, lat: f64) -> Option<usize> {

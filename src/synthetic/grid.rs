@@ -6,6 +6,7 @@
 //! ocean models", 1995). Worked out by formula; only the spacing imitates the real grid.
 
 use std::f64::consts::PI;
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
@@ -89,12 +90,11 @@ impl Grid {
         };
         let angles = [heading(u, 1.0, 1.0), heading(t, 0.5, 0.5)];
         let dz = thicknesses(nz);
-        let dry = dry_blocks(&rows);
         let land = Land::new();
         let block = |n: usize| {
             let j = ((n / nlon) as f64 + 0.5) * ROWS / nlat as f64;
             let i = ((n % nlon) as f64 + 0.5) * 320.0 / nlon as f64;
-            dry[(j as usize / BLOCK.0) * BLOCK_COLUMNS + i as usize / BLOCK.1]
+            DRY_BLOCKS[(j as usize / BLOCK.0) * BLOCK_COLUMNS + i as usize / BLOCK.1]
         };
         let eliminated: Vec<bool> = (0..nlat * nlon).map(block).collect();
         let levels = |n: usize| {
@@ -287,8 +287,8 @@ const BLOCK_ROWS: usize = 24;
 const BLOCK_COLUMNS: usize = 36;
 
 /// Which blocks of the real grid hold land only, by probing; the same for every shape.
-fn dry_blocks(rows: &Rows) -> Vec<bool> {
-    let land = Land::new();
+static DRY_BLOCKS: LazyLock<Vec<bool>> = LazyLock::new(|| {
+    let (rows, land) = (Rows::new(), Land::new());
     let dry = |block: usize| {
         let (j0, i0) = (block / BLOCK_COLUMNS * BLOCK.0, block % BLOCK_COLUMNS * BLOCK.1);
         (0..25).all(|probe| {
@@ -298,8 +298,8 @@ fn dry_blocks(rows: &Rows) -> Vec<bool> {
             land.inland(wrap(lon), lat) > 0.0
         })
     };
-    (0..BLOCK_ROWS * BLOCK_COLUMNS).into_par_iter().map(dry).collect()
-}
+    (0..BLOCK_ROWS * BLOCK_COLUMNS).map(dry).collect()
+});
 
 /// POP's number of the basin that a wet place belongs to.
 fn region(lon: f64, lat: f64) -> u8 {

@@ -92,8 +92,8 @@ const GRID_FIELDS: [(&str, &str, &str, &str); 21] = [
     ("DYT", "DYT", "centimeters", "T"),
     ("HTN", "HTN", "centimeters", "T"),
     ("HTE", "HTE", "centimeters", "T"),
-    ("HUS", "HUS", "centimeters", "U"),
-    ("HUW", "HUW", "centimeters", "U"),
+    ("HUS", "HUS", "centimeters", "T"),
+    ("HUW", "HUW", "centimeters", "T"),
     ("ANGLE", "ANGLE", "radians", "U"),
     ("ANGLET", "ANGLET", "radians", "T"),
 ];

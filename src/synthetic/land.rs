@@ -109,8 +109,8 @@ impl Land {
     /// Depth of the sea in cm where the coast is `offshore` degrees away.
     pub fn depth(&self, lon: f64, lat: f64, offshore: f64) -> f64 {
         let rough = self.bottom.at(lon, lat);
-        let shelf = 3_000.0 + 14_000.0 * (offshore / 1.2).min(1.0);
-        let slope = ((offshore - 1.0) / 2.5).clamp(0.0, 1.0);
+        let shelf = 3_000.0 + 14_000.0 * (offshore / 0.9).min(1.0);
+        let slope = ((offshore - 0.8) / 2.0).clamp(0.0, 1.0);
         // Ridges: the Mid-Atlantic one follows the S of the coasts, the East Pacific Rise and the
         // ones round Antarctica and in the Indian Ocean are arcs.
         let atlantic = lon + 30.0 + 14.0 * ((lat - 15.0) / 28.0).sin();
@@ -122,7 +122,7 @@ impl Land {
             + hump(pacific, 7.0) * hump(lat + 20.0, 40.0)
             + hump(indian, 6.0) * hump(lat + 25.0, 30.0)
             + 0.7 * hump(antarctic, 4.0) * hump((lon.abs() - 180.0).min(0.0) + 40.0, 90.0);
-        let abyss = 545_000.0 - 210_000.0 * ridge.min(1.0) + 70_000.0 * rough;
+        let abyss = 550_000.0 - 200_000.0 * ridge.min(1.0) + 45_000.0 * rough;
         let smooth = slope * slope * (3.0 - 2.0 * slope);
         (shelf + (abyss - shelf) * smooth).clamp(3_000.0, 549_000.0)
     }

@@ -67,7 +67,7 @@ impl SyntheticCase {
     pub fn new(case: Case, shape: Shape, seed: u64) -> Self {
         let grid = Grid::new(shape);
         let ocean = Ocean::new(&grid, seed);
-        let center = centers::centers().get(usize::from(case.polygon())).copied();
+        let center = centers::CENTERS.get(usize::from(case.polygon())).copied();
         let days = f64::from(case.first_month().days());
         let plume = Plume::new(&grid, center.unwrap_or_default(), days);
         let fields_3d = if shape.nz == 60 { FIELDS_3D.len() } else { 4 };
@@ -188,7 +188,7 @@ impl SyntheticCase {
     /// Centres of all 690 polygons as `polygon_id,lon,lat`.
     pub fn centers_csv(&self) -> String {
         let mut csv = "polygon_id,lon,lat\n".to_owned();
-        for (polygon, (lon, lat)) in centers::centers().into_iter().enumerate() {
+        for (polygon, (lon, lat)) in centers::CENTERS.iter().enumerate() {
             // Writing into a String does not fail.
             let _ = writeln!(csv, "{polygon},{lon},{lat}");
         }

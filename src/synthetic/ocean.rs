@@ -164,10 +164,10 @@ impl Sea<'_> {
             + deep * (2165.0 + 165.0 * age)
             + middle * (15.0 + 40.0 * age)
             - 14.0 * season * shallow
-            + eddy * (1.2 + 6.0 * surface);
+            + eddy * (2.0 + 9.0 * surface);
         let alk = surface * (2275.0 + 55.0 * warm)
             + deep * (2330.0 + 75.0 * age)
-            + eddy * (0.8 + 5.0 * surface);
+            + eddy * (2.0 + 7.0 * surface);
         Water { dic, alk, warm, age, surface, eddy, depth_m }
     }
 
@@ -177,10 +177,10 @@ impl Sea<'_> {
         let co3 = (42.0 + 0.5 * (alk - dic)).max(25.0);
         let h2co3 = 9.0 + 26.0 * ((dic / alk - 0.85) * 8.0).max(0.0);
         let cold = 0.28 * (1.0 - warm) * surface;
-        let pco2 = AIR - 22.0
+        let pco2 = AIR - 16.0
             + 60.0 * (warm - 0.72) * (warm - 0.15).max(0.0)
             + 10.0 * self.season[n] * (2.0 * warm - 0.9)
-            + 9.0 * eddy;
+            + 6.0 * eddy;
         match quantity {
             Quantity::Dic => dic,
             Quantity::Alk => alk,
@@ -203,11 +203,11 @@ impl Quantity {
     /// Half the width of the noise.
     fn noise(self) -> f32 {
         match self {
-            Self::Dic | Self::Alk | Self::Hco3 => 0.25,
-            Self::Co3 | Self::Age => 0.1,
-            Self::H2co3 | Self::Aragonite | Self::Calcite => 0.02,
-            Self::Ph => 5e-4,
-            Self::Pco2 => 0.15,
+            Self::Dic | Self::Alk | Self::Hco3 => 1.0,
+            Self::Co3 | Self::Age => 0.5,
+            Self::H2co3 | Self::Aragonite | Self::Calcite => 0.15,
+            Self::Ph => 3e-3,
+            Self::Pco2 => 0.4,
             Self::Flux => 2e-5,
             Self::DicFlux | Self::AlkFlux => 0.0,
         }
