@@ -99,7 +99,10 @@ impl Ocean {
         let age = |lon: f64, lat: f64| {
             let pacific = 0.5 + 0.5 * wrap(lon + 165.0).to_radians().cos();
             let north = 1.0 / (1.0 + (-(lat + 20.0) / 18.0).exp());
-            pacific * (0.45 + 0.55 * north) + (1.0 - pacific) * 0.35 * (1.0 - north)
+            // The Arctic is filled from the Atlantic.
+            let arctic = 1.0 / (1.0 + (-(lat - 66.0) / 2.0).exp());
+            let old = pacific * (0.45 + 0.55 * north) + (1.0 - pacific) * 0.35 * (1.0 - north);
+            old + (0.1 - old) * arctic
         };
         Self {
             seed,
@@ -176,9 +179,9 @@ impl Sea<'_> {
         let &Water { dic, alk, warm, age, surface, eddy, depth_m } = water;
         let co3 = (42.0 + 0.5 * (alk - dic)).max(25.0);
         let h2co3 = 9.0 + 26.0 * ((dic / alk - 0.85) * 8.0).max(0.0);
-        let cold = 0.28 * (1.0 - warm) * surface;
-        let pco2 = AIR - 16.0
-            + 60.0 * (warm - 0.72) * (warm - 0.15).max(0.0)
+        let cold = 0.36 * (1.0 - warm) * surface;
+        let pco2 = AIR - 13.0
+            + 95.0 * (warm - 0.72) * (warm - 0.15).max(0.0)
             + 10.0 * self.season[n] * (2.0 * warm - 0.9)
             + 6.0 * eddy;
         match quantity {
@@ -205,7 +208,8 @@ impl Quantity {
         match self {
             Self::Dic | Self::Alk | Self::Hco3 => 1.0,
             Self::Co3 | Self::Age => 0.5,
-            Self::H2co3 | Self::Aragonite | Self::Calcite => 0.15,
+            Self::H2co3 => 0.15,
+            Self::Aragonite | Self::Calcite => 0.06,
             Self::Ph => 3e-3,
             Self::Pco2 => 0.4,
             Self::Flux => 2e-5,
