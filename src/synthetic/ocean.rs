@@ -3,6 +3,9 @@
 //! Everything is a smooth function of place, depth and season, with eddies of a few cells, plus
 //! grid-scale noise far below what matters physically, which fills the low bytes of the mantissa as
 //! a real model's arithmetic does (byte-shuffled, the two low planes do not compress).
+//!
+//! With shuffle and zlib level 4 a full-size file comes to 0.38 of its size: 0.61 of the part that is
+//! sea. Only 63 % of the values of 60 levels are sea, which no content of theirs could exceed.
 
 use rayon::prelude::*;
 
