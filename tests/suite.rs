@@ -8,4 +8,5 @@ mod suite {
     mod config;
     mod setup_environment;
     mod storage;
+    mod synthetic;
 }
