@@ -18,9 +18,7 @@ def errors(path: Path, report: Path) -> set[tuple[str, str]]:
     (result,) = json.loads(report.read_text()).values()
     assert result["possible_points"] > 100, "the checker looked at nothing"
     return {
-        (check["name"], message)
-        for check in result["high_priorities"]
-        for message in check["msgs"]
+        (check["name"], message) for check in result["high_priorities"] for message in check["msgs"]
     }
 
 

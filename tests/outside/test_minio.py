@@ -2,7 +2,8 @@
 
 import pytest
 import xarray as xr
-from support.program import MONTH, POLYGON
+from support.contract import JOINING
+from support.program import MONTH, POLYGON, SHARED
 
 BUCKET = "dor-outside"
 PREFIX = f"{BUCKET}/research"
@@ -15,19 +16,18 @@ def bucket(minio):
 
 
 @pytest.fixture(scope="module")
-def uploaded(dor, case, bucket):
-    """Converted from disk to the bucket."""
+def case(request):
+    """The mini case where it can be had: one case says enough here, and joining takes a while."""
+    has_mini = (SHARED / "data" / "mini-case.tar.gz").exists()
+    return request.getfixturevalue("mini_case" if has_mini else "synthetic_case")
 
-    prefix = f"{PREFIX}/{case.output.name}"
-    target = f"s3://{prefix}"
+
+@pytest.fixture(scope="module")
+def uploaded(dor, case, bucket) -> str:
+    """The folder in the bucket that the case was converted to."""
+    target = f"s3://{PREFIX}"
     dor.process_case(case.archive, target, case.grid, *bucket.options(), **bucket.environment())
-    return f"{prefix}/{POLYGON:03}/{MONTH:02}"
-
-
-def open_remote(bucket, folder: str, name: str) -> xr.Dataset:
-    return xr.open_dataset(
-        bucket.files().open(f"{folder}/{name}"), engine="h5netcdf", decode_timedelta=False
-    )
+    return f"{PREFIX}/{POLYGON:03}/{MONTH:02}"
 
 
 def test_bucket_holds_the_180_files(case, bucket, uploaded):
@@ -37,17 +37,12 @@ def test_bucket_holds_the_180_files(case, bucket, uploaded):
 
 def test_joined_dataset_equals_the_one_on_disk(case, bucket, uploaded):
     files = bucket.files()
-    joining = {
-        "combine": "by_coords",
-        "coords": "minimal",
-        "data_vars": "minimal",
-        "compat": "override",
-        "engine": "h5netcdf",
-        "decode_timedelta": False,
-    }
     objects = [files.open(name) for name in sorted(files.glob(f"{uploaded}/*.nc"))]
     local = sorted(map(str, case.folder().glob("*.nc")))
-    with xr.open_mfdataset(objects, **joining) as remote, xr.open_mfdataset(local, **joining) as disk:
+    with (
+        xr.open_mfdataset(objects, engine="h5netcdf", **JOINING) as remote,
+        xr.open_mfdataset(local, **JOINING) as disk,
+    ):
         assert remote.sizes["elapsed_time"] == 180
         xr.testing.assert_equal(remote, disk)
 
@@ -55,7 +50,11 @@ def test_joined_dataset_equals_the_one_on_disk(case, bucket, uploaded):
 def test_attributes_and_encoding_equal_those_on_disk(case, bucket, uploaded):
     path = case.research(case.months[1])
     with (
-        open_remote(bucket, uploaded, path.name) as remote,
+        xr.open_dataset(
+            bucket.files().open(f"{uploaded}/{path.name}"),
+            engine="h5netcdf",
+            decode_timedelta=False,
+        ) as remote,
         xr.open_dataset(path, engine="h5netcdf", decode_timedelta=False) as disk,
     ):
         for name in disk.variables:
@@ -64,15 +63,15 @@ def test_attributes_and_encoding_equal_those_on_disk(case, bucket, uploaded):
                 assert remote[name].encoding.get(key) == disk[name].encoding.get(key), (name, key)
 
 
-def test_raw_input_can_be_in_the_bucket(dor, synthetic_case, bucket, tmp_path):
+def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
     raw = f"{BUCKET}/archive"
     files = bucket.files()
-    files.put(str(synthetic_case.archive), raw, recursive=True)
+    files.put(str(case.archive), raw, recursive=True)
     source = f"s3://{raw}"
-    arguments = (source, tmp_path, synthetic_case.grid, *bucket.options())
+    arguments = (source, tmp_path, case.grid, *bucket.options())
     dor.process_case(*arguments, **bucket.environment())
-    for month in synthetic_case.samples():
-        path = synthetic_case.research(month)
-        again = tmp_path / path.relative_to(synthetic_case.output)
+    for month in case.samples():
+        path = case.research(month)
+        again = tmp_path / path.relative_to(case.output)
         with xr.open_dataset(path) as before, xr.open_dataset(again) as after:
             xr.testing.assert_equal(before, after)

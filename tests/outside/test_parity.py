@@ -37,7 +37,8 @@ def storage(variable) -> tuple:
 
 
 def differences(theirs, ours) -> set[tuple[str, str]]:
-    found = {("(file)", f"attribute:{name}") for name in unequal(attributes(theirs), attributes(ours))}
+    changed = unequal(attributes(theirs), attributes(ours))
+    found = {("(file)", f"attribute:{name}") for name in changed}
     sizes = [
         {name: (len(d), d.isunlimited()) for name, d in side.dimensions.items()}
         for side in (theirs, ours)

@@ -11,6 +11,14 @@ LEADING = ("polygon_id", "intervention_date", "elapsed_time")
 REPLACED = {"time", "TLONG", "TLAT", "KMT"}
 DROPPED = {"time_bound"}
 ADDED = {"polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"}
+# The call that research-grade files promise to work with; lengths of time stay numbers of days.
+JOINING = {
+    "combine": "by_coords",
+    "coords": "minimal",
+    "data_vars": "minimal",
+    "compat": "override",
+    "decode_timedelta": False,
+}
 MODEL_YEAR_OF_1999 = 347
 MONTH_LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
