@@ -1,4 +1,4 @@
-"""Runs the peer and `dor` alternately on the same files and prints medians; see scripts/bench-convert.sh."""
+"""Runs the peer and `dor` alternately on the same files; see scripts/bench-convert.sh."""
 
 import argparse
 import json
@@ -50,7 +50,7 @@ def main() -> None:
     for turn in range(options.runs):
         for name, command in commands.items():
             shutil.rmtree(output, ignore_errors=True)
-            # What the run before wrote must not be flushed in this one's time; the input is cached for both.
+            # No run pays for flushing what the one before wrote, and all find their input cached.
             os.sync()
             for file in files:
                 file.read_bytes()
