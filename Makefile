@@ -1,0 +1,53 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help prerequisites build demo test test-outside bench lint fmt man clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+prerequisites: ## Install everything that any target needs from the system (Debian; says what to do elsewhere)
+	@scripts/prerequisites.sh build test outside lint
+
+build: ## Build target/release/dor
+	@scripts/prerequisites.sh build
+	cargo build --release --locked
+
+demo: build ## Make a synthetic case, convert it, show what came out (in ./demo)
+	target/release/dor demo demo
+
+test: ## Run all Rust tests
+	@scripts/prerequisites.sh build test
+	cargo test --locked
+
+test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker; MinIO when it can be had
+	@scripts/prerequisites.sh build outside
+	@scripts/venv.sh
+	cargo build --locked
+	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest tests/outside
+
+bench: build ## Compare with the Python way on 12 full-size files (needs 10 GB and minutes), then the kernels
+	@scripts/prerequisites.sh build outside
+	@scripts/venv.sh
+	scripts/bench-convert.sh
+	cargo bench --locked
+
+lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, ruff
+	@scripts/prerequisites.sh build lint
+	@scripts/lint-tools.sh
+	@scripts/lint.sh
+
+fmt: ## Format the Rust and Python sources
+	@scripts/prerequisites.sh build lint
+	@scripts/lint-tools.sh
+	cargo fmt
+	.tools/lint/bin/ruff check --fix tests/outside benches/peers
+	.tools/lint/bin/ruff format tests/outside benches/peers
+
+man: build ## Write the man pages to target/man
+	target/release/dor man target/man
+
+clean: ## Remove what was built (not .tools and .venv, which take long)
+	cargo clean
+	rm -rf demo

@@ -1,0 +1,75 @@
+"""Cases that are converted once and read by all tests."""
+
+import os
+import tarfile
+
+import pytest
+from support import minio as minio_server
+from support.program import SHARED, Case, Dor
+
+
+@pytest.fixture(scope="session")
+def dor() -> Dor:
+    return Dor()
+
+
+def _converted(dor: Dor, raw, output) -> Case:
+    case = Case.below(raw, output)
+    dor.process_case(case.archive, case.output, case.grid)
+    return case
+
+
+@pytest.fixture(scope="session")
+def synthetic_case(dor, tmp_path_factory) -> Case:
+    raw = tmp_path_factory.mktemp("synthetic")
+    dor.make_raw(raw)
+    return _converted(dor, raw, tmp_path_factory.mktemp("synthetic-research"))
+
+
+@pytest.fixture(scope="session")
+def mini_case(dor, tmp_path_factory) -> Case:
+    raw = tmp_path_factory.mktemp("mini")
+    unpack("mini-case.tar.gz", raw)
+    return _converted(dor, raw, tmp_path_factory.mktemp("mini-research"))
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory):
+    """The files that the reference wrote from the mini case."""
+    folder = tmp_path_factory.mktemp("expected")
+    unpack("mini-expected.tar.gz", folder)
+    return {path.stem.rsplit(".", 1)[1]: path for path in folder.rglob("*.nc")}
+
+
+@pytest.fixture(scope="session", params=["synthetic_case", "mini_case"])
+def case(request) -> Case:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory):
+    binary = minio_server.find()
+    if binary is None:
+        absent = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
+        if os.environ.get("DOR_REQUIRE_MINIO") == "1":
+            pytest.fail(absent)
+        pytest.skip(absent)
+    with minio_server.serve(binary, tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+def unpack(name: str, folder) -> None:
+    archive = SHARED / "data" / name
+    if not archive.exists():
+        pytest.skip(f"no {archive}: set DOR_SHARED to the folder that holds data/{name}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def pytest_unconfigure(config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    count = {kind: len(reports) for kind, reports in reporter.stats.items()}
+    failed = count.get("failed", 0) + count.get("error", 0)
+    print(f"{count.get('passed', 0)} passed, {failed} failed, {count.get('skipped', 0)} skipped")

@@ -1,0 +1,91 @@
+"""Straight to a bucket of MinIO, and back with xarray over s3fs: the values are those on disk."""
+
+import netCDF4
+import pytest
+import xarray as xr
+from support.contract import JOINING, open_bits
+from support.program import MONTH, POLYGON, SHARED
+
+BUCKET = "dor-outside"
+PREFIX = f"{BUCKET}/research"
+
+
+@pytest.fixture(scope="module")
+def bucket(minio):
+    minio.files().mkdir(BUCKET)
+    return minio
+
+
+@pytest.fixture(scope="module")
+def case(request):
+    """The mini case where it can be had: one case says enough here, and joining takes a while."""
+    has_mini = (SHARED / "data" / "mini-case.tar.gz").exists()
+    return request.getfixturevalue("mini_case" if has_mini else "synthetic_case")
+
+
+@pytest.fixture(scope="module")
+def uploaded(dor, case, bucket) -> str:
+    """The folder in the bucket that the case was converted to."""
+    target = f"s3://{PREFIX}"
+    dor.process_case(case.archive, target, case.grid, *bucket.options(), **bucket.environment())
+    return f"{PREFIX}/{POLYGON:03}/{MONTH:02}"
+
+
+def test_bucket_holds_the_180_files(case, bucket, uploaded):
+    objects = [name.rsplit("/", 1)[1] for name in bucket.files().glob(f"{uploaded}/*.nc")]
+    assert sorted(objects) == [case.research(month).name for month in case.months]
+
+
+def test_values_of_all_files_equal_those_on_disk(case, bucket, uploaded):
+    files = bucket.files()
+    for month in case.months:
+        path = case.research(month)
+        stored = files.cat_file(f"{uploaded}/{path.name}")
+        with netCDF4.Dataset("remote", memory=stored) as remote, open_bits(path) as disk:
+            remote.set_auto_maskandscale(False)
+            assert remote.variables.keys() == disk.variables.keys()
+            for name, variable in disk.variables.items():
+                assert remote[name][...].tobytes() == variable[...].tobytes(), (month, name)
+
+
+def test_xarray_over_s3fs_joins_a_year_as_from_disk(case, bucket, uploaded):
+    """A year, not all 15: h5netcdf takes half a second to open each file."""
+    files = bucket.files()
+    paths = [case.research(month) for month in case.months[:12]]
+    objects = [files.open(f"{uploaded}/{path.name}") for path in paths]
+    with (
+        xr.open_mfdataset(objects, engine="h5netcdf", **JOINING) as remote,
+        xr.open_mfdataset(paths, **JOINING) as disk,
+    ):
+        assert remote.sizes["elapsed_time"] == 12
+        xr.testing.assert_equal(remote, disk)
+
+
+def test_attributes_and_encoding_equal_those_on_disk(case, bucket, uploaded):
+    path = case.research(case.months[1])
+    with (
+        xr.open_dataset(
+            bucket.files().open(f"{uploaded}/{path.name}"),
+            engine="h5netcdf",
+            decode_timedelta=False,
+        ) as remote,
+        xr.open_dataset(path, engine="h5netcdf", decode_timedelta=False) as disk,
+    ):
+        for name in disk.variables:
+            assert remote[name].attrs == disk[name].attrs, name
+            for key in ("chunksizes", "compression", "compression_opts", "shuffle", "dtype"):
+                assert remote[name].encoding.get(key) == disk[name].encoding.get(key), (name, key)
+
+
+def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
+    raw = f"{BUCKET}/archive"
+    files = bucket.files()
+    files.put(str(case.archive), raw, recursive=True)
+    source = f"s3://{raw}"
+    arguments = (source, tmp_path, case.grid, *bucket.options())
+    dor.process_case(*arguments, **bucket.environment())
+    for month in case.samples():
+        path = case.research(month)
+        again = tmp_path / path.relative_to(case.output)
+        with xr.open_dataset(path) as before, xr.open_dataset(again) as after:
+            xr.testing.assert_equal(before, after)
