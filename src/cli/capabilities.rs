@@ -19,6 +19,11 @@ pub(super) struct Capabilities {
 }
 
 impl Capabilities {
+    /// Bytes of memory to plan with: four fifths of the limit.
+    pub fn memory_to_use() -> u64 {
+        memory_limit(Path::new("/")).map_or(u64::MAX, |limit| limit / 5 * 4)
+    }
+
     pub fn find() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),

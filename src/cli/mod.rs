@@ -5,6 +5,7 @@
 mod capabilities;
 mod completions;
 mod config;
+mod demo;
 mod exit;
 mod global;
 mod man;
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     SetupEnvironment(setup_environment::Command),
     ResearchData(research_data::Command),
+    Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),
     Man(man::Command),
@@ -59,6 +61,7 @@ impl Cli {
         match self.command {
             Command::SetupEnvironment(command) => command.run(&self.global, out).await,
             Command::ResearchData(command) => command.run(&self.global, out).await,
+            Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out),
             Command::Completions(command) => command.run(out),
             Command::Man(command) => command.run(),

@@ -221,7 +221,7 @@ impl ListCases {
 }
 
 /// How cases are converted.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 struct Conversion {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N")]
@@ -369,6 +369,10 @@ impl Run {
         global: &GlobalArgs,
     ) -> anyhow::Result<Self> {
         let config = places.config(global, Some(conversion))?;
+        Self::new(&config, conversion).await
+    }
+
+    async fn new(config: &Config, conversion: &Conversion) -> anyhow::Result<Self> {
         let unset = ConfigError::Unset {
             key: "output_dir",
             flag: "--output-dir",
@@ -376,7 +380,7 @@ impl Run {
         };
         let output = config.output_dir.as_ref().ok_or(unset)?;
         let stores = Stores::new(config.s3.clone());
-        let raw = stores.open(&data_dir(&config)?.value)?;
+        let raw = stores.open(&data_dir(config)?.value)?;
         let out = stores.open(&output.value)?;
         let grid = match &config.grid {
             Some(location) => Some(load_grid(&stores, &location.value).await?),
@@ -390,7 +394,7 @@ impl Run {
         let (grid, grid_sha256) = grid.unzip();
         let stop = Stop::default();
         super::stop_on_signals(stop.clone());
-        let memory = Capabilities::find().memory_limit.map_or(u64::MAX, |limit| limit / 5 * 4);
+        let memory = Capabilities::memory_to_use();
         let terminal = Arc::new(Terminal::new());
         let environment = Environment {
             raw,
@@ -431,6 +435,21 @@ impl Run {
             }
         }
     }
+}
+
+/// Converts a case as the configuration says, for the demo.
+pub(super) async fn convert_case(
+    config: &Config,
+    case: Case,
+    allow_missing: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let run = Run::new(config, &Conversion { allow_missing, ..Conversion::default() }).await?;
+    if let Some(summary) = run.case(case, out).await? {
+        write!(out, "   ")?;
+        write_summary(out, case, &summary)?;
+    }
+    Ok(())
 }
 
 async fn load_grid(stores: &Stores, location: &Location) -> anyhow::Result<(Grid, String)> {

@@ -114,6 +114,14 @@ impl Variable {
         self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
     }
 
+    /// The text of an attribute; empty when it has none.
+    pub fn text(&self, name: &str) -> &str {
+        match self.attribute(name) {
+            Some(AttributeValue::Text(text)) => text,
+            _ => "",
+        }
+    }
+
     /// Whether the first dimension is `name`.
     pub fn leads_with(&self, name: &str) -> bool {
         self.dims.first().is_some_and(|d| d.name == name)

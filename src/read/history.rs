@@ -364,28 +364,42 @@ impl Storage for Ranges {
     }
 }
 
+/// Reads the header of any NetCDF file.
+pub fn header(source: Box<dyn Source>) -> Result<Header, ReadError> {
+    look(source, |_, header, _| Ok(header))
+}
+
 /// Reads the header and the month, and checks that the data is all there; fetches little more
 /// than that.
-pub fn glance(mut source: Box<dyn Source>) -> Result<Glance, ReadError> {
-    let url = source.url().to_owned();
+pub fn glance(source: Box<dyn Source>) -> Result<Glance, ReadError> {
     let len = source.len();
-    let start = source.range(0..len.min(16));
-    let start = start.map_err(|source| ReadError::Fetch { url: url.clone(), source })?;
-    let form = Form::of(&start, &url)?;
-    let ranges = Arc::new(Ranges { len, source: Mutex::new((source, None)) });
-    let look = || {
-        let file = NcFile::from_storage(ranges.clone()).map_err(|e| damaged(&url, e))?;
-        let header = header_of(&file, &url)?;
+    let url = source.url().to_owned();
+    look(source, |file, header, form| {
         if let Form::Classic = form {
-            positions(&file, &header, &url, len)?;
+            positions(file, &header, &url, len)?;
         }
         let time_bound = match header.variable("time_bound") {
             Some(_) => file.read_variable_as_f64("time_bound").map_err(|e| damaged(&url, e))?,
             None => Default::default(),
         };
         Ok(Glance { header, time_bound: time_bound.into_iter().collect() })
-    };
-    let result = look();
+    })
+}
+
+/// Opens a file by ranges.
+fn look<T>(
+    mut source: Box<dyn Source>,
+    take: impl FnOnce(&NcFile, Header, Form) -> Result<T, ReadError>,
+) -> Result<T, ReadError> {
+    let url = source.url().to_owned();
+    let len = source.len();
+    let start = source.range(0..len.min(16));
+    let start = start.map_err(|source| ReadError::Fetch { url: url.clone(), source })?;
+    let form = Form::of(&start, &url)?;
+    let ranges = Arc::new(Ranges { len, source: Mutex::new((source, None)) });
+    let result = NcFile::from_storage(ranges.clone())
+        .map_err(|e| damaged(&url, e))
+        .and_then(|file| take(&file, header_of(&file, &url)?, form));
     let failed = ranges.source.lock().unwrap_or_else(PoisonError::into_inner).1.take();
     match failed {
         Some(source) => Err(ReadError::Fetch { url, source }),

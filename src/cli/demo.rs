@@ -1,0 +1,242 @@
+//! `dor demo`: a synthetic case, converted end to end.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::capabilities::Capabilities;
+use super::output::{Table, bytes};
+use super::research_data::convert_case;
+use super::{Exit, GlobalArgs};
+use crate::config::{Config, Overrides, Setting, Source};
+use crate::demo::{self, ARCHIVE, GRID};
+use crate::encode::research as layout;
+use crate::model::Case;
+use crate::model::dataset::Header;
+use crate::pipeline::{ObjectSource, Pool, Stop};
+use crate::read::history;
+use crate::store::{Location, Stores};
+use crate::synthetic::{Format, Shape, SyntheticCase};
+
+/// Folder of the research-grade files below the demo's location.
+const RESEARCH: &str = "research-grade";
+
+/// Make a synthetic case, convert it, and show what came out
+///
+/// The case is complete and in the exact form of the model's raw output; none of it comes from a
+/// model. `dor demo raw` writes the raw files only.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    demo: Demo,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Raw(Raw),
+}
+
+impl Command {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        match self.verb {
+            Some(Verb::Raw(raw)) => raw.run(global, out).await,
+            None => self.demo.run(global, out).await,
+        }
+    }
+}
+
+/// Which case, how large, how many months.
+#[derive(Args, Debug)]
+struct Synthetic {
+    /// Case: full name, index (00449), or polygon and month (112-04)
+    #[arg(long, default_value = "112-04")]
+    case: String,
+    /// Grid: small (24x20x5), full (384x320x60), or rows x columns x levels
+    #[arg(long, default_value = "small", value_name = "SIZE")]
+    shape: ShapeArg,
+    /// Months to write, of 180
+    #[arg(long, default_value_t = 180, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=180))]
+    months: u16,
+    /// Seed: the same seed gives the same bytes
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Three-dimensional fields, at most 13 [default: 13 on 60 levels, else 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=13))]
+    fields: Option<u8>,
+    /// Format of the files
+    #[arg(long, value_enum, default_value = "cdf2")]
+    format: FormatArg,
+    /// Files written at the same time [default: workers of the configuration, or all cores]
+    #[arg(short, long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ShapeArg(Shape);
+
+impl FromStr for ShapeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shape = match text {
+            "small" => Some(Shape::SMALL),
+            "full" => Some(Shape::FULL),
+            _ => text.split('x').map(|n| n.parse().ok()).collect::<Option<Vec<usize>>>().and_then(
+                |lengths| match *lengths.as_slice() {
+                    [nlat @ 4..=384, nlon @ 4..=320, nz @ 1..=60] => Some(Shape { nlat, nlon, nz }),
+                    _ => None,
+                },
+            ),
+        };
+        let range = "from 4x4x1 to 384x320x60";
+        shape
+            .map(Self)
+            .ok_or_else(|| format!("give small, full, or rows x columns x levels {range}"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// NetCDF-3 classic
+    Cdf1,
+    /// NetCDF-3 64-bit offset, as the model writes it
+    Cdf2,
+    /// NetCDF-3 64-bit data
+    Cdf5,
+}
+
+impl Synthetic {
+    /// Writes the raw files below `location`; gives the number of files and their bytes.
+    async fn write(
+        &self,
+        stores: &Stores,
+        location: &Location,
+        workers: usize,
+        ssh: bool,
+    ) -> anyhow::Result<(Case, u64)> {
+        let case: Case = self.case.parse()?;
+        let store = stores.open(location)?;
+        let (shape, seed) = (self.shape.0, self.seed);
+        let pool = Pool::new(workers, Capabilities::memory_to_use());
+        let (fields, format) = (self.fields, self.format);
+        let place = pool.place(0).await?;
+        let synthetic = Pool::run(&place, move || {
+            let synthetic = SyntheticCase::new(case, shape, seed).with_format(match format {
+                FormatArg::Cdf1 => Format::Cdf1,
+                FormatArg::Cdf2 => Format::Cdf2,
+                FormatArg::Cdf5 => Format::Cdf5,
+            });
+            match fields {
+                Some(fields) => synthetic.with_3d_fields(fields.into()),
+                None => synthetic,
+            }
+        })
+        .await?;
+        drop(place);
+        let stop = Stop::default();
+        super::stop_on_signals(stop.clone());
+        let total = std::sync::atomic::AtomicU64::new(0);
+        let months = self.months.into();
+        let plan = demo::Raw { case, synthetic: Arc::new(synthetic), months, ssh };
+        demo::write_raw(&store, &plan, &pool, &stop, |size| {
+            total.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
+        })
+        .await?;
+        Ok((case, total.into_inner()))
+    }
+
+    fn config(&self, global: &GlobalArgs) -> anyhow::Result<Config> {
+        Ok(Config::load(&Overrides { workers: self.workers, ..global.overrides() })?)
+    }
+}
+
+/// Write the raw files of a synthetic case, with its grid file and the centres of the polygons
+///
+/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc.
+#[derive(Args, Debug)]
+struct Raw {
+    /// Where to write: a path or URL
+    #[arg(default_value = "demo")]
+    location: Location,
+    #[command(flatten)]
+    synthetic: Synthetic,
+    /// Write the series of sea surface height as well (350 MB on the full grid)
+    #[arg(long)]
+    ssh: bool,
+}
+
+impl Raw {
+    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = self.synthetic.config(global)?;
+        let stores = Stores::new(config.s3.clone());
+        let workers = config.workers.value.get();
+        let (case, size) = self.synthetic.write(&stores, &self.location, workers, self.ssh).await?;
+        writeln!(out, "case {case}: {} written to {}", bytes(size), self.location)?;
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Args, Debug)]
+struct Demo {
+    /// Where to work: a path or URL
+    #[arg(default_value = "demo")]
+    location: Location,
+    #[command(flatten)]
+    synthetic: Synthetic,
+}
+
+impl Demo {
+    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let mut config = self.synthetic.config(global)?;
+        let stores = Stores::new(config.s3.clone());
+        let workers = config.workers.value.get();
+        writeln!(out, "1. raw history of a synthetic case")?;
+        out.flush()?;
+        let (case, size) = self.synthetic.write(&stores, &self.location, workers, false).await?;
+        let archive = self.location.join(ARCHIVE);
+        writeln!(out, "   {} in {archive}\n", bytes(size))?;
+
+        writeln!(out, "2. converted to the research-grade dataset")?;
+        out.flush()?;
+        let research = self.location.join(RESEARCH);
+        let here = |value| Some(Setting { value, source: Source::Default });
+        config.data_dir = here(archive);
+        config.output_dir = here(research.clone());
+        config.grid = here(self.location.join(GRID));
+        let allow_missing = self.synthetic.months < 180;
+        convert_case(&config, case, allow_missing, out).await?;
+
+        let key = layout::key(case, case.first_month());
+        writeln!(out, "\n3. the first file, {}", research.join(&key))?;
+        let object = stores.open(&research)?.object(&key).await?;
+        let source = ObjectSource::new(object, Stop::default(), |_| {});
+        let pool = Pool::new(1, u64::MAX);
+        let place = pool.place(0).await?;
+        let glance = Pool::run(&place, move || history::header(Box::new(source))).await??;
+        write_header(out, &glance)?;
+        writeln!(
+            out,
+            "\nOpen all months with xarray:\n   xarray.open_mfdataset(\"{}/*.nc\", combine=\"by_coords\", \
+             coords=\"minimal\", data_vars=\"minimal\", compat=\"override\")",
+            research.join(&layout::folder(case))
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+/// The data variables of a file and what describes them.
+fn write_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
+    let mut table = Table::new(["VARIABLE", "UNITS", "SHAPE"]);
+    for variable in header.variables.iter().filter(|v| v.leads_with("polygon_id")) {
+        let dims: Vec<String> =
+            variable.dims.iter().map(|d| format!("{} {}", d.name, d.len)).collect();
+        table.row([variable.name.clone(), variable.text("units").to_owned(), dims.join(", ")]);
+    }
+    table.write(out)
+}
