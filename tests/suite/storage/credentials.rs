@@ -163,6 +163,5 @@ async fn child_finds_none() {
             matches!(&error, StoreError::Credentials { problem: CredentialsProblem::Missing, .. });
         assert!(missing, "{error:?}");
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-        println!("{error}");
     }
 }

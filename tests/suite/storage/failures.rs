@@ -9,6 +9,7 @@ use dor_atlas::store::{CredentialsProblem, S3Options, Store, StoreError, Stores}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::support::s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
+use super::super::support::skipped;
 
 const BUSY: Fault = Fault { status: 503, code: "SlowDown" };
 
@@ -205,7 +206,7 @@ async fn unwritable_folder_is_named_and_left_alone() {
     let over_a_folder = store.put("dir", Bytes::from_static(b"x")).await.unwrap_err();
     assert!(over_a_folder.to_string().contains("directory"), "{over_a_folder}");
     if rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: permissions do not bind root");
+        skipped("permissions do not bind root");
     } else {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o555)).unwrap();
         let error = store.put("y", Bytes::new()).await.unwrap_err();

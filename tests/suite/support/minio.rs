@@ -11,6 +11,7 @@ use dor_atlas::store::{S3Options, Stores};
 use tempfile::TempDir;
 
 use super::s3::keys;
+use super::skipped;
 
 const KEYS: (&str, &str) = ("minio-test", "minio-test-secret");
 
@@ -30,7 +31,7 @@ impl Minio {
         }
         let Some(binary) = binary() else {
             assert_ne!(std::env::var("DOR_REQUIRE_MINIO").as_deref(), Ok("1"), "no minio found");
-            eprintln!("SKIPPED: no `minio` on PATH or in ~/go/bin; nothing was tested against it");
+            skipped("no `minio` on PATH or in ~/go/bin; nothing was tested against it");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
