@@ -135,7 +135,7 @@ pub enum StoreError {
         size: u64,
     },
     /// An upload that was completed before all its parts had come, or got parts of a wrong size.
-    #[error("{url}: the upload is not whole: {detail}; nothing was written")]
+    #[error("{url}: the upload did not end well: {detail}; write it again")]
     Incomplete {
         /// The object.
         url: String,

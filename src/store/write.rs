@@ -300,7 +300,13 @@ impl Upload {
                 };
                 let id = sink.id.get().cloned().unwrap_or_default();
                 let end = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
-                let result = self.store.attempt(&self.key, "write", end).await?;
+                let result = match self.store.attempt(&self.key, "write", end).await {
+                    // Its parts are gone, or it was completed by a try whose answer was lost.
+                    Err(StoreError::NotFound { .. }) => {
+                        return Err(self.incomplete("the server no longer knows of it".into()));
+                    }
+                    result => result?,
+                };
                 self.sink = Sink::Parts(None);
                 Ok(written(&self.key, total, result.e_tag.as_deref()))
             }

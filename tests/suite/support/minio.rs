@@ -4,12 +4,14 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dor_atlas::store::{S3Options, Stores};
 use tempfile::TempDir;
 
 use super::s3::keys;
+use super::skipped;
 
 const KEYS: (&str, &str) = ("minio-test", "minio-test-secret");
 
@@ -29,7 +31,7 @@ impl Minio {
         }
         let Some(binary) = binary() else {
             assert_ne!(std::env::var("DOR_REQUIRE_MINIO").as_deref(), Ok("1"), "no minio found");
-            eprintln!("SKIPPED: no `minio` on PATH or in ~/go/bin; nothing was tested against it");
+            skipped("no `minio` on PATH or in ~/go/bin; nothing was tested against it");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
@@ -62,7 +64,9 @@ impl Minio {
     fn running(endpoint: String) -> Self {
         let key = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
         let keys = (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY"));
-        let bucket = format!("dor-test-{}", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let bucket = format!("dor-test-{}-{count}", std::process::id());
         make_bucket(&endpoint, &bucket, &keys);
         Self { endpoint, bucket, keys, server: None }
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dor_atlas::store::{Addressing, S3Options, Stores};
@@ -61,6 +62,11 @@ impl S3Server {
             runtime.block_on(serve(listener, service, shared));
         });
         Self { endpoint, folder, script }
+    }
+
+    /// Where the objects of [`BUCKET`] lie as files.
+    pub fn bucket_folder(&self) -> PathBuf {
+        self.folder.path().join(BUCKET)
     }
 
     pub fn options(&self) -> S3Options {
