@@ -233,7 +233,9 @@ impl Demo {
 /// The data variables of a file and what describes them.
 fn write_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
     let mut table = Table::new(["VARIABLE", "UNITS", "SHAPE"]);
-    for variable in header.variables.iter().filter(|v| v.leads_with("polygon_id")) {
+    for variable in
+        header.variables.iter().filter(|v| v.dims.len() > 1 && v.leads_with("polygon_id"))
+    {
         let dims: Vec<String> =
             variable.dims.iter().map(|d| format!("{} {}", d.name, d.len)).collect();
         table.row([variable.name.clone(), variable.text("units").to_owned(), dims.join(", ")]);
