@@ -99,10 +99,13 @@ impl CaseContext {
     }
 }
 
+/// A compressed chunk and the MD5 of what it was made from.
+type CachedChunk = ([u8; 16], Arc<Vec<u8>>);
+
 /// Chunks of grid fields: every file of a case has the same, so they are compressed once.
 #[derive(Default)]
 struct ChunkCache {
-    chunks: Mutex<HashMap<String, ([u8; 16], Arc<Vec<u8>>)>>,
+    chunks: Mutex<HashMap<String, CachedChunk>>,
 }
 
 impl ChunkCache {
@@ -114,10 +117,10 @@ impl ChunkCache {
     ) -> Arc<Vec<u8>> {
         let digest: [u8; 16] = Md5::digest(planes).into();
         let lock = || self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, chunk)) = lock().get(variable) {
-            if *known == digest {
-                return chunk.clone();
-            }
+        if let Some((known, chunk)) = lock().get(variable)
+            && *known == digest
+        {
+            return chunk.clone();
         }
         let chunk = Arc::new(compress());
         lock().insert(variable.to_owned(), (digest, chunk.clone()));

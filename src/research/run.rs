@@ -14,8 +14,12 @@ use crate::pipeline::{ObjectSource, Place, Pool, PoolError, Stop, Stopped, Uploa
 use crate::read::SourceError;
 use crate::store::{Store, StoreError};
 
-/// Headers that are checked at the same time.
+/// Headers that are checked at the same time: requests, hardly any work.
 const CHECKS: usize = 16;
+/// Files of a case that wait for a worker or are under way.
+const QUEUE: usize = 32;
+/// Time between two records of a case that is not complete: what a killed process may do again.
+const CHECKPOINT: Duration = Duration::from_secs(2);
 
 /// Where a run tells how far it is; called from several threads.
 pub trait Progress: Send + Sync {
@@ -147,12 +151,13 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
 /// Reads the header of every input before anything is written, so that a case with a bad file is
 /// refused as a whole and all its bad files are named at once.
 async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), CaseError> {
+    let pool = &Pool::new(CHECKS, u64::MAX);
     let checks = plan.steps.iter().map(|step| async {
         let object = environment.raw.object_known(&step.input.key, step.input.clone());
         let source = ObjectSource::new(object, environment.stop.clone(), |_| {});
         let (month, grid) = (step.month, environment.grid.clone());
         let check = move || convert::check(Box::new(source), month, grid.as_deref());
-        let place = environment.pool.place(0).await?;
+        let place = pool.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     });
     let mut checks = futures::stream::iter(checks).buffered(CHECKS);
@@ -180,12 +185,13 @@ async fn convert_all(
     // What is not confirmed under the present recipe must not be taken for done after a stop.
     environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
     record.save(&environment.out, folder, PARTIAL).await?;
+    let mut saved = Instant::now();
 
     let mut running = FuturesUnordered::new();
     let mut steps = steps.into_iter().peekable();
     loop {
         let may_start = failures.is_empty() && !environment.stop.is_requested();
-        if let Some(step) = steps.next_if(|_| may_start && running.len() < 2 * CHECKS) {
+        if let Some(step) = steps.next_if(|_| may_start && running.len() < QUEUE) {
             running.push(convert_one(environment, context.clone(), step));
             continue;
         }
@@ -198,19 +204,22 @@ async fn convert_all(
                 summary.bytes_out += file.size;
                 summary.timing += timing;
                 record.insert(file);
-                record.save(&environment.out, folder, PARTIAL).await?;
+                if saved.elapsed() > CHECKPOINT {
+                    record.save(&environment.out, folder, PARTIAL).await?;
+                    saved = Instant::now();
+                }
             }
             Err(error) => failures.push((step.input.key.clone(), error)),
         }
     }
+    if failures.is_empty() && !environment.stop.is_requested() {
+        return Ok((record, summary));
+    }
+    record.save(&environment.out, folder, PARTIAL).await?;
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
-    if failures.is_empty() {
-        Ok((record, summary))
-    } else {
-        Err(CaseError::Files { case, failures })
-    }
+    Err(CaseError::Files { case, failures })
 }
 
 /// One file from the archive to the store. The place in the pool is kept until its last part is

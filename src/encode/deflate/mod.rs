@@ -85,7 +85,7 @@ mod tests {
     /// Planes as a float field has them: noise and near noise with constant land, then structure.
     fn field(n: usize) -> Vec<u8> {
         let mut next = noise(7);
-        let land = |i: usize| (i / 97) % 5 == 0;
+        let land = |i: usize| (i / 97).is_multiple_of(5);
         let mut data = Vec::with_capacity(4 * n);
         data.extend((0..n).map(|i| if land(i) { 0 } else { next() }));
         data.extend((0..n).map(|i| if land(i) { 0 } else { next() & next() | 3 }));
