@@ -6,6 +6,7 @@ mod suite {
 
     mod cli;
     mod config;
+    mod conversion;
     mod setup_environment;
     mod storage;
     mod synthetic;

@@ -311,13 +311,15 @@ fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'
     outputs
 }
 
-/// Bytes of every variable that does not vary with time, and of the times.
+/// Bytes of every variable that does not vary with time, of the times, and of those that are not
+/// stored in chunks.
 ///
 /// In the classic formats these come before the data variables, so that they are read in passing;
 /// the few that do not are fetched by themselves.
 fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadError> {
-    let is_small =
-        |v: &Variable| !v.leads_with("time") || v.name == "time" || v.name == "time_bound";
+    let is_small = |v: &Variable| {
+        !v.leads_with("time") || !v.dtype.is_float() || v.name == "time" || v.name == "time_bound"
+    };
     let mut small = HashMap::new();
     let mut passed_data = false;
     for index in history.order() {

@@ -89,6 +89,18 @@ impl S3Server {
         Stores::with_credentials(self.options(), keys(access, secret))
     }
 
+    /// What the program needs in its environment to use the server.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DOR_S3_ENDPOINT_URL", self.endpoint.clone()),
+            ("DOR_S3_ADDRESSING", "path".to_owned()),
+            ("DOR_S3_MAX_RETRIES", "1".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ]
+    }
+
     /// `METHOD path?query` of the requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().log)
