@@ -4,6 +4,7 @@
 mod suite {
     mod support;
 
+    mod bad_input;
     mod cli;
     mod config;
     mod conversion;

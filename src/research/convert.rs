@@ -15,7 +15,8 @@ use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Value
 use crate::encode::shuffle::Shuffler;
 use crate::model::dataset::{ByteOrder, Header, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::read::history::{self, Glance, History};
+use crate::read::glance::{self, Glance};
+use crate::read::history::{self, History};
 use crate::read::{ReadError, Source, SourceError};
 
 /// A raw file could not be converted.
@@ -277,7 +278,7 @@ pub fn check(
     grid: Option<&Grid>,
 ) -> Result<(), ConvertError> {
     let url = source.url().to_owned();
-    let Glance { header, time_bound } = history::glance(source)?;
+    let Glance { header, time_bound } = glance::glance(source)?;
     check_shapes(&header, &url, grid)?;
     check_month(&time_bound, &url, month)?;
     Ok(())

@@ -77,7 +77,10 @@ fn assert_added(raw: &Contents, out: &Contents) {
     assert_eq!(out.variables["intervention_date"].text("calendar"), "noleap");
     assert_eq!(integer("elapsed_time"), days as i64);
     let length = &out.variables["time_delta"];
-    assert_eq!((length.doubles(), length.dim_names()), (vec![bounds[1] - bounds[0]], vec!["elapsed_time"]));
+    assert_eq!(
+        (length.doubles(), length.dim_names()),
+        (vec![bounds[1] - bounds[0]], vec!["elapsed_time"])
+    );
     assert_eq!(length.text("units"), "days");
     let areas = raw.variables["TAREA"].doubles().into_iter();
     let square_metres: Vec<_> = areas.map(|a| if a > 1e30 { a } else { a * 1e-4 }).collect();
@@ -132,7 +135,11 @@ fn every_classic_format_keeps_its_numbers() {
 }
 
 /// Converts the first month as `form` has it, with what `more` adds.
-fn convert_as(form: Form, record: bool, more: impl FnOnce(&mut netcdf::FileMut)) -> (Contents, Contents) {
+fn convert_as(
+    form: Form,
+    record: bool,
+    more: impl FnOnce(&mut netcdf::FileMut),
+) -> (Contents, Contents) {
     let synthetic = SyntheticCase::new(case(), TINY, 1);
     let work = Workspace::of(&synthetic, 1);
     let plain = contents(&work.raw(0));
@@ -209,7 +216,11 @@ fn add_oddities(file: &mut netcdf::FileMut) {
             dtype if dtype == BYTE => {
                 put_all(&mut target, &numbers.map(|i| -(i as i8)).collect::<Vec<_>>(), &shape);
             }
-            _ => put_all(&mut target, &numbers.map(|i| i as i32 - 70_000).collect::<Vec<_>>(), &shape),
+            _ => put_all(
+                &mut target,
+                &numbers.map(|i| i as i32 - 70_000).collect::<Vec<_>>(),
+                &shape,
+            ),
         }
     };
     for name in "transport_components basin_index flags moc_like precise counts short_counts notes \
@@ -270,7 +281,8 @@ fn the_bytes_do_not_depend_on_workers_or_parts() {
     let work = Workspace::of(&synthetic, 5);
     work.convert();
     for (name, workers) in [("one", "1"), ("many", "7")] {
-        let mut command = work.process_case(&["112-04", "-d", "archive", "-o", name, "--allow-missing"]);
+        let mut command =
+            work.process_case(&["112-04", "-d", "archive", "-o", name, "--allow-missing"]);
         command.args(["--grid", "grid.nc", "-w", workers]).env("DOR_S3_PART_SIZE", "5242880");
         command.assert().success();
         assert_same(&work.tree("out"), &work.tree(name));
@@ -282,7 +294,8 @@ fn the_bytes_do_not_depend_on_workers_or_parts() {
     }
     for n in (0..5).rev() {
         fs::rename(work.path(&format!("{n}")), work.raw(n)).unwrap();
-        let mut command = work.process_case(&["112-04", "-d", "archive", "-o", "slow", "--allow-missing"]);
+        let mut command =
+            work.process_case(&["112-04", "-d", "archive", "-o", "slow", "--allow-missing"]);
         command.args(["--grid", "grid.nc"]).assert().success();
     }
     assert_same(&work.tree("out"), &work.tree("slow"));
@@ -291,7 +304,8 @@ fn the_bytes_do_not_depend_on_workers_or_parts() {
 #[test]
 fn without_a_grid_file_the_fill_stays_and_a_warning_is_given() {
     let work = Workspace::new(1);
-    let mut command = work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
+    let mut command =
+        work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
     let output = command.output().unwrap();
     assert!(output.status.success());
     let warning = String::from_utf8(output.stderr).unwrap();
@@ -311,7 +325,8 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     let size = fs::metadata(work.output(0)).unwrap().len();
     assert!(size > 2 * 5_242_880, "{size} bytes make too few parts");
     let target = format!("s3://{BUCKET}/out");
-    let mut command = work.process_case(&["112-04", "-d", "archive", "-o", &target, "--allow-missing"]);
+    let mut command =
+        work.process_case(&["112-04", "-d", "archive", "-o", &target, "--allow-missing"]);
     command.args(["--grid", "grid.nc"]).envs(server.variables()).assert().success();
     let parts = server.requests().iter().filter(|r| r.contains("partNumber=")).count() as u64;
     assert_eq!(parts, size.div_ceil(5_242_880));
@@ -322,7 +337,8 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     // And from S3 as well.
     let mut command = work.process_case(&["112-04", "-o", "again", "--allow-missing", "--grid"]);
     let raw = server.bucket_folder().join("archive");
-    let status = std::process::Command::new("cp").arg("-a").arg(work.path("archive")).arg(raw).status();
+    let status =
+        std::process::Command::new("cp").arg("-a").arg(work.path("archive")).arg(raw).status();
     assert!(status.unwrap().success());
     command.args([&format!("s3://{BUCKET}/grid.nc"), "-d", &format!("s3://{BUCKET}/archive")]);
     fs::copy(work.path("grid.nc"), server.bucket_folder().join("grid.nc")).unwrap();

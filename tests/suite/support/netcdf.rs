@@ -131,13 +131,7 @@ pub enum Form {
 
 /// Copies a file through netCDF-C into another form and lets `more` add to it. `time` becomes a
 /// dimension like any other when `record` is false.
-pub fn copy(
-    from: &Contents,
-    to: &Path,
-    form: Form,
-    record: bool,
-    more: impl FnOnce(&mut FileMut),
-) {
+pub fn copy(from: &Contents, to: &Path, form: Form, record: bool, more: impl FnOnce(&mut FileMut)) {
     let options = match form {
         Form::Cdf1 => Options::empty(),
         Form::Cdf2 => Options::_64BIT_OFFSET,
