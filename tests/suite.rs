@@ -5,6 +5,7 @@ mod suite {
     mod support;
 
     mod bad_input;
+    mod bad_places;
     mod cli;
     mod config;
     mod conversion;
