@@ -4,8 +4,11 @@
 mod suite {
     mod support;
 
+    mod bad_input;
+    mod bad_places;
     mod cli;
     mod config;
+    mod conversion;
     mod setup_environment;
     mod storage;
     mod synthetic;

@@ -17,7 +17,7 @@ use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
 use crate::pipeline::{ObjectSource, Pool, Stop};
-use crate::read::history;
+use crate::read::glance;
 use crate::store::{Location, Stores};
 use crate::synthetic::{Format, Shape, SyntheticCase};
 
@@ -218,7 +218,7 @@ impl Demo {
         let source = ObjectSource::new(object, Stop::default(), |_| {});
         let pool = Pool::new(1, u64::MAX);
         let place = pool.place(0).await?;
-        let glance = Pool::run(&place, move || history::header(Box::new(source))).await??;
+        let glance = Pool::run(&place, move || glance::header(Box::new(source))).await??;
         write_header(out, &glance)?;
         writeln!(
             out,

@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::demo::DemoError;
+use crate::ledger::LedgerError;
 use crate::model::CaseNameError;
 use crate::pipeline::Stopped;
 use crate::read::ReadError;
 use crate::research::convert::ConvertError;
+use crate::research::run::FileError;
 use crate::research::{CaseError, PlanError};
 use crate::store::StoreError;
 
@@ -34,7 +37,8 @@ impl Exit {
         error.chain().find_map(Self::of_cause).unwrap_or(Self::SomeFailed)
     }
 
-    /// The code that a single error stands for, if it stands for one by itself.
+    /// The code that a single error stands for, if it stands for one by itself. Errors that
+    /// speak through another are not seen in a chain: they are asked here.
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
         if cause.is::<Stopped>() {
             return Some(Self::Interrupted);
@@ -42,18 +46,70 @@ impl Exit {
         if cause.is::<ConfigError>() || cause.is::<CaseNameError>() {
             return Some(Self::Configuration);
         }
-        if let Some(CaseError::Files { failures, .. }) = cause.downcast_ref() {
-            let (_, first) = failures.first()?;
-            return chain(first).find_map(Self::of_cause);
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_read(error);
         }
-        if cause.is::<ReadError>() || cause.is::<ConvertError>() {
-            return Some(Self::BadData);
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_case(error);
         }
-        if let Some(error) = cause.downcast_ref::<PlanError>() {
-            return (!matches!(error, PlanError::Store(_) | PlanError::Ledger(_)))
-                .then_some(Self::BadData);
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_plan(error);
         }
-        match cause.downcast_ref::<StoreError>()? {
+        match cause.downcast_ref() {
+            Some(DemoError::Store(error)) => return Self::of_store(error),
+            Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
+            Some(DemoError::Pool(_)) | None => {}
+        }
+        Self::of_store(cause.downcast_ref()?)
+    }
+
+    fn of_case(error: &CaseError) -> Option<Self> {
+        match error {
+            CaseError::Plan(error) => Self::of_plan(error),
+            CaseError::Files { failures, .. } => {
+                failures.iter().find_map(|(_, f)| Self::of_file(f))
+            }
+            CaseError::Stopped(_) => Some(Self::Interrupted),
+            CaseError::Ledger(error) => Self::of_ledger(error),
+            CaseError::Store(error) => Self::of_store(error),
+        }
+    }
+
+    fn of_plan(error: &PlanError) -> Option<Self> {
+        match error {
+            PlanError::Store(error) => Self::of_store(error),
+            PlanError::Ledger(error) => Self::of_ledger(error),
+            _ => Some(Self::BadData),
+        }
+    }
+
+    fn of_ledger(error: &LedgerError) -> Option<Self> {
+        match error {
+            LedgerError::Store(error) => Self::of_store(error),
+            LedgerError::Damaged { .. } | LedgerError::Format { .. } => Some(Self::BadData),
+        }
+    }
+
+    fn of_file(error: &FileError) -> Option<Self> {
+        match error {
+            FileError::Convert(ConvertError::Read(error)) => Self::of_read(error),
+            FileError::Convert(ConvertError::Store { source, .. })
+            | FileError::Store { source, .. } => Self::of_cause(&**source),
+            FileError::Convert(ConvertError::Encode { .. }) | FileError::Pool(_) => None,
+            FileError::Convert(_) => Some(Self::BadData),
+            FileError::Ledger(error) => Self::of_ledger(error),
+        }
+    }
+
+    fn of_read(error: &ReadError) -> Option<Self> {
+        match error {
+            ReadError::Fetch { source, .. } => Self::of_cause(&**source),
+            _ => Some(Self::BadData),
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Option<Self> {
+        match error {
             StoreError::BadLocation(_)
             | StoreError::BadOption { .. }
             | StoreError::NoSuchBucket { .. }

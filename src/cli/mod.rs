@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod exit;
 mod global;
+mod list_cases;
 mod man;
 mod output;
 mod progress;
@@ -15,7 +16,7 @@ mod research_data;
 mod setup_environment;
 mod version;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -127,7 +128,11 @@ fn init_logging(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Fails only when a program that embeds this has its own logging, which then stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init();
 }
 
 #[cfg(test)]

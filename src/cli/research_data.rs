@@ -4,26 +4,25 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use futures::StreamExt;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::capabilities::Capabilities;
 use super::exit::chain;
-use super::output::{Table, bytes, duration, write_json};
+use super::list_cases::ListCases;
+use super::output::{bytes, duration};
 use super::progress::Terminal;
 use super::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
-use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, InterventionMonth, hex};
 use crate::pipeline::{Pool, Stop};
 use crate::read::grid;
 use crate::research::catalogue::{self, State, Survey};
 use crate::research::{self, CaseError, Environment, Plan, PlanOptions, Summary};
-use crate::store::{Location, Store, StoreError, Stores};
+use crate::store::{Location, Store, Stores};
 
 /// Cases that are worked on at the same time: the next begins while the last files of one are
 /// still under way.
@@ -55,7 +54,7 @@ impl Command {
 
 /// Which cases of the catalogue.
 #[derive(Args, Debug)]
-struct Selection {
+pub(super) struct Selection {
     /// Polygon, 0 to 689; may be given several times [default: all]
     #[arg(short, long = "polygon", value_name = "ID", value_parser = clap::value_parser!(u16).range(0..690))]
     polygons: Vec<u16>,
@@ -65,7 +64,7 @@ struct Selection {
 }
 
 impl Selection {
-    fn cases(&self) -> impl Iterator<Item = Case> + '_ {
+    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
         let chosen = |case: &Case| {
             (self.polygons.is_empty() || self.polygons.contains(&case.polygon()))
                 && (self.months.is_empty() || self.months.contains(&case.month()))
@@ -76,7 +75,7 @@ impl Selection {
 
 /// Where things are and how they are converted.
 #[derive(Args, Debug)]
-struct Places {
+pub(super) struct Places {
     /// Where research-grade files go: a path or URL [default: output_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
     output_dir: Option<Location>,
@@ -86,7 +85,7 @@ struct Places {
 }
 
 impl Places {
-    fn config(
+    pub fn config(
         &self,
         global: &GlobalArgs,
         conversion: Option<&Conversion>,
@@ -100,7 +99,7 @@ impl Places {
     }
 }
 
-fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
+pub(super) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
     config.data_dir.as_ref().ok_or(ConfigError::Unset {
         key: "data_dir",
         flag: "--data-dir",
@@ -108,121 +107,9 @@ fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
     })
 }
 
-/// List cases with what exists of each
-///
-/// Shows for each case its basin, polygon and date, how many of its 180 raw and 180
-/// research-grade files exist, and its state: raw (not begun), partial, done, or missing.
-#[derive(Args, Debug)]
-struct ListCases {
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    places: Places,
-    /// Cases to show; 0 for all
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    limit: usize,
-    /// Only cases in this state
-    #[arg(long, value_enum)]
-    state: Option<StateArg>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StateArg {
-    /// Raw files only
-    Raw,
-    /// Some research-grade files
-    Partial,
-    /// Complete
-    Done,
-    /// No files at all
-    Missing,
-}
-
-impl StateArg {
-    fn state(self) -> State {
-        match self {
-            Self::Raw => State::Raw,
-            Self::Partial => State::Partial,
-            Self::Done => State::Done,
-            Self::Missing => State::Missing,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct CaseRow {
-    case: String,
-    index: usize,
-    basin: &'static str,
-    polygon: u16,
-    date: String,
-    raw_files: usize,
-    output_files: usize,
-    state: State,
-}
-
-impl CaseRow {
-    fn new(survey: &Survey) -> Self {
-        let case = survey.case;
-        Self {
-            case: case.to_string(),
-            index: case.index(),
-            basin: case.basin().0,
-            polygon: case.polygon(),
-            date: format!("1999-{:02}-01", case.month().number()),
-            raw_files: survey.raw,
-            output_files: survey.outputs,
-            state: survey.state,
-        }
-    }
-}
-
-impl ListCases {
-    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = self.places.config(global, None)?;
-        let stores = Stores::new(config.s3.clone());
-        let raw = stores.open(&data_dir(&config)?.value)?;
-        let research = config.output_dir.as_ref().map(|o| stores.open(&o.value)).transpose()?;
-        let limit = if self.limit == 0 { usize::MAX } else { self.limit };
-        // Without a condition on the state there is no need to look at more than is shown.
-        let looked_at = if self.state.is_some() { usize::MAX } else { limit };
-        let selected: Vec<Case> = self.selection.cases().collect();
-        let cases: Vec<Case> = selected.iter().copied().take(looked_at).collect();
-        let surveys = catalogue::survey(&raw, research.as_ref(), &cases).await?;
-        let state = self.state.map(StateArg::state);
-        let matching = surveys.iter().filter(|s| state.is_none_or(|state| s.state == state));
-        let count = if state.is_some() { matching.clone().count() } else { selected.len() };
-        let rows: Vec<CaseRow> = matching.take(limit).map(CaseRow::new).collect();
-        if self.json {
-            write_json(out, &rows)?;
-            return Ok(Exit::Done);
-        }
-        let mut table = Table::new(["INDEX", "BASIN", "POLYGON", "DATE", "RAW", "OUTPUT", "STATE"]);
-        for row in &rows {
-            table.row([
-                format!("{:05}", row.index),
-                row.basin.to_owned(),
-                format!("{:03}", row.polygon),
-                row.date.clone(),
-                format!("{}/{MONTHS}", row.raw_files),
-                format!("{}/{MONTHS}", row.output_files),
-                format!("{:?}", row.state).to_lowercase(),
-            ]);
-        }
-        table.write(out)?;
-        if rows.len() < count {
-            writeln!(out, "{} of {count} cases; --limit 0 shows all", rows.len())?;
-        }
-        Ok(Exit::Done)
-    }
-}
-
 /// How cases are converted.
 #[derive(Args, Debug, Default)]
-struct Conversion {
+pub(super) struct Conversion {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -383,7 +270,7 @@ impl Run {
         let raw = stores.open(&data_dir(config)?.value)?;
         let out = stores.open(&output.value)?;
         let grid = match &config.grid {
-            Some(location) => Some(load_grid(&stores, &location.value).await?),
+            Some(setting) => Some(load_grid(&stores, setting).await?),
             None => {
                 tracing::warn!(
                     "no grid file (--grid): TLAT and TLONG keep the fill that raw files have over land blocks"
@@ -452,8 +339,16 @@ pub(super) async fn convert_case(
     Ok(())
 }
 
-async fn load_grid(stores: &Stores, location: &Location) -> anyhow::Result<(Grid, String)> {
-    let not_found = || StoreError::NotFound { url: location.to_string() };
+async fn load_grid(
+    stores: &Stores,
+    Setting { value: location, source }: &Setting<Location>,
+) -> anyhow::Result<(Grid, String)> {
+    let not_found = || ConfigError::BadValue {
+        key: "grid".to_owned(),
+        origin: source.clone(),
+        value: location.to_string(),
+        reason: "there is no such file".to_owned(),
+    };
     let folder = location.parent().ok_or_else(not_found)?;
     let name = location.file_name().ok_or_else(not_found)?;
     let (data, _) = stores.open(&folder)?.read(name).await?.ok_or_else(not_found)?;

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -277,18 +277,18 @@ pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), Read
     Ok((month, [start, end]))
 }
 
-fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
+pub(super) fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
     ReadError::Damaged { url: url.to_owned(), source }
 }
 
 /// What the first bytes say a file is.
-enum Form {
+pub(super) enum Form {
     Classic,
     Netcdf4,
 }
 
 impl Form {
-    fn of(start: &[u8], url: &str) -> Result<Self, ReadError> {
+    pub(super) fn of(start: &[u8], url: &str) -> Result<Self, ReadError> {
         match start.get(..4) {
             Some([b'C', b'D', b'F', 1 | 2 | 5]) => Ok(Self::Classic),
             Some(b"\x89HDF") => Ok(Self::Netcdf4),
@@ -301,7 +301,7 @@ impl Form {
 }
 
 /// Where the data of each variable of a classic file lies, all of it inside the file.
-fn positions(
+pub(super) fn positions(
     file: &NcFile,
     header: &Header,
     url: &str,
@@ -324,86 +324,6 @@ fn positions(
             needs: position.end,
             has: len,
         }),
-    }
-}
-
-/// What a file says of itself and of its month, read without its data.
-pub struct Glance {
-    /// The header.
-    pub header: Header,
-    /// Values of `time_bound`.
-    pub time_bound: Vec<f64>,
-}
-
-/// A source as the random-access storage of the reader.
-struct Ranges {
-    len: u64,
-    source: Mutex<(Box<dyn Source>, Option<SourceError>)>,
-}
-
-impl Storage for Ranges {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_range(
-        &self,
-        offset: u64,
-        len: usize,
-    ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
-        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let end = offset.checked_add(len as u64).filter(|&e| e <= self.len).ok_or_else(ended)?;
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        match source.0.range(offset..end) {
-            Ok(bytes) => Ok(StorageBuffer::from_vec(bytes.into())),
-            Err(error) => {
-                source.1 = Some(error);
-                Err(ended().into())
-            }
-        }
-    }
-}
-
-/// Reads the header of any NetCDF file.
-pub fn header(source: Box<dyn Source>) -> Result<Header, ReadError> {
-    look(source, |_, header, _| Ok(header))
-}
-
-/// Reads the header and the month, and checks that the data is all there; fetches little more
-/// than that.
-pub fn glance(source: Box<dyn Source>) -> Result<Glance, ReadError> {
-    let len = source.len();
-    let url = source.url().to_owned();
-    look(source, |file, header, form| {
-        if let Form::Classic = form {
-            positions(file, &header, &url, len)?;
-        }
-        let time_bound = match header.variable("time_bound") {
-            Some(_) => file.read_variable_as_f64("time_bound").map_err(|e| damaged(&url, e))?,
-            None => Default::default(),
-        };
-        Ok(Glance { header, time_bound: time_bound.into_iter().collect() })
-    })
-}
-
-/// Opens a file by ranges.
-fn look<T>(
-    mut source: Box<dyn Source>,
-    take: impl FnOnce(&NcFile, Header, Form) -> Result<T, ReadError>,
-) -> Result<T, ReadError> {
-    let url = source.url().to_owned();
-    let len = source.len();
-    let start = source.range(0..len.min(16));
-    let start = start.map_err(|source| ReadError::Fetch { url: url.clone(), source })?;
-    let form = Form::of(&start, &url)?;
-    let ranges = Arc::new(Ranges { len, source: Mutex::new((source, None)) });
-    let result = NcFile::from_storage(ranges.clone())
-        .map_err(|e| damaged(&url, e))
-        .and_then(|file| take(&file, header_of(&file, &url)?, form));
-    let failed = ranges.source.lock().unwrap_or_else(PoisonError::into_inner).1.take();
-    match failed {
-        Some(source) => Err(ReadError::Fetch { url, source }),
-        None => result,
     }
 }
 
@@ -443,7 +363,7 @@ fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, B
     }
 }
 
-fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
+pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
     let mut variables = Vec::new();
     for variable in file.variables().map_err(|e| damaged(url, e))? {
         let dtype = match variable.dtype() {

@@ -1,5 +1,6 @@
 //! From bytes to the model: POP history and grid files. Bytes come through [`Source`].
 
+pub mod glance;
 pub mod grid;
 pub mod history;
 
@@ -62,7 +63,7 @@ pub enum ReadError {
         has: u64,
     },
     /// The header or the data contradict the format.
-    #[error("{url} is damaged or not what its format allows")]
+    #[error("{url} is damaged or truncated; copy it again")]
     Damaged {
         /// File.
         url: String,

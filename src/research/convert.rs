@@ -15,7 +15,8 @@ use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Value
 use crate::encode::shuffle::Shuffler;
 use crate::model::dataset::{ByteOrder, Header, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::read::history::{self, Glance, History};
+use crate::read::glance::{self, Glance};
+use crate::read::history::{self, History};
 use crate::read::{ReadError, Source, SourceError};
 
 /// A raw file could not be converted.
@@ -277,7 +278,7 @@ pub fn check(
     grid: Option<&Grid>,
 ) -> Result<(), ConvertError> {
     let url = source.url().to_owned();
-    let Glance { header, time_bound } = history::glance(source)?;
+    let Glance { header, time_bound } = glance::glance(source)?;
     check_shapes(&header, &url, grid)?;
     check_month(&time_bound, &url, month)?;
     Ok(())
@@ -311,13 +312,15 @@ fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'
     outputs
 }
 
-/// Bytes of every variable that does not vary with time, and of the times.
+/// Bytes of every variable that does not vary with time, of the times, and of those that are not
+/// stored in chunks.
 ///
 /// In the classic formats these come before the data variables, so that they are read in passing;
 /// the few that do not are fetched by themselves.
 fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadError> {
-    let is_small =
-        |v: &Variable| !v.leads_with("time") || v.name == "time" || v.name == "time_bound";
+    let is_small = |v: &Variable| {
+        !v.leads_with("time") || !v.dtype.is_float() || v.name == "time" || v.name == "time_bound"
+    };
     let mut small = HashMap::new();
     let mut passed_data = false;
     for index in history.order() {

@@ -210,6 +210,10 @@ impl StoreError {
         let detail = source.to_string();
         match source.kind() {
             Kind::NotFound => Self::NotFound { url },
+            Kind::NotADirectory => Self::BadLocation(LocationError {
+                text: url,
+                reason: "a file is where a folder must be".to_owned(),
+            }),
             Kind::PermissionDenied => Self::PermissionDenied { url, action, detail },
             Kind::ReadOnlyFilesystem => Self::ReadOnly { url, detail },
             Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {

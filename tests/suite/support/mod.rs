@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+pub mod case;
 pub mod dor;
 pub mod minio;
+pub mod netcdf;
 pub mod s3;
 
 /// Says so past the test runner, which would keep the words of a test that passes to itself.

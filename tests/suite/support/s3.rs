@@ -2,7 +2,7 @@
 //! temporary folder, requests are logged, and failures can be ordered.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ pub const ACCESS_KEY: &str = "test-access";
 pub const SECRET_KEY: &str = "test-secret";
 pub const BUCKET: &str = "bucket";
 
-/// An answer given in place of the server's.
+/// An answer given in place of the server's; with status 0 none, and the connection is closed.
 #[derive(Clone)]
 pub struct Fault {
     pub status: u16,
@@ -31,7 +31,24 @@ pub struct Fault {
 struct Script {
     log: Vec<String>,
     faults: VecDeque<Fault>,
-    always: Option<Fault>,
+    /// From the moment on that so many requests have been served.
+    always: Option<(usize, Fault)>,
+}
+
+impl Script {
+    fn next_fault(&mut self) -> Option<Fault> {
+        if let Some(fault) = self.faults.pop_front() {
+            return Some(fault);
+        }
+        let (served, fault) = self.always.as_mut()?;
+        match served.checked_sub(1) {
+            Some(fewer) => {
+                *served = fewer;
+                None
+            }
+            None => Some(fault.clone()),
+        }
+    }
 }
 
 /// The server; stops with the process. Its bucket is [`BUCKET`].
@@ -89,6 +106,18 @@ impl S3Server {
         Stores::with_credentials(self.options(), keys(access, secret))
     }
 
+    /// What the program needs in its environment to use the server.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DOR_S3_ENDPOINT_URL", self.endpoint.clone()),
+            ("DOR_S3_ADDRESSING", "path".to_owned()),
+            ("DOR_S3_MAX_RETRIES", "1".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ]
+    }
+
     /// `METHOD path?query` of the requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().log)
@@ -99,7 +128,15 @@ impl S3Server {
     }
 
     pub fn fail_always(&self, fault: Fault) {
-        self.script.lock().unwrap().always = Some(fault);
+        self.fail_after(0, fault);
+    }
+
+    pub fn fail_after(&self, served: usize, fault: Fault) {
+        self.script.lock().unwrap().always = Some((served, fault));
+    }
+
+    pub fn recover(&self) {
+        self.script.lock().unwrap().always = None;
     }
 
     /// Files of the server that belong to uploads begun and neither completed nor aborted.
@@ -124,19 +161,20 @@ async fn serve(listener: TcpListener, service: S3Service, script: Arc<Mutex<Scri
             let fault = {
                 let mut script = script.lock().unwrap();
                 script.log.push(format!("{} {}", request.method(), request.uri()));
-                script.faults.pop_front().or(script.always.clone())
+                script.next_fault()
             };
             let served = service.clone();
             async move {
                 let Some(Fault { status, code }) = fault else {
-                    return Ok::<_, Infallible>(
-                        Service::call(&served, request).await.unwrap_or_else(|_| {
-                            let mut failed = Response::new(s3s::Body::empty());
-                            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                            failed
-                        }),
-                    );
+                    return Ok(Service::call(&served, request).await.unwrap_or_else(|_| {
+                        let mut failed = Response::new(s3s::Body::empty());
+                        *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                        failed
+                    }));
                 };
+                if status == 0 {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+                }
                 let text =
                     format!("<Error><Code>{code}</Code><Message>as ordered</Message></Error>");
                 let mut failed = Response::new(s3s::Body::from(text));

@@ -1,0 +1,126 @@
+//! `dor research-data list-cases`: the catalogue, with what exists of each case.
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::output::{Table, write_json};
+use super::research_data::{Places, Selection, data_dir};
+use super::{Exit, GlobalArgs};
+use crate::model::Case;
+use crate::model::case::MONTHS;
+use crate::research::catalogue::{self, State, Survey};
+use crate::store::Stores;
+
+/// List cases with what exists of each
+///
+/// Shows for each case its basin, polygon and date, how many of its 180 raw and 180
+/// research-grade files exist, and its state: raw (not begun), partial, done, or missing.
+#[derive(Args, Debug)]
+pub(super) struct ListCases {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    places: Places,
+    /// Cases to show; 0 for all
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Only cases in this state
+    #[arg(long, value_enum)]
+    state: Option<StateArg>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StateArg {
+    /// Raw files only
+    Raw,
+    /// Some research-grade files
+    Partial,
+    /// Complete
+    Done,
+    /// No files at all
+    Missing,
+}
+
+impl StateArg {
+    fn state(self) -> State {
+        match self {
+            Self::Raw => State::Raw,
+            Self::Partial => State::Partial,
+            Self::Done => State::Done,
+            Self::Missing => State::Missing,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CaseRow {
+    case: String,
+    index: usize,
+    basin: &'static str,
+    polygon: u16,
+    date: String,
+    raw_files: usize,
+    output_files: usize,
+    state: State,
+}
+
+impl CaseRow {
+    fn new(survey: &Survey) -> Self {
+        let case = survey.case;
+        Self {
+            case: case.to_string(),
+            index: case.index(),
+            basin: case.basin().0,
+            polygon: case.polygon(),
+            date: format!("1999-{:02}-01", case.month().number()),
+            raw_files: survey.raw,
+            output_files: survey.outputs,
+            state: survey.state,
+        }
+    }
+}
+
+impl ListCases {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = self.places.config(global, None)?;
+        let stores = Stores::new(config.s3.clone());
+        let raw = stores.open(&data_dir(&config)?.value)?;
+        let research = config.output_dir.as_ref().map(|o| stores.open(&o.value)).transpose()?;
+        let limit = if self.limit == 0 { usize::MAX } else { self.limit };
+        // Without a condition on the state there is no need to look at more than is shown.
+        let looked_at = if self.state.is_some() { usize::MAX } else { limit };
+        let selected: Vec<Case> = self.selection.cases().collect();
+        let cases: Vec<Case> = selected.iter().copied().take(looked_at).collect();
+        let surveys = catalogue::survey(&raw, research.as_ref(), &cases).await?;
+        let state = self.state.map(StateArg::state);
+        let matching = surveys.iter().filter(|s| state.is_none_or(|state| s.state == state));
+        let count = if state.is_some() { matching.clone().count() } else { selected.len() };
+        let rows: Vec<CaseRow> = matching.take(limit).map(CaseRow::new).collect();
+        if self.json {
+            write_json(out, &rows)?;
+            return Ok(Exit::Done);
+        }
+        let mut table = Table::new(["INDEX", "BASIN", "POLYGON", "DATE", "RAW", "OUTPUT", "STATE"]);
+        for row in &rows {
+            table.row([
+                format!("{:05}", row.index),
+                row.basin.to_owned(),
+                format!("{:03}", row.polygon),
+                row.date.clone(),
+                format!("{}/{MONTHS}", row.raw_files),
+                format!("{}/{MONTHS}", row.output_files),
+                format!("{:?}", row.state).to_lowercase(),
+            ]);
+        }
+        table.write(out)?;
+        if rows.len() < count {
+            writeln!(out, "{} of {count} cases; --limit 0 shows all", rows.len())?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,189 @@
+//! Places that cannot be read or written: what is said, with which code, and what is left.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command as System;
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+
+use super::support::case::{Workspace, assert_same, tree};
+use super::support::dor::fails;
+use super::support::s3::{BUCKET, Fault, S3Server};
+use super::support::skipped;
+
+const CONFIGURATION: i32 = 78;
+
+/// Runs a conversion from `data` to `output` with the keys of `server`, changed by `more`.
+fn to_s3(
+    work: &Workspace,
+    server: &S3Server,
+    (data, output): (&str, &str),
+    more: &[(&str, &str)],
+) -> Command {
+    let mut command = work.process_case(&["112-04", "-d", data, "-o", output, "--allow-missing"]);
+    command.args(["--grid", "grid.nc"]).envs(server.variables()).envs(more.iter().copied());
+    command
+}
+
+#[track_caller]
+fn says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "`{word}` is missing in: {error}");
+    }
+}
+
+#[test]
+fn an_archive_below_a_file() {
+    let work = Workspace::new(1);
+    for data in ["grid.nc", "grid.nc/archive"] {
+        let mut command = work.process_case(&["112-04", "-d", data, "-o", "out"]);
+        says(&fails(&mut command, CONFIGURATION), &["grid.nc"]);
+        assert!(!work.path("out").exists());
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let work = Workspace::new(1);
+    let before = tree(work.folder());
+    for output in ["grid.nc/out", "https://example.invalid/out"] {
+        let mut command = work.process_case(&["112-04", "-d", "archive", "-o", output]);
+        command.args(["--allow-missing", "--grid", "grid.nc"]);
+        says(&fails(&mut command, CONFIGURATION), &[output]);
+        assert_same(&before, &tree(work.folder()));
+    }
+}
+
+#[test]
+fn an_archive_on_the_web() {
+    let work = Workspace::new(1);
+    let web = "https://example.invalid/archive";
+    let mut command = work.process_case(&["112-04", "-d", web, "-o", "out"]);
+    says(&fails(&mut command, CONFIGURATION), &[web, "list", "s3://"]);
+}
+
+#[test]
+fn buckets_and_keys_that_do_not_do() {
+    let (work, server) = (Workspace::new(1), S3Server::start());
+    let (good, nowhere) = (format!("s3://{BUCKET}/out"), "s3://nowhere/out");
+    let disk = |output| ("archive", output);
+    let absent = ["no bucket `nowhere`", "create it", &server.endpoint];
+    says(&fails(&mut to_s3(&work, &server, disk(nowhere), &[]), CONFIGURATION), &absent);
+    let from = ("s3://nowhere/archive", good.as_str());
+    says(&fails(&mut to_s3(&work, &server, from, &[]), CONFIGURATION), &absent);
+
+    let wrong = [("AWS_SECRET_ACCESS_KEY", "wrong-secret")];
+    let error = fails(&mut to_s3(&work, &server, disk(&good), &wrong), CONFIGURATION);
+    says(&error, &["credentials were rejected", &good, "SignatureDoesNotMatch"]);
+    assert!(!error.contains("wrong-secret"), "{error}");
+    let unknown = [("AWS_ACCESS_KEY_ID", "nobody")];
+    let error = fails(&mut to_s3(&work, &server, disk(&good), &unknown), CONFIGURATION);
+    says(&error, &["credentials were rejected"]);
+
+    server.fail_always(Fault { status: 400, code: "ExpiredToken" });
+    let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
+    says(&error, &["credentials have expired", &good]);
+    assert!(tree(&server.bucket_folder()).is_empty());
+}
+
+#[test]
+fn credentials_that_expire_on_the_way() {
+    let (work, server) = (Workspace::new(4), S3Server::start());
+    let target = format!("s3://{BUCKET}/out");
+    // The listing of what is there, and some writes, still pass.
+    server.fail_after(4, Fault { status: 400, code: "ExpiredToken" });
+    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), CONFIGURATION);
+    says(&error, &["credentials have expired", &target]);
+    server.recover();
+    assert!(!server.bucket_folder().join("out/112/04/manifest.json").exists());
+    to_s3(&work, &server, ("archive", &target), &[]).assert().success();
+    work.convert();
+    assert_same(&work.tree("out"), &tree(&server.bucket_folder().join("out")));
+    assert!(server.unfinished().is_empty());
+}
+
+#[test]
+fn a_server_that_dies_on_the_way() {
+    let (work, server) = (Workspace::new(4), S3Server::start());
+    let target = format!("s3://{BUCKET}/out");
+    server.fail_after(4, Fault { status: 0, code: "" });
+    let began = Instant::now();
+    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), 1);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    says(&error, &[&target, "time(s)", "try again later"]);
+    server.recover();
+    assert!(!server.bucket_folder().join("out/112/04/manifest.json").exists());
+    to_s3(&work, &server, ("archive", &target), &[]).assert().success();
+    work.convert();
+    assert_same(&work.tree("out"), &tree(&server.bucket_folder().join("out")));
+}
+
+/// A filesystem of its own, unmounted with this value.
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    /// `None`, loudly, where mounting is not allowed.
+    fn mount(folder: &'a Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(folder).unwrap();
+        let options = format!("size={size}");
+        let mount = System::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder)
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            other => {
+                skipped(&format!("a full disk needs `mount`, which is not allowed: {other:?}"));
+                None
+            }
+        }
+    }
+
+    fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let done = System::new("mount").args(["-o", &option]).arg(self.0).status();
+        assert!(done.unwrap().success(), "{option}");
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = System::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_and_is_enlarged() {
+    let work = Workspace::new(20);
+    let folder = work.path("full");
+    let Some(disk) = Tmpfs::mount(&folder, "512k") else { return };
+    let arguments =
+        ["112-04", "-d", "archive", "-o", "full", "--allow-missing", "--grid", "grid.nc"];
+    let error = fails(&mut work.process_case(&arguments), 1);
+    says(&error, &["no space left", "full/112/04/", "free some"]);
+    let left = tree(&folder);
+    assert!(!left.contains_key("112/04/manifest.json"));
+    assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());
+    work.convert();
+    let whole = work.tree("out");
+    for (name, bytes) in left.iter().filter(|(name, _)| name.ends_with(".nc")) {
+        assert!(&whole[name] == bytes, "{name} is not whole");
+    }
+    disk.remount("size=64m");
+    work.process_case(&arguments).assert().success();
+    assert_same(&whole, &tree(&folder));
+}
+
+#[test]
+fn a_disk_that_is_read_only() {
+    let work = Workspace::new(2);
+    let folder = work.path("fixed");
+    let Some(disk) = Tmpfs::mount(&folder, "1m") else { return };
+    disk.remount("ro");
+    let arguments =
+        ["112-04", "-d", "archive", "-o", "fixed", "--allow-missing", "--grid", "grid.nc"];
+    let error = fails(&mut work.process_case(&arguments), CONFIGURATION);
+    says(&error, &["read-only", "fixed"]);
+    assert!(tree(&folder).is_empty());
+}
