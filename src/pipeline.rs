@@ -17,8 +17,8 @@ use crate::research::convert::PartSink;
 use crate::store::{Object, ObjectInfo, StoreError, Upload};
 
 /// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
-const PIECE: u64 = 4 << 20;
-const AHEAD: usize = 4;
+const PIECE: u64 = 2 << 20;
+const AHEAD: usize = 6;
 /// Parts of one file on their way to the store.
 const PARTS_IN_FLIGHT: usize = 2;
 

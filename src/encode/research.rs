@@ -357,8 +357,8 @@ pub fn define(
     file.close().map_err(failed("research-grade file"))?;
     let mut definition = contents(scratch)?;
     let total: usize = layout.outputs.iter().map(|o| o.variable.bytes()).sum();
-    // Steps of a sixteenth of the data keep the memory's growth cheap and its excess small.
-    let growth = (total / 16).clamp(1 << 20, 32 << 20);
+    // Small steps keep the excess small; growing costs no copy, for pages are moved.
+    let growth = (total / 64).clamp(1 << 20, 8 << 20);
     ImageWriter::open(&mut definition, growth, indexes)
 }
 

@@ -19,6 +19,9 @@ use super::location::{Location, LocationError, Place};
 use super::options::S3Options;
 use super::s3::{Bucket, Session};
 
+/// Part of a large object on disk: a part costs no request there, and small ones less memory.
+const DISK_PART: usize = 4 << 20;
+
 /// Opens locations: one client for a bucket, one set of credentials for all.
 #[derive(Clone)]
 pub struct Stores {
@@ -66,7 +69,11 @@ impl Stores {
                 (Backend::Http(Arc::new(client)), ObjectPath::ROOT)
             }
         };
-        Ok(Store::new(location.clone(), root, backend, self.session.options.part_size()))
+        let part_size = match backend {
+            Backend::Local(_) => DISK_PART,
+            _ => self.session.options.part_size(),
+        };
+        Ok(Store::new(location.clone(), root, backend, part_size))
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
