@@ -9,6 +9,8 @@ mod suite {
     mod cli;
     mod config;
     mod conversion;
+    mod killed;
+    mod resume;
     mod setup_environment;
     mod storage;
     mod synthetic;

@@ -182,9 +182,10 @@ async fn convert_all(
     let mut summary = Summary::default();
     let mut failures = Vec::new();
     let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
-    // What is not confirmed under the present recipe must not be taken for done after a stop.
-    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
+    // What is not confirmed under the present recipe must not be taken for done after a stop. In
+    // this order no moment is without a record.
     record.save(&environment.out, folder, PARTIAL).await?;
+    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
     let mut saved = Instant::now();
 
     let mut running = FuturesUnordered::new();
@@ -215,7 +216,10 @@ async fn convert_all(
     if failures.is_empty() && !environment.stop.is_requested() {
         return Ok((record, summary));
     }
-    record.save(&environment.out, folder, PARTIAL).await?;
+    if let Err(error) = record.save(&environment.out, folder, PARTIAL).await {
+        // The failures tell more: what hit the record hit the files before.
+        tracing::warn!("{error}; files that were finished just now are converted again");
+    }
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
