@@ -6,6 +6,7 @@ mod suite {
 
     mod bad_input;
     mod bad_places;
+    mod catalogue;
     mod cli;
     mod config;
     mod conversion;
