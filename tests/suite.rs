@@ -4,6 +4,7 @@
 mod suite {
     mod support;
 
+    mod architecture;
     mod bad_input;
     mod bad_places;
     mod catalogue;

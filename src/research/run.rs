@@ -7,11 +7,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::convert::{self, CaseContext, ConvertError, Timing};
 use super::plan::{Plan, PlanError, Step};
+use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
 use crate::model::{Case, Grid};
 use crate::pipeline::{ObjectSource, Place, Pool, PoolError, Stop, Stopped, UploadSink};
-use crate::read::SourceError;
 use crate::store::{Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
@@ -45,7 +45,7 @@ pub enum FileError {
         /// Research-grade file.
         url: String,
         /// Cause.
-        source: SourceError,
+        source: SinkError,
     },
     /// The worker was lost.
     #[error(transparent)]
@@ -236,7 +236,7 @@ async fn convert_one(
     let result = async {
         let Environment { raw, out, stop, .. } = environment;
         let url = out.location().join(&step.output).to_string();
-        let failed = |source: SourceError| FileError::Store { url: url.clone(), source };
+        let failed = |source: SinkError| FileError::Store { url: url.clone(), source };
         // The file in memory and its largest variable take less than the raw file.
         let place: Place = environment.pool.place(step.input.size).await?;
         if stop.is_requested() {

@@ -123,32 +123,40 @@ fn the_same_as_json() {
     assert_eq!((cases.as_array().unwrap().len(), &cases[1]), (2, &expected));
 }
 
-#[test]
-fn the_whole_catalogue_is_listed_and_never_stated() {
-    let server = S3Server::start();
+/// Lists cases of a bucket; gives them, and the requests that it took: listings only.
+fn list_on_s3(server: &S3Server, more: &[&str]) -> (Vec<Value>, usize) {
     let folder = tempfile::tempdir().unwrap();
+    let places = [format!("s3://{BUCKET}/raw"), format!("s3://{BUCKET}/research")];
+    let mut command = dor(folder.path());
+    command.args(["research-data", "list-cases", "-d", &places[0], "-o", &places[1], "--json"]);
+    let cases = json(command.args(more).envs(server.variables()));
+    let requests = server.requests();
+    let listings = requests.iter().filter(|r| r.starts_with("GET") && r.contains("list-type=2"));
+    assert_eq!(listings.count(), requests.len(), "{requests:?}");
+    (cases.as_array().unwrap().clone(), requests.len())
+}
+
+#[test]
+fn the_whole_catalogue_costs_a_request_for_a_thousand_keys() {
+    let server = S3Server::start();
     let keys = names(&server.bucket_folder().join("raw"), Case::all().map(|case| (case, 1)));
     assert_eq!(keys, 2760);
-    let places = [format!("s3://{BUCKET}/raw"), format!("s3://{BUCKET}/research")];
-    for (more, most) in [
-        (&["--limit", "0"][..], keys / 1000 + 3),
-        (&["-p", "5"], 8),
-        (&["--state", "done"], keys / 1000 + 3),
-    ] {
-        let mut command = dor(folder.path());
-        command.args(["research-data", "list-cases", "-d", &places[0], "-o", &places[1], "--json"]);
-        let cases = json(command.args(more).envs(server.variables()));
-        if more.contains(&"0") {
-            let with_one = |case: &&Value| case["raw_files"] == 1 && case["state"] == "raw";
-            assert_eq!(cases.as_array().unwrap().iter().filter(with_one).count(), 2760);
-        }
-        let requests = server.requests();
-        assert!(requests.len() <= most, "{more:?}: {requests:?}");
-        assert!(
-            requests.iter().all(|r| r.starts_with("GET") && r.contains("list-type=2")),
-            "{requests:?}"
-        );
-    }
+    let (cases, requests) = list_on_s3(&server, &["--limit", "0"]);
+    let with_one = |case: &&Value| case["raw_files"] == 1 && case["state"] == "raw";
+    assert_eq!(cases.iter().filter(with_one).count(), 2760);
+    assert!(requests <= keys / 1000 + 3, "{requests}");
+}
+
+#[test]
+fn a_few_cases_cost_two_requests_each() {
+    let server = S3Server::start();
+    names(&server.bucket_folder().join("raw"), Case::all().take(40).map(|case| (case, 2)));
+    let (cases, requests) = list_on_s3(&server, &["-p", "5"]);
+    assert_eq!((cases.len(), &cases[3]["raw_files"]), (4, &2.into()));
+    assert!(requests <= 8, "{requests}");
+    let (cases, requests) = list_on_s3(&server, &["--state", "raw", "-l", "0"]);
+    assert_eq!(cases.len(), 40);
+    assert!(requests <= 3, "{requests}");
 }
 
 /// Three cases of two months; the second is broken when asked for.
