@@ -20,8 +20,13 @@ pub struct Shuffler {
 impl Shuffler {
     /// For `len` elements of `size` bytes, which arrive in `order`.
     pub fn new(len: usize, size: usize, order: ByteOrder) -> Self {
-        let carry = Vec::with_capacity(size);
-        Self { planes: vec![0; len * size], size, len, order, filled: 0, carry }
+        Self::with_buffer(Vec::new(), len, size, order)
+    }
+
+    /// The same, with memory of earlier planes used again.
+    pub fn with_buffer(mut planes: Vec<u8>, len: usize, size: usize, order: ByteOrder) -> Self {
+        planes.resize(len * size, 0);
+        Self { planes, size, len, order, filled: 0, carry: Vec::with_capacity(size) }
     }
 
     /// Takes the next bytes, which may end inside an element; what exceeds the elements is ignored.
@@ -74,37 +79,25 @@ impl Shuffler {
     }
 }
 
-/// Four planes at once, sixteen elements a step so that the compiler keeps them in registers.
+/// Four planes at once, sixteen elements a step: loops that compilers turn into vector code.
 fn scatter4(data: &[u8], planes: [&mut [u8]; 4], order: ByteOrder) {
-    let [p0, p1, p2, p3] = match order {
-        ByteOrder::Little => planes,
-        ByteOrder::Big => {
-            let [a, b, c, d] = planes;
-            [d, c, b, a]
-        }
-    };
     const STEP: usize = 16;
-    let steps = p0.len() / STEP * STEP;
-    let blocks = data.chunks_exact(4 * STEP);
-    let (tail, rest) = (blocks.remainder(), steps..);
-    for ((((block, a), b), c), d) in blocks
-        .zip(p0.chunks_exact_mut(STEP))
-        .zip(p1.chunks_exact_mut(STEP))
-        .zip(p2.chunks_exact_mut(STEP))
-        .zip(p3.chunks_exact_mut(STEP))
-    {
-        for i in 0..STEP {
-            a[i] = block[4 * i];
-            b[i] = block[4 * i + 1];
-            c[i] = block[4 * i + 2];
-            d[i] = block[4 * i + 3];
-        }
+    let read = match order {
+        ByteOrder::Big => u32::from_be_bytes,
+        ByteOrder::Little => u32::from_le_bytes,
+    };
+    let elements = data.as_chunks::<4>().0;
+    let (steps, rest) = elements.as_chunks::<STEP>();
+    let [p0, p1, p2, p3] = planes.map(|plane| plane.as_chunks_mut::<STEP>());
+    for ((((step, a), b), c), d) in steps.iter().zip(p0.0).zip(p1.0).zip(p2.0).zip(p3.0) {
+        let values = step.map(read);
+        *a = values.map(|v| v as u8);
+        *b = values.map(|v| (v >> 8) as u8);
+        *c = values.map(|v| (v >> 16) as u8);
+        *d = values.map(|v| (v >> 24) as u8);
     }
-    for (i, element) in rest.zip(tail.chunks_exact(4)) {
-        p0[i] = element[0];
-        p1[i] = element[1];
-        p2[i] = element[2];
-        p3[i] = element[3];
+    for ((((&element, a), b), c), d) in rest.iter().zip(p0.1).zip(p1.1).zip(p2.1).zip(p3.1) {
+        [*a, *b, *c, *d] = read(element).to_le_bytes();
     }
 }
 

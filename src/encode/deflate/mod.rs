@@ -22,6 +22,13 @@ const SAMPLE: usize = 48 * 1024;
 
 /// Compresses shuffled data that consists of `planes` planes of equal length.
 pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    zlib_into(data, planes, &mut out);
+    out
+}
+
+/// The same, into memory that is used again; what it held is lost.
+pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
     let mut libdeflate = Compressor::new(CompressionLvl::new(LEVEL).unwrap_or_default());
     let plane = data.len() / planes.max(1);
     let mut split = 0;
@@ -35,14 +42,14 @@ pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
     let (low, high) = data.split_at(split);
 
     // 0x78: deflate with a 32 KiB window; 0x5E: the level that zlib calls fast, no dictionary.
-    let mut out = vec![0x78, 0x5E];
-    plain::encode(low, &mut out);
+    out.clear();
+    out.extend_from_slice(&[0x78, 0x5E]);
+    plain::encode(low, out);
     let start = out.len();
     out.resize(start + libdeflate.deflate_compress_bound(high.len()), 0);
     let written = libdeflate.deflate_compress(high, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.extend_from_slice(&libdeflater::adler32(data).to_be_bytes());
-    out
 }
 
 /// Whether `plain` codes this plane as small as libdeflate does, to half a percent, on samples.

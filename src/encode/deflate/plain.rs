@@ -20,37 +20,60 @@ struct Segment {
     run: usize,
 }
 
+impl Segment {
+    /// Bits that it takes as stored bytes and a run with the fixed codes, headers included.
+    fn stored_bits(&self) -> u64 {
+        let headers = if self.run > 0 { 10 + 5 * 8 + 8 + 13 } else { 5 * 8 };
+        8 * self.literals as u64 + headers + 13 * (self.run / 258) as u64
+    }
+}
+
 /// Appends blocks, none of them the last, that inflate to `data` and end at a byte boundary.
 pub fn encode(data: &[u8], out: &mut Vec<u8>) {
-    let mut segments = Vec::new();
+    let (mut segments, mut long) = (Vec::new(), Vec::new());
     for block in data.chunks(BLOCK) {
-        segments.clear();
         let mut frequencies = [0u32; LONGEST + 1];
         split_runs(block, 8, &mut segments, &mut frequencies);
         frequencies[END] = 1;
         let lengths = huffman::lengths(&frequencies, LIMIT);
         let coded: u64 =
             frequencies.iter().zip(&lengths).map(|(&f, &l)| u64::from(f) * u64::from(l)).sum();
-        let stored: u64 = frequencies[..END].iter().map(|&f| 8 * u64::from(f)).sum();
-        // Half a percent of size is not worth the time that the codes take.
-        if coded + stored / 200 < stored {
+        keep_long_runs(&segments, &mut long);
+        let stored: u64 = long.iter().map(Segment::stored_bits).sum();
+        // A quarter of a percent of size is not worth the time that the codes take.
+        if coded + stored / 400 < stored {
             put_coded(block, &segments, &lengths, out);
         } else {
-            segments.clear();
-            split_runs(block, LONG_RUN, &mut segments, &mut frequencies);
-            put_stored(block, &segments, out);
+            put_stored(block, &long, out);
         }
     }
 }
 
-/// Finds runs of at least `shortest` bytes (a multiple of 8) and counts the symbols that code the
-/// rest. Runs begin at multiples of 8: what a finer search would add is not worth its time.
+/// Makes runs that are too short to stand between stored bytes part of the literals.
+fn keep_long_runs(segments: &[Segment], long: &mut Vec<Segment>) {
+    long.clear();
+    let mut literals = 0;
+    for segment in segments {
+        literals += segment.literals;
+        if segment.run >= LONG_RUN {
+            long.push(Segment { literals, run: segment.run });
+            literals = 0;
+        } else {
+            literals += segment.run;
+        }
+    }
+    long.push(Segment { literals, run: 0 });
+}
+
+/// Finds runs of at least `shortest` bytes (8 or more) and counts the symbols that code the rest.
+/// Runs are looked for every 8 bytes: what a finer search would add is not worth its time.
 fn split_runs(
     block: &[u8],
     shortest: usize,
     segments: &mut Vec<Segment>,
     frequencies: &mut [u32; LONGEST + 1],
 ) {
+    segments.clear();
     let mut counts = [[0u32; 256]; 4];
     let (mut at, mut literals) = (0, 0);
     while let Some(word) = block.get(at..at + 8) {
@@ -61,9 +84,14 @@ fn split_runs(
         if value == u64::from(first) * 0x0101_0101_0101_0101 {
             let run = run_length(&block[at..], first);
             if run >= shortest {
-                counts[0][usize::from(first)] += 1;
-                count_matches(run - 1, frequencies);
-                segments.push(Segment { literals, run });
+                // The run may have begun in bytes that were taken for literals.
+                let before = &block[at - literals..at];
+                let early = before.iter().rev().take(7).take_while(|&&b| b == first).count();
+                // Only the sum over the four counters is used, so it may wrap in between.
+                let count = &mut counts[0][usize::from(first)];
+                *count = count.wrapping_sub(early as u32).wrapping_add(1);
+                count_matches(early + run - 1, frequencies);
+                segments.push(Segment { literals: literals - early, run: early + run });
                 literals = 0;
                 at += run;
                 continue;
@@ -80,7 +108,7 @@ fn split_runs(
     }
     segments.push(Segment { literals: literals + block.len() - at, run: 0 });
     for (symbol, frequency) in frequencies[..256].iter_mut().enumerate() {
-        *frequency = counts.iter().map(|c| c[symbol]).sum();
+        *frequency = counts.iter().fold(0, |sum: u32, c| sum.wrapping_add(c[symbol]));
     }
 }
 
