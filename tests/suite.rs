@@ -12,6 +12,7 @@ mod suite {
     mod config;
     mod conversion;
     mod killed;
+    mod parity;
     mod resume;
     mod setup_environment;
     mod storage;
