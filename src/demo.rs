@@ -6,10 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 
+use crate::encode::{PartSink, SinkError};
 use crate::model::{Case, YearMonth};
 use crate::pipeline::{Pool, PoolError, Stop, UploadSink};
-use crate::read::SourceError;
-use crate::research::convert::PartSink;
 use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
 use crate::synthetic::SyntheticCase;
@@ -35,7 +34,7 @@ pub enum DemoError {
         /// File.
         url: String,
         /// Cause.
-        source: SourceError,
+        source: SinkError,
     },
     /// The worker was lost.
     #[error(transparent)]

@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::encode::{PartSink, SinkError};
 use crate::read::{Source, SourceError};
-use crate::research::convert::PartSink;
 use crate::store::{Object, ObjectInfo, StoreError, Upload};
 
 /// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
@@ -190,7 +190,7 @@ impl UploadSink {
     }
 
     /// Waits until every part is stored.
-    pub async fn drain(&mut self) -> Result<(), SourceError> {
+    pub async fn drain(&mut self) -> Result<(), SinkError> {
         while let Some(part) = self.parts.join_next().await {
             part??;
         }
@@ -198,7 +198,7 @@ impl UploadSink {
     }
 
     /// Makes the object visible, after [`Self::drain`].
-    pub async fn complete(mut self) -> Result<ObjectInfo, SourceError> {
+    pub async fn complete(mut self) -> Result<ObjectInfo, SinkError> {
         self.drain().await?;
         let upload = Arc::try_unwrap(self.upload).map_err(|_| Stopped)?;
         Ok(upload.complete().await?)
@@ -210,7 +210,7 @@ impl PartSink for UploadSink {
         self.upload.part_size()
     }
 
-    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SourceError> {
+    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SinkError> {
         if self.stop.is_requested() {
             return Err(Stopped.into());
         }

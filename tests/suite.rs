@@ -4,11 +4,16 @@
 mod suite {
     mod support;
 
+    mod architecture;
     mod bad_input;
     mod bad_places;
+    mod catalogue;
     mod cli;
     mod config;
     mod conversion;
+    mod killed;
+    mod parity;
+    mod resume;
     mod setup_environment;
     mod storage;
     mod synthetic;

@@ -3,7 +3,19 @@
 pub mod deflate;
 pub mod hdf5;
 pub mod research;
-
 pub mod shuffle;
 
+use bytes::Bytes;
+
 pub use hdf5::EncodeError;
+
+/// What can go wrong while a part is taken, whoever takes it.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Takes the parts of a file as they become final, in any order.
+pub trait PartSink: Send {
+    /// Length of every part but the last.
+    fn part_size(&self) -> usize;
+    /// Takes one part.
+    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SinkError>;
+}

@@ -182,7 +182,7 @@ fn added(
             bytes_of(&area, raw.dtype),
         ));
     }
-    let date = format!("days since 1999-{:02}-01 00:00:00", start.month);
+    let date = format!("days since 1999-{:02}-01 00:00:00.000000", start.month);
     let [polygon_id, intervention_date, elapsed_time] = case_dimensions();
     outputs.push(made(
         "polygon_id",

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-use crate::encode::EncodeError;
 use crate::encode::deflate;
 use crate::encode::hdf5::{Image, ImageWriter};
 use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
 use crate::encode::shuffle::Shuffler;
+use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::dataset::{ByteOrder, Header, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::glance::{self, Glance};
 use crate::read::history::{self, History};
-use crate::read::{ReadError, Source, SourceError};
+use crate::read::{ReadError, Source};
 
 /// A raw file could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum ConvertError {
         /// Raw file.
         url: String,
         /// Cause.
-        source: SourceError,
+        source: SinkError,
     },
     /// The file stands for another month than its name says.
     #[error("{url} is named after {named} but its time_bound is {found}; rename it or replace it")]
@@ -74,14 +74,6 @@ pub enum ConvertError {
         /// Number of times.
         found: usize,
     },
-}
-
-/// Takes the parts of a file as they become final, in any order.
-pub trait PartSink: Send {
-    /// Length of every part but the last.
-    fn part_size(&self) -> usize;
-    /// Takes one part.
-    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SourceError>;
 }
 
 /// What the files of a case have in common.
@@ -372,7 +364,7 @@ struct FileInParts<'a> {
 
 enum PartError {
     Encode(EncodeError),
-    Sink(SourceError),
+    Sink(SinkError),
 }
 
 impl PartError {

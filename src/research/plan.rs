@@ -139,7 +139,8 @@ pub async fn plan(
     if !options.force {
         if has(COMPLETE) {
             earlier = Record::load(out, &folder, COMPLETE).await?;
-            complete = true;
+            // Left by a stop between the two records; carrying out the plan removes it.
+            complete = !has(PARTIAL);
         } else if has(PARTIAL) {
             earlier = Record::load(out, &folder, PARTIAL).await?;
         }

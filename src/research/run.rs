@@ -7,11 +7,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::convert::{self, CaseContext, ConvertError, Timing};
 use super::plan::{Plan, PlanError, Step};
+use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
 use crate::model::{Case, Grid};
 use crate::pipeline::{ObjectSource, Place, Pool, PoolError, Stop, Stopped, UploadSink};
-use crate::read::SourceError;
 use crate::store::{Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
@@ -45,7 +45,7 @@ pub enum FileError {
         /// Research-grade file.
         url: String,
         /// Cause.
-        source: SourceError,
+        source: SinkError,
     },
     /// The worker was lost.
     #[error(transparent)]
@@ -182,9 +182,10 @@ async fn convert_all(
     let mut summary = Summary::default();
     let mut failures = Vec::new();
     let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
-    // What is not confirmed under the present recipe must not be taken for done after a stop.
-    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
+    // What is not confirmed under the present recipe must not be taken for done after a stop. In
+    // this order no moment is without a record.
     record.save(&environment.out, folder, PARTIAL).await?;
+    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
     let mut saved = Instant::now();
 
     let mut running = FuturesUnordered::new();
@@ -215,7 +216,10 @@ async fn convert_all(
     if failures.is_empty() && !environment.stop.is_requested() {
         return Ok((record, summary));
     }
-    record.save(&environment.out, folder, PARTIAL).await?;
+    if let Err(error) = record.save(&environment.out, folder, PARTIAL).await {
+        // The failures tell more: what hit the record hit the files before.
+        tracing::warn!("{error}; files that were finished just now are converted again");
+    }
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
@@ -232,7 +236,7 @@ async fn convert_one(
     let result = async {
         let Environment { raw, out, stop, .. } = environment;
         let url = out.location().join(&step.output).to_string();
-        let failed = |source: SourceError| FileError::Store { url: url.clone(), source };
+        let failed = |source: SinkError| FileError::Store { url: url.clone(), source };
         // The file in memory and its largest variable take less than the raw file.
         let place: Place = environment.pool.place(step.input.size).await?;
         if stop.is_requested() {

@@ -6,6 +6,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 use super::support::dor::{dor, json};
+use super::support::s3::{BUCKET, S3Server};
 
 fn run(folder: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = command(folder, variables).output().unwrap();
@@ -158,4 +159,49 @@ fn a_service_that_does_not_answer_is_unreachable() {
     assert_eq!(output["credentials_until"], "no expiry", "{output}");
     assert!(output["problem"].as_str().unwrap().contains("s3://bucket/out"), "{output}");
     assert!(!report.to_string().contains("hunter2"));
+}
+
+/// Raw data and outputs on the embedded server, with these keys.
+fn on_s3(server: &S3Server, more: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = dor(folder.path());
+    command.arg("setup-environment").envs(server.variables());
+    command.env("OCEAN_CDR_DATA_ARCHIVE_DIR", format!("s3://{BUCKET}/raw"));
+    command.env("DOR_OUTPUT_DIR", format!("s3://{BUCKET}/research"));
+    command.envs(more.iter().copied());
+    (command, folder)
+}
+
+#[test]
+fn a_bucket_with_its_keys_is_ready() {
+    let server = S3Server::start();
+    std::fs::create_dir(server.bucket_folder().join("raw")).unwrap();
+    std::fs::write(server.bucket_folder().join("raw/x"), "x").unwrap();
+    let (mut command, _folder) = on_s3(&server, &[]);
+    let report = json(command.arg("--json"));
+    assert_eq!(report["ready"], true, "{report}");
+    for (key, verb) in [("data_dir", "readable"), ("output_dir", "writable")] {
+        let row = row(&report, key);
+        assert_eq!(row[verb], true, "{row}");
+        assert_eq!(row["credentials_until"], "no expiry");
+    }
+    let (mut command, _folder) = on_s3(&server, &[]);
+    command.assert().success();
+    assert!(!server.bucket_folder().join("research").exists(), "the trial leaves nothing");
+}
+
+#[test]
+fn a_bucket_with_a_wrong_key_is_not() {
+    let server = S3Server::start();
+    for (wrong, word) in [
+        (("AWS_SECRET_ACCESS_KEY", "hunter2"), "rejected"),
+        (("DOR_OUTPUT_DIR", "s3://nowhere/research"), "no bucket `nowhere`"),
+    ] {
+        let (mut command, _folder) = on_s3(&server, &[wrong]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(text.contains("not ready: ") && text.contains(word), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }

@@ -1,0 +1,118 @@
+//! Conversions that are killed, told to stop, or run twice at once: at the end the tree is that of
+//! an undisturbed run.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::support::case::{Tree, Workspace, assert_same, output_key};
+
+/// Starts a conversion into `output`, to be killed.
+fn start(work: &Workspace, output: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+    command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
+    command.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", output]);
+    command.args(["--grid", "grid.nc", "--allow-missing", "-w", "2"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Files under their final names.
+fn whole(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    tree.iter().filter(|(name, _)| name.ends_with(".nc"))
+}
+
+#[track_caller]
+fn assert_part_of(left: &Tree, undisturbed: &Tree) {
+    for (name, bytes) in whole(left) {
+        assert!(undisturbed.get(name) == Some(bytes), "{name} is not what it should be");
+    }
+}
+
+#[test]
+fn twenty_kills_leave_the_tree_of_an_undisturbed_run() {
+    let seed = std::env::var("DOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
+    println!("DOR_TEST_SEED={seed} gives these moments again");
+    let mut random = StdRng::seed_from_u64(seed);
+    let work = Workspace::new(180);
+    let began = Instant::now();
+    work.convert();
+    let took = began.elapsed();
+    let undisturbed = work.tree("out");
+    assert_eq!(undisturbed.len(), 181);
+
+    let mut seen = [0; 3];
+    for _ in 0..20 {
+        // Reading the headers takes a while before the first file; later runs have less to do.
+        let moment = took.mul_f64(random.random_range(0.02..0.35));
+        let mut child = start(&work, "killed");
+        std::thread::sleep(moment);
+        let _ = child.kill();
+        child.wait().unwrap();
+        let left = work.tree("killed");
+        assert_part_of(&left, &undisturbed);
+        if left.contains_key("112/04/manifest.json") {
+            // Begun anew, so that the other kills hit work as well.
+            assert!(start(&work, "killed").wait().unwrap().success());
+            assert_same(&undisturbed, &work.tree("killed"));
+            std::fs::remove_dir_all(work.path("killed")).unwrap();
+        }
+        seen[0] += usize::from(whole(&left).next().is_some());
+        seen[1] += usize::from(left.keys().any(|name| name.ends_with(".staged")));
+        seen[2] += usize::from(left.contains_key("112/04/manifest.partial.json"));
+    }
+    println!(
+        "after a kill: outputs {}, unfinished files {}, records {} times",
+        seen[0], seen[1], seen[2]
+    );
+    assert!(seen[0] > 0 && seen[2] > 0, "no kill hit the work: {seen:?} in {took:?}");
+    let mut last = start(&work, "killed");
+    assert!(last.wait().unwrap().success());
+    assert_same(&undisturbed, &work.tree("killed"));
+}
+
+#[test]
+fn a_termination_ends_soon_and_a_later_run_completes() {
+    let work = Workspace::new(60);
+    work.convert();
+    let undisturbed = work.tree("out");
+    for signal in [Signal::TERM, Signal::INT] {
+        let output = format!("{signal:?}");
+        let child = start(&work, &output);
+        let began = Instant::now();
+        while whole(&work.tree(&output)).next().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let told = Instant::now();
+        let ended = child.wait_with_output().unwrap();
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(75), "{said}");
+        assert!(said.contains("run the same command again"), "{said}");
+        let left = work.tree(&output);
+        assert_part_of(&left, &undisturbed);
+        assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());
+        assert!(left.contains_key("112/04/manifest.partial.json"));
+        assert!(!left.contains_key("112/04/manifest.json"));
+        assert!(start(&work, &output).wait().unwrap().success());
+        assert_same(&undisturbed, &work.tree(&output));
+    }
+}
+
+#[test]
+fn two_processes_at_once_end_in_the_same_bytes() {
+    let work = Workspace::new(30);
+    work.convert();
+    let mut children = [start(&work, "both"), start(&work, "both"), start(&work, "both")];
+    for child in &mut children {
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+    assert_same(&work.tree("out"), &work.tree("both"));
+    assert!(work.tree("both").contains_key(&output_key(29)));
+}

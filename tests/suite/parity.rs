@@ -1,0 +1,176 @@
+//! The reference's own output, variable by variable: every difference stands in docs/parity.md.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use netcdf::types::{FloatType, IntType, NcVariableType};
+use tempfile::TempDir;
+
+use super::support::dor::dor;
+use super::support::netcdf::{Contents, Variable, contents};
+use super::support::skipped;
+
+/// Name of a variable, or `(file)`, and what differs in it.
+type Difference = (String, String);
+/// Patterns of names and of aspects.
+type Row = (Vec<String>, Vec<String>);
+
+/// The reference's data beside the repository, or where `DOR_SHARED` says; `None`, loudly, when it
+/// is not there.
+fn shared() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let folder = std::env::var_os("DOR_SHARED").map_or_else(beside, PathBuf::from);
+    let data = folder.join("data");
+    if !data.join("mini-expected.tar.gz").exists() {
+        skipped(&format!("no {}: parity with the reference was not tested", data.display()));
+        return None;
+    }
+    Some(data)
+}
+
+/// Both archives unpacked, and the whole case converted.
+fn converted(data: &Path) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for archive in ["mini-case.tar.gz", "mini-expected.tar.gz"] {
+        let mut tar = Command::new("tar");
+        tar.arg("-xzf").arg(data.join(archive)).arg("-C").arg(folder.path());
+        assert!(tar.status().unwrap().success(), "{archive}");
+    }
+    let mut command = dor(folder.path());
+    command.args(["research-data", "process-case", "112-04", "-d", "mini-case/archive"]);
+    command.args(["-o", "out", "--grid", "mini-case/grid.nc"]).assert().success();
+    folder
+}
+
+/// Rows of the table of docs/parity.md.
+fn documented() -> Vec<Row> {
+    let text = include_str!("../../docs/parity.md");
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+        let mut patterns = || {
+            let cell = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            Some(cell.split_whitespace().map(str::to_owned).collect())
+        };
+        Some((patterns()?, patterns()?))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Shell patterns with `*` and `[a-z]`.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return text.is_empty() };
+    let mut rest = text.chars();
+    match first {
+        '*' => {
+            let tail = &pattern[1..];
+            (0..=text.len()).any(|at| text.get(at..).is_some_and(|text| matches(tail, text)))
+        }
+        '[' => {
+            let (set, tail) = pattern[1..].split_once(']').unwrap();
+            let ranges: Vec<char> = set.chars().collect();
+            let inside = |c: char| match ranges.as_slice() {
+                [from, '-', to, more @ ..] => {
+                    (*from..=*to).contains(&c)
+                        || matches!(more, [from, '-', to] if (*from..=*to).contains(&c))
+                }
+                listed => listed.contains(&c),
+            };
+            rest.next().is_some_and(inside) && matches(tail, rest.as_str())
+        }
+        _ => rest.next() == Some(first) && matches(&pattern[first.len_utf8()..], rest.as_str()),
+    }
+}
+
+fn covers((names, aspects): &Row, (name, aspect): &Difference) -> bool {
+    names.iter().any(|p| matches(p, name)) && aspects.iter().any(|p| matches(p, aspect))
+}
+
+/// Values as numbers, and exactly so in both types that occur.
+fn numbers(variable: &Variable) -> Vec<f64> {
+    let words = variable.bytes.as_chunks::<8>().0.iter();
+    match variable.dtype {
+        NcVariableType::Float(FloatType::F64) => words.map(|b| f64::from_ne_bytes(*b)).collect(),
+        NcVariableType::Int(IntType::I64) => words.map(|b| i64::from_ne_bytes(*b) as f64).collect(),
+        ref other => panic!("{other:?} where the types differ"),
+    }
+}
+
+/// Keys whose values differ or that only one side has. NaN equals itself.
+fn unequal<V: Debug>(left: &[(String, V)], right: &[(String, V)]) -> BTreeSet<String> {
+    let text = |side: &[(String, V)], key: &str| {
+        side.iter().find(|(k, _)| k == key).map(|(_, value)| format!("{value:?}"))
+    };
+    let keys = left.iter().chain(right).map(|(key, _)| key.clone());
+    keys.filter(|key| text(left, key) != text(right, key)).collect()
+}
+
+fn differences(theirs: &Contents, ours: &Contents) -> BTreeSet<Difference> {
+    let mut found = BTreeSet::new();
+    let mut add = |name: &str, aspect: String| found.insert((name.to_owned(), aspect));
+    for attribute in unequal(&theirs.attributes, &ours.attributes) {
+        add("(file)", format!("attribute:{attribute}"));
+    }
+    let sizes = |side: &Contents| -> Vec<(String, (usize, bool))> {
+        side.dims.iter().map(|(name, len, unlimited)| (name.clone(), (*len, *unlimited))).collect()
+    };
+    for dimension in unequal(&sizes(theirs), &sizes(ours)) {
+        add("(file)", format!("dimension:{dimension}"));
+    }
+    let names: BTreeSet<_> = theirs.variables.keys().chain(ours.variables.keys()).collect();
+    for name in names {
+        let (Some(left), Some(right)) = (theirs.variables.get(name), ours.variables.get(name))
+        else {
+            add(name, "presence".to_owned());
+            continue;
+        };
+        let same_values = match left.dtype == right.dtype {
+            true => left.bytes == right.bytes,
+            false => numbers(left) == numbers(right),
+        };
+        let aspects = [
+            ("dimensions", left.dim_names() == right.dim_names()),
+            ("type", left.dtype == right.dtype),
+            ("storage", (&left.chunk, left.filters) == (&right.chunk, right.filters)),
+            ("values", same_values),
+        ];
+        for (aspect, _) in aspects.into_iter().filter(|(_, same)| !same) {
+            add(name, aspect.to_owned());
+        }
+        for attribute in unequal(&left.attributes, &right.attributes) {
+            add(name, format!("attribute:{attribute}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn differences_are_those_that_are_documented() {
+    let Some(data) = shared() else { return };
+    let folder = converted(&data);
+    let mut found = BTreeSet::new();
+    for month in ["0347-04", "0347-05", "0362-03"] {
+        let name = format!("smyle.cdr-atlas-v0.glb-dor.112-1999-04.pop.h.{month}.nc");
+        let theirs = contents(&folder.path().join("mini-expected").join(&name));
+        let ours = contents(&folder.path().join("out/112/04").join(&name));
+        assert!(theirs.variables.len() > 60);
+        found.extend(differences(&theirs, &ours));
+    }
+    let rows = documented();
+    assert!(rows.len() > 5, "docs/parity.md has no table");
+    let missing: Vec<_> = found.iter().filter(|d| !rows.iter().any(|row| covers(row, d))).collect();
+    assert!(missing.is_empty(), "not in docs/parity.md: {missing:#?}");
+    let unused: Vec<_> = rows.iter().filter(|row| !found.iter().any(|d| covers(row, d))).collect();
+    assert!(unused.is_empty(), "in docs/parity.md, and no difference: {unused:#?}");
+    let grave =
+        found.iter().filter(|(_, aspect)| ["values", "presence"].contains(&aspect.as_str()));
+    assert_eq!(grave.collect::<Vec<_>>(), Vec::<&Difference>::new());
+}
+
+#[test]
+fn patterns_are_those_of_the_shell() {
+    assert!(matches("attribute:*", "attribute:units") && matches("z_*", "z_t_150m"));
+    assert!(matches("[a-oq-z]*_*", "rho_sw") && !matches("[a-oq-z]*_*", "polygon_id"));
+    assert!(matches("KMT", "KMT") && !matches("KMT", "KMTX") && !matches("*x", "y"));
+}

@@ -1,0 +1,173 @@
+//! A second run does what is lacking, and no more.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command as System;
+
+use dor_atlas::synthetic::SyntheticCase;
+
+use super::support::case::{TINY, Workspace, assert_same, case, output_key, set_age, write_dated};
+use super::support::s3::{BUCKET, S3Server};
+
+/// What a run prints, which must go well.
+#[track_caller]
+fn run(work: &Workspace, more: &[&str]) -> String {
+    let output = work.process(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Inode of each output: a file that is written again has another.
+fn inodes(work: &Workspace, months: usize) -> Vec<u64> {
+    (0..months).map(|n| fs::metadata(work.output(n)).map_or(0, |meta| meta.ino())).collect()
+}
+
+/// Which months were written again by a run that prints `said`.
+#[track_caller]
+fn redone(work: &Workspace, months: usize, said: &str) -> Vec<usize> {
+    let before = inodes(work, months);
+    let printed = run(work, &[]);
+    assert!(printed.contains(said), "{printed}");
+    let after = inodes(work, months);
+    (0..months).filter(|&n| before[n] != after[n]).collect()
+}
+
+#[test]
+fn a_case_that_is_done_is_skipped() {
+    let work = Workspace::new(4);
+    assert!(run(&work, &[]).contains("4 files converted, 0 kept"));
+    let before = work.tree("out");
+    assert_eq!(redone(&work, 4, "done before, 4 files"), [0; 0]);
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn a_case_that_is_done_costs_four_requests_and_no_raw_byte() {
+    let (work, server) = (Workspace::new(5), S3Server::start());
+    let mut copy = System::new("cp");
+    copy.arg("-a").arg(work.path("archive")).arg(server.bucket_folder());
+    assert!(copy.status().unwrap().success());
+    let places = [format!("s3://{BUCKET}/archive"), format!("s3://{BUCKET}/out")];
+    let run = || {
+        let arguments = ["112-04", "-d", &places[0], "-o", &places[1], "--allow-missing"];
+        let output = work
+            .process_case(&arguments)
+            .args(["--grid", "grid.nc"])
+            .envs(server.variables())
+            .output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), server.requests())
+    };
+    assert!(run().0.contains("5 files converted"));
+    let (said, requests) = run();
+    assert!(said.contains("done before, 5 files"), "{said}");
+    assert!(requests.len() <= 4, "{requests:?}");
+    let raw = requests.iter().filter(|r| r.contains("archive") && !r.contains("list-type"));
+    assert_eq!(raw.count(), 0, "{requests:?}");
+}
+
+#[test]
+fn outputs_that_are_lacking_are_made_again() {
+    let work = Workspace::new(5);
+    work.convert();
+    let before = work.tree("out");
+    fs::remove_file(work.output(1)).unwrap();
+    fs::write(work.output(3), b"cut").unwrap();
+    assert_eq!(redone(&work, 5, "2 files converted, 3 kept"), [1, 3]);
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn input_that_changed_is_converted_again() {
+    let work = Workspace::new(4);
+    work.convert();
+    let before = work.tree("out");
+    // Newer, with the same bytes.
+    set_age(&work.raw(2), 5);
+    assert_eq!(redone(&work, 4, "1 files converted, 3 kept"), [2]);
+    // Another size at the same time.
+    let mut header = SyntheticCase::new(case(), TINY, 1).header();
+    header.variables.retain(|v| v.name != "PH");
+    let mut bytes = Vec::new();
+    let synthetic = SyntheticCase::new(case(), TINY, 9);
+    synthetic.write_month_as(&header, case().first_month(), &mut bytes).unwrap();
+    write_dated(&work.raw(0), &bytes);
+    assert_eq!(redone(&work, 4, "1 files converted, 3 kept"), [0]);
+    let after = work.tree("out");
+    for n in 0..4 {
+        let same = before[&output_key(n)] == after[&output_key(n)];
+        assert_eq!(same, [1, 3].contains(&n), "{n}");
+    }
+    assert_eq!(redone(&work, 4, "done before"), [0; 0]);
+}
+
+#[test]
+fn another_grid_makes_everything_anew() {
+    let work = Workspace::new(3);
+    work.convert();
+    let other = fs::read(work.path("grid.nc")).unwrap();
+    let last = other.len() - 1;
+    let other: Vec<u8> =
+        other.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == last)).collect();
+    fs::write(work.path("grid.nc"), other).unwrap();
+    assert_eq!(redone(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
+    let mut without =
+        work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
+    let said = String::from_utf8(without.output().unwrap().stdout).unwrap();
+    assert!(said.contains("3 files converted, 0 kept"), "{said}");
+    assert_eq!(redone(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
+}
+
+#[test]
+fn force_makes_everything_anew_with_the_same_bytes() {
+    let work = Workspace::new(3);
+    work.convert();
+    let (before, places) = (work.tree("out"), inodes(&work, 3));
+    assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
+    assert!(inodes(&work, 3).iter().zip(places).all(|(new, old)| *new != old));
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_writes_nothing() {
+    let work = Workspace::new(3);
+    let plan = run(&work, &["--dry-run"]);
+    assert!(plan.contains("3 files to convert") && plan.contains("0 done"), "{plan}");
+    for n in 0..3 {
+        let line = plan.lines().find(|line| line.ends_with(&output_key(n))).unwrap();
+        assert!(line.contains(work.raw(n).file_name().unwrap().to_str().unwrap()), "{line}");
+    }
+    assert!(!work.path("out").exists());
+    work.convert();
+    fs::remove_file(work.output(1)).unwrap();
+    let before = work.tree("out");
+    let plan = run(&work, &["--dry-run"]);
+    assert!(plan.contains("1 files to convert") && plan.contains("2 done"), "{plan}");
+    assert!(plan.contains(&output_key(1)) && !plan.contains(&output_key(0)), "{plan}");
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn a_kill_between_the_two_records_leaves_no_trace() {
+    let work = Workspace::new(2);
+    work.convert();
+    let before = work.tree("out");
+    let folder = work.path("out/112/04");
+    fs::copy(folder.join("manifest.json"), folder.join("manifest.partial.json")).unwrap();
+    run(&work, &[]);
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn a_record_that_is_none_is_named() {
+    let work = Workspace::new(2);
+    work.convert();
+    let record = work.path("out/112/04/manifest.json");
+    fs::write(&record, b"{}").unwrap();
+    let error = super::support::dor::fails(&mut work.process(&[]), 65);
+    assert!(error.contains("manifest.json") && error.contains("--force"), "{error}");
+    let before = String::from_utf8(fs::read(&record).unwrap()).unwrap();
+    assert_eq!(before, "{}", "it may be somebody else's");
+    assert!(run(&work, &["--force"]).contains("2 files converted"));
+}
