@@ -5,6 +5,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use serde_json::Value;
 
+use super::support::case::tree;
 use super::support::dor::{dor, json};
 use super::support::s3::{BUCKET, S3Server};
 
@@ -187,7 +188,7 @@ fn a_bucket_with_its_keys_is_ready() {
     }
     let (mut command, _folder) = on_s3(&server, &[]);
     command.assert().success();
-    assert!(!server.bucket_folder().join("research").exists(), "the trial leaves nothing");
+    assert!(tree(&server.bucket_folder().join("research")).is_empty(), "the trial leaves nothing");
 }
 
 #[test]

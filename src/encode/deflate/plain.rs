@@ -98,13 +98,15 @@ fn split_runs(
             }
         }
         for (i, &byte) in word.iter().enumerate() {
-            counts[i % 4][usize::from(byte)] += 1;
+            let count = &mut counts[i % 4][usize::from(byte)];
+            *count = count.wrapping_add(1);
         }
         literals += 8;
         at += 8;
     }
     for &byte in &block[at..] {
-        counts[0][usize::from(byte)] += 1;
+        let count = &mut counts[0][usize::from(byte)];
+        *count = count.wrapping_add(1);
     }
     segments.push(Segment { literals: literals + block.len() - at, run: 0 });
     for (symbol, frequency) in frequencies[..256].iter_mut().enumerate() {
