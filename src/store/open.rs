@@ -20,7 +20,7 @@ use super::options::S3Options;
 use super::s3::{Bucket, Session};
 
 /// Part of a large object on disk: a part costs no request there, and small ones less memory.
-const DISK_PART: usize = 4 << 20;
+const DISK_PART: usize = 2 << 20;
 
 /// Opens locations: one client for a bucket, one set of credentials for all.
 #[derive(Clone)]

@@ -13,8 +13,11 @@ mod plain;
 
 use libdeflater::{CompressionLvl, Compressor};
 
-/// Level of the reference's output, and of libdeflate here.
+/// Level that the files state, the reference's: what they are as small as.
 pub const LEVEL: i32 = 4;
+/// Level at which libdeflate is asked for the planes that it gets: the files are then still as
+/// small as zlib makes them at [`LEVEL`].
+const LIBDEFLATE_LEVEL: i32 = 2;
 
 /// Samples of a plane on which its coder is chosen, and their length in bytes.
 const SAMPLES: usize = 6;
@@ -29,7 +32,7 @@ pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
 
 /// The same, into memory that is used again; what it held is lost.
 pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
-    let mut libdeflate = Compressor::new(CompressionLvl::new(LEVEL).unwrap_or_default());
+    let mut libdeflate = Compressor::new(CompressionLvl::new(LIBDEFLATE_LEVEL).unwrap_or_default());
     let plane = data.len() / planes.max(1);
     let mut split = 0;
     while split < data.len() && plane >= 2 * SAMPLE {
