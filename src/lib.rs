@@ -1,4 +1,23 @@
 //! dor-atlas: CESM/POP history in, the research dataset of the DOR atlas out, on any object store.
+//!
+//! The `dor` program is a thin [`cli`] over this library. Data goes one way:
+//!
+//! ```text
+//!   archive of raw history                                    research dataset
+//!         |                                                          ^
+//!      [store]  ranged reads, fetched ahead      parts, in any order [store]
+//!         |                                                          |
+//!       [read]  bytes -> model                       model -> bytes [encode]
+//!         |                                                          ^
+//!         +---> [research::convert]  one file in, one file out ------+
+//!                       ^
+//!                  [pipeline]  bounded workers and memory; the one border of async and CPU work
+//!                       ^
+//!                  [research]  plan a case, then run the plan; [ledger] knows what is done
+//! ```
+//!
+//! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
+//! `object_store`; [`config`] resolves settings; [`synthetic`] and [`demo`] make input.
 
 pub mod cli;
 pub mod config;

@@ -8,7 +8,6 @@ mod config;
 mod demo;
 mod exit;
 mod global;
-mod list_cases;
 mod man;
 mod output;
 mod progress;

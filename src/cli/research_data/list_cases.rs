@@ -5,9 +5,9 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::output::{Table, write_json};
-use super::research_data::{Places, Selection, data_dir};
-use super::{Exit, GlobalArgs};
+use super::arguments::{Places, Selection, data_dir};
+use crate::cli::output::{Table, write_json};
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::research::catalogue::{self, State, Survey};

@@ -1,0 +1,85 @@
+//! Arguments that several commands of `dor research-data` take.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+
+use crate::cli::GlobalArgs;
+use crate::config::{Config, ConfigError, Setting};
+use crate::model::{Case, InterventionMonth};
+use crate::store::Location;
+
+/// Which cases of the catalogue.
+#[derive(Args, Debug)]
+pub(super) struct Selection {
+    /// Polygon, 0 to 689; may be given several times [default: all]
+    #[arg(short, long = "polygon", value_name = "ID", value_parser = clap::value_parser!(u16).range(0..690))]
+    polygons: Vec<u16>,
+    /// Intervention month, 1, 4, 7 or 10; may be given several times [default: all]
+    #[arg(long = "month", value_name = "M")]
+    months: Vec<InterventionMonth>,
+}
+
+impl Selection {
+    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
+        let chosen = |case: &Case| {
+            (self.polygons.is_empty() || self.polygons.contains(&case.polygon()))
+                && (self.months.is_empty() || self.months.contains(&case.month()))
+        };
+        Case::all().filter(chosen)
+    }
+}
+
+/// Where things are and how they are converted.
+#[derive(Args, Debug)]
+pub(super) struct Places {
+    /// Where research-grade files go: a path or URL [default: output_dir of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    output_dir: Option<Location>,
+    /// The archive of raw history: a path or URL [default: data_dir of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    data_dir: Option<Location>,
+}
+
+impl Places {
+    pub fn config(
+        &self,
+        global: &GlobalArgs,
+        conversion: Option<&Conversion>,
+    ) -> Result<Config, ConfigError> {
+        let mut overrides = global.overrides();
+        overrides.data_dir = self.data_dir.clone();
+        overrides.output_dir = self.output_dir.clone();
+        overrides.workers = conversion.and_then(|c| c.workers);
+        overrides.grid = conversion.and_then(|c| c.grid.clone());
+        Config::load(&overrides)
+    }
+}
+
+pub(super) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
+    config.data_dir.as_ref().ok_or(ConfigError::Unset {
+        key: "data_dir",
+        flag: "--data-dir",
+        variable: "OCEAN_CDR_DATA_ARCHIVE_DIR",
+    })
+}
+
+/// How cases are converted.
+#[derive(Args, Debug, Default)]
+pub(super) struct Conversion {
+    /// Files converted at the same time [default: workers of the configuration, or all cores]
+    #[arg(short, long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+    /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
+    #[arg(long, value_name = "LOCATION")]
+    pub grid: Option<Location>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Convert files again that are done
+    #[arg(long)]
+    pub force: bool,
+    /// Convert the months that are there when others are missing
+    #[arg(long)]
+    pub allow_missing: bool,
+}

@@ -1,0 +1,41 @@
+//! `dor research-data`: the catalogue of cases, and their conversion.
+
+mod arguments;
+mod list_cases;
+mod process_all_cases;
+mod process_case;
+mod run;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::{Exit, GlobalArgs};
+use list_cases::ListCases;
+use process_all_cases::ProcessAllCases;
+use process_case::ProcessCase;
+pub(super) use run::convert_case;
+
+/// The research-grade dataset: list the cases, convert them
+#[derive(Args, Debug)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    ListCases(ListCases),
+    ProcessCase(ProcessCase),
+    ProcessAllCases(ProcessAllCases),
+}
+
+impl Command {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        match self.verb {
+            Verb::ListCases(command) => command.run(global, out).await,
+            Verb::ProcessCase(command) => command.run(global, out).await,
+            Verb::ProcessAllCases(command) => command.run(global, out).await,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `dor research-data process-case`: one case to the research-grade dataset.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::arguments::{Conversion, Places};
+use super::run::{Run, write_summary};
+use crate::cli::{Exit, GlobalArgs};
+use crate::model::Case;
+
+/// Convert one case to the research-grade dataset
+///
+/// A case that was stopped continues with the files it lacks; one that is done is skipped unless
+/// its input has changed.
+#[derive(Args, Debug)]
+pub(super) struct ProcessCase {
+    /// Full name, five-digit index (00449), or polygon and month (112-04)
+    case: String,
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    conversion: Conversion,
+}
+
+impl ProcessCase {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let case: Case = self.case.parse()?;
+        let run = Run::prepare(&self.places, &self.conversion, global).await?;
+        let summary = run.case(case, out).await?;
+        if let Some(summary) = summary {
+            write_summary(out, case, &summary)?;
+        }
+        Ok(Exit::Done)
+    }
+}

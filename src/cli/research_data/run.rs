@@ -1,0 +1,182 @@
+//! Preparing a conversion, carrying it out, saying how it went.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::arguments::{Conversion, Places, data_dir};
+use crate::cli::capabilities::Capabilities;
+use crate::cli::exit::chain;
+use crate::cli::output::{bytes, duration};
+use crate::cli::progress::Terminal;
+use crate::cli::{GlobalArgs, stop_on_signals};
+use crate::config::{Config, ConfigError, Setting};
+use crate::encode::research::RECIPE;
+use crate::ledger::Recipe;
+use crate::model::{Case, Grid, hex};
+use crate::pipeline::{Pool, Stop};
+use crate::read::grid;
+use crate::research::{self, CaseError, Environment, Plan, PlanOptions, Summary};
+use crate::store::{Location, Store, Stores};
+
+/// A prepared run: what all its cases share.
+pub(super) struct Run {
+    pub environment: Environment,
+    terminal: Arc<Terminal>,
+    options: PlanOptions,
+    dry_run: bool,
+}
+
+impl Run {
+    pub async fn prepare(
+        places: &Places,
+        conversion: &Conversion,
+        global: &GlobalArgs,
+    ) -> anyhow::Result<Self> {
+        let config = places.config(global, Some(conversion))?;
+        Self::new(&config, conversion).await
+    }
+
+    async fn new(config: &Config, conversion: &Conversion) -> anyhow::Result<Self> {
+        let unset = ConfigError::Unset {
+            key: "output_dir",
+            flag: "--output-dir",
+            variable: "DOR_OUTPUT_DIR",
+        };
+        let output = config.output_dir.as_ref().ok_or(unset)?;
+        let stores = Stores::new(config.s3.clone());
+        let raw = stores.open(&data_dir(config)?.value)?;
+        let out = stores.open(&output.value)?;
+        let grid = match &config.grid {
+            Some(setting) => Some(load_grid(&stores, setting).await?),
+            None => {
+                tracing::warn!(
+                    "no grid file (--grid): TLAT and TLONG keep the fill that raw files have over land blocks"
+                );
+                None
+            }
+        };
+        let (grid, grid_sha256) = grid.unzip();
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        let memory = Capabilities::memory_to_use();
+        let terminal = Arc::new(Terminal::new());
+        let environment = Environment {
+            raw,
+            out,
+            grid: grid.map(Arc::new),
+            pool: Pool::new(config.workers.value.get(), memory),
+            stop,
+            progress: terminal.clone(),
+        };
+        let recipe = Recipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
+        let options = PlanOptions {
+            force: conversion.force,
+            allow_missing: conversion.allow_missing,
+            recipe,
+        };
+        Ok(Self { environment, terminal, options, dry_run: conversion.dry_run })
+    }
+
+    /// Converts a case; no summary when the run is dry.
+    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Option<Summary>> {
+        let Environment { raw, out: target, .. } = &self.environment;
+        let plan = research::plan(raw, target, case, &self.options).await;
+        let plan = plan.map_err(CaseError::from)?;
+        if self.dry_run {
+            write_plan(out, &plan, target)?;
+            return Ok(None);
+        }
+        match research::run(&self.environment, plan).await {
+            Ok(summary) => Ok(Some(summary)),
+            Err(error) => {
+                if let CaseError::Files { failures, .. } = &error {
+                    for (_, failure) in failures {
+                        let causes: Vec<_> = chain(failure).map(ToString::to_string).collect();
+                        self.terminal.line(&format!("failed: {}", causes.join(": ")));
+                    }
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Converts a case as the configuration says, for the demo.
+pub(in crate::cli) async fn convert_case(
+    config: &Config,
+    case: Case,
+    allow_missing: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let run = Run::new(config, &Conversion { allow_missing, ..Conversion::default() }).await?;
+    if let Some(summary) = run.case(case, out).await? {
+        write!(out, "   ")?;
+        write_summary(out, case, &summary)?;
+    }
+    Ok(())
+}
+
+async fn load_grid(
+    stores: &Stores,
+    Setting { value: location, source }: &Setting<Location>,
+) -> anyhow::Result<(Grid, String)> {
+    let not_found = || ConfigError::BadValue {
+        key: "grid".to_owned(),
+        origin: source.clone(),
+        value: location.to_string(),
+        reason: "there is no such file".to_owned(),
+    };
+    let folder = location.parent().ok_or_else(not_found)?;
+    let name = location.file_name().ok_or_else(not_found)?;
+    let (data, _) = stores.open(&folder)?.read(name).await?.ok_or_else(not_found)?;
+    Ok((grid::parse(&data, &location.to_string())?, hex(&Sha256::digest(&data))))
+}
+
+fn write_plan(out: &mut dyn Write, plan: &Plan, target: &Store) -> std::io::Result<()> {
+    let size = plan.steps.iter().map(|s| s.input.size).sum();
+    writeln!(
+        out,
+        "case {}: {} files to convert ({}), {} done, {} months missing",
+        plan.case,
+        plan.steps.len(),
+        bytes(size),
+        plan.record.files.len(),
+        plan.record.missing_months.len(),
+    )?;
+    for step in &plan.steps {
+        writeln!(out, "  {} -> {}", step.input.key, target.location().join(&step.output))?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_summary(
+    out: &mut dyn Write,
+    case: Case,
+    summary: &Summary,
+) -> std::io::Result<()> {
+    let Summary { converted, kept, bytes_in, bytes_out, elapsed, timing } = summary;
+    if *converted == 0 {
+        return writeln!(out, "case {case}: done before, {kept} files");
+    }
+    writeln!(
+        out,
+        "case {case}: {converted} files converted, {kept} kept; {} in, {} out ({:.2}) in {} ({}/s)",
+        bytes(*bytes_in),
+        bytes(*bytes_out),
+        *bytes_out as f64 / (*bytes_in).max(1) as f64,
+        duration(*elapsed),
+        bytes((*bytes_in as f64 / elapsed.as_secs_f64().max(1e-3)) as u64),
+    )?;
+    tracing::info!(
+        "workers' time: read {}, hash {}, shuffle {}, deflate {}, encode {}, write {}",
+        duration(timing.read),
+        duration(timing.hash),
+        duration(timing.shuffle),
+        duration(timing.deflate),
+        duration(timing.encode),
+        duration(timing.write),
+    );
+    Ok(())
+}
