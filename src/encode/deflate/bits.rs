@@ -1,5 +1,7 @@
 //! Bits of a deflate stream, least significant first.
 
+use super::huffman::Code;
+
 /// Appends bits to bytes.
 pub struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
@@ -18,6 +20,12 @@ impl<'a> BitWriter<'a> {
     pub fn put(&mut self, bits: u64, count: u32) {
         self.pending |= bits << self.count;
         self.count += count;
+    }
+
+    /// Appends the code of a symbol.
+    #[inline(always)]
+    pub fn put_code(&mut self, code: Code) {
+        self.put(code.bits.into(), code.len.into());
     }
 
     /// Moves whole bytes out; afterwards fewer than 8 bits are pending.

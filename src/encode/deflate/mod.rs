@@ -1,27 +1,36 @@
-//! zlib streams of shuffled floats, made from blocks that suit each byte plane.
+//! zlib streams of shuffled floats, plane by plane.
 //!
-//! After the shuffle the low planes of a float field are noise over the ocean and constant over
-//! land: a match finder spends most of its time there and finds nothing but the constants. So the
-//! leading planes for which it does not pay are coded as stored bytes, runs and Huffman codes
-//! ([`plain`]), and the rest by libdeflate, whose stream ends the whole. Which planes these are is
+//! After the shuffle the low planes of a float field are noise over the sea and constant over
+//! land, and the highest is constant in long stretches: a match finder spends most of its time
+//! there and finds nothing but the constants. Only the planes between have something to find. So
+//! a plane is cut into literals and runs of one byte, or into literals and matches, whichever
+//! does it justice, and coded with Huffman codes of its own or stored. What suits a plane is
 //! decided on samples, from the data alone: equal data gives equal bytes. Specifications: RFC 1950
 //! (zlib), RFC 1951 (deflate). Every inflater reads the result.
 
 mod bits;
+mod block;
 mod huffman;
-mod plain;
+mod tokens;
 
-use libdeflater::{CompressionLvl, Compressor};
+use bits::BitWriter;
+use tokens::Matcher;
 
-/// Level that the files state, the reference's: what they are as small as.
+/// Level that the files state, the reference's: they are as small as zlib makes them at it.
 pub const LEVEL: i32 = 4;
-/// Level at which libdeflate is asked for the planes that it gets: the files are then still as
-/// small as zlib makes them at [`LEVEL`].
-const LIBDEFLATE_LEVEL: i32 = 2;
 
-/// Samples of a plane on which its coder is chosen, and their length in bytes.
-const SAMPLES: usize = 6;
-const SAMPLE: usize = 48 * 1024;
+/// Bytes that share one set of codes.
+const BLOCK: usize = 128 * 1024;
+/// Samples of a plane on which its way is chosen, and their length in bytes.
+const SAMPLES: usize = 5;
+const SAMPLE: usize = 32 * 1024;
+
+/// How a plane is cut into tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Runs,
+    Matches,
+}
 
 /// Compresses shuffled data that consists of `planes` planes of equal length.
 pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
@@ -32,46 +41,53 @@ pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
 
 /// The same, into memory that is used again; what it held is lost.
 pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
-    let mut libdeflate = Compressor::new(CompressionLvl::new(LIBDEFLATE_LEVEL).unwrap_or_default());
-    let plane = data.len() / planes.max(1);
-    let mut split = 0;
-    while split < data.len() && plane >= 2 * SAMPLE {
-        let next = (split + plane).min(data.len());
-        if !suits_plain(&data[split..next], &mut libdeflate) {
-            break;
-        }
-        split = next;
-    }
-    let (low, high) = data.split_at(split);
-
-    // 0x78: deflate with a 32 KiB window; 0x5E: the level that zlib calls fast, no dictionary.
     out.clear();
+    // 0x78: deflate with a 32 KiB window; 0x5E: the level that zlib calls fast, no dictionary.
     out.extend_from_slice(&[0x78, 0x5E]);
-    plain::encode(low, out);
-    let start = out.len();
-    out.resize(start + libdeflate.deflate_compress_bound(high.len()), 0);
-    let written = libdeflate.deflate_compress(high, &mut out[start..]).unwrap_or(0);
-    out.truncate(start + written);
+    let mut bits = BitWriter::new(out);
+    for plane in data.chunks((data.len() / planes.max(1)).max(1)) {
+        put_plane(plane, way_of(plane), &mut bits);
+    }
+    block::put_last(&mut bits);
     out.extend_from_slice(&libdeflater::adler32(data).to_be_bytes());
 }
 
-/// Whether `plain` codes this plane as small as libdeflate does, to half a percent, on samples.
-fn suits_plain(plane: &[u8], libdeflate: &mut Compressor) -> bool {
-    let mut scratch = vec![0; libdeflate.deflate_compress_bound(SAMPLE)];
-    let (mut ours, mut theirs) = (0, 0);
-    for i in 0..SAMPLES {
-        let start = (plane.len() - SAMPLE) / (SAMPLES - 1).max(1) * i;
-        let sample = &plane[start..start + SAMPLE];
-        let mut out = Vec::with_capacity(SAMPLE + 64);
-        plain::encode(sample, &mut out);
-        ours += out.len();
-        theirs += libdeflate.deflate_compress(sample, &mut scratch).unwrap_or(usize::MAX / 16);
+fn put_plane(plane: &[u8], way: Way, bits: &mut BitWriter<'_>) {
+    let (mut matcher, mut tokens) = (Matcher::new(), Vec::new());
+    for start in (0..plane.len()).step_by(BLOCK) {
+        let end = plane.len().min(start + BLOCK);
+        let block = &plane[start..end];
+        match way {
+            Way::Runs => tokens::runs(block, &mut tokens),
+            Way::Matches => matcher.find(plane, start, end, &mut tokens),
+        }
+        block::put(block, &tokens, bits);
     }
-    ours <= theirs + theirs / 200
+}
+
+/// Runs, unless matches make samples of the plane smaller by more than half a percent.
+fn way_of(plane: &[u8]) -> Way {
+    let mut sizes = [0; 2];
+    let mut out = Vec::with_capacity(SAMPLE + SAMPLE / 16);
+    for i in 0..SAMPLES {
+        let sample = match plane.len().checked_sub(SAMPLE) {
+            Some(room) => &plane[room / (SAMPLES - 1) * i..][..SAMPLE],
+            None => plane,
+        };
+        for (way, size) in [Way::Runs, Way::Matches].into_iter().zip(&mut sizes) {
+            out.clear();
+            put_plane(sample, way, &mut BitWriter::new(&mut out));
+            *size += out.len();
+        }
+    }
+    let [runs, matches] = sizes;
+    if matches + matches / 200 < runs { Way::Matches } else { Way::Runs }
 }
 
 #[cfg(test)]
 mod tests {
+    use libdeflater::{CompressionLvl, Compressor};
+
     use super::*;
 
     fn inflated(stream: &[u8], len: usize) -> Vec<u8> {
@@ -146,10 +162,7 @@ mod tests {
             data.extend((0..a).map(|i| if i % 2 == 0 { symbol * 3 } else { symbol * 3 + 1 }));
             (a, b) = (b, a + b);
         }
-        let mut out = vec![0x78, 0x5E];
-        plain::encode(&data, &mut out);
-        out.extend_from_slice(&[1, 0, 0, 0xFF, 0xFF]);
-        out.extend_from_slice(&libdeflater::adler32(&data).to_be_bytes());
+        let out = zlib(&data, 1);
         assert_eq!(inflated(&out, data.len()), data);
     }
 }

@@ -1,0 +1,293 @@
+//! Writing deflate blocks (RFC 1951, 3.2).
+
+use super::bits::BitWriter;
+use super::huffman::{self, Code};
+use super::tokens::{LONGEST, Token};
+
+/// Longest code in use: four literals fit into the bit buffer between flushes.
+const LIMIT: u8 = 12;
+/// Symbol that ends a block.
+const END: usize = 256;
+const LITERALS: usize = 286;
+const DISTANCES: usize = 30;
+/// A run that stands between stored bytes must save more than the headers around it.
+const LONG_RUN: usize = 48;
+
+/// How often each symbol occurs in a block.
+struct Frequencies {
+    literals: [u32; LITERALS],
+    distances: [u32; DISTANCES],
+}
+
+impl Frequencies {
+    fn of(block: &[u8], tokens: &[Token]) -> Self {
+        let mut literals = [0; LITERALS];
+        let mut distances = [0; DISTANCES];
+        // Four counters, for a byte often follows its like and would wait for its own counter.
+        let mut counts = [[0u32; 256]; 4];
+        let mut at = 0;
+        for token in tokens {
+            let bytes = &block[at..at + token.literals];
+            let (fours, rest) = bytes.as_chunks::<4>();
+            for four in fours {
+                for (count, &byte) in counts.iter_mut().zip(four) {
+                    count[usize::from(byte)] += 1;
+                }
+            }
+            for &byte in rest {
+                counts[0][usize::from(byte)] += 1;
+            }
+            if token.len > 0 {
+                literals[length_symbol(token.len).0] += 1;
+                distances[distance_symbol(token.distance).0] += 1;
+            }
+            at += token.literals + token.len;
+        }
+        for (symbol, frequency) in literals[..256].iter_mut().enumerate() {
+            *frequency = counts.iter().map(|c| c[symbol]).sum();
+        }
+        literals[END] = 1;
+        Self { literals, distances }
+    }
+}
+
+/// Writes one block, not the last, as codes or as stored bytes, whichever is smaller.
+pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
+    let frequencies = Frequencies::of(block, tokens);
+    let literals = huffman::lengths(&frequencies.literals, LIMIT);
+    let mut distances = huffman::lengths(&frequencies.distances, LIMIT);
+    if distances.iter().all(|&len| len == 0) {
+        distances[0] = 1;
+    }
+    let cost = |frequencies: &[u32], lengths: &[u8]| -> u64 {
+        frequencies.iter().zip(lengths).map(|(&f, &l)| u64::from(f) * u64::from(l)).sum()
+    };
+    let extra: u64 = tokens
+        .iter()
+        .filter(|t| t.len > 0)
+        .map(|t| u64::from(length_symbol(t.len).2 + distance_symbol(t.distance).2))
+        .sum();
+    let coded =
+        cost(&frequencies.literals, &literals) + cost(&frequencies.distances, &distances) + extra;
+    let segments = long_runs(tokens);
+    let stored: u64 = segments.iter().map(Segment::stored_bits).sum();
+    // A quarter of a percent of size is not worth the time that codes take, here and in readers.
+    if coded + stored / 400 < stored {
+        put_coded(block, tokens, &literals, &distances, bits);
+    } else {
+        put_stored(block, &segments, bits);
+    }
+}
+
+/// Writes an empty last block and fills up the last byte.
+pub fn put_last(bits: &mut BitWriter<'_>) {
+    bits.put(0b011, 3);
+    bits.put(0, 7);
+    bits.align();
+}
+
+/// Symbol, extra bits and their number of a match length (RFC 1951, 3.2.5).
+fn length_symbol(len: usize) -> (usize, u64, u32) {
+    match len {
+        LONGEST => (285, 0, 0),
+        0..=10 => (254 + len, 0, 0),
+        _ => {
+            let extra = (len - 3).ilog2() - 2;
+            let symbol = 257 + 4 * extra as usize + ((len - 3) >> extra);
+            (symbol, ((len - 3) & ((1 << extra) - 1)) as u64, extra)
+        }
+    }
+}
+
+/// Symbol, extra bits and their number of a distance (RFC 1951, 3.2.5).
+fn distance_symbol(distance: usize) -> (usize, u64, u32) {
+    let d = distance.saturating_sub(1);
+    if d < 4 {
+        return (d, 0, 0);
+    }
+    let extra = d.ilog2() - 1;
+    let symbol = 2 * (extra as usize + 1) + ((d >> extra) & 1);
+    (symbol, (d & ((1 << extra) - 1)) as u64, extra)
+}
+
+/// One block with codes of its own.
+fn put_coded(
+    block: &[u8],
+    tokens: &[Token],
+    literals: &[u8],
+    distances: &[u8],
+    bits: &mut BitWriter<'_>,
+) {
+    bits.put(0b100, 3);
+    put_code_lengths(literals, distances, bits);
+    let (literals, distances) = (huffman::codes(literals), huffman::codes(distances));
+    let mut at = 0;
+    for token in tokens {
+        let (fours, rest) = block[at..at + token.literals].as_chunks::<4>();
+        for four in fours {
+            for &byte in four {
+                bits.put_code(literals[usize::from(byte)]);
+            }
+            bits.flush();
+        }
+        for &byte in rest {
+            bits.put_code(literals[usize::from(byte)]);
+        }
+        bits.flush();
+        put_match(token, &literals, &distances, bits);
+        at += token.literals + token.len;
+    }
+    bits.put_code(literals[END]);
+    bits.flush();
+}
+
+fn put_match(token: &Token, literals: &[Code], distances: &[Code], bits: &mut BitWriter<'_>) {
+    if token.len == 0 {
+        return;
+    }
+    let (symbol, extra, extra_bits) = length_symbol(token.len);
+    bits.put_code(literals[symbol]);
+    bits.put(extra, extra_bits);
+    let (symbol, extra, extra_bits) = distance_symbol(token.distance);
+    bits.put_code(distances[symbol]);
+    bits.put(extra, extra_bits);
+    bits.flush();
+}
+
+/// The header of a block with codes of its own: their lengths.
+fn put_code_lengths(literals: &[u8], distances: &[u8], bits: &mut BitWriter<'_>) {
+    const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+    let lengths = || literals.iter().chain(distances).map(|&len| usize::from(len));
+    let mut frequencies = [0u32; ORDER.len()];
+    lengths().for_each(|len| frequencies[len] += 1);
+    let meta_lengths = huffman::lengths(&frequencies, 7);
+    let meta = huffman::codes(&meta_lengths);
+    bits.put((literals.len() - 257) as u64, 5);
+    bits.put((distances.len() - 1) as u64, 5);
+    bits.put((ORDER.len() - 4) as u64, 4);
+    bits.flush();
+    for symbol in ORDER {
+        bits.put(meta_lengths[symbol].into(), 3);
+        bits.flush();
+    }
+    for len in lengths() {
+        bits.put_code(meta[len]);
+        bits.flush();
+    }
+}
+
+/// Stored bytes, and the long run that follows them.
+struct Segment {
+    literals: usize,
+    run: usize,
+}
+
+impl Segment {
+    /// Bits that it takes as stored bytes and a run with the fixed codes, headers included.
+    fn stored_bits(&self) -> u64 {
+        let headers = if self.run > 0 { 10 + 5 * 8 + 8 } else { 5 * 8 };
+        8 * self.literals as u64 + headers + 13 * (self.run / LONGEST) as u64
+    }
+}
+
+/// The runs of one byte that are long enough to stand between stored bytes.
+fn long_runs(tokens: &[Token]) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let (mut literals, mut run) = (0, 0);
+    let mut end = |literals: &mut usize, run: &mut usize| {
+        if *run >= LONG_RUN {
+            segments.push(Segment { literals: *literals, run: *run });
+            *literals = 0;
+        } else {
+            *literals += *run;
+        }
+        *run = 0;
+    };
+    for token in tokens {
+        if token.literals > 0 {
+            end(&mut literals, &mut run);
+            literals += token.literals;
+        }
+        match token.distance {
+            1 => run += token.len,
+            _ => {
+                end(&mut literals, &mut run);
+                literals += token.len;
+            }
+        }
+    }
+    end(&mut literals, &mut run);
+    segments.push(Segment { literals, run: 0 });
+    segments
+}
+
+/// Stored blocks for the literals, blocks with the fixed codes for the runs between them.
+fn put_stored(block: &[u8], segments: &[Segment], bits: &mut BitWriter<'_>) {
+    let (literals, distances) = fixed_codes();
+    let mut rest = block;
+    for segment in segments {
+        let (stored, tail) = rest.split_at(segment.literals);
+        for stored in stored.chunks(65_535) {
+            bits.put(0b000, 3);
+            let len = stored.len() as u16;
+            bits.bytes(&len.to_le_bytes());
+            bits.bytes(&(!len).to_le_bytes());
+            bits.bytes(stored);
+        }
+        if segment.run > 0 {
+            bits.put(0b010, 3);
+            for len in super::tokens::lengths(segment.run) {
+                let token = Token { literals: 0, len, distance: 1 };
+                put_match(&token, &literals, &distances, bits);
+            }
+            bits.put_code(literals[END]);
+            bits.flush();
+        }
+        rest = &tail[segment.run..];
+    }
+}
+
+/// The fixed codes of literals, lengths and distances (RFC 1951, 3.2.6).
+fn fixed_codes() -> (Vec<Code>, Vec<Code>) {
+    let lengths: Vec<u8> = (0..288)
+        .map(|symbol| match symbol {
+            144..256 => 9,
+            256..280 => 7,
+            _ => 8,
+        })
+        .collect();
+    (huffman::codes(&lengths), huffman::codes(&[5; 30]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_symbols_are_those_of_the_specification() {
+        // RFC 1951, 3.2.5: first length of each symbol from 257 on.
+        let first = [
+            3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99,
+            115, 131, 163, 195, 227,
+        ];
+        for (symbol, len) in (257..).zip(first) {
+            assert_eq!((length_symbol(len).0, length_symbol(len).1), (symbol, 0), "{len}");
+        }
+        assert_eq!(length_symbol(257), (284, 30, 5));
+        assert_eq!(length_symbol(258), (285, 0, 0));
+    }
+
+    #[test]
+    fn distance_symbols_are_those_of_the_specification() {
+        // RFC 1951, 3.2.5: first distance of each symbol.
+        let first = [
+            1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025,
+            1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577,
+        ];
+        for (symbol, distance) in first.into_iter().enumerate() {
+            let found = distance_symbol(distance);
+            assert_eq!((found.0, found.1), (symbol, 0), "{distance}");
+        }
+        assert_eq!(distance_symbol(32768), (29, 8191, 13));
+    }
+}

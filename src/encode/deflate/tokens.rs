@@ -1,0 +1,193 @@
+//! What a deflate block consists of: literal bytes, and matches of bytes before them.
+
+/// Longest match of the format, in bytes.
+pub const LONGEST: usize = 258;
+/// Shortest match of the format, in bytes.
+const SHORTEST: usize = 3;
+/// Farthest that a match may reach back, in bytes.
+const WINDOW: usize = 32 * 1024;
+/// Entries of the table of places where four bytes were seen last, as a power of two.
+const TABLE_BITS: u32 = 15;
+
+/// Literal bytes, and the match that follows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Token {
+    /// Literal bytes.
+    pub literals: usize,
+    /// Length of the match; 0 for none.
+    pub len: usize,
+    /// How far back the match lies.
+    pub distance: usize,
+}
+
+/// Cuts a block into literals and runs of one byte, which are matches at distance 1.
+///
+/// Runs are looked for every 8 bytes: what a finer search would add is not worth its time.
+pub fn runs(block: &[u8], tokens: &mut Vec<Token>) {
+    tokens.clear();
+    let (mut at, mut start) = (0, 0);
+    while let Some(word) = block[at..].first_chunk::<8>() {
+        let byte = word[0];
+        if *word != [byte; 8] {
+            at += 8;
+            continue;
+        }
+        // The run may have begun in bytes that were taken for literals.
+        let early = block[start..at].iter().rev().take(7).take_while(|&&b| b == byte).count();
+        let begin = at - early;
+        at += run_length(&block[at..], byte);
+        let mut literals = begin + 1 - start;
+        for len in lengths(at - begin - 1) {
+            tokens.push(Token { literals, len, distance: 1 });
+            literals = 0;
+        }
+        start = at;
+    }
+    tokens.push(Token { literals: block.len() - start, ..Token::default() });
+}
+
+fn run_length(data: &[u8], byte: u8) -> usize {
+    let pattern = [byte; 32];
+    let whole = data.chunks_exact(32).take_while(|chunk| *chunk == pattern).count() * 32;
+    whole + data[whole..].iter().take_while(|&&b| b == byte).count()
+}
+
+/// The lengths of matches that make up `len` bytes: none too short, none too long.
+pub fn lengths(mut len: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = match len {
+            0 => return None,
+            1..=LONGEST => len,
+            _ if len - LONGEST < SHORTEST => LONGEST - SHORTEST,
+            _ => LONGEST,
+        };
+        len -= next;
+        Some(next)
+    })
+}
+
+/// Finds matches anywhere in the window: of the places where the next four bytes may have been
+/// seen before, only the last is looked at.
+pub struct Matcher {
+    /// Place of the last occurrence plus one; 0 for none.
+    table: Vec<u32>,
+}
+
+impl Matcher {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        Self { table: vec![0; 1 << TABLE_BITS] }
+    }
+
+    /// Cuts `data[start..end]` into literals and matches, which may lie before `start`.
+    pub fn find(&mut self, data: &[u8], start: usize, end: usize, tokens: &mut Vec<Token>) {
+        tokens.clear();
+        let (mut at, mut literals) = (start, start);
+        while let Some(next) = data[at..end].first_chunk::<4>() {
+            let slot = &mut self.table[Self::slot(*next)];
+            let before = (*slot as usize).wrapping_sub(1);
+            *slot = at as u32 + 1;
+            let distance = at.wrapping_sub(before);
+            if before >= at || distance > WINDOW || !data[before..].starts_with(next) {
+                at += 1;
+                continue;
+            }
+            let len = common(&data[before..], &data[at..end.min(at + LONGEST)]);
+            tokens.push(Token { literals: at - literals, len, distance });
+            // One place inside the match is remembered as well: rows of a field resemble
+            // each other with small shifts.
+            if let Some(inner) = data[at + 1..end].first_chunk::<4>() {
+                self.table[Self::slot(*inner)] = at as u32 + 2;
+            }
+            at += len;
+            literals = at;
+        }
+        tokens.push(Token { literals: end - literals, ..Token::default() });
+    }
+
+    fn slot(bytes: [u8; 4]) -> usize {
+        (u32::from_le_bytes(bytes).wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize
+    }
+}
+
+/// How many bytes are the same at the start; at most as many as `b` has.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let (a8, b8) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    for (i, (x, y)) in a8.iter().zip(b8).enumerate() {
+        let differs = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differs != 0 {
+            return 8 * i + (differs.trailing_zeros() / 8) as usize;
+        }
+    }
+    let whole = 8 * a8.len().min(b8.len());
+    whole + a[whole..].iter().zip(&b[whole..]).take_while(|(x, y)| x == y).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the tokens of `data[start..]` stand for.
+    fn replay(data: &[u8], start: usize, tokens: &[Token]) -> Vec<u8> {
+        let mut out = data[..start].to_vec();
+        for token in tokens {
+            let literals = &data[out.len()..out.len() + token.literals];
+            out.extend_from_slice(literals);
+            for _ in 0..token.len {
+                out.push(out[out.len() - token.distance]);
+            }
+            assert!(token.len == 0 || (SHORTEST..=LONGEST).contains(&token.len), "{token:?}");
+        }
+        out
+    }
+
+    fn samples() -> Vec<Vec<u8>> {
+        let waves = |n: usize| (0..n).map(|i| (40.0 * (i as f64 / 50.0).sin()) as i8 as u8);
+        let runs = [0usize, 1, 2, 3, 4, 9, 255, 258, 259, 260, 261, 262, 516, 519, 3000];
+        let mixed = runs.iter().zip(0u8..).flat_map(|(&n, b)| {
+            std::iter::repeat_n(b, n).chain((0..n % 13).map(move |i| (i * 37) as u8 ^ b))
+        });
+        vec![
+            Vec::new(),
+            vec![7],
+            vec![7; 8],
+            vec![7; 100_000],
+            mixed.collect(),
+            waves(70_000).collect(),
+        ]
+    }
+
+    #[test]
+    fn runs_stand_for_the_data() {
+        for data in samples() {
+            let mut tokens = Vec::new();
+            runs(&data, &mut tokens);
+            assert_eq!(replay(&data, 0, &tokens), data);
+        }
+    }
+
+    #[test]
+    fn matches_stand_for_the_data_across_blocks() {
+        for data in samples() {
+            let (mut matcher, mut tokens) = (Matcher::new(), Vec::new());
+            let mut start = 0;
+            while start < data.len() {
+                let end = data.len().min(start + 10_000);
+                matcher.find(&data, start, end, &mut tokens);
+                assert_eq!(replay(&data, start, &tokens), data[..end]);
+                start = end;
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_row_is_found() {
+        let row: Vec<u8> =
+            (0..320u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let data = row.repeat(20);
+        let mut tokens = Vec::new();
+        Matcher::new().find(&data, 0, data.len(), &mut tokens);
+        let literals: usize = tokens.iter().map(|t| t.literals).sum();
+        assert!(literals < 400, "{literals}");
+    }
+}
