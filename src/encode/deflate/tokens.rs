@@ -6,6 +6,8 @@ pub const LONGEST: usize = 258;
 const SHORTEST: usize = 3;
 /// Farthest that a match may reach back, in bytes.
 const WINDOW: usize = 32 * 1024;
+/// Places that are remembered of a match.
+const REMEMBERED: usize = 16;
 /// Entries of the table of places where four bytes were seen last, as a power of two.
 const TABLE_BITS: u32 = 15;
 
@@ -67,16 +69,16 @@ pub fn lengths(mut len: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Finds matches anywhere in the window: of the places where the next four bytes may have been
-/// seen before, only the last is looked at.
+/// seen before, the last two are looked at.
 pub struct Matcher {
-    /// Place of the last occurrence plus one; 0 for none.
-    table: Vec<u32>,
+    /// Places of the last occurrences plus one, the latest first; 0 for none.
+    table: Vec<[u32; 2]>,
 }
 
 impl Matcher {
     /// Knows nothing yet.
     pub fn new() -> Self {
-        Self { table: vec![0; 1 << TABLE_BITS] }
+        Self { table: vec![[0; 2]; 1 << TABLE_BITS] }
     }
 
     /// Cuts `data[start..end]` into literals and matches, which may lie before `start`.
@@ -84,20 +86,28 @@ impl Matcher {
         tokens.clear();
         let (mut at, mut literals) = (start, start);
         while let Some(next) = data[at..end].first_chunk::<4>() {
-            let slot = &mut self.table[Self::slot(*next)];
-            let before = (*slot as usize).wrapping_sub(1);
-            *slot = at as u32 + 1;
-            let distance = at.wrapping_sub(before);
-            if before >= at || distance > WINDOW || !data[before..].starts_with(next) {
+            let longest = &data[at..end.min(at + LONGEST)];
+            let (mut len, mut distance) = (0, 0);
+            for place in self.remember(*next, at) {
+                let before = (place as usize).wrapping_sub(1);
+                if before < at && at - before <= WINDOW && data[before..].starts_with(next) {
+                    let found = common(&data[before..], longest);
+                    if found > len {
+                        (len, distance) = (found, at - before);
+                    }
+                }
+            }
+            if len == 0 {
                 at += 1;
                 continue;
             }
-            let len = common(&data[before..], &data[at..end.min(at + LONGEST)]);
             tokens.push(Token { literals: at - literals, len, distance });
-            // One place inside the match is remembered as well: rows of a field resemble
-            // each other with small shifts.
-            if let Some(inner) = data[at + 1..end].first_chunk::<4>() {
-                self.table[Self::slot(*inner)] = at as u32 + 2;
+            // Rows of a field resemble each other with small shifts, so places inside a match
+            // are worth remembering; in long runs a few are enough.
+            for inner in at + 1..(at + len).min(at + REMEMBERED) {
+                if let Some(bytes) = data[inner..end].first_chunk::<4>() {
+                    self.remember(*bytes, inner);
+                }
             }
             at += len;
             literals = at;
@@ -105,8 +115,14 @@ impl Matcher {
         tokens.push(Token { literals: end - literals, ..Token::default() });
     }
 
-    fn slot(bytes: [u8; 4]) -> usize {
-        (u32::from_le_bytes(bytes).wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize
+    /// Remembers that four bytes lie at a place; gives where they were before.
+    #[inline(always)]
+    fn remember(&mut self, bytes: [u8; 4], at: usize) -> [u32; 2] {
+        let hash = u32::from_le_bytes(bytes).wrapping_mul(0x9E37_79B1);
+        let slot = &mut self.table[(hash >> (32 - TABLE_BITS)) as usize];
+        let before = *slot;
+        *slot = [at as u32 + 1, before[0]];
+        before
     }
 }
 
