@@ -31,6 +31,7 @@ bench: build ## Compare with the Python way on 12 full-size files (needs 10 GB a
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	scripts/bench-convert.sh
+	scripts/bench-s3.sh
 	cargo bench --locked
 
 lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, ruff
