@@ -133,7 +133,8 @@ async fn shared_settings(profile: Option<&str>) -> SdkConfig {
         loader = loader.profile_name(name);
     }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(files.build());
+        .or_else(files.build())
+        .or_else(Region::new(DEFAULT_REGION));
     loader.region(region).load().await
 }
 
