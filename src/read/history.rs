@@ -379,10 +379,10 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
         let dims = variable
             .dimensions()
             .iter()
-            .map(|d| Dimension { name: d.name.clone(), len: d.size as usize })
-            .collect();
+            .map(|d| Ok(Dimension { name: allowed(&d.name, url)?, len: d.size as usize }))
+            .collect::<Result<_, ReadError>>()?;
         variables.push(Variable {
-            name: variable.name().to_owned(),
+            name: allowed(variable.name(), url)?,
             dtype,
             dims,
             attributes: attributes_of(variable.attributes(), url)?,
@@ -391,6 +391,14 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
     let attributes = file.global_attributes().map_err(|e| damaged(url, e))?;
     let attributes = attributes_of(attributes, url)?;
     Ok(Header { variables, attributes })
+}
+
+/// A name that may stand in a NetCDF file: anything else is damage, and netCDF-C would refuse it.
+fn allowed(name: &str, url: &str) -> Result<String, ReadError> {
+    if name.is_empty() || name.contains(|c: char| c.is_control() || c == '/') {
+        return Err(ReadError::Name { url: url.to_owned(), name: name.to_owned() });
+    }
+    Ok(name.to_owned())
 }
 
 fn attributes_of(attributes: &[NcAttribute], url: &str) -> Result<Vec<Attribute>, ReadError> {
@@ -415,7 +423,7 @@ fn attribute_of(attribute: &NcAttribute, url: &str) -> Result<Attribute, ReadErr
             return Err(unknown_type(url, &attribute.name, &NcType::UInt));
         }
     };
-    Ok(Attribute { name: attribute.name.clone(), value })
+    Ok(Attribute { name: allowed(&attribute.name, url)?, value })
 }
 
 fn unknown_type(url: &str, object: &str, dtype: &NcType) -> ReadError {

@@ -70,6 +70,14 @@ pub enum ReadError {
         /// Cause.
         source: netcdf_reader::Error,
     },
+    /// A name that NetCDF does not allow.
+    #[error("{url} is damaged: its header has the name {name:?}; copy it again")]
+    Name {
+        /// File.
+        url: String,
+        /// The name.
+        name: String,
+    },
     /// A type that history files do not have.
     #[error("{url}: `{object}` has a type that POP history does not use ({dtype})")]
     Type {

@@ -64,6 +64,21 @@ fn truncated_netcdf4_files() {
 }
 
 #[test]
+fn names_that_netcdf_does_not_allow() {
+    for (text, at) in [("z_w_bot", 2), ("z_w_bot", 0), ("long_name", 4), ("time_period_freq", 1)] {
+        for byte in [0, 0x7F, b'/'] {
+            let work = with_second(|bytes| {
+                let text = text.as_bytes();
+                let place = bytes.windows(text.len()).position(|w| w == text).unwrap();
+                bytes[place + at] = byte;
+            });
+            let file = name(&work.raw(1)).to_owned();
+            refused(&work, &[], BAD_DATA, &[&file, "damaged", "copy it again"]);
+        }
+    }
+}
+
+#[test]
 fn files_that_are_no_netcdf() {
     for bytes in [&b""[..], b"<html>404 Not Found</html>", b"CDF\x03 of the future", &[0; 512]] {
         let work = with_second(|old| *old = bytes.to_vec());
