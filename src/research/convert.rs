@@ -274,6 +274,7 @@ pub fn check(
     let url = source.url().to_owned();
     let Glance { header, time_bound } = glance::glance(source)?;
     check_shapes(&header, &url, grid)?;
+    check_time(&header, &url)?;
     check_month(&time_bound, &url, month)?;
     Ok(())
 }
@@ -328,6 +329,28 @@ fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadErro
         small.insert(index, bytes);
     }
     Ok(small)
+}
+
+/// The calendar and the epoch in which months are counted.
+fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
+    let wrong = |variable: &str, value: &str, why| ReadError::Value {
+        url: url.to_owned(),
+        variable: variable.to_owned(),
+        value: format!("`{value}`"),
+        why,
+    };
+    for variable in header.variables.iter().filter(|v| matches!(&*v.name, "time" | "time_bound")) {
+        let (units, calendar) = (variable.text("units"), variable.text("calendar"));
+        if !units.is_empty() && !units.starts_with("days since 0000-01-01") {
+            let name = format!("{}:units", variable.name);
+            return Err(wrong(&name, units, "is not days since 0000-01-01"));
+        }
+        if !matches!(calendar, "" | "noleap" | "365_day") {
+            let name = format!("{}:calendar", variable.name);
+            return Err(wrong(&name, calendar, "is not noleap"));
+        }
+    }
+    Ok(())
 }
 
 /// One time, and the horizontal grid that the grid file has.

@@ -64,6 +64,21 @@ fn truncated_netcdf4_files() {
 }
 
 #[test]
+fn another_calendar_or_epoch() {
+    for (old, new, word) in [
+        ("noleap", "julian", "time:calendar"),
+        ("days since 0000-01-01", "days since 1900-01-01", ":units"),
+    ] {
+        let work = with_second(|bytes| {
+            let place = bytes.windows(old.len()).rposition(|w| w == old.as_bytes()).unwrap();
+            bytes[place..place + old.len()].copy_from_slice(new.as_bytes());
+        });
+        let file = name(&work.raw(1)).to_owned();
+        refused(&work, &[], BAD_DATA, &[&file, word, new]);
+    }
+}
+
+#[test]
 fn names_that_netcdf_does_not_allow() {
     for (text, at) in [("z_w_bot", 2), ("z_w_bot", 0), ("long_name", 4), ("time_period_freq", 1)] {
         for byte in [0, 0x7F, b'/'] {
