@@ -275,6 +275,7 @@ pub fn check(
     let Glance { header, time_bound } = glance::glance(source)?;
     check_shapes(&header, &url, grid)?;
     check_time(&header, &url)?;
+    check_names(&header, &url)?;
     check_month(&time_bound, &url, month)?;
     Ok(())
 }
@@ -351,6 +352,20 @@ fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
         }
     }
     Ok(())
+}
+
+/// No name that the research-grade form adds: such a file was converted before.
+fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
+    let added = ["polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"];
+    match added.iter().find(|&name| header.variable(name).is_some()) {
+        None => Ok(()),
+        Some(name) => Err(ReadError::Value {
+            url: url.to_owned(),
+            variable: (*name).to_owned(),
+            value: "there already".to_owned(),
+            why: "raw history does not have: the file was converted before",
+        }),
+    }
 }
 
 /// One time, and the horizontal grid that the grid file has.

@@ -64,6 +64,15 @@ fn truncated_netcdf4_files() {
 }
 
 #[test]
+fn a_file_that_was_converted_before() {
+    let work = Workspace::new(3);
+    work.convert();
+    let converted = fs::read(work.output(1)).unwrap();
+    write_dated(&work.raw(1), &converted);
+    refused(&work, &[], BAD_DATA, &[name(&work.raw(1)), "converted before"]);
+}
+
+#[test]
 fn another_calendar_or_epoch() {
     for (old, new, word) in [
         ("noleap", "julian", "time:calendar"),
