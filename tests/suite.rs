@@ -11,6 +11,7 @@ mod suite {
     mod cli;
     mod config;
     mod conversion;
+    mod damaged_headers;
     mod killed;
     mod parity;
     mod resume;

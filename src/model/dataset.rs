@@ -1,7 +1,9 @@
 //! What a NetCDF file says of itself: dimensions, variables and attributes, without their data.
 
+use std::fmt;
+
 /// A named length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dimension {
     /// Name, such as `nlat`.
     pub name: String,
@@ -10,7 +12,7 @@ pub struct Dimension {
 }
 
 /// Type of the elements of a variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// Text, one byte an element.
     Char,
@@ -42,6 +44,18 @@ impl DataType {
     /// Whether the elements are floating-point numbers.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
+    }
+}
+
+impl fmt::Display for DataType {
+    /// In the short form of NumPy and CF: `f4` is a float of 4 bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Char => return f.write_str("char"),
+            _ if self.is_float() => 'f',
+            _ => 'i',
+        };
+        write!(f, "{kind}{}", self.size())
     }
 }
 
@@ -94,9 +108,9 @@ pub struct Variable {
 }
 
 impl Variable {
-    /// Number of elements.
+    /// Number of elements; the largest number when a damaged header claims more.
     pub fn len(&self) -> usize {
-        self.dims.iter().map(|d| d.len).product()
+        self.dims.iter().fold(1, |len, d| len.saturating_mul(d.len))
     }
 
     /// Whether the variable has no element.
@@ -106,7 +120,7 @@ impl Variable {
 
     /// Bytes of the data, uncompressed.
     pub fn bytes(&self) -> usize {
-        self.len() * self.dtype.size()
+        self.len().saturating_mul(self.dtype.size())
     }
 
     /// The attribute of this name.

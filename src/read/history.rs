@@ -106,14 +106,10 @@ impl Storage for Prefix {
         offset: u64,
         len: usize,
     ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        match start.checked_add(len).and_then(|end| self.bytes.get(start..end)) {
-            Some(bytes) => Ok(StorageBuffer::from_vec(bytes.to_vec())),
-            None => {
-                self.short.store(true, Ordering::Relaxed);
-                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
-            }
-        }
+        let range = range_within(offset, len, self.bytes.len() as u64)
+            .inspect_err(|_| self.short.store(true, Ordering::Relaxed))?;
+        let bytes = &self.bytes[range.start as usize..range.end as usize];
+        Ok(StorageBuffer::from_vec(bytes.to_vec()))
     }
 }
 
@@ -277,6 +273,12 @@ pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), Read
     Ok((month, [start, end]))
 }
 
+/// The range that is asked for, when the file has it.
+pub(super) fn range_within(offset: u64, len: usize, file: u64) -> io::Result<Range<u64>> {
+    let end = offset.checked_add(len as u64).filter(|&end| end <= file);
+    end.map(|end| offset..end).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 pub(super) fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
     ReadError::Damaged { url: url.to_owned(), source }
 }
@@ -300,7 +302,9 @@ impl Form {
     }
 }
 
-/// Where the data of each variable of a classic file lies, all of it inside the file.
+/// Where the data of each variable of a classic file lies: all of it inside the file, fixed
+/// variables before records, in the order of the header, as the format has it ("NetCDF classic
+/// format specification", note on `begin`).
 pub(super) fn positions(
     file: &NcFile,
     header: &Header,
@@ -308,17 +312,25 @@ pub(super) fn positions(
     len: u64,
 ) -> Result<Vec<Range<u64>>, ReadError> {
     let variables = file.variables().map_err(|e| damaged(url, e))?;
-    let positions: Vec<_> = variables
-        .iter()
-        .zip(&header.variables)
-        .map(|(v, own)| v.data_offset..v.data_offset.saturating_add(own.bytes() as u64))
-        .collect();
-    let mut cut: Vec<_> =
-        positions.iter().zip(&header.variables).filter(|(p, _)| p.end > len).collect();
-    cut.sort_by_key(|(p, _)| p.start);
-    match cut.first() {
+    let mut positions = Vec::new();
+    let mut in_order = Vec::new();
+    for (variable, own) in variables.iter().zip(&header.variables) {
+        let is_record = variable.dimensions().first().is_some_and(|d| d.is_unlimited);
+        // Of records the first: there is one, or the file is refused for that.
+        let times = own.dims.first().filter(|_| is_record).map_or(1, |time| time.len.max(1));
+        let (start, size) = (variable.data_offset, (own.bytes() / times) as u64);
+        let position = start..start.saturating_add(size);
+        in_order.push((is_record, position.clone(), own));
+        positions.push(position);
+    }
+    in_order.sort_by_key(|(is_record, ..)| *is_record);
+    if let Some(pair) = in_order.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
+        let between = pair.iter().map(|(_, _, variable)| variable.name.clone()).collect();
+        return Err(ReadError::Overlap { url: url.to_owned(), between });
+    }
+    match in_order.iter().find(|(_, position, _)| position.end > len) {
         None => Ok(positions),
-        Some((position, variable)) => Err(ReadError::Truncated {
+        Some((_, position, variable)) => Err(ReadError::Truncated {
             url: url.to_owned(),
             variable: variable.name.clone(),
             needs: position.end,

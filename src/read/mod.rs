@@ -70,6 +70,17 @@ pub enum ReadError {
         /// Cause.
         source: netcdf_reader::Error,
     },
+    /// Two variables share bytes.
+    #[error(
+        "{url} is damaged: its header places `{}` over each other; copy it again",
+        .between.join("` and `")
+    )]
+    Overlap {
+        /// File.
+        url: String,
+        /// The variables.
+        between: Vec<String>,
+    },
     /// A name that NetCDF does not allow.
     #[error("{url} is damaged: its header has the name {name:?}; copy it again")]
     Name {
@@ -97,6 +108,25 @@ pub enum ReadError {
         variable: String,
         /// Shape it should have.
         shape: String,
+    },
+    /// Nothing to convert.
+    #[error("{url} has no field on (time, ..., nlat, nlon): it is not POP history")]
+    NoField {
+        /// File.
+        url: String,
+    },
+    /// Compressed in a way that cannot be undone here.
+    #[error(
+        "{url}: `{variable}` is compressed with {filter}, which cannot be read; \
+         rewrite the file with: nccopy -d 4 -s INPUT OUTPUT"
+    )]
+    Filter {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// The HDF5 filter.
+        filter: String,
     },
     /// A value that makes no sense.
     #[error("{url}: `{variable}` is {value}, which {why}")]

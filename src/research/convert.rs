@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
+use super::check::{check_month, check_shapes};
 use crate::encode::deflate;
 use crate::encode::hdf5::{Image, ImageWriter};
 use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
-use crate::model::dataset::{ByteOrder, Header, Variable};
+use crate::model::dataset::{ByteOrder, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::read::glance::{self, Glance};
 use crate::read::history::{self, History};
 use crate::read::{ReadError, Source};
 
@@ -65,6 +65,17 @@ pub enum ConvertError {
         found: String,
         /// Shape of the grid, nlat x nlon.
         expected: String,
+    },
+    /// The variables are not those of the other files.
+    #[error(
+        "{url} differs from the other months: {difference}; \
+         replace it, or move it away (--allow-missing converts the others)"
+    )]
+    Differs {
+        /// Raw file.
+        url: String,
+        /// In what.
+        difference: String,
     },
     /// More than one time in a file.
     #[error("{url} has {found} times where a monthly file has one")]
@@ -264,31 +275,6 @@ pub fn convert(
     Ok(Converted { size, md5, source_sha256: finished.sha256, timing })
 }
 
-/// Checks what can be checked without reading the data: the form, the length, the grid and the
-/// month of a file.
-pub fn check(
-    source: Box<dyn Source>,
-    month: YearMonth,
-    grid: Option<&Grid>,
-) -> Result<(), ConvertError> {
-    let url = source.url().to_owned();
-    let Glance { header, time_bound } = glance::glance(source)?;
-    check_shapes(&header, &url, grid)?;
-    check_time(&header, &url)?;
-    check_names(&header, &url)?;
-    check_month(&time_bound, &url, month)?;
-    Ok(())
-}
-
-/// The bounds of the month, which must be the one in the file's name.
-fn check_month(bounds: &[f64], url: &str, named: YearMonth) -> Result<[f64; 2], ConvertError> {
-    let (found, bounds) = history::month_of(url, bounds)?;
-    if found != named {
-        return Err(ConvertError::Month { url: url.to_owned(), named, found });
-    }
-    Ok(bounds)
-}
-
 /// Variables in the order in which their raw data comes, those made here first.
 fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'a Output)> {
     let mut place = vec![0; history.header().variables.len()];
@@ -330,65 +316,6 @@ fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadErro
         small.insert(index, bytes);
     }
     Ok(small)
-}
-
-/// The calendar and the epoch in which months are counted.
-fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
-    let wrong = |variable: &str, value: &str, why| ReadError::Value {
-        url: url.to_owned(),
-        variable: variable.to_owned(),
-        value: format!("`{value}`"),
-        why,
-    };
-    for variable in header.variables.iter().filter(|v| matches!(&*v.name, "time" | "time_bound")) {
-        let (units, calendar) = (variable.text("units"), variable.text("calendar"));
-        if !units.is_empty() && !units.starts_with("days since 0000-01-01") {
-            let name = format!("{}:units", variable.name);
-            return Err(wrong(&name, units, "is not days since 0000-01-01"));
-        }
-        if !matches!(calendar, "" | "noleap" | "365_day") {
-            let name = format!("{}:calendar", variable.name);
-            return Err(wrong(&name, calendar, "is not noleap"));
-        }
-    }
-    Ok(())
-}
-
-/// No name that the research-grade form adds: such a file was converted before.
-fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
-    let added = ["polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"];
-    match added.iter().find(|&name| header.variable(name).is_some()) {
-        None => Ok(()),
-        Some(name) => Err(ReadError::Value {
-            url: url.to_owned(),
-            variable: (*name).to_owned(),
-            value: "there already".to_owned(),
-            why: "raw history does not have: the file was converted before",
-        }),
-    }
-}
-
-/// One time, and the horizontal grid that the grid file has.
-fn check_shapes(header: &Header, url: &str, grid: Option<&Grid>) -> Result<(), ConvertError> {
-    let url = || url.to_owned();
-    for variable in &header.variables {
-        if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
-            return Err(ConvertError::Times { url: url(), found: time.len });
-        }
-        let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
-        let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {
-            continue;
-        };
-        if (nlat, nlon) != (grid.nlat, grid.nlon) {
-            return Err(ConvertError::Grid {
-                url: url(),
-                variable: variable.name.clone(),
-                found: format!("{nlat} x {nlon}"),
-                expected: format!("{} x {}", grid.nlat, grid.nlon),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// A file under construction, whose parts are sent as soon as nothing in them can change.

@@ -1,6 +1,7 @@
 //! From raw history to the research-grade dataset: plan a case, then run the plan.
 
 pub mod catalogue;
+pub mod check;
 pub mod convert;
 pub mod plan;
 pub mod run;

@@ -92,6 +92,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is done already; entries that no longer hold are gone.
     pub record: Record,
+    /// One of the files that are done.
+    pub done: Option<Step>,
     /// Whether the record of the complete case is in place and holds.
     pub complete: bool,
 }
@@ -148,20 +150,24 @@ pub async fn plan(
     let mut record = Record::new(case.to_string(), options.recipe.clone(), missing);
     let earlier = earlier.filter(|e| e.recipe == record.recipe);
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
-    let mut steps = Vec::new();
+    let (mut steps, mut done) = (Vec::new(), None);
     for (month, input) in inputs {
         let output = layout::key(case, month);
-        let done = earlier
+        let entry = earlier
             .as_ref()
             .and_then(|e| e.file(&output))
             .filter(|f| f.input.is_still(&input) && present.get(&output) == Some(&f.size));
-        match done {
-            Some(file) => record.insert(file.clone()),
-            None => steps.push(Step { month, input, output }),
+        let step = Step { month, input, output };
+        match entry {
+            Some(file) => {
+                record.insert(file.clone());
+                done = Some(step);
+            }
+            None => steps.push(step),
         }
     }
     complete &= steps.is_empty();
-    Ok(Plan { case, steps, record, complete })
+    Ok(Plan { case, steps, record, done, complete })
 }
 
 /// The raw files of a case by month.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::OnceCell;
 
+use super::check::{self, Inventory};
 use super::convert::{self, CaseContext, ConvertError, Timing};
 use super::plan::{Plan, PlanError, Step};
 use crate::encode::SinkError;
@@ -18,6 +20,13 @@ use crate::store::{Store, StoreError};
 const CHECKS: usize = 16;
 /// Files of a case that wait for a worker or are under way.
 const QUEUE: usize = 32;
+/// Variables that a case is hardly of use without, and what follows when it has none.
+const WANTED: [(&str, &str); 4] = [
+    ("TLAT", "its fields have no latitudes"),
+    ("TLONG", "its fields have no longitudes"),
+    ("TAREA", "there is no area_m2"),
+    ("KMT", "the bottom is not marked"),
+];
 /// Time between two records of a case that is not complete: what a killed process may do again.
 const CHECKPOINT: Duration = Duration::from_secs(2);
 
@@ -152,25 +161,49 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
 /// refused as a whole and all its bad files are named at once.
 async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), CaseError> {
     let pool = &Pool::new(CHECKS, u64::MAX);
-    let checks = plan.steps.iter().map(|step| async {
+    let check = async |step: &Step| {
         let object = environment.raw.object_known(&step.input.key, step.input.clone());
         let source = ObjectSource::new(object, environment.stop.clone(), |_| {});
         let (month, grid) = (step.month, environment.grid.clone());
-        let check = move || convert::check(Box::new(source), month, grid.as_deref());
+        let check = move || check::check(Box::new(source), month, grid.as_deref());
         let place = pool.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
-    });
-    let mut checks = futures::stream::iter(checks).buffered(CHECKS);
-    let mut failures = Vec::new();
+    };
+    let mut checks = futures::stream::iter(&plan.steps).map(check).buffered(CHECKS);
+    let (mut inventories, mut failures) = (Vec::new(), Vec::new());
     for step in &plan.steps {
-        if let Some(Err(error)) = checks.next().await {
-            failures.push((step.input.key.clone(), error));
+        match checks.next().await {
+            Some(Ok(header)) => inventories.push((step, Inventory::of(&header), 1)),
+            Some(Err(error)) => failures.push((step.input.key.clone(), error)),
+            None => {}
         }
+    }
+    // The files that are done were compared with each other: one speaks for all of them.
+    if let Some(step) = &plan.done
+        && let Ok(header) = check(step).await
+    {
+        inventories.push((step, Inventory::of(&header), plan.record.files.len()));
     }
     if environment.stop.is_requested() {
         return Err(Stopped.into());
     }
-    if failures.is_empty() { Ok(()) } else { Err(CaseError::Files { case: plan.case, failures }) }
+    let usual = Inventory::commonest(inventories.iter().map(|(_, i, files)| (i, *files)));
+    for (step, inventory, _) in &inventories {
+        if let Some(difference) = usual.and_then(|usual| inventory.differs(usual)) {
+            let url = environment.raw.location().join(&step.input.key).to_string();
+            let error = ConvertError::Differs { url, difference };
+            failures.push((step.input.key.clone(), error.into()));
+        }
+    }
+    if !failures.is_empty() {
+        return Err(CaseError::Files { case: plan.case, failures });
+    }
+    for (variable, effect) in WANTED {
+        if usual.is_some_and(|usual| !usual.has(variable)) {
+            tracing::warn!("the raw files of case {} have no {variable}: {effect}", plan.case);
+        }
+    }
+    Ok(())
 }
 
 async fn convert_all(
@@ -183,9 +216,14 @@ async fn convert_all(
     let mut failures = Vec::new();
     let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
     // What is not confirmed under the present recipe must not be taken for done after a stop. In
-    // this order no moment is without a record.
-    record.save(&environment.out, folder, PARTIAL).await?;
-    environment.out.delete(&format!("{folder}/{COMPLETE}")).await?;
+    // this order no moment is without a record; and while no file has been replaced, the record
+    // of the complete case still holds.
+    let (confirmed, opened) = (record.clone(), OnceCell::new());
+    let open = async || -> Result<(), LedgerError> {
+        confirmed.save(&environment.out, folder, PARTIAL).await?;
+        Ok(environment.out.delete(&format!("{folder}/{COMPLETE}")).await?)
+    };
+    let before_first = async || opened.get_or_try_init(&open).await.copied();
     let mut saved = Instant::now();
 
     let mut running = FuturesUnordered::new();
@@ -193,7 +231,7 @@ async fn convert_all(
     loop {
         let may_start = failures.is_empty() && !environment.stop.is_requested();
         if let Some(step) = steps.next_if(|_| may_start && running.len() < QUEUE) {
-            running.push(convert_one(environment, context.clone(), step));
+            running.push(convert_one(environment, context.clone(), step, &before_first));
             continue;
         }
         let Some((step, result)) = running.next().await else { break };
@@ -216,7 +254,9 @@ async fn convert_all(
     if failures.is_empty() && !environment.stop.is_requested() {
         return Ok((record, summary));
     }
-    if let Err(error) = record.save(&environment.out, folder, PARTIAL).await {
+    if opened.initialized()
+        && let Err(error) = record.save(&environment.out, folder, PARTIAL).await
+    {
         // The failures tell more: what hit the record hit the files before.
         tracing::warn!("{error}; files that were finished just now are converted again");
     }
@@ -227,11 +267,13 @@ async fn convert_all(
 }
 
 /// One file from the archive to the store. The place in the pool is kept until its last part is
-/// stored, for until then the file is in memory; making it visible waits for no worker.
+/// stored, for until then the file is in memory; making it visible waits for no worker, but for
+/// `before_first`.
 async fn convert_one(
     environment: &Environment,
     context: Arc<CaseContext>,
     step: Step,
+    before_first: &impl AsyncFn() -> Result<(), LedgerError>,
 ) -> (Step, Result<(FileRecord, Timing), FileError>) {
     let result = async {
         let Environment { raw, out, stop, .. } = environment;
@@ -260,6 +302,7 @@ async fn convert_one(
         let begun = Instant::now();
         sink.drain().await.map_err(failed)?;
         drop(place);
+        before_first().await?;
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;
         timing.write += begun.elapsed();

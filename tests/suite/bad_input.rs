@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dor_atlas::synthetic::SyntheticCase;
+use dor_atlas::synthetic::{SyntheticCase, classic};
 
 use super::support::case::{TINY, Workspace, assert_same, case, set_age, write_dated};
 use super::support::dor::fails;
@@ -204,11 +204,106 @@ fn bounds_that_are_no_month() {
 fn several_times_in_a_file() {
     let synthetic = SyntheticCase::new(case(), TINY, 1);
     let work = with_second(|bytes| {
-        let header = dor_atlas::synthetic::classic::Header { records: 2, ..synthetic.header() };
+        let header = classic::Header { records: 2, ..synthetic.header() };
         bytes.clear();
         synthetic.write_month_as(&header, case().first_month().plus(1), bytes).unwrap();
     });
     refused(&work, &[], BAD_DATA, &[name(&work.raw(1)), "2 times"]);
+}
+
+/// Three months, of which those in `months` are written under a changed header.
+fn with_headers(months: &[usize], change: impl Fn(&mut classic::Header)) -> Workspace {
+    let (work, synthetic) = (Workspace::new(3), SyntheticCase::new(case(), TINY, 1));
+    for &n in months {
+        let (mut header, mut bytes) = (synthetic.header(), Vec::new());
+        change(&mut header);
+        let month = case().first_month().plus(n as i32);
+        synthetic.write_month_as(&header, month, &mut bytes).unwrap();
+        write_dated(&work.raw(n), &bytes);
+    }
+    work
+}
+
+#[test]
+fn a_month_with_other_variables_than_the_rest() {
+    let without = |name: &'static str| {
+        move |header: &mut classic::Header| header.variables.retain(|v| v.name != name)
+    };
+    let work = with_headers(&[1], without("DIC"));
+    let file = name(&work.raw(1)).to_owned();
+    let words = [&*file, "lacks `DIC`", "move it away", "1 of the files"];
+    refused(&work, &[], BAD_DATA, &words);
+    // The first month is the odd one, not the two others.
+    let work = with_headers(&[0], without("TAREA"));
+    let file = name(&work.raw(0)).to_owned();
+    refused(&work, &[], BAD_DATA, &[&file, "lacks `TAREA`", "1 of the files"]);
+    // What is done counts.
+    let work = Workspace::new(3);
+    work.convert();
+    let odd = with_headers(&[0, 1], without("ALK"));
+    let replace = |n| {
+        fs::copy(odd.raw(n), work.raw(n)).unwrap();
+        set_age(&work.raw(n), 9);
+    };
+    replace(0);
+    refused(&work, &[], BAD_DATA, &[name(&work.raw(0)), "lacks `ALK`"]);
+    replace(1);
+    refused(&work, &[], BAD_DATA, &[name(&work.raw(2)), "has also `ALK`"]);
+}
+
+#[test]
+fn fields_on_no_grid_are_no_history() {
+    let work = with_headers(&[1], |header| {
+        for (name, _) in &mut header.dimensions {
+            if name == "nlat" {
+                *name = "y".to_owned();
+            }
+        }
+    });
+    let file = name(&work.raw(1)).to_owned();
+    refused(&work, &[], BAD_DATA, &[&file, "no field on (time, ..., nlat, nlon)"]);
+}
+
+#[test]
+fn a_case_without_areas_is_converted_with_a_warning() {
+    let work = with_headers(&[0, 1, 2], |h| h.variables.retain(|v| v.name != "TAREA"));
+    let output = work.process(&[]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("no TAREA") && said.contains("area_m2"), "{said}");
+}
+
+/// Spoils the last compressed chunk of a NetCDF-4 copy of the second month.
+fn spoil_a_chunk(work: &Workspace) {
+    copy(&contents(&work.raw(1)), &work.raw(1), Form::Deflated(1), true, |_| {});
+    let mut bytes = fs::read(work.raw(1)).unwrap();
+    // Every zlib stream of level 1 begins so.
+    let chunk = bytes.windows(2).rposition(|w| w == [0x78, 0x01]).unwrap();
+    bytes[chunk + 2..chunk + 24].fill(0xEE);
+    write_dated(&work.raw(1), &bytes);
+}
+
+#[test]
+fn a_spoilt_chunk_leaves_a_finished_case_as_it_was() {
+    let work = Workspace::new(3);
+    work.convert();
+    spoil_a_chunk(&work);
+    refused(&work, &[], BAD_DATA, &[name(&work.raw(1)), "damaged"]);
+}
+
+#[test]
+fn a_spoilt_chunk_does_not_cost_the_other_months() {
+    let undisturbed = Workspace::new(3);
+    undisturbed.convert();
+    let work = Workspace::new(3);
+    spoil_a_chunk(&work);
+    let error = fails(&mut work.process(&[]), BAD_DATA);
+    assert!(error.contains(name(&work.raw(1))) && error.contains("damaged"), "{error}");
+    assert!(!work.output(1).exists() && !work.path("out/112/04/manifest.json").exists());
+    fs::copy(undisturbed.raw(1), work.raw(1)).unwrap();
+    set_age(&work.raw(1), 0);
+    work.convert();
+    assert_same(&undisturbed.tree("out"), &work.tree("out"));
 }
 
 #[test]

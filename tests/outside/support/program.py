@@ -24,7 +24,7 @@ class Dor:
             raise FileNotFoundError(f"no dor at {', '.join(map(str, places))}: run `cargo build`")
         self.binary = found[0].resolve()
 
-    def __call__(self, *arguments: object, **environment: str) -> str:
+    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
         command = [str(self.binary), *map(str, arguments)]
         # Nothing of the user's own configuration may reach the tests.
         inherited = {
@@ -32,14 +32,18 @@ class Dor:
             for name, value in os.environ.items()
             if not name.startswith(("AWS_", "DOR_", "OCEAN_CDR_")) and name != "SCRATCH"
         }
-        done = subprocess.run(
+        return subprocess.run(
             command, env=inherited | environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}"
+
+    def __call__(self, *arguments: object, **environment: str) -> str:
+        done = self.run(*arguments, **environment)
+        command = " ".join(map(str, done.args))
+        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stderr}"
         return done.stdout
 
-    def make_raw(self, folder: Path) -> None:
-        self("demo", "raw", folder, "--case", CASE, "--shape", "24x20x5")
+    def make_raw(self, folder: Path, *options: str) -> None:
+        self("demo", "raw", folder, "--case", CASE, "--shape", "24x20x5", *options)
 
     def process_case(
         self, archive: object, output: object, grid: Path, *options: str, **environment: str

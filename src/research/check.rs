@@ -1,0 +1,218 @@
+//! What is wrong with raw files, found out from their headers before anything is written.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::convert::ConvertError;
+use crate::model::dataset::{DataType, Dimension, Header, Variable};
+use crate::model::{Grid, YearMonth};
+use crate::read::glance::{self, Glance};
+use crate::read::{ReadError, Source, history};
+
+/// Checks what can be checked without reading the data: the form, the length, the grid and the
+/// month of a file. Gives its header.
+pub fn check(
+    source: Box<dyn Source>,
+    month: YearMonth,
+    grid: Option<&Grid>,
+) -> Result<Header, ConvertError> {
+    let url = source.url().to_owned();
+    let Glance { header, time_bound } = glance::glance(source)?;
+    check_names(&header, &url)?;
+    check_fields(&header, &url)?;
+    check_shapes(&header, &url, grid)?;
+    check_time(&header, &url)?;
+    check_month(&time_bound, &url, month)?;
+    Ok(header)
+}
+
+/// The variables of a file, in which the files of a case must not differ: a series that lacks a
+/// field in one month is no series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Inventory(BTreeMap<String, Kind>);
+
+/// Type and shape of a variable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    dtype: DataType,
+    dims: Vec<Dimension>,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<_> = self.dims.iter().map(|d| format!("{} = {}", d.name, d.len)).collect();
+        write!(f, "{} ({})", self.dtype, dims.join(", "))
+    }
+}
+
+impl Inventory {
+    /// Of the file with this header.
+    pub fn of(header: &Header) -> Self {
+        let kind = |v: &Variable| Kind { dtype: v.dtype, dims: v.dims.clone() };
+        Self(header.variables.iter().map(|v| (v.name.clone(), kind(v))).collect())
+    }
+
+    /// The one that most files have; each comes with the number of files that it stands for.
+    pub fn commonest<'a>(of: impl Iterator<Item = (&'a Self, usize)>) -> Option<&'a Self> {
+        let mut files = HashMap::new();
+        let mut order = Vec::new();
+        for (inventory, count) in of {
+            let so_far = files.entry(inventory).or_insert_with(|| {
+                order.push(inventory);
+                0
+            });
+            *so_far += count;
+        }
+        // Of equals the last is the maximum: the earliest month is to decide.
+        order.into_iter().rev().max_by_key(|inventory| files.get(inventory).copied())
+    }
+
+    /// Whether there is a variable of this name.
+    pub fn has(&self, variable: &str) -> bool {
+        self.0.contains_key(variable)
+    }
+
+    /// In words, how a file with this inventory differs from one with `usual`; `None` when it
+    /// does not.
+    pub fn differs(&self, usual: &Self) -> Option<String> {
+        let names = |of: &Self, without: &Self| {
+            let names = of.0.keys().filter(|name| !without.0.contains_key(*name));
+            names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let other = |(name, kind): (&String, &Kind)| match usual.0.get(name) {
+            Some(there) if there != kind => Some(format!("`{name}` is {kind}, not {there}")),
+            _ => None,
+        };
+        let mut words = Vec::new();
+        for (verb, names) in [("lacks", names(usual, self)), ("has also", names(self, usual))] {
+            if !names.is_empty() {
+                words.push(format!("it {verb} {names}"));
+            }
+        }
+        words.extend(self.0.iter().filter_map(other));
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+/// Something to convert, and grid fields on the points that it is on.
+fn check_fields(header: &Header, url: &str) -> Result<(), ReadError> {
+    let ends_on_grid = |v: &Variable| matches!(v.dims.as_slice(), [.., a, b] if a.name == "nlat" && b.name == "nlon");
+    if !header.variables.iter().any(|v| v.leads_with("time") && ends_on_grid(v)) {
+        return Err(ReadError::NoField { url: url.to_owned() });
+    }
+    for name in ["TLAT", "TLONG", "TAREA", "KMT"] {
+        if header.variable(name).is_some_and(|v| v.dims.len() != 2 || !ends_on_grid(v)) {
+            return Err(ReadError::Missing {
+                url: url.to_owned(),
+                variable: name.to_owned(),
+                shape: "(nlat, nlon)".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The bounds of the month, which must be the one in the file's name.
+pub(super) fn check_month(
+    bounds: &[f64],
+    url: &str,
+    named: YearMonth,
+) -> Result<[f64; 2], ConvertError> {
+    let (found, bounds) = history::month_of(url, bounds)?;
+    if found != named {
+        return Err(ConvertError::Month { url: url.to_owned(), named, found });
+    }
+    Ok(bounds)
+}
+
+/// The calendar and the epoch in which months are counted.
+fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
+    let wrong = |variable: &str, value: &str, why| ReadError::Value {
+        url: url.to_owned(),
+        variable: variable.to_owned(),
+        value: format!("`{value}`"),
+        why,
+    };
+    for variable in header.variables.iter().filter(|v| matches!(&*v.name, "time" | "time_bound")) {
+        let (units, calendar) = (variable.text("units"), variable.text("calendar"));
+        if !units.is_empty() && !units.starts_with("days since 0000-01-01") {
+            let name = format!("{}:units", variable.name);
+            return Err(wrong(&name, units, "is not days since 0000-01-01"));
+        }
+        if !matches!(calendar, "" | "noleap" | "365_day") {
+            let name = format!("{}:calendar", variable.name);
+            return Err(wrong(&name, calendar, "is not noleap"));
+        }
+    }
+    Ok(())
+}
+
+/// No name that the research-grade form adds: such a file was converted before.
+fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
+    let added = ["polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"];
+    match added.iter().find(|&name| header.variable(name).is_some()) {
+        None => Ok(()),
+        Some(name) => Err(ReadError::Value {
+            url: url.to_owned(),
+            variable: (*name).to_owned(),
+            value: "there already".to_owned(),
+            why: "raw history does not have: the file was converted before",
+        }),
+    }
+}
+
+/// One time, and the horizontal grid that the grid file has.
+pub(super) fn check_shapes(
+    header: &Header,
+    url: &str,
+    grid: Option<&Grid>,
+) -> Result<(), ConvertError> {
+    let url = || url.to_owned();
+    for variable in &header.variables {
+        if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
+            return Err(ConvertError::Times { url: url(), found: time.len });
+        }
+        let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
+        let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {
+            continue;
+        };
+        if (nlat, nlon) != (grid.nlat, grid.nlon) {
+            return Err(ConvertError::Grid {
+                url: url(),
+                variable: variable.name.clone(),
+                found: format!("{nlat} x {nlon}"),
+                expected: format!("{} x {}", grid.nlat, grid.nlon),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory(names: &[&str], nlat: usize) -> Inventory {
+        let dims = vec![Dimension { name: "nlat".to_owned(), len: nlat }];
+        let kind = Kind { dtype: DataType::F32, dims };
+        Inventory(names.iter().map(|name| ((*name).to_owned(), kind.clone())).collect())
+    }
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let usual = inventory(&["DIC", "ALK", "FG_CO2"], 8);
+        assert_eq!(usual.differs(&usual), None);
+        let other = inventory(&["DICX", "ALK", "FG_CO2"], 8);
+        assert_eq!(other.differs(&usual).unwrap(), "it lacks `DIC`; it has also `DICX`");
+        let other = inventory(&["DIC", "ALK", "FG_CO2"], 9).differs(&usual).unwrap();
+        assert!(other.contains("`ALK` is f4 (nlat = 9), not f4 (nlat = 8)"), "{other}");
+    }
+
+    #[test]
+    fn the_commonest_decides_and_the_earliest_of_equals() {
+        let [a, b] = [inventory(&["A"], 1), inventory(&["B"], 1)];
+        assert_eq!(Inventory::commonest([(&a, 1), (&b, 1), (&b, 1)].into_iter()), Some(&b));
+        assert_eq!(Inventory::commonest([(&a, 1), (&b, 1)].into_iter()), Some(&a));
+        assert_eq!(Inventory::commonest([(&a, 3), (&b, 1), (&b, 1)].into_iter()), Some(&a));
+    }
+}
