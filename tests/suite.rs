@@ -5,6 +5,7 @@ mod suite {
     mod support;
 
     mod architecture;
+    mod bad_grid;
     mod bad_input;
     mod bad_places;
     mod catalogue;

@@ -41,7 +41,7 @@ pub enum ConfigError {
         suggestion: Option<String>,
     },
     /// A value that its key does not take.
-    #[error("`{key}` from {origin}: `{value}` does not do: {reason}")]
+    #[error("`{key}` from {origin}: `{value}` cannot be used: {reason}")]
     BadValue {
         /// The key.
         key: String,

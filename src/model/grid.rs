@@ -12,3 +12,62 @@ pub struct Grid {
     /// Longitude of each T point, degrees east, 0 to 360, row by row.
     pub tlong: Vec<f64>,
 }
+
+/// The point of a grid that is farthest from where a file has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distance {
+    /// Row and column, counted from 0.
+    pub index: (usize, usize),
+    /// Latitude and longitude in the grid, degrees.
+    pub grid: (f64, f64),
+    /// Latitude and longitude in the file, degrees.
+    pub file: (f64, f64),
+    /// The angle between them as seen from the centre of the Earth, degrees.
+    pub degrees: f64,
+}
+
+impl Grid {
+    /// The largest distance to the T points of a file, given in degrees and row by row; those
+    /// that are fill or NaN are passed over. `None` when all are.
+    pub fn farthest(&self, tlat: &[f64], tlong: &[f64]) -> Option<Distance> {
+        let grid = self.tlat.iter().zip(&self.tlong);
+        let file = tlat.iter().zip(tlong);
+        let distances = grid.zip(file).enumerate().filter_map(|(n, ((&a, &b), (&c, &d)))| {
+            let is_place = c.abs() <= 90.0 && d.abs() <= 720.0;
+            is_place.then(|| Distance {
+                index: (n / self.nlon, n % self.nlon),
+                grid: (a, b),
+                file: (c, d),
+                degrees: angle((a, b), (c, d)),
+            })
+        });
+        distances.max_by(|a, b| a.degrees.total_cmp(&b.degrees))
+    }
+}
+
+/// Angle between two places, all in degrees: the haversine formula, which keeps its digits where
+/// the places are close.
+fn angle(a: (f64, f64), b: (f64, f64)) -> f64 {
+    let half_chord = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
+    let (across, along) = (half_chord(a.1 - b.1), half_chord(a.0 - b.0));
+    let square = along + a.0.to_radians().cos() * b.0.to_radians().cos() * across;
+    2.0 * square.clamp(0.0, 1.0).sqrt().asin().to_degrees()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_farthest_point_is_found_over_seam_pole_and_fill() {
+        let tlat = vec![0.0, 89.999, 40.0, 50.0];
+        let grid = Grid { nlat: 2, nlon: 2, tlat, tlong: vec![359.999, 0.0, 10.0, 20.0] };
+        let fill = 9.969_209_968_386_869e36;
+        let same = grid.farthest(&[0.0, 89.999, fill, f64::NAN], &[0.001, 180.0, fill, 20.0]);
+        assert!((same.unwrap().degrees - 0.002).abs() < 1e-9, "{same:?}");
+        let other = grid.farthest(&[0.0, 89.999, 40.0, 49.0], &[-0.001, 0.0, 10.0, 20.0]).unwrap();
+        assert_eq!((other.index, other.file), ((1, 1), (49.0, 20.0)));
+        assert!((other.degrees - 1.0).abs() < 1e-9);
+        assert_eq!(grid.farthest(&[fill; 4], &[fill; 4]), None);
+    }
+}

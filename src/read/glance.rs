@@ -35,6 +35,8 @@ pub struct Glance {
     pub header: Header,
     /// Values of `time_bound`.
     pub time_bound: Vec<f64>,
+    /// Values of `TLAT` and `TLONG`, where they were asked for.
+    pub points: Option<[Vec<f64>; 2]>,
 }
 
 /// A source as the random-access storage of the reader.
@@ -102,19 +104,22 @@ pub fn header(source: Box<dyn Source>) -> Result<Header, ReadError> {
 }
 
 /// Reads the header and the month, and checks that the data is all there; fetches little more
-/// than that.
-pub fn glance(source: Box<dyn Source>) -> Result<Glance, ReadError> {
+/// than that, except for the T points.
+pub fn glance(source: Box<dyn Source>, with_points: bool) -> Result<Glance, ReadError> {
     let len = source.len();
     let url = source.url().to_owned();
     look(source, |file, header, form| {
         if let Form::Classic = form {
             positions(file, &header, &url, len)?;
         }
-        let time_bound = match header.variable("time_bound") {
-            Some(_) => file.read_variable_as_f64("time_bound").map_err(|e| damaged(&url, e))?,
-            None => Default::default(),
+        let values = |name: &str| match header.variable(name) {
+            Some(_) => file.read_variable_as_f64(name).map_err(|e| damaged(&url, e)),
+            None => Ok(Default::default()),
         };
-        Ok(Glance { header, time_bound: time_bound.into_iter().collect() })
+        let values = |name: &str| values(name).map(|v| v.into_iter().collect::<Vec<f64>>());
+        let time_bound = values("time_bound")?;
+        let points = with_points.then(|| Ok([values("TLAT")?, values("TLONG")?])).transpose()?;
+        Ok(Glance { header, time_bound, points })
     })
 }
 

@@ -4,60 +4,114 @@
 //! `horiz_grid_20010402.ieeer8`: big-endian f8, seven fields of `nlat` x `nlon` (ULAT, ULONG in
 //! radians, HTN, HTE, HUS, HUW, ANGLE), from whose U points POP makes the T points.
 
+use std::f64::consts::{FRAC_PI_2, PI, TAU};
+
 use netcdf_reader::NcFile;
 
 use super::ReadError;
 use crate::model::Grid;
 
-/// Fields of the binary grid file.
-const FIELDS: usize = 7;
+/// Rows and columns of gx1v7.
+const GX1: [usize; 2] = [384, 320];
+/// Fields of the binary grid file, with the least and the largest value: radians, then lengths in
+/// cm, none longer than a quarter of the Earth's circumference.
+const FIELDS: [(&str, f64, f64); 7] = [
+    ("ULAT", -FRAC_PI_2, FRAC_PI_2),
+    ("ULONG", -TAU, TAU),
+    ("HTN", 0.0, 1e9),
+    ("HTE", 0.0, 1e9),
+    ("HUS", 0.0, 1e9),
+    ("HUW", 0.0, 1e9),
+    ("ANGLE", -PI, PI),
+];
 
-/// The grid in the bytes of a grid file of either form.
+/// The grid in the bytes of a grid file of either form, longitudes brought to 0 to 360.
 ///
 /// The binary form does not say its shape: it must be that of gx1v7, 384 x 320.
 pub fn parse(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
-    let (nlat, nlon) = (384, 320);
-    if bytes.len() == FIELDS * 8 * nlat * nlon {
-        return Ok(from_u_points(bytes, nlat, nlon));
-    }
-    let is_netcdf = bytes.starts_with(b"CDF") || bytes.starts_with(b"\x89HDF");
-    if !is_netcdf {
+    let refuse = |problem: String| ReadError::Grid { url: url.to_owned(), problem };
+    let mut grid = if bytes.starts_with(b"CDF") || bytes.starts_with(b"\x89HDF") {
+        from_netcdf(bytes, url)?
+    } else if bytes.len() == FIELDS.len() * 8 * GX1[0] * GX1[1] {
+        from_u_points(bytes).map_err(refuse)?
+    } else {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).into_owned();
-        return Err(ReadError::NotNetcdf { url: url.to_owned(), start });
-    }
+        return Err(refuse(match bytes.len() {
+            0 => "it is empty".to_owned(),
+            len => format!(
+                "it is neither NetCDF nor the binary grid of gx1v7: {len} bytes that begin with \
+                 {start:?}"
+            ),
+        }));
+    };
+    check(&grid).map_err(refuse)?;
+    grid.tlong.iter_mut().for_each(|lon| *lon = lon.rem_euclid(360.0));
+    Ok(grid)
+}
+
+fn from_netcdf(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
     let damaged = |source| ReadError::Damaged { url: url.to_owned(), source };
+    let refuse = |problem: String| ReadError::Grid { url: url.to_owned(), problem };
     let file = NcFile::from_bytes(bytes).map_err(damaged)?;
     let field = |name: &str| {
-        let missing = || ReadError::Missing {
-            url: url.to_owned(),
-            variable: name.to_owned(),
-            shape: "(nlat, nlon)".to_owned(),
-        };
-        let values = file.read_variable_as_f64(name).map_err(|_| missing())?;
+        let missing = || refuse(format!("it has no variable `{name}` of shape (nlat, nlon)"));
+        file.variable(name).map_err(|_| missing())?;
+        let values = file.read_variable_as_f64(name).map_err(damaged)?;
         let &[nlat, nlon] = values.shape() else { return Err(missing()) };
-        Ok((nlat, nlon, values.into_iter().collect::<Vec<f64>>()))
+        Ok(([nlat, nlon], values.into_iter().collect::<Vec<f64>>()))
     };
-    let (nlat, nlon, tlat) = field("TLAT")?;
-    let (nlat_again, nlon_again, tlong) = field("TLONG")?;
-    if (nlat, nlon) != (nlat_again, nlon_again) {
-        return Err(ReadError::Value {
-            url: url.to_owned(),
-            variable: "TLONG".to_owned(),
-            value: format!("{nlat_again} x {nlon_again}"),
-            why: "is not the shape of TLAT",
-        });
+    let (shape, tlat) = field("TLAT")?;
+    let (other, tlong) = field("TLONG")?;
+    if shape != other {
+        return Err(refuse(format!("`TLAT` has shape {shape:?} and `TLONG` {other:?}")));
     }
-    Ok(Grid { nlat, nlon, tlat, tlong })
+    Ok(Grid { nlat: shape[0], nlon: shape[1], tlat, tlong })
+}
+
+/// A place for each point, in degrees.
+fn check(grid: &Grid) -> Result<(), String> {
+    let within = |name: &str, values: &[f64], limit: f64| {
+        let Some(n) = values.iter().position(|v| !(v.abs() <= limit)) else { return Ok(()) };
+        let (value, row, column) = (values[n], n / grid.nlon, n % grid.nlon);
+        let place = format!("`{name}` is {value:e} at nlat {row}, nlon {column}");
+        Err(if value.is_nan() || value.abs() >= 1e30 {
+            format!(
+                "{place}: fill, as history files have it over land blocks; give the full grid of \
+                 the model"
+            )
+        } else {
+            format!("{place}, outside -{limit} to {limit} degrees")
+        })
+    };
+    within("TLAT", &grid.tlat, 90.0)?;
+    within("TLONG", &grid.tlong, 360.0)?;
+    let below = |values: &[f64], limit: f64| values.iter().all(|v| v.abs() <= limit);
+    if below(&grid.tlat, FRAC_PI_2) && below(&grid.tlong, TAU) {
+        return Err("`TLAT` and `TLONG` look like radians; give degrees".to_owned());
+    }
+    Ok(())
 }
 
 /// T points as POP makes them (`calc_tpoints` of POP2's grid.F90): the mean of the four
 /// surrounding U points on the unit sphere; the first row, which has no U points south of it,
 /// is extrapolated from the rows above.
-fn from_u_points(bytes: &[u8], nlat: usize, nlon: usize) -> Grid {
+fn from_u_points(bytes: &[u8]) -> Result<Grid, String> {
+    let [nlat, nlon] = GX1;
     let value = |field: usize, j: usize, i: usize| {
         let at = 8 * ((field * nlat + j) * nlon + i);
         bytes[at..].first_chunk().map_or(f64::NAN, |b| f64::from_be_bytes(*b))
     };
+    for (field, (name, least, largest)) in FIELDS.into_iter().enumerate() {
+        for (j, i) in (0..nlat).flat_map(|j| (0..nlon).map(move |i| (j, i))) {
+            let value = value(field, j, i);
+            if !(least..=largest).contains(&value) {
+                return Err(format!(
+                    "read as the binary grid of gx1v7, {name} is {value:e} at nlat {j}, nlon {i}, \
+                     outside {least} to {largest}"
+                ));
+            }
+        }
+    }
     let unit = |j: usize, i: usize| {
         let (lat, lon) = (value(0, j, i), value(1, j, i));
         [lon.cos() * lat.cos(), lon.sin() * lat.cos(), lat.sin()]
@@ -77,7 +131,7 @@ fn from_u_points(bytes: &[u8], nlat: usize, nlon: usize) -> Grid {
         grid.tlat[i] = 2.0 * grid.tlat[nlon + i] - grid.tlat[2 * nlon + i];
         grid.tlong[i] = grid.tlong[nlon + i];
     }
-    grid
+    Ok(grid)
 }
 
 #[cfg(test)]
@@ -86,14 +140,15 @@ mod tests {
 
     /// A regular grid of U points, in the binary form.
     fn binary(lat: impl Fn(usize) -> f64, lon: impl Fn(usize) -> f64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIELDS * 8 * 384 * 320);
-        for field in 0..FIELDS {
+        let mut bytes = Vec::with_capacity(FIELDS.len() * 8 * 384 * 320);
+        for field in 0..FIELDS.len() {
             for j in 0..384 {
                 for i in 0..320 {
                     let value = match field {
                         0 => lat(j).to_radians(),
                         1 => lon(i).to_radians(),
-                        _ => 0.0,
+                        6 => 0.0,
+                        _ => 1.1e7,
                     };
                     bytes.extend_from_slice(&value.to_be_bytes());
                 }
@@ -117,7 +172,15 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused_by_name() {
-        let error = parse(b"hello", "s3://b/grid").unwrap_err();
-        assert!(error.to_string().contains("s3://b/grid"));
+        for (bytes, problem) in
+            [(&b"hello"[..], "neither NetCDF nor the binary grid"), (b"", "it is empty")]
+        {
+            let error = parse(bytes, "s3://b/grid").unwrap_err().to_string();
+            assert!(error.contains("s3://b/grid") && error.contains(problem), "{error}");
+        }
+        let mut noise = binary(|j| (j as f64 - 192.0) * 0.25, |i| i as f64);
+        noise[8 * 2 * 384 * 320] = 0x80;
+        let error = parse(&noise, "grid").unwrap_err().to_string();
+        assert!(error.contains("HTN is -"), "{error}");
     }
 }

@@ -294,6 +294,7 @@ impl Form {
         match start.get(..4) {
             Some([b'C', b'D', b'F', 1 | 2 | 5]) => Ok(Self::Classic),
             Some(b"\x89HDF") => Ok(Self::Netcdf4),
+            _ if start.is_empty() => Err(ReadError::Empty { url: url.to_owned() }),
             _ => {
                 let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();
                 Err(ReadError::NotNetcdf { url: url.to_owned(), start })

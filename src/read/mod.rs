@@ -48,6 +48,20 @@ pub enum ReadError {
         /// First bytes, as text.
         start: String,
     },
+    /// No byte.
+    #[error("{url} is empty; copy it again")]
+    Empty {
+        /// File.
+        url: String,
+    },
+    /// Not a grid that fields could be placed with.
+    #[error("{url} cannot be the grid file (--grid): {problem}")]
+    Grid {
+        /// File.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The file ends before its data does.
     #[error(
         "{url} is truncated: `{variable}` needs bytes up to {needs}, the file has {has}; copy it again"

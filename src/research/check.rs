@@ -9,21 +9,45 @@ use crate::model::{Grid, YearMonth};
 use crate::read::glance::{self, Glance};
 use crate::read::{ReadError, Source, history};
 
+/// The largest distance between a point of the grid file and of the data, degrees: well above
+/// the rounding of 4-byte coordinates, well below a cell.
+const SAME_PLACE: f64 = 0.01;
+
 /// Checks what can be checked without reading the data: the form, the length, the grid and the
-/// month of a file. Gives its header.
+/// month of a file; with `points` also where its points are, which are megabytes. Gives its
+/// header.
 pub fn check(
     source: Box<dyn Source>,
     month: YearMonth,
     grid: Option<&Grid>,
+    points: bool,
 ) -> Result<Header, ConvertError> {
     let url = source.url().to_owned();
-    let Glance { header, time_bound } = glance::glance(source)?;
+    let Glance { header, time_bound, points } = glance::glance(source, points && grid.is_some())?;
     check_names(&header, &url)?;
     check_fields(&header, &url)?;
     check_shapes(&header, &url, grid)?;
     check_time(&header, &url)?;
     check_month(&time_bound, &url, month)?;
+    if let (Some(grid), Some([tlat, tlong])) = (grid, points) {
+        check_points(&tlat, &tlong, &url, grid)?;
+    }
     Ok(header)
+}
+
+/// The points of the grid file are where the data's own are, as far as those are not fill.
+pub(super) fn check_points(
+    tlat: &[f64],
+    tlong: &[f64],
+    url: &str,
+    grid: &Grid,
+) -> Result<(), ConvertError> {
+    match grid.farthest(tlat, tlong) {
+        Some(distance) if distance.degrees > SAME_PLACE => {
+            Err(ConvertError::Elsewhere { url: url.to_owned(), distance })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The variables of a file, in which the files of a case must not differ: a series that lacks a

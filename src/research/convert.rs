@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-use super::check::{check_month, check_shapes};
+use super::check::{check_month, check_points, check_shapes};
 use crate::encode::deflate;
 use crate::encode::hdf5::{Image, ImageWriter};
 use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::dataset::{ByteOrder, Variable};
+use crate::model::grid::Distance;
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::history::{self, History};
 use crate::read::{ReadError, Source};
@@ -65,6 +66,19 @@ pub enum ConvertError {
         found: String,
         /// Shape of the grid, nlat x nlon.
         expected: String,
+    },
+    /// The points of the grid file are not those of the data.
+    #[error(
+        "{url} has the T point nlat {}, nlon {} at {:.4} N {:.4} E where the grid file has {:.4} N {:.4} E; \
+         give the grid file of this model grid (--grid)",
+        .distance.index.0, .distance.index.1, .distance.file.0, .distance.file.1,
+        .distance.grid.0, .distance.grid.1
+    )]
+    Elsewhere {
+        /// Raw file.
+        url: String,
+        /// The point that is farthest off.
+        distance: Distance,
     },
     /// The variables are not those of the other files.
     #[error(
@@ -207,6 +221,11 @@ pub fn convert(
     };
     let bounds = values("time_bound").unwrap_or_default();
     let bounds = check_month(&bounds, &url, input.month)?;
+    if let (Some(grid), Some(tlat), Some(tlong)) =
+        (context.grid.as_deref(), values("TLAT"), values("TLONG"))
+    {
+        check_points(&tlat, &tlong, &url, grid)?;
+    }
     let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
     let origin = Origin {
         case: context.case,

@@ -165,7 +165,9 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
         let object = environment.raw.object_known(&step.input.key, step.input.clone());
         let source = ObjectSource::new(object, environment.stop.clone(), |_| {});
         let (month, grid) = (step.month, environment.grid.clone());
-        let check = move || check::check(Box::new(source), month, grid.as_deref());
+        // One file of the case tells whether the grid file is the right one.
+        let points = plan.steps.first().is_some_and(|first| first.month == month);
+        let check = move || check::check(Box::new(source), month, grid.as_deref(), points);
         let place = pool.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     };

@@ -46,7 +46,7 @@ fn a_header_that_netcdf_c_refuses_is_refused() {
                 changed[at] ^= bits;
                 checked += 1;
                 let source = Memory(changed.clone().into());
-                if check::check(Box::new(source), case().first_month(), None).is_err() {
+                if check::check(Box::new(source), case().first_month(), None, false).is_err() {
                     refused += 1;
                     continue;
                 }

@@ -122,15 +122,20 @@ async fn load_grid(
     stores: &Stores,
     Setting { value: location, source }: &Setting<Location>,
 ) -> anyhow::Result<(Grid, String)> {
-    let not_found = || ConfigError::BadValue {
+    let unusable = |reason: &str| ConfigError::BadValue {
         key: "grid".to_owned(),
         origin: source.clone(),
         value: location.to_string(),
-        reason: "there is no such file".to_owned(),
+        reason: reason.to_owned(),
     };
-    let folder = location.parent().ok_or_else(not_found)?;
-    let name = location.file_name().ok_or_else(not_found)?;
-    let (data, _) = stores.open(&folder)?.read(name).await?.ok_or_else(not_found)?;
+    let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
+        return Err(unusable("name the grid file, not a folder").into());
+    };
+    let Some((data, _)) = stores.open(&folder)?.read(name).await? else {
+        let is_folder = stores.open(location)?.list("").await.is_ok_and(|found| !found.is_empty());
+        let reason = if is_folder { "it is a folder" } else { "there is no such file" };
+        return Err(unusable(reason).into());
+    };
     Ok((grid::parse(&data, &location.to_string())?, hex(&Sha256::digest(&data))))
 }
 
