@@ -43,12 +43,12 @@ struct Variable {
 }
 
 impl Command {
-    pub fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let Verb::Show(show) = self.verb;
         let config = Config::load(&global.overrides())?;
         let shown = Shown {
             file: config.file.as_ref().map(|path| path.display().to_string()),
-            settings: config.entries(),
+            settings: &config.entries_in_force().await,
             aws_environment: aws_environment(),
         };
         if show.json {

@@ -62,7 +62,7 @@ impl Cli {
             Command::SetupEnvironment(command) => command.run(&self.global, out).await,
             Command::ResearchData(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
-            Command::Config(command) => command.run(&self.global, out),
+            Command::Config(command) => command.run(&self.global, out).await,
             Command::Completions(command) => command.run(out),
             Command::Man(command) => command.run(),
         }

@@ -62,6 +62,13 @@ pub fn s3_keys() -> Vec<String> {
     }
 }
 
+/// What a key of `[s3]` is when nobody sets it, where that is one value.
+pub(super) fn s3_default(name: &str) -> Option<Value> {
+    let numbers = S3Options::NUMBERS.into_iter().map(|n| (n.name, Value::from(n.default)));
+    let defaults = numbers.chain([("no_sign_request", Value::from(false))]);
+    defaults.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 /// The known key that `key` was most likely meant to be.
 pub(super) fn nearest(key: &str) -> Option<String> {
     let wanted = key.to_ascii_lowercase().replace('-', "_");

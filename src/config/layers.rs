@@ -46,11 +46,12 @@ impl Layers {
         let folder = file.path.parent().unwrap_or(Path::new(""));
         let home = surroundings.path("HOME");
         for (key, mut raw) in file.settings()? {
-            if let Value::String(text) = &mut raw.value
+            if let Some(text) = raw.value.as_str()
                 && key != "workers"
                 && !key.contains('.')
             {
-                *text = resolve_path(text, folder, home.as_deref());
+                let path = resolve_path(text, folder, home.as_deref());
+                raw.value = path.map_err(|reason| raw.bad(&key, reason))?.into();
             }
             self.0.insert(key, raw);
         }
@@ -147,19 +148,33 @@ impl Layers {
     }
 }
 
-/// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans too.
+/// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans
+/// too, and 1 and 0 stand for true and false there.
 fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
     let takes = |value: &Value| {
         let alone = Map::from_iter([(name.to_owned(), value.clone())]);
         serde_json::from_value::<S3Options>(Value::Object(alone))
     };
-    let error = match takes(&raw.value) {
-        Ok(_) => return Ok(raw.value.clone()),
-        Err(error) => error,
+    let mut meant = vec![raw.value.clone()];
+    if let (Source::Environment(_), Some(text)) = (&raw.source, raw.value.as_str()) {
+        meant.extend(text.trim().to_ascii_lowercase().parse::<Value>().ok());
+        meant.extend(match text.trim() {
+            "1" => Some(Value::Bool(true)),
+            "0" => Some(Value::Bool(false)),
+            _ => None,
+        });
+    }
+    let Some(value) = meant.iter().find(|value| takes(value).is_ok()) else {
+        return Err(match takes(&raw.value) {
+            Err(error) => raw.bad(key, error),
+            Ok(_) => raw.bad(key, "it has another type"),
+        });
     };
-    let scalar = match (&raw.source, raw.value.as_str()) {
-        (Source::Environment(_), Some(text)) => text.parse::<Value>().ok(),
-        _ => None,
-    };
-    scalar.filter(|value| takes(value).is_ok()).ok_or_else(|| raw.bad(key, error))
+    if let Some(number) = S3Options::NUMBERS.into_iter().find(|number| number.name == name)
+        && !value.as_u64().is_some_and(|value| number.range.contains(&value))
+    {
+        let (least, most) = number.range.into_inner();
+        return Err(raw.bad(key, format!("give a whole number of {least} to {most}")));
+    }
+    Ok(value.clone())
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::store::{Location, S3Options};
+use crate::store::{Decider, InForce, Location, S3Options};
 pub use error::ConfigError;
 pub use keys::{AWS_VARIABLES, KEYS, Key, s3_keys};
 use layers::Layers;
@@ -136,6 +136,32 @@ impl Config {
         &self.entries
     }
 
+    /// The same with what AWS files and the profiles that are built in say of S3.
+    pub async fn entries_in_force(&self) -> Vec<Entry> {
+        let InForce { endpoint_url, region, addressing } = InForce::of(&self.s3).await;
+        let addressing = (serde_json::to_value(addressing.0).ok(), addressing.1);
+        let decided = [
+            ("s3.endpoint_url", (endpoint_url.0.map(|url| redact(&url).into()), endpoint_url.1)),
+            ("s3.region", (Some(region.0.into()), region.1)),
+            ("s3.addressing", addressing),
+        ];
+        let mut entries = self.entries.clone();
+        for (key, (value, decider)) in decided {
+            let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) else { continue };
+            let source = match (decider, &entry.source) {
+                (Decider::Options, _) | (Decider::Aws, Some(Source::AwsEnvironment(_))) => continue,
+                (Decider::Aws, _) => Source::AwsFile,
+                (Decider::Profile(name), _) => Source::Profile(name),
+                (Decider::Default, _) => Source::Default,
+            };
+            (entry.value, entry.source) = match value {
+                Some(value) => (Some(value), Some(source)),
+                None => (Some("AWS".into()), Some(source)),
+            };
+        }
+        entries
+    }
+
     /// The locations that are configured, with the name of their key.
     pub fn locations(&self) -> impl Iterator<Item = (&'static str, &Setting<Location>)> {
         [
@@ -168,28 +194,32 @@ impl Config {
         };
         let s3 = s3_keys().into_iter().map(|name| {
             let key = format!("s3.{name}");
-            let raw = layers.get(&key);
-            Entry {
-                value: raw.map(|raw| secrets::show(&name, &raw.value)),
-                source: raw.map(|raw| raw.source.clone()),
-                key,
-            }
+            let (value, source) = match (layers.get(&key), keys::s3_default(&name)) {
+                (Some(raw), _) => (Some(secrets::show(&name, &raw.value)), raw.source.clone()),
+                (None, default) => (default, Source::Default),
+            };
+            Entry { key, source: value.is_some().then_some(source), value }
         });
         locations.chain([workers]).chain(s3).collect()
     }
 }
 
 /// `text` against the folder `base`, unless it is a URL or an absolute path.
-fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> String {
+fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, &'static str> {
     if text.is_empty() || text.contains("://") {
-        return text.to_owned();
+        return Ok(text.to_owned());
     }
-    match (text.strip_prefix("~/"), home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => base.join(text),
-    }
-    .display()
-    .to_string()
+    let path = match (text.strip_prefix('~'), home) {
+        (None, _) => base.join(text),
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        (Some(rest), None) if rest.is_empty() || rest.starts_with('/') => {
+            return Err("HOME is not set, so `~` stands for no folder; write the path out");
+        }
+        (Some(_), _) => return Err("`~user` is not known here; write the path out"),
+    };
+    Ok(path.display().to_string())
 }
 
 #[cfg(test)]

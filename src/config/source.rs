@@ -32,6 +32,10 @@ pub enum Source {
         /// Line, from 1.
         line: usize,
     },
+    /// A profile for S3 that is built in.
+    Profile(&'static str),
+    /// A file of the AWS tools, such as `~/.aws/config`.
+    AwsFile,
     /// Built in.
     Default,
     /// Follows from another key.
@@ -45,6 +49,8 @@ impl fmt::Display for Source {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::AwsEnvironment(name) => write!(f, "environment {name} (read by storage)"),
             Self::File { path, line } => write!(f, "file {}:{line}", path.display()),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            Self::AwsFile => f.write_str("AWS configuration file"),
             Self::Default => f.write_str("default"),
             Self::Derived(key) => write!(f, "derived from {key}"),
         }

@@ -45,7 +45,51 @@ fn without_anything_only_workers_has_a_value() {
     assert_eq!(config.workers.source, Source::Default);
     assert_eq!(config.s3, S3Options::default());
     let set: Vec<_> = config.entries().iter().filter(|e| e.value.is_some()).collect();
-    assert_eq!(set.len(), 1);
+    let keys: Vec<_> = set.iter().map(|entry| entry.key.as_str()).collect();
+    let numbers = ["connect_timeout_seconds", "max_retries", "no_sign_request", "part_size"];
+    assert_eq!(keys[0], "workers");
+    assert!(numbers.iter().all(|key| keys.contains(&format!("s3.{key}").as_str())), "{keys:?}");
+    assert!(set.iter().all(|entry| entry.source == Some(Source::Default)));
+}
+
+#[test]
+fn numbers_of_s3_have_limits() {
+    for (key, value, limits) in [
+        ("part_size", "1", "5242880 to 5368709120"),
+        ("part_size", "99999999999", "5242880 to 5368709120"),
+        ("timeout_seconds", "0", "1 to 86400"),
+        ("connect_timeout_seconds", "0", "1 to 600"),
+        ("max_retries", "101", "0 to 100"),
+    ] {
+        let variable = format!("DOR_S3_{}", key.to_uppercase());
+        let error = place("", &[(&variable, value)]).error();
+        assert!(error.contains(&variable) && error.contains(limits), "{error}");
+        let error = place(&format!("[s3]\n{key} = {value}\n"), &[]).error();
+        assert!(error.contains("dor.toml:2") && error.contains(limits), "{error}");
+    }
+}
+
+#[test]
+fn a_boolean_variable_may_be_a_digit() {
+    for (text, wanted) in [("1", true), ("true", true), ("TRUE", true), ("0", false)] {
+        let config = place("", &[("DOR_S3_NO_SIGN_REQUEST", text)]).config();
+        assert_eq!(config.s3.no_sign_request, Some(wanted), "{text}");
+    }
+    assert!(place("", &[("DOR_S3_NO_SIGN_REQUEST", "2")]).error().contains("boolean"));
+    assert!(place("[s3]\nno_sign_request = 1\n", &[]).error().contains("boolean"));
+}
+
+#[test]
+fn a_tilde_without_a_home_is_an_error() {
+    let file = "output_dir = '~/out'\n";
+    let there = place(file, &[("HOME", "/home/me")]).config();
+    assert_eq!(text(&there.output_dir).split(' ').next(), Some("/home/me/out"));
+    for (file, variables) in
+        [(file, &[][..]), ("output_dir = '~other/out'\n", &[("HOME", "/home/me")])]
+    {
+        let error = place(file, variables).error();
+        assert!(error.contains("dor.toml:1") && error.contains("write the path out"), "{error}");
+    }
 }
 
 #[test]

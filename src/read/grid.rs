@@ -71,7 +71,8 @@ fn from_netcdf(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
 /// A place for each point, in degrees.
 fn check(grid: &Grid) -> Result<(), String> {
     let within = |name: &str, values: &[f64], limit: f64| {
-        let Some(n) = values.iter().position(|v| !(v.abs() <= limit)) else { return Ok(()) };
+        let outside = |v: &f64| v.is_nan() || v.abs() > limit;
+        let Some(n) = values.iter().position(outside) else { return Ok(()) };
         let (value, row, column) = (values[n], n / grid.nlon, n % grid.nlon);
         let place = format!("`{name}` is {value:e} at nlat {row}, nlon {column}");
         Err(if value.is_nan() || value.abs() >= 1e30 {

@@ -29,7 +29,8 @@ pub use check::Check;
 pub use error::{CredentialsProblem, StoreError};
 pub use location::{Location, LocationError};
 pub use open::{Store, Stores};
-pub use options::{Addressing, S3Options};
+pub use options::{Addressing, Number, S3Options};
+pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use write::Upload;
 

@@ -1,12 +1,30 @@
 //! What can be said about S3, whoever says it: flags, environment, `dor.toml`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// S3 refuses parts smaller than this, but for the last.
-const LEAST_PART: u64 = 5 << 20;
-const PART: u64 = 16 << 20;
+/// A number that can be set for S3.
+#[derive(Debug, Clone)]
+pub struct Number {
+    /// Its field in [`S3Options`].
+    pub name: &'static str,
+    /// What it is when nobody sets it.
+    pub default: u64,
+    /// What it may be.
+    pub range: RangeInclusive<u64>,
+}
+
+const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) -> Number {
+    Number { name, default, range }
+}
+
+// S3 takes parts of 5 MiB to 5 GiB, but for the last.
+const PART_SIZE: Number = number("part_size", 16 << 20, 5 << 20..=5 << 30);
+const MAX_RETRIES: Number = number("max_retries", 8, 0..=100);
+const TIMEOUT: Number = number("timeout_seconds", 120, 1..=86_400);
+const CONNECT_TIMEOUT: Number = number("connect_timeout_seconds", 10, 1..=600);
 
 /// How the bucket is named in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +53,7 @@ pub struct S3Options {
     pub addressing: Option<Addressing>,
     /// Do not look for credentials, send unsigned requests: public buckets.
     pub no_sign_request: Option<bool>,
-    /// Bytes in a part of a multipart upload: 16 MiB, not less than 5 MiB.
+    /// Bytes in a part of a multipart upload: 16 MiB; 5 MiB to 5 GiB.
     pub part_size: Option<u64>,
     /// How often a request is tried again after a transient failure: 8.
     pub max_retries: Option<u32>,
@@ -46,20 +64,24 @@ pub struct S3Options {
 }
 
 impl S3Options {
+    /// The numbers among the options.
+    pub const NUMBERS: [Number; 4] = [PART_SIZE, MAX_RETRIES, TIMEOUT, CONNECT_TIMEOUT];
+
     pub(super) fn part_size(&self) -> usize {
-        usize::try_from(self.part_size.unwrap_or(PART).max(LEAST_PART)).unwrap_or(usize::MAX)
+        usize::try_from(self.part_size.unwrap_or(PART_SIZE.default)).unwrap_or(usize::MAX)
     }
 
     pub(super) fn max_retries(&self) -> usize {
-        self.max_retries.map_or(8, |retries| usize::try_from(retries).unwrap_or(usize::MAX))
+        let retries = self.max_retries.map_or(MAX_RETRIES.default, u64::from);
+        usize::try_from(retries).unwrap_or(usize::MAX)
     }
 
     pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_seconds.unwrap_or(120).max(1))
+        Duration::from_secs(self.timeout_seconds.unwrap_or(TIMEOUT.default))
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
-        Duration::from_secs(self.connect_timeout_seconds.unwrap_or(10).max(1))
+        Duration::from_secs(self.connect_timeout_seconds.unwrap_or(CONNECT_TIMEOUT.default))
     }
 
     pub(super) fn is_anonymous(&self) -> bool {

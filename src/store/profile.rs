@@ -47,6 +47,57 @@ const BUILT_IN: [BuiltIn; 2] = [
     },
 ];
 
+/// Who decides on a setting that the options leave open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decider {
+    /// The options do not leave it open.
+    Options,
+    /// A standard AWS variable or file.
+    Aws,
+    /// A profile that is built in.
+    Profile(&'static str),
+    /// Nobody: the default.
+    Default,
+}
+
+/// The settings of S3 that others than the options can decide on, as they are in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// Endpoint; `None` for that of AWS.
+    pub endpoint_url: (Option<String>, Decider),
+    /// Region.
+    pub region: (String, Decider),
+    /// Addressing.
+    pub addressing: (Addressing, Decider),
+}
+
+impl InForce {
+    /// Resolves the options with the AWS environment, the AWS files and the built-in profiles.
+    pub async fn of(options: &S3Options) -> Self {
+        let settings = Settings::resolve(options).await;
+        let profile = settings.built_in.map(|known| Decider::Profile(known.name));
+        let open = |set: bool, otherwise| if set { Decider::Options } else { otherwise };
+        let built_in_endpoint = settings.built_in.map(|known| known.endpoint);
+        let endpoint = match (&settings.endpoint, profile) {
+            (None, _) => Decider::Default,
+            (Some(url), Some(profile)) if Some(url.as_str()) == built_in_endpoint => profile,
+            (Some(_), _) => Decider::Aws,
+        };
+        let region = match settings.region == DEFAULT_REGION {
+            true => Decider::Default,
+            false => Decider::Aws,
+        };
+        let endpoint = open(options.endpoint_url.is_some(), endpoint);
+        let region = open(options.region.is_some(), region);
+        let addressing = open(options.addressing.is_some(), profile.unwrap_or(Decider::Default));
+        Self {
+            endpoint_url: (settings.endpoint, endpoint),
+            region: (settings.region, region),
+            addressing: (settings.addressing, addressing),
+        }
+    }
+}
+
 /// S3 as it will be spoken to.
 pub(super) struct Settings {
     pub endpoint: Option<String>,

@@ -27,7 +27,7 @@ fn file(folder: &Path, toml: &str) {
 fn flags_beat_environment_beats_file_beats_default() {
     let folder = tempfile::tempdir().unwrap();
     let region = |command: &mut Command| setting(&show(command), "s3.region");
-    assert_eq!(region(&mut dor(folder.path())), (Value::Null, Value::Null));
+    assert_eq!(region(&mut dor(folder.path())), (json!("us-east-1"), json!("default")));
     let default = setting(&show(&mut dor(folder.path())), "workers");
     assert_eq!(default.1, "default");
     assert!(default.0.as_u64().unwrap() >= 1);
@@ -81,6 +81,35 @@ fn every_s3_flag_arrives() {
         let flag = format!("flag --{}", key.replace('_', "-"));
         assert_eq!(setting(&shown, &format!("s3.{key}")), (value, flag.into()));
     }
+}
+
+#[test]
+fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |shown: &Value, key: &str| setting(shown, &format!("s3.{key}"));
+    let shown = show(&mut dor(folder.path()));
+    assert_eq!(of(&shown, "endpoint_url"), (json!("AWS"), "default".into()));
+    assert_eq!(of(&shown, "region"), (json!("us-east-1"), "default".into()));
+    assert_eq!(of(&shown, "addressing"), (json!("virtual"), "default".into()));
+    assert_eq!(of(&shown, "max_retries"), (json!(8), "default".into()));
+    let shown = show(dor(folder.path()).args(["--profile", "minio"]));
+    let minio = (json!("http://127.0.0.1:9000"), "profile minio".into());
+    assert_eq!(of(&shown, "endpoint_url"), minio);
+    assert_eq!(of(&shown, "addressing"), (json!("path"), "profile minio".into()));
+    // Source Cooperative is one place: variables for other tools do not move it.
+    let mut command = dor(folder.path());
+    command.args(["--profile", "source-coop"]).env("AWS_REGION", "eu-west-1");
+    let shown = show(&mut command);
+    assert_eq!(of(&shown, "endpoint_url").0, json!("https://data.source.coop"));
+    assert_eq!(of(&shown, "region"), (json!("us-east-1"), "default".into()));
+    std::fs::create_dir(folder.path().join(".aws")).unwrap();
+    std::fs::write(folder.path().join(".aws/config"), "[profile lab]\nregion = eu-north-1\n")
+        .unwrap();
+    let shown = show(dor(folder.path()).env("AWS_PROFILE", "lab"));
+    assert_eq!(of(&shown, "region"), (json!("eu-north-1"), "AWS configuration file".into()));
+    let shown = show(dor(folder.path()).env("AWS_REGION", "eu-west-1"));
+    let environment = "environment AWS_REGION (read by storage)";
+    assert_eq!(of(&shown, "region"), (json!("eu-west-1"), environment.into()));
 }
 
 #[test]
@@ -171,7 +200,8 @@ fn the_documentation_has_every_key_and_its_example_works() {
     let (example, _) = rest.split_once("```").unwrap();
     let folder = tempfile::tempdir().unwrap();
     file(folder.path(), example);
-    let surroundings = Surroundings { folder: folder.path().to_owned(), ..Surroundings::default() };
+    let variables = [("HOME".to_owned(), folder.path().into())].into();
+    let surroundings = Surroundings { folder: folder.path().to_owned(), variables };
     let config = Config::load_in(&Overrides::default(), &surroundings).unwrap();
     assert_eq!(config.locations().count(), 8);
     assert_eq!(config.s3.profile.as_deref(), Some("source-coop"));
