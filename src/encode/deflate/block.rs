@@ -1,5 +1,7 @@
 //! Writing deflate blocks (RFC 1951, 3.2).
 
+use std::f64::consts::LN_2;
+
 use super::bits::BitWriter;
 use super::huffman::{self, Code};
 use super::tokens::{LONGEST, Token};
@@ -12,6 +14,9 @@ const LITERALS: usize = 286;
 const DISTANCES: usize = 30;
 /// A run that stands between stored bytes must save more than the headers around it.
 const LONG_RUN: usize = 48;
+/// One of so many literals tells whether a block is noise, when there are enough of them.
+const SAMPLED: usize = 16;
+const FEWEST_SAMPLES: u32 = 2048;
 
 /// How often each symbol occurs in a block.
 struct Frequencies {
@@ -51,8 +56,36 @@ impl Frequencies {
     }
 }
 
+/// Whether codes would save less than a quarter of a percent of the literals, by the entropy of
+/// every sixteenth of them: counting all of a block of noise takes longer than storing it.
+fn is_noise(block: &[u8], tokens: &[Token]) -> bool {
+    let mut counts = [0u32; 256];
+    let mut at = 0;
+    for token in tokens {
+        for &byte in block[at..at + token.literals].iter().step_by(SAMPLED) {
+            counts[usize::from(byte)] += 1;
+        }
+        at += token.literals + token.len;
+    }
+    let total: u32 = counts.iter().sum();
+    if total < FEWEST_SAMPLES {
+        return false;
+    }
+    let total = f64::from(total);
+    let information = |&count: &u32| match count {
+        0 => 0.0,
+        count => f64::from(count) / total * (total / f64::from(count)).log2(),
+    };
+    let entropy: f64 = counts.iter().map(information).sum();
+    // A sample looks less random than it is (Miller's correction).
+    entropy + 255.0 / (2.0 * total * LN_2) > 8.0 * (1.0 - 1.0 / 400.0)
+}
+
 /// Writes one block, not the last, as codes or as stored bytes, whichever is smaller.
 pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
+    if is_noise(block, tokens) {
+        return put_stored(block, &long_runs(tokens), bits);
+    }
     let frequencies = Frequencies::of(block, tokens);
     let literals = huffman::lengths(&frequencies.literals, LIMIT);
     let mut distances = huffman::lengths(&frequencies.distances, LIMIT);
@@ -121,17 +154,18 @@ fn put_coded(
     bits.put(0b100, 3);
     put_code_lengths(literals, distances, bits);
     let (literals, distances) = (huffman::codes(literals), huffman::codes(distances));
+    // As an array, so that a byte needs no check.
+    let mut of_byte = [Code::default(); 256];
+    of_byte.copy_from_slice(&literals[..256]);
     let mut at = 0;
     for token in tokens {
         let (fours, rest) = block[at..at + token.literals].as_chunks::<4>();
         for four in fours {
-            for &byte in four {
-                bits.put_code(literals[usize::from(byte)]);
-            }
+            bits.put_codes(four.map(|byte| of_byte[usize::from(byte)]));
             bits.flush();
         }
         for &byte in rest {
-            bits.put_code(literals[usize::from(byte)]);
+            bits.put_code(of_byte[usize::from(byte)]);
         }
         bits.flush();
         put_match(token, &literals, &distances, bits);

@@ -49,6 +49,7 @@ pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
         put_plane(plane, way_of(plane), &mut bits);
     }
     block::put_last(&mut bits);
+    drop(bits);
     out.extend_from_slice(&libdeflater::adler32(data).to_be_bytes());
 }
 
