@@ -118,6 +118,7 @@ impl Exit {
             | StoreError::WrongRegion { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
+            StoreError::NotAFile { .. } => Some(Self::BadData),
             _ => None,
         }
     }

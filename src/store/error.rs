@@ -50,6 +50,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// On disk, something else than a file or a folder of files.
+    #[error("{url}: {what} stands where a file is expected; remove it or put the file there")]
+    NotAFile {
+        /// Its path.
+        url: String,
+        /// What it is.
+        what: String,
+    },
     /// No such object.
     #[error("{url}: not found")]
     NotFound {

@@ -59,7 +59,8 @@ impl Store {
                 let target = disk.path_to_filesystem(&path).map_err(|source| {
                     StoreError::Library { url: self.url(key), action: "write", source }
                 })?;
-                let staged = blocking(&self.url(key), move || Staged::create(&target)).await?;
+                let staged =
+                    blocking(&self.url(key), "write", move || Staged::create(&target)).await?;
                 Sink::Disk(Some(Arc::new(staged)))
             }
             Backend::Memory(_) | Backend::S3(_) => {
@@ -89,7 +90,9 @@ impl Store {
     pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
         match self.folder(prefix)? {
             None => Ok(0),
-            Some(folder) => blocking(&self.url(prefix), move || staged::sweep(&folder)).await,
+            Some(folder) => {
+                blocking(&self.url(prefix), "sweep", move || staged::sweep(&folder)).await
+            }
         }
     }
 
@@ -118,6 +121,7 @@ fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
 /// Runs what waits for the disk off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
+    action: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, StoreError> {
     let result = match spawn_blocking(work).await {
@@ -127,7 +131,7 @@ pub(super) async fn blocking<T: Send + 'static>(
             Err(_) => Err(io::ErrorKind::Interrupted.into()),
         },
     };
-    result.map_err(|source| StoreError::io(url, "write", source))
+    result.map_err(|source| StoreError::io(url, action, source))
 }
 
 /// A large object being written. Dropped before [`Upload::complete`], it leaves nothing, as far
@@ -195,7 +199,7 @@ impl Upload {
             Sink::Disk(staged) => {
                 let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
-                blocking(&self.url(), move || staged.write_at(offset, &data)).await?;
+                blocking(&self.url(), "write", move || staged.write_at(offset, &data)).await?;
                 self.state().arrived.insert(index, (size, None));
                 Ok(())
             }
@@ -275,7 +279,7 @@ impl Upload {
                 let staged =
                     whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
                 let url = self.url();
-                let found = blocking(&url, {
+                let found = blocking(&url, "write", {
                     move || {
                         let found = staged.len()?;
                         if found == total {

@@ -1,6 +1,8 @@
 //! Places that cannot be read or written: what is said, with which code, and what is left.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command as System;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use super::support::dor::fails;
 use super::support::s3::{BUCKET, Fault, S3Server};
 use super::support::skipped;
 
+const BAD_DATA: i32 = 65;
 const CONFIGURATION: i32 = 78;
 
 /// Runs a conversion from `data` to `output` with the keys of `server`, changed by `more`.
@@ -39,6 +42,32 @@ fn an_archive_below_a_file() {
     for data in ["grid.nc", "grid.nc/archive"] {
         let mut command = work.process_case(&["112-04", "-d", data, "-o", "out"]);
         says(&fails(&mut command, CONFIGURATION), &["grid.nc"]);
+        assert!(!work.path("out").exists());
+    }
+}
+
+#[test]
+fn what_is_no_file_in_place_of_a_month() {
+    let work = Workspace::new(3);
+    let month = work.raw(1);
+    let odd: [(&str, &dyn Fn()); 5] = [
+        ("a link to ../gone.nc, which does not exist", &|| symlink("../gone.nc", &month).unwrap()),
+        ("a link in a circle", &|| symlink(&month, &month).unwrap()),
+        ("a named pipe", &|| {
+            assert!(System::new("mkfifo").arg(&month).status().unwrap().success());
+        }),
+        ("a socket", &|| {
+            // Its address must be short.
+            drop(UnixListener::bind(work.path("s")).unwrap());
+            fs::rename(work.path("s"), &month).unwrap();
+        }),
+        ("a folder", &|| fs::create_dir(&month).unwrap()),
+    ];
+    for (what, make) in odd {
+        let _ = fs::remove_file(&month);
+        make();
+        let error = fails(&mut work.process(&[]), BAD_DATA);
+        says(&error, &[month.file_name().unwrap().to_str().unwrap(), what, "a file is expected"]);
         assert!(!work.path("out").exists());
     }
 }
