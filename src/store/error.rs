@@ -151,7 +151,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The server could not be reached or kept failing.
-    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; try again later", seconds = elapsed.as_secs_f64())]
+    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; {advice}", seconds = elapsed.as_secs_f64())]
     Exhausted {
         /// The object or location.
         url: String,
@@ -163,6 +163,8 @@ pub enum StoreError {
         elapsed: Duration,
         /// What happened to the last.
         detail: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The server refused, for a reason of its own.
     #[error("{url}: {request} was refused with {status}: {detail}")]

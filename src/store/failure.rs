@@ -8,7 +8,9 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use super::connect;
 use super::error::{CredentialsProblem, StoreError};
+use super::with_causes;
 
 /// One failed request, as the retrying client tells of it.
 #[derive(Debug, PartialEq)]
@@ -71,7 +73,7 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
             advice: site.advice.to_owned(),
         };
     }
-    if let Some(request) = chain(&error).find_map(|e| Request::parse(&e.to_string())) {
+    if let Some(request) = chain(&error).find_map(|e| Request::parse(&with_causes(e))) {
         return request.translate(site);
     }
     match error {
@@ -172,12 +174,18 @@ impl Request {
             Some(status) if status < 500 && status != 429 && status != 408 => {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }
-            _ => StoreError::Exhausted {
+            status => StoreError::Exhausted {
                 url,
                 request: self.request,
                 attempts: self.attempts,
                 elapsed: self.elapsed,
-                detail: self.detail,
+                advice: match status {
+                    None if !connect::is_unreachable(&self.detail) => "try again later",
+                    None if endpoint.is_empty() => "check the address and the network",
+                    None => "check the endpoint (--endpoint-url) and the network",
+                    Some(_) => "try again later",
+                },
+                detail: connect::cause(&self.detail),
             },
         }
     }

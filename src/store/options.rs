@@ -37,7 +37,7 @@ pub struct S3Options {
     pub no_sign_request: Option<bool>,
     /// Bytes in a part of a multipart upload: 16 MiB, not less than 5 MiB.
     pub part_size: Option<u64>,
-    /// How often a request is tried again after a transient failure: 8.
+    /// How often a request is tried again after a transient failure: 10.
     pub max_retries: Option<u32>,
     /// Seconds that one request may take, body and all: 120.
     pub timeout_seconds: Option<u64>,
@@ -51,7 +51,7 @@ impl S3Options {
     }
 
     pub(super) fn max_retries(&self) -> usize {
-        self.max_retries.map_or(8, |retries| usize::try_from(retries).unwrap_or(usize::MAX))
+        self.max_retries.map_or(10, |retries| usize::try_from(retries).unwrap_or(usize::MAX))
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -9,14 +9,18 @@ use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
+use super::connect::Connector;
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
 use super::options::{Addressing, S3Options};
 use super::profile::Settings;
 
-/// A request keeps its signature while it is tried again: it must end before that does.
-const RETRY_FOR: Duration = Duration::from_secs(280);
+/// From the first try on. A request keeps its signature meanwhile: it must end before that does.
+const RETRY_FOR: Duration = Duration::from_secs(180);
+/// Pauses are drawn from between the first and so many times the one before. They would not grow,
+/// on average, if that were less than e.
+const BACKOFF: f64 = 5.0;
 
 /// What all buckets share.
 pub(super) struct Session {
@@ -63,7 +67,11 @@ impl Session {
 
     pub(super) fn retry(&self) -> RetryConfig {
         RetryConfig {
-            backoff: BackoffConfig::default(),
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(200),
+                max_backoff: Duration::from_secs(15),
+                base: BACKOFF,
+            },
             max_retries: self.options.max_retries(),
             retry_timeout: RETRY_FOR,
         }
@@ -116,6 +124,7 @@ impl Bucket {
             .with_region(&settings.region)
             .with_virtual_hosted_style_request(!path_style)
             .with_client_options(self.session.client_options())
+            .with_http_connector(Connector)
             .with_retry(self.session.retry())
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
@@ -172,6 +181,18 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_server_is_given_tens_of_seconds() {
+        let retry = Session::new(S3Options::default(), None).retry();
+        assert_eq!((retry.max_retries, retry.retry_timeout), (10, RETRY_FOR));
+        // The median of each pause is half of the longest that it can be.
+        let pauses =
+            std::iter::successors(Some(0.2), |pause| Some((pause * BACKOFF / 2.0).min(15.0)));
+        assert!(pauses.take(10).sum::<f64>() > 60.0);
+        let options = S3Options { max_retries: Some(1), ..S3Options::default() };
+        assert_eq!(Session::new(options, None).retry().max_retries, 1);
+    }
 
     #[test]
     fn endpoint_by_style() {

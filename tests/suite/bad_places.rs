@@ -117,6 +117,17 @@ fn buckets_and_keys_that_do_not_do() {
 }
 
 #[test]
+fn a_server_that_is_not_there() {
+    let (work, server) = (Workspace::new(1), S3Server::start());
+    let nobody = [("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:9")];
+    let target = format!("s3://{BUCKET}/out");
+    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &nobody), 1);
+    says(&error, &["WARN", "127.0.0.1:9 fails", "trying again", "check the endpoint"]);
+    assert_eq!(error.matches("WARN").count(), 1, "{error}");
+    assert_eq!(error.matches("Connection refused").count(), 2, "{error}");
+}
+
+#[test]
 fn credentials_that_expire_on_the_way() {
     let (work, server) = (Workspace::new(4), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
