@@ -119,9 +119,10 @@ fn stop_on_signals(stop: Stop) {
 }
 
 fn init_logging(verbose: u8) {
+    // What these warn of comes back to us as an error, and is reported.
     let default = match verbose {
-        0 => "warn",
-        1 => "warn,dor_atlas=info",
+        0 => "warn,aws_config=off,rustls_platform_verifier=off",
+        1 => "warn,aws_config=off,rustls_platform_verifier=off,dor_atlas=info",
         2 => "info,dor_atlas=debug",
         _ => "trace",
     };

@@ -130,26 +130,33 @@ impl Request {
 
     fn translate(self, site: Site<'_>) -> StoreError {
         let Site { url, action, bucket, endpoint, advice, anonymous } = site;
-        let credentials = |problem, detail| StoreError::Credentials {
-            url: url.clone(),
-            problem,
-            detail,
-            advice: advice.to_owned(),
-        };
-        match self.code.as_deref() {
+        let credentials = match self.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
-                return credentials(CredentialsProblem::Expired, self.detail);
+                Some((CredentialsProblem::Expired, advice))
+            }
+            Some("InvalidToken") => Some((
+                CredentialsProblem::Rejected,
+                "take key, secret and session token anew, all from one source; keys that do not \
+                 expire need no token: then unset AWS_SESSION_TOKEN",
+            )),
+            Some("RequestTimeTooSkewed") => {
+                Some((CredentialsProblem::Rejected, "set the clock of this machine"))
             }
             Some(
                 "InvalidAccessKeyId"
                 | "SignatureDoesNotMatch"
-                | "InvalidToken"
                 | "InvalidSecurity"
                 | "InvalidClientTokenId"
-                | "RequestTimeTooSkewed"
                 | "NotSignedUp"
                 | "MissingSecurityHeader",
-            ) => return credentials(CredentialsProblem::Rejected, self.detail),
+            ) => Some((CredentialsProblem::Rejected, advice)),
+            _ => None,
+        };
+        if let Some((problem, advice)) = credentials {
+            let (detail, advice) = (self.detail, advice.to_owned());
+            return StoreError::Credentials { url, problem, detail, advice };
+        }
+        match self.code.as_deref() {
             Some("NoSuchBucket") => {
                 let (bucket, endpoint) = (bucket.to_owned(), endpoint.to_owned());
                 return StoreError::NoSuchBucket { url, bucket, endpoint };

@@ -36,10 +36,10 @@ pub use write::Upload;
 
 /// What an error and its causes say, without those that the one before has quoted.
 pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut told: Vec<String> = vec![error.to_string()];
+    let mut told: Vec<String> = vec![error.to_string().trim_end().to_owned()];
     let mut next = error.source();
     while let Some(cause) = next {
-        let text = cause.to_string();
+        let text = cause.to_string().trim_end().to_owned();
         if told.last().is_none_or(|last| !last.contains(&text)) {
             told.push(text);
         }

@@ -36,30 +36,30 @@ impl Session {
         Self { options, source, settings: OnceCell::new(), credentials: OnceCell::new() }
     }
 
-    async fn settings(&self) -> &Settings {
-        self.settings.get_or_init(|| Settings::resolve(&self.options)).await
+    async fn settings(&self) -> Result<&Settings, StoreError> {
+        self.settings.get_or_try_init(|| Settings::resolve(&self.options)).await
     }
 
     /// `None` for unsigned requests.
-    async fn credentials(&self) -> Option<&Arc<Credentials>> {
+    async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
         if self.options.is_anonymous() {
-            return None;
+            return Ok(None);
         }
         let load = async || {
             let source = match &self.source {
                 Some(source) => source.clone(),
-                None => self.settings().await.credentials().await,
+                None => self.settings().await?.credentials().await,
             };
-            Arc::new(Credentials::new(source))
+            Ok(Arc::new(Credentials::new(source)))
         };
-        Some(self.credentials.get_or_init(load).await)
+        self.credentials.get_or_try_init(load).await.map(Some)
     }
 
     pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, StoreError> {
-        let Some(credentials) = self.credentials().await else {
+        let Some(credentials) = self.credentials().await? else {
             return Ok(None);
         };
-        let advice = self.settings().await.advice.clone();
+        let advice = self.settings().await?.advice.clone();
         credentials.expiry().await.map_err(|NoCredentials { problem, detail }| {
             StoreError::Credentials { url: "s3://".into(), problem, detail, advice }
         })
@@ -117,7 +117,7 @@ impl Bucket {
     }
 
     async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
-        let settings = self.session.settings().await;
+        let settings = self.session.settings().await?;
         let path_style = settings.addressing == Addressing::Path || self.name.contains('.');
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.name)
@@ -132,7 +132,7 @@ impl Bucket {
             let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
             builder = builder.with_endpoint(endpoint).with_allow_http(plain);
         }
-        builder = match self.session.credentials().await {
+        builder = match self.session.credentials().await? {
             Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
             None => builder.with_skip_signature(true),
         };
@@ -162,6 +162,15 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, b
         return Err(bad("it starts with https:// (or http:// for this machine)"));
     }
     if !path_style {
+        if !matches!(url.host(), Some(Host::Domain(_))) {
+            return Err(StoreError::BadOption {
+                option: "addressing",
+                value: "virtual".to_owned(),
+                reason: format!(
+                    "a bucket cannot stand before an address in {text}; use path (DOR_S3_ADDRESSING=path), or a name"
+                ),
+            });
+        }
         let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
         url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
     }
@@ -201,6 +210,10 @@ mod tests {
         assert_eq!(of("https://h:9", false), ("https://b.h:9".into(), false));
         assert_eq!(of("http://127.0.0.1:9000", true), ("http://127.0.0.1:9000".into(), true));
         assert_eq!(of("http://localhost:9000", false).0, "http://b.localhost:9000");
+        for address in ["http://127.0.0.1:9000", "https://[::1]:9000"] {
+            let error = endpoint_for(address, "b", false).unwrap_err().to_string();
+            assert!(error.contains(address) && error.contains("use path"), "{error}");
+        }
         for (text, reason) in
             [("http://minio.example:9000", "plain http"), ("h:9000", "https://"), ("h", "relative")]
         {

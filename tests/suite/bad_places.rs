@@ -14,6 +14,7 @@ use super::support::dor::fails;
 use super::support::s3::{BUCKET, Fault, S3Server};
 use super::support::skipped;
 
+const USAGE: i32 = 2;
 const BAD_DATA: i32 = 65;
 const CONFIGURATION: i32 = 78;
 
@@ -85,6 +86,16 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
+fn the_root_of_the_disk() {
+    let work = Workspace::new(1);
+    for output in ["file://", "file:///", "/"] {
+        let error =
+            fails(&mut work.process_case(&["112-04", "-d", "archive", "-o", output]), USAGE);
+        says(&error, &[&format!("`{output}` is not a location"), "root of the disk"]);
+    }
+}
+
+#[test]
 fn an_archive_on_the_web() {
     let work = Workspace::new(1);
     let web = "https://example.invalid/archive";
@@ -110,10 +121,38 @@ fn buckets_and_keys_that_do_not_do() {
     let error = fails(&mut to_s3(&work, &server, disk(&good), &unknown), CONFIGURATION);
     says(&error, &["credentials were rejected"]);
 
-    server.fail_always(Fault { status: 400, code: "ExpiredToken" });
-    let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
-    says(&error, &["credentials have expired", &good]);
+    for (code, words) in [
+        ("ExpiredToken", ["credentials have expired", "AWS_SESSION_TOKEN"]),
+        ("InvalidToken", ["credentials were rejected", "unset AWS_SESSION_TOKEN"]),
+        ("RequestTimeTooSkewed", ["RequestTimeTooSkewed", "set the clock"]),
+    ] {
+        server.fail_always(Fault { status: 400, code });
+        let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
+        says(&error, &words);
+        says(&error, &[&good]);
+    }
     assert!(tree(&server.bucket_folder()).is_empty());
+}
+
+#[test]
+fn profiles_that_do_not_do() {
+    let (work, server) = (Workspace::new(1), S3Server::start());
+    fs::create_dir(work.path(".aws")).unwrap();
+    let files = "[profile mine]\ncredential_process = sh -c 'echo oops >&2; exit 3'\n";
+    fs::write(work.path(".aws/config"), files).unwrap();
+    let target = format!("s3://{BUCKET}/out");
+    let to = ("archive", target.as_str());
+    let absent = ["`nosuch`", "~/.aws/config", "~/.aws/credentials", "mine, minio, source-coop"];
+    let flag = [("DOR_S3_PROFILE", "nosuch")];
+    says(&fails(&mut to_s3(&work, &server, to, &flag), CONFIGURATION), &absent);
+    let variable = [("AWS_PROFILE", "nosuch")];
+    let mut command = to_s3(&work, &server, to, &variable);
+    command.env_remove("AWS_ACCESS_KEY_ID");
+    says(&fails(&mut command, CONFIGURATION), &absent);
+    let failing = [("DOR_S3_PROFILE", "mine")];
+    let error = fails(&mut to_s3(&work, &server, to, &failing), CONFIGURATION);
+    says(&error, &["no credentials", "profile mine"]);
+    assert_eq!(error.matches("oops").count(), 1, "{error}");
 }
 
 #[test]
