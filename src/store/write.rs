@@ -11,7 +11,10 @@ use chrono::Utc;
 use futures::future::try_join;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
-use object_store::{MultipartId, ObjectStoreExt, PutPayload};
+use object_store::{
+    Attribute, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload,
+};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -45,7 +48,10 @@ impl Store {
         let path = self.path(key)?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
-        let put = || objects.put(&path, payload.clone());
+        let put = || {
+            let options = PutOptions::from(attributes(&path));
+            objects.put_opts(&path, payload.clone(), options)
+        };
         let result = self.attempt(key, "write", put).await?;
         Ok(written(key, size, result.e_tag.as_deref()))
     }
@@ -111,6 +117,17 @@ impl Store {
             source,
         })
     }
+}
+
+/// What a server is told of an object, for those who fetch it over the web.
+fn attributes(path: &ObjectPath) -> Attributes {
+    let name = path.filename().unwrap_or_default();
+    let kind = match name.rsplit_once('.') {
+        Some((_, "nc")) => "application/x-netcdf",
+        Some((_, "json" | "zarray" | "zattrs" | "zgroup" | "zmetadata")) => "application/json",
+        _ => "application/octet-stream",
+    };
+    Attributes::from_iter([(Attribute::ContentType, kind)])
 }
 
 fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
@@ -230,7 +247,11 @@ impl Upload {
         data: Vec<Bytes>,
     ) -> Result<(), StoreError> {
         let PartSink { parts, path, id } = sink;
-        let begin = || self.store.attempt(&self.key, "write", || parts.create_multipart(path));
+        let create = || {
+            let options = PutMultipartOptions::from(attributes(path));
+            parts.create_multipart_opts(path, options)
+        };
+        let begin = || self.store.attempt(&self.key, "write", create);
         let id = id.get_or_try_init(begin).await?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
