@@ -48,7 +48,7 @@ impl Command {
         let config = Config::load(&global.overrides())?;
         let shown = Shown {
             file: config.file.as_ref().map(|path| path.display().to_string()),
-            settings: &config.entries_in_force().await,
+            settings: &config.entries_in_force().await?,
             aws_environment: aws_environment(),
         };
         if show.json {

@@ -118,16 +118,10 @@ impl Exit {
             | StoreError::WrongRegion { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
+            StoreError::NotAFile { .. } => Some(Self::BadData),
             _ => None,
         }
     }
-}
-
-/// An error and its causes.
-pub(super) fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl From<Exit> for ExitCode {

@@ -27,6 +27,7 @@ pub use global::GlobalArgs;
 pub use output::Stdout;
 
 use crate::pipeline::Stop;
+use crate::store::causes;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 some cases failed; 2 wrong use; 65 bad data; 75 interrupted, safe to run \
@@ -88,9 +89,8 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 pub fn report(error: &anyhow::Error) {
     let mut to = io::stderr().lock();
     // Nowhere is left to report to when this fails.
-    let _ = writeln!(to, "error: {error}");
-    for cause in error.chain().skip(1) {
-        let _ = writeln!(to, "  caused by: {cause}");
+    for (n, said) in causes(error.as_ref()).into_iter().enumerate() {
+        let _ = writeln!(to, "{} {said}", if n == 0 { "error:" } else { "  caused by:" });
     }
 }
 
@@ -119,9 +119,10 @@ fn stop_on_signals(stop: Stop) {
 }
 
 fn init_logging(verbose: u8) {
+    // What these warn of comes back to us as an error, and is reported.
     let default = match verbose {
-        0 => "warn",
-        1 => "warn,dor_atlas=info",
+        0 => "warn,aws_config=off,rustls_platform_verifier=off",
+        1 => "warn,aws_config=off,rustls_platform_verifier=off,dor_atlas=info",
         2 => "info,dor_atlas=debug",
         _ => "trace",
     };

@@ -13,7 +13,7 @@ use super::capabilities::Capabilities;
 use super::output::{Table, bytes, duration, write_json};
 use super::{Exit, GlobalArgs};
 use crate::config::{Config, Setting, redact};
-use crate::store::{Check, Location, StoreError, Stores};
+use crate::store::{Check, Location, StoreError, Stores, with_causes};
 
 /// How long a location may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -343,9 +343,4 @@ fn obstacles(rows: &[Row], capabilities: &Capabilities) -> Vec<String> {
         obstacles.push("HDF5 has no zlib filter; install one built with zlib".to_owned());
     }
     obstacles
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::store::{Decider, InForce, Location, S3Options};
+use crate::store::{Decider, InForce, Location, S3Options, StoreError};
 pub use error::ConfigError;
 pub use keys::{AWS_VARIABLES, KEYS, Key, s3_keys};
 use layers::Layers;
@@ -137,8 +137,8 @@ impl Config {
     }
 
     /// The same with what AWS files and the profiles that are built in say of S3.
-    pub async fn entries_in_force(&self) -> Vec<Entry> {
-        let InForce { endpoint_url, region, addressing } = InForce::of(&self.s3).await;
+    pub async fn entries_in_force(&self) -> Result<Vec<Entry>, StoreError> {
+        let InForce { endpoint_url, region, addressing } = InForce::of(&self.s3).await?;
         let addressing = (serde_json::to_value(addressing.0).ok(), addressing.1);
         let decided = [
             ("s3.endpoint_url", (endpoint_url.0.map(|url| redact(&url).into()), endpoint_url.1)),
@@ -159,7 +159,7 @@ impl Config {
                 None => (Some("AWS".into()), Some(source)),
             };
         }
-        entries
+        Ok(entries)
     }
 
     /// The locations that are configured, with the name of their key.

@@ -49,7 +49,7 @@ impl Store {
             None => Ok(()),
             Some(folder) => {
                 let make = move || staged::create_folders(&folder);
-                blocking(&self.location().to_string(), make).await
+                blocking(&self.location().to_string(), "make", make).await
             }
         }
     }
@@ -65,7 +65,7 @@ impl Store {
                 }
                 Err(error) => Err(error),
             };
-            return blocking(&url, look).await;
+            return blocking(&url, "read", look).await;
         }
         let objects = self.objects().await?;
         match self.backend() {
@@ -83,7 +83,7 @@ impl Store {
                 let there = folder.ancestors().find(|folder| folder.exists());
                 Staged::create(&there.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
             };
-            return blocking(&self.location().to_string(), try_out).await;
+            return blocking(&self.location().to_string(), "write", try_out).await;
         }
         let key = format!(".dor-probe-{}-{}", staged::host(), std::process::id());
         self.put(&key, Bytes::from_static(b"dor setup-environment\n")).await?;

@@ -50,6 +50,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// On disk, something else than a file or a folder of files.
+    #[error("{url}: {what} stands where a file is expected; remove it or put the file there")]
+    NotAFile {
+        /// Its path.
+        url: String,
+        /// What it is.
+        what: String,
+    },
     /// No such object.
     #[error("{url}: not found")]
     NotFound {
@@ -143,7 +151,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The server could not be reached or kept failing.
-    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; try again later", seconds = elapsed.as_secs_f64())]
+    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; {advice}", seconds = elapsed.as_secs_f64())]
     Exhausted {
         /// The object or location.
         url: String,
@@ -155,6 +163,8 @@ pub enum StoreError {
         elapsed: Duration,
         /// What happened to the last.
         detail: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The server refused, for a reason of its own.
     #[error("{url}: {request} was refused with {status}: {detail}")]

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use super::connect;
 use super::error::{CredentialsProblem, StoreError};
+use super::with_causes;
 
 /// One failed request, as the retrying client tells of it.
 #[derive(Debug, PartialEq)]
@@ -71,7 +73,7 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
             advice: site.advice.to_owned(),
         };
     }
-    if let Some(request) = chain(&error).find_map(|e| Request::parse(&e.to_string())) {
+    if let Some(request) = chain(&error).find_map(|e| Request::parse(&with_causes(e))) {
         return request.translate(site);
     }
     match error {
@@ -128,26 +130,33 @@ impl Request {
 
     fn translate(self, site: Site<'_>) -> StoreError {
         let Site { url, action, bucket, endpoint, advice, anonymous } = site;
-        let credentials = |problem, detail| StoreError::Credentials {
-            url: url.clone(),
-            problem,
-            detail,
-            advice: advice.to_owned(),
-        };
-        match self.code.as_deref() {
+        let credentials = match self.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
-                return credentials(CredentialsProblem::Expired, self.detail);
+                Some((CredentialsProblem::Expired, advice))
+            }
+            Some("InvalidToken") => Some((
+                CredentialsProblem::Rejected,
+                "take key, secret and session token anew, all from one source; keys that do not \
+                 expire need no token: then unset AWS_SESSION_TOKEN",
+            )),
+            Some("RequestTimeTooSkewed") => {
+                Some((CredentialsProblem::Rejected, "set the clock of this machine"))
             }
             Some(
                 "InvalidAccessKeyId"
                 | "SignatureDoesNotMatch"
-                | "InvalidToken"
                 | "InvalidSecurity"
                 | "InvalidClientTokenId"
-                | "RequestTimeTooSkewed"
                 | "NotSignedUp"
                 | "MissingSecurityHeader",
-            ) => return credentials(CredentialsProblem::Rejected, self.detail),
+            ) => Some((CredentialsProblem::Rejected, advice)),
+            _ => None,
+        };
+        if let Some((problem, advice)) = credentials {
+            let (detail, advice) = (self.detail, advice.to_owned());
+            return StoreError::Credentials { url, problem, detail, advice };
+        }
+        match self.code.as_deref() {
             Some("NoSuchBucket") => {
                 let (bucket, endpoint) = (bucket.to_owned(), endpoint.to_owned());
                 return StoreError::NoSuchBucket { url, bucket, endpoint };
@@ -172,12 +181,18 @@ impl Request {
             Some(status) if status < 500 && status != 429 && status != 408 => {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }
-            _ => StoreError::Exhausted {
+            status => StoreError::Exhausted {
                 url,
                 request: self.request,
                 attempts: self.attempts,
                 elapsed: self.elapsed,
-                detail: self.detail,
+                advice: match status {
+                    None if !connect::is_unreachable(&self.detail) => "try again later",
+                    None if endpoint.is_empty() => "check the address and the network",
+                    None => "check the endpoint (--endpoint-url) and the network",
+                    Some(_) => "try again later",
+                },
+                detail: connect::cause(&self.detail),
             },
         }
     }

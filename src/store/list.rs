@@ -1,5 +1,10 @@
 //! Listing: whole trees by pages of 1000 keys, or one level.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
 
@@ -7,14 +12,19 @@ use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::ObjectInfo;
 use super::staged;
+use super::write::blocking;
 
 impl Store {
     /// All objects below the folder `prefix` (`""`: the root), sorted by key. One request for
     /// every 1000 of them, and none for each. An absent folder is empty. Files that a writer has
-    /// not finished are not listed, nor, on disk, symbolic links that lead nowhere.
+    /// not finished are not listed. On disk, what is no file but stands where one may be expected
+    /// is an error: the library would pass over it.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let objects = self.listable("list").await?;
         let path = self.prefix(prefix)?;
+        if let Some(folder) = self.folder(prefix)? {
+            blocking(&self.url(prefix), "list", move || Ok(inspect(&folder))).await??;
+        }
         let found: Vec<ObjectMeta> =
             self.attempt(prefix, "list", || objects.list(Some(&path)).try_collect()).await?;
         let mut infos: Vec<_> = found
@@ -54,5 +64,117 @@ impl Store {
     fn is_staged(&self, meta: &ObjectMeta) -> bool {
         matches!(self.backend(), Backend::Local(_))
             && meta.location.filename().is_some_and(staged::is_staged)
+    }
+}
+
+/// Refuses a tree on disk in which anything is neither a file nor a folder, or leads to neither.
+fn inspect(folder: &Path) -> Result<(), StoreError> {
+    match folder.canonicalize() {
+        Ok(real) => inspect_below(folder, &mut vec![real]),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_circle(&error) => {
+            // Absent, unless the folder or one above it is a link that leads nowhere.
+            let leads_nowhere = |path: &&Path| path.is_symlink() && fs::metadata(path).is_err();
+            folder.ancestors().find(leads_nowhere).map_or(Ok(()), |link| follow(link).map(drop))
+        }
+        Err(error) => Err(StoreError::io(&folder.display().to_string(), "list", error)),
+    }
+}
+
+/// `above` are the real paths of the folder and of those on the way to it.
+fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+    let failed = |path: &Path, error| StoreError::io(&path.display().to_string(), "list", error);
+    let odd = |path: &Path, what: &str| {
+        Err(StoreError::NotAFile { url: path.display().to_string(), what: what.to_owned() })
+    };
+    for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
+        let entry = entry.map_err(|error| failed(folder, error))?;
+        let path = entry.path();
+        let (kind, real) = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => match follow(&path)? {
+                Some(led) => led,
+                None => continue,
+            },
+            Ok(kind) => (kind, above.last().map_or(path.clone(), |r| r.join(entry.file_name()))),
+            // Renamed or removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(&path, error)),
+        };
+        if kind.is_fifo() {
+            return odd(&path, "a named pipe (FIFO)");
+        } else if kind.is_socket() {
+            return odd(&path, "a socket");
+        } else if kind.is_block_device() || kind.is_char_device() {
+            return odd(&path, "a device");
+        } else if !kind.is_dir() {
+            continue;
+        } else if path.extension().is_some_and(|extension| extension == "nc") {
+            return odd(&path, "a folder");
+        } else if above.iter().any(|folder| folder.starts_with(&real)) {
+            return odd(&path, "a link to a folder that it is in, so a circle,");
+        }
+        above.push(real);
+        inspect_below(&path, above)?;
+        above.pop();
+    }
+    Ok(())
+}
+
+/// What a link leads to, and where that really is; `None` when the link has gone meanwhile.
+fn follow(link: &Path) -> Result<Option<(fs::FileType, PathBuf)>, StoreError> {
+    let led = fs::metadata(link).and_then(|led| Ok((led.file_type(), link.canonicalize()?)));
+    let url = link.display().to_string();
+    let what = match (led, fs::read_link(link)) {
+        (Ok(led), _) => return Ok(Some(led)),
+        (Err(error), Ok(_)) if is_circle(&error) => "a link in a circle".to_owned(),
+        (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
+            format!("a link to {}, which does not exist,", target.display())
+        }
+        (Err(error), Ok(_)) => return Err(StoreError::io(&url, "list", error)),
+        (Err(_), Err(_)) => return Ok(None),
+    };
+    Err(StoreError::NotAFile { url, what })
+}
+
+fn is_circle(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_unless_they_lead_nowhere_or_in_a_circle() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        fs::create_dir_all(at("listed/deep")).unwrap();
+        fs::create_dir_all(at("aside")).unwrap();
+        fs::write(at("aside/x.nc"), "x").unwrap();
+        symlink(at("aside"), at("listed/deep/folder")).unwrap();
+        symlink(at("aside/x.nc"), at("listed/deep/file.nc")).unwrap();
+        for folder in ["listed", "aside", "absent", "absent/deeper"] {
+            inspect(&at(folder)).unwrap();
+        }
+        for (target, link) in [
+            (at("gone"), "listed/deep/file"),
+            (at("listed"), "listed/deep/up"),
+            (at("listed/deep/self"), "listed/deep/self"),
+            // Two links that lead into each other's folder.
+            (at("listed/deep"), "aside/back"),
+        ] {
+            symlink(&target, at(link)).unwrap();
+            let error = inspect(&at("listed")).unwrap_err();
+            assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
+            let name = Path::new(link).file_name().unwrap().to_str().unwrap();
+            assert!(error.to_string().contains(&format!("/{name}: a link ")), "{error}");
+            fs::remove_file(at(link)).unwrap();
+        }
+        symlink(at("gone"), at("archive")).unwrap();
+        for folder in ["archive", "archive/deeper"] {
+            let error = inspect(&at(folder)).unwrap_err().to_string();
+            assert!(error.contains("/archive: a link to ") && error.contains("gone"), "{error}");
+        }
     }
 }

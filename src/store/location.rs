@@ -1,7 +1,7 @@
 //! Locations: where data is, as a user writes it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ fn parse(text: &str) -> Result<Place, String> {
             Some((scheme @ ("s3" | "file" | "http" | "https"), _)) => {
                 Err(format!("`//` is missing after `{scheme}:`"))
             }
-            _ => Ok(Place::Local { path: PathBuf::from(text) }),
+            _ => local(PathBuf::from(text)),
         };
     };
     match scheme {
@@ -146,11 +146,19 @@ fn parse(text: &str) -> Result<Place, String> {
         "file" => Url::parse(text)
             .map_err(|error| error.to_string())?
             .to_file_path()
-            .map(|path| Place::Local { path })
-            .map_err(|()| "file:// needs an absolute path on this machine: file:///data".into()),
+            .map_err(|()| "file:// needs an absolute path on this machine: file:///data".into())
+            .and_then(local),
         "http" | "https" => parse_http(text),
         _ => Err(format!("there is no support for {scheme}://")),
     }
+}
+
+/// The root of the disk is what is left of `file://$FOLDER` when there is no such variable.
+fn local(path: PathBuf) -> Result<Place, String> {
+    if path.is_absolute() && !path.components().any(|part| matches!(part, Component::Normal(_))) {
+        return Err("it is the root of the disk, not a folder on it".into());
+    }
+    Ok(Place::Local { path })
 }
 
 fn parse_s3(rest: &str) -> Result<Place, String> {
@@ -250,7 +258,7 @@ mod tests {
         assert_eq!(at("s3://b/p").join("x/").to_string(), "s3://b/p/x");
         assert_eq!(at("https://h/d").join("a b").to_string(), "https://h/d/a%20b");
         assert_eq!(at("file.nc").parent().unwrap(), at("."));
-        for root in ["/", "s3://b", "https://h"] {
+        for root in ["s3://b", "https://h"] {
             assert_eq!((at(root).file_name(), at(root).parent()), (None, None), "{root}");
         }
     }
@@ -268,6 +276,10 @@ mod tests {
             ("http://example.org/x", "plain http"),
             ("https://h/x?sig=1", "query"),
             ("file://host/x", "this machine"),
+            ("file://", "root of the disk"),
+            ("file:///", "root of the disk"),
+            ("/", "root of the disk"),
+            ("//./..", "root of the disk"),
         ] {
             let error = text.parse::<Location>().unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");

@@ -13,6 +13,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 
+use super::connect::Connector;
 use super::error::{CredentialsProblem, StoreError};
 use super::failure::{self, Site};
 use super::location::{Location, LocationError, Place};
@@ -63,6 +64,7 @@ impl Stores {
                 let client = HttpBuilder::new()
                     .with_url(url.as_str().trim_end_matches('/'))
                     .with_client_options(options)
+                    .with_http_connector(Connector)
                     .with_retry(self.session.retry())
                     .build()
                     .map_err(|error| refuse(error.to_string()))?;

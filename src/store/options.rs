@@ -22,7 +22,7 @@ const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) ->
 
 // S3 takes parts of 5 MiB to 5 GiB, but for the last.
 const PART_SIZE: Number = number("part_size", 16 << 20, 5 << 20..=5 << 30);
-const MAX_RETRIES: Number = number("max_retries", 8, 0..=100);
+const MAX_RETRIES: Number = number("max_retries", 10, 0..=100);
 const TIMEOUT: Number = number("timeout_seconds", 120, 1..=86_400);
 const CONNECT_TIMEOUT: Number = number("connect_timeout_seconds", 10, 1..=600);
 
@@ -55,7 +55,7 @@ pub struct S3Options {
     pub no_sign_request: Option<bool>,
     /// Bytes in a part of a multipart upload: 16 MiB; 5 MiB to 5 GiB.
     pub part_size: Option<u64>,
-    /// How often a request is tried again after a transient failure: 8.
+    /// How often a request is tried again after a transient failure: 10.
     pub max_retries: Option<u32>,
     /// Seconds that one request may take, body and all: 120.
     pub timeout_seconds: Option<u64>,

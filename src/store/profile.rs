@@ -9,13 +9,16 @@ use aws_config::environment::{
 };
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::profile::{self, ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
 
+use super::error::StoreError;
 use super::options::{Addressing, S3Options};
+use super::with_causes;
 
 const DEFAULT_REGION: &str = "us-east-1";
 /// A laptop has no instance metadata: asking for it must not look like a hang.
@@ -73,8 +76,8 @@ pub struct InForce {
 
 impl InForce {
     /// Resolves the options with the AWS environment, the AWS files and the built-in profiles.
-    pub async fn of(options: &S3Options) -> Self {
-        let settings = Settings::resolve(options).await;
+    pub async fn of(options: &S3Options) -> Result<Self, StoreError> {
+        let settings = Settings::resolve(options).await?;
         let profile = settings.built_in.map(|known| Decider::Profile(known.name));
         let open = |set: bool, otherwise| if set { Decider::Options } else { otherwise };
         let built_in_endpoint = settings.built_in.map(|known| known.endpoint);
@@ -90,11 +93,11 @@ impl InForce {
         let endpoint = open(options.endpoint_url.is_some(), endpoint);
         let region = open(options.region.is_some(), region);
         let addressing = open(options.addressing.is_some(), profile.unwrap_or(Decider::Default));
-        Self {
+        Ok(Self {
             endpoint_url: (settings.endpoint, endpoint),
             region: (settings.region, region),
             addressing: (settings.addressing, addressing),
-        }
+        })
     }
 }
 
@@ -110,9 +113,17 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) async fn resolve(options: &S3Options) -> Self {
+    pub(super) async fn resolve(options: &S3Options) -> Result<Self, StoreError> {
         let profile = options.profile.clone().or_else(|| env::var("AWS_PROFILE").ok());
         let built_in = BUILT_IN.iter().find(|known| Some(known.name) == profile.as_deref());
+        let absent = match (built_in, &profile) {
+            (None, Some(name)) => absent(name).await,
+            _ => None,
+        };
+        if let (Some(reason), Some(name)) = (&absent, &options.profile) {
+            let (value, reason) = (name.clone(), reason.clone());
+            return Err(StoreError::BadOption { option: "profile", value, reason });
+        }
         let sdk = match built_in {
             Some(BuiltIn { yields: false, .. }) => None,
             _ => Some(shared_settings(profile.as_deref()).await),
@@ -133,20 +144,19 @@ impl Settings {
         });
         let advice = match (built_in, &profile) {
             (Some(known), _) => known.advice.to_owned(),
-            (None, Some(name)) => {
-                format!(
+            (None, Some(name)) => match absent {
+                Some(absent) => format!("AWS_PROFILE is `{name}`, but {absent}"),
+                None => format!(
                     "renew those of the AWS profile {name}, e.g. `aws sso login --profile {name}`"
-                )
-            }
-            (None, None) => {
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, \
-                             if they are temporary), name a profile, or read a public bucket \
-                             with --no-sign-request"
-                    .to_owned()
-            }
+                ),
+            },
+            (None, None) => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and \
+                             AWS_SESSION_TOKEN, if they are temporary), name a profile, or read a \
+                             public bucket with --no-sign-request"
+                .to_owned(),
         };
         let profile = options.profile.clone();
-        Self { endpoint, region, addressing, advice, built_in, profile }
+        Ok(Self { endpoint, region, addressing, advice, built_in, profile })
     }
 
     /// Where credentials come from.
@@ -173,6 +183,27 @@ impl Settings {
             }
         }
     }
+}
+
+/// Why a profile that is not built in cannot be used: `None` when the AWS files have it.
+async fn absent(name: &str) -> Option<String> {
+    let known = match profile::load(&Fs::real(), &Env::real(), &Default::default(), None).await {
+        Ok(known) => known,
+        Err(error) => return Some(with_causes(&error)),
+    };
+    if known.get_profile(name).is_some() {
+        return None;
+    }
+    let file = |variable: &str, default: &str| env::var(variable).unwrap_or(default.to_owned());
+    let mut names: Vec<_> = known.profiles().chain(BUILT_IN.iter().map(|b| b.name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    Some(format!(
+        "there is no such profile in {} or {}; there are {}",
+        file("AWS_CONFIG_FILE", "~/.aws/config"),
+        file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        names.join(", ")
+    ))
 }
 
 /// The environment and the AWS files, without asking instance metadata for the region.

@@ -9,14 +9,18 @@ use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
+use super::connect::Connector;
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
 use super::options::{Addressing, S3Options};
 use super::profile::Settings;
 
-/// A request keeps its signature while it is tried again: it must end before that does.
-const RETRY_FOR: Duration = Duration::from_secs(280);
+/// From the first try on. A request keeps its signature meanwhile: it must end before that does.
+const RETRY_FOR: Duration = Duration::from_secs(180);
+/// Pauses are drawn from between the first and so many times the one before. They would not grow,
+/// on average, if that were less than e.
+const BACKOFF: f64 = 5.0;
 
 /// What all buckets share.
 pub(super) struct Session {
@@ -32,30 +36,30 @@ impl Session {
         Self { options, source, settings: OnceCell::new(), credentials: OnceCell::new() }
     }
 
-    async fn settings(&self) -> &Settings {
-        self.settings.get_or_init(|| Settings::resolve(&self.options)).await
+    async fn settings(&self) -> Result<&Settings, StoreError> {
+        self.settings.get_or_try_init(|| Settings::resolve(&self.options)).await
     }
 
     /// `None` for unsigned requests.
-    async fn credentials(&self) -> Option<&Arc<Credentials>> {
+    async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
         if self.options.is_anonymous() {
-            return None;
+            return Ok(None);
         }
         let load = async || {
             let source = match &self.source {
                 Some(source) => source.clone(),
-                None => self.settings().await.credentials().await,
+                None => self.settings().await?.credentials().await,
             };
-            Arc::new(Credentials::new(source))
+            Ok(Arc::new(Credentials::new(source)))
         };
-        Some(self.credentials.get_or_init(load).await)
+        self.credentials.get_or_try_init(load).await.map(Some)
     }
 
     pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, StoreError> {
-        let Some(credentials) = self.credentials().await else {
+        let Some(credentials) = self.credentials().await? else {
             return Ok(None);
         };
-        let advice = self.settings().await.advice.clone();
+        let advice = self.settings().await?.advice.clone();
         credentials.expiry().await.map_err(|NoCredentials { problem, detail }| {
             StoreError::Credentials { url: "s3://".into(), problem, detail, advice }
         })
@@ -63,7 +67,11 @@ impl Session {
 
     pub(super) fn retry(&self) -> RetryConfig {
         RetryConfig {
-            backoff: BackoffConfig::default(),
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(200),
+                max_backoff: Duration::from_secs(15),
+                base: BACKOFF,
+            },
             max_retries: self.options.max_retries(),
             retry_timeout: RETRY_FOR,
         }
@@ -109,13 +117,14 @@ impl Bucket {
     }
 
     async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
-        let settings = self.session.settings().await;
+        let settings = self.session.settings().await?;
         let path_style = settings.addressing == Addressing::Path || self.name.contains('.');
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.name)
             .with_region(&settings.region)
             .with_virtual_hosted_style_request(!path_style)
             .with_client_options(self.session.client_options())
+            .with_http_connector(Connector)
             .with_retry(self.session.retry())
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
@@ -123,7 +132,7 @@ impl Bucket {
             let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
             builder = builder.with_endpoint(endpoint).with_allow_http(plain);
         }
-        builder = match self.session.credentials().await {
+        builder = match self.session.credentials().await? {
             Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
             None => builder.with_skip_signature(true),
         };
@@ -153,6 +162,15 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, b
         return Err(bad("it starts with https:// (or http:// for this machine)"));
     }
     if !path_style {
+        if !matches!(url.host(), Some(Host::Domain(_))) {
+            return Err(StoreError::BadOption {
+                option: "addressing",
+                value: "virtual".to_owned(),
+                reason: format!(
+                    "a bucket cannot stand before an address in {text}; use path (DOR_S3_ADDRESSING=path), or a name"
+                ),
+            });
+        }
         let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
         url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
     }
@@ -174,12 +192,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_busy_server_is_given_tens_of_seconds() {
+        let retry = Session::new(S3Options::default(), None).retry();
+        assert_eq!((retry.max_retries, retry.retry_timeout), (10, RETRY_FOR));
+        // The median of each pause is half of the longest that it can be.
+        let pauses =
+            std::iter::successors(Some(0.2), |pause| Some((pause * BACKOFF / 2.0).min(15.0)));
+        assert!(pauses.take(10).sum::<f64>() > 60.0);
+        let options = S3Options { max_retries: Some(1), ..S3Options::default() };
+        assert_eq!(Session::new(options, None).retry().max_retries, 1);
+    }
+
+    #[test]
     fn endpoint_by_style() {
         let of = |text, path_style| endpoint_for(text, "b", path_style).unwrap();
         assert_eq!(of("https://h:9/", true), ("https://h:9".into(), false));
         assert_eq!(of("https://h:9", false), ("https://b.h:9".into(), false));
         assert_eq!(of("http://127.0.0.1:9000", true), ("http://127.0.0.1:9000".into(), true));
         assert_eq!(of("http://localhost:9000", false).0, "http://b.localhost:9000");
+        for address in ["http://127.0.0.1:9000", "https://[::1]:9000"] {
+            let error = endpoint_for(address, "b", false).unwrap_err().to_string();
+            assert!(error.contains(address) && error.contains("use path"), "{error}");
+        }
         for (text, reason) in
             [("http://minio.example:9000", "plain http"), ("h:9000", "https://"), ("h", "relative")]
         {

@@ -11,7 +11,10 @@ use chrono::Utc;
 use futures::future::try_join;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
-use object_store::{MultipartId, ObjectStoreExt, PutPayload};
+use object_store::{
+    Attribute, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload,
+};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -45,7 +48,10 @@ impl Store {
         let path = self.path(key)?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
-        let put = || objects.put(&path, payload.clone());
+        let put = || {
+            let options = PutOptions::from(attributes(&path));
+            objects.put_opts(&path, payload.clone(), options)
+        };
         let result = self.attempt(key, "write", put).await?;
         Ok(written(key, size, result.e_tag.as_deref()))
     }
@@ -59,7 +65,8 @@ impl Store {
                 let target = disk.path_to_filesystem(&path).map_err(|source| {
                     StoreError::Library { url: self.url(key), action: "write", source }
                 })?;
-                let staged = blocking(&self.url(key), move || Staged::create(&target)).await?;
+                let staged =
+                    blocking(&self.url(key), "write", move || Staged::create(&target)).await?;
                 Sink::Disk(Some(Arc::new(staged)))
             }
             Backend::Memory(_) | Backend::S3(_) => {
@@ -89,7 +96,9 @@ impl Store {
     pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
         match self.folder(prefix)? {
             None => Ok(0),
-            Some(folder) => blocking(&self.url(prefix), move || staged::sweep(&folder)).await,
+            Some(folder) => {
+                blocking(&self.url(prefix), "sweep", move || staged::sweep(&folder)).await
+            }
         }
     }
 
@@ -110,6 +119,17 @@ impl Store {
     }
 }
 
+/// What a server is told of an object, for those who fetch it over the web.
+fn attributes(path: &ObjectPath) -> Attributes {
+    let name = path.filename().unwrap_or_default();
+    let kind = match name.rsplit_once('.') {
+        Some((_, "nc")) => "application/x-netcdf",
+        Some((_, "json" | "zarray" | "zattrs" | "zgroup" | "zmetadata")) => "application/json",
+        _ => "application/octet-stream",
+    };
+    Attributes::from_iter([(Attribute::ContentType, kind)])
+}
+
 fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
     let etag = etag.map(unquoted);
     ObjectInfo { key: key.to_owned(), size, modified: Utc::now(), etag }
@@ -118,6 +138,7 @@ fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
 /// Runs what waits for the disk off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
+    action: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, StoreError> {
     let result = match spawn_blocking(work).await {
@@ -127,7 +148,7 @@ pub(super) async fn blocking<T: Send + 'static>(
             Err(_) => Err(io::ErrorKind::Interrupted.into()),
         },
     };
-    result.map_err(|source| StoreError::io(url, "write", source))
+    result.map_err(|source| StoreError::io(url, action, source))
 }
 
 /// A large object being written. Dropped before [`Upload::complete`], it leaves nothing, as far
@@ -195,7 +216,7 @@ impl Upload {
             Sink::Disk(staged) => {
                 let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
-                blocking(&self.url(), move || staged.write_at(offset, &data)).await?;
+                blocking(&self.url(), "write", move || staged.write_at(offset, &data)).await?;
                 self.state().arrived.insert(index, (size, None));
                 Ok(())
             }
@@ -226,7 +247,11 @@ impl Upload {
         data: Vec<Bytes>,
     ) -> Result<(), StoreError> {
         let PartSink { parts, path, id } = sink;
-        let begin = || self.store.attempt(&self.key, "write", || parts.create_multipart(path));
+        let create = || {
+            let options = PutMultipartOptions::from(attributes(path));
+            parts.create_multipart_opts(path, options)
+        };
+        let begin = || self.store.attempt(&self.key, "write", create);
         let id = id.get_or_try_init(begin).await?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
@@ -275,7 +300,7 @@ impl Upload {
                 let staged =
                     whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
                 let url = self.url();
-                let found = blocking(&url, {
+                let found = blocking(&url, "write", {
                     move || {
                         let found = staged.len()?;
                         if found == total {

@@ -36,6 +36,17 @@ def test_bucket_holds_the_180_files(case, bucket, uploaded):
     assert sorted(objects) == [case.research(month).name for month in case.months]
 
 
+def test_objects_have_a_content_type(case, bucket, uploaded):
+    files = bucket.files()
+    for name, kind in [
+        (case.research(case.months[0]).name, "application/x-netcdf"),
+        ("manifest.json", "application/json"),
+    ]:
+        key = f"{uploaded}/{name}".removeprefix(f"{BUCKET}/")
+        head = files.call_s3("head_object", Bucket=BUCKET, Key=key)
+        assert head["ContentType"] == kind, name
+
+
 def test_values_of_all_files_equal_those_on_disk(case, bucket, uploaded):
     files = bucket.files()
     for month in case.months:

@@ -1,6 +1,8 @@
 //! Places that cannot be read or written: what is said, with which code, and what is left.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command as System;
 use std::time::{Duration, Instant};
@@ -12,6 +14,8 @@ use super::support::dor::fails;
 use super::support::s3::{BUCKET, Fault, S3Server};
 use super::support::skipped;
 
+const USAGE: i32 = 2;
+const BAD_DATA: i32 = 65;
 const CONFIGURATION: i32 = 78;
 
 /// Runs a conversion from `data` to `output` with the keys of `server`, changed by `more`.
@@ -44,6 +48,32 @@ fn an_archive_below_a_file() {
 }
 
 #[test]
+fn what_is_no_file_in_place_of_a_month() {
+    let work = Workspace::new(3);
+    let month = work.raw(1);
+    let odd: [(&str, &dyn Fn()); 5] = [
+        ("a link to ../gone.nc, which does not exist", &|| symlink("../gone.nc", &month).unwrap()),
+        ("a link in a circle", &|| symlink(&month, &month).unwrap()),
+        ("a named pipe", &|| {
+            assert!(System::new("mkfifo").arg(&month).status().unwrap().success());
+        }),
+        ("a socket", &|| {
+            // Its address must be short.
+            drop(UnixListener::bind(work.path("s")).unwrap());
+            fs::rename(work.path("s"), &month).unwrap();
+        }),
+        ("a folder", &|| fs::create_dir(&month).unwrap()),
+    ];
+    for (what, make) in odd {
+        let _ = fs::remove_file(&month);
+        make();
+        let error = fails(&mut work.process(&[]), BAD_DATA);
+        says(&error, &[month.file_name().unwrap().to_str().unwrap(), what, "a file is expected"]);
+        assert!(!work.path("out").exists());
+    }
+}
+
+#[test]
 fn outputs_that_cannot_be_written() {
     let work = Workspace::new(1);
     let before = tree(work.folder());
@@ -52,6 +82,16 @@ fn outputs_that_cannot_be_written() {
         command.args(["--allow-missing", "--grid", "grid.nc"]);
         says(&fails(&mut command, CONFIGURATION), &[output]);
         assert_same(&before, &tree(work.folder()));
+    }
+}
+
+#[test]
+fn the_root_of_the_disk() {
+    let work = Workspace::new(1);
+    for output in ["file://", "file:///", "/"] {
+        let error =
+            fails(&mut work.process_case(&["112-04", "-d", "archive", "-o", output]), USAGE);
+        says(&error, &[&format!("`{output}` is not a location"), "root of the disk"]);
     }
 }
 
@@ -81,10 +121,49 @@ fn buckets_and_keys_that_do_not_do() {
     let error = fails(&mut to_s3(&work, &server, disk(&good), &unknown), CONFIGURATION);
     says(&error, &["credentials were rejected"]);
 
-    server.fail_always(Fault { status: 400, code: "ExpiredToken" });
-    let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
-    says(&error, &["credentials have expired", &good]);
+    for (code, words) in [
+        ("ExpiredToken", ["credentials have expired", "AWS_SESSION_TOKEN"]),
+        ("InvalidToken", ["credentials were rejected", "unset AWS_SESSION_TOKEN"]),
+        ("RequestTimeTooSkewed", ["RequestTimeTooSkewed", "set the clock"]),
+    ] {
+        server.fail_always(Fault { status: 400, code });
+        let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
+        says(&error, &words);
+        says(&error, &[&good]);
+    }
     assert!(tree(&server.bucket_folder()).is_empty());
+}
+
+#[test]
+fn profiles_that_do_not_do() {
+    let (work, server) = (Workspace::new(1), S3Server::start());
+    fs::create_dir(work.path(".aws")).unwrap();
+    let files = "[profile mine]\ncredential_process = sh -c 'echo oops >&2; exit 3'\n";
+    fs::write(work.path(".aws/config"), files).unwrap();
+    let target = format!("s3://{BUCKET}/out");
+    let to = ("archive", target.as_str());
+    let absent = ["`nosuch`", "~/.aws/config", "~/.aws/credentials", "mine, minio, source-coop"];
+    let flag = [("DOR_S3_PROFILE", "nosuch")];
+    says(&fails(&mut to_s3(&work, &server, to, &flag), CONFIGURATION), &absent);
+    let variable = [("AWS_PROFILE", "nosuch")];
+    let mut command = to_s3(&work, &server, to, &variable);
+    command.env_remove("AWS_ACCESS_KEY_ID");
+    says(&fails(&mut command, CONFIGURATION), &absent);
+    let failing = [("DOR_S3_PROFILE", "mine")];
+    let error = fails(&mut to_s3(&work, &server, to, &failing), CONFIGURATION);
+    says(&error, &["no credentials", "profile mine"]);
+    assert_eq!(error.matches("oops").count(), 1, "{error}");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let (work, server) = (Workspace::new(1), S3Server::start());
+    let nobody = [("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:9")];
+    let target = format!("s3://{BUCKET}/out");
+    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &nobody), 1);
+    says(&error, &["WARN", "127.0.0.1:9 fails", "trying again", "check the endpoint"]);
+    assert_eq!(error.matches("WARN").count(), 1, "{error}");
+    assert_eq!(error.matches("Connection refused").count(), 2, "{error}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
     assert_eq!(of(&shown, "endpoint_url"), (json!("AWS"), "default".into()));
     assert_eq!(of(&shown, "region"), (json!("us-east-1"), "default".into()));
     assert_eq!(of(&shown, "addressing"), (json!("virtual"), "default".into()));
-    assert_eq!(of(&shown, "max_retries"), (json!(8), "default".into()));
+    assert_eq!(of(&shown, "max_retries"), (json!(10), "default".into()));
     let shown = show(dor(folder.path()).args(["--profile", "minio"]));
     let minio = (json!("http://127.0.0.1:9000"), "profile minio".into());
     assert_eq!(of(&shown, "endpoint_url"), minio);

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 
 use super::arguments::{Conversion, Places, data_dir};
 use crate::cli::capabilities::Capabilities;
-use crate::cli::exit::chain;
 use crate::cli::output::{bytes, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::{GlobalArgs, stop_on_signals};
@@ -18,7 +17,7 @@ use crate::model::{Case, Grid, hex};
 use crate::pipeline::{Pool, Stop};
 use crate::read::grid;
 use crate::research::{self, CaseError, Environment, Plan, PlanOptions, Summary};
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Store, Stores, with_causes};
 
 /// A prepared run: what all its cases share.
 pub(super) struct Run {
@@ -93,8 +92,7 @@ impl Run {
             Err(error) => {
                 if let CaseError::Files { failures, .. } = &error {
                     for (_, failure) in failures {
-                        let causes: Vec<_> = chain(failure).map(ToString::to_string).collect();
-                        self.terminal.line(&format!("failed: {}", causes.join(": ")));
+                        self.terminal.line(&format!("failed: {}", with_causes(failure)));
                     }
                 }
                 Err(error.into())

@@ -241,6 +241,31 @@ async fn embedded_s3() {
     assert_eq!(server.unfinished(), [""; 0]);
 }
 
+#[tokio::test]
+async fn objects_have_a_content_type() {
+    let server = S3Server::start();
+    let store = server.stores().open(&at(&format!("s3://{BUCKET}/p"))).unwrap();
+    for (name, kind) in [
+        ("a.b.nc", "application/x-netcdf"),
+        ("manifest.json", "application/json"),
+        ("x/.zattrs", "application/json"),
+        ("x/c/0.0", "application/octet-stream"),
+        ("nc", "application/octet-stream"),
+    ] {
+        store.put(name, Bytes::from_static(b"x")).await.unwrap();
+        let told = server.content_type(&format!("PUT /{BUCKET}/p/{name}"));
+        assert_eq!(told.as_deref(), Some(kind), "{name}");
+    }
+    let upload = store.create("large.nc").await.unwrap();
+    let part = noise(upload.part_size());
+    for index in 0..2 {
+        upload.part(index, vec![part.clone()]).await.unwrap();
+    }
+    upload.complete().await.unwrap();
+    let told = server.content_type(&format!("POST /{BUCKET}/p/large.nc"));
+    assert_eq!(told.as_deref(), Some("application/x-netcdf"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn minio() {
     if let Some(minio) = Minio::start() {

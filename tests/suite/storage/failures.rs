@@ -82,6 +82,9 @@ async fn nobody_listening_is_exhaustion_too() {
     let store = Stores::new(options).open(&"s3://b".parse().unwrap()).unwrap();
     let error = store.object("x").await.unwrap_err();
     assert!(matches!(error, StoreError::Exhausted { attempts: 2, .. }), "{error}");
+    for part in ["Connection refused", "--endpoint-url", "http://127.0.0.1:9/b/x"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }
 
 #[tokio::test]

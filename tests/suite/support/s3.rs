@@ -1,7 +1,7 @@
 //! A real S3 server in this process, on a loopback port: signatures are checked, files lie in a
 //! temporary folder, requests are logged, and failures can be ordered.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub struct Fault {
 #[derive(Default)]
 struct Script {
     log: Vec<String>,
+    /// `Content-Type` of requests, by `METHOD path`.
+    types: BTreeMap<String, String>,
     faults: VecDeque<Fault>,
     /// From the moment on that so many requests have been served.
     always: Option<(usize, Fault)>,
@@ -123,6 +125,11 @@ impl S3Server {
         std::mem::take(&mut self.script.lock().unwrap().log)
     }
 
+    /// The content type that came with `METHOD path`.
+    pub fn content_type(&self, request: &str) -> Option<String> {
+        self.script.lock().unwrap().types.get(request).cloned()
+    }
+
     pub fn fail_next(&self, times: usize, fault: Fault) {
         self.script.lock().unwrap().faults.extend(std::iter::repeat_n(fault, times));
     }
@@ -161,6 +168,10 @@ async fn serve(listener: TcpListener, service: S3Service, script: Arc<Mutex<Scri
             let fault = {
                 let mut script = script.lock().unwrap();
                 script.log.push(format!("{} {}", request.method(), request.uri()));
+                if let Some(kind) = request.headers().get("content-type") {
+                    let request = format!("{} {}", request.method(), request.uri().path());
+                    script.types.insert(request, kind.to_str().unwrap().to_owned());
+                }
                 script.next_fault()
             };
             let served = service.clone();
