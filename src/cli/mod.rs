@@ -16,6 +16,7 @@ mod setup_environment;
 mod version;
 
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -92,6 +93,11 @@ pub fn report(error: &anyhow::Error) {
     for cause in error.chain().skip(1) {
         let _ = writeln!(to, "  caused by: {cause}");
     }
+}
+
+/// Parses a number from 1 on.
+fn from_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "give a whole number from 1 on".to_owned())
 }
 
 /// Prints a line to standard error.
