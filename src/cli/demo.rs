@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
-use super::{Exit, GlobalArgs};
+use super::{Exit, GlobalArgs, from_one};
 use crate::config::{Config, Overrides, Setting, Source};
 use crate::demo::{self, ARCHIVE, GRID};
 use crate::encode::research as layout;
@@ -73,7 +73,7 @@ struct Synthetic {
     #[arg(long, value_enum, default_value = "cdf2")]
     format: FormatArg,
     /// Files written at the same time [default: workers of the configuration, or all cores]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = from_one)]
     workers: Option<NonZeroUsize>,
 }
 

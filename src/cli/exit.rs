@@ -69,7 +69,7 @@ impl Exit {
             CaseError::Files { failures, .. } => {
                 failures.iter().find_map(|(_, f)| Self::of_file(f))
             }
-            CaseError::Stopped(_) => Some(Self::Interrupted),
+            CaseError::Stopped { .. } => Some(Self::Interrupted),
             CaseError::Ledger(error) => Self::of_ledger(error),
             CaseError::Store(error) => Self::of_store(error),
         }

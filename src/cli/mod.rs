@@ -16,6 +16,7 @@ mod setup_environment;
 mod version;
 
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -92,6 +93,11 @@ pub fn report(error: &anyhow::Error) {
     for (n, said) in causes(error.as_ref()).into_iter().enumerate() {
         let _ = writeln!(to, "{} {said}", if n == 0 { "error:" } else { "  caused by:" });
     }
+}
+
+/// Parses a number from 1 on.
+fn from_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "give a whole number from 1 on".to_owned())
 }
 
 /// Prints a line to standard error.

@@ -102,6 +102,11 @@ pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow:
     Ok(writeln!(out)?)
 }
 
+/// A number of things such as `1 case` or `2 cases`.
+pub(super) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A size such as `1.50 GiB`.
 pub(super) fn bytes(size: u64) -> String {
     indicatif::HumanBytes(size).to_string()

@@ -21,9 +21,9 @@ const FEW: usize = 24;
 pub enum State {
     /// Raw files only.
     Raw,
-    /// Some research-grade files, no record of the complete case.
+    /// Some research-grade files, or a record without all of them.
     Partial,
-    /// The record of the complete case is there.
+    /// The record of the complete case is there, and a file for every raw file that is there.
     Done,
     /// Neither raw nor research-grade files.
     Missing,
@@ -56,11 +56,11 @@ pub async fn survey(
         if few { cases.iter().map(|&c| folder(c)).collect() } else { vec![String::new()] }
     };
     for folder in folders(raw_folder) {
-        inputs.add(raw.list(&folder).await?, raw_month);
+        inputs.add(list(raw, &folder).await?, raw_month);
     }
     if let Some(out) = out {
         for folder in folders(layout::folder) {
-            let objects = out.list(&folder).await?;
+            let objects = list(out, &folder).await?;
             for object in &objects {
                 if let Some((folder, name @ (COMPLETE | PARTIAL))) = object.key.rsplit_once('/') {
                     records.insert((folder.to_owned(), name == COMPLETE), ());
@@ -70,12 +70,13 @@ pub async fn survey(
         }
     }
     let survey = |&case: &Case| {
-        let (raw, outputs) = (inputs.of(case), outputs.of(case));
+        let complete = inputs.of(case).is_subset(outputs.of(case));
+        let (raw, outputs) = (inputs.of(case).len(), outputs.of(case).len());
         let has = |complete| records.contains_key(&(layout::folder(case), complete));
         let state = match (raw, outputs) {
-            _ if has(true) => State::Done,
+            (_, 1..) if complete && has(true) => State::Done,
             (_, 1..) => State::Partial,
-            _ if has(false) => State::Partial,
+            _ if has(true) || has(false) => State::Partial,
             (1.., 0) => State::Raw,
             (0, 0) => State::Missing,
         };
@@ -99,9 +100,20 @@ impl Months {
         }
     }
 
-    fn of(&self, case: Case) -> usize {
-        self.0.get(&case).map_or(0, BTreeSet::len)
+    fn of(&self, case: Case) -> &BTreeSet<YearMonth> {
+        const NONE: &BTreeSet<YearMonth> = &BTreeSet::new();
+        self.0.get(&case).unwrap_or(NONE)
     }
+}
+
+/// The listing of a folder. A bucket that is not there is no matter of the case asked for first.
+async fn list(store: &Store, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+    store.list(folder).await.map_err(|error| match error {
+        StoreError::NoSuchBucket { bucket, endpoint, .. } => {
+            StoreError::NoSuchBucket { url: store.location().to_string(), bucket, endpoint }
+        }
+        other => other,
+    })
 }
 
 /// Case and month of a raw file's key.
@@ -135,9 +147,9 @@ mod tests {
     #[tokio::test]
     async fn states_follow_from_what_is_there() {
         let (raw, out) = (Store::memory(), Store::memory());
-        let [a, b, c, d]: [Case; 4] =
-            ["000-01", "112-04", "112-07", "689-10"].map(|c| c.parse().unwrap());
-        for case in [a, b, c] {
+        let [a, b, c, d, e]: [Case; 5] =
+            ["000-01", "112-04", "112-07", "689-10", "689-07"].map(|c| c.parse().unwrap());
+        for case in [a, b, c, e] {
             let names =
                 case.months().take(2).map(|m| format!("{}/{case}.pop.h.{m}.nc", raw_folder(case)));
             put(&raw, names).await;
@@ -145,17 +157,20 @@ mod tests {
         put(&raw, ["control/ocn/hist/x.nc".to_owned(), "junk".to_owned()]).await;
         put(&out, b.months().take(1).map(|m| layout::key(b, m))).await;
         put(&out, c.months().take(2).map(|m| layout::key(c, m))).await;
+        // Made when one month was missing.
+        put(&out, [layout::key(e, e.first_month()), format!("689/07/{COMPLETE}")]).await;
         put(&out, [format!("112/07/{COMPLETE}"), "112/07/notes.txt".to_owned()]).await;
         let expected = [
             Survey { case: a, raw: 2, outputs: 0, state: State::Raw },
             Survey { case: b, raw: 2, outputs: 1, state: State::Partial },
             Survey { case: c, raw: 2, outputs: 2, state: State::Done },
             Survey { case: d, raw: 0, outputs: 0, state: State::Missing },
+            Survey { case: e, raw: 2, outputs: 1, state: State::Partial },
         ];
-        assert_eq!(survey(&raw, Some(&out), &[a, b, c, d]).await.unwrap(), expected);
+        assert_eq!(survey(&raw, Some(&out), &[a, b, c, d, e]).await.unwrap(), expected);
         let all: Vec<Case> = Case::all().collect();
         let survey = survey(&raw, Some(&out), &all).await.unwrap();
-        assert_eq!(survey.iter().filter(|s| s.state != State::Missing).count(), 3);
+        assert_eq!(survey.iter().filter(|s| s.state != State::Missing).count(), 4);
         assert_eq!(survey[b.index()], expected[1]);
     }
 }

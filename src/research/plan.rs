@@ -207,7 +207,7 @@ async fn inputs(
 }
 
 /// Months in short: `0347-05, 0348-01 to 0348-12`.
-fn ranges(months: &[YearMonth]) -> String {
+pub fn ranges(months: &[YearMonth]) -> String {
     let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
     for &month in months {
         match ranges.last_mut() {

@@ -71,16 +71,29 @@ pub enum CaseError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Some of its files failed.
-    #[error("{} of the files of case {case} failed", .failures.len())]
+    #[error(
+        "{} of the files of case {case} failed; {converted} converted, {not_tried} not tried", .failures.len()
+    )]
     Files {
         /// Case.
         case: Case,
+        /// Files converted by this run.
+        converted: usize,
+        /// Files that were not begun.
+        not_tried: usize,
         /// Each failed file with its cause.
         failures: Vec<(String, FileError)>,
     },
     /// Told to stop; what is finished is kept.
-    #[error("{0}")]
-    Stopped(#[from] Stopped),
+    #[error("case {case}: files converted: {converted} of {files}; {Stopped}")]
+    Stopped {
+        /// Case.
+        case: Case,
+        /// Files converted by this run.
+        converted: usize,
+        /// Files that there were to convert.
+        files: usize,
+    },
     /// The record could not be kept.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -187,7 +200,7 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
         inventories.push((step, Inventory::of(&header), plan.record.files.len()));
     }
     if environment.stop.is_requested() {
-        return Err(Stopped.into());
+        return Err(CaseError::Stopped { case: plan.case, converted: 0, files: plan.steps.len() });
     }
     let usual = Inventory::commonest(inventories.iter().map(|(_, i, files)| (i, *files)));
     for (step, inventory, _) in &inventories {
@@ -198,7 +211,8 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
         }
     }
     if !failures.is_empty() {
-        return Err(CaseError::Files { case: plan.case, failures });
+        let not_tried = plan.steps.len().saturating_sub(failures.len());
+        return Err(CaseError::Files { case: plan.case, converted: 0, not_tried, failures });
     }
     for (variable, effect) in WANTED {
         if usual.is_some_and(|usual| !usual.has(variable)) {
@@ -227,6 +241,7 @@ async fn convert_all(
     };
     let before_first = async || opened.get_or_try_init(&open).await.copied();
     let mut saved = Instant::now();
+    let files = steps.len();
 
     let mut running = FuturesUnordered::new();
     let mut steps = steps.into_iter().peekable();
@@ -262,10 +277,11 @@ async fn convert_all(
         // The failures tell more: what hit the record hit the files before.
         tracing::warn!("{error}; files that were finished just now are converted again");
     }
+    let converted = summary.converted;
     if environment.stop.is_requested() {
-        return Err(Stopped.into());
+        return Err(CaseError::Stopped { case, converted, files });
     }
-    Err(CaseError::Files { case, failures })
+    Err(CaseError::Files { case, converted, not_tried: steps.len(), failures })
 }
 
 /// One file from the archive to the store. The place in the pool is kept until its last part is

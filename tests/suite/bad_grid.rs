@@ -52,6 +52,23 @@ fn another_shape_than_the_data() {
 }
 
 #[test]
+fn many_files_with_one_cause_are_told_together() {
+    let work = Workspace::new(20);
+    let other = SyntheticCase::new(case(), Shape { nlon: 12, ..TINY }, 1);
+    fs::write(work.path("grid.nc"), other.grid_file()).unwrap();
+    fs::write(work.raw(4), b"CDF").unwrap();
+    let error = fails(&mut work.process(&[]), BAD_DATA);
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("failed: ")).collect();
+    assert_eq!(lines.len(), 5, "{error}");
+    for (line, month) in lines.iter().zip(["0347-04", "0347-05", "0347-06"]) {
+        assert!(line.contains(&format!("{month}.nc")) && line.contains("8 x 12"), "{line}");
+    }
+    assert_eq!(lines[3], "failed: and 16 more with the same cause: 0347-07, 0347-09 to 0348-11");
+    assert!(lines[4].contains("0347-08.nc"), "{}", lines[4]);
+    assert!(error.contains(" failed; 0 converted, 0 not tried"), "{error}");
+}
+
+#[test]
 fn other_places_than_those_of_the_data() {
     let work = with_grid(|grid| change(grid, "TLAT", |n, lat| lat + f64::from(n == 40) * 0.5));
     let words = ["nlat 4, nlon 4 at", "give the grid file of this model grid"];

@@ -332,7 +332,7 @@ fn missing_months_are_named_and_may_be_allowed() {
     set_age(&work.raw(1), 0);
     let output = work.process(&[]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("1 files converted, 3 kept"), "{said}");
+    assert!(said.contains("1 file converted, 3 kept"), "{said}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 
-use super::support::case::{Workspace, assert_same, tree};
+use super::support::case::{Workspace, assert_same, case, tree};
 use super::support::dor::fails;
 use super::support::s3::{BUCKET, Fault, S3Server};
 use super::support::skipped;
@@ -93,6 +93,35 @@ fn the_root_of_the_disk() {
             fails(&mut work.process_case(&["112-04", "-d", "archive", "-o", output]), USAGE);
         says(&error, &[&format!("`{output}` is not a location"), "root of the disk"]);
     }
+}
+
+#[test]
+fn an_output_that_is_the_archive_or_mixes_with_it() {
+    let work = Workspace::new(1);
+    std::os::unix::fs::symlink("archive", work.path("link")).unwrap();
+    let absolute = format!("file://{}/", work.path("archive").display());
+    let of_case = format!("archive/{}", case());
+    let before = tree(work.folder());
+    let pairs = [
+        ("archive", "archive"),
+        ("archive/", "new/../archive"),
+        ("archive", &absolute),
+        ("archive", "link"),
+        ("link", &of_case),
+        ("archive", &format!("{of_case}/out")),
+        ("out/112/04/raw", "out"),
+        ("s3://bucket/raw", "s3://bucket/raw/"),
+        ("s3://bucket", &format!("s3://bucket/{}", case())),
+    ];
+    for (data, output) in pairs {
+        let error =
+            fails(&mut work.process_case(&["112-04", "-d", data, "-o", output]), CONFIGURATION);
+        let data = format!("flag --data-dir: `{data}`");
+        says(&error, &["`output_dir` from flag --output-dir", &data, "mixed"]);
+    }
+    assert_same(&before, &tree(work.folder()));
+    let beside = ["112-04", "-d", "archive", "-o", "archive/new", "--dry-run", "--allow-missing"];
+    work.process_case(&beside).assert().success();
 }
 
 #[test]
@@ -240,7 +269,9 @@ fn a_disk_that_fills_up_and_is_enlarged() {
     let arguments =
         ["112-04", "-d", "archive", "-o", "full", "--allow-missing", "--grid", "grid.nc"];
     let error = fails(&mut work.process_case(&arguments), 1);
-    says(&error, &["no space left", "full/112/04/", "free some"]);
+    says(&error, &["no space left", "full/112/04/", "free some", " converted, ", " not tried"]);
+    let told = error.lines().filter(|line| line.starts_with("failed: ")).count();
+    assert!(told <= 4, "{error}");
     let left = tree(&folder);
     assert!(!left.contains_key("112/04/manifest.json"));
     assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());

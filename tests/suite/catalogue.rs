@@ -201,9 +201,14 @@ fn all_cases_with_raw_files_are_processed_a_few_at_a_time() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(said(&["--dry-run"]).contains("2 files to convert"));
+    let dry = said(&["--dry-run", "--max-cases", "2"]);
+    let planned =
+        "2 cases planned, 0 failed, 0 not tried, 1 left by --max-cases: 4 files to convert";
+    assert!(dry.contains("2 files to convert") && dry.contains(planned), "{dry}");
     assert!(done(&work).is_empty());
-    assert!(said(&["--max-cases", "1"]).contains("1 cases done, 0 failed"));
+    let first = said(&["--max-cases", "1"]);
+    let all = "1 case done, 0 failed, 0 not tried, 2 left by --max-cases: 2 files converted";
+    assert!(first.contains(all), "{first}");
     assert_eq!(done(&work), ["003/10"]);
     // Cases that are done do not count.
     assert!(said(&["--max-cases", "1"]).contains("2 files converted, 2 kept"));
@@ -215,6 +220,10 @@ fn all_cases_with_raw_files_are_processed_a_few_at_a_time() {
     assert_same(&before, &work.tree("out"));
     let error = fails(&mut process_all(&work, &["-p", "7"]), 65);
     assert!(error.contains("no case with raw files"), "{error}");
+    for flag in ["--max-cases", "--workers"] {
+        let error = fails(&mut process_all(&work, &[flag, "0"]), 2);
+        assert!(error.contains(flag) && error.contains("a whole number from 1 on"), "{error}");
+    }
 }
 
 #[test]
@@ -225,7 +234,10 @@ fn with_keep_going_a_broken_case_holds_up_no_other() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(out.contains("2 cases done, 1 failed, 0 not tried"), "{out}");
-    assert!(out.contains(&format!("failed: {}", cases[1])), "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with(&format!("failed: {}: ", cases[1])), "{last}");
+    assert!(last.contains("0347-04.nc") && last.contains("truncated"), "{last}");
+    assert!(last.ends_with("(and 1 more)"), "{last}");
     for word in ["0347-04.nc", "0347-05.nc", "truncated"] {
         assert!(error.contains(word), "{word}: {error}");
     }
@@ -244,4 +256,27 @@ fn without_it_the_first_broken_case_is_the_last() {
     assert!(out.contains(&format!("failed: {}", cases[1])), "{out}");
     assert!(!work.path("out/112").exists());
     assert!(tree(&work.path("out")).keys().all(|name| !name.ends_with(".staged")));
+}
+
+#[test]
+fn a_place_that_is_not_there_has_no_cases_to_list() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in ["list-cases", "process-all-cases"] {
+        let error = fails(&mut research(folder.path(), verb, &[]), 78);
+        assert!(error.contains("`archive`") && error.contains("no such folder"), "{error}");
+    }
+    fs::create_dir(folder.path().join("archive")).unwrap();
+    assert_eq!(table(folder.path(), &["-p", "5"]).len(), 5);
+
+    let server = S3Server::start();
+    let list = |place: &str| {
+        let mut command = dor(folder.path());
+        command.args(["research-data", "list-cases", "-d", place]).envs(server.variables());
+        fails(&mut command, 78)
+    };
+    let error = list("s3://nowhere/raw");
+    assert!(error.contains("error: s3://nowhere/raw: there is no bucket `nowhere`"), "{error}");
+    let place = format!("s3://{BUCKET}/nothing");
+    let error = list(&place);
+    assert!(error.contains(&place) && error.contains("no object"), "{error}");
 }

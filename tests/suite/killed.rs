@@ -94,6 +94,7 @@ fn a_termination_ends_soon_and_a_later_run_completes() {
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(75), "{said}");
         assert!(said.contains("run the same command again"), "{said}");
+        assert!(said.contains("files converted: ") && said.contains(" of 60"), "{said}");
         let left = work.tree(&output);
         assert_part_of(&left, &undisturbed);
         assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());
@@ -102,6 +103,32 @@ fn a_termination_ends_soon_and_a_later_run_completes() {
         assert!(start(&work, &output).wait().unwrap().success());
         assert_same(&undisturbed, &work.tree(&output));
     }
+}
+
+#[test]
+fn a_run_over_all_cases_that_is_stopped_tells_what_it_finished() {
+    let work = Workspace::new(60);
+    let child = Command::new(env!("CARGO_BIN_EXE_dor"))
+        .env_clear()
+        .env("HOME", work.folder())
+        .current_dir(work.folder())
+        .args(["research-data", "process-all-cases", "-d", "archive", "-o", "out"])
+        .args(["--grid", "grid.nc", "--allow-missing", "-w", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while whole(&work.tree("out")).next().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let (out, error) =
+        (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+    assert_eq!(ended.status.code(), Some(75), "{out}{error}");
+    assert!(out.contains("0 cases done, 0 failed, 0 not tried, 1 interrupted"), "{out}");
+    assert!(out.contains("interrupted: case ") && out.contains(" of 60"), "{out}");
+    assert!(error.contains("run the same command again"), "{error}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn input_that_changed_is_converted_again() {
     let before = work.tree("out");
     // Newer, with the same bytes.
     set_age(&work.raw(2), 5);
-    assert_eq!(redone(&work, 4, "1 files converted, 3 kept"), [2]);
+    assert_eq!(redone(&work, 4, "1 file converted, 3 kept"), [2]);
     // Another size at the same time.
     let mut header = SyntheticCase::new(case(), TINY, 1).header();
     header.attributes.pop();
@@ -93,7 +93,7 @@ fn input_that_changed_is_converted_again() {
     let synthetic = SyntheticCase::new(case(), TINY, 9);
     synthetic.write_month_as(&header, case().first_month(), &mut bytes).unwrap();
     write_dated(&work.raw(0), &bytes);
-    assert_eq!(redone(&work, 4, "1 files converted, 3 kept"), [0]);
+    assert_eq!(redone(&work, 4, "1 file converted, 3 kept"), [0]);
     let after = work.tree("out");
     for n in 0..4 {
         let same = before[&output_key(n)] == after[&output_key(n)];
@@ -143,7 +143,7 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     fs::remove_file(work.output(1)).unwrap();
     let before = work.tree("out");
     let plan = run(&work, &["--dry-run"]);
-    assert!(plan.contains("1 files to convert") && plan.contains("2 done"), "{plan}");
+    assert!(plan.contains("1 file to convert") && plan.contains("2 done"), "{plan}");
     assert!(plan.contains(&output_key(1)) && !plan.contains(&output_key(0)), "{plan}");
     assert_same(&before, &work.tree("out"));
 }

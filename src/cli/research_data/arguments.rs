@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use crate::cli::GlobalArgs;
+use crate::cli::{GlobalArgs, from_one};
 use crate::config::{Config, ConfigError, Setting};
 use crate::model::{Case, InterventionMonth};
 use crate::store::Location;
@@ -68,7 +68,7 @@ pub(super) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigErro
 #[derive(Args, Debug, Default)]
 pub(super) struct Conversion {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = from_one)]
     pub workers: Option<NonZeroUsize>,
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
     #[arg(long, value_name = "LOCATION")]

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::{Places, Selection, data_dir};
+use super::places;
 use crate::cli::output::{Table, write_json};
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -16,7 +17,8 @@ use crate::store::Stores;
 /// List cases with what exists of each
 ///
 /// Shows for each case its basin, polygon and date, how many of its 180 raw and 180
-/// research-grade files exist, and its state: raw (not begun), partial, done, or missing.
+/// research-grade files exist, and its state: raw (not begun), partial, done (recorded as
+/// complete, with a research-grade file for every raw file that is there), or missing.
 #[derive(Args, Debug)]
 pub(super) struct ListCases {
     #[command(flatten)]
@@ -40,7 +42,7 @@ enum StateArg {
     Raw,
     /// Some research-grade files
     Partial,
-    /// Complete
+    /// Complete for the raw files that are there
     Done,
     /// No files at all
     Missing,
@@ -89,7 +91,8 @@ impl ListCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = self.places.config(global, None)?;
         let stores = Stores::new(config.s3.clone());
-        let raw = stores.open(&data_dir(&config)?.value)?;
+        let archive = data_dir(&config)?;
+        let raw = stores.open(&archive.value)?;
         let research = config.output_dir.as_ref().map(|o| stores.open(&o.value)).transpose()?;
         let limit = if self.limit == 0 { usize::MAX } else { self.limit };
         // Without a condition on the state there is no need to look at more than is shown.
@@ -97,6 +100,9 @@ impl ListCases {
         let selected: Vec<Case> = self.selection.cases().collect();
         let cases: Vec<Case> = selected.iter().copied().take(looked_at).collect();
         let surveys = catalogue::survey(&raw, research.as_ref(), &cases).await?;
+        if surveys.iter().all(|survey| survey.raw == 0) {
+            places::refuse_absent(&raw, archive).await?;
+        }
         let state = self.state.map(StateArg::state);
         let matching = surveys.iter().filter(|s| state.is_none_or(|state| s.state == state));
         let count = if state.is_some() { matching.clone().count() } else { selected.len() };

@@ -1,15 +1,18 @@
 //! `dor research-data process-all-cases`: every case that has raw files.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 use clap::Args;
 use futures::StreamExt;
 
 use super::arguments::{Conversion, Places, Selection};
-use super::run::{Run, write_summary};
-use crate::cli::output::bytes;
-use crate::cli::{Exit, GlobalArgs};
+use super::run::Run;
+use super::{failures, places};
+use crate::cli::output::{bytes, count};
+use crate::cli::{Exit, GlobalArgs, from_one, say};
 use crate::model::Case;
+use crate::pipeline::Stopped;
 use crate::research::catalogue::{self, State, Survey};
 use crate::research::{self, Environment, Summary};
 
@@ -30,8 +33,8 @@ pub(super) struct ProcessAllCases {
     #[command(flatten)]
     conversion: Conversion,
     /// Stop after this many cases that were not done before
-    #[arg(long, value_name = "N")]
-    max_cases: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    max_cases: Option<NonZeroUsize>,
     /// Go on with the other cases when one fails
     #[arg(long)]
     keep_going: bool,
@@ -43,21 +46,24 @@ impl ProcessAllCases {
         let Environment { raw, out: target, .. } = &run.environment;
         let selected: Vec<Case> = self.selection.cases().collect();
         let surveys = catalogue::survey(raw, Some(target), &selected).await?;
-        let present = surveys.iter().filter(|s| s.raw > 0);
-        let mut left = self.max_cases.unwrap_or(usize::MAX);
-        let within_limit = |survey: &&Survey| {
+        let present: Vec<&Survey> = surveys.iter().filter(|s| s.raw > 0).collect();
+        if present.is_empty() {
+            places::refuse_absent(raw, &run.archive).await?;
+            anyhow::bail!(research::PlanError::NoCases { archive: raw.location().to_string() });
+        }
+        let mut left = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
+        let within_limit = |survey: &&&Survey| {
             let counts = survey.state != State::Done || self.conversion.force;
             let fits = !counts || left > 0;
             left -= usize::from(counts && fits);
             fits
         };
-        let cases: Vec<Case> = present.filter(within_limit).map(|s| s.case).collect();
-        if cases.is_empty() {
-            anyhow::bail!(research::PlanError::NoCases { archive: raw.location().to_string() });
-        }
+        let cases: Vec<Case> = present.iter().filter(within_limit).map(|s| s.case).collect();
         let mut total = Summary::default();
-        let (mut done, mut failed) = (0, Vec::new());
+        let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
+        let stop = &run.environment.stop;
         let mut results = futures::stream::iter(&cases)
+            .take_while(|_| std::future::ready(!stop.is_requested()))
             .map(|&case| {
                 let run = &run;
                 async move {
@@ -72,15 +78,14 @@ impl ProcessAllCases {
             match result {
                 Ok(summary) => {
                     done += 1;
-                    if let Some(summary) = summary {
-                        write_summary(out, case, &summary)?;
-                        total += summary;
-                    }
+                    total += summary;
                 }
-                Err(error) if Exit::of(&error) == Exit::Interrupted => return Err(error),
+                Err(error) if Exit::of(&error) == Exit::Interrupted => {
+                    interrupted.push(error.to_string());
+                }
                 Err(error) => {
                     crate::cli::report(&error);
-                    failed.push(case);
+                    failed.push(format!("{case}: {}", failures::cause(&error)));
                     if !self.keep_going {
                         break;
                     }
@@ -88,18 +93,37 @@ impl ProcessAllCases {
             }
             out.flush()?;
         }
-        let not_tried = cases.len() - done - failed.len();
-        writeln!(
+        let not_tried = cases.len() - done - failed.len() - interrupted.len();
+        let Summary { converted, kept, bytes_in, bytes_out, .. } = total;
+        let (verb, files) = match run.dry_run {
+            true => ("planned", format!("to convert ({}), {kept} done", bytes(bytes_in))),
+            false => {
+                let sizes = (bytes(bytes_in), bytes(bytes_out));
+                ("done", format!("converted, {kept} kept, {} in, {} out", sizes.0, sizes.1))
+            }
+        };
+        write!(
             out,
-            "{done} cases done, {} failed, {not_tried} not tried: {} files converted, {} kept, {} in, {} out",
-            failed.len(),
-            total.converted,
-            total.kept,
-            bytes(total.bytes_in),
-            bytes(total.bytes_out),
+            "{} {verb}, {} failed, {not_tried} not tried",
+            count(done, "case"),
+            failed.len()
         )?;
+        if !interrupted.is_empty() {
+            write!(out, ", {} interrupted", interrupted.len())?;
+        }
+        if self.max_cases.is_some() {
+            write!(out, ", {} left by --max-cases", present.len() - cases.len())?;
+        }
+        writeln!(out, ": {} {files}", count(converted, "file"))?;
         for case in &failed {
             writeln!(out, "failed: {case}")?;
+        }
+        for case in &interrupted {
+            writeln!(out, "interrupted: {case}")?;
+        }
+        if stop.is_requested() && done + failed.len() < cases.len() {
+            say(&Stopped.to_string());
+            return Ok(Exit::Interrupted);
         }
         Ok(if failed.is_empty() { Exit::Done } else { Exit::SomeFailed })
     }

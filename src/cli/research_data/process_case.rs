@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::arguments::{Conversion, Places};
-use super::run::{Run, write_summary};
+use super::run::Run;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 
@@ -27,10 +27,7 @@ impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let case: Case = self.case.parse()?;
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
-        let summary = run.case(case, out).await?;
-        if let Some(summary) = summary {
-            write_summary(out, case, &summary)?;
-        }
+        run.case(case, out).await?;
         Ok(Exit::Done)
     }
 }

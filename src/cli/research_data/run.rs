@@ -6,8 +6,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Conversion, Places, data_dir};
+use super::{failures, places};
 use crate::cli::capabilities::Capabilities;
-use crate::cli::output::{bytes, duration};
+use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::{GlobalArgs, stop_on_signals};
 use crate::config::{Config, ConfigError, Setting};
@@ -17,14 +18,15 @@ use crate::model::{Case, Grid, hex};
 use crate::pipeline::{Pool, Stop};
 use crate::read::grid;
 use crate::research::{self, CaseError, Environment, Plan, PlanOptions, Summary};
-use crate::store::{Location, Store, Stores, with_causes};
+use crate::store::{Location, Store, Stores};
 
 /// A prepared run: what all its cases share.
 pub(super) struct Run {
     pub environment: Environment,
+    pub archive: Setting<Location>,
     terminal: Arc<Terminal>,
     options: PlanOptions,
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 impl Run {
@@ -44,8 +46,10 @@ impl Run {
             variable: "DOR_OUTPUT_DIR",
         };
         let output = config.output_dir.as_ref().ok_or(unset)?;
+        let archive = data_dir(config)?;
+        places::refuse_mixed(archive, output)?;
         let stores = Stores::new(config.s3.clone());
-        let raw = stores.open(&data_dir(config)?.value)?;
+        let raw = stores.open(&archive.value)?;
         let out = stores.open(&output.value)?;
         let grid = match &config.grid {
             Some(setting) => Some(load_grid(&stores, setting).await?),
@@ -75,24 +79,27 @@ impl Run {
             allow_missing: conversion.allow_missing,
             recipe,
         };
-        Ok(Self { environment, terminal, options, dry_run: conversion.dry_run })
+        let archive = archive.clone();
+        Ok(Self { environment, archive, terminal, options, dry_run: conversion.dry_run })
     }
 
-    /// Converts a case; no summary when the run is dry.
-    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Option<Summary>> {
+    /// Converts a case and says so; when the run is dry, says what would be done.
+    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Summary> {
         let Environment { raw, out: target, .. } = &self.environment;
         let plan = research::plan(raw, target, case, &self.options).await;
         let plan = plan.map_err(CaseError::from)?;
         if self.dry_run {
-            write_plan(out, &plan, target)?;
-            return Ok(None);
+            return Ok(write_plan(out, &plan, target)?);
         }
         match research::run(&self.environment, plan).await {
-            Ok(summary) => Ok(Some(summary)),
+            Ok(summary) => {
+                write_summary(out, case, &summary)?;
+                Ok(summary)
+            }
             Err(error) => {
                 if let CaseError::Files { failures, .. } = &error {
-                    for (_, failure) in failures {
-                        self.terminal.line(&format!("failed: {}", with_causes(failure)));
+                    for line in failures::lines(case, failures) {
+                        self.terminal.line(&line);
                     }
                 }
                 Err(error.into())
@@ -109,10 +116,8 @@ pub(in crate::cli) async fn convert_case(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let run = Run::new(config, &Conversion { allow_missing, ..Conversion::default() }).await?;
-    if let Some(summary) = run.case(case, out).await? {
-        write!(out, "   ")?;
-        write_summary(out, case, &summary)?;
-    }
+    write!(out, "   ")?;
+    run.case(case, out).await?;
     Ok(())
 }
 
@@ -137,35 +142,38 @@ async fn load_grid(
     Ok((grid::parse(&data, &location.to_string())?, hex(&Sha256::digest(&data))))
 }
 
-fn write_plan(out: &mut dyn Write, plan: &Plan, target: &Store) -> std::io::Result<()> {
-    let size = plan.steps.iter().map(|s| s.input.size).sum();
+/// Prints a plan; gives what it would come to.
+fn write_plan(out: &mut dyn Write, plan: &Plan, target: &Store) -> std::io::Result<Summary> {
+    let planned = Summary {
+        converted: plan.steps.len(),
+        kept: plan.record.files.len(),
+        bytes_in: plan.steps.iter().map(|s| s.input.size).sum(),
+        ..Summary::default()
+    };
     writeln!(
         out,
-        "case {}: {} files to convert ({}), {} done, {} months missing",
+        "case {}: {} to convert ({}), {} done, {} missing",
         plan.case,
-        plan.steps.len(),
-        bytes(size),
-        plan.record.files.len(),
-        plan.record.missing_months.len(),
+        count(planned.converted, "file"),
+        bytes(planned.bytes_in),
+        planned.kept,
+        count(plan.record.missing_months.len(), "month"),
     )?;
     for step in &plan.steps {
         writeln!(out, "  {} -> {}", step.input.key, target.location().join(&step.output))?;
     }
-    Ok(())
+    Ok(planned)
 }
 
-pub(super) fn write_summary(
-    out: &mut dyn Write,
-    case: Case,
-    summary: &Summary,
-) -> std::io::Result<()> {
+fn write_summary(out: &mut dyn Write, case: Case, summary: &Summary) -> std::io::Result<()> {
     let Summary { converted, kept, bytes_in, bytes_out, elapsed, timing } = summary;
     if *converted == 0 {
-        return writeln!(out, "case {case}: done before, {kept} files");
+        return writeln!(out, "case {case}: done before, {}", count(*kept, "file"));
     }
     writeln!(
         out,
-        "case {case}: {converted} files converted, {kept} kept; {} in, {} out ({:.2}) in {} ({}/s)",
+        "case {case}: {} converted, {kept} kept; {} in, {} out (out/in {:.2}) in {} ({}/s)",
+        count(*converted, "file"),
         bytes(*bytes_in),
         bytes(*bytes_out),
         *bytes_out as f64 / (*bytes_in).max(1) as f64,

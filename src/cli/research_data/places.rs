@@ -1,0 +1,81 @@
+//! Whether the archive and the output are where they can be.
+
+use std::path::{Component, PathBuf};
+
+use crate::config::{ConfigError, Setting};
+use crate::model::Case;
+use crate::model::case::POLYGONS;
+use crate::store::{Location, Store};
+
+/// Refuses an output in which raw and research-grade files would lie in the same folders.
+pub(super) fn refuse_mixed(
+    archive: &Setting<Location>,
+    output: &Setting<Location>,
+) -> Result<(), ConfigError> {
+    let (raw, out) = (resolved(&archive.value), resolved(&output.value));
+    // Below the archive are folders of cases, below the output folders of polygons.
+    let mixed = first_below(&raw, &out).is_some_and(|first| {
+        first.is_empty() || first.parse().is_ok_and(|case: Case| case.to_string() == first)
+    }) || first_below(&out, &raw)
+        .is_some_and(|first| first.len() == 3 && first.parse().is_ok_and(|p: u16| p < POLYGONS));
+    if !mixed {
+        return Ok(());
+    }
+    let reason = format!(
+        "raw and research-grade files would be mixed with `data_dir` from {}: `{}`; \
+         give the output a place of its own",
+        archive.source, archive.value
+    );
+    Err(unusable("output_dir", output, reason))
+}
+
+/// Refuses an archive that is not there; for when no file was found in it.
+pub(super) async fn refuse_absent(
+    archive: &Store,
+    setting: &Setting<Location>,
+) -> anyhow::Result<()> {
+    let check = archive.check(false).await;
+    check.readable?;
+    if check.exists {
+        return Ok(());
+    }
+    let reason = match setting.value.is_local() {
+        true => "there is no such folder",
+        false => "there is no object below it",
+    };
+    Err(unusable("data_dir", setting, reason.to_owned()).into())
+}
+
+fn unusable(
+    key: &str,
+    Setting { value, source }: &Setting<Location>,
+    reason: String,
+) -> ConfigError {
+    let (key, value) = (key.to_owned(), value.to_string());
+    ConfigError::BadValue { key, origin: source.clone(), value, reason }
+}
+
+/// The first segment of `inner` below `outer`; empty when they are the same, `None` when it is
+/// elsewhere.
+fn first_below<'a>(outer: &str, inner: &'a str) -> Option<&'a str> {
+    let rest = inner.strip_prefix(outer.trim_end_matches('/'))?;
+    match rest.strip_prefix('/') {
+        Some(rest) => rest.split('/').next(),
+        None => rest.is_empty().then_some(rest),
+    }
+}
+
+/// One text for one place: local paths absolute and without symbolic links, as far as they exist.
+fn resolved(location: &Location) -> String {
+    let Some(path) = location.local_path() else { return location.to_string() };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut real = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => _ = real.pop(),
+            other => real.push(other),
+        }
+        real = real.canonicalize().unwrap_or(real);
+    }
+    real.display().to_string()
+}
