@@ -62,6 +62,10 @@ fn is_noise(block: &[u8], tokens: &[Token]) -> bool {
     let mut counts = [0u32; 256];
     let mut at = 0;
     for token in tokens {
+        if token.distance > 1 {
+            // What matches save is not seen here.
+            return false;
+        }
         for &byte in block[at..at + token.literals].iter().step_by(SAMPLED) {
             counts[usize::from(byte)] += 1;
         }
