@@ -25,6 +25,7 @@ struct Frequencies {
 }
 
 impl Frequencies {
+    #[inline(never)]
     fn of(block: &[u8], tokens: &[Token]) -> Self {
         let mut literals = [0; LITERALS];
         let mut distances = [0; DISTANCES];
@@ -53,6 +54,14 @@ impl Frequencies {
         }
         literals[END] = 1;
         Self { literals, distances }
+    }
+
+    /// Bits of lengths and distances beside their codes.
+    fn extra_bits(&self) -> u64 {
+        let lengths = self.literals[265..285].iter().zip(4u64..);
+        let distances = self.distances[4..].iter().zip(2u64..);
+        lengths.map(|(&f, n)| u64::from(f) * (n / 4)).sum::<u64>()
+            + distances.map(|(&f, n)| u64::from(f) * (n / 2)).sum::<u64>()
     }
 }
 
@@ -99,13 +108,9 @@ pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
     let cost = |frequencies: &[u32], lengths: &[u8]| -> u64 {
         frequencies.iter().zip(lengths).map(|(&f, &l)| u64::from(f) * u64::from(l)).sum()
     };
-    let extra: u64 = tokens
-        .iter()
-        .filter(|t| t.len > 0)
-        .map(|t| u64::from(length_symbol(t.len).2 + distance_symbol(t.distance).2))
-        .sum();
-    let coded =
-        cost(&frequencies.literals, &literals) + cost(&frequencies.distances, &distances) + extra;
+    let coded = cost(&frequencies.literals, &literals)
+        + cost(&frequencies.distances, &distances)
+        + frequencies.extra_bits();
     let segments = long_runs(tokens);
     let stored: u64 = segments.iter().map(Segment::stored_bits).sum();
     // A quarter of a percent of size is not worth the time that codes take, here and in readers.
@@ -124,19 +129,31 @@ pub fn put_last(bits: &mut BitWriter<'_>) {
 }
 
 /// Symbol, extra bits and their number of a match length (RFC 1951, 3.2.5).
+#[inline(always)]
 fn length_symbol(len: usize) -> (usize, u64, u32) {
-    match len {
-        LONGEST => (285, 0, 0),
-        0..=10 => (254 + len, 0, 0),
-        _ => {
-            let extra = (len - 3).ilog2() - 2;
-            let symbol = 257 + 4 * extra as usize + ((len - 3) >> extra);
-            (symbol, ((len - 3) & ((1 << extra) - 1)) as u64, extra)
+    const TABLE: [(u16, u8, u8); LONGEST + 1] = {
+        let mut table = [(0, 0, 0); LONGEST + 1];
+        let mut len = 3;
+        while len < LONGEST {
+            table[len] = match len {
+                0..=10 => (254 + len as u16, 0, 0),
+                _ => {
+                    let extra = (len - 3).ilog2() - 2;
+                    let symbol = 257 + 4 * extra as usize + ((len - 3) >> extra);
+                    (symbol as u16, ((len - 3) & ((1 << extra) - 1)) as u8, extra as u8)
+                }
+            };
+            len += 1;
         }
-    }
+        table[LONGEST] = (285, 0, 0);
+        table
+    };
+    let (symbol, extra, bits) = TABLE[len];
+    (symbol.into(), extra.into(), bits.into())
 }
 
 /// Symbol, extra bits and their number of a distance (RFC 1951, 3.2.5).
+#[inline(always)]
 fn distance_symbol(distance: usize) -> (usize, u64, u32) {
     let d = distance.saturating_sub(1);
     if d < 4 {
@@ -148,6 +165,7 @@ fn distance_symbol(distance: usize) -> (usize, u64, u32) {
 }
 
 /// One block with codes of its own.
+#[inline(never)]
 fn put_coded(
     block: &[u8],
     tokens: &[Token],
@@ -228,6 +246,7 @@ impl Segment {
     }
 }
 
+#[inline(never)]
 /// The runs of one byte that are long enough to stand between stored bytes.
 fn long_runs(tokens: &[Token]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
@@ -312,6 +331,9 @@ mod tests {
             assert_eq!((length_symbol(len).0, length_symbol(len).1), (symbol, 0), "{len}");
         }
         assert_eq!(length_symbol(257), (284, 30, 5));
+        let frequencies = Frequencies { literals: [1; LITERALS], distances: [1; DISTANCES] };
+        let all = (0..5).map(|n| 4 * (n + 1)).sum::<u64>() + (1..14).map(|n| 2 * n).sum::<u64>();
+        assert_eq!(frequencies.extra_bits(), all);
         assert_eq!(length_symbol(258), (285, 0, 0));
     }
 
