@@ -11,14 +11,14 @@ use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
 use super::{Exit, GlobalArgs, from_one};
-use crate::config::{Config, Overrides, Setting, Source};
+use crate::config::{Config, Overrides, Setting, Source, redact};
 use crate::demo::{self, ARCHIVE, GRID};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
 use crate::pipeline::{ObjectSource, Pool, Stop};
 use crate::read::glance;
-use crate::store::{Location, Stores};
+use crate::store::{InForce, Location, S3Options, StoreError, Stores};
 use crate::synthetic::{Format, Shape, SyntheticCase};
 
 /// Folder of the research-grade files below the demo's location.
@@ -56,9 +56,9 @@ impl Command {
 struct Synthetic {
     /// Case: full name, index (00449), or polygon and month (112-04)
     #[arg(long, default_value = "112-04")]
-    case: String,
-    /// Grid: small (24x20x5), full (384x320x60), or rows x columns x levels
-    #[arg(long, default_value = "small", value_name = "SIZE")]
+    case: Case,
+    /// Grid: small (24x20x5), medium (48x40x10), full (384x320x60), or rows x columns x levels
+    #[arg(long, default_value = "medium", value_name = "SIZE")]
     shape: ShapeArg,
     /// Months to write, of 180
     #[arg(long, default_value_t = 180, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=180))]
@@ -86,6 +86,7 @@ impl FromStr for ShapeArg {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let shape = match text {
             "small" => Some(Shape::SMALL),
+            "medium" => Some(Shape::MEDIUM),
             "full" => Some(Shape::FULL),
             _ => text.split('x').map(|n| n.parse().ok()).collect::<Option<Vec<usize>>>().and_then(
                 |lengths| match *lengths.as_slice() {
@@ -97,7 +98,7 @@ impl FromStr for ShapeArg {
         let range = "from 4x4x1 to 384x320x60";
         shape
             .map(Self)
-            .ok_or_else(|| format!("give small, full, or rows x columns x levels {range}"))
+            .ok_or_else(|| format!("give small, medium, full, or rows x columns x levels {range}"))
     }
 }
 
@@ -120,7 +121,7 @@ impl Synthetic {
         workers: usize,
         ssh: bool,
     ) -> anyhow::Result<(Case, u64)> {
-        let case: Case = self.case.parse()?;
+        let case = self.case;
         let store = stores.open(location)?;
         let (shape, seed) = (self.shape.0, self.seed);
         let pool = Pool::new(workers, Capabilities::memory_to_use());
@@ -211,6 +212,13 @@ impl Demo {
         config.grid = here(self.location.join(GRID));
         let allow_missing = self.synthetic.months < 180;
         convert_case(&config, case, allow_missing, out).await?;
+        if self.synthetic.shape.0 != Shape::FULL {
+            writeln!(
+                out,
+                "   (each file has about 0.25 MB of indexes and metadata on any grid: the smaller the \
+                 grid, the larger out/in)"
+            )?;
+        }
 
         let key = layout::key(case, case.first_month());
         writeln!(out, "\n3. the first file, {}", research.join(&key))?;
@@ -220,14 +228,30 @@ impl Demo {
         let place = pool.place(0).await?;
         let glance = Pool::run(&place, move || glance::header(Box::new(source))).await??;
         write_header(out, &glance)?;
-        writeln!(
-            out,
-            "\nOpen all months with xarray:\n   xarray.open_mfdataset(\"{}/*.nc\", combine=\"by_coords\", \
-             coords=\"minimal\", data_vars=\"minimal\", compat=\"override\")",
-            research.join(&layout::folder(case))
-        )?;
+        writeln!(out, "\nOpen all months in Python:\n")?;
+        let folder = research.join(&layout::folder(case));
+        out.write_all(opening(&folder, &config.s3).await?.as_bytes())?;
         Ok(Exit::Done)
     }
+}
+
+/// Python that opens all files of a folder as one dataset.
+async fn opening(folder: &Location, s3: &S3Options) -> Result<String, StoreError> {
+    const HOW: &str = "combine=\"by_coords\", coords=\"minimal\", data_vars=\"minimal\", \
+                       compat=\"override\"";
+    let files = format!("{folder}/*.nc");
+    if folder.is_local() {
+        return Ok(format!("import xarray\nxarray.open_mfdataset({files:?}, {HOW})\n"));
+    }
+    let endpoint = InForce::of(s3).await?.endpoint_url.0;
+    let endpoint = endpoint.map(|url| format!("endpoint_url={:?}", redact(&url)));
+    let anonymous = (s3.no_sign_request == Some(true)).then(|| "anon=True".to_owned());
+    let options: Vec<String> = endpoint.into_iter().chain(anonymous).collect();
+    Ok(format!(
+        "import s3fs, xarray\ns3 = s3fs.S3FileSystem({})\nfiles = [s3.open(name) for name in \
+         s3.glob({files:?})]\nxarray.open_mfdataset(files, engine=\"h5netcdf\", {HOW})\n",
+        options.join(", ")
+    ))
 }
 
 /// The data variables of a file and what describes them.
@@ -241,4 +265,26 @@ fn write_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
         table.row([variable.name.clone(), variable.text("units").to_owned(), dims.join(", ")]);
     }
     table.write(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_in_a_bucket_are_opened_through_s3fs() {
+        let s3 = S3Options {
+            endpoint_url: Some("http://127.0.0.1:9000".to_owned()),
+            no_sign_request: Some(true),
+            ..S3Options::default()
+        };
+        let program = opening(&"s3://bucket/demo".parse().unwrap(), &s3).await.unwrap();
+        let lines: Vec<&str> = program.lines().collect();
+        assert_eq!(
+            lines[1],
+            r#"s3 = s3fs.S3FileSystem(endpoint_url="http://127.0.0.1:9000", anon=True)"#
+        );
+        assert!(lines[2].contains(r#"s3.glob("s3://bucket/demo/*.nc")"#), "{program}");
+        assert!(lines[3].contains(r#"engine="h5netcdf""#), "{program}");
+    }
 }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::demo::DemoError;
 use crate::ledger::LedgerError;
-use crate::model::CaseNameError;
 use crate::pipeline::Stopped;
 use crate::read::ReadError;
 use crate::research::convert::ConvertError;
@@ -43,7 +42,7 @@ impl Exit {
         if cause.is::<Stopped>() {
             return Some(Self::Interrupted);
         }
-        if cause.is::<ConfigError>() || cause.is::<CaseNameError>() {
+        if cause.is::<ConfigError>() {
             return Some(Self::Configuration);
         }
         if let Some(error) = cause.downcast_ref() {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use url::Url;
+
 use crate::config::Overrides;
 use crate::store::{Addressing, S3Options};
 
@@ -19,7 +21,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// URL of the S3 service, for any but AWS
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = service)]
     endpoint_url: Option<String>,
     /// Region of the S3 service
     #[arg(long, global = true, value_name = "NAME")]
@@ -30,7 +32,7 @@ pub struct GlobalArgs {
     /// Send S3 requests without credentials, for public buckets
     #[arg(long, global = true)]
     no_sign_request: bool,
-    /// Say more on standard error: -v progress of steps, -vv details, -vvv everything (RUST_LOG wins)
+    /// Say more on standard error: -v a line for each file, requests sent again; -vv details, -vvv everything (RUST_LOG wins)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
@@ -50,6 +52,15 @@ impl GlobalArgs {
             },
             ..Overrides::default()
         }
+    }
+}
+
+/// A URL as it was written; what else is asked of it depends on other settings.
+fn service(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" => Ok(text.to_owned()),
+        _ => Err("give the http:// or https:// URL of the service".to_owned()),
     }
 }
 

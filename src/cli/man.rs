@@ -9,7 +9,6 @@ use super::{Cli, Exit};
 
 /// Write the manual pages into a folder
 #[derive(Args, Debug)]
-#[command(hide = true)]
 pub(super) struct Command {
     /// The folder, made if it is missing
     folder: PathBuf,

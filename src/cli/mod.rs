@@ -28,7 +28,7 @@ pub use global::GlobalArgs;
 pub use output::Stdout;
 
 use crate::pipeline::Stop;
-use crate::store::causes;
+use crate::store::{RESENT, causes};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 some cases failed; 2 wrong use; 65 bad data; 75 interrupted, safe to run \
@@ -73,15 +73,24 @@ impl Cli {
 
 /// Reads the command line; help, version and errors are printed here and end the program.
 pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
-    Cli::try_parse().map_err(|error| match error.kind() {
-        ErrorKind::DisplayVersion => {
-            let written = version::write(out).and_then(|()| out.finish());
-            written.map_or(Exit::SomeFailed, |()| Exit::Done)
-        }
-        _ => {
-            // Nowhere is left to report to when this fails.
-            let _ = error.print();
-            if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    Cli::try_parse().map_err(|error| {
+        let text = error.render();
+        let written = match error.kind() {
+            _ if error.use_stderr() => {
+                // Nowhere is left to report to when this fails.
+                let _ = error.print();
+                return Exit::Usage;
+            }
+            ErrorKind::DisplayVersion => version::write(out),
+            _ if io::stdout().is_terminal() => write!(out, "{}", text.ansi()),
+            _ => write!(out, "{text}"),
+        };
+        match written.and_then(|()| out.finish()) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                report(&error.into());
+                Exit::SomeFailed
+            }
         }
     })
 }
@@ -106,14 +115,23 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Lets SIGINT and SIGTERM request a stop; a second one ends the program at once.
+/// Lets SIGINT, SIGTERM and SIGHUP request a stop; a second one ends the program at once. SIGHUP
+/// stays ignored where it is: `nohup` is for that.
 fn stop_on_signals(stop: Stop) {
     tokio::spawn(async move {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        let mut hangup = if hangup_is_ignored() { None } else { signal(SignalKind::hangup()).ok() };
         loop {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
+                _ = hung_up => {}
             }
             if stop.is_requested() {
                 std::process::exit(Exit::Interrupted as i32);
@@ -124,15 +142,24 @@ fn stop_on_signals(stop: Stop) {
     });
 }
 
+/// Whether this process was started with SIGHUP ignored. Only Linux tells.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
 fn init_logging(verbose: u8) {
     // What these warn of comes back to us as an error, and is reported.
-    let default = match verbose {
-        0 => "warn,aws_config=off,rustls_platform_verifier=off",
-        1 => "warn,aws_config=off,rustls_platform_verifier=off,dor_atlas=info",
-        2 => "info,dor_atlas=debug",
-        _ => "trace",
+    let warnings = "warn,aws_config=off,rustls_platform_verifier=off";
+    let default = || match verbose {
+        0 => EnvFilter::new(warnings),
+        1 => EnvFilter::new(format!("{warnings},dor_atlas=info,{RESENT}")),
+        2 => EnvFilter::new("info,dor_atlas=debug"),
+        _ => EnvFilter::new("trace"),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());
     // Fails only when a program that embeds this has its own logging, which then stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

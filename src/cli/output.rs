@@ -31,7 +31,9 @@ impl Stdout {
                 self.closed = true;
                 Ok(closed)
             }
-            result => result,
+            result => result.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
+            }),
         }
     }
 }

@@ -302,6 +302,7 @@ async fn convert_one(
         if stop.is_requested() {
             return Err(failed(Stopped.into()));
         }
+        let started = Instant::now();
         let upload = out.create(&step.output).await.map_err(|e| failed(e.into()))?;
         let mut sink = UploadSink::new(upload, stop.clone());
         let progress = environment.progress.clone();
@@ -324,6 +325,11 @@ async fn convert_one(
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;
         timing.write += begun.elapsed();
+        let (raw, stored) = (step.input.size, converted.size);
+        tracing::info!(
+            "converted {url} in {:.1?}: {raw} bytes in, {stored} out",
+            started.elapsed()
+        );
         let file = FileRecord {
             key: step.output.clone(),
             size: converted.size,

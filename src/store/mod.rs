@@ -35,6 +35,9 @@ pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use write::Upload;
 
+/// Filter for logs of requests that are sent again.
+pub const RESENT: &str = "object_store::client::retry=info";
+
 /// What an error and its causes say, without those that the one before has quoted.
 pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let mut told: Vec<String> = vec![error.to_string().trim_end().to_owned()];

@@ -40,6 +40,8 @@ pub struct Shape {
 impl Shape {
     /// The model's own grid, gx1v7.
     pub const FULL: Self = Self { nlat: 384, nlon: 320, nz: 60 };
+    /// Every 8th point of it and the upper 100 m: large enough that fields outweigh metadata.
+    pub const MEDIUM: Self = Self { nlat: 48, nlon: 40, nz: 10 };
     /// Every 16th point of it and the upper 50 m, for tests.
     pub const SMALL: Self = Self { nlat: 24, nlon: 20, nz: 5 };
 }

@@ -1,5 +1,9 @@
 """Straight to a bucket of MinIO, and back with xarray over s3fs: the values are those on disk."""
 
+import os
+import subprocess
+import sys
+
 import netCDF4
 import pytest
 import xarray as xr
@@ -100,3 +104,17 @@ def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
         again = tmp_path / path.relative_to(case.output)
         with xr.open_dataset(path) as before, xr.open_dataset(again) as after:
             xr.testing.assert_equal(before, after)
+
+
+def test_what_the_demo_prints_opens_what_it_wrote(dor, bucket):
+    arguments = ("demo", f"s3://{BUCKET}/demo", "--shape", "8x9x3", "--months", "2")
+    printed = dor(*arguments, *bucket.options(), **bucket.environment())
+    program = printed[printed.index("import s3fs") :].replace("xarray.open", "print(xarray.open")
+    done = subprocess.run(
+        [sys.executable, "-c", program.rstrip() + ".sizes)"],
+        env=os.environ | bucket.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'elapsed_time': 2" in done.stdout

@@ -10,7 +10,7 @@ use super::support::dor::fails;
 use super::support::netcdf::{Form, contents, copy};
 
 const BAD_DATA: i32 = 65;
-const CONFIGURATION: i32 = 78;
+const USAGE: i32 = 2;
 
 /// Holds that the case is refused with `code` and all the `words`, and that `out` stays as it was.
 #[track_caller]
@@ -346,7 +346,7 @@ fn unknown_cases_in_all_three_forms() {
         ("112-05", "1, 4, 7 and 10"),
     ] {
         let command = [text, "-d", "archive", "-o", "out"];
-        let error = fails(&mut work.process_case(&command), CONFIGURATION);
+        let error = fails(&mut work.process_case(&command), USAGE);
         assert!(error.contains(why), "{text}: {error}");
         assert!(!work.path("out").exists());
     }

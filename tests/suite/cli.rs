@@ -2,7 +2,9 @@
 
 use std::process::{Child, Command, Stdio};
 
+use super::support::case::Workspace;
 use super::support::dor::{dor, fails};
+use super::support::s3::{BUCKET, Fault, S3Server};
 
 fn stdout(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -33,7 +35,8 @@ fn version_states_the_facts_of_the_build() {
 
 #[test]
 fn help_and_wrong_use_end_with_their_codes() {
-    assert!(stdout(&["--help"]).contains("setup-environment"));
+    let help = stdout(&["--help"]);
+    assert!(help.contains("setup-environment") && help.contains("\n  man "), "{help}");
     let folder = tempfile::tempdir().unwrap();
     assert!(fails(dor(folder.path()).arg("fly"), 2).contains("unrecognized subcommand 'fly'"));
     fails(&mut dor(folder.path()), 2);
@@ -59,17 +62,59 @@ fn shells_accept_their_completions() {
 fn manual_pages_are_written_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
     dor(folder.path()).args(["man", "a/man"]).assert().success();
-    for name in ["dor", "dor-setup-environment", "dor-config", "dor-config-show", "dor-completions"]
-    {
+    for name in [
+        "dor",
+        "dor-setup-environment",
+        "dor-config",
+        "dor-config-show",
+        "dor-completions",
+        "dor-man",
+    ] {
         let path = folder.path().join("a/man").join(format!("{name}.1"));
         let page = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name}.1 is missing"));
         assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{name}");
     }
-    assert!(!folder.path().join("a/man/dor-man.1").exists());
 
     std::fs::write(folder.path().join("file"), "").unwrap();
     let error = fails(dor(folder.path()).args(["man", "file/man"]), 1);
     assert!(error.starts_with("error: cannot write manual pages to file/man\n  caused by: "));
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["completions", "zsh"][..], &["--version"], &["--help"], &["config", "show"]]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_dor"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(Child::wait_with_output)
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        let said = "error: cannot write to standard output: No space left on device";
+        assert!(errors.starts_with(said), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_value_of_the_command_line_is_wrong_use_and_one_from_elsewhere_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = ["research-data", "list-cases", "-d", "s3://bucket/raw"];
+    for (flag, variable, value) in [
+        ("--output-dir", "DOR_OUTPUT_DIR", "gs://bucket/x"),
+        ("--endpoint-url", "DOR_S3_ENDPOINT_URL", "nonsense"),
+        ("--addressing", "DOR_S3_ADDRESSING", "odd"),
+    ] {
+        let error = fails(dor(folder.path()).args(list).args([flag, value]), 2);
+        assert!(error.contains(flag) && error.contains(value), "{error}");
+        let error = fails(dor(folder.path()).args(list).env(variable, value), 78);
+        assert!(error.contains(value), "{error}");
+    }
 }
 
 #[test]
@@ -87,4 +132,30 @@ fn a_reader_that_leaves_is_no_failure() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*errors), (Some(0), ""), "{arguments:?}");
     }
+}
+
+#[test]
+fn verbose_runs_tell_of_each_file_and_of_requests_sent_again() {
+    let (work, server) = (Workspace::new(2), S3Server::start());
+    let target = format!("s3://{BUCKET}/out");
+    let mut command = work.process_case(&["112-04", "-d", "archive", "-o", &target]);
+    command.args(["--grid", "grid.nc", "--allow-missing", "-v"]).envs(server.variables());
+    server.fail_next(1, Fault { status: 503, code: "SlowDown" });
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    for month in ["0347-04", "0347-05"] {
+        let line = said.lines().find(|line| line.contains(&format!("{month}.nc in "))).unwrap();
+        assert!(line.contains("INFO") && line.contains(" bytes in, "), "{line}");
+    }
+    assert!(said.contains("503") && said.contains("retry 1 of 1"), "{said}");
+    let quiet = work.process(&[]).output().unwrap();
+    assert!(quiet.status.success() && quiet.stderr.is_empty());
+}
+
+#[test]
+fn the_demo_says_how_to_open_what_it_wrote_and_what_its_ratio_is() {
+    let said = stdout(&["demo", "here", "--shape", "4x4x1", "--months", "1"]);
+    assert!(said.contains("xarray.open_mfdataset(\"here/research-grade/112/04/*.nc\""), "{said}");
+    assert!(said.contains("(out/in ") && said.contains("metadata on any grid"), "{said}");
 }

@@ -79,7 +79,7 @@ fn a_termination_ends_soon_and_a_later_run_completes() {
     let work = Workspace::new(60);
     work.convert();
     let undisturbed = work.tree("out");
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let output = format!("{signal:?}");
         let child = start(&work, &output);
         let began = Instant::now();
@@ -103,6 +103,24 @@ fn a_termination_ends_soon_and_a_later_run_completes() {
         assert!(start(&work, &output).wait().unwrap().success());
         assert_same(&undisturbed, &work.tree(&output));
     }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let work = Workspace::new(20);
+    let line = "trap '' HUP; exec \"$0\" research-data process-case 112-04 -d archive -o out \
+                --grid grid.nc --allow-missing";
+    let mut child = Command::new("sh")
+        .args(["-c", line, env!("CARGO_BIN_EXE_dor")])
+        .current_dir(work.folder())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while whole(&work.tree("out")).next().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

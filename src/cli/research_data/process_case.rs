@@ -16,7 +16,7 @@ use crate::model::Case;
 #[derive(Args, Debug)]
 pub(super) struct ProcessCase {
     /// Full name, five-digit index (00449), or polygon and month (112-04)
-    case: String,
+    case: Case,
     #[command(flatten)]
     places: Places,
     #[command(flatten)]
@@ -25,9 +25,8 @@ pub(super) struct ProcessCase {
 
 impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let case: Case = self.case.parse()?;
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
-        run.case(case, out).await?;
+        run.case(self.case, out).await?;
         Ok(Exit::Done)
     }
 }
