@@ -17,8 +17,8 @@ use super::write::blocking;
 impl Store {
     /// All objects below the folder `prefix` (`""`: the root), sorted by key. One request for
     /// every 1000 of them, and none for each. An absent folder is empty. Files that a writer has
-    /// not finished are not listed. On disk, what is no file but stands where one may be expected
-    /// is an error: the library would pass over it.
+    /// not finished are not listed. On disk, what is no file but has the name of a
+    /// NetCDF file or of a folder is an error: the library would pass over it.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let objects = self.listable("list").await?;
         let path = self.prefix(prefix)?;
@@ -67,7 +67,7 @@ impl Store {
     }
 }
 
-/// Refuses a tree on disk in which anything is neither a file nor a folder, or leads to neither.
+/// Refuses a tree on disk in which a NetCDF file or a folder is none, or leads to none.
 fn inspect(folder: &Path) -> Result<(), StoreError> {
     match folder.canonicalize() {
         Ok(real) => inspect_below(folder, &mut vec![real]),
@@ -89,6 +89,10 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let entry = entry.map_err(|error| failed(folder, error))?;
         let path = entry.path();
+        if path.extension().is_some_and(|extension| extension != "nc") && !path.is_dir() {
+            // No data of ours and no folder: it may be what it likes.
+            continue;
+        }
         let (kind, real) = match entry.file_type() {
             Ok(kind) if kind.is_symlink() => match follow(&path)? {
                 Some(led) => led,
@@ -154,6 +158,7 @@ mod tests {
         fs::write(at("aside/x.nc"), "x").unwrap();
         symlink(at("aside"), at("listed/deep/folder")).unwrap();
         symlink(at("aside/x.nc"), at("listed/deep/file.nc")).unwrap();
+        symlink(at("gone"), at("listed/deep/notes.txt")).unwrap();
         for folder in ["listed", "aside", "absent", "absent/deeper"] {
             inspect(&at(folder)).unwrap();
         }
