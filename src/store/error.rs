@@ -51,7 +51,7 @@ pub enum StoreError {
         reason: String,
     },
     /// On disk, something else than a file or a folder of files.
-    #[error("{url}: {what} stands where a file is expected; remove it or put the file there")]
+    #[error("{url}: {what}; remove it, or put there what belongs there")]
     NotAFile {
         /// Its path.
         url: String,

@@ -104,17 +104,17 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
             Err(error) => return Err(failed(&path, error)),
         };
         if kind.is_fifo() {
-            return odd(&path, "a named pipe (FIFO)");
+            return odd(&path, "a named pipe (FIFO), not a file");
         } else if kind.is_socket() {
-            return odd(&path, "a socket");
+            return odd(&path, "a socket, not a file");
         } else if kind.is_block_device() || kind.is_char_device() {
-            return odd(&path, "a device");
+            return odd(&path, "a device, not a file");
         } else if !kind.is_dir() {
             continue;
         } else if path.extension().is_some_and(|extension| extension == "nc") {
-            return odd(&path, "a folder");
+            return odd(&path, "a folder where a file is expected");
         } else if above.iter().any(|folder| folder.starts_with(&real)) {
-            return odd(&path, "a link to a folder that it is in, so a circle,");
+            return odd(&path, "a link in a circle, to a folder that it is in");
         }
         above.push(real);
         inspect_below(&path, above)?;
@@ -131,7 +131,7 @@ fn follow(link: &Path) -> Result<Option<(fs::FileType, PathBuf)>, StoreError> {
         (Ok(led), _) => return Ok(Some(led)),
         (Err(error), Ok(_)) if is_circle(&error) => "a link in a circle".to_owned(),
         (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
-            format!("a link to {}, which does not exist,", target.display())
+            format!("a link to {}, which does not exist", target.display())
         }
         (Err(error), Ok(_)) => return Err(StoreError::io(&url, "list", error)),
         (Err(_), Err(_)) => return Ok(None),

@@ -62,13 +62,13 @@ fn what_is_no_file_in_place_of_a_month() {
             drop(UnixListener::bind(work.path("s")).unwrap());
             fs::rename(work.path("s"), &month).unwrap();
         }),
-        ("a folder", &|| fs::create_dir(&month).unwrap()),
+        ("a folder where a file is expected", &|| fs::create_dir(&month).unwrap()),
     ];
     for (what, make) in odd {
         let _ = fs::remove_file(&month);
         make();
         let error = fails(&mut work.process(&[]), BAD_DATA);
-        says(&error, &[month.file_name().unwrap().to_str().unwrap(), what, "a file is expected"]);
+        says(&error, &[month.file_name().unwrap().to_str().unwrap(), what, "remove it"]);
         assert!(!work.path("out").exists());
     }
 }
