@@ -265,6 +265,10 @@ fn a_place_that_is_not_there_has_no_cases_to_list() {
         let error = fails(&mut research(folder.path(), verb, &[]), 78);
         assert!(error.contains("`archive`") && error.contains("no such folder"), "{error}");
     }
+    let mut one = dor(folder.path());
+    one.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", "out"]);
+    let error = fails(&mut one, 78);
+    assert!(error.contains("`archive`") && error.contains("no such folder"), "{error}");
     fs::create_dir(folder.path().join("archive")).unwrap();
     assert_eq!(table(folder.path(), &["-p", "5"]).len(), 5);
 

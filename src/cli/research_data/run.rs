@@ -17,7 +17,7 @@ use crate::ledger::Recipe;
 use crate::model::{Case, Grid, hex};
 use crate::pipeline::{Pool, Stop};
 use crate::read::grid;
-use crate::research::{self, CaseError, Environment, Plan, PlanOptions, Summary};
+use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
 use crate::store::{Location, Store, Stores};
 
 /// A prepared run: what all its cases share.
@@ -87,6 +87,9 @@ impl Run {
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Summary> {
         let Environment { raw, out: target, .. } = &self.environment;
         let plan = research::plan(raw, target, case, &self.options).await;
+        if let Err(PlanError::NoFiles { .. }) = plan {
+            places::refuse_absent(raw, &self.archive).await?;
+        }
         let plan = plan.map_err(CaseError::from)?;
         if self.dry_run {
             return Ok(write_plan(out, &plan, target)?);
