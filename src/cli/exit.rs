@@ -7,6 +7,7 @@ use crate::demo::DemoError;
 use crate::ledger::LedgerError;
 use crate::pipeline::Stopped;
 use crate::read::ReadError;
+use crate::research::check::CheckError;
 use crate::research::convert::ConvertError;
 use crate::research::run::FileError;
 use crate::research::{CaseError, PlanError};
@@ -91,11 +92,14 @@ impl Exit {
 
     fn of_file(error: &FileError) -> Option<Self> {
         match error {
-            FileError::Convert(ConvertError::Read(error)) => Self::of_read(error),
+            FileError::Check(error) | FileError::Convert(ConvertError::Input(error)) => match error
+            {
+                CheckError::Read(error) => Self::of_read(error),
+                _ => Some(Self::BadData),
+            },
             FileError::Convert(ConvertError::Store { source, .. })
             | FileError::Store { source, .. } => Self::of_cause(&**source),
             FileError::Convert(ConvertError::Encode { .. }) | FileError::Pool(_) => None,
-            FileError::Convert(_) => Some(Self::BadData),
             FileError::Ledger(error) => Self::of_ledger(error),
         }
     }

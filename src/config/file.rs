@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, s3_keys};
-use super::layers::Raw;
+use super::raw::Raw;
 use super::{ConfigError, Source, Surroundings};
 
 /// A configuration file and its text.

@@ -8,30 +8,9 @@ use serde_json::{Map, Value};
 
 use super::file::Found;
 use super::keys::{AWS_EQUIVALENTS, KEYS, s3_keys};
-use super::{ConfigError, Overrides, Setting, Source, Surroundings, resolve_path, secrets};
+use super::raw::Raw;
+use super::{ConfigError, Overrides, Setting, Source, Surroundings, resolve_path};
 use crate::store::{Location, S3Options};
-
-/// A value before its key has parsed it.
-#[derive(Clone, Debug)]
-pub(super) struct Raw {
-    pub value: Value,
-    pub source: Source,
-}
-
-impl Raw {
-    fn bad(&self, key: &str, reason: impl ToString) -> ConfigError {
-        let value = match secrets::show(key, &self.value) {
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        // The reason may quote the value.
-        let reason = match self.value.as_str() {
-            Some(text) => secrets::redact_within(&reason.to_string(), text),
-            None => reason.to_string(),
-        };
-        ConfigError::BadValue { key: key.to_owned(), origin: self.source.clone(), value, reason }
-    }
-}
 
 /// The strongest value of every key that has one. A layer that is added lies over those before it.
 #[derive(Debug, Default)]

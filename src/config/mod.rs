@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod raw;
 mod secrets;
 mod source;
 

@@ -3,11 +3,76 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use super::convert::ConvertError;
 use crate::model::dataset::{DataType, Dimension, Header, Variable};
+use crate::model::grid::Distance;
 use crate::model::{Grid, YearMonth};
 use crate::read::glance::{self, Glance};
 use crate::read::{ReadError, Source, history};
+
+/// A raw file cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The raw file cannot be used.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The file stands for another month than its name says.
+    #[error("{url} is named after {named} but its time_bound is {found}; rename it or replace it")]
+    Month {
+        /// Raw file.
+        url: String,
+        /// Month of the name.
+        named: YearMonth,
+        /// Month of the data.
+        found: YearMonth,
+    },
+    /// The horizontal grid is not that of the grid file.
+    #[error(
+        "{url} has `{variable}` on {found} points where the grid file has {expected}; \
+         give the grid file of this model grid (--grid)"
+    )]
+    Grid {
+        /// Raw file.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Shape in the raw file, nlat x nlon.
+        found: String,
+        /// Shape of the grid, nlat x nlon.
+        expected: String,
+    },
+    /// The points of the grid file are not those of the data.
+    #[error(
+        "{url} has the T point nlat {}, nlon {} at {:.4} N {:.4} E where the grid file has {:.4} N {:.4} E; \
+         give the grid file of this model grid (--grid)",
+        .distance.index.0, .distance.index.1, .distance.file.0, .distance.file.1,
+        .distance.grid.0, .distance.grid.1
+    )]
+    Elsewhere {
+        /// Raw file.
+        url: String,
+        /// The point that is farthest off.
+        distance: Distance,
+    },
+    /// The variables are not those of the other files.
+    #[error(
+        "{url} differs from the other months: {difference}; \
+         replace it, or move it away (--allow-missing converts the others)"
+    )]
+    Differs {
+        /// Raw file.
+        url: String,
+        /// In what.
+        difference: String,
+    },
+    /// More than one time in a file.
+    #[error("{url} has {found} times where a monthly file has one")]
+    Times {
+        /// Raw file.
+        url: String,
+        /// Number of times.
+        found: usize,
+    },
+}
 
 /// The largest distance between a point of the grid file and of the data, degrees: well above
 /// the rounding of 4-byte coordinates, well below a cell.
@@ -21,7 +86,7 @@ pub fn check(
     month: YearMonth,
     grid: Option<&Grid>,
     points: bool,
-) -> Result<Header, ConvertError> {
+) -> Result<Header, CheckError> {
     let url = source.url().to_owned();
     let Glance { header, time_bound, points } = glance::glance(source, points && grid.is_some())?;
     check_names(&header, &url)?;
@@ -41,10 +106,10 @@ pub(super) fn check_points(
     tlong: &[f64],
     url: &str,
     grid: &Grid,
-) -> Result<(), ConvertError> {
+) -> Result<(), CheckError> {
     match grid.farthest(tlat, tlong) {
         Some(distance) if distance.degrees > SAME_PLACE => {
-            Err(ConvertError::Elsewhere { url: url.to_owned(), distance })
+            Err(CheckError::Elsewhere { url: url.to_owned(), distance })
         }
         _ => Ok(()),
     }
@@ -141,10 +206,10 @@ pub(super) fn check_month(
     bounds: &[f64],
     url: &str,
     named: YearMonth,
-) -> Result<[f64; 2], ConvertError> {
+) -> Result<[f64; 2], CheckError> {
     let (found, bounds) = history::month_of(url, bounds)?;
     if found != named {
-        return Err(ConvertError::Month { url: url.to_owned(), named, found });
+        return Err(CheckError::Month { url: url.to_owned(), named, found });
     }
     Ok(bounds)
 }
@@ -190,18 +255,18 @@ pub(super) fn check_shapes(
     header: &Header,
     url: &str,
     grid: Option<&Grid>,
-) -> Result<(), ConvertError> {
+) -> Result<(), CheckError> {
     let url = || url.to_owned();
     for variable in &header.variables {
         if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
-            return Err(ConvertError::Times { url: url(), found: time.len });
+            return Err(CheckError::Times { url: url(), found: time.len });
         }
         let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
         let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {
             continue;
         };
         if (nlat, nlon) != (grid.nlat, grid.nlon) {
-            return Err(ConvertError::Grid {
+            return Err(CheckError::Grid {
                 url: url(),
                 variable: variable.name.clone(),
                 found: format!("{nlat} x {nlon}"),

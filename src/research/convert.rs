@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-use super::check::{check_month, check_points, check_shapes};
+use super::check::{CheckError, check_month, check_points, check_shapes};
 use crate::encode::deflate;
 use crate::encode::hdf5::{Image, ImageWriter};
 use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::dataset::{ByteOrder, Variable};
-use crate::model::grid::Distance;
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::history::{self, History};
 use crate::read::{ReadError, Source};
@@ -25,7 +24,7 @@ use crate::read::{ReadError, Source};
 pub enum ConvertError {
     /// The raw file cannot be used.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Input(#[from] CheckError),
     /// The research-grade file could not be made.
     #[error("cannot make the research-grade file of {url}")]
     Encode {
@@ -42,63 +41,12 @@ pub enum ConvertError {
         /// Cause.
         source: SinkError,
     },
-    /// The file stands for another month than its name says.
-    #[error("{url} is named after {named} but its time_bound is {found}; rename it or replace it")]
-    Month {
-        /// Raw file.
-        url: String,
-        /// Month of the name.
-        named: YearMonth,
-        /// Month of the data.
-        found: YearMonth,
-    },
-    /// The horizontal grid is not that of the grid file.
-    #[error(
-        "{url} has `{variable}` on {found} points where the grid file has {expected}; \
-         give the grid file of this model grid (--grid)"
-    )]
-    Grid {
-        /// Raw file.
-        url: String,
-        /// Variable.
-        variable: String,
-        /// Shape in the raw file, nlat x nlon.
-        found: String,
-        /// Shape of the grid, nlat x nlon.
-        expected: String,
-    },
-    /// The points of the grid file are not those of the data.
-    #[error(
-        "{url} has the T point nlat {}, nlon {} at {:.4} N {:.4} E where the grid file has {:.4} N {:.4} E; \
-         give the grid file of this model grid (--grid)",
-        .distance.index.0, .distance.index.1, .distance.file.0, .distance.file.1,
-        .distance.grid.0, .distance.grid.1
-    )]
-    Elsewhere {
-        /// Raw file.
-        url: String,
-        /// The point that is farthest off.
-        distance: Distance,
-    },
-    /// The variables are not those of the other files.
-    #[error(
-        "{url} differs from the other months: {difference}; \
-         replace it, or move it away (--allow-missing converts the others)"
-    )]
-    Differs {
-        /// Raw file.
-        url: String,
-        /// In what.
-        difference: String,
-    },
-    /// More than one time in a file.
-    #[error("{url} has {found} times where a monthly file has one")]
-    Times {
-        /// Raw file.
-        url: String,
-        /// Number of times.
-        found: usize,
-    },
+}
+
+impl From<ReadError> for ConvertError {
+    fn from(error: ReadError) -> Self {
+        CheckError::from(error).into()
+    }
 }
 
 /// What the files of a case have in common.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::OnceCell;
 
-use super::check::{self, Inventory};
+use super::check::{self, CheckError, Inventory};
 use super::convert::{self, CaseContext, ConvertError, Timing};
 use super::plan::{Plan, PlanError, Step};
 use crate::encode::SinkError;
@@ -45,6 +45,9 @@ pub trait Progress: Send + Sync {
 /// A file of a case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
+    /// It is not what it should be.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// It could not be converted.
     #[error(transparent)]
     Convert(#[from] ConvertError),
@@ -206,7 +209,7 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
     for (step, inventory, _) in &inventories {
         if let Some(difference) = usual.and_then(|usual| inventory.differs(usual)) {
             let url = environment.raw.location().join(&step.input.key).to_string();
-            let error = ConvertError::Differs { url, difference };
+            let error = CheckError::Differs { url, difference };
             failures.push((step.input.key.clone(), error.into()));
         }
     }

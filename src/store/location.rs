@@ -5,9 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
-
-use super::s3::is_loopback;
+use url::{Host, Url};
 
 /// A path, `file://`, `s3://bucket/prefix` or `https://` (read only; `http://` only to this
 /// machine). Prints as it would be written; `file://` prints as the path.
@@ -225,6 +223,16 @@ impl From<Location> for String {
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
         Self(Place::Local { path })
+    }
+}
+
+/// Whether a URL stays on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -13,6 +13,7 @@ use super::connect::Connector;
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
+use super::location::is_loopback;
 use super::options::{Addressing, S3Options};
 use super::profile::Settings;
 
@@ -175,16 +176,6 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, b
         url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
     }
     Ok((url.as_str().trim_end_matches('/').to_owned(), plain))
-}
-
-/// Whether a URL stays on this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]
