@@ -143,17 +143,16 @@ fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
             _ => None,
         });
     }
-    let Some(value) = meant.iter().find(|value| takes(value).is_ok()) else {
-        return Err(match takes(&raw.value) {
-            Err(error) => raw.bad(key, error),
-            Ok(_) => raw.bad(key, "it has another type"),
-        });
-    };
+    let found = meant.iter().find(|value| takes(value).is_ok());
     if let Some(number) = S3Options::NUMBERS.into_iter().find(|number| number.name == name)
-        && !value.as_u64().is_some_and(|value| number.range.contains(&value))
+        && !found.and_then(Value::as_u64).is_some_and(|value| number.range.contains(&value))
     {
         let (least, most) = number.range.into_inner();
         return Err(raw.bad(key, format!("give a whole number of {least} to {most}")));
     }
-    Ok(value.clone())
+    match (found, takes(&raw.value)) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Err(error)) => Err(raw.bad(key, error)),
+        (None, Ok(_)) => Ok(raw.value.clone()),
+    }
 }

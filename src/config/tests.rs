@@ -60,12 +60,21 @@ fn numbers_of_s3_have_limits() {
         ("timeout_seconds", "0", "1 to 86400"),
         ("connect_timeout_seconds", "0", "1 to 600"),
         ("max_retries", "101", "0 to 100"),
+        ("max_retries", "-1", "0 to 100"),
     ] {
         let variable = format!("DOR_S3_{}", key.to_uppercase());
         let error = place("", &[(&variable, value)]).error();
         assert!(error.contains(&variable) && error.contains(limits), "{error}");
         let error = place(&format!("[s3]\n{key} = {value}\n"), &[]).error();
         assert!(error.contains("dor.toml:2") && error.contains(limits), "{error}");
+    }
+}
+
+#[test]
+fn text_that_is_no_number_is_told_the_limits() {
+    for text in ["abc", "1.5", ""] {
+        let place = place(&format!("[s3]\ntimeout_seconds = '{text}'\n"), &[]);
+        assert!(place.error().contains("1 to 86400"), "{}", place.error());
     }
 }
 

@@ -89,8 +89,7 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let entry = entry.map_err(|error| failed(folder, error))?;
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension != "nc") && !path.is_dir() {
-            // No data of ours and no folder: it may be what it likes.
+        if is_other_file(&path) && !path.is_dir() {
             continue;
         }
         let (kind, real) = match entry.file_type() {
@@ -121,6 +120,13 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
         above.pop();
     }
     Ok(())
+}
+
+/// Whether a name is that of a file that is no NetCDF file. Names of folders may have dots, too,
+/// before numbers.
+fn is_other_file(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_string_lossy());
+    extension.is_some_and(|e| e != "nc" && e.contains(|c: char| c.is_ascii_alphabetic()))
 }
 
 /// What a link leads to, and where that really is; `None` when the link has gone meanwhile.
@@ -164,6 +170,7 @@ mod tests {
         }
         for (target, link) in [
             (at("gone"), "listed/deep/file"),
+            (at("gone"), "listed/case_00449.001"),
             (at("listed"), "listed/deep/up"),
             (at("listed/deep/self"), "listed/deep/self"),
             // Two links that lead into each other's folder.

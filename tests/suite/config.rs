@@ -110,6 +110,8 @@ fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
     let shown = show(dor(folder.path()).env("AWS_REGION", "eu-west-1"));
     let environment = "environment AWS_REGION (read by storage)";
     assert_eq!(of(&shown, "region"), (json!("eu-west-1"), environment.into()));
+    let shown = show(dor(folder.path()).env("AWS_REGION", "us-east-1"));
+    assert_eq!(of(&shown, "region"), (json!("us-east-1"), environment.into()));
 }
 
 #[test]
