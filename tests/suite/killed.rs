@@ -90,7 +90,8 @@ fn a_termination_ends_soon_and_a_later_run_completes() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let told = Instant::now();
         let ended = child.wait_with_output().unwrap();
-        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        // The grace that schedulers give; how soon it is on a quiet machine is no matter for a test.
+        assert!(told.elapsed() < Duration::from_secs(60), "{:?}", told.elapsed());
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(75), "{said}");
         assert!(said.contains("run the same command again"), "{said}");
