@@ -130,7 +130,7 @@ pub fn layout(
             ("TLONG", Some(grid)) => made = Values::Made(bytes_of(&grid.tlong, raw.dtype)),
             ("KMT", _) => {
                 if let Some(mut kmt) = values("KMT") {
-                    let fill = fill_values(raw);
+                    let fill = raw.fill_values();
                     kmt.iter_mut().filter(|k| fill.contains(*k)).for_each(|k| *k = 0.0);
                     made = Values::Made(bytes_of(&kmt, raw.dtype));
                 }
@@ -168,7 +168,7 @@ fn added(
         bytes_of(&[length], DataType::F64),
     )];
     if let (Some(area), Some(raw)) = (values("TAREA"), header.variable("TAREA")) {
-        let fill = fill_values(raw);
+        let fill = raw.fill_values();
         let area: Vec<f64> =
             area.into_iter().map(|a| if fill.contains(&a) { a } else { a * 1e-4 }).collect();
         let mut attributes = raw.attributes.clone();
@@ -264,19 +264,6 @@ fn dimension(name: &str, len: usize) -> Dimension {
 
 fn case_dimensions() -> [Dimension; 3] {
     ["polygon_id", "intervention_date", "elapsed_time"].map(|name| dimension(name, 1))
-}
-
-/// The values that mark missing data in a variable.
-fn fill_values(variable: &Variable) -> Vec<f64> {
-    ["_FillValue", "missing_value"]
-        .iter()
-        .filter_map(|name| match variable.attribute(name)? {
-            AttributeValue::F64(v) => v.first().copied(),
-            AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
-            AttributeValue::I32(v) => v.first().map(|&v| f64::from(v)),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Little-endian bytes of values in the type of a variable.

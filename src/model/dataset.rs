@@ -136,6 +136,19 @@ impl Variable {
         }
     }
 
+    /// The values that stand for none: `_FillValue` and `missing_value`.
+    pub fn fill_values(&self) -> Vec<f64> {
+        ["_FillValue", "missing_value"]
+            .iter()
+            .filter_map(|name| match self.attribute(name)? {
+                AttributeValue::F64(v) => v.first().copied(),
+                AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
+                AttributeValue::I32(v) => v.first().map(|&v| f64::from(v)),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Whether the first dimension is `name`.
     pub fn leads_with(&self, name: &str) -> bool {
         self.dims.first().is_some_and(|d| d.name == name)

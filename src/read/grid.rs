@@ -9,7 +9,9 @@ use std::f64::consts::{FRAC_PI_2, PI, TAU};
 use netcdf_reader::NcFile;
 
 use super::ReadError;
+use super::history::header_of;
 use crate::model::Grid;
+use crate::model::dataset::Dimension;
 
 /// Rows and columns of gx1v7.
 const GX1: [usize; 2] = [384, 320];
@@ -53,12 +55,23 @@ fn from_netcdf(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
     let damaged = |source| ReadError::Damaged { url: url.to_owned(), source };
     let refuse = |problem: String| ReadError::Grid { url: url.to_owned(), problem };
     let file = NcFile::from_bytes(bytes).map_err(damaged)?;
+    let header = header_of(&file, url)?;
     let field = |name: &str| {
         let missing = || refuse(format!("it has no variable `{name}` of shape (nlat, nlon)"));
-        file.variable(name).map_err(|_| missing())?;
+        let variable = header.variable(name).filter(|v| v.dtype.is_float()).ok_or_else(missing)?;
+        let &[Dimension { len: nlat @ 1.., .. }, Dimension { len: nlon @ 1.., .. }] =
+            variable.dims.as_slice()
+        else {
+            return Err(missing());
+        };
+        let units = variable.text("units");
+        if units.to_ascii_lowercase().contains("radian") {
+            return Err(refuse(format!("`{name}` is in {units}; give degrees")));
+        }
+        let fill = variable.fill_values();
         let values = file.read_variable_as_f64(name).map_err(damaged)?;
-        let &[nlat, nlon] = values.shape() else { return Err(missing()) };
-        Ok(([nlat, nlon], values.into_iter().collect::<Vec<f64>>()))
+        let none_as_nan = |v: f64| if fill.contains(&v) { f64::NAN } else { v };
+        Ok(([nlat, nlon], values.into_iter().map(none_as_nan).collect::<Vec<f64>>()))
     };
     let (shape, tlat) = field("TLAT")?;
     let (other, tlong) = field("TLONG")?;

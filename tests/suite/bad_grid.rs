@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use netcdf::AttributeValue;
+
 use dor_atlas::synthetic::{Shape, SyntheticCase};
 
 use super::support::case::{TINY, Workspace, case};
@@ -97,6 +99,33 @@ fn values_that_are_no_degrees() {
         change(grid, "TLONG", |_, v| v.to_radians());
     });
     refused(&work, &["look like radians"]);
+}
+
+#[test]
+fn fill_that_looks_like_a_place_and_units_that_say_radians() {
+    let attribute = |grid: &mut Contents, name: &str, value: AttributeValue| {
+        let variable = grid.variables.get_mut("TLAT").unwrap();
+        variable.attributes.retain(|(other, _)| other != name);
+        variable.attributes.push((name.to_owned(), value));
+    };
+    let work = with_grid(|grid| {
+        change(grid, "TLAT", |n, v| if n == 10 { -1.0 } else { v });
+        attribute(grid, "missing_value", AttributeValue::Double(-1.0));
+    });
+    refused(&work, &["`TLAT` is NaN at nlat 1, nlon 1: fill"]);
+    let radians = AttributeValue::Str("radians".to_owned());
+    refused(&with_grid(|grid| attribute(grid, "units", radians)), &["`TLAT` is in radians"]);
+}
+
+#[test]
+fn a_later_file_on_other_points_is_refused() {
+    let work = Workspace::new(3);
+    let mut raw = contents(&work.raw(2));
+    change(&mut raw, "TLAT", |_, v| if v.abs() < 90.0 { v * 0.9 } else { v });
+    copy(&raw, &work.raw(2), Form::Cdf2, true, |_| {});
+    let error = fails(&mut work.process(&[]), BAD_DATA);
+    assert!(error.contains("0347-06.nc has the T point"), "{error}");
+    assert!(!work.output(2).exists() && !work.path("out/112/04/manifest.json").exists());
 }
 
 #[test]
