@@ -13,7 +13,9 @@ use super::support::case::{Tree, Workspace, assert_same, output_key};
 
 /// Starts a conversion into `output`, to be killed.
 fn start(work: &Workspace, output: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+    // Tests may themselves run under nohup, which would have hangups ignored.
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_dor")]);
     command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
     command.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", output]);
     command.args(["--grid", "grid.nc", "--allow-missing", "-w", "2"]);
