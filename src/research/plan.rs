@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, LedgerError, PARTIAL, Recipe, Record};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
+
+/// Requests that are under way at the same time where each month is asked for.
+const PROBES: usize = 16;
 
 /// A case cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,16 @@ pub struct Plan {
     pub complete: bool,
 }
 
+impl Plan {
+    /// Which months have no raw file, in words; `None` when all have one.
+    pub fn missing(&self) -> Option<String> {
+        let months = self.record.missing_months.iter().filter_map(|month| month.parse().ok());
+        let months: Vec<YearMonth> = months.collect();
+        let words = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(&months));
+        (!months.is_empty()).then(words)
+    }
+}
+
 /// Choices that a plan depends on.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
@@ -121,7 +136,8 @@ pub fn month_in_name(case: Case, key: &str) -> Option<YearMonth> {
     rest.ends_with(".nc").then(|| rest.get(..7)?.parse().ok())?
 }
 
-/// Finds out what there is to do: three requests, whatever the case's state.
+/// Finds out what there is to do: three requests, whatever the case's state; over https one for
+/// each month.
 pub async fn plan(
     raw: &Store,
     out: &Store,
@@ -179,7 +195,11 @@ async fn inputs(
     let folder = raw_folder(case);
     let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
     let first = case.first_month();
-    for mut object in raw.list(&folder).await? {
+    let found = match raw.can_list() {
+        true => raw.list(&folder).await?,
+        false => probe(raw, case).await?,
+    };
+    for mut object in found {
         if raw.location().is_local() {
             // On disk an ETag names the inode, which a copy of the same file does not keep.
             object.etag = None;
@@ -204,6 +224,13 @@ async fn inputs(
         return Err(PlanError::Missing { case, months });
     }
     Ok(inputs)
+}
+
+/// Asks for each of the case's months by its name, where there is no listing.
+async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectInfo>, StoreError> {
+    let name = |month| format!("{}/{case}.pop.h.{month}.nc", raw_folder(case));
+    let found = stream::iter(case.months()).map(|month| raw.find(name(month))).buffered(PROBES);
+    found.try_filter_map(async |found| Ok(found)).try_collect().await
 }
 
 /// Months in short: `0347-05, 0348-01 to 0348-12`.

@@ -16,6 +16,8 @@ use super::with_causes;
 
 /// A wrong endpoint or a lost network is for the user to mend.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
+/// The longest pause between two tries.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
 /// Makes such clients.
@@ -39,6 +41,7 @@ struct Watched {
 struct Trouble {
     /// First failure to connect since the last answer, or since a request was given up.
     unreachable_since: Option<Instant>,
+    given_up: Option<Instant>,
     warned: Option<Instant>,
 }
 
@@ -52,10 +55,15 @@ impl Trouble {
 
     /// Whether a failure to connect is to be the last.
     fn ends(&mut self) -> bool {
+        // Requests that were made at the same time are given up together; those who ask later get
+        // a time of their own.
+        if self.given_up.is_some_and(|at| at.elapsed() < LONGEST_PAUSE) {
+            return true;
+        }
         let since = *self.unreachable_since.get_or_insert_with(Instant::now);
         let ends = since.elapsed() > UNREACHABLE_FOR;
         if ends {
-            // Those who ask after it get a time of their own.
+            self.given_up = Some(Instant::now());
             self.unreachable_since = None;
         }
         ends
@@ -71,7 +79,7 @@ impl HttpService for Watched {
         match result {
             Ok(answer) => {
                 let status = answer.status();
-                trouble.unreachable_since = None;
+                (trouble.unreachable_since, trouble.given_up) = (None, None);
                 if status.is_server_error() || status.as_u16() == 429 {
                     trouble.warn(&server, &status.to_string());
                 }
@@ -131,6 +139,8 @@ mod tests {
         assert!(!trouble.ends());
         trouble.unreachable_since = Instant::now().checked_sub(2 * UNREACHABLE_FOR);
         assert!(trouble.ends());
+        assert!(trouble.ends(), "made at the same time");
+        trouble.given_up = Instant::now().checked_sub(2 * LONGEST_PAUSE);
         assert!(!trouble.ends());
     }
 }

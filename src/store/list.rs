@@ -49,16 +49,19 @@ impl Store {
         Ok(folders)
     }
 
+    /// Whether there are listings: over https there are none.
+    pub fn can_list(&self) -> bool {
+        !matches!(self.backend(), Backend::Http(_))
+    }
+
     async fn listable(
         &self,
         action: &'static str,
     ) -> Result<std::sync::Arc<dyn object_store::ObjectStore>, StoreError> {
-        match self.backend() {
-            Backend::Http(_) => {
-                Err(StoreError::Unsupported { url: self.location().to_string(), action })
-            }
-            _ => self.objects().await,
+        if !self.can_list() {
+            return Err(StoreError::Unsupported { url: self.location().to_string(), action });
         }
+        self.objects().await
     }
 
     fn is_staged(&self, meta: &ObjectMeta) -> bool {

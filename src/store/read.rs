@@ -74,6 +74,15 @@ impl Store {
         }
     }
 
+    /// What an object is; `None` when there is none.
+    pub async fn find(&self, key: String) -> Result<Option<ObjectInfo>, StoreError> {
+        match self.object(&key).await {
+            Ok(object) => Ok(Some(object.info().clone())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An object to read from, when a listing has told what it is: no request.
     pub fn object_known(&self, key: &str, info: ObjectInfo) -> Object {
         let path = self.path(key).unwrap_or_else(|_| ObjectPath::from(key));

@@ -9,7 +9,7 @@ use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
-use super::connect::Connector;
+use super::connect::{Connector, LONGEST_PAUSE};
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
@@ -70,7 +70,7 @@ impl Session {
         RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(200),
-                max_backoff: Duration::from_secs(15),
+                max_backoff: LONGEST_PAUSE,
                 base: BACKOFF,
             },
             max_retries: self.options.max_retries(),

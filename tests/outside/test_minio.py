@@ -1,5 +1,6 @@
 """Straight to a bucket of MinIO, and back with xarray over s3fs: the values are those on disk."""
 
+import json
 import os
 import subprocess
 import sys
@@ -104,6 +105,35 @@ def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
         again = tmp_path / path.relative_to(case.output)
         with xr.open_dataset(path) as before, xr.open_dataset(again) as after:
             xr.testing.assert_equal(before, after)
+
+
+def test_raw_input_can_be_read_over_http(dor, case, bucket, tmp_path):
+    """A web server as others have it: no listing, no signature."""
+    public = f"{BUCKET}-public"
+    files = bucket.files()
+    files.mkdir(public)
+    anyone = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
+    statements = [
+        anyone | {"Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{public}/*"]},
+        anyone | {"Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{public}"]},
+    ]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    files.call_s3("put_bucket_policy", Bucket=public, Policy=policy)
+    for month in case.months[:2]:
+        raw = case.raw(month)
+        files.put(str(raw), f"{public}/archive/{raw.relative_to(case.archive)}")
+    files.put(str(case.grid), f"{public}/grid.nc")
+    place = f"{bucket.endpoint}/{public}"
+    dor.process_case(f"{place}/archive", tmp_path, f"{place}/grid.nc", "--allow-missing")
+    assert len(list(tmp_path.rglob("*.nc"))) == 2
+    for month in case.months[:2]:
+        path = case.research(month)
+        again = tmp_path / path.relative_to(case.output)
+        with xr.open_dataset(path) as before, xr.open_dataset(again) as after:
+            xr.testing.assert_equal(before, after)
+    listing = dor.run("research-data", "list-cases", "-d", f"{place}/archive")
+    assert listing.returncode == 78
+    assert "cannot list over https" in listing.stderr
 
 
 def test_what_the_demo_prints_opens_what_it_wrote(dor, bucket):

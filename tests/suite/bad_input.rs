@@ -308,12 +308,23 @@ fn missing_months_are_named_and_may_be_allowed() {
     }
     let strict = ["112-04", "-d", "archive", "-o", "out", "--grid", "grid.nc"];
     let error = fails(&mut work.process_case(&strict), BAD_DATA);
-    let months = "177 of 180 months: 0347-05, 0347-07 to 0347-08, 0347-10 to 0362-03;";
-    assert!(error.contains(months), "{error}");
+    let ranges = "0347-05, 0347-07 to 0347-08, 0347-10 to 0362-03";
+    assert!(error.contains(&format!("177 of 180 months: {ranges};")), "{error}");
     assert!(error.contains("--allow-missing") && error.contains(&case().to_string()), "{error}");
     assert!(!work.path("out").exists());
 
-    work.convert();
+    let allowed = ["--grid", "grid.nc", "--allow-missing"];
+    for (more, said) in [
+        (&["--dry-run"][..], "3 files to convert"),
+        (&[], "3 files converted"),
+        (&[], "done before"),
+    ] {
+        let mut command = work.process_case(&strict[..5]);
+        let output = command.args(allowed).args(more).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains(said), "{printed}");
+        assert!(printed.contains(&format!("177 of 180 months missing: {ranges}")), "{printed}");
+    }
     let record = work.tree("out").remove("112/04/manifest.json").unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     let missing = record["missing_months"].as_array().unwrap();

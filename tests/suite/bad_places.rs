@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 
 use super::support::case::{Workspace, assert_same, case, tree};
-use super::support::dor::fails;
+use super::support::dor::{dor, fails};
 use super::support::s3::{BUCKET, Fault, S3Server};
 use super::support::skipped;
 
@@ -128,8 +128,11 @@ fn an_output_that_is_the_archive_or_mixes_with_it() {
 fn an_archive_on_the_web() {
     let work = Workspace::new(1);
     let web = "https://example.invalid/archive";
-    let mut command = work.process_case(&["112-04", "-d", web, "-o", "out"]);
-    says(&fails(&mut command, CONFIGURATION), &[web, "list", "s3://"]);
+    for verb in ["list-cases", "process-all-cases"] {
+        let mut command = dor(work.folder());
+        command.args(["research-data", verb, "-d", web]).env("DOR_OUTPUT_DIR", "out");
+        says(&fails(&mut command, CONFIGURATION), &[web, "list", "s3://"]);
+    }
 }
 
 #[test]

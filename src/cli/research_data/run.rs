@@ -92,11 +92,15 @@ impl Run {
         }
         let plan = plan.map_err(CaseError::from)?;
         if self.dry_run {
-            return Ok(write_plan(out, &plan, target)?);
+            return Ok(write_plan(out, &plan, raw, target)?);
         }
+        let missing = plan.missing();
         match research::run(&self.environment, plan).await {
             Ok(summary) => {
                 write_summary(out, case, &summary)?;
+                if let Some(missing) = missing {
+                    writeln!(out, "  {missing}")?;
+                }
                 Ok(summary)
             }
             Err(error) => {
@@ -146,7 +150,12 @@ async fn load_grid(
 }
 
 /// Prints a plan; gives what it would come to.
-fn write_plan(out: &mut dyn Write, plan: &Plan, target: &Store) -> std::io::Result<Summary> {
+fn write_plan(
+    out: &mut dyn Write,
+    plan: &Plan,
+    raw: &Store,
+    target: &Store,
+) -> std::io::Result<Summary> {
     let planned = Summary {
         converted: plan.steps.len(),
         kept: plan.record.files.len(),
@@ -155,15 +164,19 @@ fn write_plan(out: &mut dyn Write, plan: &Plan, target: &Store) -> std::io::Resu
     };
     writeln!(
         out,
-        "case {}: {} to convert ({}), {} done, {} missing",
+        "case {}: {} to convert ({}), {} done",
         plan.case,
         count(planned.converted, "file"),
         bytes(planned.bytes_in),
         planned.kept,
-        count(plan.record.missing_months.len(), "month"),
     )?;
+    if let Some(missing) = plan.missing() {
+        writeln!(out, "  {missing}")?;
+    }
     for step in &plan.steps {
-        writeln!(out, "  {} -> {}", step.input.key, target.location().join(&step.output))?;
+        let (from, to) =
+            (raw.location().join(&step.input.key), target.location().join(&step.output));
+        writeln!(out, "  {from} -> {to}")?;
     }
     Ok(planned)
 }
