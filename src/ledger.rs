@@ -96,13 +96,14 @@ pub struct InputRecord {
     /// ETag, where the store has real ones.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub etag: Option<String>,
-    /// SHA-256 of the content, in hexadecimal.
-    pub sha256: String,
+    /// SHA-256 of the content, in hexadecimal; none of files that were not read to the end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
 }
 
 impl InputRecord {
     /// Describes an object that was read.
-    pub fn new(info: &ObjectInfo, sha256: String) -> Self {
+    pub fn new(info: &ObjectInfo, sha256: Option<String>) -> Self {
         Self {
             key: info.key.clone(),
             size: info.size,
@@ -198,7 +199,7 @@ mod tests {
         let store = Store::memory();
         let mut record = record();
         for key in ["b", "a", "c", "a"] {
-            let input = InputRecord::new(&info(1, None), "00".to_owned());
+            let input = InputRecord::new(&info(1, None), Some("00".to_owned()));
             record.insert(FileRecord { key: key.to_owned(), size: 2, md5: key.to_owned(), input });
         }
         assert_eq!(
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_input_changes_with_size_etag_or_time() {
-        let with_etag = InputRecord::new(&info(5, Some("e")), String::new());
+        let with_etag = InputRecord::new(&info(5, Some("e")), None);
         assert!(with_etag.is_still(&info(5, Some("e"))));
         assert!(!with_etag.is_still(&info(5, Some("f"))));
         assert!(!with_etag.is_still(&info(6, Some("e"))));

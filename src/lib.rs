@@ -22,14 +22,18 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod derive;
 pub mod encode;
 pub mod ledger;
 pub mod model;
 pub mod pipeline;
+pub mod plot;
 pub mod read;
+pub mod regrid;
 pub mod research;
 pub mod store;
 pub mod synthetic;
+pub mod vis;
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -3,14 +3,16 @@
 //! Async code and CPU work meet in [`Pool::run`] and nowhere else.
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{PartSink, SinkError};
 use crate::read::{Source, SourceError};
@@ -63,6 +65,7 @@ pub struct Stopped;
 /// CPU threads and memory, shared by all work of a process.
 #[derive(Clone)]
 pub struct Pool {
+    count: usize,
     workers: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_mib: u32,
@@ -79,11 +82,18 @@ impl Pool {
     pub fn new(workers: usize, memory: u64) -> Self {
         let memory_mib =
             u32::try_from(memory >> 20).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
+        let count = workers.max(1);
         Self {
-            workers: Arc::new(Semaphore::new(workers.max(1))),
+            count,
+            workers: Arc::new(Semaphore::new(count)),
             memory: Arc::new(Semaphore::new(memory_mib as usize)),
             memory_mib,
         }
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.count
     }
 
     /// Waits for a worker and `bytes` of memory. What needs more than all memory works alone.
@@ -102,6 +112,32 @@ impl Pool {
     ) -> Result<T, PoolError> {
         let _ = place;
         tokio::task::spawn_blocking(work).await.map_err(|e| PoolError::Panicked(e.to_string()))
+    }
+}
+
+/// Work that goes on whether or not somebody waits for it at the moment, and ends when nobody will:
+/// what holds a place of the pool must not wait to be asked for its result.
+pub struct Task<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Task<T> {
+    /// Begins the work.
+    pub fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, PoolError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let joined = Pin::new(&mut self.0).poll(context);
+        joined.map_err(|error| PoolError::Panicked(error.to_string()))
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -19,4 +19,5 @@ mod suite {
     mod setup_environment;
     mod storage;
     mod synthetic;
+    mod vis;
 }

@@ -12,7 +12,7 @@ use super::output::{Table, bytes};
 use super::research_data::convert_case;
 use super::{Exit, GlobalArgs, from_one};
 use crate::config::{Config, Overrides, Setting, Source, redact};
-use crate::demo::{self, ARCHIVE, GRID};
+use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
@@ -24,7 +24,7 @@ use crate::synthetic::{Format, Shape, SyntheticCase};
 /// Folder of the research-grade files below the demo's location.
 const RESEARCH: &str = "research-grade";
 
-/// Make a synthetic case, convert it, and show what came out
+/// Make a synthetic case, convert it, make the map stores from it, and show what came out
 ///
 /// The case is complete and in the exact form of the model's raw output; none of it comes from a
 /// model. `dor demo raw` writes the raw files only.
@@ -199,7 +199,7 @@ impl Demo {
         let workers = config.workers.value.get();
         writeln!(out, "1. raw history of a synthetic case")?;
         out.flush()?;
-        let (case, size) = self.synthetic.write(&stores, &self.location, workers, false).await?;
+        let (case, size) = self.synthetic.write(&stores, &self.location, workers, true).await?;
         let archive = self.location.join(ARCHIVE);
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
@@ -215,7 +215,7 @@ impl Demo {
         if self.synthetic.shape.0 != Shape::FULL {
             writeln!(
                 out,
-                "   (each file has about 0.25 MB of indexes and metadata on any grid: the smaller the \
+                "   (each file has about 0.23 MB of indexes and metadata on any grid: the smaller the \
                  grid, the larger out/in)"
             )?;
         }
@@ -231,6 +231,55 @@ impl Demo {
         writeln!(out, "\nOpen all months in Python:\n")?;
         let folder = research.join(&layout::folder(case));
         out.write_all(opening(&folder, &config.s3).await?.as_bytes())?;
+        self.make_map_stores(case, &research, global, out).await
+    }
+
+    /// Makes, fills and checks the three stores of the public map, and draws from them; says by
+    /// which commands.
+    async fn make_map_stores(
+        &self,
+        case: Case,
+        research: &Location,
+        global: &GlobalArgs,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let at = |name: &str| self.location.join(name).to_string();
+        let [store1, store2, store3] =
+            ["store1b.zarr", "store2.zarr", "cumulative_FG_CO2_percent.zarr"].map(at);
+        let (polygon, month) = (case.polygon(), case.month().number());
+        let missing = if self.synthetic.months < 180 { " --allow-missing" } else { "" };
+        let of = format!("-p {polygon} -m {month} -i {research} --grid {}{missing}", at(GRID));
+        let picture = |name: &str| format!("-p {polygon} -m {month} -o {}", at(name));
+        let step = (self.synthetic.months - 1).min(11);
+        let mut commands = vec![
+            format!("create-template-store1 -o {store1}"),
+            format!("create-template-store2 -o {store2} --overwrite"),
+            format!("create-template-store3 -o {store3}"),
+            format!("populate-store2 -o {store2} {of} --ssh {}", at(SSH)),
+            format!(
+                "populate-store3 -o {store3} --with-store1 {store1} {of} --centers {}",
+                at(CENTERS)
+            ),
+        ];
+        for store in [&store1, &store2, &store3] {
+            commands.extend([format!("finalize {store}"), format!("check {store}")]);
+        }
+        let map = format!("plot {store2} --variable DIC_SURF --step {step}");
+        commands.push(format!("{map} {}", picture("map.png")));
+        commands.push(format!("plot {store1} --series {}", picture("efficiency.png")));
+        if missing.is_empty() {
+            commands.push(format!("plot {store3} --series {}", picture("uptake.png")));
+        }
+        writeln!(out, "\n4. the three stores of the public map")?;
+        for command in commands {
+            writeln!(out, "\n$ dor vis {command}")?;
+            out.flush()?;
+            let words = ["dor", "vis"].into_iter().chain(command.split(' '));
+            let exit = super::run_vis(words, global, out).await?;
+            if exit != Exit::Done {
+                return Ok(exit);
+            }
+        }
         Ok(Exit::Done)
     }
 }

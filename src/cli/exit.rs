@@ -12,6 +12,7 @@ use crate::research::convert::ConvertError;
 use crate::research::run::FileError;
 use crate::research::{CaseError, PlanError};
 use crate::store::StoreError;
+use crate::vis::VisError;
 
 /// The exit codes, for scripts and schedulers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +56,43 @@ impl Exit {
         if let Some(error) = cause.downcast_ref() {
             return Self::of_plan(error);
         }
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_vis(error);
+        }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
             Some(DemoError::Pool(_)) | None => {}
         }
         Self::of_store(cause.downcast_ref()?)
+    }
+
+    fn of_vis(error: &VisError) -> Option<Self> {
+        match error {
+            VisError::Store(error) => Self::of_store(error),
+            VisError::Plan(error) => Self::of_plan(error),
+            VisError::Check(error) => Self::of_check(error),
+            VisError::Stopped(_) => Some(Self::Interrupted),
+            VisError::NotEmpty { .. }
+            | VisError::NoStore { .. }
+            | VisError::Recipe { .. }
+            | VisError::Needs(_) => Some(Self::Configuration),
+            VisError::Pool(_) | VisError::Shard { .. } => None,
+            VisError::Foreign { .. }
+            | VisError::Mismatch { .. }
+            | VisError::Record { .. }
+            | VisError::NoCenter { .. }
+            | VisError::NoResult { .. }
+            | VisError::Size { .. }
+            | VisError::Zarr { .. } => Some(Self::BadData),
+        }
+    }
+
+    fn of_check(error: &CheckError) -> Option<Self> {
+        match error {
+            CheckError::Read(error) => Self::of_read(error),
+            _ => Some(Self::BadData),
+        }
     }
 
     fn of_case(error: &CaseError) -> Option<Self> {
@@ -92,11 +124,9 @@ impl Exit {
 
     fn of_file(error: &FileError) -> Option<Self> {
         match error {
-            FileError::Check(error) | FileError::Convert(ConvertError::Input(error)) => match error
-            {
-                CheckError::Read(error) => Self::of_read(error),
-                _ => Some(Self::BadData),
-            },
+            FileError::Check(error) | FileError::Convert(ConvertError::Input(error)) => {
+                Self::of_check(error)
+            }
             FileError::Convert(ConvertError::Store { source, .. })
             | FileError::Store { source, .. } => Self::of_cause(&**source),
             FileError::Convert(ConvertError::Encode { .. }) | FileError::Pool(_) => None,

@@ -32,12 +32,20 @@ pub struct GlobalArgs {
     /// Send S3 requests without credentials, for public buckets
     #[arg(long, global = true)]
     no_sign_request: bool,
-    /// Say more on standard error: -v a line for each file, requests sent again; -vv details, -vvv everything (RUST_LOG wins)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
+    /// Say more on standard error: once a line for each file and for requests sent again, twice details, three times everything (RUST_LOG wins)
+    #[arg(long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// The same as --verbose, before the command's name
+    #[arg(short = 'v', action = clap::ArgAction::Count)]
+    shortly_verbose: u8,
 }
 
 impl GlobalArgs {
+    /// How much is said.
+    pub(super) fn verbosity(&self) -> u8 {
+        self.verbose.max(self.shortly_verbose)
+    }
+
     /// The flags as the top layer of the configuration; a command adds its own.
     pub fn overrides(&self) -> Overrides {
         Overrides {

@@ -8,12 +8,14 @@ mod config;
 mod demo;
 mod exit;
 mod global;
+mod grid;
 mod man;
 mod output;
 mod progress;
 mod research_data;
 mod setup_environment;
 mod version;
+mod vis;
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
@@ -50,6 +52,7 @@ pub struct Cli {
 enum Command {
     SetupEnvironment(setup_environment::Command),
     ResearchData(research_data::Command),
+    Vis(Box<vis::Command>),
     Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),
@@ -59,15 +62,28 @@ enum Command {
 impl Cli {
     /// Runs the command.
     pub async fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        init_logging(self.global.verbose);
+        init_logging(self.global.verbosity());
         match self.command {
             Command::SetupEnvironment(command) => command.run(&self.global, out).await,
             Command::ResearchData(command) => command.run(&self.global, out).await,
+            Command::Vis(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out).await,
             Command::Completions(command) => command.run(out),
             Command::Man(command) => command.run(),
         }
+    }
+}
+
+/// Runs a command of `dor vis` from its words, as the demo does.
+async fn run_vis<'a>(
+    words: impl Iterator<Item = &'a str>,
+    global: &GlobalArgs,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    match Cli::try_parse_from(words)?.command {
+        Command::Vis(command) => command.run(global, out).await,
+        _ => Ok(Exit::Usage),
     }
 }
 

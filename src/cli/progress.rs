@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output::{bytes, duration};
 use crate::model::Case;
 use crate::research::Progress;
-use crate::research::plan::Step;
 
 /// Time between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -98,7 +97,7 @@ impl Progress for Terminal {
         }
     }
 
-    fn file_done(&self, _step: &Step, _size: u64) {
+    fn file_done(&self) {
         self.files_done.fetch_add(1, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.set_message(self.message());

@@ -1,9 +1,10 @@
-//! From the model's values to the bytes of files: research-grade NetCDF-4. No I/O.
+//! From the model's values to the bytes of files: research-grade NetCDF-4, Zarr. No I/O.
 
 pub mod deflate;
 pub mod hdf5;
 pub mod research;
 pub mod shuffle;
+pub mod zarr;
 
 use bytes::Bytes;
 

@@ -13,7 +13,7 @@ pub const CASES: usize = POLYGONS as usize * InterventionMonth::ALL.len();
 pub const MONTHS: usize = 180;
 
 /// Names of the basins and how many polygons each has, in the order of the polygon ids.
-const BASINS: [(&str, u16); 4] = [
+pub const BASINS: [(&str, u16); 4] = [
     ("North_Atlantic_basin", 150),
     ("North_Pacific_basin", 200),
     ("South", 300),

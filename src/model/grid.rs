@@ -18,10 +18,10 @@ pub struct Grid {
 pub struct Distance {
     /// Row and column, counted from 0.
     pub index: (usize, usize),
-    /// Latitude and longitude in the grid, degrees.
-    pub grid: (f64, f64),
-    /// Latitude and longitude in the file, degrees.
-    pub file: (f64, f64),
+    /// Where the grid has it.
+    pub grid: Place,
+    /// Where the file has it.
+    pub file: Place,
     /// The angle between them as seen from the centre of the Earth, degrees.
     pub degrees: f64,
 }
@@ -33,25 +33,37 @@ impl Grid {
         let grid = self.tlat.iter().zip(&self.tlong);
         let file = tlat.iter().zip(tlong);
         let distances = grid.zip(file).enumerate().filter_map(|(n, ((&a, &b), (&c, &d)))| {
+            let (grid, file) = (Place { lat: a, lon: b }, Place { lat: c, lon: d });
             let is_place = c.abs() <= 90.0 && d.abs() <= 720.0;
             is_place.then(|| Distance {
                 index: (n / self.nlon, n % self.nlon),
-                grid: (a, b),
-                file: (c, d),
-                degrees: angle((a, b), (c, d)),
+                grid,
+                file,
+                degrees: grid.angle_to(file).to_degrees(),
             })
         });
         distances.max_by(|a, b| a.degrees.total_cmp(&b.degrees))
     }
 }
 
-/// Angle between two places, all in degrees: the haversine formula, which keeps its digits where
-/// the places are close.
-fn angle(a: (f64, f64), b: (f64, f64)) -> f64 {
-    let half_chord = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
-    let (across, along) = (half_chord(a.1 - b.1), half_chord(a.0 - b.0));
-    let square = along + a.0.to_radians().cos() * b.0.to_radians().cos() * across;
-    2.0 * square.clamp(0.0, 1.0).sqrt().asin().to_degrees()
+/// A place on the Earth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// Degrees north.
+    pub lat: f64,
+    /// Degrees east.
+    pub lon: f64,
+}
+
+impl Place {
+    /// Angle to another place as seen from the centre of the Earth, radians: the haversine
+    /// formula, which keeps its digits where the places are close.
+    pub fn angle_to(self, other: Self) -> f64 {
+        let half_chord = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
+        let (across, along) = (half_chord(self.lon - other.lon), half_chord(self.lat - other.lat));
+        let square = along + self.lat.to_radians().cos() * other.lat.to_radians().cos() * across;
+        2.0 * square.clamp(0.0, 1.0).sqrt().asin()
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +78,7 @@ mod tests {
         let same = grid.farthest(&[0.0, 89.999, fill, f64::NAN], &[0.001, 180.0, fill, 20.0]);
         assert!((same.unwrap().degrees - 0.002).abs() < 1e-9, "{same:?}");
         let other = grid.farthest(&[0.0, 89.999, 40.0, 49.0], &[-0.001, 0.0, 10.0, 20.0]).unwrap();
-        assert_eq!((other.index, other.file), ((1, 1), (49.0, 20.0)));
+        assert_eq!((other.index, other.file), ((1, 1), Place { lat: 49.0, lon: 20.0 }));
         assert!((other.degrees - 1.0).abs() < 1e-9);
         assert_eq!(grid.farthest(&[fill; 4], &[fill; 4]), None);
     }

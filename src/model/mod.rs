@@ -1,5 +1,6 @@
 //! What the data is about: cases, the noleap calendar, grids. No I/O.
 
+pub mod atlas;
 pub mod calendar;
 pub mod case;
 pub mod dataset;
@@ -7,7 +8,7 @@ pub mod grid;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};
-pub use grid::Grid;
+pub use grid::{Grid, Place};
 
 /// Bytes in lower-case hexadecimal, as checksums are written.
 pub fn hex(bytes: &[u8]) -> String {

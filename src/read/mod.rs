@@ -1,14 +1,21 @@
-//! From bytes to the model: POP history and grid files. Bytes come through [`Source`].
+//! From bytes to the model: POP history, research-grade files, grid files, sea surface height, centres. Bytes come through [`Source`].
 
+pub mod centers;
+mod filters;
 pub mod glance;
 pub mod grid;
 pub mod history;
+pub mod ranged;
+pub mod ssh;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::model::YearMonth;
+
 pub use history::History;
+pub use ranged::Ranged;
 
 /// What can go wrong while bytes are fetched, whoever fetches them.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -122,6 +129,32 @@ pub enum ReadError {
         variable: String,
         /// Shape it should have.
         shape: String,
+    },
+    /// A variable that is needed is not there.
+    #[error("{url} has no variable `{variable}`")]
+    NoVariable {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+    },
+    /// A month that a series does not have.
+    #[error("{url} has no `{variable}` of {month}")]
+    NoMonth {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Month.
+        month: YearMonth,
+    },
+    /// Not the centres of polygons.
+    #[error("{url} cannot be the centres of the polygons (--centers): {problem}")]
+    Centers {
+        /// File.
+        url: String,
+        /// What is wrong.
+        problem: String,
     },
     /// Nothing to convert.
     #[error("{url} has no field on (time, ..., nlat, nlon): it is not POP history")]

@@ -44,8 +44,8 @@ pub enum CheckError {
     #[error(
         "{url} has the T point nlat {}, nlon {} at {:.4} N {:.4} E where the grid file has {:.4} N {:.4} E; \
          give the grid file of this model grid (--grid)",
-        .distance.index.0, .distance.index.1, .distance.file.0, .distance.file.1,
-        .distance.grid.0, .distance.grid.1
+        .distance.index.0, .distance.index.1, .distance.file.lat, .distance.file.lon,
+        .distance.grid.lat, .distance.grid.lon
     )]
     Elsewhere {
         /// Raw file.

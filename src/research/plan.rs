@@ -30,6 +30,14 @@ pub enum PlanError {
         /// Where they should be.
         folder: String,
     },
+    /// There is no research-grade file.
+    #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
+    NoResearchFiles {
+        /// Case.
+        case: Case,
+        /// Where they should be.
+        folder: String,
+    },
     /// There is no case at all.
     #[error("no case with raw files in {archive}: check --data-dir and the selection")]
     NoCases {
@@ -95,6 +103,8 @@ pub struct Plan {
     pub case: Case,
     /// Files to convert, by month.
     pub steps: Vec<Step>,
+    /// Months without a raw file.
+    pub missing: Vec<YearMonth>,
     /// What is done already; entries that no longer hold are gone.
     pub record: Record,
     /// One of the files that are done.
@@ -106,11 +116,14 @@ pub struct Plan {
 impl Plan {
     /// Which months have no raw file, in words; `None` when all have one.
     pub fn missing(&self) -> Option<String> {
-        let months = self.record.missing_months.iter().filter_map(|month| month.parse().ok());
-        let months: Vec<YearMonth> = months.collect();
-        let words = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(&months));
-        (!months.is_empty()).then(words)
+        missing_in_words(&self.missing)
     }
+}
+
+/// Which months have no file, in words; `None` when all have one.
+pub fn missing_in_words(months: &[YearMonth]) -> Option<String> {
+    let words = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(months));
+    (!months.is_empty()).then(words)
 }
 
 /// Choices that a plan depends on.
@@ -144,9 +157,8 @@ pub async fn plan(
     case: Case,
     options: &PlanOptions,
 ) -> Result<Plan, PlanError> {
-    let inputs = inputs(raw, case, options.allow_missing).await?;
-    let missing: Vec<String> =
-        case.months().filter(|m| !inputs.contains_key(m)).map(|m| m.to_string()).collect();
+    let inputs = raw_files(raw, case).await?;
+    let missing = missing_months(case, &inputs, options.allow_missing)?;
     let folder = layout::folder(case);
     let present: BTreeMap<String, u64> =
         out.list(&folder).await?.into_iter().map(|o| (o.key, o.size)).collect();
@@ -163,7 +175,8 @@ pub async fn plan(
             earlier = Record::load(out, &folder, PARTIAL).await?;
         }
     }
-    let mut record = Record::new(case.to_string(), options.recipe.clone(), missing);
+    let names = missing.iter().map(YearMonth::to_string).collect();
+    let mut record = Record::new(case.to_string(), options.recipe.clone(), names);
     let earlier = earlier.filter(|e| e.recipe == record.recipe);
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
     let (mut steps, mut done) = (Vec::new(), None);
@@ -183,14 +196,13 @@ pub async fn plan(
         }
     }
     complete &= steps.is_empty();
-    Ok(Plan { case, steps, record, done, complete })
+    Ok(Plan { case, steps, missing, record, done, complete })
 }
 
 /// The raw files of a case by month.
-async fn inputs(
+pub async fn raw_files(
     raw: &Store,
     case: Case,
-    allow_missing: bool,
 ) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
     let folder = raw_folder(case);
     let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
@@ -219,17 +231,35 @@ async fn inputs(
     if inputs.is_empty() {
         return Err(PlanError::NoFiles { case, folder: raw.location().join(&folder).to_string() });
     }
-    let months: Vec<_> = case.months().filter(|m| !inputs.contains_key(m)).collect();
-    if !months.is_empty() && !allow_missing {
-        return Err(PlanError::Missing { case, months });
-    }
     Ok(inputs)
+}
+
+/// The months of a case that have no file; an error unless that is allowed.
+pub fn missing_months(
+    case: Case,
+    files: &BTreeMap<YearMonth, ObjectInfo>,
+    allowed: bool,
+) -> Result<Vec<YearMonth>, PlanError> {
+    let months: Vec<_> = case.months().filter(|m| !files.contains_key(m)).collect();
+    match months.is_empty() || allowed {
+        true => Ok(months),
+        false => Err(PlanError::Missing { case, months }),
+    }
 }
 
 /// Asks for each of the case's months by its name, where there is no listing.
 async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectInfo>, StoreError> {
     let name = |month| format!("{}/{case}.pop.h.{month}.nc", raw_folder(case));
-    let found = stream::iter(case.months()).map(|month| raw.find(name(month))).buffered(PROBES);
+    probe_each(raw, case.months().map(name)).await
+}
+
+/// Those of the objects that are there, by a request for each.
+pub async fn probe_each(
+    store: &Store,
+    keys: impl Iterator<Item = String>,
+) -> Result<Vec<ObjectInfo>, StoreError> {
+    let find = async |key: String| store.find(&key).await;
+    let found = stream::iter(keys).map(find).buffered(PROBES);
     found.try_filter_map(async |found| Ok(found)).try_collect().await
 }
 

@@ -36,8 +36,8 @@ pub trait Progress: Send + Sync {
     fn begin(&self, case: Case, files: usize, bytes: u64);
     /// Raw bytes were taken in.
     fn advance(&self, bytes: u64);
-    /// A file is stored.
-    fn file_done(&self, step: &Step, size: u64);
+    /// A file is done.
+    fn file_done(&self);
     /// The case is over, well or not.
     fn end(&self, case: Case);
 }
@@ -257,7 +257,7 @@ async fn convert_all(
         let Some((step, result)) = running.next().await else { break };
         match result {
             Ok((file, timing)) => {
-                environment.progress.file_done(&step, file.size);
+                environment.progress.file_done();
                 summary.converted += 1;
                 summary.bytes_in += step.input.size;
                 summary.bytes_out += file.size;
@@ -337,7 +337,7 @@ async fn convert_one(
             key: step.output.clone(),
             size: converted.size,
             md5: converted.md5,
-            input: InputRecord::new(&step.input, converted.source_sha256),
+            input: InputRecord::new(&step.input, Some(converted.source_sha256)),
         };
         Ok((file, timing))
     }

@@ -25,6 +25,7 @@ mod read;
 mod s3;
 mod staged;
 mod write;
+mod zarr;
 
 pub use check::Check;
 pub use error::{CredentialsProblem, StoreError};

@@ -75,8 +75,8 @@ impl Store {
     }
 
     /// What an object is; `None` when there is none.
-    pub async fn find(&self, key: String) -> Result<Option<ObjectInfo>, StoreError> {
-        match self.object(&key).await {
+    pub async fn find(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
+        match self.object(key).await {
             Ok(object) => Ok(Some(object.info().clone())),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),

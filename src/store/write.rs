@@ -124,6 +124,7 @@ fn attributes(path: &ObjectPath) -> Attributes {
     let name = path.filename().unwrap_or_default();
     let kind = match name.rsplit_once('.') {
         Some((_, "nc")) => "application/x-netcdf",
+        Some((_, "png")) => "image/png",
         Some((_, "json" | "zarray" | "zattrs" | "zgroup" | "zmetadata")) => "application/json",
         _ => "application/octet-stream",
     };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules and what each may import besides itself; `cli` and the front page may import all.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("store", &["model"]),
     ("read", &["model"]),
@@ -16,11 +16,16 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     // Serves the reader with bytes and the encoder with a place for its parts.
     ("pipeline", &["model", "store", "read", "encode"]),
     ("research", &["model", "store", "read", "derive", "encode", "pipeline", "ledger"]),
+    (
+        "vis",
+        &["model", "store", "read", "derive", "regrid", "encode", "pipeline", "research", "ledger"],
+    ),
+    ("plot", &["model"]),
     ("synthetic", &["model"]),
     ("demo", &["model", "store", "encode", "pipeline", "research", "synthetic"]),
     ("config", &["model", "store"]),
 ];
-const PURE: [&str; 6] = ["model", "read", "derive", "regrid", "encode", "synthetic"];
+const PURE: [&str; 7] = ["model", "read", "derive", "regrid", "encode", "plot", "synthetic"];
 
 struct Source {
     /// Path below `src`.

@@ -108,8 +108,9 @@ fn filters_states_and_limits_choose_cases() {
 #[test]
 fn the_same_as_json() {
     let folder = four_states();
-    let cases =
-        json(research(folder.path(), "list-cases", &["-p", "112", "--json", "-l", "2"]).arg("-v"));
+    let cases = json(
+        research(folder.path(), "list-cases", &["-p", "112", "--json", "-l", "2"]).arg("--verbose"),
+    );
     let expected = serde_json::json!({
         "case": "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001",
         "index": 449,

@@ -2,42 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use netcdf::types::{FloatType, IntType, NcVariableType};
 use tempfile::TempDir;
 
 use super::support::dor::dor;
 use super::support::netcdf::{Contents, Variable, contents};
-use super::support::skipped;
+use super::support::shared::{shared, unpacked};
 
 /// Name of a variable, or `(file)`, and what differs in it.
 type Difference = (String, String);
 /// Patterns of names and of aspects.
 type Row = (Vec<String>, Vec<String>);
 
-/// The reference's data beside the repository, or where `DOR_SHARED` says; `None`, loudly, when it
-/// is not there.
-fn shared() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let folder = std::env::var_os("DOR_SHARED").map_or_else(beside, PathBuf::from);
-    let data = folder.join("data");
-    if !data.join("mini-expected.tar.gz").exists() {
-        skipped(&format!("no {}: parity with the reference was not tested", data.display()));
-        return None;
-    }
-    Some(data)
-}
-
 /// Both archives unpacked, and the whole case converted.
 fn converted(data: &Path) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for archive in ["mini-case.tar.gz", "mini-expected.tar.gz"] {
-        let mut tar = Command::new("tar");
-        tar.arg("-xzf").arg(data.join(archive)).arg("-C").arg(folder.path());
-        assert!(tar.status().unwrap().success(), "{archive}");
-    }
+    let folder = unpacked(data);
     let mut command = dor(folder.path());
     command.args(["research-data", "process-case", "112-04", "-d", "mini-case/archive"]);
     command.args(["-o", "out", "--grid", "mini-case/grid.nc"]).assert().success();
@@ -147,7 +128,7 @@ fn differences(theirs: &Contents, ours: &Contents) -> BTreeSet<Difference> {
 
 #[test]
 fn differences_are_those_that_are_documented() {
-    let Some(data) = shared() else { return };
+    let Some(data) = shared("parity with the reference") else { return };
     let folder = converted(&data);
     let mut found = BTreeSet::new();
     for month in ["0347-04", "0347-05", "0362-03"] {

@@ -3,20 +3,18 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::arguments::{Conversion, Places, data_dir};
 use super::{failures, places};
 use crate::cli::capabilities::Capabilities;
+use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::{GlobalArgs, stop_on_signals};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
-use crate::model::{Case, Grid, hex};
+use crate::model::Case;
 use crate::pipeline::{Pool, Stop};
-use crate::read::grid;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
 use crate::store::{Location, Store, Stores};
 
@@ -126,27 +124,6 @@ pub(in crate::cli) async fn convert_case(
     write!(out, "   ")?;
     run.case(case, out).await?;
     Ok(())
-}
-
-async fn load_grid(
-    stores: &Stores,
-    Setting { value: location, source }: &Setting<Location>,
-) -> anyhow::Result<(Grid, String)> {
-    let unusable = |reason: &str| ConfigError::BadValue {
-        key: "grid".to_owned(),
-        origin: source.clone(),
-        value: location.to_string(),
-        reason: reason.to_owned(),
-    };
-    let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
-        return Err(unusable("name the grid file, not a folder").into());
-    };
-    let Some((data, _)) = stores.open(&folder)?.read(name).await? else {
-        let is_folder = stores.open(location)?.list("").await.is_ok_and(|found| !found.is_empty());
-        let reason = if is_folder { "it is a folder" } else { "there is no such file" };
-        return Err(unusable(reason).into());
-    };
-    Ok((grid::parse(&data, &location.to_string())?, hex(&Sha256::digest(&data))))
 }
 
 /// Prints a plan; gives what it would come to.

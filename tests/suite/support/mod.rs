@@ -7,6 +7,7 @@ pub mod dor;
 pub mod minio;
 pub mod netcdf;
 pub mod s3;
+pub mod shared;
 
 /// Says so past the test runner, which would keep the words of a test that passes to itself.
 pub fn skipped(why: &str) {

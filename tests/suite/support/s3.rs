@@ -108,6 +108,11 @@ impl S3Server {
         Stores::with_credentials(self.options(), keys(access, secret))
     }
 
+    /// Where the objects of the bucket lie.
+    pub fn bucket(&self) -> PathBuf {
+        self.folder.path().join(BUCKET)
+    }
+
     /// What the program needs in its environment to use the server.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![

@@ -1,0 +1,124 @@
+//! Arguments that several commands of `dor vis` take.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+
+use crate::cli::{GlobalArgs, from_one};
+use crate::config::{Config, ConfigError, Setting};
+use crate::model::case::POLYGONS;
+use crate::model::{Case, InterventionMonth};
+use crate::store::{Location, Stores};
+use crate::vis::input::Input;
+
+/// Which cases.
+#[derive(Args, Debug, Default)]
+pub(super) struct Cases {
+    /// Polygons, 0 to 689 [default: all that there are files of]
+    #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
+    pub polygon_ids: Vec<u16>,
+    /// Intervention months, of 1, 4, 7 and 10 [default: all that there are files of]
+    #[arg(short = 'm', long, value_name = "M", num_args = 1..)]
+    pub intervention_months: Vec<InterventionMonth>,
+}
+
+impl Cases {
+    /// The cases that were asked for by polygon and month; none when any polygon will do.
+    pub fn asked(&self, range: Option<&[u16]>) -> Vec<Case> {
+        let in_range = |polygon: u16| matches!(range, Some([a, b]) if (*a..=*b).contains(&polygon));
+        let chosen = |case: &Case| {
+            (self.polygon_ids.contains(&case.polygon()) || in_range(case.polygon()))
+                && self.has_month(*case)
+        };
+        Case::all().filter(chosen).collect()
+    }
+
+    /// Whether the case's month was asked for.
+    pub fn has_month(&self, case: Case) -> bool {
+        self.intervention_months.is_empty() || self.intervention_months.contains(&case.month())
+    }
+
+    /// Whether both were given, so that each case must be there.
+    pub fn is_exact(&self) -> bool {
+        !self.intervention_months.is_empty()
+    }
+}
+
+/// The ends of a range of polygons.
+pub(super) fn polygon(text: &str) -> Result<u16, String> {
+    let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
+    polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
+}
+
+/// Where the files of cases are.
+#[derive(Args, Debug, Default)]
+#[group(multiple = false)]
+pub(super) struct Months {
+    /// Research-grade files, PPP/MM/*.nc [default: output_dir of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    pub input_dir: Option<Location>,
+    /// Raw history, CASE/ocn/hist/*.nc
+    #[arg(long, value_name = "LOCATION")]
+    pub data_dir: Option<Location>,
+}
+
+impl Months {
+    pub fn open(&self, stores: &Stores, config: &Config) -> anyhow::Result<Input> {
+        if let Some(raw) = &self.data_dir {
+            return Ok(Input::Raw(stores.open(raw)?));
+        }
+        let unset = ConfigError::Unset {
+            key: "output_dir",
+            flag: "--input-dir",
+            variable: "DOR_OUTPUT_DIR",
+        };
+        let configured = config.output_dir.as_ref().map(|setting| &setting.value);
+        let research = self.input_dir.as_ref().or(configured).ok_or(unset)?;
+        Ok(Input::Research(stores.open(research)?))
+    }
+}
+
+/// How cases are worked on.
+#[derive(Args, Debug, Default)]
+pub(super) struct Work {
+    /// Months worked on at the same time [default: workers of the configuration, or all cores]
+    #[arg(short, long, value_name = "N", value_parser = from_one)]
+    pub workers: Option<NonZeroUsize>,
+    /// Fill a case again that is done
+    #[arg(long)]
+    pub force: bool,
+    /// Use the months that are there when others are missing; those are fill
+    #[arg(long)]
+    pub allow_missing: bool,
+}
+
+/// The grid file.
+#[derive(Args, Debug, Default)]
+pub(super) struct GridFile {
+    /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8 [default: the T points of the files]
+    #[arg(long, value_name = "LOCATION")]
+    pub grid: Option<Location>,
+}
+
+/// The configuration with the flags of a command on top.
+pub(super) fn config(
+    global: &GlobalArgs,
+    work: Option<&Work>,
+    grid: Option<&GridFile>,
+) -> Result<Config, ConfigError> {
+    let mut overrides = global.overrides();
+    overrides.workers = work.and_then(|work| work.workers);
+    overrides.grid = grid.and_then(|grid| grid.grid.clone());
+    Config::load(&overrides)
+}
+
+/// The store to work on: from the flag or the configuration.
+pub(super) fn output(
+    flag: Option<&Location>,
+    configured: Option<&Setting<Location>>,
+    key: &'static str,
+    variable: &'static str,
+) -> Result<Location, ConfigError> {
+    let unset = ConfigError::Unset { key, flag: "--output-store", variable };
+    flag.or(configured.map(|setting| &setting.value)).cloned().ok_or(unset)
+}

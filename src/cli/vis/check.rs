@@ -1,0 +1,146 @@
+//! `dor vis check`: a store compared with what it should be.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use super::arguments::{Work, config};
+use super::run::workshop;
+use crate::cli::output::{Table, write_json};
+use crate::cli::{Exit, GlobalArgs};
+use crate::model::{Case, InterventionMonth};
+use crate::store::{Location, Stores};
+use crate::vis::check::{self, Report};
+
+/// Problems of one kind that are printed.
+const SHOWN: usize = 20;
+
+/// Verify a store: metadata, coordinates, every chunk of every case
+///
+/// Ends with 65 when something is wrong. Missing cases are listed, and are wrong only with
+/// --complete.
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// The store: a path or URL
+    store: Location,
+    /// Demand all 2760 cases
+    #[arg(long)]
+    complete: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, Some(&Work::default()), None)?;
+        let store = Stores::new(config.s3.clone()).open(&self.store)?;
+        let report = check::check(&store, &workshop(&config)).await?;
+        let incomplete = !report.cases.missing.is_empty() || !report.cases.partial.is_empty();
+        let sound = report.is_sound() && !(self.complete && incomplete);
+        match self.json {
+            true => write_as_json(out, &report, sound)?,
+            false => write_as_table(out, &self.store, &report)?,
+        }
+        Ok(if sound { Exit::Done } else { Exit::BadData })
+    }
+}
+
+fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::Result<()> {
+    let short = |cases: &[Case]| cases.iter().map(|case| case.short()).collect::<Vec<_>>();
+    write_json(
+        out,
+        &json!({
+            "store": report.kind.name(),
+            "sound": sound,
+            "metadata": report.metadata,
+            "coordinates": report.coordinates,
+            "chunks": report.chunks,
+            "records": report.records,
+            "cases": {
+                "done": short(&report.cases.done),
+                "missing": short(&report.cases.missing),
+                "months_missing": short(&report.cases.partial),
+            },
+        }),
+    )
+}
+
+fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std::io::Result<()> {
+    writeln!(out, "{store}: {}\n", report.kind.name())?;
+    let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);
+    let parts = [
+        ("metadata", &report.metadata),
+        ("coordinates", &report.coordinates),
+        ("chunks", &report.chunks),
+        ("records of cases", &report.records),
+    ];
+    for (name, part) in parts {
+        let counts = [part.objects, part.problems.len()].map(|n| n.to_string());
+        let [looked, wrong] = counts;
+        table.row([name.to_owned(), looked, wrong]);
+    }
+    table.write(out)?;
+    for (_, part) in parts {
+        for problem in part.problems.iter().take(SHOWN) {
+            writeln!(out, "wrong: {problem}")?;
+        }
+        if part.problems.len() > SHOWN {
+            writeln!(out, "wrong: and {} more (--json has all)", part.problems.len() - SHOWN)?;
+        }
+    }
+    let cases = &report.cases;
+    writeln!(
+        out,
+        "\n{} of {} cases are in it",
+        cases.done.len(),
+        cases.done.len() + cases.missing.len()
+    )?;
+    if !cases.partial.is_empty() {
+        writeln!(out, "months missing: {}", in_short(&cases.partial))?;
+    }
+    if !cases.missing.is_empty() {
+        writeln!(out, "missing: {}", in_short(&cases.missing))?;
+    }
+    Ok(())
+}
+
+/// Cases in short, such as `0 to 111, 112 (month 1, 7, 10), 113 to 689`.
+pub(super) fn in_short(cases: &[Case]) -> String {
+    let mut parts: Vec<(u16, u16, Vec<u8>)> = Vec::new();
+    for group in cases.chunk_by(|a, b| a.polygon() == b.polygon()) {
+        let polygon = group.first().map_or(0, |case| case.polygon());
+        let months: Vec<u8> = group.iter().map(|case| case.month().number()).collect();
+        let whole = months.len() == InterventionMonth::ALL.len();
+        match parts.last_mut() {
+            Some((_, last, of)) if whole && of.is_empty() && *last + 1 == polygon => {
+                *last = polygon
+            }
+            _ => parts.push((polygon, polygon, if whole { Vec::new() } else { months })),
+        }
+    }
+    let text = |(first, last, months): &(u16, u16, Vec<u8>)| match months.as_slice() {
+        [] if first == last => format!("{first}"),
+        [] => format!("{first} to {last}"),
+        months => {
+            let months: Vec<String> = months.iter().map(u8::to_string).collect();
+            format!("{first} (month {})", months.join(", "))
+        }
+    };
+    let text = parts.iter().map(text).collect::<Vec<_>>().join(", ");
+    format!("polygons {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_polygons_are_ranges() {
+        let here: Case = "112-04".parse().unwrap();
+        let cases: Vec<Case> = Case::all().filter(|case| *case != here).collect();
+        let text = "polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689";
+        assert_eq!(in_short(&cases), text);
+    }
+}

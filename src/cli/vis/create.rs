@@ -1,0 +1,166 @@
+//! `dor vis create-template-store1`, `2` and `3`: empty stores.
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+
+use super::arguments::{config, output};
+use crate::cli::output::{Table, count};
+use crate::cli::{Exit, GlobalArgs};
+use crate::encode::zarr::{Format, Hierarchy};
+use crate::model::atlas::MapVariable;
+use crate::store::{Location, Stores};
+use crate::vis::contract::{MAX_LEVELS, Pyramid};
+use crate::vis::{Kind, template};
+
+/// Where an empty store goes.
+#[derive(Args, Debug)]
+struct Target {
+    /// Where the store goes: a path or URL [default: of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    output_store: Option<Location>,
+    /// Replace a store that holds data
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Make the empty store of efficiencies (store 1)
+#[derive(Args, Debug)]
+pub(super) struct Store1 {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Make the empty store of uptake by distance (store 3)
+#[derive(Args, Debug)]
+pub(super) struct Store3 {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Make the empty map pyramid (store 2)
+#[derive(Args, Debug)]
+pub(super) struct Store2 {
+    #[command(flatten)]
+    target: Target,
+    /// Variables of the maps, of DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
+    #[arg(short, long, value_name = "NAME", num_args = 1..)]
+    variables: Vec<MapVariable>,
+    /// Levels of the pyramid: 128, 256, ... cells a side
+    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]
+    levels: u8,
+    /// Version of the Zarr format: 2 is what the public map reads, 3 has fewer, larger objects
+    #[arg(long, value_enum, default_value = "2")]
+    zarr_format: ZarrFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ZarrFormat {
+    /// Chunks as objects
+    #[value(name = "2")]
+    V2,
+    /// Sharded
+    #[value(name = "3")]
+    V3,
+}
+
+impl Store1 {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        self.target.create(&Kind::Store1, global, out).await
+    }
+}
+
+impl Store3 {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        self.target.create(&Kind::Store3, global, out).await
+    }
+}
+
+impl Store2 {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let wanted =
+            |variable: &MapVariable| self.variables.is_empty() || self.variables.contains(variable);
+        let pyramid = Pyramid {
+            levels: self.levels,
+            variables: MapVariable::ALL.into_iter().filter(wanted).collect(),
+            format: match self.zarr_format {
+                ZarrFormat::V2 => Format::V2,
+                ZarrFormat::V3 => Format::V3,
+            },
+        };
+        self.target.create(&Kind::Store2(pyramid), global, out).await
+    }
+}
+
+impl Target {
+    async fn create(
+        &self,
+        kind: &Kind,
+        global: &GlobalArgs,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let config = config(global, None, None)?;
+        let location = store_of(kind, self.output_store.as_ref(), &config)?;
+        let store = Stores::new(config.s3.clone()).open(&location)?;
+        let hierarchy = template::create(&store, kind, self.overwrite).await?;
+        writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
+        write_structure(out, &hierarchy, kind.format())?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Where a store of this kind is.
+pub(super) fn store_of(
+    kind: &Kind,
+    flag: Option<&Location>,
+    config: &crate::config::Config,
+) -> Result<Location, crate::config::ConfigError> {
+    match kind {
+        Kind::Store1 => output(flag, config.store1.as_ref(), "store1", "OCEAN_CDR_STORE_1_PATH"),
+        Kind::Store2(_) => output(flag, config.store2.as_ref(), "store2", "OCEAN_CDR_STORE_2_PATH"),
+        Kind::Store3 => output(
+            flag,
+            config.store3.as_ref(),
+            "store3",
+            "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH",
+        ),
+    }
+}
+
+fn version(format: Format) -> u8 {
+    match format {
+        Format::V2 => 2,
+        Format::V3 => 3,
+    }
+}
+
+fn write_structure(
+    out: &mut dyn Write,
+    hierarchy: &Hierarchy,
+    format: Format,
+) -> std::io::Result<()> {
+    let mut table = Table::new(["ARRAY", "DIMENSIONS", "CHUNKS", "OBJECTS"]);
+    for array in &hierarchy.arrays {
+        let dimensions: Vec<String> = array
+            .dimensions
+            .iter()
+            .zip(&array.shape)
+            .map(|(name, len)| format!("{name} {len}"))
+            .collect();
+        let sizes =
+            |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let pieces = |of: &[usize]| -> usize {
+            array.shape.iter().zip(of).map(|(len, piece)| len.div_ceil(*piece)).product()
+        };
+        let (chunks, objects) = match (&array.shards, format) {
+            (Some(shards), Format::V3) => {
+                (format!("{} in shards {}", sizes(&array.chunks), sizes(shards)), pieces(shards))
+            }
+            _ => (sizes(&array.chunks), pieces(&array.chunks)),
+        };
+        table.row([array.path.clone(), dimensions.join(", "), chunks, objects.to_string()]);
+    }
+    table.write(out)?;
+    let data = hierarchy.arrays.iter().filter(|array| array.is_data()).count();
+    writeln!(out, "\n{} of data, each 4-byte floats", count(data, "array"))
+}

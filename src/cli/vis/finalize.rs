@@ -1,0 +1,52 @@
+//! `dor vis finalize`: what cases share, put together.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::arguments::config;
+use super::check::in_short;
+use crate::cli::output::count;
+use crate::cli::{Exit, GlobalArgs};
+use crate::store::{Location, Stores};
+use crate::vis::finalize::{self, Completeness};
+
+/// Put the results of all cases into the chunks that they share, and write the metadata last
+///
+/// For stores 1 and 3; of store 2 only the metadata is written again. Cases without a result are
+/// fill, and are listed. Safe to run again.
+#[derive(Args, Debug)]
+pub(super) struct Finalize {
+    /// The store: a path or URL
+    store: Location,
+}
+
+impl Finalize {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, None, None)?;
+        let store = Stores::new(config.s3.clone()).open(&self.store)?;
+        let (kind, cases) = finalize::finalize(&store).await?;
+        let Completeness { done, missing, partial } = &cases;
+        writeln!(
+            out,
+            "{}: {} with {} of {} cases, {} missing",
+            self.store,
+            kind.name(),
+            done.len(),
+            done.len() + missing.len(),
+            missing.len()
+        )?;
+        if !partial.is_empty() {
+            writeln!(
+                out,
+                "{} with months missing: {}",
+                count(partial.len(), "case"),
+                in_short(partial)
+            )?;
+        }
+        if !missing.is_empty() {
+            writeln!(out, "missing: {}", in_short(missing))?;
+        }
+        Ok(Exit::Done)
+    }
+}

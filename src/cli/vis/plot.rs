@@ -1,0 +1,124 @@
+//! `dor vis plot`: a map or curves as a picture.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::arguments::{Cases, config};
+use crate::cli::{Exit, GlobalArgs};
+use crate::model::atlas::{Band, MapVariable};
+use crate::model::case::MONTHS;
+use crate::model::{Case, InterventionMonth};
+use crate::plot::{self, Curve, MapPicture};
+use crate::store::{Location, Store, Stores};
+use crate::vis::view::{self, MapQuery};
+
+/// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
+#[derive(Args, Debug)]
+pub(super) struct Plot {
+    /// The store: a path or URL
+    store: Location,
+    /// Draw curves of the chosen polygons
+    #[arg(long, conflicts_with_all = ["variable", "step", "band"])]
+    series: bool,
+    /// Variable of the map: DIC_SURF, DIC, PH, FG or pCO2SURF
+    #[arg(long, value_name = "V", required_unless_present = "series")]
+    variable: Option<MapVariable>,
+    /// Polygons, 0 to 689; a map is of one
+    #[arg(short, long = "polygon", value_name = "P", required = true, num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
+    polygons: Vec<u16>,
+    /// Intervention months, of 1, 4, 7 and 10; a map is of one
+    #[arg(short, long = "month", value_name = "M", required = true, num_args = 1..)]
+    months: Vec<InterventionMonth>,
+    /// Months since the intervention, 0 to 179
+    #[arg(long, value_name = "N", required_unless_present = "series", value_parser = clap::value_parser!(u16).range(0..MONTHS as i64))]
+    step: Option<u16>,
+    /// What the map shows: delta (with minus without the intervention) or experimental (with it)
+    #[arg(long, default_value = "delta")]
+    band: Band,
+    /// The picture: a path or URL
+    #[arg(short, long, value_name = "LOCATION")]
+    output: Location,
+}
+
+impl Plot {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, None, None)?;
+        let stores = Stores::new(config.s3.clone());
+        let store = stores.open(&self.store)?;
+        let selection =
+            Cases { polygon_ids: self.polygons.clone(), intervention_months: self.months.clone() };
+        let cases = selection.asked(None);
+        let png = match (self.variable, self.step, cases.as_slice()) {
+            (Some(variable), Some(step), &[case]) => {
+                let query = MapQuery { variable, band: self.band, case, step: step.into() };
+                map(&store, query).await?
+            }
+            (Some(_), ..) => anyhow::bail!("a map is of one polygon and one month"),
+            (None, ..) => curves(&store, &cases).await?,
+        };
+        let (Some(folder), Some(name)) = (self.output.parent(), self.output.file_name()) else {
+            anyhow::bail!("{} names no file; give --output FILE.png", self.output);
+        };
+        stores.open(&folder)?.put(name, png.into()).await?;
+        writeln!(out, "{}", self.output)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Draws a map.
+async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
+    let map = view::map(store, query).await?;
+    let MapQuery { variable, band, case, step } = query;
+    let change = match band {
+        Band::Delta => ", change by the removal",
+        Band::Experimental => "",
+    };
+    let (year, month) = (step / 12 + 1, step % 12 + 1);
+    let picture = MapPicture {
+        size: map.size,
+        values: &map.values,
+        title: format!("{}{change}", variable.long_name()),
+        subtitle: format!(
+            "polygon {}, removal in {} 1999; month {month} of year {year} ({})",
+            case.polygon(),
+            month_name(case.month().number()),
+            calendar_month(case, step),
+        ),
+        units: variable.units(),
+        diverging: band == Band::Delta,
+    };
+    Ok(plot::map(&picture)?)
+}
+
+/// Draws the curves of cases.
+async fn curves(store: &Store, cases: &[Case]) -> anyhow::Result<Vec<u8>> {
+    let found = view::curves(store, cases).await?;
+    let curves: Vec<Curve<'_>> =
+        found.curves.iter().map(|c| Curve { label: &c.label, values: &c.values }).collect();
+    Ok(plot::curves(found.title, found.axis, &curves)?)
+}
+
+fn month_name(month: u8) -> &'static str {
+    const NAMES: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    NAMES[usize::from(month + 11) % 12]
+}
+
+/// The month of the calendar, such as `September 2004`.
+fn calendar_month(case: Case, step: usize) -> String {
+    let month = case.first_month().plus(step as i32);
+    format!("{} {}", month_name(month.month), month.year - 347 + 1999)
+}

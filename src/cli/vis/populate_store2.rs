@@ -1,0 +1,165 @@
+//! `dor vis populate-store2`: the map pyramid.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::arguments::{Cases, GridFile, Months, Work, config, polygon};
+use super::create::store_of;
+use super::populate_store1::chosen;
+use super::run::{each, workshop};
+use crate::cli::grid::load_grid;
+use crate::cli::{Exit, GlobalArgs};
+use crate::config::Config;
+use crate::ledger::InputRecord;
+use crate::model::{Case, Grid};
+use crate::pipeline::{ObjectSource, Pool};
+use crate::read::ssh::SeaSurfaceHeight;
+use crate::regrid::Weights;
+use crate::store::{Location, Stores};
+use crate::vis::contract::Pyramid;
+use crate::vis::input::Input;
+use crate::vis::store2::{self, Atlas};
+use crate::vis::template::Destination;
+use crate::vis::{Kind, Recipe, VisError, Workshop, weights};
+
+/// Compute the maps of cases for store 2
+///
+/// From research-grade or raw files, of which only the fields of the maps are read. A case that
+/// is done is passed over; one that was stopped is made again.
+#[derive(Args, Debug)]
+pub(super) struct PopulateStore2 {
+    /// The store: a path or URL [default: store2 of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    output_store: Option<Location>,
+    #[command(flatten)]
+    cases: Cases,
+    /// Polygons from A to B
+    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
+    polygon_range: Option<Vec<u16>>,
+    #[command(flatten)]
+    months: Months,
+    /// Regridding weights in the xESMF layout: read when they exist, else computed and written
+    #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
+    weights_store: Option<Location>,
+    /// Levels that the store must have
+    #[arg(short, long, value_name = "N")]
+    levels: Option<u8>,
+    /// Series of sea surface height of the reference run; needed for DIC
+    #[arg(long, value_name = "LOCATION")]
+    ssh: Option<Location>,
+    #[command(flatten)]
+    grid: GridFile,
+    /// Reproduce the known defects of the published atlas: U points, sea surface height a month late, 0 outside
+    #[arg(long)]
+    reference_compat: bool,
+    #[command(flatten)]
+    work: Work,
+}
+
+impl PopulateStore2 {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, Some(&self.work), Some(&self.grid))?;
+        let stores = Stores::new(config.s3.clone());
+        let kind = Kind::Store2(Pyramid::default());
+        let location = store_of(&kind, self.output_store.as_ref(), &config)?;
+        let store = stores.open(&location)?;
+        let recipe = Recipe::new(self.reference_compat);
+        let workshop = workshop(&config);
+        let input = self.months.open(&stores, &config)?;
+        let asked = self.cases.asked(self.polygon_range.as_deref());
+        let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
+        let ssh = match &self.ssh {
+            Some(location) => Some(load_ssh(&stores, location, &workshop).await?),
+            None => None,
+        };
+        let store2 = Destination::open(store, "store2", recipe).await?;
+        let Kind::Store2(pyramid) = store2.kind.clone() else { return Ok(Exit::BadData) };
+        if self.levels.is_some_and(|levels| levels != pyramid.levels) {
+            let problem = format!("has {} levels; leave out --levels", pyramid.levels);
+            return Err(VisError::Mismatch { url: location.to_string(), problem }.into());
+        }
+        let (grid, name) = self.points(&stores, &config, &input, &cases, &workshop).await?;
+        let weights = self.weights(&stores, grid, pyramid.levels, &workshop).await?;
+        let atlas = Atlas {
+            destination: &store2,
+            pyramid,
+            digest: store2::digest(&weights),
+            weights: Arc::new(weights),
+            grid: name,
+            ssh,
+            workshop: &workshop,
+        };
+        let fill = async |case: Case| {
+            let files = input.case(case, self.work.allow_missing).await?;
+            workshop.progress.begin(case, files.len(), files.size());
+            atlas.fill(&files, self.work.force).await
+        };
+        each(&cases, &workshop, out, fill).await
+    }
+
+    /// The points to regrid from, with a name for messages.
+    async fn points(
+        &self,
+        stores: &Stores,
+        config: &Config,
+        input: &Input,
+        cases: &[Case],
+        workshop: &Workshop,
+    ) -> anyhow::Result<(Grid, String)> {
+        if let (Some(setting), false) = (&config.grid, self.reference_compat) {
+            return Ok((load_grid(stores, setting).await?.0, setting.value.to_string()));
+        }
+        // Cases are of one model grid; fields of another size are refused one by one.
+        let case = cases.first().copied();
+        let case = case.ok_or_else(|| VisError::Needs("no case was chosen".to_owned()))?;
+        let files = input.case(case, true).await?;
+        let grid = store2::grid_of(&files, &Recipe::new(self.reference_compat), workshop).await?;
+        Ok((grid, format!("the first file of case {case}")))
+    }
+
+    /// Weights that were stored, or computed.
+    async fn weights(
+        &self,
+        stores: &Stores,
+        grid: Grid,
+        levels: u8,
+        workshop: &Workshop,
+    ) -> anyhow::Result<Vec<Weights>> {
+        let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
+        if let Some(store) = &store
+            && let Some(weights) = weights::load(store, levels, grid.tlat.len()).await?
+        {
+            return Ok(weights);
+        }
+        let place = workshop.pool.place(0).await?;
+        let weights = Pool::run(&place, move || weights::compute(&grid, levels)).await?;
+        drop(place);
+        if let Some(store) = &store {
+            weights::save(store, &weights).await?;
+        }
+        Ok(weights)
+    }
+}
+
+async fn load_ssh(
+    stores: &Stores,
+    location: &Location,
+    workshop: &Workshop,
+) -> anyhow::Result<(Arc<SeaSurfaceHeight>, InputRecord)> {
+    let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
+        let needed = format!("--ssh {location}: name the file, not a folder");
+        return Err(VisError::Needs(needed).into());
+    };
+    let object = stores.open(&folder)?.object(name).await?;
+    let mut record = InputRecord::new(object.info(), None);
+    if location.is_local() {
+        record.etag = None;
+    }
+    let source = ObjectSource::new(object, workshop.stop.clone(), |_| {});
+    let place = workshop.pool.place(0).await?;
+    let open = move || SeaSurfaceHeight::open(Box::new(source));
+    let ssh = Pool::run(&place, open).await?.map_err(VisError::from)?;
+    Ok((Arc::new(ssh), record))
+}

@@ -1,0 +1,97 @@
+//! `dor vis populate-store3`: uptake by distance.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::arguments::{Cases, GridFile, Months, Work, config};
+use super::create::store_of;
+use super::populate_store1::chosen;
+use super::run::{each, workshop};
+use crate::cli::grid::load_grid;
+use crate::cli::{Exit, GlobalArgs};
+use crate::model::Case;
+use crate::store::{Location, Stores};
+use crate::vis::series::{self, Filled, Spread, Wanted};
+use crate::vis::template::Destination;
+use crate::vis::{Kind, Recipe, VisError, centers, store1, store3};
+
+/// Compute the uptake of cases by distance for store 3
+///
+/// From research-grade or raw files, of which only the two-dimensional fluxes are read. `dor vis
+/// finalize` puts the results into the store.
+#[derive(Args, Debug)]
+pub(super) struct PopulateStore3 {
+    /// The store: a path or URL [default: store3 of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    output_store: Option<Location>,
+    #[command(flatten)]
+    cases: Cases,
+    #[command(flatten)]
+    months: Months,
+    #[command(flatten)]
+    grid: GridFile,
+    /// Centres of the polygons: a table polygon_id,lon,lat; a folder of the arrays of the basins; or data.zip
+    #[arg(long, value_name = "LOCATION")]
+    centers: Location,
+    /// Fill this store 1 in the same pass over the files
+    #[arg(long, value_name = "LOCATION")]
+    with_store1: Option<Location>,
+    /// Reproduce the known defects of the published atlas: radii 50 km too large, one month length
+    #[arg(long)]
+    reference_compat: bool,
+    #[command(flatten)]
+    work: Work,
+}
+
+impl PopulateStore3 {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, Some(&self.work), Some(&self.grid))?;
+        let stores = Stores::new(config.s3.clone());
+        let location = store_of(&Kind::Store3, self.output_store.as_ref(), &config)?;
+        let store = stores.open(&location)?;
+        let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
+        let recipe = Recipe::new(self.reference_compat);
+        let workshop = workshop(&config);
+        let input = self.months.open(&stores, &config)?;
+        let centers = centers::load(&stores, &self.centers).await?;
+        let grid = match &config.grid {
+            Some(setting) => Some(Arc::new(load_grid(&stores, setting).await?.0)),
+            None => None,
+        };
+        let asked = self.cases.asked(None);
+        let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
+        let store3 = Destination::open(store, "store3", recipe.clone()).await?;
+        let store1 = match store1 {
+            Some(store) => Some(Destination::open(store, "store1", Recipe::new(false)).await?),
+            None => None,
+        };
+        let force = self.work.force;
+        let fill = async |case: Case| -> Result<Filled, VisError> {
+            let polygon = case.polygon();
+            let no_center = || VisError::NoCenter { url: self.centers.to_string(), polygon };
+            let center = centers.of(polygon).ok_or_else(no_center)?;
+            let files = input.case(case, self.work.allow_missing).await?;
+            let part = store3::part(&store3, &files, center, force).await?;
+            let other = match &store1 {
+                Some(store1) => Some(store1::part(store1, &files, force).await?),
+                None => None,
+            };
+            let other = other.filter(|part| !part.done);
+            if part.done && other.is_none() {
+                return Ok(Filled { before: true, ..Filled::default() });
+            }
+            let spread = Spread { center, grid: grid.clone(), recipe: recipe.clone() };
+            let wanted = Wanted { efficiency: other.is_some(), uptake: Some(spread) };
+            workshop.progress.begin(case, files.len(), files.size());
+            let series = series::read(&workshop, &files, &wanted).await?;
+            let mut filled = store3::fill(part, &files, &series, self.reference_compat).await?;
+            if let Some(part) = other {
+                filled.objects += store1::fill(part, &files, &series).await?.objects;
+            }
+            Ok(filled)
+        };
+        each(&cases, &workshop, out, fill).await
+    }
+}

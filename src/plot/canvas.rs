@@ -1,0 +1,78 @@
+//! An RGB picture with a font that comes with the program: what is drawn does not depend on the
+//! machine.
+
+use std::sync::Once;
+
+use plotters::coord::Shift;
+use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};
+use plotters::style::{FontStyle, register_font};
+
+/// Name of the registered font.
+pub const FONT: &str = "sans-serif";
+
+/// A picture could not be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum PlotError {
+    /// The drawing library failed.
+    #[error("cannot draw: {0}")]
+    Draw(String),
+    /// The picture could not be compressed.
+    #[error("cannot write the picture")]
+    Png(#[from] png::EncodingError),
+    /// Nothing to see.
+    #[error("there is no value to draw: all of it is fill")]
+    Empty,
+}
+
+/// A picture of `width` x `height` points.
+pub struct Canvas {
+    pub width: u32,
+    pub height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Canvas {
+    /// A white one.
+    pub fn new(width: u32, height: u32) -> Self {
+        Self { width, height, rgb: vec![255; (width * height * 3) as usize] }
+    }
+
+    /// Colours one point.
+    pub fn set(&mut self, x: u32, y: u32, color: [u8; 3]) {
+        let at = ((y * self.width + x) * 3) as usize;
+        if let Some(room) = self.rgb.get_mut(at..at + 3).filter(|_| x < self.width) {
+            room.copy_from_slice(&color);
+        }
+    }
+
+    /// Draws lines and text over it.
+    pub fn draw(
+        &mut self,
+        drawing: impl FnOnce(&DrawingArea<BitMapBackend<'_>, Shift>) -> Result<(), PlotError>,
+    ) -> Result<(), PlotError> {
+        static FONTS: Once = Once::new();
+        // The font is a constant of the program, and whole.
+        FONTS.call_once(|| _ = register_font(FONT, FontStyle::Normal, notosans::REGULAR_TTF));
+        let size = (self.width, self.height);
+        let area = BitMapBackend::with_buffer(&mut self.rgb, size).into_drawing_area();
+        drawing(&area)?;
+        area.present().map_err(failed)
+    }
+
+    /// The picture as PNG.
+    pub fn png(&self) -> Result<Vec<u8>, PlotError> {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.rgb)?;
+        writer.finish()?;
+        Ok(out)
+    }
+}
+
+/// The drawing library's errors, which are generic over its backends.
+pub fn failed(error: impl std::fmt::Display) -> PlotError {
+    PlotError::Draw(error.to_string())
+}

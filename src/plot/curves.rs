@@ -1,0 +1,114 @@
+//! Curves over the years since the intervention.
+
+use plotters::prelude::{ChartBuilder, Color, LineSeries, PathElement, SeriesLabelPosition};
+use plotters::style::{IntoFont, RGBColor};
+
+use super::canvas::{Canvas, FONT, PlotError, failed};
+
+const SIZE: (u32, u32) = (1200, 760);
+const INK: RGBColor = RGBColor(40, 40, 40);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+/// Months of a year.
+const YEAR: f64 = 12.0;
+/// Colours that also colour-blind readers tell apart (Okabe and Ito).
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+];
+
+/// A curve: a value a month, NaN where there is none.
+pub struct Curve<'a> {
+    /// What it is of.
+    pub label: &'a str,
+    /// The values.
+    pub values: &'a [f32],
+}
+
+/// Draws curves; gives PNG.
+pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, PlotError> {
+    let known = curves.iter().flat_map(|curve| curve.values).filter(|v| v.is_finite());
+    let (low, high) = known.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), &v| {
+        (low.min(v.into()), high.max(v.into()))
+    });
+    if high == f64::NEG_INFINITY {
+        return Err(PlotError::Empty);
+    }
+    let room = (high - low).max(1e-9) * 0.06;
+    let bottom = if low < 0.0 { low - room } else { 0.0 };
+    let months = curves.iter().map(|curve| curve.values.len()).max().unwrap_or(0);
+    let years = months as f64 / YEAR;
+    let mut canvas = Canvas::new(SIZE.0, SIZE.1);
+    canvas.draw(|area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, (FONT, 28).into_font().color(&INK))
+            .margin(24)
+            .x_label_area_size(56)
+            .y_label_area_size(84)
+            .build_cartesian_2d(0.0..years, bottom..high + room)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .light_line_style(RGBColor(255, 255, 255))
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .label_style((FONT, 18).into_font().color(&INK))
+            .axis_desc_style((FONT, 20).into_font().color(&INK))
+            .x_labels(16)
+            .y_labels(8)
+            .x_label_formatter(&|year| format!("{year:.0}"))
+            .x_desc("years since the intervention")
+            .y_desc(axis)
+            .draw()
+            .map_err(failed)?;
+        for (n, curve) in curves.iter().enumerate() {
+            let color = COLORS[n % COLORS.len()];
+            let style = color.stroke_width(3);
+            let points: Vec<(f64, f64)> = (1..)
+                .zip(curve.values)
+                .map(|(month, &value)| (f64::from(month) / YEAR, f64::from(value)))
+                .collect();
+            let mut label = Some(curve.label);
+            // A gap stays a gap.
+            for piece in points.split(|(_, value)| !value.is_finite()) {
+                let series = chart.draw_series(LineSeries::new(piece.iter().copied(), style));
+                if let (Some(label), false) = (label, piece.is_empty()) {
+                    series.map_err(failed)?.label(label).legend(move |(x, y)| {
+                        PathElement::new(vec![(x, y), (x + 28, y)], color.stroke_width(3))
+                    });
+                }
+                label = label.filter(|_| piece.is_empty());
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .label_font((FONT, 18).into_font().color(&INK))
+            .legend_area_size(36)
+            .margin(16)
+            .background_style(RGBColor(255, 255, 255).mix(0.85))
+            .border_style(GRID)
+            .draw()
+            .map_err(failed)
+    })?;
+    canvas.png()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_with_gaps_are_drawn_and_none_is_an_error() {
+        let mut values = [0.5_f32; 180];
+        values[20..30].fill(f32::NAN);
+        let curve = || Curve { label: "112-04", values: &values };
+        assert!(curves("Efficiency", "", &[curve(), curve()]).unwrap().starts_with(b"\x89PNG"));
+        let empty = Curve { label: "112-04", values: &[f32::NAN; 180] };
+        assert!(matches!(curves("Efficiency", "", &[empty]), Err(PlotError::Empty)));
+    }
+}

@@ -1,0 +1,10 @@
+//! Pictures of maps and curves, as PNG.
+
+mod canvas;
+mod curves;
+mod map;
+mod scale;
+
+pub use canvas::PlotError;
+pub use curves::{Curve, curves};
+pub use map::{MapPicture, map};

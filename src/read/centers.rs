@@ -1,0 +1,172 @@
+//! Centres of the ocean polygons: a table `polygon_id,lon,lat`, or an array a basin as the
+//! polygons were made, loose or in the public `data.zip`.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+
+use ndarray::Array2;
+use ndarray_npy::{ReadNpyError, ReadNpyExt};
+
+use super::ReadError;
+use crate::model::Place;
+use crate::model::case::{BASINS, POLYGONS};
+
+/// Files of the basins, in the order of [`BASINS`]; row = polygon in the basin, columns lon, lat.
+pub const BASIN_FILES: [&str; 4] = [
+    "Atlantic_final_cluster_centers.npy",
+    "Pacific_final_cluster_centers.npy",
+    "South_final_cluster_centers_120EEZ_180openocean.npy",
+    "Southern_Ocean_final_cluster_centers.npy",
+];
+
+/// Where the centre of each polygon is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Centers(BTreeMap<u16, Place>);
+
+impl Centers {
+    /// The centre of a polygon, when the file has it.
+    pub fn of(&self, polygon: u16) -> Option<Place> {
+        self.0.get(&polygon).copied()
+    }
+
+    /// From a table, or from a zip archive that holds the arrays.
+    pub fn parse(bytes: &[u8], url: &str) -> Result<Self, ReadError> {
+        if bytes.starts_with(b"PK") {
+            return Self::from_zip(bytes, url);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| refuse(url, "it is not text"))?;
+        let mut lines = text.lines().enumerate();
+        let header: Vec<_> = lines
+            .next()
+            .map(|(_, line)| line.trim_start_matches('\u{feff}').split(',').map(str::trim))
+            .into_iter()
+            .flatten()
+            .collect();
+        let place = |name: &str| {
+            let found = header.iter().position(|column| *column == name);
+            found.ok_or_else(|| refuse(url, &format!("its first line has no column `{name}`")))
+        };
+        let (id, lon, lat) = (place("polygon_id")?, place("lon")?, place("lat")?);
+        let mut centers = BTreeMap::new();
+        for (n, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+            let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+            let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<f64>().ok());
+            let polygon = cells.get(id).and_then(|cell| cell.parse().ok());
+            let (Some(polygon), Some(lon), Some(lat)) = (polygon, number(lon), number(lat)) else {
+                return Err(refuse(url, &format!("line {} is {line:?}", n + 1)));
+            };
+            let center = checked(polygon, lon, lat, url)?;
+            if centers.insert(polygon, center).is_some() {
+                return Err(refuse(url, &format!("polygon {polygon} stands in it twice")));
+            }
+        }
+        Ok(Self(centers))
+    }
+
+    /// From the arrays of the four basins.
+    pub fn from_arrays(arrays: [&[u8]; 4], url: &str) -> Result<Self, ReadError> {
+        let mut centers = BTreeMap::new();
+        let mut first = 0;
+        for ((bytes, file), (_, count)) in arrays.into_iter().zip(BASIN_FILES).zip(BASINS) {
+            let array = read_array(bytes).map_err(|e| refuse(url, &format!("{file}: {e}")))?;
+            if array.shape() != [usize::from(count), 2] {
+                let shape = array.shape();
+                let wanted = format!("{file} has shape {shape:?}, not ({count}, 2)");
+                return Err(refuse(url, &wanted));
+            }
+            for (polygon, row) in (first..).zip(array.rows()) {
+                centers.insert(polygon, checked(polygon, row[0], row[1], url)?);
+            }
+            first += count;
+        }
+        Ok(Self(centers))
+    }
+
+    fn from_zip(bytes: &[u8], url: &str) -> Result<Self, ReadError> {
+        let broken = |e: &dyn std::error::Error| refuse(url, &format!("it is no whole zip: {e}"));
+        let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
+        let names: Vec<String> =
+            archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+        let mut arrays: [Vec<u8>; 4] = Default::default();
+        for (array, file) in arrays.iter_mut().zip(BASIN_FILES) {
+            let is_it = |name: &&String| name.rsplit('/').next() == Some(file);
+            let name = names.iter().find(is_it);
+            let name = name.ok_or_else(|| refuse(url, &format!("it holds no {file}")))?;
+            let mut entry = archive.by_name(name).map_err(|e| broken(&e))?;
+            entry.read_to_end(array).map_err(|e| broken(&e))?;
+        }
+        Self::from_arrays(arrays.each_ref().map(Vec::as_slice), url)
+    }
+}
+
+fn read_array(bytes: &[u8]) -> Result<Array2<f64>, ndarray_npy::ReadNpyError> {
+    match Array2::<f64>::read_npy(Cursor::new(bytes)) {
+        Err(ReadNpyError::WrongDescriptor(_)) => {
+            Ok(Array2::<f32>::read_npy(Cursor::new(bytes))?.mapv(f64::from))
+        }
+        result => result,
+    }
+}
+
+fn checked(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<Place, ReadError> {
+    if polygon >= POLYGONS {
+        return Err(refuse(url, &format!("polygon {polygon} is not one of 0 to {}", POLYGONS - 1)));
+    }
+    let is_place = lat.abs() <= 90.0 && lon.abs() <= 360.0;
+    is_place.then_some(Place { lat, lon }).ok_or_else(|| {
+        refuse(url, &format!("the centre of polygon {polygon} is {lon}, {lat}: not degrees"))
+    })
+}
+
+fn refuse(url: &str, problem: &str) -> ReadError {
+    ReadError::Centers { url: url.to_owned(), problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray_npy::WriteNpyExt;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_by_the_names_of_its_columns() {
+        let centers =
+            Centers::parse(b"lon,lat,polygon_id\n 349.5,74.25,7\n\n1,-2,9\n", "c").unwrap();
+        assert_eq!(centers.of(7), Some(Place { lat: 74.25, lon: 349.5 }));
+        assert_eq!(centers.of(8), None);
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused_by_name() {
+        for (text, problem) in [
+            ("", "no column `polygon_id`"),
+            ("polygon_id,lon,lat\n1,2", "line 2"),
+            ("polygon_id,lon,lat\n690,2,3", "polygon 690"),
+            ("polygon_id,lon,lat\n1,2,93", "not degrees"),
+            ("polygon_id,lon,lat\n1,NaN,3", "not degrees"),
+            ("polygon_id,lon,lat\n1,2,3\n1,2,3", "twice"),
+            ("PK, but no zip", "no whole zip"),
+        ] {
+            let error = Centers::parse(text.as_bytes(), "centers.csv").unwrap_err().to_string();
+            assert!(error.contains("centers.csv") && error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn polygons_are_counted_across_the_arrays_of_the_basins() {
+        let arrays = BASINS.map(|(_, count)| {
+            let mut bytes = Vec::new();
+            let value = |(row, column)| row as f64 / 10.0 + column as f64;
+            let array = Array2::from_shape_fn((count.into(), 2), value);
+            array.mapv(|v| v as f32).write_npy(&mut bytes).unwrap();
+            bytes
+        });
+        let slices = arrays.each_ref().map(Vec::as_slice);
+        let centers = Centers::from_arrays(slices, "folder").unwrap();
+        assert_eq!(centers.0.len(), usize::from(POLYGONS));
+        assert_eq!(centers.of(155), Some(Place { lat: 1.5, lon: 0.5 }));
+        let swapped = [slices[1], slices[0], slices[2], slices[3]];
+        let error = Centers::from_arrays(swapped, "folder").unwrap_err().to_string();
+        assert!(error.contains("Atlantic") && error.contains("not (150, 2)"), "{error}");
+    }
+}

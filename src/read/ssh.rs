@@ -1,0 +1,61 @@
+//! The series of sea surface height of the reference run: `SSH(time, nlat, nlon)`, months of the
+//! noleap calendar with their bounds.
+
+use std::collections::BTreeMap;
+
+use super::history::month_of;
+use super::ranged::Ranged;
+use super::{ReadError, Source};
+use crate::model::YearMonth;
+
+/// An open series; a month's map is read when it is asked for.
+pub struct SeaSurfaceHeight {
+    file: Ranged,
+    /// Place of each month along `time`.
+    months: BTreeMap<YearMonth, usize>,
+    points: usize,
+}
+
+impl SeaSurfaceHeight {
+    /// Reads the months that the series has.
+    pub fn open(source: Box<dyn Source>) -> Result<Self, ReadError> {
+        let file = Ranged::open(source)?;
+        let missing = |variable: &str, shape: &str| ReadError::Missing {
+            url: file.url().to_owned(),
+            variable: variable.to_owned(),
+            shape: shape.to_owned(),
+        };
+        let ssh = file.header().variable("SSH").map(|v| v.dims.as_slice());
+        let Some([_, nlat, nlon]) = ssh else {
+            return Err(missing("SSH", "(time, nlat, nlon)"));
+        };
+        let points = nlat.len * nlon.len;
+        let bounds =
+            file.stored("time_bound")?.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
+        let months = bounds.chunks(2).enumerate();
+        let months = months
+            .map(|(n, bounds)| Ok((month_of(file.url(), bounds)?.0, n)))
+            .collect::<Result<_, ReadError>>()?;
+        Ok(Self { file, months, points })
+    }
+
+    /// Number of points of a map.
+    pub fn points(&self) -> usize {
+        self.points
+    }
+
+    /// Name for messages.
+    pub fn url(&self) -> &str {
+        self.file.url()
+    }
+
+    /// The map of a month, cm, NaN over land.
+    pub fn month(&self, month: YearMonth) -> Result<Vec<f64>, ReadError> {
+        let index = self.months.get(&month).ok_or_else(|| ReadError::NoMonth {
+            url: self.file.url().to_owned(),
+            variable: "SSH".to_owned(),
+            month,
+        })?;
+        self.file.slice("SSH", *index)
+    }
+}

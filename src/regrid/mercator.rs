@@ -1,0 +1,69 @@
+//! The map's points: centres of square cells in Web Mercator (EPSG:3857).
+
+use std::f64::consts::PI;
+
+use crate::model::Place;
+
+/// Cells a side of a tile.
+pub const TILE: usize = 128;
+/// Half the width of the map, m: half the equator of [`RADIUS`].
+const HALF_WIDTH: f64 = 20_037_508.342_789_244;
+/// Radius of the sphere that the projection takes the Earth for, m.
+const RADIUS: f64 = 6_378_137.0;
+
+/// Cells a side of a level: 128, 256, 512, ...
+pub fn size(level: u8) -> usize {
+    TILE << level
+}
+
+/// Columns of a level in m, west to east.
+pub fn x(level: u8) -> Vec<f64> {
+    let n = size(level) as f64;
+    (0..size(level)).map(|i| -HALF_WIDTH + (i as f64 + 0.5) * 2.0 * HALF_WIDTH / n).collect()
+}
+
+/// Rows of a level in m, north to south.
+pub fn y(level: u8) -> Vec<f64> {
+    let n = size(level) as f64;
+    (0..size(level)).map(|j| HALF_WIDTH - (j as f64 + 0.5) * 2.0 * HALF_WIDTH / n).collect()
+}
+
+/// The inverse projection.
+pub fn place(x: f64, y: f64) -> Place {
+    let lat = PI / 2.0 - 2.0 * (-y / RADIUS).exp().atan();
+    Place { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
+}
+
+/// The row at this latitude as a fractional index, 0 at the centre of the northernmost.
+pub(super) fn row_at(lat: f64, level: u8) -> f64 {
+    let y = RADIUS * (PI / 4.0 + lat.to_radians() / 2.0).tan().ln();
+    (HALF_WIDTH - y) / (2.0 * HALF_WIDTH) * size(level) as f64 - 0.5
+}
+
+/// The column at this longitude as a fractional index, which grows beyond the map's edge.
+pub(super) fn column_at(lon: f64, level: u8) -> f64 {
+    (lon + 180.0) / 360.0 * size(level) as f64 - 0.5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns_are_found_again() {
+        for level in [0, 1, 3] {
+            for (n, (x, y)) in x(level).into_iter().zip(y(level)).enumerate() {
+                let place = place(x, y);
+                assert!((row_at(place.lat, level) - n as f64).abs() < 1e-6);
+                assert!((column_at(place.lon, level) - n as f64).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_map_ends_at_85_degrees() {
+        let corner = place(-HALF_WIDTH, HALF_WIDTH);
+        assert!((corner.lat - 85.051_128_779_806_59).abs() < 1e-9);
+        assert!((corner.lon + 180.0).abs() < 1e-9);
+    }
+}

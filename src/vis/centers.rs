@@ -1,0 +1,33 @@
+//! Loading the centres of the polygons: a table, a zip archive, or a folder of arrays.
+
+use super::VisError;
+use crate::read::ReadError;
+use crate::read::centers::{BASIN_FILES, Centers};
+use crate::store::{Location, Stores};
+
+/// Loads the centres from a file or a folder.
+pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisError> {
+    let url = location.to_string();
+    if let (Some(folder), Some(name)) = (location.parent(), location.file_name())
+        && let Ok(Some((bytes, _))) = stores.open(&folder)?.read(name).await
+    {
+        return Ok(Centers::parse(&bytes, &url)?);
+    }
+    let folder = stores.open(location)?;
+    let mut arrays = Vec::new();
+    for file in BASIN_FILES {
+        match folder.read(file).await? {
+            Some((bytes, _)) => arrays.push(bytes),
+            None => {
+                let problem = match arrays.is_empty() {
+                    true => "there is no such file".to_owned(),
+                    false => format!("it is a folder without {file}"),
+                };
+                return Err(ReadError::Centers { url, problem }.into());
+            }
+        }
+    }
+    let slices: Vec<&[u8]> = arrays.iter().map(|bytes| bytes.as_ref()).collect();
+    let slices = <[&[u8]; 4]>::try_from(slices).unwrap_or_default();
+    Ok(Centers::from_arrays(slices, &url)?)
+}

@@ -1,0 +1,287 @@
+//! Verifying a store against its contract: metadata, coordinates, every chunk, every case.
+
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::contract::{Kind, Pyramid, RECIPE};
+use super::finalize::{Completeness, completeness, records, shared_chunks};
+use super::record::CaseRecord;
+use super::template::{self, Opened};
+use super::{VisError, Workshop, store2};
+use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
+use crate::model::Case;
+use crate::model::atlas::{Band, FILL};
+use crate::pipeline::{Pool, Stopped};
+use crate::store::Store;
+
+/// Objects that are read at the same time.
+const READS: usize = 16;
+/// Memory for a chunk and for a shard.
+const MEMORY: [u64; 2] = [4 << 20, 200 << 20];
+
+/// What was looked at and what was wrong with it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Part {
+    /// Objects that were looked at.
+    pub objects: usize,
+    /// What is wrong, each with the name of the object.
+    pub problems: Vec<String>,
+}
+
+impl Part {
+    fn note(&mut self, problem: Option<String>) {
+        self.objects += 1;
+        self.problems.extend(problem);
+    }
+}
+
+/// The result of a check.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Which store.
+    pub kind: Kind,
+    /// Metadata objects.
+    pub metadata: Part,
+    /// Chunks of coordinates.
+    pub coordinates: Part,
+    /// Chunks of data.
+    pub chunks: Part,
+    /// Records of cases.
+    pub records: Part,
+    /// Which cases there are.
+    pub cases: Completeness,
+}
+
+impl Report {
+    /// Whether nothing is wrong. Missing cases are not.
+    pub fn is_sound(&self) -> bool {
+        [&self.metadata, &self.coordinates, &self.chunks, &self.records]
+            .iter()
+            .all(|part| part.problems.is_empty())
+    }
+}
+
+/// Reads a store whole and compares it with what it should be.
+pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisError> {
+    let opened = template::open(store, "store1, 2 or 3").await?;
+    let records = records(store).await?;
+    let hierarchy = opened.kind.hierarchy(opened.recipe.as_ref());
+    let mut report = Report {
+        kind: opened.kind.clone(),
+        metadata: Part::default(),
+        coordinates: Part::default(),
+        chunks: Part::default(),
+        records: Part::default(),
+        cases: completeness(&records),
+    };
+    let (metadata, coordinates) = match opened.kind.format() {
+        Format::V2 => {
+            let mut metadata = v2::metadata(&hierarchy);
+            metadata.push(v2::consolidated(&hierarchy));
+            (metadata, v2::coordinates(&hierarchy))
+        }
+        Format::V3 => {
+            let failed = |source| VisError::Shard { key: opened.kind.name().to_owned(), source };
+            let objects = v3::objects(&hierarchy).map_err(failed)?;
+            objects.into_iter().partition(|object| object.key.ends_with(v3::METADATA))
+        }
+    };
+    for object in metadata {
+        report.metadata.note(metadata_problem(store, &object).await?);
+    }
+    for object in coordinates {
+        report.coordinates.note(coordinate_problem(store, &object, &opened.kind).await?);
+    }
+    for (case, record) in &records {
+        report.records.note(record_problem(*case, record, &opened));
+    }
+    let expected: Vec<Expected> = match &opened.kind {
+        Kind::Store1 | Kind::Store3 => shared(&opened.kind, &records),
+        Kind::Store2(pyramid) => own(pyramid, records.keys().copied()),
+    };
+    let check = async |expected: Expected| chunk_problem(store, workshop, expected).await;
+    let mut problems = stream::iter(expected).map(check).buffered(READS);
+    while let Some(problem) = problems.next().await {
+        report.chunks.note(problem?);
+        workshop.progress.file_done();
+        if workshop.stop.is_requested() {
+            return Err(Stopped.into());
+        }
+    }
+    Ok(report)
+}
+
+/// Strict JSON that says what it should. Versions and titles may be older ones.
+async fn metadata_problem(store: &Store, expected: &Object) -> Result<Option<String>, VisError> {
+    let key = &expected.key;
+    let Some((bytes, _)) = store.read(key).await? else {
+        return Ok(Some(format!("{key} is missing")));
+    };
+    let parsed = (serde_json::from_slice(&bytes), serde_json::from_slice(&expected.bytes));
+    let (Ok(mut found), Ok(mut wanted)): (Result<Value, _>, Result<Value, _>) = parsed else {
+        return Ok(Some(format!("{key} is not strict JSON")));
+    };
+    let of_array = key.ends_with(".zarray");
+    for document in [&mut found, &mut wanted] {
+        loosen(document);
+        if of_array {
+            normal_separator(document);
+        }
+        if key == v2::CONSOLIDATED
+            && let Some(documents) = document["metadata"].as_object_mut()
+        {
+            for (name, document) in documents.iter_mut() {
+                loosen(document);
+                if name.ends_with(".zarray") {
+                    normal_separator(document);
+                }
+            }
+        }
+    }
+    Ok((found != wanted).then(|| format!("{key} is not what it should be")))
+}
+
+/// Leaves out what may differ between versions of this program.
+fn loosen(document: &mut Value) {
+    for place in ["", "attributes"] {
+        let attributes = if place.is_empty() { &mut *document } else { &mut document[place] };
+        let Some(attributes) = attributes.as_object_mut() else { continue };
+        for name in ["title", "version", RECIPE] {
+            attributes.remove(name);
+        }
+        if let Some(multiscales) = attributes.get_mut("multiscales") {
+            multiscales[0]["metadata"] = Value::Object(Map::new());
+        }
+    }
+}
+
+fn normal_separator(document: &mut Value) {
+    if document.get("dimension_separator").is_none() {
+        document["dimension_separator"] = ".".into();
+    }
+}
+
+async fn coordinate_problem(
+    store: &Store,
+    expected: &Object,
+    kind: &Kind,
+) -> Result<Option<String>, VisError> {
+    let key = &expected.key;
+    let Some((bytes, _)) = store.read(key).await? else {
+        return Ok(Some(format!("{key} is missing")));
+    };
+    // Others may compress the same values otherwise.
+    let same = match kind.format() {
+        Format::V3 => bytes == expected.bytes,
+        Format::V2 => {
+            let length = kind.hierarchy(None).arrays.iter().find_map(|array| {
+                let own = array.first_key() == *key;
+                own.then(|| array.chunk_len() * v2::element(&array.content))
+            });
+            let decoded = |bytes: &[u8]| chunk::decode(bytes, length.unwrap_or_default());
+            decoded(&bytes).is_ok() && decoded(&bytes) == decoded(&expected.bytes)
+        }
+    };
+    Ok((!same).then(|| format!("{key} has other values")))
+}
+
+fn record_problem(case: Case, record: &CaseRecord, opened: &Opened) -> Option<String> {
+    let kind = opened.kind.name();
+    if record.store != kind || record.case != case.short() {
+        return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
+    }
+    let has = opened.recipe.as_ref();
+    (has != Some(&record.recipe)).then(|| {
+        let has = has.map_or("none".to_owned(), ToString::to_string);
+        format!("case {case} is of recipe {}, the store of {has}", record.recipe)
+    })
+}
+
+/// A chunk or shard that must be there.
+struct Expected {
+    key: String,
+    len: usize,
+    /// Its values, where they follow from the records.
+    values: Option<Vec<f32>>,
+    /// The array and the place in it, for what the library must decode.
+    shard: Option<(Array, Vec<u64>)>,
+}
+
+fn shared(kind: &Kind, records: &std::collections::BTreeMap<Case, CaseRecord>) -> Vec<Expected> {
+    let hierarchy = kind.hierarchy(None);
+    let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
+    let expected = shared_chunks(kind, records).into_iter().map(|Object { key, bytes }| Expected {
+        key,
+        len,
+        values: chunk::decode_floats(&bytes, len).ok(),
+        shard: None,
+    });
+    expected.collect()
+}
+
+fn own(pyramid: &Pyramid, cases: impl Iterator<Item = Case>) -> Vec<Expected> {
+    let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
+    let data: Vec<Array> = hierarchy.arrays.into_iter().filter(Array::is_data).collect();
+    let mut expected = Vec::new();
+    for case in cases {
+        let (polygon, season) = store2::place(case);
+        for array in &data {
+            if pyramid.format == Format::V3 {
+                let index = vec![polygon as u64, 0, season as u64, 0, 0, 0, 0];
+                let key = format!("{}/c/{polygon}/0/{season}/0/0/0/0", array.path);
+                let len = array.shards.iter().flatten().product();
+                let shard = Some((array.clone(), index));
+                expected.push(Expected { key, len, values: None, shard });
+                continue;
+            }
+            // One polygon and one season of the whole array.
+            let shape = [1, Band::ALL.len(), 1].into_iter().chain(array.shape[3..].iter().copied());
+            let one = Array { shape: shape.collect(), path: String::new(), ..array.clone() };
+            expected.extend(one.chunk_keys().into_iter().map(|key| {
+                let place: Vec<&str> = key.trim_start_matches('/').split('.').collect();
+                let rest = place[3..].join(".");
+                Expected {
+                    key: format!("{}/{polygon}.{}.{season}.{rest}", array.path, place[1]),
+                    len: array.chunk_len(),
+                    values: None,
+                    shard: None,
+                }
+            }));
+        }
+    }
+    expected
+}
+
+async fn chunk_problem(
+    store: &Store,
+    workshop: &Workshop,
+    expected: Expected,
+) -> Result<Option<String>, VisError> {
+    let key = expected.key.clone();
+    let Some((bytes, _)) = store.read(&key).await? else {
+        return Ok(Some(format!("{key} is missing: the map would draw 0")));
+    };
+    let memory = MEMORY[usize::from(expected.shard.is_some())];
+    let place = workshop.pool.place(memory).await?;
+    let work = move || {
+        let values = match &expected.shard {
+            None => chunk::decode_floats(&bytes, expected.len).map_err(|e| e.to_string())?,
+            Some((array, index)) => v3::decode(array, index, bytes).map_err(|e| e.to_string())?,
+        };
+        if values.len() != expected.len {
+            return Err(format!("it has {} values, not {}", values.len(), expected.len));
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(format!("value {at} is {}, where fill is {FILL:e}", values[at]));
+        }
+        match expected.values {
+            Some(wanted) if wanted != values => {
+                Err("it differs from the records of its cases; run dor vis finalize".to_owned())
+            }
+            _ => Ok(()),
+        }
+    };
+    let result: Result<(), String> = Pool::run(&place, work).await?;
+    Ok(result.err().map(|problem| format!("{key}: {problem}")))
+}

@@ -1,0 +1,155 @@
+//! What can go wrong with the visualization stores.
+
+use crate::encode::zarr::v3::ShardError;
+use crate::model::Case;
+use crate::pipeline::{PoolError, Stopped};
+use crate::read::ReadError;
+use crate::research::PlanError;
+use crate::research::check::CheckError;
+use crate::store::StoreError;
+
+/// A visualization store could not be made, filled or read.
+#[derive(Debug, thiserror::Error)]
+pub enum VisError {
+    /// The storage failed.
+    #[error(transparent)]
+    Store(Box<StoreError>),
+    /// The case's files are not complete.
+    #[error(transparent)]
+    Plan(Box<PlanError>),
+    /// A file is not what it should be.
+    #[error(transparent)]
+    Check(Box<CheckError>),
+    /// The worker was lost.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// Told to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A shard could not be encoded.
+    #[error("cannot encode {key}")]
+    Shard {
+        /// Array or object.
+        key: String,
+        /// Cause.
+        source: ShardError,
+    },
+    /// Something is there already.
+    #[error("{url} holds {what}; give another place, or replace it with --overwrite")]
+    NotEmpty {
+        /// Store.
+        url: String,
+        /// What is there.
+        what: String,
+    },
+    /// Nothing is there.
+    #[error("there is no store at {url}; make one with `dor vis create-template-{store}`")]
+    NoStore {
+        /// Where it should be.
+        url: String,
+        /// Which one.
+        store: &'static str,
+    },
+    /// It is not a store of this form.
+    #[error("{url} is not a store of this program: {problem}")]
+    Foreign {
+        /// Store.
+        url: String,
+        /// What differs.
+        problem: String,
+    },
+    /// The store does not have what is asked for.
+    #[error("{url} {problem}")]
+    Mismatch {
+        /// Store.
+        url: String,
+        /// What differs, with advice.
+        problem: String,
+    },
+    /// The store is filled under other rules.
+    #[error(
+        "{url} is filled under the rules of {has}; this run would use {wanted}. \
+         One store must not mix them: give another store, or make it anew"
+    )]
+    Recipe {
+        /// Store.
+        url: String,
+        /// Its rules.
+        has: String,
+        /// Those of this run.
+        wanted: String,
+    },
+    /// A record is damaged.
+    #[error("{url} is not a record of this program; delete it and populate its case again")]
+    Record {
+        /// Object.
+        url: String,
+        /// Cause.
+        source: serde_json::Error,
+    },
+    /// A setting that the work needs is missing.
+    #[error("{0}")]
+    Needs(String),
+    /// The polygon has no centre.
+    #[error("{url} has no centre of polygon {polygon}; give a file that has it (--centers)")]
+    NoCenter {
+        /// File.
+        url: String,
+        /// Polygon.
+        polygon: u16,
+    },
+    /// The case's results are no numbers.
+    #[error("case {case} has no {what}: {why}")]
+    NoResult {
+        /// Case.
+        case: Case,
+        /// What could not be computed.
+        what: &'static str,
+        /// Cause.
+        why: String,
+    },
+    /// A field does not have the size of the grid.
+    #[error("{url} has {found} points where {other} has {expected}; give files of one grid")]
+    Size {
+        /// File.
+        url: String,
+        /// Its points.
+        found: usize,
+        /// What it should fit.
+        other: String,
+        /// Its points.
+        expected: usize,
+    },
+    /// A Zarr store made elsewhere cannot be read.
+    #[error("cannot read {url}: {problem}")]
+    Zarr {
+        /// Array or store.
+        url: String,
+        /// Cause.
+        problem: String,
+    },
+}
+
+impl From<StoreError> for VisError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<PlanError> for VisError {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(Box::new(error))
+    }
+}
+
+impl From<CheckError> for VisError {
+    fn from(error: CheckError) -> Self {
+        Self::Check(Box::new(error))
+    }
+}
+
+impl From<ReadError> for VisError {
+    fn from(error: ReadError) -> Self {
+        CheckError::from(error).into()
+    }
+}

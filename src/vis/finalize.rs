@@ -1,0 +1,110 @@
+//! Putting together what cases share: the chunks of stores 1 and 3 hold every polygon of a season,
+//! so each case leaves its numbers in a record, and one process assembles the chunks. Safe to run
+//! again, also while cases are still being made. What killed writers left on disk is removed.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::contract::Kind;
+use super::record::CaseRecord;
+use super::store2::place;
+use super::{VisError, template};
+use crate::encode::zarr::{Object, chunk};
+use crate::model::Case;
+use crate::model::atlas::FILL;
+use crate::model::case::{MONTHS, POLYGONS};
+use crate::store::Store;
+
+/// Records that are read at the same time.
+const READS: usize = 32;
+
+/// How complete a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completeness {
+    /// Cases with results.
+    pub done: Vec<Case>,
+    /// Cases without: fill.
+    pub missing: Vec<Case>,
+    /// Cases of which months are missing: partly fill.
+    pub partial: Vec<Case>,
+}
+
+/// Assembles the shared chunks and writes the metadata, the consolidated metadata last.
+pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
+    let opened = template::open(store, "store1, 2 or 3").await?;
+    let records = records(store).await?;
+    let mut recipe = opened.recipe.clone();
+    for (case, record) in &records {
+        if record.store != opened.kind.name() {
+            return Err(VisError::Mismatch {
+                url: store.location().to_string(),
+                problem: format!("has a result of case {case} for {}", record.store),
+            });
+        }
+        let has = recipe.get_or_insert_with(|| record.recipe.clone());
+        if *has != record.recipe {
+            return Err(VisError::Recipe {
+                url: format!("{}, except case {case},", store.location()),
+                has: has.to_string(),
+                wanted: record.recipe.to_string(),
+            });
+        }
+    }
+    for Object { key, bytes } in shared_chunks(&opened.kind, &records) {
+        store.put(&key, bytes).await?;
+    }
+    store.sweep("").await?;
+    template::write_metadata(store, &opened.kind, recipe.as_ref()).await?;
+    Ok((opened.kind, completeness(&records)))
+}
+
+/// The records of all cases.
+pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
+    let load = async |case: Case| Ok((case, CaseRecord::load(store, case).await?));
+    let loaded = stream::iter(CaseRecord::cases(store).await?).map(load).buffered(READS);
+    let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
+    found.try_collect::<BTreeMap<_, _>>().await
+}
+
+/// Which cases of the catalogue have results.
+pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
+    let of = |wanted: fn(Option<&CaseRecord>) -> bool| {
+        Case::all().filter(|case| wanted(records.get(case))).collect()
+    };
+    Completeness {
+        done: of(|record| record.is_some()),
+        missing: of(|record| record.is_none()),
+        partial: of(|record| record.is_some_and(|record| !record.missing_months.is_empty())),
+    }
+}
+
+/// The chunks that hold every polygon of a season, fill where there is no result.
+pub fn shared_chunks(kind: &Kind, records: &BTreeMap<Case, CaseRecord>) -> Vec<Object> {
+    let columns = kind.columns();
+    if columns == 0 {
+        return Vec::new();
+    }
+    let hierarchy = kind.hierarchy(None);
+    let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
+        return Vec::new();
+    };
+    let keys = array.chunk_keys().into_iter().enumerate();
+    let objects = keys.map(|(season, key)| {
+        let mut values = vec![FILL; array.chunk_len()];
+        for (case, record) in records {
+            let (polygon, own_season) = place(*case);
+            if own_season != season {
+                continue;
+            }
+            for (month, row) in record.values.iter().take(MONTHS).enumerate() {
+                let at = (month * usize::from(POLYGONS) + polygon) * columns;
+                for (value, found) in values[at..at + columns].iter_mut().zip(row) {
+                    *value = found.unwrap_or(FILL);
+                }
+            }
+        }
+        Object { key, bytes: chunk::encode_floats(&values) }
+    });
+    objects.collect()
+}

@@ -1,0 +1,160 @@
+//! Where the months of a case come from: research-grade or raw files.
+
+use std::collections::BTreeMap;
+
+use super::{VisError, Workshop};
+use crate::encode::research as layout;
+use crate::ledger::InputRecord;
+use crate::model::case::MONTHS;
+use crate::model::{Case, YearMonth};
+use crate::pipeline::ObjectSource;
+use crate::research::plan::{PlanError, missing_months, probe_each, raw_files};
+use crate::store::{ObjectInfo, Store};
+
+/// Files of many cases.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Research-grade files, `PPP/MM/*.nc`.
+    Research(Store),
+    /// Raw history, `CASE/ocn/hist/*.nc`.
+    Raw(Store),
+}
+
+/// The files of a case.
+#[derive(Clone, Debug)]
+pub struct CaseFiles {
+    /// The case.
+    pub case: Case,
+    /// Months without a file.
+    pub missing: Vec<YearMonth>,
+    store: Store,
+    files: BTreeMap<YearMonth, ObjectInfo>,
+}
+
+impl Input {
+    fn store(&self) -> &Store {
+        match self {
+            Self::Research(store) | Self::Raw(store) => store,
+        }
+    }
+
+    /// Finds the files of a case; all 180, unless months may be missing.
+    pub async fn case(&self, case: Case, allow_missing: bool) -> Result<CaseFiles, VisError> {
+        let mut files = match self {
+            Self::Raw(store) => raw_files(store, case).await?,
+            Self::Research(store) => research_files(store, case).await?,
+        };
+        if self.store().location().is_local() {
+            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            files.values_mut().for_each(|info| info.etag = None);
+        }
+        let missing = missing_months(case, &files, allow_missing)?;
+        Ok(CaseFiles { case, missing, store: self.store().clone(), files })
+    }
+}
+
+async fn research_files(
+    store: &Store,
+    case: Case,
+) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
+    let names: BTreeMap<String, YearMonth> =
+        case.months().map(|month| (layout::key(case, month), month)).collect();
+    let folder = layout::folder(case);
+    let found = match store.can_list() {
+        true => store.list(&folder).await?,
+        false => probe_each(store, names.keys().cloned()).await?,
+    };
+    let files: BTreeMap<_, _> =
+        found.into_iter().filter_map(|info| Some((*names.get(&info.key)?, info))).collect();
+    match files.is_empty() {
+        true => Err(PlanError::NoResearchFiles {
+            case,
+            folder: store.location().join(&folder).to_string(),
+        }),
+        false => Ok(files),
+    }
+}
+
+impl CaseFiles {
+    /// The files that there are, with the number of months since the intervention.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, YearMonth, &ObjectInfo)> {
+        let first = self.case.first_month();
+        self.files.iter().map(move |(&month, info)| {
+            (usize::try_from(month.months_since(first)).unwrap_or(MONTHS), month, info)
+        })
+    }
+
+    /// The file of the n-th month since the intervention.
+    pub fn month(&self, elapsed: usize) -> Option<(YearMonth, &ObjectInfo)> {
+        let month = self.case.first_month().plus(elapsed as i32);
+        self.files.get(&month).map(|info| (month, info))
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.files.values().map(|info| info.size).sum()
+    }
+
+    /// Number of files.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The bytes of a file.
+    pub fn source(&self, info: &ObjectInfo, workshop: &Workshop) -> ObjectSource {
+        let object = self.store.object_known(&info.key, info.clone());
+        ObjectSource::new(object, workshop.stop.clone(), |_| {})
+    }
+
+    /// What a record says of the files.
+    pub fn records(&self) -> Vec<InputRecord> {
+        self.files.values().map(|info| InputRecord::new(info, None)).collect()
+    }
+}
+
+impl Input {
+    /// Name for messages.
+    pub fn url(&self) -> String {
+        self.store().location().to_string()
+    }
+
+    /// The cases that there are folders of; none where there is no listing.
+    pub async fn cases(&self) -> Result<Vec<Case>, VisError> {
+        let store = self.store();
+        if !store.can_list() {
+            return Ok(Vec::new());
+        }
+        let folders = store.list_dirs("").await?;
+        let mut cases: Vec<Case> = match self {
+            Self::Raw(_) => folders.iter().filter_map(|folder| folder.parse().ok()).collect(),
+            Self::Research(_) => {
+                let is_polygon =
+                    |folder: &&String| folder.len() == 3 && folder.parse::<u16>().is_ok();
+                let mut cases = Vec::new();
+                for polygon in folders.iter().filter(is_polygon) {
+                    let seasons = store.list_dirs(polygon).await?;
+                    cases.extend(
+                        seasons.iter().filter_map(|s| s.replace('/', "-").parse::<Case>().ok()),
+                    );
+                }
+                cases
+            }
+        };
+        cases.sort_unstable();
+        Ok(cases)
+    }
+}
+
+/// The cases that there are analysis stores of.
+pub async fn cases_of_analyses(analyses: &Store) -> Result<Vec<Case>, VisError> {
+    let folders = analyses.list_dirs("").await?;
+    let case = |folder: &String| folder.strip_suffix(".analysis.zarr")?.parse().ok();
+    let mut cases: Vec<Case> = folders.iter().filter_map(case).collect();
+    cases.sort_unstable();
+    Ok(cases)
+}

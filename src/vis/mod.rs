@@ -1,0 +1,49 @@
+//! The three visualization stores: what the public map draws from.
+//!
+//! | store | holds | made from |
+//! |---|---|---|
+//! | [`store1`] | efficiency of every case over time | air-sea flux and intervention, 2-D |
+//! | [`store2`] | a map pyramid of every case | carbon, pH, flux and pressure on the ocean grid |
+//! | [`store3`] | uptake within 500, 1000 and 2000 km | air-sea flux, 2-D |
+//!
+//! [`contract`] says what each store looks like, [`template`] makes one, a case's part is filled in
+//! by [`store1`], [`store2`] and [`store3`], [`finalize`] puts together what cases share, [`check`]
+//! verifies the whole, [`view`] reads a map or a curve back.
+
+pub mod analysis;
+pub mod centers;
+pub mod check;
+pub mod contract;
+mod error;
+pub mod finalize;
+pub mod input;
+mod month;
+pub mod recipe;
+pub mod record;
+pub mod series;
+pub mod store1;
+pub mod store2;
+pub mod store3;
+pub mod template;
+pub mod view;
+pub mod weights;
+
+use std::sync::Arc;
+
+pub use contract::Kind;
+pub use error::VisError;
+pub use recipe::Recipe;
+
+use crate::pipeline::{Pool, Stop};
+use crate::research::Progress;
+
+/// What all work of a run shares.
+#[derive(Clone)]
+pub struct Workshop {
+    /// CPU threads and memory.
+    pub pool: Pool,
+    /// Set when the run is to stop.
+    pub stop: Stop,
+    /// Where progress is told.
+    pub progress: Arc<dyn Progress>,
+}

@@ -1,0 +1,209 @@
+//! One pass over the months of a case for the stores that hold curves: only two-dimensional
+//! fields are read.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+
+use super::input::CaseFiles;
+use super::month::MonthFile;
+use super::record::CaseRecord;
+use super::template::Destination;
+use super::{Recipe, VisError, Workshop};
+use crate::derive::efficiency::{Exchange, Fluxes, exchange};
+use crate::derive::uptake::{Rings, Uptake, uptake};
+use crate::ledger::InputRecord;
+use crate::model::case::MONTHS;
+use crate::model::{Case, Grid, Place, YearMonth};
+use crate::pipeline::{Pool, Stopped};
+use crate::store::ObjectInfo;
+
+/// Memory for a month: five fields and the bytes they come from.
+const MEMORY: u64 = 16 << 20;
+/// Months that wait for a worker or are under way.
+const QUEUE: usize = 16;
+
+/// What is taken from the months.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The exchange that efficiency follows from.
+    pub efficiency: bool,
+    /// Where uptake is measured from, and the grid of the T points if another than the files'.
+    pub uptake: Option<Spread>,
+}
+
+/// How the uptake's distance is measured.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// Centre of the polygon.
+    pub center: Place,
+    /// The full grid, when there is a grid file.
+    pub grid: Option<Arc<Grid>>,
+    /// The rules.
+    pub recipe: Recipe,
+}
+
+/// What a case's months gave, and how much was read for it.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// Month by month, none for months without a file.
+    pub exchanges: Vec<Option<Exchange>>,
+    /// The same of the uptake.
+    pub uptakes: Vec<Option<Uptake>>,
+    /// Bytes read.
+    pub fetched: u64,
+}
+
+/// What all months of a case have in common.
+struct Shared {
+    area: Vec<f64>,
+    depth: Vec<f64>,
+    rings: Option<Rings>,
+    efficiency: bool,
+}
+
+/// What a month gave.
+struct Month {
+    exchange: Option<Exchange>,
+    uptake: Option<Uptake>,
+    fetched: u64,
+}
+
+/// Reads the months of a case.
+pub async fn read(
+    workshop: &Workshop,
+    files: &CaseFiles,
+    wanted: &Wanted,
+) -> Result<Series, VisError> {
+    let mut series =
+        Series { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
+    let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
+    let (shared, fetched) = {
+        let (source, wanted) = (files.source(info, workshop), wanted.clone());
+        let place = workshop.pool.place(MEMORY).await?;
+        let work = move || -> Result<_, VisError> {
+            let file = MonthFile::open(source, month)?;
+            let shared = Shared::new(&file, &wanted)?;
+            Ok((shared, file.file.fetched()))
+        };
+        Pool::run(&place, work).await??
+    };
+    series.fetched += fetched;
+    let shared = Arc::new(shared);
+    let read = |(n, month, info): (usize, YearMonth, ObjectInfo)| {
+        let (shared, source) = (shared.clone(), files.source(&info, workshop));
+        async move {
+            if workshop.stop.is_requested() {
+                return Err(Stopped.into());
+            }
+            let place = workshop.pool.place(MEMORY).await?;
+            let work = move || shared.month(&MonthFile::open(source, month)?);
+            let month = Pool::run(&place, work).await??;
+            workshop.progress.advance(info.size);
+            workshop.progress.file_done();
+            Ok::<_, VisError>((n, month))
+        }
+    };
+    let all: Vec<_> = files.iter().map(|(n, month, info)| (n, month, info.clone())).collect();
+    let months: Vec<(usize, Month)> =
+        stream::iter(all).map(read).buffer_unordered(QUEUE).try_collect().await?;
+    for (n, month) in months {
+        series.fetched += month.fetched;
+        series.exchanges[n] = month.exchange;
+        series.uptakes[n] = month.uptake;
+    }
+    Ok(series)
+}
+
+impl Shared {
+    fn new(file: &MonthFile, wanted: &Wanted) -> Result<Self, VisError> {
+        let area = file.file.values("TAREA")?;
+        let depth = if wanted.efficiency { file.file.values("KMT")? } else { Vec::new() };
+        let rings = match &wanted.uptake {
+            None => None,
+            Some(Spread { center, grid, recipe }) => {
+                let own = match grid {
+                    Some(_) => None,
+                    None => Some(file.grid("TLAT", "TLONG")?),
+                };
+                let grid = grid.as_deref().or(own.as_ref());
+                let Some(grid) = grid else { return Err(Stopped.into()) };
+                file.fits(area.len(), grid.tlat.len(), "the grid file")?;
+                Some(Rings::new(grid, *center, recipe.reference_compat))
+            }
+        };
+        Ok(Self { area, depth, rings, efficiency: wanted.efficiency })
+    }
+
+    fn month(&self, file: &MonthFile) -> Result<Month, VisError> {
+        let field = |name: &str| file.field(name, self.area.len(), "TAREA of the first month");
+        let (with, without) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
+        let exchange = match self.efficiency {
+            false => None,
+            true => {
+                let fluxes = Fluxes {
+                    with: &with,
+                    without: &without,
+                    intervention: &field("DIC_FLUX")?,
+                    area: &self.area,
+                    depth: &self.depth,
+                };
+                Some(exchange(&fluxes, file.days))
+            }
+        };
+        let of_rings = |rings| uptake(rings, &with, &without, &self.area, file.days);
+        let uptake = self.rings.as_ref().map(of_rings);
+        Ok(Month { exchange, uptake, fetched: file.file.fetched() })
+    }
+}
+
+/// How a case's part of a store came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Filled {
+    /// Bytes read.
+    pub fetched: u64,
+    /// Bytes of the files that were read from.
+    pub size: u64,
+    /// Objects written.
+    pub objects: usize,
+    /// Bytes written.
+    pub written: u64,
+    /// Whether it was done before, from the same files under the same rules.
+    pub before: bool,
+}
+
+/// A case's part of a store of curves.
+pub struct Part<'a> {
+    destination: &'a Destination,
+    record: CaseRecord,
+    case: Case,
+    /// Whether the part is there already, from the same files under the same rules.
+    pub done: bool,
+}
+
+impl<'a> Part<'a> {
+    /// For a case from `inputs`, with settings that the result depends on.
+    pub async fn open(
+        destination: &'a Destination,
+        case: Case,
+        inputs: Vec<InputRecord>,
+        missing: &[YearMonth],
+        settings: Value,
+        force: bool,
+    ) -> Result<Self, VisError> {
+        let missing = missing.iter().map(YearMonth::to_string).collect();
+        let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
+        let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs);
+        let earlier = if force { None } else { CaseRecord::load(&destination.store, case).await? };
+        let done = earlier.is_some_and(|earlier| earlier.is_like(&record));
+        Ok(Self { destination, record, case, done })
+    }
+
+    /// Stores the numbers of the case.
+    pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<(), VisError> {
+        self.destination.claim().await?;
+        self.record.values = values;
+        self.record.save(&self.destination.store, self.case).await
+    }
+}

@@ -1,0 +1,62 @@
+//! Store 1, `store1b.zarr`: efficiency of each case over time.
+
+use serde_json::Value;
+
+use super::VisError;
+use super::analysis;
+use super::input::CaseFiles;
+use super::series::{Filled, Part, Series};
+use super::template::Destination;
+use crate::derive::efficiency::{Exchange, NoIntervention, efficiency};
+use crate::ledger::InputRecord;
+use crate::model::Case;
+use crate::model::case::MONTHS;
+use crate::store::Store;
+
+/// Efficiency month by month from the months of a case. From the first missing month on there is
+/// none: it is a sum over all months before.
+pub fn values(case: Case, series: &Series) -> Result<Vec<Vec<Option<f32>>>, VisError> {
+    let present: Vec<Exchange> = series.exchanges.iter().map_while(|month| *month).collect();
+    let known = efficiency(&present).map_err(|NoIntervention { month }| no_result(case, month))?;
+    let known = known.into_iter().map(|value| vec![Some(value)]);
+    Ok(known.chain(std::iter::repeat(vec![None])).take(MONTHS).collect())
+}
+
+fn no_result(case: Case, month: usize) -> VisError {
+    let why = format!("its DIC_FLUX adds up to 0 at the end of month {month}");
+    VisError::NoResult { case, what: "efficiency", why }
+}
+
+/// A case's part of the store.
+pub async fn part<'a>(
+    destination: &'a Destination,
+    files: &CaseFiles,
+    force: bool,
+) -> Result<Part<'a>, VisError> {
+    let (case, inputs) = (files.case, files.records());
+    Part::open(destination, case, inputs, &files.missing, Value::Null, force).await
+}
+
+/// Fills a case's part from months that were read, unless it is done.
+pub async fn fill(part: Part<'_>, files: &CaseFiles, series: &Series) -> Result<Filled, VisError> {
+    part.save(values(files.case, series)?).await?;
+    Ok(Filled { fetched: series.fetched, size: files.size(), objects: 1, ..Filled::default() })
+}
+
+/// Fills a case's part from an analysis store that was made before.
+pub async fn fill_from_analysis(
+    destination: &Destination,
+    analyses: &Store,
+    case: Case,
+    force: bool,
+) -> Result<Filled, VisError> {
+    let found = analysis::find(analyses, case).await?;
+    let inputs = vec![InputRecord::new(&found.metadata, None)];
+    let part = Part::open(destination, case, inputs, &[], Value::Null, force).await?;
+    if part.done {
+        return Ok(Filled { before: true, ..Filled::default() });
+    }
+    let ratios = found.efficiency(analyses, case).await?;
+    part.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
+    Ok(Filled { objects: 1, ..Filled::default() })
+}

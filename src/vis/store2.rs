@@ -1,0 +1,409 @@
+//! Store 2, `store2.zarr`: maps of a case, month by month, as a pyramid of Web Mercator tiles.
+//!
+//! A chunk holds the same month of 15 years, so the months of a case are read in that order: the
+//! Januaries (counted from the intervention), then the Februaries, and so on. What belongs to a
+//! month is regridded as soon as it is read; 15 of them become the chunks of a month.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use md5::Md5;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::contract::{Pyramid, YEAR};
+use super::input::CaseFiles;
+use super::month::MonthFile;
+use super::record::{CaseRecord, FileEntry};
+use super::series::Filled;
+use super::template::Destination;
+use super::{Kind, Recipe, VisError, Workshop};
+use crate::derive::column;
+use crate::encode::zarr::{Array, Format, Object, chunk, v3};
+use crate::ledger::InputRecord;
+use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
+use crate::model::{Case, Grid, InterventionMonth, YearMonth, hex};
+use crate::pipeline::{Pool, Stopped, Task};
+use crate::read::ssh::SeaSurfaceHeight;
+use crate::regrid::Weights;
+use crate::regrid::mercator::{self, TILE};
+
+/// Memory for a month: two fields of 60 levels, compressed, shuffled and as they are, twice.
+const MONTH_MEMORY: u64 = 220 << 20;
+/// Memory for the chunks of a month of 15 years.
+const CHUNKS_MEMORY: u64 = 100 << 20;
+/// Chunks on their way to the store.
+const PUTS: usize = 16;
+
+/// What all cases of a run share.
+pub struct Atlas<'a> {
+    /// The store.
+    pub destination: &'a Destination,
+    /// What it holds.
+    pub pyramid: Pyramid,
+    /// Weights of every level, made once.
+    pub weights: Arc<Vec<Weights>>,
+    /// SHA-256 of the weights, in hexadecimal.
+    pub digest: String,
+    /// Name of the grid for messages.
+    pub grid: String,
+    /// The series of sea surface height and the file that it is in; needed for `DIC`.
+    pub ssh: Option<(Arc<SeaSurfaceHeight>, InputRecord)>,
+    /// Workers and progress.
+    pub workshop: &'a Workshop,
+}
+
+/// The points that the weights are made from: those of the grid file, or of the case's first file.
+///
+/// The reference takes the U points, with their fill over land blocks.
+pub async fn grid_of(
+    files: &CaseFiles,
+    recipe: &Recipe,
+    workshop: &Workshop,
+) -> Result<Grid, VisError> {
+    let Some((_, month, info)) = files.iter().next() else { return Err(Stopped.into()) };
+    let source = files.source(info, workshop);
+    let (lat, lon) = match recipe.reference_compat {
+        true => ("ULAT", "ULONG"),
+        false => ("TLAT", "TLONG"),
+    };
+    let place = workshop.pool.place(CHUNKS_MEMORY).await?;
+    let work =
+        move || -> Result<Grid, VisError> { Ok(MonthFile::open(source, month)?.grid(lat, lon)?) };
+    Pool::run(&place, work).await?
+}
+
+/// SHA-256 of weights, in hexadecimal.
+pub fn digest(weights: &[Weights]) -> String {
+    let mut digest = Sha256::new();
+    weights.iter().flat_map(Weights::bytes).for_each(|bytes| digest.update(bytes));
+    hex(&digest.finalize())
+}
+
+impl Atlas<'_> {
+    /// Fills a case's part of the store; its record comes last.
+    pub async fn fill(&self, files: &CaseFiles, force: bool) -> Result<Filled, VisError> {
+        if self.pyramid.variables.contains(&MapVariable::Dic) && self.ssh.is_none() {
+            let needed = "the variable DIC needs the sea surface height: give --ssh FILE";
+            return Err(VisError::Needs(needed.to_owned()));
+        }
+        let missing = files.missing.iter().map(YearMonth::to_string).collect();
+        let settings = json!({
+            "weights_sha256": self.digest,
+            "ssh": self.ssh.as_ref().map(|(_, file)| file),
+        });
+        let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
+        let mut record = CaseRecord::new("store2", case, recipe, settings, missing, inputs);
+        let earlier = CaseRecord::load(&self.destination.store, case).await?;
+        if !force && earlier.as_ref().is_some_and(|earlier| earlier.is_like(&record)) {
+            return Ok(Filled { before: true, ..Filled::default() });
+        }
+        if earlier.is_some() {
+            CaseRecord::remove(&self.destination.store, case).await?;
+        }
+        let mut filled = Filled { size: files.size(), ..Filled::default() };
+        let mut whole = Whole::new(&self.pyramid);
+        let mut months =
+            stream::iter((0..YEAR).flat_map(|m| (0..YEARS).map(move |y| y * YEAR + m)))
+                .map(|elapsed| {
+                    let month = self.month(files, elapsed);
+                    async move {
+                        match month {
+                            None => Ok(None),
+                            Some(task) => task.await?.map(Some),
+                        }
+                    }
+                })
+                .buffered(self.workshop.pool.workers() + 1);
+        let mut years = Vec::with_capacity(YEARS);
+        let mut of_year = 0;
+        while let Some(month) = months.try_next().await? {
+            filled.fetched += month.as_ref().map_or(0, |month| month.fetched);
+            years.push(month);
+            if years.len() < YEARS {
+                continue;
+            }
+            let years = Arc::new(std::mem::replace(&mut years, Vec::with_capacity(YEARS)));
+            if self.pyramid.format == Format::V3 {
+                whole.take(&years, of_year);
+            } else {
+                let chunks = self.chunks(case, of_year, years);
+                record.files.extend(self.put_all(chunks, &mut filled).await?);
+            }
+            of_year += 1;
+        }
+        drop(months);
+        if self.pyramid.format == Format::V3 {
+            for (array, values) in whole.arrays {
+                let shard = vec![self.shard(case, array, values)];
+                record.files.extend(self.put_all(shard, &mut filled).await?);
+            }
+        }
+        record.files.sort_by(|a, b| a.key.cmp(&b.key));
+        self.destination.confirm().await?;
+        record.save(&self.destination.store, case).await?;
+        Ok(filled)
+    }
+
+    /// Begins to read and regrid a month; `None` when it has no file.
+    fn month(&self, files: &CaseFiles, elapsed: usize) -> Option<Task<Result<Month, VisError>>> {
+        let (month, info) = files.month(elapsed)?;
+        let (size, source) = (info.size, files.source(info, self.workshop));
+        let (workshop, grid) = (self.workshop.clone(), self.grid.clone());
+        let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
+        let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
+        let compat = self.destination.recipe.reference_compat;
+        let work = move || -> Result<Month, VisError> {
+            let file = MonthFile::open(source, month)?;
+            let fields = Fields { file: &file, grid: &grid, weights: &weights, compat };
+            fields.regrid(&variables, ssh.as_deref(), month)
+        };
+        Some(Task::spawn(async move {
+            let place = workshop.pool.place(MONTH_MEMORY).await?;
+            if workshop.stop.is_requested() {
+                return Err(Stopped.into());
+            }
+            let regridded = Pool::run(&place, work).await??;
+            workshop.progress.advance(size);
+            workshop.progress.file_done();
+            Ok(regridded)
+        }))
+    }
+
+    /// The chunks of a month of 15 years, each to be encoded on a worker.
+    fn chunks(
+        &self,
+        case: Case,
+        of_year: usize,
+        years: Arc<Vec<Option<Month>>>,
+    ) -> Vec<impl Future<Output = Result<Object, VisError>>> {
+        let (polygon, season) = place(case);
+        let mut chunks = Vec::new();
+        for (level, weights) in self.weights.iter().enumerate() {
+            let tiles = mercator::size(weights.level()) / TILE;
+            for (v, variable) in self.pyramid.variables.iter().enumerate() {
+                for band in 0..Band::ALL.len() {
+                    for tile in 0..tiles * tiles {
+                        let (row, column) = (tile / tiles, tile % tiles);
+                        let name = variable.name();
+                        let key = format!(
+                            "{level}/{name}/{polygon}.{band}.{season}.{of_year}.0.{row}.{column}"
+                        );
+                        let years = years.clone();
+                        let field = v * Band::ALL.len() + band;
+                        chunks.push(async move {
+                            let held = self.workshop.pool.place(1 << 20).await?;
+                            let work = move || chunk_of(&years, level, field, row, column, tiles);
+                            Ok(Object { key, bytes: Pool::run(&held, work).await? })
+                        });
+                    }
+                }
+            }
+        }
+        chunks
+    }
+
+    async fn shard(&self, case: Case, array: Array, values: Vec<f32>) -> Result<Object, VisError> {
+        let place_in_memory = self.workshop.pool.place(CHUNKS_MEMORY).await?;
+        let (polygon, season) = place(case);
+        let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
+        let work = move || {
+            let encoder = v3::Encoder::new(&array)?;
+            encoder.floats(&index, &values)
+        };
+        let shard = Pool::run(&place_in_memory, work).await?;
+        shard.map_err(|source| VisError::Shard { key: case.short(), source })
+    }
+
+    /// Writes objects as they become ready; gives their entries for the record.
+    async fn put_all<F: Future<Output = Result<Object, VisError>>>(
+        &self,
+        objects: Vec<F>,
+        filled: &mut Filled,
+    ) -> Result<Vec<FileEntry>, VisError> {
+        let put = async |object: F| {
+            let Object { key, bytes } = object.await?;
+            let (size, md5) = (bytes.len() as u64, hex(&Md5::digest(&bytes)));
+            self.destination.store.put(&key, bytes).await?;
+            Ok::<_, VisError>(FileEntry { key, size, md5 })
+        };
+        self.destination.claim().await?;
+        let entries: Vec<FileEntry> =
+            stream::iter(objects).map(put).buffered(PUTS).try_collect().await?;
+        filled.objects += entries.len();
+        filled.written += entries.iter().map(|entry| entry.size).sum::<u64>();
+        Ok(entries)
+    }
+}
+
+/// Place of a case along the first and third dimension of the data.
+pub(super) fn place(case: Case) -> (usize, usize) {
+    let season = InterventionMonth::ALL.iter().position(|month| *month == case.month());
+    (case.polygon().into(), season.unwrap_or_default())
+}
+
+/// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.
+struct Month {
+    maps: Vec<Vec<Vec<f32>>>,
+    fetched: u64,
+}
+
+/// The bytes of a chunk: a tile of 15 years.
+fn chunk_of(
+    years: &[Option<Month>],
+    level: usize,
+    field: usize,
+    row: usize,
+    column: usize,
+    tiles: usize,
+) -> Bytes {
+    let n = tiles * TILE;
+    let mut values = Vec::with_capacity(YEARS * TILE * TILE);
+    for month in years {
+        let map = month.as_ref().map(|month| &month.maps[level][field]);
+        match map {
+            None => values.resize(values.len() + TILE * TILE, FILL),
+            Some(map) => {
+                for y in row * TILE..(row + 1) * TILE {
+                    let start = y * n + column * TILE;
+                    values.extend_from_slice(&map[start..start + TILE]);
+                }
+            }
+        }
+    }
+    chunk::encode_floats(&values)
+}
+
+/// All maps of a case in memory: what a shard needs.
+struct Whole {
+    arrays: Vec<(Array, Vec<f32>)>,
+}
+
+impl Whole {
+    fn new(pyramid: &Pyramid) -> Self {
+        if pyramid.format == Format::V2 {
+            return Self { arrays: Vec::new() };
+        }
+        let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
+        let arrays = hierarchy.arrays.into_iter().filter(Array::is_data).map(|array| {
+            let len = array.shards.iter().flatten().product();
+            (array, vec![FILL; len])
+        });
+        Self { arrays: arrays.collect() }
+    }
+
+    /// Takes over a month of 15 years.
+    fn take(&mut self, years: &[Option<Month>], of_year: usize) {
+        let fields = years.iter().flatten().next().map_or(0, |month| month.maps[0].len());
+        let variables = fields / Band::ALL.len();
+        for (n, (_, values)) in self.arrays.iter_mut().enumerate() {
+            let (level, variable) = (n / variables.max(1), n % variables.max(1));
+            for (year, month) in years.iter().enumerate() {
+                let Some(month) = month else { continue };
+                for band in 0..Band::ALL.len() {
+                    let map = &month.maps[level][variable * Band::ALL.len() + band];
+                    let at = ((band * YEAR + of_year) * YEARS + year) * map.len();
+                    values[at..at + map.len()].copy_from_slice(map);
+                }
+            }
+        }
+    }
+}
+
+/// The fields of a month on their way to the map.
+struct Fields<'a> {
+    file: &'a MonthFile,
+    grid: &'a str,
+    weights: &'a [Weights],
+    compat: bool,
+}
+
+impl Fields<'_> {
+    fn regrid(
+        &self,
+        variables: &[MapVariable],
+        ssh: Option<&SeaSurfaceHeight>,
+        month: YearMonth,
+    ) -> Result<Month, VisError> {
+        let points = self.weights.first().map_or(0, Weights::points);
+        let field = |name: &str| self.file.field(name, points, self.grid);
+        let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
+        let mut carbon: Option<(Vec<f32>, Vec<f32>)> = None;
+        for &variable in variables {
+            let (with, without) = variable.fields();
+            let is_carbon = matches!(variable, MapVariable::DicSurf | MapVariable::Dic);
+            if is_carbon && carbon.is_none() {
+                carbon = Some((field(with)?, field(without)?));
+            }
+            let (delta, experimental) = match (&carbon, variable) {
+                (Some((with, without)), MapVariable::Dic) => {
+                    let Some(ssh) = ssh else { continue };
+                    // The reference takes the month whose end has the name of this month.
+                    let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
+                    self.fits(ssh, height.len(), points)?;
+                    let thickness = self.file.file.values("dz")?;
+                    self.layers(with.len() / points.max(1), thickness.len())?;
+                    let columns = column::columns(with, without, &thickness, &height);
+                    (columns.delta, columns.experimental)
+                }
+                (Some((with, without)), MapVariable::DicSurf) => {
+                    difference(&with[..points], &without[..points])
+                }
+                _ => difference(&field(with)?, &field(without)?),
+            };
+            for (maps, weights) in maps.iter_mut().zip(self.weights) {
+                for values in [&delta, &experimental] {
+                    maps.push(self.map(weights, values, variable)?);
+                }
+            }
+        }
+        Ok(Month { maps, fetched: self.file.file.fetched() })
+    }
+
+    /// A field on the map. A point that is infinite is damage, not a value.
+    fn map(
+        &self,
+        weights: &Weights,
+        field: &[f64],
+        variable: MapVariable,
+    ) -> Result<Vec<f32>, VisError> {
+        let outside = if self.compat { 0.0 } else { FILL };
+        let mut map = vec![outside; weights.targets()];
+        let mut infinite = false;
+        weights.apply(field, |at, value| {
+            infinite |= value.is_infinite();
+            map[at] = if value.is_nan() { FILL } else { value };
+        });
+        if infinite {
+            return Err(VisError::Mismatch {
+                url: self.file.file.url().to_owned(),
+                problem: format!("has an infinite value in the fields of {}", variable.name()),
+            });
+        }
+        Ok(map)
+    }
+
+    fn fits(&self, ssh: &SeaSurfaceHeight, found: usize, points: usize) -> Result<(), VisError> {
+        if found == points {
+            return Ok(());
+        }
+        let (url, other) = (ssh.url().to_owned(), self.grid.to_owned());
+        Err(VisError::Size { url, found, other, expected: points })
+    }
+
+    fn layers(&self, found: usize, thickness: usize) -> Result<(), VisError> {
+        if found == thickness {
+            return Ok(());
+        }
+        let url = self.file.file.url().to_owned();
+        let problem = format!("has {found} layers of DIC and {thickness} of dz");
+        Err(VisError::Mismatch { url, problem })
+    }
+}
+
+/// A field's difference and the field itself, in f64.
+fn difference(with: &[f32], without: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let delta = with.iter().zip(without).map(|(&w, &o)| f64::from(w) - f64::from(o)).collect();
+    (delta, with.iter().map(|&w| f64::from(w)).collect())
+}

@@ -1,0 +1,274 @@
+//! Making an empty store, and opening one that is there.
+
+use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
+
+use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
+use super::{Recipe, VisError};
+use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
+use crate::model::atlas::{FILL, MapVariable};
+use crate::store::Store;
+
+/// A store that is there.
+pub struct Opened {
+    /// Which one.
+    pub kind: Kind,
+    /// Under which rules it is filled; none before the first case.
+    pub recipe: Option<Recipe>,
+}
+
+/// Makes an empty store: metadata, coordinates and, where cases share chunks, chunks of fill.
+///
+/// A store that holds more than that is replaced only when `overwrite` is set, and other folders
+/// never.
+pub async fn create(store: &Store, kind: &Kind, overwrite: bool) -> Result<Hierarchy, VisError> {
+    let hierarchy = kind.hierarchy(None);
+    let objects = objects(kind, &hierarchy)?;
+    let url = || store.location().to_string();
+    let is_ours = |key: &str| objects.iter().any(|object| object.key == key);
+    let mut others: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
+    let is_root = |key: &String| [v2::CONSOLIDATED, ".zgroup", v3::METADATA].contains(&&**key);
+    let is_store = others.iter().any(is_root);
+    others.retain(|key| !is_ours(key));
+    if !others.is_empty() && !is_store {
+        let problem = "it holds files, but no Zarr store".to_owned();
+        return Err(VisError::Foreign { url: url(), problem });
+    }
+    if !others.is_empty() && !overwrite {
+        let what = format!("a store with {} objects of data", others.len());
+        return Err(VisError::NotEmpty { url: url(), what });
+    }
+    // First what makes it a store: a reader finds nothing rather than half of it.
+    others.sort_by_key(|key| !is_root(key));
+    for key in [v2::CONSOLIDATED, v3::METADATA].into_iter().filter(|_| !others.is_empty()) {
+        store.delete(key).await?;
+    }
+    for key in &others {
+        store.delete(key).await?;
+    }
+    for Object { key, bytes } in objects {
+        store.put(&key, bytes).await?;
+    }
+    Ok(hierarchy)
+}
+
+/// All objects of an empty store, in the order in which they are written.
+fn objects(kind: &Kind, hierarchy: &Hierarchy) -> Result<Vec<Object>, VisError> {
+    if kind.format() == Format::V3 {
+        let failed = |source| VisError::Shard { key: kind.name().to_owned(), source };
+        return v3::objects(hierarchy).map_err(failed);
+    }
+    let mut objects = v2::metadata(hierarchy);
+    if kind.columns() > 0 {
+        for array in hierarchy.arrays.iter().filter(|array| array.is_data()) {
+            let empty = chunk::encode_floats(&vec![FILL; array.chunk_len()]);
+            let keys = array.chunk_keys().into_iter();
+            objects.extend(keys.map(|key| Object { key, bytes: empty.clone() }));
+        }
+    }
+    objects.extend(v2::coordinates(hierarchy));
+    objects.push(v2::consolidated(hierarchy));
+    Ok(objects)
+}
+
+/// Writes the metadata and coordinates of a store again, under `recipe`, the consolidated
+/// metadata last.
+pub async fn write_metadata(
+    store: &Store,
+    kind: &Kind,
+    recipe: Option<&Recipe>,
+) -> Result<(), VisError> {
+    let hierarchy = kind.hierarchy(recipe);
+    let objects = match kind.format() {
+        Format::V3 => objects(kind, &hierarchy)?,
+        Format::V2 => {
+            let mut objects = v2::metadata(&hierarchy);
+            objects.extend(v2::coordinates(&hierarchy));
+            objects.push(v2::consolidated(&hierarchy));
+            objects
+        }
+    };
+    for Object { key, bytes } in objects {
+        store.put(&key, bytes).await?;
+    }
+    Ok(())
+}
+
+/// Opens a store, which must have the form that this program gives it.
+pub async fn open(store: &Store, wanted: &'static str) -> Result<Opened, VisError> {
+    let url = || store.location().to_string();
+    let found = match store.read(v2::CONSOLIDATED).await? {
+        Some((bytes, _)) => Some((Format::V2, v2::CONSOLIDATED, bytes)),
+        None => store.read(v3::METADATA).await?.map(|(bytes, _)| (Format::V3, v3::METADATA, bytes)),
+    };
+    let Some((format, key, bytes)) = found else {
+        return Err(VisError::NoStore { url: url(), store: wanted });
+    };
+    let foreign = |problem: String| VisError::Foreign { url: url(), problem };
+    let document: Value =
+        serde_json::from_slice(&bytes).map_err(|e| foreign(format!("{key} is not JSON: {e}")))?;
+    let (attributes, documents) = match format {
+        Format::V2 => (&document["metadata"][".zattrs"], &document["metadata"]),
+        Format::V3 => (&document["attributes"], &document["consolidated_metadata"]["metadata"]),
+    };
+    let none = Map::new();
+    let documents = documents.as_object().unwrap_or(&none);
+    let kind = kind_of(format, documents)
+        .ok_or_else(|| foreign(format!("{key} names none of the arrays of the atlas")))?;
+    let hierarchy = kind.hierarchy(None);
+    let expected = arrays(format, &hierarchy).map_err(foreign)?;
+    for (name, expected) in expected {
+        let found = documents.get(&name).map(|document| form(format, document));
+        if found.as_ref() != Some(&expected) {
+            return Err(foreign(match found {
+                None => format!("{key} lacks {name}"),
+                Some(found) => difference(&name, &found, &expected),
+            }));
+        }
+    }
+    let recipe = match attributes.get(RECIPE) {
+        None => None,
+        Some(recipe) => Some(
+            serde_json::from_value(recipe.clone())
+                .map_err(|e| foreign(format!("its recipe is {recipe}: {e}")))?,
+        ),
+    };
+    Ok(Opened { kind, recipe })
+}
+
+/// Which of the stores has these arrays.
+fn kind_of(format: Format, documents: &Map<String, Value>) -> Option<Kind> {
+    let has = |path: &str| match format {
+        Format::V2 => documents.contains_key(&format!("{path}/.zarray")),
+        Format::V3 => documents.contains_key(path),
+    };
+    if format == Format::V2 && has(EFFICIENCY) {
+        return Some(Kind::Store1);
+    }
+    if format == Format::V2 && has(UPTAKE) {
+        return Some(Kind::Store3);
+    }
+    let variables: Vec<MapVariable> =
+        MapVariable::ALL.into_iter().filter(|v| has(&format!("0/{}", v.name()))).collect();
+    let first = variables.first()?.name();
+    let levels = (0..MAX_LEVELS).take_while(|level| has(&format!("{level}/{first}"))).count() as u8;
+    Some(Kind::Store2(Pyramid { levels, variables, format }))
+}
+
+/// The documents of the arrays, reduced to what gives them their form.
+fn arrays(format: Format, hierarchy: &Hierarchy) -> Result<Vec<(String, Value)>, String> {
+    let objects = match format {
+        Format::V2 => v2::metadata(hierarchy),
+        Format::V3 => v3::objects(hierarchy).map_err(|error| error.to_string())?,
+    };
+    let of = |array: &Array| match format {
+        Format::V2 => (format!("{}/.zarray", array.path), format!("{}/.zarray", array.path)),
+        Format::V3 => (array.path.clone(), format!("{}/{}", array.path, v3::METADATA)),
+    };
+    let names: Vec<(String, String)> = hierarchy.arrays.iter().map(of).collect();
+    let document = |(name, key): (String, String)| {
+        let object = objects.iter().find(|object| object.key == key)?;
+        Some((name, form(format, &serde_json::from_slice(&object.bytes).ok()?)))
+    };
+    Ok(names.into_iter().filter_map(document).collect())
+}
+
+/// What of an array's metadata decides how its chunks are named and read.
+fn form(format: Format, document: &Value) -> Value {
+    let keys: &[&str] = match format {
+        Format::V2 => &[
+            "zarr_format",
+            "shape",
+            "chunks",
+            "dtype",
+            "compressor",
+            "fill_value",
+            "order",
+            "filters",
+        ],
+        Format::V3 => &[
+            "zarr_format",
+            "shape",
+            "chunk_grid",
+            "data_type",
+            "codecs",
+            "fill_value",
+            "dimension_names",
+        ],
+    };
+    let mut form: Map<String, Value> =
+        keys.iter().map(|key| ((*key).to_owned(), document[*key].clone())).collect();
+    if format == Format::V2 {
+        let separator = document.get("dimension_separator").cloned().unwrap_or(json!("."));
+        form.insert("dimension_separator".to_owned(), separator);
+    }
+    Value::Object(form)
+}
+
+/// The first thing in which an array differs.
+fn difference(name: &str, found: &Value, expected: &Value) -> String {
+    let none = Map::new();
+    let expected = expected.as_object().unwrap_or(&none);
+    let other = expected.iter().find(|(key, value)| found[key.as_str()] != **value);
+    let (key, value) = other.map_or(("form", &Value::Null), |(k, v)| (k.as_str(), v));
+    format!("{name} has {key} {}, not {value}", found[key])
+}
+
+/// A store that is to be filled under a recipe. The store says so from the first result on.
+pub struct Destination {
+    /// The store.
+    pub store: Store,
+    /// Which one.
+    pub kind: Kind,
+    /// The rules.
+    pub recipe: Recipe,
+    claimed: OnceCell<()>,
+}
+
+impl Destination {
+    /// Opens the store `wanted`; one that is filled under other rules
+    /// is refused.
+    pub async fn open(
+        store: Store,
+        wanted: &'static str,
+        recipe: Recipe,
+    ) -> Result<Self, VisError> {
+        let Opened { kind, recipe: has } = open(&store, wanted).await?;
+        if kind.name() != wanted {
+            let (url, problem) =
+                (store.location().to_string(), format!("is {}, not {wanted}", kind.name()));
+            return Err(VisError::Mismatch { url, problem });
+        }
+        if has.is_some() {
+            agree(&store, has.as_ref(), &recipe)?;
+        }
+        let claimed = OnceCell::new_with(has.map(|_| ()));
+        Ok(Self { store, kind, recipe, claimed })
+    }
+
+    /// Writes into the store under which rules it is filled, unless it says so.
+    pub async fn claim(&self) -> Result<(), VisError> {
+        let claim = async || {
+            write_metadata(&self.store, &self.kind, Some(&self.recipe)).await?;
+            self.confirm().await
+        };
+        self.claimed.get_or_try_init(claim).await.copied()
+    }
+
+    /// Checks once more: another process may have begun to fill the store at the same moment.
+    pub async fn confirm(&self) -> Result<(), VisError> {
+        let has = open(&self.store, self.kind.name()).await?.recipe;
+        agree(&self.store, has.as_ref(), &self.recipe)
+    }
+}
+
+fn agree(store: &Store, has: Option<&Recipe>, recipe: &Recipe) -> Result<(), VisError> {
+    if has == Some(recipe) {
+        return Ok(());
+    }
+    Err(VisError::Recipe {
+        url: store.location().to_string(),
+        has: has.map_or("nobody".to_owned(), Recipe::to_string),
+        wanted: recipe.to_string(),
+    })
+}

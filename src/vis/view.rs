@@ -1,0 +1,164 @@
+//! Reading back from a store what people look at: a map, or curves.
+
+use super::contract::{EFFICIENCY, Kind, UPTAKE, YEAR};
+use super::store2::place;
+use super::{VisError, template};
+use crate::derive::uptake::RADII;
+use crate::encode::zarr::{Array, Format, chunk, v3};
+use crate::model::Case;
+use crate::model::atlas::{Band, FILL, MapVariable};
+use crate::model::case::{MONTHS, POLYGONS};
+use crate::regrid::mercator::{self, TILE};
+use crate::store::Store;
+
+/// A map as it is stored, NaN where there is fill.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Map {
+    /// Cells a side.
+    pub size: usize,
+    /// Rows north to south, columns west to east.
+    pub values: Vec<f32>,
+}
+
+/// What map to read.
+#[derive(Clone, Copy, Debug)]
+pub struct MapQuery {
+    /// The variable.
+    pub variable: MapVariable,
+    /// With, or with minus without.
+    pub band: Band,
+    /// The case.
+    pub case: Case,
+    /// Months since the intervention.
+    pub step: usize,
+}
+
+/// Reads a map of the finest level.
+pub async fn map(store: &Store, query: MapQuery) -> Result<Map, VisError> {
+    let opened = template::open(store, "store2").await?;
+    let lacks =
+        |what: String| VisError::Mismatch { url: store.location().to_string(), problem: what };
+    let Kind::Store2(pyramid) = &opened.kind else {
+        return Err(lacks(format!("holds curves ({}), no maps: use --series", opened.kind.name())));
+    };
+    let MapQuery { variable, band, case, step } = query;
+    if !pyramid.variables.contains(&variable) {
+        let names: Vec<_> = pyramid.variables.iter().map(|v| v.name()).collect();
+        return Err(lacks(format!("has no {}; it has {}", variable.name(), names.join(", "))));
+    }
+    let level = pyramid.levels.saturating_sub(1);
+    let size = mercator::size(level);
+    let band = Band::ALL.iter().position(|b| *b == band).unwrap_or_default();
+    let (month, year) = (step % YEAR, step / YEAR);
+    let (polygon, season) = place(case);
+    let absent = |key: &str| lacks(format!("has no {key}: case {case} is not in it"));
+    let path = format!("{level}/{}", variable.name());
+    let mut values = vec![f32::NAN; size * size];
+    if pyramid.format == Format::V3 {
+        let hierarchy = opened.kind.hierarchy(None);
+        let array = hierarchy.arrays.iter().find(|array| array.path == path);
+        let Some(array) = array else { return Err(absent(&path)) };
+        let key = format!("{path}/c/{polygon}/0/{season}/0/0/0/0");
+        let (bytes, _) = store.read(&key).await?.ok_or_else(|| absent(&key))?;
+        let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
+        let failed = |source| VisError::Shard { key: key.clone(), source };
+        let shard = v3::decode(array, &index, bytes).map_err(failed)?;
+        let years = array.shape[4];
+        let at = ((band * YEAR + month) * years + year) * size * size;
+        values.copy_from_slice(&shard[at..at + size * size]);
+    } else {
+        let tiles = size / TILE;
+        for tile in 0..tiles * tiles {
+            let (row, column) = (tile / tiles, tile % tiles);
+            let key = format!("{path}/{polygon}.{band}.{season}.{month}.0.{row}.{column}");
+            let (bytes, _) = store.read(&key).await?.ok_or_else(|| absent(&key))?;
+            let chunk = decoded(store, &key, &bytes, crate::model::atlas::YEARS * TILE * TILE)?;
+            for (y, line) in chunk[year * TILE * TILE..].chunks(TILE).take(TILE).enumerate() {
+                let at = (row * TILE + y) * size + column * TILE;
+                values[at..at + TILE].copy_from_slice(line);
+            }
+        }
+    }
+    Ok(Map { size, values: without_fill(values) })
+}
+
+/// A curve: a value a month, NaN where there is fill.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// What it is of.
+    pub label: String,
+    /// 180 values.
+    pub values: Vec<f32>,
+}
+
+/// Curves of a store, with what their values are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curves {
+    /// Name of the quantity.
+    pub title: &'static str,
+    /// Name of the axis, with units.
+    pub axis: &'static str,
+    /// The curves.
+    pub curves: Vec<Curve>,
+}
+
+/// Reads the curves of cases.
+pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
+    let opened = template::open(store, "store1").await?;
+    let (array, title, axis) = match opened.kind {
+        Kind::Store1 => (
+            EFFICIENCY,
+            "Efficiency of direct ocean removal",
+            "CO\u{2082} taken up / carbon removed",
+        ),
+        Kind::Store3 => (
+            UPTAKE,
+            "Where the sea takes up CO\u{2082} after the removal",
+            "cumulative uptake within, % of all",
+        ),
+        Kind::Store2(_) => {
+            let problem = "holds maps, no curves: leave out --series".to_owned();
+            return Err(VisError::Mismatch { url: store.location().to_string(), problem });
+        }
+    };
+    let columns = opened.kind.columns();
+    let hierarchy = opened.kind.hierarchy(None);
+    let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
+    let mut curves = Vec::new();
+    for &case in cases {
+        let (polygon, season) = place(case);
+        let last = if columns > 1 { ".0" } else { "" };
+        let key = format!("{array}/0.0.{season}{last}");
+        let problem = || format!("has no {key}; run dor vis finalize");
+        let missing =
+            || VisError::Mismatch { url: store.location().to_string(), problem: problem() };
+        let (bytes, _) = store.read(&key).await?.ok_or_else(missing)?;
+        let chunk = decoded(store, &key, &bytes, len)?;
+        for (column, radius) in RADII.iter().enumerate().take(columns) {
+            let at = |month: usize| (month * usize::from(POLYGONS) + polygon) * columns + column;
+            let values = without_fill((0..MONTHS).map(|month| chunk[at(month)]).collect());
+            if values.iter().all(|v| v.is_nan()) {
+                let problem = format!("has no results of case {case}: populate it, then finalize");
+                return Err(VisError::Mismatch { url: store.location().to_string(), problem });
+            }
+            let label = match columns {
+                1 => case.short(),
+                _ => format!("{}, {} km", case.short(), radius / 1e3),
+            };
+            curves.push(Curve { label, values });
+        }
+    }
+    Ok(Curves { title, axis, curves })
+}
+
+fn decoded(store: &Store, key: &str, bytes: &[u8], len: usize) -> Result<Vec<f32>, VisError> {
+    chunk::decode_floats(bytes, len).map_err(|error| VisError::Mismatch {
+        url: store.location().join(key).to_string(),
+        problem: format!("cannot be read: {error}"),
+    })
+}
+
+fn without_fill(mut values: Vec<f32>) -> Vec<f32> {
+    values.iter_mut().filter(|v| **v == FILL).for_each(|v| *v = f32::NAN);
+    values
+}

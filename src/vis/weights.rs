@@ -1,0 +1,156 @@
+//! Weights of all levels: computed, or read from and written to a store in the xESMF layout.
+//!
+//! The layout: a Zarr group a level with `S` (weight), `row` (point of the map) and `col` (point
+//! of the ocean grid), the last two counted from 1.
+
+use serde_json::{Map, json};
+
+use super::VisError;
+use super::analysis::values;
+use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
+use crate::model::Grid;
+use crate::regrid::mercator;
+use crate::regrid::{Source4, Weights, quads};
+use crate::store::Store;
+
+/// Computes the weights of the first `levels` levels.
+pub fn compute(grid: &Grid, levels: u8) -> Vec<Weights> {
+    (0..levels).map(|level| quads::bilinear(grid, level)).collect()
+}
+
+/// Reads the weights of the first `levels` levels for a grid of `points`; `None` when there is no
+/// store.
+pub async fn load(
+    store: &Store,
+    levels: u8,
+    points: usize,
+) -> Result<Option<Vec<Weights>>, VisError> {
+    let names = [v2::CONSOLIDATED, ".zgroup", v3::METADATA];
+    let mut there = false;
+    for name in names {
+        there = there || store.find(name).await?.is_some();
+    }
+    if !there {
+        return Ok(None);
+    }
+    let storage = store.zarr("").await?;
+    let mut weights = Vec::new();
+    for level in 0..levels {
+        let url = |name: &str| store.location().join(&format!("{level}/{name}")).to_string();
+        let path = |name: &str| format!("/{level}/{name}");
+        let s = values(&storage, &path("S"), url("S")).await?;
+        let row = values(&storage, &path("row"), url("row")).await?;
+        let col = values(&storage, &path("col"), url("col")).await?;
+        let assembled = assemble(level, points, &s, &row, &col);
+        weights.push(assembled.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);
+    }
+    Ok(Some(weights))
+}
+
+/// Puts the entries of a level together; the problem when they do not fit.
+fn assemble(
+    level: u8,
+    points: usize,
+    s: &[f64],
+    row: &[f64],
+    col: &[f64],
+) -> Result<Weights, String> {
+    if s.len() != row.len() || s.len() != col.len() {
+        return Err("S, row and col have different lengths".to_owned());
+    }
+    let targets = mercator::size(level).pow(2);
+    let mut sources: Vec<Option<Source4>> = vec![None; targets];
+    let mut counts = vec![0; targets];
+    let index = |value: f64, len: usize, name: &str| {
+        let inside = value >= 1.0 && value <= len as f64 && value.fract() == 0.0;
+        let outside = || format!("{name} has {value}, outside 1 to {len}: made for another grid");
+        if inside { Ok(value as usize - 1) } else { Err(outside()) }
+    };
+    for ((&s, &row), &col) in s.iter().zip(row).zip(col) {
+        let (target, source) = (index(row, targets, "row")?, index(col, points, "col")?);
+        let n: usize = counts[target];
+        let empty = || Source4 { index: [source as u32; 4], weight: [0.0; 4] };
+        let entry = sources[target].get_or_insert_with(empty);
+        let (Some(index), Some(weight)) = (entry.index.get_mut(n), entry.weight.get_mut(n)) else {
+            return Err(format!("point {} of level {level} has over 4 sources", target + 1));
+        };
+        (*index, *weight) = (source as u32, s);
+        counts[target] += 1;
+    }
+    Ok(Weights::new(level, points, sources))
+}
+
+/// Writes the weights.
+pub async fn save(store: &Store, weights: &[Weights]) -> Result<(), VisError> {
+    let mut arrays = Vec::new();
+    for weights in weights {
+        let path = |name: &str| format!("{}/{name}", weights.level());
+        let (mut s, mut row, mut col) = (Vec::new(), Vec::new(), Vec::new());
+        for (target, source) in weights.iter() {
+            for (&index, &weight) in source.index.iter().zip(&source.weight) {
+                if weight != 0.0 {
+                    s.push(weight);
+                    row.push(target as i32 + 1);
+                    col.push(index as i32 + 1);
+                }
+            }
+        }
+        for (name, content) in [
+            ("S", Content::Doubles(s)),
+            ("row", Content::Integers(row)),
+            ("col", Content::Integers(col)),
+        ] {
+            arrays.push(Array::coordinate(path(name), "n_s", content));
+        }
+    }
+    let sizes: Vec<_> = weights
+        .iter()
+        .map(|w| json!({"level": w.level(), "n_in": w.points(), "n_out": w.targets()}))
+        .collect();
+    let mut attributes = Map::new();
+    attributes.insert("regrid_method".to_owned(), "bilinear".into());
+    attributes.insert("levels".to_owned(), sizes.into());
+    let groups = weights.iter().map(|w| w.level().to_string()).collect();
+    let hierarchy = Hierarchy { attributes, groups, arrays };
+    let mut objects = v2::metadata(&hierarchy);
+    objects.extend(v2::coordinates(&hierarchy));
+    objects.push(v2::consolidated(&hierarchy));
+    for Object { key, bytes } in objects {
+        store.put(&key, bytes).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        let (nlat, nlon) = (20, 24);
+        let tlat = (0..nlat * nlon).map(|n| -75.0 + 150.0 * (n / nlon) as f64 / 19.0).collect();
+        let tlong = (0..nlat * nlon).map(|n| 15.0 * (n % nlon) as f64).collect();
+        Grid { nlat, nlon, tlat, tlong }
+    }
+
+    #[tokio::test]
+    async fn weights_are_read_as_they_were_written() {
+        let store = Store::memory();
+        assert!(load(&store, 2, 480).await.unwrap().is_none());
+        let computed = compute(&grid(), 2);
+        save(&store, &computed).await.unwrap();
+        let read = load(&store, 2, 480).await.unwrap().unwrap();
+        for (read, computed) in read.iter().zip(&computed) {
+            let field: Vec<f64> = (0..480).map(f64::from).collect();
+            let apply = |weights: &Weights| {
+                let mut out = vec![f32::NAN; weights.targets()];
+                weights.apply(&field, |at, value| out[at] = value);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(apply(read), apply(computed));
+        }
+        let error = load(&store, 2, 100).await.unwrap_err().to_string();
+        assert!(error.contains("made for another grid"), "{error}");
+        let error = load(&store, 3, 480).await.unwrap_err().to_string();
+        assert!(error.contains("2/S"), "{error}");
+    }
+}

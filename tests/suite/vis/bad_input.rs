@@ -1,0 +1,161 @@
+//! What is refused, in which words and with which code; nothing is changed by it.
+
+use std::fs;
+
+use super::super::support::case::{Workspace, assert_same};
+use super::super::support::dor::{dor, fails};
+use super::support::{runs, vis};
+
+const BAD_DATA: i32 = 65;
+const CONFIGURATION: i32 = 78;
+const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
+
+/// Two months of a case, and a template of each store.
+fn workspace() -> Workspace {
+    let work = Workspace::empty(b"");
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
+    raw.args(["--months", "2"]).assert().success();
+    for store in ["1", "2", "3"] {
+        runs(work.folder(), &format!("create-template-store{store} -o s{store}"));
+    }
+    work
+}
+
+/// The command must fail with `code`, say each of `words`, and leave the stores as they are.
+#[track_caller]
+fn refuses(work: &Workspace, command: &str, code: i32, words: &[&str]) {
+    let stores = || ["s1", "s2", "s3"].map(|store| work.tree(store));
+    let before = stores();
+    let error = fails(&mut vis(work.folder(), command), code);
+    for word in words {
+        assert!(error.contains(word), "`{word}` is missing in: {error}");
+    }
+    for (before, after) in before.iter().zip(stores()) {
+        assert_same(before, &after);
+    }
+}
+
+#[test]
+fn stores_that_are_not_there_or_are_others() {
+    let work = workspace();
+    refuses(
+        &work,
+        &format!("populate-store1 -o none {CASE}"),
+        CONFIGURATION,
+        &["none", "create-template-store1"],
+    );
+    refuses(&work, &format!("populate-store1 -o s3 {CASE}"), BAD_DATA, &["is store3, not store1"]);
+    refuses(&work, "check none", CONFIGURATION, &["there is no store"]);
+    fs::create_dir(work.path("foreign")).unwrap();
+    fs::write(work.path("foreign/.zmetadata"), r#"{"metadata": {"x/.zarray": {}}}"#).unwrap();
+    refuses(&work, "check foreign", BAD_DATA, &["foreign", "none of the arrays"]);
+    let text = fs::read_to_string(work.path("s2/.zmetadata")).unwrap();
+    let other = text.replace("\"zlib\"", "\"blosc\"");
+    fs::write(work.path("foreign/.zmetadata"), other).unwrap();
+    let populate = format!("populate-store2 -o foreign {CASE} --grid grid.nc --ssh ssh.nc");
+    refuses(&work, &populate, BAD_DATA, &["not a store of this program", "compressor", "blosc"]);
+    fs::write(work.path("foreign/.zmetadata"), text.replace("9.969209968386869e", "NaN")).unwrap();
+    refuses(&work, &populate, BAD_DATA, &[".zmetadata is not JSON"]);
+}
+
+#[test]
+fn recipes_are_not_mixed() {
+    let work = workspace();
+    let store2 = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
+    let store3 = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
+    runs(work.folder(), &format!("{store2} --reference-compat"));
+    runs(work.folder(), &store3);
+    refuses(&work, &store2, CONFIGURATION, &["s2", "--reference-compat", "must not mix"]);
+    let mixed = format!("{store3} --reference-compat");
+    refuses(&work, &mixed, CONFIGURATION, &["without the defects", "must not mix"]);
+    // A result that got in by another way.
+    let record = work.path("s3/.cases/112-04.json");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("\"reference_compat\": false", "\"reference_compat\": true"))
+        .unwrap();
+    refuses(&work, "finalize s3", CONFIGURATION, &["112", "must not mix"]);
+    fs::write(&record, "{").unwrap();
+    refuses(&work, "finalize s3", BAD_DATA, &["112-04.json", "populate its case again"]);
+}
+
+#[test]
+fn files_of_other_grids() {
+    let work = workspace();
+    let mut other = dor(work.folder());
+    other.args(["demo", "raw", "other", "--case", "112-04", "--shape", "10x12x3", "--ssh"]);
+    other.args(["--months", "1"]).assert().success();
+    let with = |more: &str| format!("populate-store2 -o s2 {CASE} {more}");
+    refuses(
+        &work,
+        &with("--grid other/grid.nc --ssh ssh.nc"),
+        BAD_DATA,
+        &["72 points", "120", "other/grid.nc"],
+    );
+    refuses(
+        &work,
+        &with("--grid grid.nc --ssh other/ssh.nc"),
+        BAD_DATA,
+        &["other/ssh.nc", "120 points", "72"],
+    );
+    refuses(&work, &with("--grid grid.nc"), CONFIGURATION, &["--ssh"]);
+    refuses(&work, &with("--grid grid.nc --ssh none.nc"), 1, &["none.nc"]);
+    refuses(&work, &with("--grid grid.nc --ssh grid.nc"), BAD_DATA, &["grid.nc", "SSH"]);
+    let with = format!("populate-store3 -o s3 {CASE} --centers centers.csv --grid other/grid.nc");
+    refuses(&work, &with, BAD_DATA, &["72 points", "120"]);
+}
+
+#[test]
+fn centres_and_levels_that_do_not_fit() {
+    let work = workspace();
+    fs::write(work.path("few.csv"), "polygon_id,lon,lat\n7,1,2\n").unwrap();
+    let with =
+        |centers: &str| format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers {centers}");
+    refuses(&work, &with("few.csv"), BAD_DATA, &["few.csv", "polygon 112"]);
+    refuses(&work, &with("none.csv"), BAD_DATA, &["none.csv", "no such file"]);
+    refuses(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
+    let levels = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc --levels 3");
+    refuses(&work, &levels, BAD_DATA, &["has 2 levels"]);
+    refuses(
+        &work,
+        "populate-store1 -o s1 -p 113 --data-dir archive",
+        CONFIGURATION,
+        &["polygon 113"],
+    );
+    refuses(
+        &work,
+        "populate-store1 -o s1 -p 113 -m 4 --data-dir archive",
+        BAD_DATA,
+        &["no raw files of case"],
+    );
+    refuses(&work, "create-template-store2 -o x -v SALT", 2, &["DIC_SURF"]);
+}
+
+#[test]
+fn stores_that_cannot_be_written() {
+    let work = workspace();
+    let https = "populate-store1 -o https://127.0.0.1:1/s1";
+    refuses(&work, &format!("{https} {CASE}"), 1, &["127.0.0.1"]);
+    refuses(&work, "create-template-store1 -o https://127.0.0.1:1/s1", CONFIGURATION, &["https"]);
+}
+
+#[test]
+fn a_case_without_an_intervention_has_no_efficiency() {
+    let work = workspace();
+    // The field of the intervention, made 0 from its place in the header on.
+    let path = work.raw(0);
+    let file = netcdf::append(&path);
+    let mut file = file.unwrap();
+    let mut variable = file.variable_mut("DIC_FLUX").unwrap();
+    variable.put_values(&[0_f32; 72], ..).unwrap();
+    drop(file);
+    let populate = format!("populate-store1 -o s1 {CASE}");
+    refuses(&work, &populate, BAD_DATA, &["no efficiency", "DIC_FLUX"]);
+    let mut file = netcdf::append(&path).unwrap();
+    file.variable_mut("PH").unwrap().put_values(&[f32::INFINITY; 72], ..).unwrap();
+    drop(file);
+    let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
+    let error = fails(&mut vis(work.folder(), &populate), BAD_DATA);
+    assert!(error.contains("infinite") && error.contains("PH"), "{error}");
+    assert!(!work.path("s2/.cases/112-04.json").exists());
+}

@@ -1,0 +1,271 @@
+//! Templates, cases filled one by one, at once and after a kill, finalizing and checking.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::super::support::case::{Workspace, assert_same, tree};
+use super::super::support::dor::{dor, json};
+use super::super::support::s3::{BUCKET, S3Server};
+use super::support::{FILL, floats, runs, vis};
+
+/// Arguments that choose the case of a workspace.
+const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
+/// The variables that need no sea surface height.
+const SURFACE: &str = "-v DIC_SURF PH FG pCO2SURF";
+
+/// A workspace with the first months of a case, its series of sea surface height and centres.
+fn workspace(months: u16) -> Workspace {
+    let work = Workspace::empty(b"");
+    let months = months.to_string();
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
+    raw.args(["--months", &months]).assert().success();
+    work
+}
+
+#[test]
+fn a_template_says_what_it_is_and_is_sound() {
+    let work = workspace(1);
+    for (store, arrays) in [("1", 4), ("2", 26), ("3", 5)] {
+        let at = format!("s{store}");
+        let said = runs(work.folder(), &format!("create-template-store{store} -o {at}"));
+        assert!(said.contains("polygon_id 690") && said.contains("CHUNKS"), "{said}");
+        let report = json(&mut vis(work.folder(), &format!("check {at} --json")));
+        assert_eq!(report["sound"], true, "{report}");
+        assert_eq!(report["cases"]["missing"].as_array().unwrap().len(), 2760);
+        let metadata: Value =
+            serde_json::from_slice(&fs::read(work.path(&at).join(".zmetadata")).unwrap()).unwrap();
+        let documents = metadata["metadata"].as_object().unwrap();
+        assert_eq!(documents.keys().filter(|key| key.ends_with(".zarray")).count(), arrays);
+        for (key, document) in documents {
+            let own = fs::read(work.path(&at).join(key)).unwrap();
+            assert_eq!(&serde_json::from_slice::<Value>(&own).unwrap(), document, "{key}");
+        }
+    }
+    // All four seasons are there, and all fill.
+    for season in 0..4 {
+        let chunk = floats(&work.path(&format!("s1/DOR_efficiency/0.0.{season}")));
+        assert!(chunk.len() == 180 * 690 && chunk.iter().all(|v| *v == FILL));
+    }
+    // An empty one may be made again; the same bytes.
+    let before = work.tree("s2");
+    runs(work.folder(), "create-template-store2 -o s2");
+    assert_same(&before, &work.tree("s2"));
+}
+
+#[test]
+fn a_store_with_data_is_replaced_only_when_that_is_asked_for() {
+    let work = workspace(1);
+    runs(work.folder(), &format!("create-template-store2 -o s2 {SURFACE} -l 1"));
+    runs(work.folder(), &format!("populate-store2 -o s2 {CASE} --grid grid.nc"));
+    let before = work.tree("s2");
+    let refused = vis(work.folder(), "create-template-store2 -o s2").assert().code(78);
+    let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(error.contains("--overwrite") && error.contains("s2"), "{error}");
+    assert_same(&before, &work.tree("s2"));
+    runs(work.folder(), "create-template-store2 -o s2 --overwrite");
+    runs(work.folder(), "create-template-store2 -o fresh");
+    assert_same(&work.tree("fresh"), &work.tree("s2"));
+    // A folder of something else is never emptied.
+    let before = work.tree("archive");
+    vis(work.folder(), "create-template-store2 -o archive --overwrite").assert().code(65);
+    assert_same(&before, &work.tree("archive"));
+}
+
+#[test]
+fn months_that_are_missing_are_refused_or_fill() {
+    let work = workspace(14);
+    runs(work.folder(), "create-template-store1 -o s1");
+    runs(work.folder(), "create-template-store3 -o s3");
+    runs(work.folder(), &format!("create-template-store2 -o s2 {SURFACE} -l 1"));
+    let strict = "-p 112 -m 4 --data-dir archive --grid grid.nc";
+    for populate in [
+        format!("populate-store1 -o s1 {}", "-p 112 -m 4 --data-dir archive"),
+        format!("populate-store2 -o s2 {strict}"),
+        format!("populate-store3 -o s3 {strict} --centers centers.csv"),
+    ] {
+        let refused = vis(work.folder(), &populate).assert().code(65);
+        let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(error.contains("166 of 180") && error.contains("--allow-missing"), "{error}");
+    }
+    assert!(!work.path("s2/.cases").exists());
+    fs::remove_file(work.raw(12)).unwrap();
+    runs(work.folder(), &format!("populate-store1 -o s1 {CASE}"));
+    runs(work.folder(), &format!("populate-store2 -o s2 {CASE} --grid grid.nc"));
+    runs(
+        work.folder(),
+        &format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv"),
+    );
+    for store in ["s1", "s2", "s3"] {
+        let said = runs(work.folder(), &format!("finalize {store}"));
+        assert!(said.contains("1 case with months missing: polygons 112 (month 4)"), "{said}");
+        runs(work.folder(), &format!("check {store}"));
+    }
+    let efficiency = floats(&work.path("s1/DOR_efficiency/0.0.1"));
+    let known = |month: usize| efficiency[month * 690 + 112] != FILL;
+    assert!((0..12).all(known) && !(12..180).any(known));
+    let uptake = floats(&work.path("s3/FG_CO2_percent_cumulative/0.0.1.0"));
+    assert!(uptake.iter().all(|v| *v == FILL));
+    // The second year has no first month, but a second one.
+    for (month, there) in [(0, [true, false]), (1, [true, true]), (2, [true, false])] {
+        let chunk = floats(&work.path(&format!("s2/0/PH/112.1.1.{month}.0.0.0")));
+        let has = |year: usize| chunk[year * 128 * 128..][..128 * 128].iter().any(|v| *v != FILL);
+        assert_eq!([has(0), has(1)], there, "month {month}");
+    }
+}
+
+#[test]
+fn cases_filled_at_once_killed_or_again_give_the_same_bytes() {
+    let work = workspace(26);
+    // A second case of the same bytes under another name.
+    let other = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_113_1999-04-01_00453.001";
+    let raw = work.path(&format!("archive/{other}/ocn/hist"));
+    fs::create_dir_all(&raw).unwrap();
+    let own = super::super::support::case::case();
+    for entry in fs::read_dir(work.archive()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().replace(&own.to_string(), other);
+        fs::copy(&path, raw.join(name)).unwrap();
+    }
+    let fill = |store: &str, polygons: &str| {
+        format!(
+            "populate-store2 -o {store} -p {polygons} -m 4 --data-dir archive --allow-missing \
+             --grid grid.nc --ssh ssh.nc"
+        )
+    };
+    for store in ["one", "both", "killed"] {
+        runs(work.folder(), &format!("create-template-store2 -o {store}"));
+    }
+    runs(work.folder(), &fill("one", "112 113"));
+    let undisturbed = work.tree("one");
+    assert!(undisturbed.len() > 1200);
+
+    let start = |store: &str, polygons: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+        command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
+        command.arg("vis").args(fill(store, polygons).split_whitespace());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let both = [start("both", "112"), start("both", "113")];
+    for mut process in both {
+        assert!(process.wait().unwrap().success());
+    }
+    assert_same(&undisturbed, &work.tree("both"));
+
+    let mut process = start("killed", "112");
+    let began = Instant::now();
+    while !work.path("killed/1/PH").join("112.0.1.2.0.0.0").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(!work.path("killed/.cases/112-04.json").exists());
+    runs(work.folder(), &fill("killed", "112 113"));
+    runs(work.folder(), "check killed");
+    // What the killed process left is removed by this.
+    for store in ["one", "killed"] {
+        runs(work.folder(), &format!("finalize {store}"));
+    }
+    assert_same(&undisturbed, &work.tree("killed"));
+
+    let said = runs(work.folder(), &fill("one", "112 113"));
+    assert_eq!(said.matches("done before").count(), 2, "{said}");
+    assert_same(&undisturbed, &tree(&work.path("one")));
+}
+
+#[test]
+fn weights_are_written_once_and_give_the_same_maps() {
+    let work = workspace(2);
+    for store in ["a", "b", "c"] {
+        runs(work.folder(), &format!("create-template-store2 -o {store} {SURFACE}"));
+    }
+    let fill = |store: &str| format!("populate-store2 -o {store} {CASE} --grid grid.nc");
+    runs(work.folder(), &fill("a"));
+    runs(work.folder(), &(fill("b") + " --weights-store w"));
+    let written = work.tree("w");
+    assert!(written.contains_key("1/S/0") && written.contains_key(".zmetadata"));
+    // Read this time: the grid file alone would not do.
+    runs(work.folder(), &(fill("c") + " --weights-store w"));
+    assert_same(&written, &work.tree("w"));
+    assert_same(&work.tree("a"), &work.tree("b"));
+    assert_same(&work.tree("a"), &work.tree("c"));
+}
+
+#[test]
+fn a_check_finds_what_is_wrong() {
+    let work = workspace(1);
+    runs(work.folder(), &format!("create-template-store2 -o s2 {SURFACE}"));
+    runs(work.folder(), &format!("populate-store2 -o s2 {CASE} --grid grid.nc"));
+    runs(work.folder(), "check s2");
+    let chunk = work.path("s2/1/PH/112.0.1.3.0.1.0");
+    let nan = vec![f32::NAN; 15 * 128 * 128];
+    let raw: Vec<u8> = nan.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let zlib = |raw: &[u8]| {
+        use std::io::Write;
+        let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(raw).unwrap();
+        out.finish().unwrap()
+    };
+    let good = fs::read(&chunk).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (bytes, problem) in [
+        (flipped, "damaged"),
+        (good[..good.len() - 9].to_vec(), "damaged"),
+        (zlib(&raw[4..]), "full chunk shape"),
+        (zlib(&raw), "NaN"),
+    ] {
+        fs::write(&chunk, bytes).unwrap();
+        let found = vis(work.folder(), "check s2").assert().code(65);
+        let said = String::from_utf8_lossy(&found.get_output().stdout).into_owned();
+        assert!(said.contains("1/PH/112.0.1.3.0.1.0") && said.contains(problem), "{said}");
+    }
+    fs::remove_file(&chunk).unwrap();
+    let report = json(&mut vis(work.folder(), "check s2 --json"));
+    assert_eq!(report["chunks"]["problems"].as_array().unwrap().len(), 1);
+    fs::write(&chunk, &good).unwrap();
+    fs::write(work.path("s2/0/year/0"), zlib(&[0; 60])).unwrap();
+    let report = json(&mut vis(work.folder(), "check s2 --json"));
+    assert!(report["coordinates"]["problems"][0].as_str().unwrap().contains("0/year/0"));
+    vis(work.folder(), "check s2 --complete").assert().code(65);
+}
+
+#[test]
+fn stores_in_a_bucket_are_those_on_disk() {
+    let work = workspace(2);
+    let server = S3Server::start();
+    for store in ["s2".to_owned(), format!("s3://{BUCKET}/s2")] {
+        for command in [
+            format!("create-template-store2 -o {store} {SURFACE}"),
+            format!("populate-store2 -o {store} {CASE} --grid grid.nc"),
+            format!("finalize {store}"),
+            format!("check {store}"),
+        ] {
+            vis(work.folder(), &command).envs(server.variables()).assert().success();
+        }
+    }
+    // The server keeps what it knows of an object beside it, in hidden files of its own.
+    let mut bucket = tree(&server.bucket().join("s2"));
+    bucket.retain(|name, _| !name.contains(".internal.json") && !name.contains(".bucket-"));
+    assert_same(&work.tree("s2"), &bucket);
+}
+
+#[test]
+fn sharded_stores_hold_the_same_values() {
+    let work = workspace(2);
+    runs(work.folder(), "create-template-store2 -o v3 --zarr-format 3");
+    runs(work.folder(), &format!("populate-store2 -o v3 {CASE} --grid grid.nc --ssh ssh.nc"));
+    runs(work.folder(), "finalize v3");
+    let said = runs(work.folder(), "check v3");
+    assert!(said.contains("1 of 2760"), "{said}");
+    assert!(work.path("v3/1/DIC/c/112/0/1/0/0/0/0").exists());
+    let root: Value =
+        serde_json::from_slice(&fs::read(work.path("v3/zarr.json")).unwrap()).unwrap();
+    let array = &root["consolidated_metadata"]["metadata"]["1/DIC"];
+    assert_eq!(array["fill_value"], 9.969_209_968_386_869e36);
+    assert_eq!(array["dimension_names"][2], "injection_date");
+}
