@@ -21,7 +21,7 @@ test: ## Run all Rust tests
 	@scripts/prerequisites.sh build test
 	cargo test --locked
 
-test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker; MinIO when it can be had
+test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO when it can be had
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	cargo build --locked

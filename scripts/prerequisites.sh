@@ -5,7 +5,7 @@
 #
 #   build    C compiler, pkg-config, netCDF-C and HDF5 with headers
 #   test     build + ncdump
-#   outside  test + NCO, Python 3.11 or later with venv, MinIO (from source, when Go is there)
+#   outside  test + NCO, Python 3.11 or later with venv, Node 18 or later with npm, MinIO (from source, when Go is there)
 #   lint     build + Python with venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,14 +13,17 @@ cd "$(dirname "$0")/.."
 declare -A debian=(
     [cc]=build-essential [pkg-config]=pkg-config [netcdf]=libnetcdf-dev [hdf5]=libhdf5-dev
     [ncdump]=netcdf-bin [ncks]=nco [python3]=python3 [venv]=python3-venv
+    [node]=nodejs [npm]=npm
 )
 declare -A fedora=(
     [cc]=gcc [pkg-config]=pkgconf-pkg-config [netcdf]=netcdf-devel [hdf5]=hdf5-devel
     [ncdump]=netcdf [ncks]=nco [python3]=python3 [venv]=python3
+    [node]=nodejs [npm]=nodejs-npm
 )
 declare -A homebrew=(
     [cc]="(xcode-select --install)" [pkg-config]=pkgconf [netcdf]=netcdf [hdf5]=hdf5
     [ncdump]=netcdf [ncks]=nco [python3]=python [venv]=python
+    [node]=node [npm]=node
 )
 
 have() {
@@ -29,6 +32,7 @@ have() {
         hdf5) pkg-config --exists hdf5 2>/dev/null || [[ -n ${HDF5_DIR:-} ]] ;;
         venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         python3) python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ;;
+        node) node -e 'process.exit(Number(parseInt(process.versions.node) < 18))' 2>/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -58,7 +62,7 @@ for group in "${@:-build}"; do
         build) ;;
         test) needs+=(ncdump) ;;
         outside)
-            needs+=(ncdump ncks python3 venv)
+            needs+=(ncdump ncks python3 venv node npm)
             minio=yes
             ;;
         lint) needs+=(python3 venv) ;;
@@ -100,7 +104,7 @@ if [[ ${#missing[@]} -gt 0 ]]; then
             echo "  Fedora, RHEL:   sudo dnf install ${on_fedora[*]}"
             echo "  macOS:          brew install ${on_mac[*]}"
             echo "  HPC:            module load cray-hdf5 cray-netcdf (or your site's names for HDF5, netCDF-C, NCO)"
-            echo "  anywhere:       conda install -c conda-forge compilers pkg-config libnetcdf hdf5 nco python"
+            echo "  anywhere:       conda install -c conda-forge compilers pkg-config libnetcdf hdf5 nco python nodejs"
             echo "  or build netCDF-C and HDF5 into the program (CMake 3.26 or later): cargo build --features static"
         } >&2
         exit 1

@@ -4,7 +4,9 @@ import os
 import tarfile
 
 import pytest
+from support import atlas as stores
 from support import minio as minio_server
+from support.atlas import Atlas
 from support.program import SHARED, Case, Dor
 
 
@@ -44,6 +46,11 @@ def expected(tmp_path_factory):
 @pytest.fixture(scope="session", params=["synthetic_case", "mini_case"])
 def case(request) -> Case:
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def atlas(dor, tmp_path_factory) -> Atlas:
+    return stores.make(dor, tmp_path_factory.mktemp("atlas"))
 
 
 @pytest.fixture(scope="session")

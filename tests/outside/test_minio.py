@@ -1,6 +1,5 @@
 """Straight to a bucket of MinIO, and back with xarray over s3fs: the values are those on disk."""
 
-import json
 import os
 import subprocess
 import sys
@@ -110,20 +109,12 @@ def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
 def test_raw_input_can_be_read_over_http(dor, case, bucket, tmp_path):
     """A web server as others have it: no listing, no signature."""
     public = f"{BUCKET}-public"
+    place = bucket.make_public(public)
     files = bucket.files()
-    files.mkdir(public)
-    anyone = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
-    statements = [
-        anyone | {"Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{public}/*"]},
-        anyone | {"Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{public}"]},
-    ]
-    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    files.call_s3("put_bucket_policy", Bucket=public, Policy=policy)
     for month in case.months[:2]:
         raw = case.raw(month)
         files.put(str(raw), f"{public}/archive/{raw.relative_to(case.archive)}")
     files.put(str(case.grid), f"{public}/grid.nc")
-    place = f"{bucket.endpoint}/{public}"
     dor.process_case(f"{place}/archive", tmp_path, f"{place}/grid.nc", "--allow-missing")
     assert len(list(tmp_path.rglob("*.nc"))) == 2
     for month in case.months[:2]:

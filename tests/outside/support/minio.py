@@ -1,5 +1,6 @@
 """A MinIO server of our own on a free port of the loopback interface."""
 
+import json
 import os
 import shutil
 import socket
@@ -29,6 +30,19 @@ class Minio:
         return s3fs.S3FileSystem(
             key=KEY, secret=SECRET, endpoint_url=self.endpoint, skip_instance_cache=True
         )
+
+    def make_public(self, bucket: str) -> str:
+        """A new bucket that anyone may list and read; its URL."""
+        anyone = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
+        statements = [
+            anyone | {"Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
+            anyone | {"Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]},
+        ]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        files = self.files()
+        files.mkdir(bucket)
+        files.call_s3("put_bucket_policy", Bucket=bucket, Policy=policy)
+        return f"{self.endpoint}/{bucket}"
 
     def environment(self) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
