@@ -16,6 +16,15 @@
 //!                  [research]  plan a case, then run the plan; [ledger] knows what is done
 //! ```
 //!
+//! The stores of the public map come from the same files, raw or research-grade, read by range:
+//!
+//! ```text
+//!   [read] -> [derive]  inventories, anomalies, efficiency, uptake -> [regrid]  onto the map
+//!                 \__________________ [vis]  a case's part of each store __/
+//!                                        |
+//!                          [encode::zarr] -> [store], and [plot] to look at it
+//! ```
+//!
 //! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
 //! `object_store`; [`config`] resolves settings; [`synthetic`] and [`demo`] make input.
 

@@ -10,6 +10,7 @@ mod exit;
 mod global;
 mod grid;
 mod man;
+mod memory;
 mod output;
 mod progress;
 mod research_data;
@@ -60,6 +61,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Suits the allocator to the command; before any other thread runs.
+    pub fn manage_memory(&self) {
+        memory::manage_large_buffers(matches!(self.command, Command::Vis(_)));
+    }
+
     /// Runs the command.
     pub async fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         init_logging(self.global.verbosity());

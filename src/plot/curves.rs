@@ -5,7 +5,8 @@ use plotters::style::{IntoFont, RGBColor};
 
 use super::canvas::{Canvas, FONT, PlotError, failed};
 
-const SIZE: (u32, u32) = (1200, 760);
+/// Twice that of the picture, which is halved to make its lines smooth.
+const SIZE: (u32, u32) = (2400, 1520);
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 /// Months of a year.
@@ -45,19 +46,19 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
     let mut canvas = Canvas::new(SIZE.0, SIZE.1);
     canvas.draw(|area| {
         let mut chart = ChartBuilder::on(area)
-            .caption(title, (FONT, 28).into_font().color(&INK))
-            .margin(24)
-            .x_label_area_size(56)
-            .y_label_area_size(84)
+            .caption(title, (FONT, 56).into_font().color(&INK))
+            .margin(48)
+            .x_label_area_size(112)
+            .y_label_area_size(168)
             .build_cartesian_2d(0.0..years, bottom..high + room)
             .map_err(failed)?;
         chart
             .configure_mesh()
             .light_line_style(RGBColor(255, 255, 255))
-            .bold_line_style(GRID)
-            .axis_style(INK)
-            .label_style((FONT, 18).into_font().color(&INK))
-            .axis_desc_style((FONT, 20).into_font().color(&INK))
+            .bold_line_style(GRID.stroke_width(2))
+            .axis_style(INK.stroke_width(2))
+            .label_style((FONT, 36).into_font().color(&INK))
+            .axis_desc_style((FONT, 40).into_font().color(&INK))
             .x_labels(16)
             .y_labels(8)
             .x_label_formatter(&|year| format!("{year:.0}"))
@@ -67,7 +68,7 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
             .map_err(failed)?;
         for (n, curve) in curves.iter().enumerate() {
             let color = COLORS[n % COLORS.len()];
-            let style = color.stroke_width(3);
+            let style = color.stroke_width(6);
             let points: Vec<(f64, f64)> = (1..)
                 .zip(curve.values)
                 .map(|(month, &value)| (f64::from(month) / YEAR, f64::from(value)))
@@ -78,7 +79,7 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
                 let series = chart.draw_series(LineSeries::new(piece.iter().copied(), style));
                 if let (Some(label), false) = (label, piece.is_empty()) {
                     series.map_err(failed)?.label(label).legend(move |(x, y)| {
-                        PathElement::new(vec![(x, y), (x + 28, y)], color.stroke_width(3))
+                        PathElement::new(vec![(x, y), (x + 56, y)], color.stroke_width(6))
                     });
                 }
                 label = label.filter(|_| piece.is_empty());
@@ -87,15 +88,15 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::LowerRight)
-            .label_font((FONT, 18).into_font().color(&INK))
-            .legend_area_size(36)
-            .margin(16)
+            .label_font((FONT, 36).into_font().color(&INK))
+            .legend_area_size(72)
+            .margin(32)
             .background_style(RGBColor(255, 255, 255).mix(0.85))
             .border_style(GRID)
             .draw()
             .map_err(failed)
     })?;
-    canvas.png()
+    canvas.halved().png()
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
             tick((x, bar + BAR), (x, bar + BAR + 6))?;
             text(label, x, bar + BAR + 10, style(16, INK, HPos::Center, VPos::Top))?;
         }
-        let units = format!("{} (values beyond the ends have the end's colour)", picture.units);
+        let units = picture.units.replace("^2", "²").replace("^3", "³");
+        let units = format!("{units} (values beyond the ends have the end's colour)");
         text(units, left + side / 2, bar + BAR + 34, style(18, INK, HPos::Center, VPos::Top))
     })?;
     canvas.png()

@@ -3,7 +3,7 @@
 use colorous::{Gradient, RED_BLUE, VIRIDIS};
 
 /// Share of the values, at either end, that may lie beyond the scale.
-const BEYOND: f64 = 0.002;
+const BEYOND: f64 = 0.0002;
 
 /// A colour scale.
 #[derive(Clone, Copy, Debug, PartialEq)]

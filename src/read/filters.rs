@@ -1,26 +1,29 @@
 //! The two HDF5 filters of research-grade files, faster than the reader's own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use hdf5_reader::FilterRegistry;
 use hdf5_reader::error::Error;
 use hdf5_reader::filters::{FILTER_DEFLATE, FILTER_SHUFFLE};
 use libdeflater::{DecompressionError, Decompressor};
 
-/// The first guess of what compressed bytes unfold to, as a multiple of their number.
-const USUAL_RATIO: usize = 4;
 /// No chunk of a model field comes near this size: a longer one is damage.
 const LONGEST_CHUNK: usize = 1 << 30;
 
-/// The reader's filters with these two in place of its own.
-pub(super) fn registry() -> FilterRegistry {
+/// The reader's filters with these two in place of its own; `size` tells how long the next chunk
+/// is likely to be.
+pub(super) fn registry(size: Arc<AtomicUsize>) -> FilterRegistry {
     let mut registry = FilterRegistry::new();
-    registry.register(FILTER_DEFLATE, Box::new(|_, data, _| inflate(data)));
+    let inflate = move |data: &[u8]| inflate(data, size.load(Ordering::Relaxed));
+    registry.register(FILTER_DEFLATE, Box::new(move |_, data, _| inflate(data)));
     registry.register(FILTER_SHUFFLE, Box::new(|_, data, size| Ok(unshuffle(data, size))));
     registry
 }
 
 /// Undoes zlib compression.
-fn inflate(data: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut room = data.len().saturating_mul(USUAL_RATIO).clamp(1 << 12, LONGEST_CHUNK);
+fn inflate(data: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    let mut room = size.clamp(1 << 12, LONGEST_CHUNK);
     let mut decompressor = Decompressor::new();
     loop {
         let mut out = vec![0; room];
@@ -78,7 +81,7 @@ mod tests {
         let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
         let mut packed = vec![0; compressor.zlib_compress_bound(data.len())];
         let len = compressor.zlib_compress(&data, &mut packed).unwrap();
-        assert_eq!(inflate(&packed[..len]).unwrap(), data);
-        assert!(inflate(b"not zlib").is_err());
+        assert_eq!(inflate(&packed[..len], 9).unwrap(), data);
+        assert!(inflate(b"not zlib", 1 << 20).is_err());
     }
 }

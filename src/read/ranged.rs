@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub struct Ranged {
     file: NcFile,
     header: Header,
     ranges: Arc<Ranges>,
+    /// Bytes of the variable that is being read: most are one chunk.
+    size: Arc<AtomicUsize>,
 }
 
 impl Ranged {
@@ -46,11 +48,17 @@ impl Ranged {
         let len = source.len();
         let state = State { source, blocks: HashMap::new(), failed: None };
         let ranges = Arc::new(Ranges { len, state: Mutex::new(state), fetched: AtomicU64::new(0) });
-        let opened = Self::open_ranges(&ranges, &url);
-        ranges.settle(&url, opened).map(|(file, header)| Self { url, file, header, ranges })
+        let size = Arc::<AtomicUsize>::default();
+        let opened = Self::open_ranges(&ranges, &url, size.clone());
+        let (file, header) = ranges.settle(&url, opened)?;
+        Ok(Self { url, file, header, ranges, size })
     }
 
-    fn open_ranges(ranges: &Arc<Ranges>, url: &str) -> Result<(NcFile, Header), ReadError> {
+    fn open_ranges(
+        ranges: &Arc<Ranges>,
+        url: &str,
+        size: Arc<AtomicUsize>,
+    ) -> Result<(NcFile, Header), ReadError> {
         let start = ranges.read(0..ranges.len.min(SUPERBLOCK));
         let start = start.map_err(|e| damaged(url, e.into()))?;
         let form = Form::of(&start, url)?;
@@ -58,7 +66,7 @@ impl Ranged {
             check_hdf5(&start, ranges.clone(), url)?;
         }
         let options = NcOpenOptions {
-            filter_registry: Some(registry()),
+            filter_registry: Some(registry(size)),
             // Every variable is read once.
             chunk_cache_bytes: 0,
             ..NcOpenOptions::default()
@@ -90,7 +98,8 @@ impl Ranged {
     /// All values of a variable as they are stored, fill included; `None` when there is no such
     /// variable.
     pub fn stored(&self, name: &str) -> Result<Option<Vec<f64>>, ReadError> {
-        let Some(_) = self.header.variable(name) else { return Ok(None) };
+        let Some(variable) = self.header.variable(name) else { return Ok(None) };
+        self.size.store(variable.bytes(), Ordering::Relaxed);
         let values = self.file.read_variable_as_f64(name).map_err(|e| damaged(&self.url, e));
         Ok(Some(self.ranges.settle(&self.url, values)?.into_iter().collect()))
     }
@@ -112,6 +121,7 @@ impl Ranged {
         if variable.dtype != DataType::F32 {
             return Ok(self.values(name)?.into_iter().map(|v| v as f32).collect());
         }
+        self.size.store(variable.bytes(), Ordering::Relaxed);
         let fill: Vec<f32> = variable.fill_values().into_iter().map(|v| v as f32).collect();
         let values = self.file.read_variable::<f32>(name).map_err(|e| damaged(&self.url, e));
         let mut values = self.ranges.settle(&self.url, values)?.into_raw_vec_and_offset().0;

@@ -31,15 +31,16 @@ use crate::regrid::mercator::{self, TILE};
 
 /// Memory for a month: two fields of 60 levels, compressed, shuffled and as they are, twice.
 const MONTH_MEMORY: u64 = 220 << 20;
-/// Memory for the chunks of a month of 15 years.
-const CHUNKS_MEMORY: u64 = 100 << 20;
+/// Memory for a chunk, and for a shard.
+const CHUNK_MEMORY: u64 = 2 << 20;
+const SHARD_MEMORY: u64 = 200 << 20;
 /// Chunks on their way to the store.
 const PUTS: usize = 16;
 
 /// What all cases of a run share.
 pub struct Atlas<'a> {
     /// The store.
-    pub destination: &'a Destination,
+    pub destination: Arc<Destination>,
     /// What it holds.
     pub pyramid: Pyramid,
     /// Weights of every level, made once.
@@ -68,7 +69,7 @@ pub async fn grid_of(
         true => ("ULAT", "ULONG"),
         false => ("TLAT", "TLONG"),
     };
-    let place = workshop.pool.place(CHUNKS_MEMORY).await?;
+    let place = workshop.pool.place(CHUNK_MEMORY).await?;
     let work =
         move || -> Result<Grid, VisError> { Ok(MonthFile::open(source, month)?.grid(lat, lon)?) };
     Pool::run(&place, work).await?
@@ -117,29 +118,35 @@ impl Atlas<'_> {
                 })
                 .buffered(self.workshop.pool.workers() + 1);
         let mut years = Vec::with_capacity(YEARS);
-        let mut of_year = 0;
-        while let Some(month) = months.try_next().await? {
-            filled.fetched += month.as_ref().map_or(0, |month| month.fetched);
-            years.push(month);
-            if years.len() < YEARS {
-                continue;
+        // The chunks of one month are written while the files of the next are read.
+        let mut writing = None;
+        for of_year in 0..YEAR {
+            while years.len() < YEARS {
+                let Some(month) = months.try_next().await? else { break };
+                filled.fetched += month.as_ref().map_or(0, |month: &Month| month.fetched);
+                years.push(month);
             }
             let years = Arc::new(std::mem::replace(&mut years, Vec::with_capacity(YEARS)));
             if self.pyramid.format == Format::V3 {
                 whole.take(&years, of_year);
-            } else {
-                let chunks = self.chunks(case, of_year, years);
-                record.files.extend(self.put_all(chunks, &mut filled).await?);
+                continue;
             }
-            of_year += 1;
+            if let Some(entries) = writing.replace(self.write(self.chunks(case, of_year, years))) {
+                record.files.extend(entries.await??);
+            }
         }
         drop(months);
-        if self.pyramid.format == Format::V3 {
-            for (array, values) in whole.arrays {
-                let shard = vec![self.shard(case, array, values)];
-                record.files.extend(self.put_all(shard, &mut filled).await?);
+        for (array, values) in whole.arrays {
+            let shard = self.shard(case, array, values);
+            if let Some(entries) = writing.replace(self.write(vec![shard])) {
+                record.files.extend(entries.await??);
             }
         }
+        if let Some(entries) = writing {
+            record.files.extend(entries.await??);
+        }
+        filled.objects = record.files.len();
+        filled.written = record.files.iter().map(|entry| entry.size).sum();
         record.files.sort_by(|a, b| a.key.cmp(&b.key));
         self.destination.confirm().await?;
         record.save(&self.destination.store, case).await?;
@@ -177,63 +184,68 @@ impl Atlas<'_> {
         case: Case,
         of_year: usize,
         years: Arc<Vec<Option<Month>>>,
-    ) -> Vec<impl Future<Output = Result<Object, VisError>>> {
+    ) -> Vec<impl Future<Output = Result<Object, VisError>> + Send + 'static> {
         let (polygon, season) = place(case);
         let mut chunks = Vec::new();
         for (level, weights) in self.weights.iter().enumerate() {
             let tiles = mercator::size(weights.level()) / TILE;
             for (v, variable) in self.pyramid.variables.iter().enumerate() {
-                for band in 0..Band::ALL.len() {
-                    for tile in 0..tiles * tiles {
-                        let (row, column) = (tile / tiles, tile % tiles);
-                        let name = variable.name();
-                        let key = format!(
-                            "{level}/{name}/{polygon}.{band}.{season}.{of_year}.0.{row}.{column}"
-                        );
-                        let years = years.clone();
-                        let field = v * Band::ALL.len() + band;
-                        chunks.push(async move {
-                            let held = self.workshop.pool.place(1 << 20).await?;
-                            let work = move || chunk_of(&years, level, field, row, column, tiles);
-                            Ok(Object { key, bytes: Pool::run(&held, work).await? })
-                        });
-                    }
+                for (band, tile) in (0..Band::ALL.len())
+                    .flat_map(|band| (0..tiles * tiles).map(move |tile| (band, tile)))
+                {
+                    let (row, column) = (tile / tiles, tile % tiles);
+                    let name = variable.name();
+                    let key = format!(
+                        "{level}/{name}/{polygon}.{band}.{season}.{of_year}.0.{row}.{column}"
+                    );
+                    let (years, pool) = (years.clone(), self.workshop.pool.clone());
+                    let field = v * Band::ALL.len() + band;
+                    chunks.push(async move {
+                        let held = pool.place(CHUNK_MEMORY).await?;
+                        let work = move || chunk_of(&years, level, field, row, column, tiles);
+                        Ok(Object { key, bytes: Pool::run(&held, work).await? })
+                    });
                 }
             }
         }
         chunks
     }
 
-    async fn shard(&self, case: Case, array: Array, values: Vec<f32>) -> Result<Object, VisError> {
-        let place_in_memory = self.workshop.pool.place(CHUNKS_MEMORY).await?;
+    /// The shard of a variable and level, to be encoded on a worker.
+    fn shard(
+        &self,
+        case: Case,
+        array: Array,
+        values: Vec<f32>,
+    ) -> impl Future<Output = Result<Object, VisError>> + Send + 'static {
+        let pool = self.workshop.pool.clone();
         let (polygon, season) = place(case);
         let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
-        let work = move || {
-            let encoder = v3::Encoder::new(&array)?;
-            encoder.floats(&index, &values)
-        };
-        let shard = Pool::run(&place_in_memory, work).await?;
-        shard.map_err(|source| VisError::Shard { key: case.short(), source })
+        async move {
+            let held = pool.place(SHARD_MEMORY).await?;
+            let key = array.path.clone();
+            let work = move || v3::Encoder::new(&array)?.floats(&index, &values);
+            let shard = Pool::run(&held, work).await?;
+            shard.map_err(|source| VisError::Shard { key, source })
+        }
     }
 
-    /// Writes objects as they become ready; gives their entries for the record.
-    async fn put_all<F: Future<Output = Result<Object, VisError>>>(
-        &self,
-        objects: Vec<F>,
-        filled: &mut Filled,
-    ) -> Result<Vec<FileEntry>, VisError> {
-        let put = async |object: F| {
-            let Object { key, bytes } = object.await?;
-            let (size, md5) = (bytes.len() as u64, hex(&Md5::digest(&bytes)));
-            self.destination.store.put(&key, bytes).await?;
-            Ok::<_, VisError>(FileEntry { key, size, md5 })
-        };
-        self.destination.claim().await?;
-        let entries: Vec<FileEntry> =
-            stream::iter(objects).map(put).buffered(PUTS).try_collect().await?;
-        filled.objects += entries.len();
-        filled.written += entries.iter().map(|entry| entry.size).sum::<u64>();
-        Ok(entries)
+    /// Begins to write objects as they become ready; gives their entries for the record.
+    fn write<F>(&self, objects: Vec<F>) -> Task<Result<Vec<FileEntry>, VisError>>
+    where
+        F: Future<Output = Result<Object, VisError>> + Send + 'static,
+    {
+        let destination = self.destination.clone();
+        Task::spawn(async move {
+            destination.claim().await?;
+            let put = async |object: F| {
+                let Object { key, bytes } = object.await?;
+                let (size, md5) = (bytes.len() as u64, hex(&Md5::digest(&bytes)));
+                destination.store.put(&key, bytes).await?;
+                Ok::<_, VisError>(FileEntry { key, size, md5 })
+            };
+            stream::iter(objects).map(put).buffered(PUTS).try_collect().await
+        })
     }
 }
 

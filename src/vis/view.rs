@@ -106,14 +106,12 @@ pub struct Curves {
 pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
     let opened = template::open(store, "store1").await?;
     let (array, title, axis) = match opened.kind {
-        Kind::Store1 => (
-            EFFICIENCY,
-            "Efficiency of direct ocean removal",
-            "CO\u{2082} taken up / carbon removed",
-        ),
+        Kind::Store1 => {
+            (EFFICIENCY, "Efficiency of direct ocean removal", "CO2 taken up / carbon removed")
+        }
         Kind::Store3 => (
             UPTAKE,
-            "Where the sea takes up CO\u{2082} after the removal",
+            "Where the sea takes up CO2 after the removal",
             "cumulative uptake within, % of all",
         ),
         Kind::Store2(_) => {

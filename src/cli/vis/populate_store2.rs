@@ -83,7 +83,7 @@ impl PopulateStore2 {
         let (grid, name) = self.points(&stores, &config, &input, &cases, &workshop).await?;
         let weights = self.weights(&stores, grid, pyramid.levels, &workshop).await?;
         let atlas = Atlas {
-            destination: &store2,
+            destination: Arc::new(store2),
             pyramid,
             digest: store2::digest(&weights),
             weights: Arc::new(weights),
