@@ -1,4 +1,4 @@
-//! Benchmarks of the kernels on one full-size field: `cargo bench`.
+//! Benchmarks of the kernels on full-size fields: `cargo bench`.
 //!
 //! Every kernel's result is checked before it is timed. Figures and their meaning:
 //! `docs/benchmarks.md`.
@@ -11,9 +11,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dor_atlas::encode::deflate;
 use dor_atlas::encode::shuffle::Shuffler;
 use dor_atlas::model::dataset::ByteOrder;
+use dor_atlas::read::grid;
 use dor_atlas::read::history::History;
 use dor_atlas::read::{Source, SourceError};
+use dor_atlas::regrid::mercator;
 use dor_atlas::synthetic::{Shape, SyntheticCase};
+use dor_atlas::vis::weights;
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -97,5 +100,40 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels);
+/// The full-size grid, and its weights for both levels of the map.
+fn regridding(criterion: &mut Criterion) {
+    let case = "112-04".parse().expect("a case");
+    let file = SyntheticCase::new(case, Shape::FULL, 1).grid_file();
+    let grid = grid::parse(&file, "synthetic").expect("a grid");
+    let weights = weights::compute(&grid, 2);
+    let field: Vec<f32> = grid.tlat.iter().map(|lat| *lat as f32).collect();
+    let mut map = vec![0_f32; weights[1].targets()];
+    weights[1].apply(&field, |at, value| map[at] = value);
+    let rows = mercator::y(1).into_iter().map(|y| mercator::place(0.0, y).lat);
+    for (row, lat) in map.chunks(mercator::size(1)).zip(rows) {
+        let known = row.iter().filter(|value| **value != 0.0);
+        assert!(known.into_iter().all(|value| (f64::from(*value) - lat).abs() < 1.0), "{lat}");
+    }
+
+    let mut group = criterion.benchmark_group("map");
+    group.sample_size(10);
+    group.bench_function("weights of levels 0 and 1", |b| {
+        b.iter(|| weights::compute(black_box(&grid), 2));
+    });
+    // What is read of the field and written to the map.
+    group.throughput(Throughput::Bytes(4 * (field.len() + map.len()) as u64));
+    group.bench_function("apply at level 1", |b| {
+        b.iter(|| weights[1].apply(black_box(&field), |at, value| map[at] = value));
+    });
+    let (mut field_copy, mut map_copy) = (field.clone(), map.clone());
+    group.bench_function("copy of both", |b| {
+        b.iter(|| {
+            field_copy.copy_from_slice(black_box(&field));
+            map_copy.copy_from_slice(black_box(&map));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, kernels, regridding);
 criterion_main!(benches);

@@ -130,29 +130,30 @@ impl Layers {
 /// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans
 /// too, and 1 and 0 stand for true and false there.
 fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
-    let takes = |value: &Value| {
+    let number = S3Options::NUMBERS.into_iter().find(|number| number.name == name);
+    let takes = |value: &Value| -> Result<(), String> {
+        if let Some(number) = &number
+            && !value.as_u64().is_some_and(|value| number.range.contains(&value))
+        {
+            let (least, most) = (number.range.start(), number.range.end());
+            return Err(format!("give a whole number of {least} to {most}"));
+        }
         let alone = Map::from_iter([(name.to_owned(), value.clone())]);
-        serde_json::from_value::<S3Options>(Value::Object(alone))
+        let parsed = serde_json::from_value::<S3Options>(Value::Object(alone));
+        parsed.map(drop).map_err(|error| error.to_string())
     };
-    let mut meant = vec![raw.value.clone()];
+    let Err(reason) = takes(&raw.value) else { return Ok(raw.value.clone()) };
     if let (Source::Environment(_), Some(text)) = (&raw.source, raw.value.as_str()) {
-        meant.extend(text.trim().to_ascii_lowercase().parse::<Value>().ok());
-        meant.extend(match text.trim() {
+        let text = text.trim().to_ascii_lowercase();
+        let truth = match text.as_str() {
             "1" => Some(Value::Bool(true)),
             "0" => Some(Value::Bool(false)),
             _ => None,
-        });
+        };
+        let meant = text.parse::<Value>().ok().into_iter().chain(truth);
+        if let Some(value) = meant.into_iter().find(|value| takes(value).is_ok()) {
+            return Ok(value);
+        }
     }
-    let found = meant.iter().find(|value| takes(value).is_ok());
-    if let Some(number) = S3Options::NUMBERS.into_iter().find(|number| number.name == name)
-        && !found.and_then(Value::as_u64).is_some_and(|value| number.range.contains(&value))
-    {
-        let (least, most) = number.range.into_inner();
-        return Err(raw.bad(key, format!("give a whole number of {least} to {most}")));
-    }
-    match (found, takes(&raw.value)) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Err(error)) => Err(raw.bad(key, error)),
-        (None, Ok(_)) => Ok(raw.value.clone()),
-    }
+    Err(raw.bad(key, reason))
 }

@@ -149,11 +149,8 @@ impl Config {
         let mut entries = self.entries.clone();
         for (key, (value, decider)) in decided {
             let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) else { continue };
-            let by_variable = matches!(entry.source, Some(Source::AwsEnvironment(_)));
             let source = match (decider, &entry.source) {
                 (Decider::Options, _) | (Decider::Aws, Some(Source::AwsEnvironment(_))) => continue,
-                // Variable and default say the same.
-                _ if by_variable && entry.value == value => continue,
                 (Decider::Aws, _) => Source::AwsFile,
                 (Decider::Profile(name), _) => Source::Profile(name),
                 (Decider::Default, _) => Source::Default,

@@ -77,35 +77,21 @@ pub struct InForce {
 impl InForce {
     /// Resolves the options with the AWS environment, the AWS files and the built-in profiles.
     pub async fn of(options: &S3Options) -> Result<Self, StoreError> {
-        let settings = Settings::resolve(options).await?;
-        let profile = settings.built_in.map(|known| Decider::Profile(known.name));
-        let open = |set: bool, otherwise| if set { Decider::Options } else { otherwise };
-        let built_in_endpoint = settings.built_in.map(|known| known.endpoint);
-        let endpoint = match (&settings.endpoint, profile) {
-            (None, _) => Decider::Default,
-            (Some(url), Some(profile)) if Some(url.as_str()) == built_in_endpoint => profile,
-            (Some(_), _) => Decider::Aws,
+        let Settings { endpoint, region, addressing, .. } = Settings::resolve(options).await?;
+        let endpoint_url = match endpoint {
+            Some((url, decider)) => (Some(url), decider),
+            None => (None, Decider::Default),
         };
-        let region = match settings.region == DEFAULT_REGION {
-            true => Decider::Default,
-            false => Decider::Aws,
-        };
-        let endpoint = open(options.endpoint_url.is_some(), endpoint);
-        let region = open(options.region.is_some(), region);
-        let addressing = open(options.addressing.is_some(), profile.unwrap_or(Decider::Default));
-        Ok(Self {
-            endpoint_url: (settings.endpoint, endpoint),
-            region: (settings.region, region),
-            addressing: (settings.addressing, addressing),
-        })
+        Ok(Self { endpoint_url, region, addressing })
     }
 }
 
 /// S3 as it will be spoken to.
 pub(super) struct Settings {
-    pub endpoint: Option<String>,
-    pub region: String,
-    pub addressing: Addressing,
+    /// Endpoint, region and addressing, and who decided on them.
+    pub endpoint: Option<(String, Decider)>,
+    pub region: (String, Decider),
+    pub addressing: (Addressing, Decider),
     /// How to renew the credentials.
     pub advice: String,
     built_in: Option<&'static BuiltIn>,
@@ -128,20 +114,27 @@ impl Settings {
             Some(BuiltIn { yields: false, .. }) => None,
             _ => Some(shared_settings(profile.as_deref()).await),
         };
+        let of_profile = built_in.map(|known| Decider::Profile(known.name));
+        let by_options = |url: &String| (url.clone(), Decider::Options);
+        let by_aws = |value: String| (value, Decider::Aws);
         let endpoint = options
             .endpoint_url
-            .clone()
-            .or_else(|| sdk.as_ref().and_then(shared_endpoint))
-            .or_else(|| built_in.map(|known| known.endpoint.to_owned()));
+            .as_ref()
+            .map(by_options)
+            .or_else(|| sdk.as_ref().and_then(shared_endpoint).map(by_aws))
+            .or_else(|| Some((built_in?.endpoint.to_owned(), of_profile?)));
+        let shared_region = || sdk.as_ref().and_then(SdkConfig::region).map(ToString::to_string);
         let region = options
             .region
-            .clone()
-            .or_else(|| sdk.as_ref().and_then(SdkConfig::region).map(ToString::to_string))
-            .unwrap_or_else(|| DEFAULT_REGION.to_owned());
-        let addressing = options.addressing.unwrap_or(match endpoint {
-            Some(_) => Addressing::Path,
-            None => Addressing::Virtual,
-        });
+            .as_ref()
+            .map(by_options)
+            .or_else(|| shared_region().map(by_aws))
+            .unwrap_or_else(|| (DEFAULT_REGION.to_owned(), Decider::Default));
+        let addressing = match (options.addressing, &endpoint) {
+            (Some(addressing), _) => (addressing, Decider::Options),
+            (None, Some(_)) => (Addressing::Path, of_profile.unwrap_or(Decider::Default)),
+            (None, None) => (Addressing::Virtual, Decider::Default),
+        };
         let advice = match (built_in, &profile) {
             (Some(known), _) => known.advice.to_owned(),
             (None, Some(name)) => match absent {
@@ -161,7 +154,7 @@ impl Settings {
 
     /// Where credentials come from.
     pub(super) async fn credentials(&self) -> SharedCredentialsProvider {
-        let region = Region::new(self.region.clone());
+        let region = Region::new(self.region.0.clone());
         let from_files = |name: &str| {
             let config = ProviderConfig::without_region().with_region(Some(region.clone()));
             ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build()
@@ -215,8 +208,7 @@ async fn shared_settings(profile: Option<&str>) -> SdkConfig {
         loader = loader.profile_name(name);
     }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(files.build())
-        .or_else(Region::new(DEFAULT_REGION));
+        .or_else(files.build());
     loader.region(region).load().await
 }
 

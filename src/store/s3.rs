@@ -108,7 +108,10 @@ impl Bucket {
     /// Where the bucket is looked for, and how to renew the credentials.
     pub(super) fn endpoint_and_advice(&self) -> (&str, &str) {
         self.session.settings.get().map_or(("AWS", ""), |settings| {
-            (settings.endpoint.as_deref().unwrap_or("AWS"), settings.advice.as_str())
+            (
+                settings.endpoint.as_ref().map_or("AWS", |(url, _)| url.as_str()),
+                settings.advice.as_str(),
+            )
         })
     }
 
@@ -119,17 +122,17 @@ impl Bucket {
 
     async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
         let settings = self.session.settings().await?;
-        let path_style = settings.addressing == Addressing::Path || self.name.contains('.');
+        let path_style = settings.addressing.0 == Addressing::Path || self.name.contains('.');
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.name)
-            .with_region(&settings.region)
+            .with_region(&settings.region.0)
             .with_virtual_hosted_style_request(!path_style)
             .with_client_options(self.session.client_options())
             .with_http_connector(Connector)
             .with_retry(self.session.retry())
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
-        if let Some(text) = &settings.endpoint {
+        if let Some((text, _)) = &settings.endpoint {
             let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
             builder = builder.with_endpoint(endpoint).with_allow_http(plain);
         }

@@ -1,14 +1,15 @@
 //! Analysis stores: `CASE.analysis.zarr` with `DIC_ADD_TOTAL(time)` and `DIC_FLUX(time)`, both mol,
 //! in either version of the Zarr format, as earlier runs of the reference left them.
 
-use zarrs::array::Array;
-use zarrs::storage::AsyncReadableStorage;
-
 use super::VisError;
+use super::zarr::{self, values};
 use crate::derive::efficiency::ratio;
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::store::{ObjectInfo, Store};
+
+/// Ending of the stores' names.
+pub const SUFFIX: &str = ".analysis.zarr";
 
 /// The analysis store of a case.
 pub struct Analysis {
@@ -20,17 +21,9 @@ pub struct Analysis {
 
 /// Finds the analysis store of a case.
 pub async fn find(analyses: &Store, case: Case) -> Result<Analysis, VisError> {
-    let folder = format!("{case}.analysis.zarr");
-    for name in ["DIC_FLUX/zarr.json", "DIC_FLUX/.zarray"] {
-        if let Some(metadata) = analyses.find(&format!("{folder}/{name}")).await? {
-            let metadata = ObjectInfo { etag: None, ..metadata };
-            return Ok(Analysis { folder, metadata });
-        }
-    }
-    Err(VisError::Zarr {
-        url: analyses.location().join(&folder).to_string(),
-        problem: "there is no array DIC_FLUX; check --analysis-zarr-stores-dir".to_owned(),
-    })
+    let folder = format!("{case}{SUFFIX}");
+    let metadata = zarr::find(analyses, &folder, "DIC_FLUX", "--analysis-zarr-stores-dir").await?;
+    Ok(Analysis { folder, metadata })
 }
 
 impl Analysis {
@@ -58,37 +51,4 @@ impl Analysis {
         });
         ratios.collect()
     }
-}
-
-/// All values of an array as f64, whatever its type and codec.
-pub async fn values(
-    storage: &AsyncReadableStorage,
-    path: &str,
-    url: String,
-) -> Result<Vec<f64>, VisError> {
-    let failed = |error: &dyn std::error::Error| VisError::Zarr {
-        url: url.clone(),
-        problem: crate::store::with_causes(error),
-    };
-    let array = Array::async_open(storage.clone(), path).await.map_err(|e| failed(&e))?;
-    let all = array.subset_all();
-    macro_rules! as_f64 {
-        ($type:ty) => {{
-            let read = array.async_retrieve_array_subset::<Vec<$type>>(&all).await;
-            read.map_err(|e| failed(&e))?.into_iter().map(|v| v as f64).collect()
-        }};
-    }
-    // The names of both versions of the format.
-    let names = array.data_type().to_string();
-    let name = names.split(' ').next().unwrap_or_default();
-    Ok(match name {
-        "float64" => as_f64!(f64),
-        "float32" => as_f64!(f32),
-        "int64" => as_f64!(i64),
-        "int32" => as_f64!(i32),
-        _ => {
-            let problem = format!("its values are {names}, not floats or integers");
-            return Err(VisError::Zarr { url, problem });
-        }
-    })
 }

@@ -149,12 +149,3 @@ impl Input {
         Ok(cases)
     }
 }
-
-/// The cases that there are analysis stores of.
-pub async fn cases_of_analyses(analyses: &Store) -> Result<Vec<Case>, VisError> {
-    let folders = analyses.list_dirs("").await?;
-    let case = |folder: &String| folder.strip_suffix(".analysis.zarr")?.parse().ok();
-    let mut cases: Vec<Case> = folders.iter().filter_map(case).collect();
-    cases.sort_unstable();
-    Ok(cases)
-}

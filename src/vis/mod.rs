@@ -15,6 +15,7 @@ pub mod centers;
 pub mod check;
 pub mod contract;
 mod error;
+pub mod excess;
 pub mod finalize;
 pub mod input;
 mod month;
@@ -27,6 +28,7 @@ pub mod store3;
 pub mod template;
 pub mod view;
 pub mod weights;
+pub mod zarr;
 
 use std::sync::Arc;
 

@@ -1,15 +1,17 @@
 //! Store 3, `cumulative_FG_CO2_percent.zarr`: how far from the intervention the sea takes up CO2.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::VisError;
 use super::input::CaseFiles;
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
+use super::{VisError, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
+use crate::ledger::InputRecord;
 use crate::model::calendar::MONTH_LENGTHS;
 use crate::model::case::MONTHS;
-use crate::model::{Case, Place};
+use crate::model::{Case, Grid, Place};
+use crate::store::Store;
 
 /// Uptake month by month within each radius, in percent of that of all months: with a month
 /// missing there is none.
@@ -39,6 +41,31 @@ pub fn values(
     Ok(percent.into_iter().map(|row| row.map(Some).to_vec()).collect())
 }
 
+/// Fills a case's part from an excess store that was made before.
+pub async fn fill_from_excess(
+    destination: &Destination,
+    excesses: &Store,
+    case: Case,
+    (grid, center): (&Grid, Place),
+    force: bool,
+) -> Result<Filled, VisError> {
+    let found = excess::find(excesses, case).await?;
+    let inputs = vec![InputRecord::new(&found.metadata, None)];
+    let part = Part::open(destination, case, inputs, &[], settings(center), force).await?;
+    if part.done {
+        return Ok(Filled { before: true, ..Filled::default() });
+    }
+    let recipe = &destination.recipe;
+    let series = found.series(excesses, case, (grid, center), recipe).await?;
+    part.save(values(case, &series, recipe.reference_compat)?).await?;
+    Ok(Filled { objects: 1, ..Filled::default() })
+}
+
+/// What the result depends on besides the files.
+fn settings(center: Place) -> Value {
+    json!({"center": {"lat": center.lat, "lon": center.lon}})
+}
+
 /// A case's part of the store.
 pub async fn part<'a>(
     destination: &'a Destination,
@@ -46,9 +73,8 @@ pub async fn part<'a>(
     center: Place,
     force: bool,
 ) -> Result<Part<'a>, VisError> {
-    let settings = json!({"center": {"lat": center.lat, "lon": center.lon}});
     let (case, inputs) = (files.case, files.records());
-    Part::open(destination, case, inputs, &files.missing, settings, force).await
+    Part::open(destination, case, inputs, &files.missing, settings(center), force).await
 }
 
 /// Fills a case's part from months that were read, unless it is done.

@@ -6,7 +6,7 @@
 use serde_json::{Map, json};
 
 use super::VisError;
-use super::analysis::values;
+use super::zarr::values;
 use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
 use crate::model::Grid;
 use crate::regrid::mercator;

@@ -10,10 +10,9 @@ use super::run::{each, workshop};
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::store::{Location, Stores};
-use crate::vis::input::cases_of_analyses;
 use crate::vis::series::{self, Filled, Wanted};
 use crate::vis::template::Destination;
-use crate::vis::{Kind, Recipe, VisError, store1};
+use crate::vis::{Kind, Recipe, VisError, analysis, store1, zarr};
 
 /// Compute the efficiency of cases for store 1
 ///
@@ -46,7 +45,7 @@ impl PopulateStore1 {
         if let Some(analyses) = &self.analysis_zarr_stores_dir {
             let analyses = stores.open(analyses)?;
             let asked = self.cases.asked(None);
-            let there = cases_of_analyses(&analyses).await?;
+            let there = zarr::cases(&analyses, analysis::SUFFIX).await?;
             let cases = chosen(&self.cases, asked, there, &analyses.location().to_string())?;
             let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
             let fill = async |case: Case| {

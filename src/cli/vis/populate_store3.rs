@@ -15,7 +15,7 @@ use crate::model::Case;
 use crate::store::{Location, Stores};
 use crate::vis::series::{self, Filled, Spread, Wanted};
 use crate::vis::template::Destination;
-use crate::vis::{Kind, Recipe, VisError, centers, store1, store3};
+use crate::vis::{Kind, Recipe, VisError, centers, excess, store1, store3, zarr};
 
 /// Compute the uptake of cases by distance for store 3
 ///
@@ -28,6 +28,9 @@ pub(super) struct PopulateStore3 {
     output_store: Option<Location>,
     #[command(flatten)]
     cases: Cases,
+    /// Excess stores, CASE.excess.zarr, to take the additional flux from; needs --grid
+    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["input_dir", "data_dir", "with_store1"])]
+    excess_dir: Option<Location>,
     #[command(flatten)]
     months: Months,
     #[command(flatten)]
@@ -54,24 +57,40 @@ impl PopulateStore3 {
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
         let recipe = Recipe::new(self.reference_compat);
         let workshop = workshop(&config);
-        let input = self.months.open(&stores, &config)?;
         let centers = centers::load(&stores, &self.centers).await?;
         let grid = match &config.grid {
             Some(setting) => Some(Arc::new(load_grid(&stores, setting).await?.0)),
             None => None,
         };
+        let force = self.work.force;
+        let center_of = |case: Case| {
+            let polygon = case.polygon();
+            let url = self.centers.to_string();
+            centers.of(polygon).ok_or(VisError::NoCenter { url, polygon })
+        };
         let asked = self.cases.asked(None);
+        if let Some(excesses) = &self.excess_dir {
+            let needed = || VisError::Needs("--excess-dir needs the grid file (--grid)".to_owned());
+            let grid = grid.ok_or_else(needed)?;
+            let excesses = stores.open(excesses)?;
+            let there = zarr::cases(&excesses, excess::SUFFIX).await?;
+            let cases = chosen(&self.cases, asked, there, &excesses.location().to_string())?;
+            let store3 = Destination::open(store, "store3", recipe).await?;
+            let fill = async |case: Case| {
+                let place = (&*grid, center_of(case)?);
+                store3::fill_from_excess(&store3, &excesses, case, place, force).await
+            };
+            return each(&cases, &workshop, out, fill).await;
+        }
+        let input = self.months.open(&stores, &config)?;
         let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
         let store3 = Destination::open(store, "store3", recipe.clone()).await?;
         let store1 = match store1 {
             Some(store) => Some(Destination::open(store, "store1", Recipe::new(false)).await?),
             None => None,
         };
-        let force = self.work.force;
         let fill = async |case: Case| -> Result<Filled, VisError> {
-            let polygon = case.polygon();
-            let no_center = || VisError::NoCenter { url: self.centers.to_string(), polygon };
-            let center = centers.of(polygon).ok_or_else(no_center)?;
+            let center = center_of(case)?;
             let files = input.case(case, self.work.allow_missing).await?;
             let part = store3::part(&store3, &files, center, force).await?;
             let other = match &store1 {

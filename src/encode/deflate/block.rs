@@ -25,7 +25,6 @@ struct Frequencies {
 }
 
 impl Frequencies {
-    #[inline(never)]
     fn of(block: &[u8], tokens: &[Token]) -> Self {
         let mut literals = [0; LITERALS];
         let mut distances = [0; DISTANCES];
@@ -165,7 +164,6 @@ fn distance_symbol(distance: usize) -> (usize, u64, u32) {
 }
 
 /// One block with codes of its own.
-#[inline(never)]
 fn put_coded(
     block: &[u8],
     tokens: &[Token],
@@ -246,7 +244,6 @@ impl Segment {
     }
 }
 
-#[inline(never)]
 /// The runs of one byte that are long enough to stand between stored bytes.
 fn long_runs(tokens: &[Token]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();

@@ -269,3 +269,42 @@ fn sharded_stores_hold_the_same_values() {
     assert_eq!(array["fill_value"], 9.969_209_968_386_869e36);
     assert_eq!(array["dimension_names"][2], "injection_date");
 }
+
+#[test]
+fn pictures_are_drawn_of_maps_and_curves() {
+    let work = workspace(14);
+    for store in ["1", "2"] {
+        runs(work.folder(), &format!("create-template-store{store} -o s{store}"));
+    }
+    runs(work.folder(), "create-template-store2 -o v3 --zarr-format 3");
+    runs(work.folder(), &format!("populate-store1 -o s1 {CASE}"));
+    for store in ["s2", "v3"] {
+        runs(
+            work.folder(),
+            &format!("populate-store2 -o {store} {CASE} --grid grid.nc --ssh ssh.nc"),
+        );
+    }
+    runs(work.folder(), "finalize s1");
+    let map = "--variable DIC --step 13 -p 112 -m 4";
+    runs(work.folder(), &format!("plot s2 {map} -o map.png"));
+    runs(work.folder(), &format!("plot v3 {map} -o v3.png"));
+    runs(work.folder(), &format!("plot s2 {map} --band experimental -o experimental.png"));
+    runs(work.folder(), "plot s1 --series -p 112 -m 4 -o curves.png");
+    let picture = |name: &str| fs::read(work.path(name)).unwrap();
+    for name in ["map.png", "experimental.png", "curves.png"] {
+        assert!(picture(name).starts_with(b"\x89PNG") && picture(name).len() > 10_000, "{name}");
+    }
+    assert_eq!(picture("map.png"), picture("v3.png"));
+    assert_ne!(picture("map.png"), picture("experimental.png"));
+    for (command, words) in [
+        ("plot s2 --variable DIC --step 100 -p 112 -m 4 -o x.png", "fill"),
+        ("plot s2 --variable DIC --step 1 -p 113 -m 4 -o x.png", "not in it"),
+        ("plot s1 --variable DIC --step 1 -p 112 -m 4 -o x.png", "--series"),
+        ("plot s2 --series -p 112 -m 4 -o x.png", "--series"),
+        ("plot s1 --series -p 113 -m 4 -o x.png", "no results of case"),
+    ] {
+        let refused = vis(work.folder(), command).assert().failure();
+        let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(error.contains(words) && !work.path("x.png").exists(), "{error}");
+    }
+}
