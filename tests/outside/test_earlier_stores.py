@@ -49,7 +49,7 @@ def test_uptake_from_an_excess_store_is_that_from_the_files(
 ):
     months = [xr.open_dataset(mini_case.raw(m), decode_times=False) for m in mini_case.months]
     root = zarr.create_group(
-        tmp_path / "excess" / NAME.replace("analysis", "excess"), zarr_format=zarr_format
+        tmp_path / "excesses" / NAME.replace("analysis", "excess"), zarr_format=zarr_format
     )
     excess = np.stack([(m["FG_CO2"] - m["FG_ALT_CO2"]).values[0] for m in months])
     root.create_array("FG_CO2_excess", data=excess, chunks=(12, *excess.shape[1:]))
@@ -58,7 +58,7 @@ def test_uptake_from_an_excess_store_is_that_from_the_files(
     values = []
     for name, source in (
         ("files", ("--data-dir", mini_case.archive)),
-        ("excess", ("--excess-dir", tmp_path / "excess")),
+        ("excess", ("--excess-dir", tmp_path / "excesses")),
     ):
         store = tmp_path / name
         dor("vis", "create-template-store3", "-o", store)

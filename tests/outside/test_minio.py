@@ -130,7 +130,8 @@ def test_raw_input_can_be_read_over_http(dor, case, bucket, tmp_path):
 def test_what_the_demo_prints_opens_what_it_wrote(dor, bucket):
     arguments = ("demo", f"s3://{BUCKET}/demo", "--shape", "8x9x3", "--months", "2")
     printed = dor(*arguments, *bucket.options(), **bucket.environment())
-    program = printed[printed.index("import s3fs") :].replace("xarray.open", "print(xarray.open")
+    program = printed[printed.index("import s3fs") : printed.index("\n4. ")]
+    program = program.replace("xarray.open", "print(xarray.open")
     done = subprocess.run(
         [sys.executable, "-c", program.rstrip() + ".sizes)"],
         env=os.environ | bucket.environment(),
