@@ -44,9 +44,7 @@ def test_a_store_without_flux_has_no_efficiency(dor, tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_uptake_from_an_excess_store_is_that_from_the_files(
-    dor, mini_case, tmp_path, zarr_format
-):
+def test_uptake_from_an_excess_store_is_that_from_the_files(dor, mini_case, tmp_path, zarr_format):
     months = [xr.open_dataset(mini_case.raw(m), decode_times=False) for m in mini_case.months]
     root = zarr.create_group(
         tmp_path / "excesses" / NAME.replace("analysis", "excess"), zarr_format=zarr_format
