@@ -14,7 +14,7 @@ build: ## Build target/release/dor
 	@scripts/prerequisites.sh build
 	cargo build --release --locked
 
-demo: build ## Make a synthetic case, convert it, show what came out (in ./demo)
+demo: build ## Make a synthetic case, convert it, make the map stores, show what came out (in ./demo)
 	target/release/dor demo demo
 
 test: ## Run all Rust tests
@@ -27,11 +27,12 @@ test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO
 	cargo build --locked
 	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest tests/outside
 
-bench: build ## Compare with the Python way on 12 full-size files (needs 10 GB and minutes), then the kernels
+bench: build ## Compare with the Python way on full-size files (needs 20 GB and half an hour), then the kernels
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	scripts/bench-convert.sh
 	scripts/bench-s3.sh
+	scripts/bench-vis.sh
 	cargo bench --locked
 
 lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, ruff

@@ -39,7 +39,7 @@ again; 78 configuration.\n\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
 
-/// From CESM/POP history to the research dataset of the DOR atlas, on any object store
+/// From CESM/POP history to the research dataset and the map stores of the DOR atlas, on any object store
 #[derive(Debug, Parser)]
 #[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
