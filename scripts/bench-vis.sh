@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# dor against the reference's way of filling the map's stores (benches/peers/store2_peer.py, series_peer.py): same
-# input, same cores, alternately; and dor writing the pyramid's chunks to MinIO on loopback against the disk.
+# dor against the reference's way of filling the map's stores, plainly in dask (benches/peers/store2_dask.py,
+# series_dask.py) and with dask kept out of the way (store2_tuned.py, series_tuned.py): same input, same cores,
+# alternately; and dor writing the pyramid's chunks to MinIO on loopback against the disk.
 #
 #   scripts/bench-vis.sh [FOLDER] [--months N]      (default: target/bench-vis, 24 months)
 #

@@ -1,4 +1,4 @@
-"""Checks the two peers against what the reference makes of the mini case.
+"""Checks the peers against what the reference makes of the mini case.
 
     check_peers.py MINI_CASE MINI_EXPECTED RESEARCH_FOLDER WORK_FOLDER
 
@@ -147,11 +147,14 @@ def main() -> None:
     weights, store = options.work / "weights.zarr", options.work / "peer.zarr"
     series = options.work / "series.json"
 
-    run("series_peer.py", options.research, grid, options.case / "centers.csv", 112, 4, series)
-    check_series(series, options.expected / "series.csv")
     write_weights(grid, weights)
-    run("store2_peer.py", options.research, ssh, grid, weights, store)
-    check_pyramid(store, options.expected / "pyramid.npz")
+    for peer in ("dask", "tuned"):
+        print(peer)
+        centers = options.case / "centers.csv"
+        run(f"series_{peer}.py", options.research, grid, centers, 112, 4, series)
+        check_series(series, options.expected / "series.csv")
+        run(f"store2_{peer}.py", options.research, ssh, grid, weights, store)
+        check_pyramid(store, options.expected / "pyramid.npz")
 
 
 if __name__ == "__main__":

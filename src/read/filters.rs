@@ -42,25 +42,24 @@ fn inflate(data: &[u8], size: usize) -> Result<Vec<u8>, Error> {
 /// then the second bytes, and so on; what is left over stays at the end.
 fn unshuffle(data: &[u8], size: usize) -> Vec<u8> {
     let count = data.len() / size.max(1);
-    let mut out = vec![0; data.len()];
-    let planes = |k: usize| &data[k * count..(k + 1) * count];
-    match size {
+    let plane = |k: usize| &data[k * count..(k + 1) * count];
+    let whole = count * size;
+    let mut out = match size {
         4 => {
-            let [a, b, c, d] = [planes(0), planes(1), planes(2), planes(3)];
-            let elements = out.as_chunks_mut::<4>().0.iter_mut();
-            for ((((out, a), b), c), d) in elements.zip(a).zip(b).zip(c).zip(d) {
-                *out = [*a, *b, *c, *d];
-            }
+            let planes = plane(0).iter().zip(plane(1)).zip(plane(2)).zip(plane(3));
+            let elements = planes.map(|(((a, b), c), d)| [*a, *b, *c, *d]);
+            elements.collect::<Vec<_>>().into_flattened()
         }
         _ => {
+            let mut out = vec![0; whole];
             for k in 0..size {
                 let places = out[k..].iter_mut().step_by(size);
-                places.zip(planes(k)).for_each(|(out, byte)| *out = *byte);
+                places.zip(plane(k)).for_each(|(out, byte)| *out = *byte);
             }
+            out
         }
-    }
-    let whole = count * size;
-    out[whole..].copy_from_slice(&data[whole..]);
+    };
+    out.extend_from_slice(&data[whole..]);
     out
 }
 

@@ -122,7 +122,9 @@ impl Ranged {
             return Ok(self.values(name)?.into_iter().map(|v| v as f32).collect());
         }
         self.size.store(variable.bytes(), Ordering::Relaxed);
-        let fill: Vec<f32> = variable.fill_values().into_iter().map(|v| v as f32).collect();
+        let mut fill: Vec<f32> = variable.fill_values().into_iter().map(|v| v as f32).collect();
+        // `missing_value` mostly repeats `_FillValue`.
+        fill.dedup();
         let values = self.file.read_variable::<f32>(name).map_err(|e| damaged(&self.url, e));
         let mut values = self.ranges.settle(&self.url, values)?.into_raw_vec_and_offset().0;
         for fill in fill {

@@ -3,7 +3,7 @@
 Both in one pass of xarray and dask over the fluxes of the research-grade files, two-dimensional
 fields all, in tasks of 15 months. Prints one line of JSON; the series go to OUT.
 
-    series_peer.py RESEARCH_FOLDER GRID CENTERS_CSV POLYGON MONTH OUT.json
+    series_tuned.py RESEARCH_FOLDER GRID CENTERS_CSV POLYGON MONTH OUT.json
 
 The time counts neither the start of the workers and their imports nor the distances.
 """
@@ -71,30 +71,31 @@ class Sums:
         return np.array(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("research", "grid", "centers"):
-        parser.add_argument(name, type=Path)
-    for name in ("polygon", "month"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    files = month_files(options.research, options.polygon, options.month)
-    elapsed = np.array(sorted(files))
+class Case:
+    """The case that the command line names."""
 
-    with options.centers.open(newline="") as table:
-        center = {int(row["polygon_id"]): row for row in csv.DictReader(table)}[options.polygon]
-    distance = distances(options.grid, float(center["lon"]), float(center["lat"]))
+    def __init__(self, doc: str) -> None:
+        parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+        for name in ("research", "grid", "centers"):
+            parser.add_argument(name, type=Path)
+        for name in ("polygon", "month"):
+            parser.add_argument(name, type=int)
+        parser.add_argument("out", type=Path)
+        parser.add_argument("--workers", type=int, default=2)
+        options = parser.parse_args()
+        self.workers, self.out, self.month = options.workers, options.out, options.month
+        files = month_files(options.research, options.polygon, options.month)
+        self.elapsed = np.array(sorted(files))
+        self.files = [files[int(n)] for n in self.elapsed]
+        with options.centers.open(newline="") as table:
+            center = {int(row["polygon_id"]): row for row in csv.DictReader(table)}
+        center = center[options.polygon]
+        self.distance = distances(options.grid, float(center["lon"]), float(center["lat"]))
 
-    with make_pool(options.workers, Sums, (distance,)) as pool:
-        begin = time.perf_counter()
-        parts = [elapsed[i : i + MONTHS_A_TASK] for i in range(0, len(elapsed), MONTHS_A_TASK)]
-        tasks = [[files[int(n)] for n in part] for part in parts]
-        results, count = run_tasks(pool, tasks)
-        sea, flux, *rings, everywhere = np.concatenate(results).T
-
-        days = MONTH_LENGTHS[(elapsed + options.month - 1) % 12]
+    def write(self, rows: np.ndarray) -> None:
+        """Efficiency and uptake from the sums of each month."""
+        sea, flux, *rings, everywhere = rows.T
+        days = MONTH_LENGTHS[(self.elapsed + self.month - 1) % 12]
         years = days / 365
         # cm^2 to m^2 with the 1e-4; the uptake is into the ocean, hence the signs.
         added = np.cumsum(sea * TO_MOL * 1e-4 * years)
@@ -102,19 +103,32 @@ def main() -> None:
         total = (everywhere * days).sum()
         uptake = 100 * np.cumsum(np.array(rings) * days, axis=1) / total
         series = {
-            "elapsed_month": elapsed.tolist(),
+            "elapsed_month": self.elapsed.tolist(),
             "DOR_efficiency": (-added / removed).astype("f4").astype("f8").tolist(),
             "FG_CO2_percent_cumulative": uptake.T.tolist(),
         }
-        options.out.write_text(json.dumps(series))
+        self.out.write_text(json.dumps(series))
+
+    def report(self, seconds: float, count: int | None) -> None:
+        result = {
+            "files": len(self.files),
+            "seconds": round(seconds, 3),
+            "bytes_read": count,
+            "bytes_of_files": sum(path.stat().st_size for path in self.files),
+        }
+        print(json.dumps(result | peak_memory()))
+
+
+def main() -> None:
+    case = Case(__doc__)
+    with make_pool(case.workers, Sums, (case.distance,)) as pool:
+        begin = time.perf_counter()
+        starts = range(0, len(case.files), MONTHS_A_TASK)
+        tasks = [case.files[i : i + MONTHS_A_TASK] for i in starts]
+        results, count = run_tasks(pool, tasks)
+        case.write(np.concatenate(results))
         seconds = time.perf_counter() - begin
-    result = {
-        "files": len(files),
-        "seconds": round(seconds, 3),
-        "bytes_read": count,
-        "bytes_of_files": sum(path.stat().st_size for path in files.values()),
-    }
-    print(json.dumps(result | peak_memory()))
+    case.report(seconds, count)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ regridding, zarr for the template and the chunks. A task is one month of the sto
 same month of up to 15 years, which are one chunk: so every file is opened once, no two tasks
 share a chunk, and nothing but the task goes from process to process. Prints one line of JSON.
 
-    store2_peer.py RESEARCH_FOLDER SSH GRID WEIGHTS OUT.zarr [--case 112-04] [--months N]
+    store2_tuned.py RESEARCH_FOLDER SSH GRID WEIGHTS OUT.zarr [--case 112-04] [--months N]
 
 WEIGHTS is a Zarr store in the layout of xESMF: groups 0, 1, ... with S, row and col. The time
 counts neither the start of the workers, their imports and the reading of the weights, nor the
@@ -188,20 +188,26 @@ class Job:
                 array[polygon, :, STARTS.index(start), month] = bands
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(doc: str) -> tuple[argparse.Namespace, tuple, dict[int, Path], tuple]:
+    """Options, polygon and month of the case, its files by elapsed month, the grid's shape."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name in ("research", "ssh", "grid", "weights", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--case", default="112-04", help="polygon and month")
     parser.add_argument("--months", type=int, help="use the first N months only")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--scheduler", default="threads", help="of dask; the simple peer only")
     options = parser.parse_args()
     case = tuple(int(part) for part in options.case.split("-"))
     files = month_files(options.research, *case)
     files = {n: files[n] for n in sorted(files)[: options.months]}
     with xr.open_dataset(options.grid) as grid:
         shape = grid["TLAT"].shape
+    return options, case, files, shape
 
+
+def main() -> None:
+    options, case, files, shape = parse(__doc__)
     shutil.rmtree(options.out, ignore_errors=True)
     begin = time.perf_counter()
     levels = len(list(zarr.open_group(options.weights, mode="r").groups()))
