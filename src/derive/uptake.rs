@@ -75,6 +75,9 @@ pub struct NoUptake;
 /// months. Percentages below 0 and above 100 occur and are right.
 pub fn percent(months: &[Uptake]) -> Result<Vec<[f32; RADII.len()]>, NoUptake> {
     let total: f64 = months.iter().map(|month| month.total).sum();
+    if !total.is_finite() {
+        return Err(NoUptake);
+    }
     let mut sums = [0.0; RADII.len()];
     let each = months.iter().map(|month| {
         for (sum, within) in sums.iter_mut().zip(month.within) {
@@ -120,5 +123,7 @@ mod tests {
     #[test]
     fn without_uptake_there_is_no_percentage() {
         assert_eq!(percent(&[Uptake::default()]), Err(NoUptake));
+        let infinite = Uptake { within: [1.0; 3], total: f64::INFINITY };
+        assert_eq!(percent(&[infinite]), Err(NoUptake));
     }
 }

@@ -1,6 +1,9 @@
 //! Verifying a store against its contract: metadata, coordinates, every chunk, every case.
 
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, stream};
+use md5::{Digest, Md5};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -10,7 +13,7 @@ use super::record::CaseRecord;
 use super::template::{self, Opened};
 use super::{VisError, Workshop, store2};
 use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
-use crate::model::Case;
+use crate::model::{Case, hex};
 use crate::model::atlas::{Band, FILL};
 use crate::pipeline::{Pool, Stopped};
 use crate::store::Store;
@@ -98,7 +101,7 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
     }
     let expected: Vec<Expected> = match &opened.kind {
         Kind::Store1 | Kind::Store3 => shared(&opened.kind, &records),
-        Kind::Store2(pyramid) => own(pyramid, records.keys().copied()),
+        Kind::Store2(pyramid) => own(pyramid, &records),
     };
     let check = async |expected: Expected| chunk_problem(store, workshop, expected).await;
     let mut problems = stream::iter(expected).map(check).buffered(READS);
@@ -204,35 +207,41 @@ struct Expected {
     len: usize,
     /// Its values, where they follow from the records.
     values: Option<Vec<f32>>,
+    /// MD5 of its bytes, where a record tells it.
+    md5: Option<String>,
     /// The array and the place in it, for what the library must decode.
     shard: Option<(Array, Vec<u64>)>,
 }
 
-fn shared(kind: &Kind, records: &std::collections::BTreeMap<Case, CaseRecord>) -> Vec<Expected> {
+fn shared(kind: &Kind, records: &BTreeMap<Case, CaseRecord>) -> Vec<Expected> {
     let hierarchy = kind.hierarchy(None);
     let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
     let expected = shared_chunks(kind, records).into_iter().map(|Object { key, bytes }| Expected {
         key,
         len,
         values: chunk::decode_floats(&bytes, len).ok(),
+        md5: None,
         shard: None,
     });
     expected.collect()
 }
 
-fn own(pyramid: &Pyramid, cases: impl Iterator<Item = Case>) -> Vec<Expected> {
+fn own(pyramid: &Pyramid, records: &BTreeMap<Case, CaseRecord>) -> Vec<Expected> {
     let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
     let data: Vec<Array> = hierarchy.arrays.into_iter().filter(Array::is_data).collect();
     let mut expected = Vec::new();
-    for case in cases {
-        let (polygon, season) = store2::place(case);
+    for (case, record) in records {
+        let (polygon, season) = store2::place(*case);
+        let md5: BTreeMap<&str, &str> =
+            record.files.iter().map(|file| (file.key.as_str(), file.md5.as_str())).collect();
+        let md5 = |key: &str| md5.get(key).map(|md5| (*md5).to_owned());
         for array in &data {
             if pyramid.format == Format::V3 {
                 let index = vec![polygon as u64, 0, season as u64, 0, 0, 0, 0];
                 let key = format!("{}/c/{polygon}/0/{season}/0/0/0/0", array.path);
                 let len = array.shards.iter().flatten().product();
                 let shard = Some((array.clone(), index));
-                expected.push(Expected { key, len, values: None, shard });
+                expected.push(Expected { md5: md5(&key), key, len, values: None, shard });
                 continue;
             }
             // One polygon and one season of the whole array.
@@ -241,12 +250,9 @@ fn own(pyramid: &Pyramid, cases: impl Iterator<Item = Case>) -> Vec<Expected> {
             expected.extend(one.chunk_keys().into_iter().map(|key| {
                 let place: Vec<&str> = key.trim_start_matches('/').split('.').collect();
                 let rest = place[3..].join(".");
-                Expected {
-                    key: format!("{}/{polygon}.{}.{season}.{rest}", array.path, place[1]),
-                    len: array.chunk_len(),
-                    values: None,
-                    shard: None,
-                }
+                let key = format!("{}/{polygon}.{}.{season}.{rest}", array.path, place[1]);
+                let len = array.chunk_len();
+                Expected { md5: md5(&key), key, len, values: None, shard: None }
             }));
         }
     }
@@ -265,6 +271,7 @@ async fn chunk_problem(
     let memory = MEMORY[usize::from(expected.shard.is_some())];
     let place = workshop.pool.place(memory).await?;
     let work = move || {
+        let digest = expected.md5.is_some().then(|| hex(&Md5::digest(&bytes)));
         let values = match &expected.shard {
             None => chunk::decode_floats(&bytes, expected.len).map_err(|e| e.to_string())?,
             Some((array, index)) => v3::decode(array, index, bytes).map_err(|e| e.to_string())?,
@@ -278,6 +285,9 @@ async fn chunk_problem(
         match expected.values {
             Some(wanted) if wanted != values => {
                 Err("it differs from the records of its cases; run dor vis finalize".to_owned())
+            }
+            _ if digest != expected.md5 => {
+                Err("it is not what was written: run populate again with --force".to_owned())
             }
             _ => Ok(()),
         }

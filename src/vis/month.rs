@@ -69,6 +69,12 @@ impl MonthFile {
         Ok(self.file.floats(name)?)
     }
 
+    /// A point that is infinite is damage, not a value.
+    pub fn infinite(&self, what: &str) -> VisError {
+        let problem = format!("has an infinite value in {what}");
+        VisError::Mismatch { url: self.file.url().to_owned(), problem }
+    }
+
     /// Refuses another number of points than the grid's.
     pub fn fits(&self, found: usize, points: usize, other: &str) -> Result<(), VisError> {
         if found == points && points > 0 {

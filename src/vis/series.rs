@@ -137,7 +137,13 @@ impl Shared {
     }
 
     fn month(&self, file: &MonthFile) -> Result<Month, VisError> {
-        let field = |name: &str| file.field(name, self.area.len(), "TAREA of the first month");
+        let field = |name: &str| {
+            let values = file.field(name, self.area.len(), "TAREA of the first month")?;
+            match values.iter().any(|value| value.is_infinite()) {
+                true => Err(file.infinite(name)),
+                false => Ok(values),
+            }
+        };
         let (with, without) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
         let exchange = match self.efficiency {
             false => None,

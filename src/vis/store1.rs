@@ -23,7 +23,7 @@ pub fn values(case: Case, series: &Series) -> Result<Vec<Vec<Option<f32>>>, VisE
 }
 
 fn no_result(case: Case, month: usize) -> VisError {
-    let why = format!("its DIC_FLUX adds up to 0 at the end of month {month}");
+    let why = format!("its DIC_FLUX adds up to 0, or to no number, at the end of month {month}");
     VisError::NoResult { case, what: "efficiency", why }
 }
 

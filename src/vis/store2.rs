@@ -373,7 +373,7 @@ impl Fields<'_> {
         Ok(Month { maps, fetched: self.file.file.fetched() })
     }
 
-    /// A field on the map. A point that is infinite is damage, not a value.
+    /// A field on the map.
     fn map(
         &self,
         weights: &Weights,
@@ -388,10 +388,7 @@ impl Fields<'_> {
             map[at] = if value.is_nan() { FILL } else { value };
         });
         if infinite {
-            return Err(VisError::Mismatch {
-                url: self.file.file.url().to_owned(),
-                problem: format!("has an infinite value in the fields of {}", variable.name()),
-            });
+            return Err(self.file.infinite(&format!("the fields of {}", variable.name())));
         }
         Ok(map)
     }

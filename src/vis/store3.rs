@@ -36,7 +36,7 @@ pub fn values(
     let percent = percent(&months).map_err(|NoUptake| VisError::NoResult {
         case,
         what: "share of uptake",
-        why: "FG_CO2 minus FG_ALT_CO2 adds up to 0".to_owned(),
+        why: "FG_CO2 minus FG_ALT_CO2 adds up to 0, or to no number".to_owned(),
     })?;
     Ok(percent.into_iter().map(|row| row.map(Some).to_vec()).collect())
 }

@@ -60,6 +60,12 @@ pub(super) struct PopulateStore2 {
 
 impl PopulateStore2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        if let Some([a, b]) = self.polygon_range.as_deref()
+            && a > b
+        {
+            let needed = format!("--polygon-range {a} {b} holds no polygon: give {b} {a}");
+            return Err(VisError::Needs(needed).into());
+        }
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let stores = Stores::new(config.s3.clone());
         let kind = Kind::Store2(Pyramid::default());

@@ -129,6 +129,8 @@ fn centres_and_levels_that_do_not_fit() {
         &["no raw files of case"],
     );
     refuses(&work, "create-template-store2 -o x -v SALT", 2, &["DIC_SURF"]);
+    let reversed = "populate-store2 -o s2 --polygon-range 120 100 --data-dir archive";
+    refuses(&work, reversed, CONFIGURATION, &["--polygon-range", "give 100 120"]);
 }
 
 #[test]
@@ -158,4 +160,16 @@ fn a_case_without_an_intervention_has_no_efficiency() {
     let error = fails(&mut vis(work.folder(), &populate), BAD_DATA);
     assert!(error.contains("infinite") && error.contains("PH"), "{error}");
     assert!(!work.path("s2/.cases/112-04.json").exists());
+}
+
+#[test]
+fn infinite_fluxes_are_named_and_not_stored() {
+    let work = workspace();
+    let mut file = netcdf::append(work.raw(0)).unwrap();
+    file.variable_mut("FG_CO2").unwrap().put_value(f32::INFINITY, [0, 4, 4]).unwrap();
+    drop(file);
+    let says = ["infinite", "FG_CO2", "0347-04"];
+    refuses(&work, &format!("populate-store1 -o s1 {CASE}"), BAD_DATA, &says);
+    let spread = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
+    refuses(&work, &spread, BAD_DATA, &says);
 }

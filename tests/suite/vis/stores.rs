@@ -216,6 +216,7 @@ fn a_check_finds_what_is_wrong() {
     for (bytes, problem) in [
         (flipped, "damaged"),
         (good[..good.len() - 9].to_vec(), "damaged"),
+        ([&good[..], b"more"].concat(), "not what was written"),
         (zlib(&raw[4..]), "full chunk shape"),
         (zlib(&raw), "NaN"),
     ] {
