@@ -14,6 +14,10 @@ use crate::store::{ObjectInfo, Store, StoreError};
 pub const COMPLETE: &str = "manifest.json";
 /// Name of the record of a case that is not complete.
 pub const PARTIAL: &str = "manifest.partial.json";
+/// Folder of the records in a map store, which readers pass over: `PPP-MM.json` for each case,
+pub const CASES: &str = ".cases";
+/// and this for what the cases share: metadata, coordinates, the chunks that hold all of them.
+pub const SHARED: &str = "shared.json";
 /// Version of the form of the records.
 const FORMAT: u32 = 1;
 

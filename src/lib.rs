@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod model;
 pub mod pipeline;
 pub mod plot;
+pub mod publish;
 pub mod read;
 pub mod regrid;
 pub mod research;

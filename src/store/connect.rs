@@ -1,15 +1,21 @@
-//! The HTTP client below the retrying one: says when a server does not answer, and gives up one
-//! that cannot be reached sooner than one that is busy.
+//! The HTTP client below the retrying one: tells the server the MD5 of what it is sent, says when a
+//! server does not answer, and gives up one that cannot be reached sooner than one that is busy.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use object_store::ClientOptions;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures::future::poll_fn;
+use http_body::Body;
+use md5::{Digest, Md5};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
+use object_store::{ClientOptions, HeaderValue};
 use tracing::warn;
 
 use super::with_causes;
@@ -21,19 +27,24 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
 /// Makes such clients.
-#[derive(Debug)]
-pub(super) struct Connector;
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connector {
+    /// Requests that have failed.
+    pub failures: Arc<AtomicU64>,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Watched { client, trouble: Mutex::default() }))
+        let (failures, trouble) = (Arc::clone(&self.failures), Mutex::default());
+        Ok(HttpClient::new(Watched { client, failures, trouble }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
     client: HttpClient,
+    failures: Arc<AtomicU64>,
     trouble: Mutex<Trouble>,
 }
 
@@ -70,9 +81,44 @@ impl Trouble {
     }
 }
 
+/// Counts the times that a request is sent.
+#[derive(Clone)]
+pub(super) struct Tries(pub Arc<AtomicU32>);
+
+/// MD5 of a request's body, from who has it already.
+#[derive(Clone, Copy)]
+pub(super) struct BodyMd5(pub [u8; 16]);
+
+/// Adds `Content-MD5` to an object or a part that is sent: a server that knows the header refuses
+/// what was damaged on the way. The header is not signed, which S3 does not ask for.
+async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpError> {
+    if request.method() != "PUT" {
+        return Ok(request);
+    }
+    let digest = match request.extensions().get() {
+        Some(BodyMd5(known)) => *known,
+        None => {
+            let mut body = std::pin::pin!(request.body().clone());
+            let mut digest = Md5::new();
+            while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+                digest.update(frame?.data_ref().map_or(&[][..], |data| data));
+            }
+            digest.finalize().into()
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&BASE64_STANDARD.encode(digest)) {
+        request.headers_mut().insert("content-md5", value);
+    }
+    Ok(request)
+}
+
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Some(Tries(tries)) = request.extensions().get() {
+            tries.fetch_add(1, Ordering::Relaxed);
+        }
+        let request = with_content_md5(request).await?;
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let result = self.client.execute(request).await;
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,11 +127,13 @@ impl HttpService for Watched {
                 let status = answer.status();
                 (trouble.unreachable_since, trouble.given_up) = (None, None);
                 if status.is_server_error() || status.as_u16() == 429 {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
                     trouble.warn(&server, &status.to_string());
                 }
                 Ok(answer)
             }
             Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 let text = with_causes(&error);
                 if is_unreachable(&text) && (text.contains("certificate") || trouble.ends()) {
                     // A kind that is not tried again.

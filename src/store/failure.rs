@@ -81,6 +81,9 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
         object_store::Error::Precondition { .. } => {
             return StoreError::Changed { url, detail: "its version is another".into() };
         }
+        object_store::Error::AlreadyExists { .. } => {
+            return StoreError::Changed { url, detail: "it exists".into() };
+        }
         object_store::Error::InvalidPath { source } => {
             return StoreError::BadKey { url, reason: source.to_string() };
         }

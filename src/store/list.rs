@@ -49,6 +49,22 @@ impl Store {
         Ok(folders)
     }
 
+    /// The objects directly in the folder `prefix`, sorted by key.
+    pub async fn list_level(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let objects = self.listable("list").await?;
+        let path = self.prefix(prefix)?;
+        let found =
+            self.attempt(prefix, "list", || objects.list_with_delimiter(Some(&path))).await?;
+        let mut infos: Vec<_> = found
+            .objects
+            .into_iter()
+            .filter(|meta| !self.is_staged(meta))
+            .filter_map(|meta| Some(ObjectInfo::new(self.key(&meta.location)?, meta)))
+            .collect();
+        infos.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(infos)
+    }
+
     /// Whether there are listings: over https there are none.
     pub fn can_list(&self) -> bool {
         !matches!(self.backend(), Backend::Http(_))

@@ -23,7 +23,10 @@ mod options;
 mod profile;
 mod read;
 mod s3;
+mod send;
 mod staged;
+mod survey;
+mod uploads;
 mod write;
 mod zarr;
 
@@ -34,6 +37,8 @@ pub use open::{Store, Stores};
 pub use options::{Addressing, Number, S3Options};
 pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
+pub use send::{Condition, Sending};
+pub use survey::{Surveyed, is_public};
 pub use write::Upload;
 
 /// Filter for logs of requests that are sent again.

@@ -64,7 +64,7 @@ impl Stores {
                 let client = HttpBuilder::new()
                     .with_url(url.as_str().trim_end_matches('/'))
                     .with_client_options(options)
-                    .with_http_connector(Connector)
+                    .with_http_connector(Connector::default())
                     .with_retry(self.session.retry())
                     .build()
                     .map_err(|error| refuse(error.to_string()))?;
@@ -152,7 +152,8 @@ impl Store {
         &self.0.backend
     }
 
-    pub(super) fn part_size(&self) -> usize {
+    /// Bytes in a part of a large object that is written here.
+    pub fn part_size(&self) -> usize {
         self.0.part_size
     }
 

@@ -1,6 +1,7 @@
 //! S3 clients: one for a bucket, one set of credentials for all.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -30,11 +31,18 @@ pub(super) struct Session {
     source: Option<SharedCredentialsProvider>,
     settings: OnceCell<Settings>,
     credentials: OnceCell<Arc<Credentials>>,
+    connector: Connector,
 }
 
 impl Session {
     pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
-        Self { options, source, settings: OnceCell::new(), credentials: OnceCell::new() }
+        let (settings, credentials) = (OnceCell::new(), OnceCell::new());
+        Self { options, source, settings, credentials, connector: Connector::default() }
+    }
+
+    /// Requests that have failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.connector.failures.load(Ordering::Relaxed)
     }
 
     async fn settings(&self) -> Result<&Settings, StoreError> {
@@ -42,7 +50,7 @@ impl Session {
     }
 
     /// `None` for unsigned requests.
-    async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
+    pub(super) async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
         if self.options.is_anonymous() {
             return Ok(None);
         }
@@ -115,6 +123,24 @@ impl Bucket {
         })
     }
 
+    /// The URL of the bucket itself and the region that requests are signed for.
+    pub(super) async fn url_and_region(&self) -> Result<(String, String), StoreError> {
+        let settings = self.session.settings().await?;
+        let path_style = self.is_path_style(settings);
+        let region = settings.region.0.clone();
+        let url = match &settings.endpoint {
+            Some((text, _)) => endpoint_for(text, &self.name, path_style)?.0,
+            None if path_style => format!("https://s3.{region}.amazonaws.com"),
+            None => format!("https://{}.s3.{region}.amazonaws.com", self.name),
+        };
+        let url = if path_style { format!("{url}/{}", self.name) } else { url };
+        Ok((url, region))
+    }
+
+    fn is_path_style(&self, settings: &Settings) -> bool {
+        settings.addressing.0 == Addressing::Path || self.name.contains('.')
+    }
+
     /// After a server has called the credentials expired: whether a new try may go better.
     pub(super) fn renew_if_older(&self, than: SystemTime) -> bool {
         self.session.credentials.get().is_some_and(|held| held.renew_if_older(than))
@@ -122,14 +148,16 @@ impl Bucket {
 
     async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
         let settings = self.session.settings().await?;
-        let path_style = settings.addressing.0 == Addressing::Path || self.name.contains('.');
+        let path_style = self.is_path_style(settings);
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.name)
             .with_region(&settings.region.0)
             .with_virtual_hosted_style_request(!path_style)
             .with_client_options(self.session.client_options())
-            .with_http_connector(Connector)
+            .with_http_connector(self.session.connector.clone())
             .with_retry(self.session.retry())
+            // What is sent has a Content-MD5; its SHA-256 in the signature would cost more than that.
+            .with_unsigned_payload(true)
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
         if let Some((text, _)) = &settings.endpoint {

@@ -7,21 +7,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use chrono::Utc;
 use futures::future::try_join;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    Attribute, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-    PutOptions, PutPayload,
-};
+use object_store::{MultipartId, ObjectStoreExt, PutMultipartOptions, PutPayload};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
-use super::read::{ObjectInfo, unquoted};
+use super::read::ObjectInfo;
+use super::send::{Sending, written};
 use super::staged::{self, Staged};
 
 impl Store {
@@ -39,25 +36,19 @@ impl Store {
                 upload.complete().await
             }
             Backend::Http(_) => Err(self.read_only()),
-            Backend::Memory(_) | Backend::S3(_) => self.put_whole(key, vec![data]).await,
+            Backend::Memory(_) | Backend::S3(_) => {
+                self.put_whole(key, vec![data], &Sending::default()).await
+            }
         }
-    }
-
-    async fn put_whole(&self, key: &str, data: Vec<Bytes>) -> Result<ObjectInfo, StoreError> {
-        let objects = self.objects().await?;
-        let path = self.path(key)?;
-        let payload = PutPayload::from_iter(data);
-        let size = payload.content_length() as u64;
-        let put = || {
-            let options = PutOptions::from(attributes(&path));
-            objects.put_opts(&path, payload.clone(), options)
-        };
-        let result = self.attempt(key, "write", put).await?;
-        Ok(written(key, size, result.e_tag.as_deref()))
     }
 
     /// Begins a large object. Makes no request yet; on disk, makes the file beside its target.
     pub async fn create(&self, key: &str) -> Result<Upload, StoreError> {
+        self.create_as(key, Sending::default()).await
+    }
+
+    /// The same, told how it is sent; the condition is not looked at.
+    pub async fn create_as(&self, key: &str, sending: Sending) -> Result<Upload, StoreError> {
         let path = self.path(key)?;
         let sink = match self.backend() {
             Backend::Http(_) => return Err(self.read_only()),
@@ -75,7 +66,7 @@ impl Store {
             }
         };
         let store = self.clone();
-        Ok(Upload { store, key: key.to_owned(), sink, state: Mutex::default() })
+        Ok(Upload { store, key: key.to_owned(), sending, sink, state: Mutex::default() })
     }
 
     /// Removes an object; one that is not there is fine.
@@ -119,23 +110,6 @@ impl Store {
     }
 }
 
-/// What a server is told of an object, for those who fetch it over the web.
-fn attributes(path: &ObjectPath) -> Attributes {
-    let name = path.filename().unwrap_or_default();
-    let kind = match name.rsplit_once('.') {
-        Some((_, "nc")) => "application/x-netcdf",
-        Some((_, "png")) => "image/png",
-        Some((_, "json" | "zarray" | "zattrs" | "zgroup" | "zmetadata")) => "application/json",
-        _ => "application/octet-stream",
-    };
-    Attributes::from_iter([(Attribute::ContentType, kind)])
-}
-
-fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
-    let etag = etag.map(unquoted);
-    ObjectInfo { key: key.to_owned(), size, modified: Utc::now(), etag }
-}
-
 /// Runs what waits for the disk off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
@@ -157,6 +131,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub struct Upload {
     store: Store,
     key: String,
+    sending: Sending,
     sink: Sink,
     state: Mutex<State>,
 }
@@ -241,19 +216,32 @@ impl Upload {
         }
     }
 
+    /// Begins the upload by parts at once, and tells what the server calls it; nothing on disk,
+    /// where the file has been begun.
+    pub async fn begin(&self) -> Result<Option<String>, StoreError> {
+        match &self.sink {
+            Sink::Parts(Some(sink)) => Ok(Some(self.begun(sink).await?.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    async fn begun<'a>(&self, sink: &'a PartSink) -> Result<&'a MultipartId, StoreError> {
+        let PartSink { parts, path, id } = sink;
+        let create = || {
+            let options = PutMultipartOptions::from(self.sending.attributes(path));
+            parts.create_multipart_opts(path, options)
+        };
+        id.get_or_try_init(|| self.store.attempt(&self.key, "write", create)).await
+    }
+
     async fn send(
         &self,
         sink: &PartSink,
         index: usize,
         data: Vec<Bytes>,
     ) -> Result<(), StoreError> {
-        let PartSink { parts, path, id } = sink;
-        let create = || {
-            let options = PutMultipartOptions::from(attributes(path));
-            parts.create_multipart_opts(path, options)
-        };
-        let begin = || self.store.attempt(&self.key, "write", create);
-        let id = id.get_or_try_init(begin).await?;
+        let PartSink { parts, path, .. } = sink;
+        let id = self.begun(sink).await?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
         let put = || parts.put_part(path, id, index, payload.clone());
@@ -292,7 +280,7 @@ impl Upload {
         let State { arrived, first, several } = std::mem::take(&mut *self.state());
         if !several && let Some(data) = first {
             self.sink = Sink::Parts(None);
-            return self.store.put_whole(&self.key, data).await;
+            return self.store.put_whole(&self.key, data, &self.sending).await;
         }
         let total = self.whole(&arrived)?;
         match &mut self.sink {
@@ -317,7 +305,7 @@ impl Upload {
                 Ok(self.store.object(&self.key).await?.info().clone())
             }
             Sink::Parts(_) if arrived.is_empty() => {
-                self.store.put_whole(&self.key, Vec::new()).await
+                self.store.put_whole(&self.key, Vec::new(), &self.sending).await
             }
             Sink::Parts(sink) => {
                 let ids: Vec<_> = arrived.into_values().filter_map(|(_, id)| id).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::contract::Kind;
-use super::record::CaseRecord;
+use super::record::{CaseRecord, FileEntry, SharedRecord};
 use super::store2::place;
 use super::{VisError, template};
 use crate::encode::zarr::{Object, chunk};
@@ -51,11 +51,15 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
             });
         }
     }
+    let cases = records.keys().map(Case::short).collect();
+    let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
     for Object { key, bytes } in shared_chunks(&opened.kind, &records) {
+        shared.files.push(FileEntry::new(key.clone(), &bytes));
         store.put(&key, bytes).await?;
     }
     store.sweep("").await?;
-    template::write_metadata(store, &opened.kind, recipe.as_ref()).await?;
+    shared.files.extend(template::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
+    shared.save(store).await?;
     Ok((opened.kind, completeness(&records)))
 }
 

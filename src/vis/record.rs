@@ -2,15 +2,14 @@
 //! (store 2), and from what. Written last, below a folder that readers and publishers pass over.
 
 use bytes::Bytes;
+use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::{Recipe, VisError};
-use crate::ledger::InputRecord;
-use crate::model::Case;
+use crate::ledger::{CASES, InputRecord, SHARED};
+use crate::model::{Case, hex};
 use crate::store::{Store, StoreError};
 
-/// Folder of the records in a store.
-const FOLDER: &str = ".cases";
 /// Version of the records' form.
 const FORMAT: u32 = 1;
 
@@ -52,6 +51,48 @@ pub struct FileEntry {
     pub md5: String,
 }
 
+impl FileEntry {
+    /// Of an object that is written.
+    pub fn new(key: String, bytes: &[u8]) -> Self {
+        Self { key, size: bytes.len() as u64, md5: hex(&Md5::digest(bytes)) }
+    }
+}
+
+/// What the cases of a store share, as it was put together last.
+#[derive(Clone, Debug, Serialize)]
+pub struct SharedRecord {
+    /// Version of the record's form.
+    pub format: u32,
+    /// Which of the stores.
+    pub store: String,
+    /// The rules; none in a store without cases.
+    pub recipe: Option<Recipe>,
+    /// Cases that were there.
+    pub cases: Vec<String>,
+    /// Metadata, coordinates, and the chunks that hold several cases.
+    pub files: Vec<FileEntry>,
+}
+
+impl SharedRecord {
+    /// Of a store, without its parts yet.
+    pub fn new(store: &str, recipe: Option<Recipe>, cases: Vec<String>) -> Self {
+        Self { format: FORMAT, store: store.to_owned(), recipe, cases, files: Vec::new() }
+    }
+
+    /// Writes the record.
+    pub async fn save(&self, store: &Store) -> Result<(), VisError> {
+        save(store, format!("{CASES}/{SHARED}"), self).await
+    }
+}
+
+async fn save(store: &Store, key: String, record: &impl Serialize) -> Result<(), VisError> {
+    let mut text = serde_json::to_vec_pretty(record)
+        .map_err(|source| VisError::Record { url: key.clone(), source })?;
+    text.push(b'\n');
+    store.put(&key, Bytes::from(text)).await?;
+    Ok(())
+}
+
 impl CaseRecord {
     /// Of a case, without results yet.
     pub fn new(
@@ -82,7 +123,7 @@ impl CaseRecord {
     }
 
     fn key(case: Case) -> String {
-        format!("{FOLDER}/{}.json", case.short())
+        format!("{CASES}/{}.json", case.short())
     }
 
     /// Reads the record of a case.
@@ -96,12 +137,7 @@ impl CaseRecord {
 
     /// Writes the record.
     pub async fn save(&self, store: &Store, case: Case) -> Result<(), VisError> {
-        let key = Self::key(case);
-        let damaged = |source| VisError::Record { url: key.clone(), source };
-        let mut text = serde_json::to_vec_pretty(self).map_err(damaged)?;
-        text.push(b'\n');
-        store.put(&key, Bytes::from(text)).await?;
-        Ok(())
+        save(store, Self::key(case), self).await
     }
 
     /// Removes the record: its case is about to change.
@@ -111,9 +147,9 @@ impl CaseRecord {
 
     /// The cases that have a record.
     pub async fn cases(store: &Store) -> Result<Vec<Case>, StoreError> {
-        let found = store.list(FOLDER).await?;
+        let found = store.list(CASES).await?;
         let case = |key: &str| {
-            let name = key.strip_prefix(FOLDER)?.strip_prefix('/')?;
+            let name = key.strip_prefix(CASES)?.strip_prefix('/')?;
             name.strip_suffix(".json")?.parse().ok()
         };
         let mut cases: Vec<Case> = found.iter().filter_map(|object| case(&object.key)).collect();

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use md5::Md5;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -240,9 +239,9 @@ impl Atlas<'_> {
             destination.claim().await?;
             let put = async |object: F| {
                 let Object { key, bytes } = object.await?;
-                let (size, md5) = (bytes.len() as u64, hex(&Md5::digest(&bytes)));
-                destination.store.put(&key, bytes).await?;
-                Ok::<_, VisError>(FileEntry { key, size, md5 })
+                let entry = FileEntry::new(key, &bytes);
+                destination.store.put(&entry.key, bytes).await?;
+                Ok::<_, VisError>(entry)
             };
             stream::iter(objects).map(put).buffered(PUTS).try_collect().await
         })

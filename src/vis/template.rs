@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
+use super::record::FileEntry;
 use super::{Recipe, VisError};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
 use crate::model::atlas::{FILL, MapVariable};
@@ -72,12 +73,12 @@ fn objects(kind: &Kind, hierarchy: &Hierarchy) -> Result<Vec<Object>, VisError> 
 }
 
 /// Writes the metadata and coordinates of a store again, under `recipe`, the consolidated
-/// metadata last.
+/// metadata last; what was written.
 pub async fn write_metadata(
     store: &Store,
     kind: &Kind,
     recipe: Option<&Recipe>,
-) -> Result<(), VisError> {
+) -> Result<Vec<FileEntry>, VisError> {
     let hierarchy = kind.hierarchy(recipe);
     let objects = match kind.format() {
         Format::V3 => objects(kind, &hierarchy)?,
@@ -88,10 +89,12 @@ pub async fn write_metadata(
             objects
         }
     };
+    let mut written = Vec::with_capacity(objects.len());
     for Object { key, bytes } in objects {
+        written.push(FileEntry::new(key.clone(), &bytes));
         store.put(&key, bytes).await?;
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Opens a store, which must have the form that this program gives it.

@@ -1,0 +1,372 @@
+//! `dor publish`: outputs to where the world reads them, and what is published there.
+
+use std::io::Write;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{Table, bytes, count, print_json};
+use super::progress::Transfers;
+use super::{Exit, GlobalArgs, stop_on_signals};
+use crate::config::Config;
+use crate::model::Case;
+use crate::pipeline::Stop;
+use crate::publish::audit::Extent;
+use crate::publish::claim::Sign;
+use crate::publish::inventory::{Selection, patterns};
+use crate::publish::plan::Why;
+use crate::publish::published::Published;
+use crate::publish::{self, Concurrency, Journal, Options, Outcome, Prepared, PublishError};
+use crate::store::{Location, Store, Stores};
+
+/// Bring a tree of outputs to a destination: what is new or changed, data before the metadata that names it
+///
+/// The plan is made from the records that conversions leave, and printed, before anything is sent.
+/// Run the same command again after a stop of any kind: what has arrived is not sent again.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    about: Option<About>,
+    #[command(flatten)]
+    publish: Publish,
+}
+
+#[derive(Debug, Subcommand)]
+enum About {
+    Status(Status),
+}
+
+#[derive(Args, Debug)]
+struct Publish {
+    /// What to publish: a folder of research-grade files, a map store, a folder of both, or any other tree
+    #[arg(required = true)]
+    source: Option<Location>,
+    /// Where to: a path or s3:// URL
+    #[arg(required = true)]
+    destination: Option<Location>,
+    /// Only objects that match a pattern: `*` within a folder, `**` across folders; several may be given
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// No objects that match a pattern
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Only these products
+    #[arg(long, value_name = "PRODUCT", value_parser = ["research", "store1", "store2", "store3"])]
+    only: Vec<String>,
+    /// Only these cases: full name, index, or polygon and month (112-04)
+    #[arg(long = "case", value_name = "CASE")]
+    cases: Vec<Case>,
+    /// Afterwards remove what an earlier publish sent and the source no longer has
+    #[arg(long, conflicts_with_all = ["include", "exclude", "only", "cases"])]
+    delete: bool,
+    /// Refuse to publish at all when more objects than this would be removed
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "delete")]
+    max_delete: usize,
+    /// Print the plan, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// One line of JSON for each object, and for the plan and the summary
+    #[arg(long)]
+    json: bool,
+    /// Compare with a listing of the destination, not only with what was published before
+    #[arg(long)]
+    audit: bool,
+    /// Read again what lies at the destination: metadata and a sample, or all
+    #[arg(long, value_name = "EXTENT", num_args = 0..=1, default_missing_value = "sample", value_parser = ["sample", "all"])]
+    verify: Option<String>,
+    /// Bytes per second that are sent at most, such as 50M
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    bwlimit: Option<u64>,
+    /// Requests at a time: a number, or found out from how the server answers
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = concurrency)]
+    concurrency: Concurrency,
+    /// `Cache-Control` of all objects, such as `public, max-age=3600`
+    #[arg(long, value_name = "VALUE")]
+    cache_control: Option<String>,
+    /// `Content-Type` of all objects [default: by name]
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+}
+
+/// Tell what is published at a destination: version, recipes, and whether somebody publishes now
+#[derive(Args, Debug)]
+struct Status {
+    /// The destination: a path or URL
+    destination: Location,
+    /// What is published there from: tells what an interrupted publish has done
+    #[arg(long, value_name = "LOCATION")]
+    source: Option<Location>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number of bytes with an optional k, M, G, Ki, Mi or Gi.
+fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || "give bytes per second, such as 500k, 50M or 1Gi".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = f64::from_str(&text[..digits]).map_err(|_| wrong())?;
+    let unit: f64 = match text[digits..].trim_end_matches(['B', 'b']) {
+        "" => 1.0,
+        "k" | "K" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "Ki" => 1024.0,
+        "Mi" => 1048576.0,
+        "Gi" => 1073741824.0,
+        _ => return Err(wrong()),
+    };
+    Some((number * unit) as u64).filter(|rate| *rate > 0).ok_or_else(wrong)
+}
+
+fn concurrency(text: &str) -> Result<Concurrency, String> {
+    match text {
+        "auto" => Ok(Concurrency::Auto),
+        number => super::from_one(number)
+            .map(|number| Concurrency::Fixed(number.get()))
+            .map_err(|error| format!("{error}, or auto")),
+    }
+}
+
+impl Command {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        match self.about {
+            Some(About::Status(status)) => status.run(global, out).await,
+            None => self.publish.run(global, out).await,
+        }
+    }
+}
+
+impl Publish {
+    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = Config::load(&global.overrides())?;
+        let stores = Stores::new(config.s3.clone());
+        let options = self.options()?;
+        let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
+            return Ok(Exit::Usage);
+        };
+        let (source, destination) = (stores.open(source)?, stores.open(destination)?);
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        let prepared = publish::prepare(&source, &destination, options, &stop).await?;
+        self.write_plan(out, &prepared)?;
+        out.flush()?;
+        if self.dry_run {
+            return Ok(Exit::Done);
+        }
+        let progress = Arc::new(Transfers::new());
+        let result = publish::publish(prepared, progress.clone()).await;
+        progress.end();
+        if self.json {
+            for sent in progress.sent() {
+                print_json_line(out, &json!({ "sent": sent }))?;
+            }
+        }
+        let outcome = result?;
+        self.write_outcome(out, &progress, &outcome)?;
+        match outcome.verified {
+            Some((looked_at, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
+                url: destination.location().to_string(),
+                count: wrong.len(),
+                looked_at,
+            }
+            .into()),
+            _ => Ok(Exit::Done),
+        }
+    }
+
+    fn options(&self) -> Result<Options, PublishError> {
+        let selection = Selection {
+            include: patterns(&self.include)?,
+            exclude: patterns(&self.exclude)?,
+            only: self.only.iter().cloned().collect(),
+            cases: self.cases.iter().copied().collect(),
+        };
+        let verify = self.verify.as_deref().map(|extent| match extent {
+            "all" => Extent::All,
+            _ => Extent::Sample,
+        });
+        Ok(Options {
+            selection,
+            delete: self.delete,
+            max_delete: self.max_delete,
+            audit: self.audit,
+            verify,
+            concurrency: self.concurrency,
+            rate: self.bwlimit,
+            cache_control: self.cache_control.clone(),
+            content_type: self.content_type.clone(),
+        })
+    }
+
+    fn write_plan(&self, out: &mut dyn Write, prepared: &Prepared) -> anyhow::Result<()> {
+        let Prepared { plan, inventory, audit, .. } = prepared;
+        let [new, changed] = [Why::New, Why::Changed].map(|why| plan.count(why));
+        let gone = (plan.gone.len(), plan.gone.iter().map(|entry| entry.size).sum::<u64>());
+        let rows = [
+            ("new", new),
+            ("changed", changed),
+            ("same", (plan.same, plan.same_bytes)),
+            ("to delete", gone),
+        ];
+        if self.json {
+            let mut document: serde_json::Map<String, serde_json::Value> = rows
+                .iter()
+                .map(|(name, (n, bytes))| {
+                    (name.replace(' ', "_"), json!({"objects": n, "bytes": bytes}))
+                })
+                .collect();
+            document.insert("pending".to_owned(), json!(inventory.pending));
+            if self.dry_run {
+                let send: Vec<_> = plan.send.iter().map(|(entry, _)| &entry.key).collect();
+                let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
+                document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
+            }
+            return Ok(print_json_line(out, &json!({ "plan": document }))?);
+        }
+        let mut table = Table::new(["", "objects", "bytes"]);
+        for (name, (n, size)) in rows {
+            table.row([name.to_owned(), n.to_string(), bytes(size)]);
+        }
+        table.write(out)?;
+        if !inventory.pending.is_empty() {
+            let cases = inventory.pending.join(", ");
+            writeln!(out, "not complete, and left as published: {cases}")?;
+        }
+        if let Some(audit) = audit {
+            let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
+            writeln!(
+                out,
+                "at the destination: {} right, {} missing, {} wrong, {} that nobody published",
+                audit.right,
+                missing.len(),
+                wrong.len(),
+                unknown.len()
+            )?;
+            let all = [("missing", missing), ("wrong", wrong), ("unknown", unknown)];
+            for (name, keys) in all {
+                keys.iter().take(20).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
+            }
+        }
+        if self.dry_run {
+            for (entry, _) in &plan.send {
+                writeln!(out, "send {}", entry.key)?;
+            }
+            for entry in &plan.gone {
+                writeln!(out, "delete {}", entry.key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_outcome(
+        &self,
+        out: &mut dyn Write,
+        progress: &Transfers,
+        outcome: &Outcome,
+    ) -> anyhow::Result<()> {
+        let Outcome { version, sent, deleted, verified } = outcome;
+        let retried = progress.retried();
+        if self.json {
+            let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
+            let summary = json!({
+                "version": version, "sent": sent, "deleted": deleted, "retried": retried,
+                "verified": verified,
+            });
+            return Ok(print_json_line(out, &json!({ "summary": summary }))?);
+        }
+        writeln!(
+            out,
+            "version {version}: {} sent in {}, {} deleted",
+            count(*sent, "object"),
+            progress.summary(),
+            deleted
+        )?;
+        if retried > 0 {
+            writeln!(out, "{} took more than one try", count(retried, "object"))?;
+        }
+        if let Some((looked_at, wrong)) = verified {
+            writeln!(out, "{} read again, {} wrong", count(*looked_at, "object"), wrong.len())?;
+            wrong.iter().try_for_each(|w| writeln!(out, "wrong: {}: {}", w.key, w.problem))?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = Config::load(&global.overrides())?;
+        let stores = Stores::new(config.s3.clone());
+        let destination: Store = stores.open(&self.destination)?;
+        let published = Published::load(&destination).await?;
+        let publishing = Sign::find(&destination).await?;
+        let pending = match &self.source {
+            None => None,
+            Some(source) => {
+                let folder = publish::state_folder(source, &self.destination);
+                let earlier = Journal::earlier(&folder)?;
+                Some(earlier.arrived.values().flatten().count()).filter(|n| *n > 0)
+            }
+        };
+        if self.json {
+            let document = json!({
+                "published": published.as_ref().map(|published| &published.header),
+                "publishing": publishing,
+                "arrived_since": pending,
+            });
+            print_json(out, &document)?;
+            return Ok(Exit::Done);
+        }
+        match &published {
+            None => writeln!(out, "nothing is published at {}", self.destination)?,
+            Some(Published { header, .. }) => {
+                writeln!(
+                    out,
+                    "version {} of {} by {}, from {}: {}, {}",
+                    header.version,
+                    header.published.format("%Y-%m-%d %H:%M UTC"),
+                    header.program,
+                    header.source,
+                    count(header.objects, "object"),
+                    bytes(header.bytes)
+                )?;
+                for (folder, recipe) in &header.recipes {
+                    let folder = if folder.is_empty() { "." } else { folder };
+                    writeln!(out, "{folder}: {recipe}")?;
+                }
+            }
+        }
+        if let Some(sign) = publishing {
+            writeln!(out, "being published to by {sign}")?;
+        }
+        if let Some(arrived) = pending {
+            let arrived = count(arrived, "object");
+            writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn print_json_line(out: &mut dyn Write, value: &serde_json::Value) -> std::io::Result<()> {
+    writeln!(out, "{value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, bytes) in [("10", 10), ("1.5k", 1500), ("50M", 50_000_000), ("1MiB", 1 << 20)] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "0", "5 apples", "-1"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert_eq!(concurrency("7"), Ok(Concurrency::Fixed(7)));
+        assert!(concurrency("0").is_err() && concurrency("many").is_err());
+    }
+}

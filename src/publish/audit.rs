@@ -1,0 +1,144 @@
+//! Looking at the destination itself: what lies there, and whether it is what was sent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use md5::{Digest as _, Md5};
+use serde::Serialize;
+
+use super::plan::stage;
+use super::{Digest, Entry, FOLDER, PublishError};
+use crate::pipeline::{Stop, Stopped};
+use crate::store::{ObjectInfo, Store};
+
+/// Folders that are listed at the same time, and objects that are read.
+const LISTS: usize = 32;
+const READS: usize = 16;
+const PIECE: u64 = 4 << 20;
+
+/// What a listing of the destination says of the objects that should be there.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// Objects with the right size and, where the ETag is one, the right MD5.
+    pub right: usize,
+    /// Objects that are not there.
+    pub missing: Vec<String>,
+    /// Objects with another size or MD5.
+    pub wrong: Vec<String>,
+    /// Objects that nobody has published.
+    pub unknown: Vec<String>,
+}
+
+/// Lists a destination, folder by folder at the same time, and compares it with `entries`. What is
+/// right, by key; the rest is in the audit.
+pub async fn audit(
+    destination: &Store,
+    entries: &[Entry],
+) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
+    let mut found: HashMap<String, ObjectInfo> = HashMap::new();
+    for listed in listing(destination).await? {
+        found.insert(listed.key.clone(), listed);
+    }
+    let mut audit = Audit::default();
+    let mut states = BTreeMap::new();
+    for entry in entries {
+        let Some(info) = found.remove(&*entry.key) else {
+            audit.missing.push(entry.key.to_string());
+            states.insert(entry.key.to_string(), None);
+            continue;
+        };
+        let md5 = info.etag.as_deref().and_then(|etag| etag.parse::<Digest>().ok());
+        let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
+        match is_right {
+            true => audit.right += 1,
+            false => audit.wrong.push(entry.key.to_string()),
+        }
+        states.insert(entry.key.to_string(), is_right.then_some(entry.md5));
+    }
+    let own = format!("{FOLDER}/");
+    audit.unknown = found.into_keys().filter(|key| !key.starts_with(&own)).collect();
+    audit.unknown.sort_unstable();
+    Ok((audit, states))
+}
+
+async fn listing(destination: &Store) -> Result<Vec<ObjectInfo>, PublishError> {
+    let mut folders = Vec::new();
+    let mut prefixes = destination.list_dirs("").await?;
+    let mut found = destination.list_level("").await?;
+    // Two levels down there are enough folders to list side by side.
+    for folder in &prefixes {
+        found.extend(destination.list_level(folder).await?);
+    }
+    for folder in prefixes.drain(..) {
+        folders.extend(destination.list_dirs(&folder).await?);
+    }
+    let lists = stream::iter(folders).map(async |folder| destination.list(&folder).await);
+    let listed: Vec<Vec<ObjectInfo>> = lists.buffer_unordered(LISTS).try_collect().await?;
+    found.extend(listed.into_iter().flatten());
+    Ok(found)
+}
+
+/// How much of a destination is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All metadata, and one in a hundred of the rest, at least so many as there are up to 20.
+    Sample,
+    /// All.
+    All,
+}
+
+/// An object that is not what was published.
+#[derive(Clone, Debug, Serialize)]
+pub struct Wrong {
+    /// Place.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Reads objects at the destination and compares their bytes with what was published; how many
+/// were read, and those that are wrong.
+pub async fn verify(
+    destination: &Store,
+    entries: &[Entry],
+    extent: Extent,
+    stop: &Stop,
+) -> Result<(usize, Vec<Wrong>), PublishError> {
+    let step = (entries.len() / 20).clamp(1, 100);
+    let chosen: Vec<&Entry> = entries
+        .iter()
+        .enumerate()
+        .filter(|(n, entry)| extent == Extent::All || n % step == 0 || stage(&entry.key) > 0)
+        .map(|(_, entry)| entry)
+        .collect();
+    let looked_at = chosen.len();
+    let read = async |entry: &Entry| {
+        if stop.is_requested() {
+            return Err(PublishError::from(Stopped));
+        }
+        let problem = problem(destination, entry).await?;
+        Ok(problem.map(|problem| Wrong { key: entry.key.to_string(), problem }))
+    };
+    let wrong = stream::iter(chosen).map(read).buffered(READS);
+    let wrong = wrong.try_filter_map(async |wrong| Ok(wrong)).try_collect().await?;
+    Ok((looked_at, wrong))
+}
+
+async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, PublishError> {
+    let object = match destination.object(&entry.key).await {
+        Ok(object) => object,
+        Err(error) if error.is_not_found() => return Ok(Some("it is missing".to_owned())),
+        Err(error) => return Err(error.into()),
+    };
+    let size = object.info().size;
+    if size != entry.size {
+        return Ok(Some(format!("it has {size} bytes, not {}", entry.size)));
+    }
+    let mut digest = Md5::new();
+    let mut pieces = object.pieces(PIECE, 2);
+    while let Some(piece) = pieces.try_next().await? {
+        digest.update(&piece);
+    }
+    let found = Digest(digest.finalize().into());
+    Ok((found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5)))
+}

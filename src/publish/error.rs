@@ -1,0 +1,171 @@
+//! What can go wrong with publishing.
+
+use crate::pipeline::Stopped;
+use crate::store::StoreError;
+
+/// Publishing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing to publish: more likely a wrong location than what was meant.
+    #[error("{url} has nothing to publish{filtered}; is it the right location?")]
+    Empty {
+        /// The source.
+        url: String,
+        /// Whether filters left nothing.
+        filtered: &'static str,
+    },
+    /// A record of a conversion is none.
+    #[error("{url} is not a record of this program; make what it belongs to again with --force")]
+    Record {
+        /// Object.
+        url: String,
+        /// Cause.
+        source: serde_json::Error,
+    },
+    /// A map store whose shared parts are not up to date.
+    #[error("{url} is not finished: {problem}; run `dor vis finalize {url}`")]
+    Unfinished {
+        /// Store.
+        url: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// A file is another than the one that is recorded.
+    #[error(
+        "{url} is not what its record tells ({problem}): it was changed since; make it again with --force"
+    )]
+    NotAsRecorded {
+        /// Object.
+        url: String,
+        /// How it differs.
+        problem: String,
+    },
+    /// What arrived is not what was sent.
+    #[error("{url} arrived damaged: the server has {found}, it was sent {sent}")]
+    Damaged {
+        /// Object at the destination.
+        url: String,
+        /// ETag that the server told.
+        found: String,
+        /// MD5 or ETag of what was sent.
+        sent: String,
+    },
+    /// Somebody else publishes.
+    #[error(
+        "{url} is being published to by {who}; wait until that has ended (what dies is taken over after {minutes} min)"
+    )]
+    Busy {
+        /// The destination.
+        url: String,
+        /// Process and host, since when.
+        who: String,
+        /// Minutes without a sign of life.
+        minutes: u64,
+    },
+    /// The record at the destination cannot be read.
+    #[error(
+        "{url} is damaged: {problem}; remove it and publish with --audit, which compares with what is there"
+    )]
+    Published {
+        /// Object.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Somebody else has published meanwhile.
+    #[error("{url} was published to by somebody else meanwhile; run again")]
+    Overtaken {
+        /// The destination.
+        url: String,
+    },
+    /// More deletes than are allowed.
+    #[error(
+        "{count} objects at {url} are no longer in the source, more than --max-delete {allowed}; nothing was changed"
+    )]
+    TooManyDeletes {
+        /// The destination.
+        url: String,
+        /// How many.
+        count: usize,
+        /// How many are allowed.
+        allowed: usize,
+    },
+    /// Source and destination are the same or within each other.
+    #[error("{destination} and {source_url} hold each other; give another destination")]
+    Within {
+        /// The source.
+        source_url: String,
+        /// The destination.
+        destination: String,
+    },
+    /// Some objects could not be sent: what depends on them was not sent either.
+    #[error("{failed} of {total} objects were not sent; nothing that readers see has changed to them; run again")]
+    SomeFailed {
+        /// Objects that failed.
+        failed: usize,
+        /// Objects that were to be sent.
+        total: usize,
+    },
+    /// Objects at the destination are not what was published.
+    #[error("{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit to mend them")]
+    NotVerified {
+        /// The destination.
+        url: String,
+        /// How many are wrong.
+        count: usize,
+        /// How many were read.
+        looked_at: usize,
+    },
+    /// The local journal cannot be kept.
+    #[error("cannot keep the journal {path}: {source}; set DOR_STATE_DIR to a folder that can be written")]
+    Journal {
+        /// File.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A pattern is none.
+    #[error("not a pattern: {0}")]
+    Pattern(#[from] globset::Error),
+    /// Told to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Whether the same request may go better next time.
+pub(super) fn is_passing(error: &PublishError) -> bool {
+    match error {
+        PublishError::Damaged { .. } => true,
+        PublishError::Store(error) => match error {
+            StoreError::Exhausted { .. }
+            | StoreError::Incomplete { .. }
+            | StoreError::Library { .. } => true,
+            StoreError::Refused { status, detail, .. } => {
+                let damaged = ["BadDigest", "InvalidDigest", "RequestTimeout", "IncompleteBody"];
+                *status >= 500 || damaged.iter().any(|code| detail.contains(code))
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether no other request will go better either.
+pub(super) fn ends_all(error: &PublishError) -> bool {
+    let PublishError::Store(error) = error else {
+        return matches!(error, PublishError::Stopped(_));
+    };
+    matches!(
+        error,
+        StoreError::BadOption { .. }
+            | StoreError::NoSuchBucket { .. }
+            | StoreError::PermissionDenied { .. }
+            | StoreError::Credentials { .. }
+            | StoreError::WrongRegion { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Full { .. }
+    )
+}

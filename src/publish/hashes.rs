@@ -1,0 +1,99 @@
+//! MD5s of files that no record tells of: each file is read once, and again when it has changed.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use md5::{Digest as _, Md5};
+
+use super::{Digest, Entry, PublishError};
+use crate::pipeline::{Stop, Stopped};
+use crate::store::{Store, Surveyed};
+
+const NAME: &str = "hashes.jsonl";
+/// Bytes that are read at a time, and objects that are read at the same time.
+const PIECE: u64 = 4 << 20;
+const OBJECTS: usize = 4;
+
+/// What is known, kept in a file: lines of `["key", "fingerprint", "md5"]`, of which the last
+/// for a key counts.
+pub(super) struct Hashes {
+    path: PathBuf,
+    known: HashMap<String, (String, Digest)>,
+}
+
+impl Hashes {
+    /// Those that were kept in a folder.
+    pub(super) fn load(folder: &Path) -> Result<Self, PublishError> {
+        let path = folder.join(NAME);
+        let known = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
+            file => file.and_then(read).map_err(|source| failed(&path, source))?,
+        };
+        Ok(Self { path, known })
+    }
+
+    /// The entries of objects; those that are new or have changed are read.
+    pub(super) async fn entries(
+        &self,
+        source: &Store,
+        objects: Vec<Surveyed>,
+        stop: &Stop,
+    ) -> Result<Vec<Entry>, PublishError> {
+        let open = || {
+            fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
+            OpenOptions::new().create(true).append(true).open(&self.path)
+        };
+        let mut file = open().map_err(|source| failed(&self.path, source))?;
+        let entry = async |object: Surveyed| {
+            let Surveyed { key, size, fingerprint } = object;
+            if let Some((as_of, md5)) = self.known.get(&key)
+                && *as_of == fingerprint
+            {
+                return Ok((Entry { key: key.into(), size, md5: *md5 }, None));
+            }
+            if stop.is_requested() {
+                return Err(PublishError::from(Stopped));
+            }
+            let md5 = hash(source, &key).await?;
+            Ok((Entry { key: key.into(), size, md5 }, Some(fingerprint)))
+        };
+        let mut entries = Vec::with_capacity(objects.len());
+        let mut read = stream::iter(objects).map(entry).buffered(OBJECTS);
+        while let Some((entry, fingerprint)) = read.try_next().await? {
+            if let Some(fingerprint) = fingerprint {
+                let line = serde_json::to_string(&(&entry.key, fingerprint, entry.md5));
+                writeln!(file, "{}", line.unwrap_or_default())
+                    .map_err(|source| failed(&self.path, source))?;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
+    let mut known = HashMap::new();
+    for line in BufReader::new(file).lines() {
+        // A kill may have cut a line off.
+        if let Ok((key, fingerprint, md5)) = serde_json::from_str(&line?) {
+            known.insert(key, (fingerprint, md5));
+        }
+    }
+    Ok(known)
+}
+
+async fn hash(source: &Store, key: &str) -> Result<Digest, PublishError> {
+    let mut digest = Md5::new();
+    let mut pieces = source.object(key).await?.pieces(PIECE, 2);
+    while let Some(piece) = pieces.try_next().await? {
+        digest.update(&piece);
+    }
+    Ok(Digest(digest.finalize().into()))
+}
+
+fn failed(path: &Path, source: io::Error) -> PublishError {
+    PublishError::Journal { path: path.display().to_string(), source }
+}

@@ -1,0 +1,333 @@
+//! What a source holds: from the records that conversions left, without looking at the data; what
+//! has no records is listed, and hashed once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::hashes::Hashes;
+use super::{Digest, Entry, PublishError};
+use crate::ledger::{COMPLETE, CASES, PARTIAL, SHARED};
+use crate::model::Case;
+use crate::pipeline::Stop;
+use crate::store::{Store, is_public};
+
+/// Records that are read at the same time.
+const READS: usize = 64;
+
+/// A part of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Research-grade files, `PPP/MM/*.nc` with a record each folder.
+    Research,
+    /// A map store with records: `store1`, `store2` or `store3`.
+    Store(String),
+    /// Anything else.
+    Other,
+}
+
+/// What of a source is published.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Keys must match one of these, if there are any,
+    pub include: Option<GlobSet>,
+    /// and none of these.
+    pub exclude: Option<GlobSet>,
+    /// Products: `research`, `store1`, `store2`, `store3`; all when empty.
+    pub only: BTreeSet<String>,
+    /// Cases; all when empty.
+    pub cases: BTreeSet<Case>,
+}
+
+/// A set of patterns over whole keys, where `*` stays within a folder and `**` does not.
+pub fn patterns(patterns: &[String]) -> Result<Option<GlobSet>, globset::Error> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(GlobBuilder::new(pattern).literal_separator(true).build()?);
+    }
+    set.build().map(Some)
+}
+
+impl Selection {
+    /// Whether a key may be published.
+    pub fn has(&self, key: &str) -> bool {
+        self.include.as_ref().is_none_or(|set| set.is_match(key))
+            && self.exclude.as_ref().is_none_or(|set| !set.is_match(key))
+    }
+
+    fn has_part(&self, part: &Part) -> bool {
+        let name = match part {
+            Part::Research => "research",
+            Part::Store(name) => name,
+            // No product, and of no case.
+            Part::Other => return self.only.is_empty() && self.cases.is_empty(),
+        };
+        self.only.is_empty() || self.only.contains(name)
+    }
+
+    fn has_case(&self, case: &Case) -> bool {
+        self.cases.is_empty() || self.cases.contains(case)
+    }
+
+    /// Whether all of the source is meant.
+    pub fn is_all(&self) -> bool {
+        self.include.is_none()
+            && self.exclude.is_none()
+            && self.only.is_empty()
+            && self.cases.is_empty()
+    }
+}
+
+/// What a source holds.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Objects, ordered by key.
+    pub entries: Vec<Entry>,
+    /// The rules that each part was made under, by its folder.
+    pub recipes: BTreeMap<String, Value>,
+    /// Cases that are not complete, and stay as they are at the destination.
+    pub pending: Vec<String>,
+}
+
+/// A record of a conversion, as far as publishing needs it.
+#[derive(Deserialize)]
+struct Record {
+    recipe: Value,
+    files: Vec<FileOf>,
+    /// Which store.
+    #[serde(default)]
+    store: String,
+    /// Cases that are in the shared chunks.
+    #[serde(default)]
+    cases: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct FileOf {
+    key: String,
+    size: u64,
+    md5: Digest,
+}
+
+struct Survey<'a> {
+    source: &'a Store,
+    selection: &'a Selection,
+    state: &'a Path,
+    stop: &'a Stop,
+    inventory: Inventory,
+}
+
+/// Finds out what a source holds; `state` is the local folder that hashes are kept in.
+pub async fn inventory(
+    source: &Store,
+    selection: &Selection,
+    state: &Path,
+    stop: &Stop,
+) -> Result<Inventory, PublishError> {
+    let inventory = Inventory::default();
+    let mut survey = Survey { source, selection, state, stop, inventory };
+    match survey.part("").await? {
+        Part::Other => survey.parts().await?,
+        part => survey.take("", part).await?,
+    }
+    let mut inventory = survey.inventory;
+    inventory.entries.retain(|entry| selection.has(&entry.key));
+    inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    inventory.entries.dedup_by(|a, b| a.key == b.key);
+    match inventory.entries.is_empty() {
+        false => Ok(inventory),
+        true => Err(PublishError::Empty {
+            url: source.location().to_string(),
+            filtered: if selection.is_all() { "" } else { " of what was asked for" },
+        }),
+    }
+}
+
+fn below(folder: &str, key: &str) -> String {
+    if folder.is_empty() { key.to_owned() } else { format!("{folder}/{key}") }
+}
+
+/// Whether a folder's last part is that of a polygon, 000 to 689, or of a month.
+fn is_number(folder: &str, digits: usize) -> bool {
+    let name = folder.rsplit('/').next().unwrap_or(folder);
+    name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl Survey<'_> {
+    /// What a folder is.
+    async fn part(&self, folder: &str) -> Result<Part, PublishError> {
+        let shared = below(folder, &format!("{CASES}/{SHARED}"));
+        if let Some((record, _)) = self.record(&shared).await? {
+            return Ok(Part::Store(record.store));
+        }
+        let folders = self.source.list_dirs(folder).await?;
+        if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
+            let url = self.source.location().join(folder).to_string();
+            let problem = "it has results that nobody has put together".to_owned();
+            return Err(PublishError::Unfinished { url, problem });
+        }
+        for polygon in folders.iter().filter(|folder| is_number(folder, 3)) {
+            for month in self.source.list_dirs(polygon).await? {
+                let record = |name: &str| format!("{month}/{name}");
+                if is_number(&month, 2)
+                    && (self.source.find(&record(COMPLETE)).await?.is_some()
+                        || self.source.find(&record(PARTIAL)).await?.is_some())
+                {
+                    return Ok(Part::Research);
+                }
+            }
+        }
+        Ok(Part::Other)
+    }
+
+    /// The parts of a folder that is none itself.
+    async fn parts(&mut self) -> Result<(), PublishError> {
+        let mut others = true;
+        for folder in self.source.list_dirs("").await? {
+            if folder.starts_with('.') {
+                continue;
+            }
+            let part = self.part(&folder).await?;
+            others &= part == Part::Other;
+            if part != Part::Other {
+                self.take(&folder, part).await?;
+            }
+        }
+        if !self.selection.has_part(&Part::Other) {
+            return Ok(());
+        }
+        if others {
+            return self.take("", Part::Other).await;
+        }
+        // What lies beside products.
+        for folder in self.source.list_dirs("").await? {
+            if !folder.starts_with('.') && self.part(&folder).await? == Part::Other {
+                self.take(&folder, Part::Other).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, folder: &str, part: Part) -> Result<(), PublishError> {
+        if !self.selection.has_part(&part) {
+            return Ok(());
+        }
+        match part {
+            Part::Research => self.research(folder).await,
+            Part::Store(_) => self.store(folder).await,
+            Part::Other => self.other(folder).await,
+        }
+    }
+
+    async fn research(&mut self, root: &str) -> Result<(), PublishError> {
+        let mut months = Vec::new();
+        for polygon in self.source.list_dirs(root).await? {
+            if is_number(&polygon, 3) {
+                months.extend(self.source.list_dirs(&polygon).await?);
+            }
+        }
+        let mut cases = Vec::new();
+        for folder in months.into_iter().filter(|month| is_number(month, 2)) {
+            let short = folder.strip_prefix(root).unwrap_or(&folder).trim_start_matches('/');
+            let case = short.replace('/', "-").parse::<Case>();
+            if case.is_ok_and(|case| self.selection.has_case(&case)) {
+                cases.push(folder);
+            }
+        }
+        let source = self.source;
+        let records: Vec<_> = stream::iter(cases)
+            .map(async |folder| {
+                let key = format!("{folder}/{}", COMPLETE);
+                let record = read_record(source, &key).await?;
+                Ok::<_, PublishError>((folder, key, record))
+            })
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        for (folder, key, record) in records {
+            match record {
+                None => self.inventory.pending.push(folder),
+                Some((record, own)) => {
+                    self.inventory.entries.push(Entry { key: key.into(), ..own });
+                    self.add(root, record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, root: &str) -> Result<(), PublishError> {
+        let folder = below(root, CASES);
+        let Some((shared, _)) = self.record(&format!("{folder}/{SHARED}")).await? else {
+            return Ok(());
+        };
+        let found = self.source.list(&folder).await?;
+        let case_of = |key: &str| {
+            let name = key.rsplit('/').next()?.strip_suffix(".json")?;
+            Some((name.to_owned(), name.parse::<Case>().ok()?))
+        };
+        let keys: Vec<_> = found
+            .iter()
+            .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))
+            .collect();
+        // Chunks that cases share must have their numbers.
+        let shares = shared.store != "store2";
+        let late: Vec<_> = keys.iter().filter(|(_, (name, _))| !shared.cases.contains(name)).collect();
+        if let (true, Some((_, (name, _)))) = (shares, late.first()) {
+            let url = self.source.location().join(root).to_string();
+            let problem = format!("case {name} has been added since");
+            return Err(PublishError::Unfinished { url, problem });
+        }
+        let source = self.source;
+        let wanted = keys.into_iter().filter(|(_, (_, case))| self.selection.has_case(case));
+        let records: Vec<Option<(Record, Entry)>> = stream::iter(wanted)
+            .map(async |(key, _)| read_record(source, &key).await)
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        self.add(root, shared);
+        for (record, _) in records.into_iter().flatten() {
+            self.add(root, record);
+        }
+        Ok(())
+    }
+
+    async fn other(&mut self, folder: &str) -> Result<(), PublishError> {
+        let mut found = self.source.survey(folder).await?;
+        found.retain(|object| self.selection.has(&object.key));
+        let hashes = Hashes::load(self.state)?;
+        self.inventory.entries.extend(hashes.entries(self.source, found, self.stop).await?);
+        Ok(())
+    }
+
+    fn add(&mut self, root: &str, record: Record) {
+        let files = record.files.into_iter().filter(|file| is_public(&file.key));
+        self.inventory.entries.extend(files.map(|FileOf { key, size, md5 }| Entry {
+            key: below(root, &key).into(),
+            size,
+            md5,
+        }));
+        self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
+    }
+
+    async fn record(&self, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
+        read_record(self.source, key).await
+    }
+}
+
+/// A record, and the entry of the object that it is.
+async fn read_record(source: &Store, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
+    let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
+    let url = || source.location().join(key).to_string();
+    let record = serde_json::from_slice(&bytes);
+    let record = record.map_err(|source| PublishError::Record { url: url(), source })?;
+    let entry = Entry { key: key.into(), size: bytes.len() as u64, md5: Digest::of(&bytes) };
+    Ok(Some((record, entry)))
+}

@@ -1,0 +1,224 @@
+//! What this machine knows of a publish that is under way: objects that have arrived, and uploads
+//! that were begun, so that after a kill nothing is sent again and nothing is left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::{Digest, PublishError};
+use crate::model::hex;
+use crate::store::Location;
+
+const NAME: &str = "journal.jsonl";
+
+/// Folder for what is known of publishing `source` to `destination`: below `DOR_STATE_DIR`, else
+/// the user's folder for state.
+pub fn state_folder(source: &Location, destination: &Location) -> PathBuf {
+    let of = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = of("DOR_STATE_DIR")
+        .or_else(|| of("XDG_STATE_HOME").map(|folder| folder.join("dor")))
+        .or_else(|| of("HOME").map(|home| home.join(".local/state/dor")))
+        .unwrap_or_else(|| std::env::temp_dir().join("dor"));
+    let place = |location: &Location| match std::path::absolute(location.to_string()) {
+        Ok(path) if !location.to_string().contains("://") => path.display().to_string(),
+        _ => location.to_string(),
+    };
+    let pair = format!("{}\n{}", place(source), place(destination));
+    base.join("publish").join(&hex(&Sha256::digest(pair))[..16])
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// An object that was published before is about to be replaced.
+    Changing(String),
+    /// An object has arrived.
+    Done(String, Digest),
+    /// An upload by parts is about to begin.
+    Begun(String),
+    /// It has begun under an id.
+    Upload(String, String),
+}
+
+/// What an earlier run left.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    /// Objects that have arrived; `None` for those that may have been replaced by now.
+    pub arrived: BTreeMap<String, Option<Digest>>,
+    /// Objects whose uploads may be unfinished, with the ids that are known.
+    pub uploads: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Earlier {
+    fn read(path: &Path) -> io::Result<Self> {
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            text => text?,
+        };
+        let mut earlier = Self::default();
+        // The last line may be half written.
+        for line in text.lines().map_while(|line| serde_json::from_str(line).ok()) {
+            match line {
+                Line::Changing(key) => drop(earlier.arrived.insert(key, None)),
+                Line::Done(key, md5) => {
+                    earlier.uploads.remove(&key);
+                    earlier.arrived.insert(key, Some(md5));
+                }
+                Line::Begun(key) => drop(earlier.uploads.entry(key).or_default()),
+                Line::Upload(key, id) => {
+                    earlier.uploads.entry(key).or_default().insert(id);
+                }
+            }
+        }
+        Ok(earlier)
+    }
+}
+
+type Message = (Line, Option<oneshot::Sender<()>>);
+
+/// The journal of a run; lines are on the platter in the order they are given.
+pub struct Journal {
+    path: PathBuf,
+    lines: mpsc::Sender<Message>,
+    writer: JoinHandle<io::Result<()>>,
+}
+
+impl Journal {
+    /// What earlier runs left in a folder; nothing when there was none.
+    pub fn earlier(folder: &Path) -> Result<Earlier, PublishError> {
+        let path = folder.join(NAME);
+        Earlier::read(&path).map_err(|source| failed(&path, source))
+    }
+
+    /// Opens the journal in a folder, to go on with.
+    pub fn open(folder: &Path) -> Result<Self, PublishError> {
+        let path = folder.join(NAME);
+        let open = || {
+            fs::create_dir_all(folder)?;
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            // A kill may have cut the last line off.
+            let text = fs::read(&path)?;
+            let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            file.set_len(whole as u64)?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| failed(&path, source))?;
+        let (lines, received) = mpsc::channel();
+        let writer = std::thread::spawn(move || write(file, &received));
+        Ok(Self { path, lines, writer })
+    }
+
+    /// Objects that were published before are about to be replaced; returns when that is on the
+    /// platter.
+    pub async fn changing(&self, keys: impl Iterator<Item = &str>) {
+        let mut last = None;
+        for key in keys {
+            if let Some(key) = last.replace(key) {
+                self.send(Line::Changing(key.to_owned()), None);
+            }
+        }
+        if let Some(key) = last {
+            self.send_and_wait(Line::Changing(key.to_owned())).await;
+        }
+    }
+
+    /// An object has arrived.
+    pub fn done(&self, key: &str, md5: Digest) {
+        self.send(Line::Done(key.to_owned(), md5), None);
+    }
+
+    /// An upload by parts is about to begin; returns when that is on the platter.
+    pub async fn begun(&self, key: &str) {
+        self.send_and_wait(Line::Begun(key.to_owned())).await;
+    }
+
+    /// It has begun under an id; returns when that is on the platter.
+    pub async fn upload(&self, key: &str, id: &str) {
+        self.send_and_wait(Line::Upload(key.to_owned(), id.to_owned())).await;
+    }
+
+    async fn send_and_wait(&self, line: Line) {
+        let (sender, written) = oneshot::channel();
+        self.send(line, Some(sender));
+        // A writer that failed is noticed at the end.
+        let _ = written.await;
+    }
+
+    fn send(&self, line: Line, written: Option<oneshot::Sender<()>>) {
+        let _ = self.lines.send((line, written));
+    }
+
+    /// Ends the journal; it stays, for the next run.
+    pub fn keep(self) -> Result<(), PublishError> {
+        let Self { path, lines, writer } = self;
+        drop(lines);
+        let result = writer.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        result.map_err(|source| failed(&path, source))
+    }
+
+    /// Ends the journal and removes it: all is published.
+    pub fn remove(self) -> Result<(), PublishError> {
+        let path = self.path.clone();
+        self.keep()?;
+        fs::remove_file(&path).map_err(|source| failed(&path, source))
+    }
+}
+
+fn write(mut file: File, received: &mpsc::Receiver<Message>) -> io::Result<()> {
+    while let Ok(first) = received.recv() {
+        let mut waiting = Vec::new();
+        let mut text = Vec::new();
+        for (line, written) in std::iter::once(first).chain(received.try_iter()) {
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+            waiting.extend(written);
+        }
+        file.write_all(&text)?;
+        file.sync_data()?;
+        // Who no longer waits need not be told.
+        waiting.into_iter().for_each(|written| drop(written.send(())));
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, source: io::Error) -> PublishError {
+    PublishError::Journal { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_journal_tells_what_has_arrived_and_what_was_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let md5 = Digest::of(b"x");
+        let journal = Journal::open(folder.path()).unwrap();
+        journal.changing(["a", "d"].into_iter()).await;
+        journal.done("a", md5);
+        journal.begun("b").await;
+        journal.upload("b", "7").await;
+        journal.begun("c").await;
+        journal.keep().unwrap();
+        let mut file = OpenOptions::new().append(true).open(folder.path().join(NAME)).unwrap();
+        file.write_all(br#"{"done":["half"#).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        journal.done("c", md5);
+        journal.keep().unwrap();
+        let earlier = Journal::earlier(folder.path()).unwrap();
+        let arrived = [("a", Some(md5)), ("c", Some(md5)), ("d", None)];
+        let arrived = arrived.map(|(key, md5)| (key.to_owned(), md5));
+        assert_eq!(earlier.arrived, BTreeMap::from(arrived));
+        assert_eq!(earlier.uploads.len(), 1);
+        assert!(earlier.uploads["b"].contains("7"));
+        Journal::open(folder.path()).unwrap().remove().unwrap();
+        assert!(Journal::earlier(folder.path()).unwrap().arrived.is_empty());
+    }
+}

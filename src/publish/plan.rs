@@ -1,0 +1,152 @@
+//! What a publish will do, found out before anything is changed.
+
+use std::collections::BTreeMap;
+
+use super::published::Published;
+use super::{Digest, Entry};
+
+/// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
+const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
+/// What readers of a whole hierarchy read first.
+const CONSOLIDATED: &str = ".zmetadata";
+
+/// When an object is sent, counted from 0: data first, then metadata from the deepest on, then
+/// consolidated metadata. What has the same number may be sent in any order.
+pub fn stage(key: &str) -> u32 {
+    /// Deeper than any key that is published.
+    const DEEPEST: u32 = 64;
+    let depth = key.bytes().filter(|&byte| byte == b'/').count().min(DEEPEST as usize) as u32;
+    match key.rsplit('/').next().unwrap_or(key) {
+        CONSOLIDATED => 2 * (DEEPEST - depth) + 2,
+        name if METADATA.contains(&name) => 2 * (DEEPEST - depth) + 1,
+        _ => 0,
+    }
+}
+
+/// Why an object is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was never published.
+    New,
+    /// It was, with other bytes.
+    Changed,
+}
+
+/// What a publish will do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Objects to send, by stage and then by key.
+    pub send: Vec<(Entry, Why)>,
+    /// Objects that are at the destination as they are in the source.
+    pub same: usize,
+    /// Their bytes.
+    pub same_bytes: u64,
+    /// Objects that an earlier publish has sent and that the source no longer has.
+    pub gone: Vec<Entry>,
+}
+
+impl Plan {
+    /// Compares a source, ordered by key, with what was published, and with what has arrived since
+    /// then (`arrived`; `None` where that is not known). `concerns` tells which of the published keys the source speaks for.
+    pub fn new(
+        source: &[Entry],
+        published: Option<&Published>,
+        arrived: &BTreeMap<String, Option<Digest>>,
+        concerns: impl Fn(&str) -> bool,
+    ) -> Self {
+        let mut plan = Self::default();
+        let mut before = published.map_or(&[][..], |p| &p.entries).iter().peekable();
+        let mut gone = |entry: &Entry| {
+            if concerns(&entry.key) {
+                plan.gone.push(entry.clone());
+            }
+        };
+        for entry in source {
+            while let Some(earlier) = before.next_if(|earlier| earlier.key < entry.key) {
+                gone(earlier);
+            }
+            let earlier = before.next_if(|earlier| earlier.key == entry.key);
+            let is_there = arrived.get(&*entry.key) == Some(&Some(entry.md5));
+            let why = match earlier {
+                _ if is_there => None,
+                None => Some(Why::New),
+                // Other bytes may be there that an interrupted run has sent.
+                Some(earlier) => (earlier != entry || arrived.contains_key(&*entry.key))
+                    .then_some(Why::Changed),
+            };
+            match why {
+                Some(why) => plan.send.push((entry.clone(), why)),
+                None => {
+                    plan.same += 1;
+                    plan.same_bytes += entry.size;
+                }
+            }
+        }
+        before.for_each(gone);
+        plan.send.sort_by_cached_key(|(entry, _)| stage(&entry.key));
+        plan
+    }
+
+    /// Bytes to send.
+    pub fn bytes(&self) -> u64 {
+        self.send.iter().map(|(entry, _)| entry.size).sum()
+    }
+
+    /// Objects that are new, and their bytes; or those that have changed.
+    pub fn count(&self, wanted: Why) -> (usize, u64) {
+        let of = self.send.iter().filter(|(_, why)| *why == wanted);
+        of.fold((0, 0), |(n, bytes), (entry, _)| (n + 1, bytes + entry.size))
+    }
+
+    /// Whether the destination is as the source is.
+    pub fn is_empty(&self) -> bool {
+        self.send.is_empty() && self.gone.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(keys: &[(&str, &str)]) -> Vec<Entry> {
+        let entry = |(key, text): &(&str, &str)| Entry {
+            key: (*key).into(),
+            size: text.len() as u64,
+            md5: Digest::of(text.as_bytes()),
+        };
+        keys.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn metadata_comes_after_what_it_names() {
+        let mut keys = [
+            "s/.zmetadata", "s/.zgroup", "s/0/.zgroup", "s/0/x/.zarray", "s/0/x/0", "a/b/c.nc",
+            "112/04/manifest.json", "s/zarr.json",
+        ];
+        keys.sort_by_key(|key| stage(key));
+        assert_eq!(keys[..2], ["s/0/x/0", "a/b/c.nc"]);
+        let after = |a: &str, b: &str| assert!(stage(a) > stage(b), "{a} after {b}");
+        after("s/0/.zgroup", "s/0/x/.zarray");
+        after("s/.zgroup", "s/0/.zgroup");
+        after("s/.zmetadata", "s/.zgroup");
+        after("s/zarr.json", "s/0/zarr.json");
+    }
+
+    #[test]
+    fn only_what_differs_is_sent_and_only_what_was_published_goes() {
+        let source = entries(&[("a", "1"), ("b", "2"), ("d", "4"), ("e", "5")]);
+        let before = entries(&[("a", "1"), ("b", "old"), ("c", "3"), ("z", "other")]);
+        let published = Published::after(None, "", BTreeMap::new(), before);
+        let arrived = [("e".to_owned(), Some(Digest::of(b"5")))].into();
+        let plan = Plan::new(&source, Some(&published), &arrived, |key| key != "z");
+        let sent: Vec<_> = plan.send.iter().map(|(e, why)| (&*e.key, *why)).collect();
+        assert_eq!(sent, [("b", Why::Changed), ("d", Why::New)]);
+        assert_eq!(plan.same, 2);
+        assert_eq!(plan.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
+        // What was begun to be replaced is sent again, even when the source is as it was before.
+        let arrived = [("a".to_owned(), None)].into();
+        let plan = Plan::new(&source, Some(&published), &arrived, |_| true);
+        assert_eq!(&*plan.send[0].0.key, "a");
+        assert!(!plan.is_empty() && plan.bytes() == 4);
+    }
+}

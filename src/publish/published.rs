@@ -1,0 +1,198 @@
+//! The published manifest: what a destination was given, as of its last complete publish. It is
+//! written last and on condition that nobody else wrote one meanwhile.
+//!
+//! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "md5"]` in order of the keys.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+
+use bytes::Bytes;
+use chrono::{DateTime, SubsecRound, Utc};
+use flate2::Compression;
+use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Digest, Entry, FOLDER, PublishError};
+use crate::store::{Condition, Sending, Store, StoreError};
+
+const FORMAT: u32 = 1;
+
+/// What stands at the head of the manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the manifest's form.
+    pub format: u32,
+    /// One more with every publish that changed something.
+    pub version: u64,
+    /// When it was completed.
+    pub published: DateTime<Utc>,
+    /// Program that did.
+    pub program: String,
+    /// Where from.
+    pub source: String,
+    /// The rules that each part was made under, by its folder.
+    pub recipes: BTreeMap<String, Value>,
+    /// Number of objects.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A published manifest.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its head.
+    pub header: Header,
+    /// Objects, ordered by key.
+    pub entries: Vec<Entry>,
+    /// The manifest's ETag.
+    etag: Option<String>,
+}
+
+impl Published {
+    /// The next version of what `before` was.
+    pub fn after(
+        before: Option<&Self>,
+        source: &str,
+        recipes: BTreeMap<String, Value>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        let header = Header {
+            format: FORMAT,
+            version: before.map_or(0, |before| before.header.version) + 1,
+            published: Utc::now().trunc_subsecs(0),
+            program: format!("dor {}", crate::VERSION),
+            source: source.to_owned(),
+            recipes,
+            objects: entries.len(),
+            bytes: entries.iter().map(|entry| entry.size).sum(),
+        };
+        Self { header, entries, etag: before.and_then(|before| before.etag.clone()) }
+    }
+
+    /// Where the manifest of a destination is.
+    pub fn key() -> String {
+        format!("{FOLDER}/published.jsonl.gz")
+    }
+
+    /// Reads the manifest of a destination; `None` when there is none.
+    pub async fn load(destination: &Store) -> Result<Option<Self>, PublishError> {
+        let key = Self::key();
+        let Some((bytes, info)) = destination.read(&key).await? else { return Ok(None) };
+        let url = destination.location().join(&key).to_string();
+        let damaged = |problem: String| PublishError::Published { url: url.clone(), problem };
+        let (header, entries) = parse(&bytes).map_err(damaged)?;
+        if header.format != FORMAT {
+            let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
+            return Err(PublishError::Published { url, problem });
+        }
+        Ok(Some(Self { header, entries, etag: info.etag }))
+    }
+
+    /// The entry of an object.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        let at = self.entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok()?;
+        self.entries.get(at)
+    }
+
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+        serde_json::to_writer(&mut out, &self.header)?;
+        for Entry { key, size, md5 } in &self.entries {
+            out.write_all(b"\n")?;
+            serde_json::to_writer(&mut out, &(key, size, md5))?;
+        }
+        out.write_all(b"\n")?;
+        out.finish()
+    }
+
+    /// Writes the manifest, unless the one that it follows has been replaced.
+    pub async fn save(&mut self, destination: &Store) -> Result<(), PublishError> {
+        let key = Self::key();
+        let url = destination.location().join(&key).to_string();
+        let bytes = self.bytes();
+        let bytes = bytes
+            .map_err(|error| PublishError::Published { url, problem: error.to_string() })?;
+        let condition = match &self.etag {
+            None => Condition::Absent,
+            Some(etag) => Condition::Is(etag.clone()),
+        };
+        let sending = Sending {
+            content_type: Some("application/gzip".to_owned()),
+            md5: Some(Digest::of(&bytes).0),
+            condition,
+            ..Sending::default()
+        };
+        let sent = destination.send(&key, Bytes::from(bytes.clone()), &sending).await;
+        match sent {
+            Ok(info) => self.etag = info.etag,
+            // A try whose answer was lost may have written it.
+            Err(StoreError::Changed { .. }) => match destination.read(&key).await? {
+                Some((found, info)) if found == bytes => self.etag = info.etag,
+                _ => {
+                    let url = destination.location().to_string();
+                    return Err(PublishError::Overtaken { url });
+                }
+            },
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
+    let mut lines = BufReader::with_capacity(1 << 20, GzDecoder::new(bytes));
+    let mut line = String::new();
+    let mut next = |line: &mut String| {
+        line.clear();
+        lines.read_line(line).map_err(|error| error.to_string())
+    };
+    next(&mut line)?;
+    let header: Header = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+    let mut entries = Vec::with_capacity(header.objects.min(1 << 24));
+    while next(&mut line)? > 0 {
+        let (key, size, md5) = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+        entries.push(Entry { key, size, md5 });
+    }
+    match entries.len() == header.objects && entries.is_sorted_by(|a, b| a.key < b.key) {
+        true => Ok((header, entries)),
+        false => Err(format!("it has {} of {} entries", entries.len(), header.objects)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str) -> Entry {
+        Entry { key: key.into(), size: 3, md5: Digest::of(key.as_bytes()) }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_read_as_written_and_not_over_another() {
+        let store = Store::memory();
+        assert!(Published::load(&store).await.unwrap().is_none());
+        let entries = vec![entry("a"), entry("b \"c\"")];
+        let mut first = Published::after(None, "here", BTreeMap::new(), entries.clone());
+        let mut other = first.clone();
+        first.save(&store).await.unwrap();
+        let read = Published::load(&store).await.unwrap().unwrap();
+        assert_eq!((&read.header, &read.entries), (&first.header, &entries));
+        assert_eq!(read.entry("b \"c\"").unwrap().size, 3);
+        other.header.source = "there".to_owned();
+        assert!(matches!(other.save(&store).await, Err(PublishError::Overtaken { .. })));
+        let mut second = Published::after(Some(&read), "here", BTreeMap::new(), vec![entry("z")]);
+        assert_eq!(second.header.version, 2);
+        second.save(&store).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_manifest_is_named() {
+        let store = Store::memory();
+        store.put(&Published::key(), Bytes::from_static(b"no gzip")).await.unwrap();
+        let error = Published::load(&store).await.unwrap_err().to_string();
+        assert!(error.contains("published.jsonl.gz") && error.contains("--audit"), "{error}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Sending objects: each with its MD5, checked against what the server says has arrived.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
+use md5::{Digest as _, Md5};
+use serde::Serialize;
+
+use super::flow::Flow;
+use super::journal::Journal;
+use super::error::{ends_all, is_passing};
+use super::{Digest, Entry, PublishError};
+use crate::pipeline::{Stop, Stopped, Task};
+use crate::store::{Object, Sending, Store, Upload};
+
+/// Objects by parts that are under way at the same time, and parts of each: bounds the memory, and
+/// leaves most requests to small objects.
+const LARGE: usize = 4;
+const PARTS: usize = 4;
+/// How often an object is tried.
+const TRIES: u32 = 4;
+
+/// An object that has arrived.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sent {
+    /// Place.
+    pub key: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// MD5.
+    pub md5: Digest,
+    /// What the server calls this version of it.
+    pub etag: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Time it took, with all tries.
+    pub milliseconds: u64,
+}
+
+/// Where a publish tells how far it is; called from several tasks.
+pub trait Progress: Send + Sync {
+    /// So much is to be sent.
+    fn begin(&self, objects: usize, bytes: u64);
+    /// Bytes have gone out.
+    fn advance(&self, bytes: u64);
+    /// An object has arrived.
+    fn sent(&self, sent: &Sent);
+    /// A try has failed; there will be another.
+    fn retried(&self, key: &str, error: &PublishError);
+    /// An object has failed for good.
+    fn failed(&self, key: &str, error: &PublishError);
+}
+
+/// What sending needs.
+pub(super) struct Transfer {
+    pub source: Store,
+    pub destination: Store,
+    pub flow: Flow,
+    /// Objects by parts, which have a queue of their own.
+    pub large: Flow,
+    pub journal: Arc<Journal>,
+    pub progress: Arc<dyn Progress>,
+    pub stop: Stop,
+    pub cache_control: Option<String>,
+    pub content_type: Option<String>,
+}
+
+impl Transfer {
+    /// The queue of objects that are sent by parts.
+    pub fn large_queue() -> Flow {
+        Flow::new(super::Concurrency::Fixed(LARGE), None)
+    }
+
+    /// Sends objects in any order; how many failed.
+    pub async fn send_all(self: &Arc<Self>, entries: &[Entry]) -> Result<usize, PublishError> {
+        let mut waiting = entries.iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut failed = 0;
+        let mut end: Option<PublishError> = None;
+        loop {
+            // One more waits than may enter, so that none waits for us.
+            while end.is_none()
+                && !self.stop.is_requested()
+                && under_way.len() <= self.flow.limit() + LARGE
+                && let Some(entry) = waiting.next()
+            {
+                let (this, entry) = (self.clone(), entry.clone());
+                under_way.push(Task::spawn(async move {
+                    let result = this.send(&entry).await;
+                    (entry, result)
+                }));
+            }
+            let Some(done) = under_way.next().await else { break };
+            let Ok((entry, result)) = done else {
+                failed += 1;
+                continue;
+            };
+            match result {
+                Ok(sent) => {
+                    self.journal.done(&entry.key, entry.md5);
+                    self.progress.sent(&sent);
+                }
+                Err(error) if ends_all(&error) => drop(end.get_or_insert(error)),
+                Err(error) => {
+                    failed += 1;
+                    self.progress.failed(&entry.key, &error);
+                }
+            }
+        }
+        match end {
+            Some(error) => Err(error),
+            None if self.stop.is_requested() => Err(Stopped.into()),
+            None => Ok(failed),
+        }
+    }
+
+    async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
+        let begun = Instant::now();
+        let by_parts = entry.size > self.destination.part_size() as u64;
+        let (etag, attempts) = match by_parts {
+            false => self.send_whole(entry).await?,
+            true => {
+                let _leave = self.large.enter(0).await;
+                self.send_parts(entry).await?
+            }
+        };
+        Ok(Sent {
+            key: entry.key.to_string(),
+            bytes: entry.size,
+            md5: entry.md5,
+            etag,
+            attempts,
+            milliseconds: begun.elapsed().min(Duration::from_secs(1 << 40)).as_millis() as u64,
+        })
+    }
+
+    fn sending(&self, md5: Option<Digest>) -> Sending {
+        Sending {
+            content_type: self.content_type.clone(),
+            cache_control: self.cache_control.clone(),
+            md5: md5.map(|md5| md5.0),
+            ..Sending::default()
+        }
+    }
+
+    async fn send_whole(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
+        let leave = self.flow.enter(entry.size).await;
+        let data = self.read_whole(entry).await?;
+        let tries = Arc::default();
+        let sending = Sending { tries: Arc::clone(&tries), ..self.sending(Some(entry.md5)) };
+        let send = async || {
+            let info = self.destination.send(&entry.key, data.clone(), &sending).await?;
+            self.compare(&entry.key, info.etag.as_deref(), &entry.md5.to_string())?;
+            Ok(info.etag)
+        };
+        let etag = self.again(entry, send).await?;
+        drop(leave);
+        self.progress.advance(entry.size);
+        Ok((etag, tries.load(Ordering::Relaxed).max(1)))
+    }
+
+    async fn read_whole(&self, entry: &Entry) -> Result<Bytes, PublishError> {
+        let url = || self.source.location().join(&entry.key).to_string();
+        let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
+        let Some((data, _)) = self.source.read(&entry.key).await? else {
+            return Err(changed("it is gone".to_owned()));
+        };
+        if data.len() as u64 != entry.size {
+            return Err(changed(format!("{} bytes, not {}", data.len(), entry.size)));
+        }
+        let found = Digest::of(&data);
+        match found == entry.md5 {
+            true => Ok(data),
+            false => Err(changed(format!("MD5 {found}, not {}", entry.md5))),
+        }
+    }
+
+    /// Sends an object by parts, while nothing but its parts is in memory.
+    async fn send_parts(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
+        let mut attempts = 0;
+        let send = async || {
+            attempts += 1;
+            self.send_parts_once(entry).await
+        };
+        let etag = self.again(entry, send).await?;
+        Ok((etag, attempts))
+    }
+
+    async fn send_parts_once(&self, entry: &Entry) -> Result<Option<String>, PublishError> {
+        let key = &*entry.key;
+        let url = || self.source.location().join(key).to_string();
+        let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
+        let object = self.source.object(key).await?;
+        if object.info().size != entry.size {
+            return Err(changed(format!("{} bytes, not {}", object.info().size, entry.size)));
+        }
+        let trouble = self.destination.failures();
+        self.journal.begun(key).await;
+        let upload = self.destination.create_as(key, self.sending(None)).await?;
+        if let Some(id) = upload.begin().await? {
+            self.journal.upload(key, &id).await;
+        }
+        let (whole, parts) = self.parts(&object, &upload).await?;
+        if whole != entry.md5 {
+            upload.abort().await?;
+            return Err(changed(format!("MD5 {whole}, not {}", entry.md5)));
+        }
+        let info = upload.complete().await?;
+        if self.destination.failures() != trouble {
+            // An upload whose beginning was answered, but not heard, may have been left.
+            self.destination.abort_uploads(key, &[]).await?;
+        }
+        self.compare(key, info.etag.as_deref(), &Digest::etag_of_parts(&parts))?;
+        Ok(info.etag)
+    }
+
+    /// Sends all parts; the MD5 of the whole and of each.
+    async fn parts(
+        &self,
+        object: &Object,
+        upload: &Upload,
+    ) -> Result<(Digest, Vec<Digest>), PublishError> {
+        let mut pieces = object.pieces(1 << 20, 4);
+        let (mut whole, mut parts) = (Md5::new(), Vec::new());
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let mut part = BytesMut::with_capacity(upload.part_size());
+            while part.len() < upload.part_size()
+                && let Some(piece) = pieces.try_next().await?
+            {
+                part.extend_from_slice(&piece);
+            }
+            if part.is_empty() {
+                break;
+            }
+            let part = part.freeze();
+            whole.update(&part);
+            parts.push(Digest::of(&part));
+            let index = parts.len() - 1;
+            under_way.push(async move {
+                let size = part.len() as u64;
+                let _leave = self.flow.enter(size).await;
+                upload.part(index, vec![part]).await?;
+                self.flow.follow(self.destination.failures());
+                self.progress.advance(size);
+                Ok::<_, PublishError>(())
+            });
+            if under_way.len() >= PARTS {
+                under_way.try_next().await?;
+            }
+            if self.stop.is_requested() {
+                return Err(Stopped.into());
+            }
+        }
+        while under_way.try_next().await?.is_some() {}
+        Ok((Digest(whole.finalize().into()), parts))
+    }
+
+    /// Tries again what may go better: the client below has tried each request often by itself.
+    async fn again<T>(
+        &self,
+        entry: &Entry,
+        mut operation: impl AsyncFnMut() -> Result<T, PublishError>,
+    ) -> Result<T, PublishError> {
+        for left in (0..TRIES).rev() {
+            let result = operation().await;
+            self.flow.follow(self.destination.failures());
+            match result {
+                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_requested() => {
+                    self.progress.retried(&entry.key, &error);
+                }
+                result => return result,
+            }
+        }
+        Err(Stopped.into())
+    }
+
+    /// Compares what the server says has arrived with what was sent. Not every ETag is an MD5.
+    fn compare(&self, key: &str, etag: Option<&str>, sent: &str) -> Result<(), PublishError> {
+        let tells_md5 = |etag: &str| {
+            let (digest, parts) = etag.split_once('-').unwrap_or((etag, ""));
+            digest.parse::<Digest>().is_ok() && parts.is_empty() == !sent.contains('-')
+        };
+        match etag {
+            Some(found) if tells_md5(found) && found != sent => Err(PublishError::Damaged {
+                url: self.destination.location().join(key).to_string(),
+                found: found.to_owned(),
+                sent: sent.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How an object is sent: what its readers are told of it, on which condition, with which checksum.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bytes::Bytes;
+use chrono::Utc;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    Attribute, Attributes, Extensions, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
+
+use super::connect::{BodyMd5, Tries};
+use super::error::StoreError;
+use super::open::{Backend, Store};
+use super::read::{ObjectInfo, unquoted};
+
+/// When an object may be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Over whatever is there.
+    #[default]
+    Always,
+    /// When there is none.
+    Absent,
+    /// While the one that is there has this ETag.
+    Is(String),
+}
+
+/// How an object is sent. Disks keep nothing of it but the condition.
+#[derive(Clone, Debug, Default)]
+pub struct Sending {
+    /// `Content-Type`; by the name, when none is given.
+    pub content_type: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// When it may be written.
+    pub condition: Condition,
+    /// MD5 of the whole object, if it is known.
+    pub md5: Option<[u8; 16]>,
+    /// Counts the requests that it took to write it whole.
+    pub tries: Arc<AtomicU32>,
+}
+
+impl Sending {
+    pub(super) fn attributes(&self, path: &ObjectPath) -> Attributes {
+        let kind = self.content_type.clone();
+        let kind = kind.unwrap_or_else(|| content_type(path.filename().unwrap_or_default()).into());
+        let mut attributes = Attributes::from_iter([(Attribute::ContentType, kind)]);
+        if let Some(control) = &self.cache_control {
+            attributes.insert(Attribute::CacheControl, control.clone().into());
+        }
+        attributes
+    }
+}
+
+/// What the content of a file of this name is.
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.') {
+        Some((_, "nc")) => "application/x-netcdf",
+        Some((_, "png")) => "image/png",
+        Some((_, "json" | "zarray" | "zattrs" | "zgroup" | "zmetadata")) => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+impl Store {
+    /// Writes a small object whole. [`StoreError::Changed`] when the condition does not hold; on
+    /// disk, writers that check at the same moment can both find that [`Condition::Is`] holds.
+    pub async fn send(
+        &self,
+        key: &str,
+        data: Bytes,
+        sending: &Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        match (self.backend(), &sending.condition) {
+            (Backend::Http(_), _) => Err(self.read_only()),
+            (Backend::Local(_), Condition::Always) => self.put(key, data).await,
+            (Backend::Local(_), Condition::Is(etag)) => {
+                let found = self.find(key).await?;
+                if found.and_then(|found| found.etag).as_ref() != Some(etag) {
+                    return Err(self.changed(key));
+                }
+                self.put(key, data).await
+            }
+            _ => self.put_whole(key, vec![data], sending).await,
+        }
+    }
+
+    pub(super) async fn put_whole(
+        &self,
+        key: &str,
+        data: Vec<Bytes>,
+        sending: &Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        let payload = PutPayload::from_iter(data);
+        let size = payload.content_length() as u64;
+        let put = || {
+            let mut extensions = Extensions::new();
+            sending.md5.map(|md5| extensions.insert(BodyMd5(md5)));
+            extensions.insert(Tries(Arc::clone(&sending.tries)));
+            let mode = match &sending.condition {
+                Condition::Always => PutMode::Overwrite,
+                Condition::Absent => PutMode::Create,
+                Condition::Is(etag) => {
+                    let e_tag = Some(format!("\"{etag}\""));
+                    PutMode::Update(UpdateVersion { e_tag, version: None })
+                }
+            };
+            // Disks refuse attributes.
+            let attributes = match self.backend() {
+                Backend::Local(_) => Attributes::new(),
+                _ => sending.attributes(&path),
+            };
+            let options = PutOptions { mode, attributes, extensions, ..PutOptions::default() };
+            objects.put_opts(&path, payload.clone(), options)
+        };
+        let result = self.attempt(key, "write", put).await?;
+        Ok(written(key, size, result.e_tag.as_deref()))
+    }
+
+    /// How many requests to this service have failed so far; those that were sent again count.
+    pub fn failures(&self) -> u64 {
+        match self.backend() {
+            Backend::S3(bucket) => bucket.session.failures(),
+            _ => 0,
+        }
+    }
+
+    fn changed(&self, key: &str) -> StoreError {
+        let detail = "its version is another".to_owned();
+        StoreError::Changed { url: self.url(key), detail }
+    }
+}
+
+pub(super) fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
+    let etag = etag.map(unquoted);
+    ObjectInfo { key: key.to_owned(), size, modified: Utc::now(), etag }
+}
