@@ -10,7 +10,7 @@ use crate::model::Case;
 use crate::store::{Store, StoreError};
 
 /// Folder of the records in a store.
-const FOLDER: &str = ".cases";
+pub(super) const CASES: &str = ".cases";
 /// Version of the records' form.
 const FORMAT: u32 = 1;
 
@@ -82,7 +82,7 @@ impl CaseRecord {
     }
 
     fn key(case: Case) -> String {
-        format!("{FOLDER}/{}.json", case.short())
+        format!("{CASES}/{}.json", case.short())
     }
 
     /// Reads the record of a case.
@@ -111,9 +111,9 @@ impl CaseRecord {
 
     /// The cases that have a record.
     pub async fn cases(store: &Store) -> Result<Vec<Case>, StoreError> {
-        let found = store.list(FOLDER).await?;
+        let found = store.list(CASES).await?;
         let case = |key: &str| {
-            let name = key.strip_prefix(FOLDER)?.strip_prefix('/')?;
+            let name = key.strip_prefix(CASES)?.strip_prefix('/')?;
             name.strip_suffix(".json")?.parse().ok()
         };
         let mut cases: Vec<Case> = found.iter().filter_map(|object| case(&object.key)).collect();
