@@ -45,7 +45,7 @@ class Bench:
 
     def ours(self, *arguments: str) -> tuple[float, int]:
         seconds, memory, text = run(
-            [self.dor, *arguments, *CASE, "-i", str(self.research), "-w", self.workers]
+            [self.dor, *arguments, *CASE, "-i", str(self.research), "--workers", self.workers]
         )
         print(text.strip(), file=sys.stderr)
         return seconds, memory

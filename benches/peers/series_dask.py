@@ -13,9 +13,9 @@ import time
 import dask
 import numpy as np
 import xarray as xr
+from series_tuned import NAMES, RADII, Case
 
 from research import bytes_read, open_files
-from series_tuned import NAMES, RADII, Case
 
 
 def sums(case: xr.Dataset, distance: np.ndarray) -> np.ndarray:

@@ -18,13 +18,10 @@ import numpy as np
 import scipy.sparse
 import xarray as xr
 import zarr
-
-from research import FIRST_YEAR, month_files, open_files, peak_memory
 from store2_tuned import (
     DIMENSIONS,
     FILL,
     PAIRS,
-    POLYGONS,
     STARTS,
     TILE,
     VARIABLES,
@@ -34,6 +31,8 @@ from store2_tuned import (
     ssh_records,
     write_template,
 )
+
+from research import FIRST_YEAR, open_files, peak_memory
 
 
 def open_case(files: list) -> xr.Dataset:

@@ -6,6 +6,7 @@ use crate::config::ConfigError;
 use crate::demo::DemoError;
 use crate::ledger::LedgerError;
 use crate::pipeline::Stopped;
+use crate::publish::PublishError;
 use crate::read::ReadError;
 use crate::research::check::CheckError;
 use crate::research::convert::ConvertError;
@@ -59,6 +60,9 @@ impl Exit {
         if let Some(error) = cause.downcast_ref() {
             return Self::of_vis(error);
         }
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_publish(error);
+        }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
@@ -85,6 +89,26 @@ impl Exit {
             | VisError::NoResult { .. }
             | VisError::Size { .. }
             | VisError::Zarr { .. } => Some(Self::BadData),
+        }
+    }
+
+    fn of_publish(error: &PublishError) -> Option<Self> {
+        match error {
+            PublishError::Store(error) => Self::of_store(error),
+            PublishError::Stopped(_) | PublishError::Busy { .. } | PublishError::Overtaken { .. } => {
+                Some(Self::Interrupted)
+            }
+            PublishError::Empty { .. }
+            | PublishError::Unfinished { .. }
+            | PublishError::TooManyDeletes { .. }
+            | PublishError::Within { .. }
+            | PublishError::Journal { .. }
+            | PublishError::Pattern(_) => Some(Self::Configuration),
+            PublishError::Record { .. } | PublishError::Published { .. } => Some(Self::BadData),
+            PublishError::NotAsRecorded { .. }
+            | PublishError::Damaged { .. }
+            | PublishError::SomeFailed { .. }
+            | PublishError::NotVerified { .. } => Some(Self::SomeFailed),
         }
     }
 

@@ -13,6 +13,7 @@ mod man;
 mod memory;
 mod output;
 mod progress;
+mod publish;
 mod research_data;
 mod setup_environment;
 mod version;
@@ -54,6 +55,7 @@ enum Command {
     SetupEnvironment(setup_environment::Command),
     ResearchData(research_data::Command),
     Vis(Box<vis::Command>),
+    Publish(publish::Command),
     Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),
@@ -73,6 +75,7 @@ impl Cli {
             Command::SetupEnvironment(command) => command.run(&self.global, out).await,
             Command::ResearchData(command) => command.run(&self.global, out).await,
             Command::Vis(command) => command.run(&self.global, out).await,
+            Command::Publish(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out).await,
             Command::Completions(command) => command.run(out),

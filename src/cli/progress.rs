@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{bytes, duration};
 use crate::model::Case;
+use crate::publish::{self, PublishError, Sent};
 use crate::research::Progress;
 
 /// Time between two lines where there is no terminal.
@@ -25,17 +26,21 @@ pub(super) struct Terminal {
     last_line: Mutex<Instant>,
 }
 
+/// A bar, where there is a terminal.
+fn bar() -> Option<ProgressBar> {
+    let style =
+        "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
+    std::io::stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template(style);
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    })
+}
+
 impl Terminal {
     pub fn new() -> Self {
-        let style =
-            "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(style);
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
         let zero = || AtomicU64::new(0);
         Self {
-            bar,
+            bar: bar(),
             begun: Instant::now(),
             files: zero(),
             files_done: zero(),
@@ -110,5 +115,115 @@ impl Progress for Terminal {
         {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Progress of a publish on standard error, and what there is to tell afterwards.
+pub(super) struct Transfers {
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    objects: AtomicU64,
+    bytes: AtomicU64,
+    bytes_done: AtomicU64,
+    sent: Mutex<Vec<Sent>>,
+    tried_again: AtomicU64,
+    last_line: Mutex<Instant>,
+}
+
+impl Transfers {
+    pub fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            bar: bar(),
+            begun: Instant::now(),
+            objects: zero(),
+            bytes: zero(),
+            bytes_done: zero(),
+            sent: Mutex::default(),
+            tried_again: zero(),
+            last_line: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| super::say(text)),
+            None => super::say(text),
+        }
+    }
+
+    /// Objects that have arrived.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.guard().clone()
+    }
+
+    /// How many of them took more than one try.
+    pub fn retried(&self) -> usize {
+        self.guard().iter().filter(|sent| sent.attempts > 1).count()
+    }
+
+    /// Time, bytes and rate so far.
+    pub fn summary(&self) -> String {
+        let (elapsed, done) = (self.begun.elapsed(), self.bytes_done.load(Ordering::Relaxed));
+        let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+        format!("{}, {}, {}/s", duration(elapsed), bytes(done), bytes(rate as u64))
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn message(&self) -> String {
+        let again = self.tried_again.load(Ordering::Relaxed);
+        let objects = format!("{}/{}", self.guard().len(), self.objects.load(Ordering::Relaxed));
+        if again > 0 { format!("{objects} objects, {again} tried again") } else { format!("{objects} objects") }
+    }
+}
+
+impl publish::Progress for Transfers {
+    fn begin(&self, objects: usize, bytes: u64) {
+        self.objects.store(objects as u64, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_length(bytes);
+        }
+    }
+
+    fn advance(&self, number: u64) {
+        let done = self.bytes_done.fetch_add(number, Ordering::Relaxed) + number;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(self.message());
+            return;
+        }
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= INTERVAL {
+            *last = Instant::now();
+            let total = self.bytes.load(Ordering::Relaxed);
+            let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
+            let left = Duration::from_secs_f64(total.saturating_sub(done) as f64 / rate.max(1.0));
+            let (message, so_far) = (self.message(), self.summary());
+            super::say(&format!("{message}, {so_far}, {} left", duration(left)));
+        }
+    }
+
+    fn sent(&self, sent: &Sent) {
+        self.guard().push(sent.clone());
+    }
+
+    fn retried(&self, key: &str, error: &PublishError) {
+        self.tried_again.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(key, %error, "trying again");
+    }
+
+    fn failed(&self, key: &str, error: &PublishError) {
+        self.line(&format!("failed: {key}: {error}"));
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{Table, bytes, count, print_json};
+use super::output::{Table, bytes, count, write_json};
 use super::progress::Transfers;
-use super::{Exit, GlobalArgs, stop_on_signals};
+use super::{Exit, GlobalArgs, from_one, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::Stop;
@@ -125,7 +125,7 @@ fn rate(text: &str) -> Result<u64, String> {
 fn concurrency(text: &str) -> Result<Concurrency, String> {
     match text {
         "auto" => Ok(Concurrency::Auto),
-        number => super::from_one(number)
+        number => from_one(number)
             .map(|number| Concurrency::Fixed(number.get()))
             .map_err(|error| format!("{error}, or auto")),
     }
@@ -162,7 +162,7 @@ impl Publish {
         progress.end();
         if self.json {
             for sent in progress.sent() {
-                print_json_line(out, &json!({ "sent": sent }))?;
+                line(out, &json!({ "sent": sent }))?;
             }
         }
         let outcome = result?;
@@ -225,7 +225,7 @@ impl Publish {
                 let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
                 document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
             }
-            return Ok(print_json_line(out, &json!({ "plan": document }))?);
+            return Ok(line(out, &json!({ "plan": document }))?);
         }
         let mut table = Table::new(["", "objects", "bytes"]);
         for (name, (n, size)) in rows {
@@ -276,7 +276,7 @@ impl Publish {
                 "version": version, "sent": sent, "deleted": deleted, "retried": retried,
                 "verified": verified,
             });
-            return Ok(print_json_line(out, &json!({ "summary": summary }))?);
+            return Ok(line(out, &json!({ "summary": summary }))?);
         }
         writeln!(
             out,
@@ -317,7 +317,7 @@ impl Status {
                 "publishing": publishing,
                 "arrived_since": pending,
             });
-            print_json(out, &document)?;
+            write_json(out, &document)?;
             return Ok(Exit::Done);
         }
         match &published {
@@ -350,7 +350,7 @@ impl Status {
     }
 }
 
-fn print_json_line(out: &mut dyn Write, value: &serde_json::Value) -> std::io::Result<()> {
+fn line(out: &mut dyn Write, value: &serde_json::Value) -> std::io::Result<()> {
     writeln!(out, "{value}")
 }
 

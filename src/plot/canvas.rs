@@ -19,6 +19,14 @@ pub enum PlotError {
     /// The picture could not be compressed.
     #[error("cannot write the picture")]
     Png(#[from] png::EncodingError),
+    /// More curves than can be told apart.
+    #[error("{curves} curves are more than the {most} that can be told apart: choose fewer cases")]
+    TooMany {
+        /// How many there are.
+        curves: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// Nothing to see.
     #[error("there is no value to draw: all of it is fill")]
     Empty,

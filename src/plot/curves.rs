@@ -1,12 +1,14 @@
 //! Curves over the years since the intervention.
 
-use plotters::prelude::{ChartBuilder, Color, LineSeries, PathElement, SeriesLabelPosition};
+use plotters::prelude::{ChartBuilder, Color, LineSeries, PathElement, Text};
 use plotters::style::{IntoFont, RGBColor};
 
 use super::canvas::{Canvas, FONT, PlotError, failed};
 
-/// Twice that of the picture, which is halved to make its lines smooth.
-const SIZE: (u32, u32) = (2400, 1520);
+/// Four times that of the picture, which is made smaller to make its lines smooth.
+const SIZE: (u32, u32) = (4800, 2560);
+/// Room for the labels of the curves, at the right.
+const LABELS: u32 = 1080;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 /// Months of a year.
@@ -32,6 +34,9 @@ pub struct Curve<'a> {
 
 /// Draws curves; gives PNG.
 pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, PlotError> {
+    if curves.len() > COLORS.len() {
+        return Err(PlotError::TooMany { curves: curves.len(), most: COLORS.len() });
+    }
     let known = curves.iter().flat_map(|curve| curve.values).filter(|v| v.is_finite());
     let (low, high) = known.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), &v| {
         (low.min(v.into()), high.max(v.into()))
@@ -39,64 +44,55 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
     if high == f64::NEG_INFINITY {
         return Err(PlotError::Empty);
     }
-    let room = (high - low).max(1e-9) * 0.06;
-    let bottom = if low < 0.0 { low - room } else { 0.0 };
+    let room = (high - low).max(1e-9) * 0.04;
+    let places = if high - low > 5.0 { 0 } else { 2 };
     let months = curves.iter().map(|curve| curve.values.len()).max().unwrap_or(0);
     let years = months as f64 / YEAR;
     let mut canvas = Canvas::new(SIZE.0, SIZE.1);
     canvas.draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, (FONT, 56).into_font().color(&INK))
-            .margin(48)
-            .x_label_area_size(112)
-            .y_label_area_size(168)
-            .build_cartesian_2d(0.0..years, bottom..high + room)
+        let (left, right) = area.split_horizontally(SIZE.0 - LABELS);
+        let mut chart = ChartBuilder::on(&left)
+            .caption(title, (FONT, 112).into_font().color(&INK))
+            .margin(96)
+            .x_label_area_size(224)
+            .y_label_area_size(336)
+            .build_cartesian_2d(0.0..years, low - room..high + room)
             .map_err(failed)?;
         chart
             .configure_mesh()
             .light_line_style(RGBColor(255, 255, 255))
-            .bold_line_style(GRID.stroke_width(2))
-            .axis_style(INK.stroke_width(2))
-            .label_style((FONT, 36).into_font().color(&INK))
-            .axis_desc_style((FONT, 40).into_font().color(&INK))
+            .bold_line_style(GRID.stroke_width(4))
+            .axis_style(INK.stroke_width(4))
+            .label_style((FONT, 72).into_font().color(&INK))
+            .axis_desc_style((FONT, 80).into_font().color(&INK))
             .x_labels(16)
             .y_labels(8)
             .x_label_formatter(&|year| format!("{year:.0}"))
+            .y_label_formatter(&|value| format!("{value:.places$}"))
             .x_desc("years since the intervention")
             .y_desc(axis)
             .draw()
             .map_err(failed)?;
         for (n, curve) in curves.iter().enumerate() {
-            let color = COLORS[n % COLORS.len()];
-            let style = color.stroke_width(6);
+            let style = COLORS[n % COLORS.len()].stroke_width(12);
             let points: Vec<(f64, f64)> = (1..)
                 .zip(curve.values)
                 .map(|(month, &value)| (f64::from(month) / YEAR, f64::from(value)))
                 .collect();
-            let mut label = Some(curve.label);
             // A gap stays a gap.
             for piece in points.split(|(_, value)| !value.is_finite()) {
-                let series = chart.draw_series(LineSeries::new(piece.iter().copied(), style));
-                if let (Some(label), false) = (label, piece.is_empty()) {
-                    series.map_err(failed)?.label(label).legend(move |(x, y)| {
-                        PathElement::new(vec![(x, y), (x + 56, y)], color.stroke_width(6))
-                    });
-                }
-                label = label.filter(|_| piece.is_empty());
+                let line = LineSeries::new(piece.iter().copied(), style);
+                chart.draw_series(line).map_err(failed)?;
             }
+            let y = 320 + 110 * n as i32;
+            let sample = PathElement::new(vec![(0, y + 44), (120, y + 44)], style);
+            right.draw(&sample).map_err(failed)?;
+            let label = (FONT, 72).into_font().color(&INK);
+            right.draw(&Text::new(curve.label.to_owned(), (160, y), label)).map_err(failed)?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .label_font((FONT, 36).into_font().color(&INK))
-            .legend_area_size(72)
-            .margin(32)
-            .background_style(RGBColor(255, 255, 255).mix(0.85))
-            .border_style(GRID)
-            .draw()
-            .map_err(failed)
+        Ok(())
     })?;
-    canvas.halved().png()
+    canvas.halved().halved().png()
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ use plotters::style::{IntoFont, RGBColor, TextStyle};
 use super::canvas::{Canvas, FONT, PlotError, failed};
 use super::scale::Scale;
 
-/// Points of the picture for a cell of the map, at least.
-const SIDE: u32 = 1024;
+/// Points of the map's side, at least: twice those of the picture, which is halved to make its text
+/// and lines smooth.
+const SIDE: u32 = 2048;
 /// Margins: left, top, right, bottom.
-const MARGINS: [u32; 4] = [72, 92, 40, 132];
-const BAR: u32 = 22;
+const MARGINS: [u32; 4] = [144, 184, 80, 264];
+const BAR: u32 = 44;
+/// Width of the coast and of other lines.
+const LINE: u32 = 2;
 const LAND: [u8; 3] = [214, 214, 214];
 const COAST: [u8; 3] = [70, 70, 70];
 const INK: RGBColor = RGBColor(40, 40, 40);
@@ -44,7 +47,7 @@ pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
     let [left, top, right, bottom] = MARGINS;
     let mut canvas = Canvas::new(left + side + right, top + side + bottom);
     draw_cells(&mut canvas, picture, &scale, zoom);
-    let bar = top + side + 56;
+    let bar = top + side + 112;
     for x in 0..side {
         let value = scale.low + (scale.high - scale.low) * (f64::from(x) + 0.5) / f64::from(side);
         (0..BAR).for_each(|y| canvas.set(left + x, bar + y, scale.color(value)));
@@ -58,18 +61,18 @@ pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
         };
         let tick = |from: (u32, u32), to: (u32, u32)| {
             let path = [from, to].map(|(x, y)| (x as i32, y as i32));
-            area.draw(&PathElement::new(path.to_vec(), INK.stroke_width(1))).map_err(failed)
+            area.draw(&PathElement::new(path.to_vec(), INK.stroke_width(LINE))).map_err(failed)
         };
         let frame = |x: u32, y: u32, width: u32, height: u32| {
             let corners = [(x as i32, y as i32), ((x + width) as i32, (y + height) as i32)];
-            area.draw(&Rectangle::new(corners, INK.stroke_width(1))).map_err(failed)
+            area.draw(&Rectangle::new(corners, INK.stroke_width(LINE))).map_err(failed)
         };
-        text(picture.title.clone(), left, 20, style(28, INK, HPos::Left, VPos::Top))?;
-        text(picture.subtitle.clone(), left, 56, style(20, FAINT, HPos::Left, VPos::Top))?;
+        text(picture.title.clone(), left, 40, style(56, INK, HPos::Left, VPos::Top))?;
+        text(picture.subtitle.clone(), left, 112, style(40, FAINT, HPos::Left, VPos::Top))?;
         frame(left, top, side, side)?;
         for lat in LATITUDES {
             let y = top + (f64::from(side) * row_share(f64::from(lat))).round() as u32;
-            tick((left - 6, y), (left, y))?;
+            tick((left - 12, y), (left, y))?;
             let hemisphere = if lat > 0 {
                 "°N"
             } else if lat < 0 {
@@ -78,31 +81,33 @@ pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
                 "°"
             };
             let label = format!("{}{hemisphere}", lat.abs());
-            text(label, left - 10, y, style(16, INK, HPos::Right, VPos::Center))?;
+            text(label, left - 20, y, style(32, INK, HPos::Right, VPos::Center))?;
         }
         for lon in LONGITUDES {
             let x = left + (f64::from(side) * f64::from(lon + 180) / 360.0).round() as u32;
-            tick((x, top + side), (x, top + side + 6))?;
+            tick((x, top + side), (x, top + side + 12))?;
             let hemisphere = match lon {
                 0 | 180 | -180 => "°",
                 1.. => "°E",
                 _ => "°W",
             };
             let label = format!("{}{hemisphere}", lon.abs());
-            text(label, x, top + side + 12, style(16, INK, HPos::Center, VPos::Top))?;
+            text(label, x, top + side + 24, style(32, INK, HPos::Center, VPos::Top))?;
         }
         frame(left, bar, side, BAR)?;
         for (value, label) in scale.ticks(8) {
             let share = (value - scale.low) / (scale.high - scale.low);
             let x = left + (f64::from(side) * share).round() as u32;
-            tick((x, bar + BAR), (x, bar + BAR + 6))?;
-            text(label, x, bar + BAR + 10, style(16, INK, HPos::Center, VPos::Top))?;
+            tick((x, bar + BAR), (x, bar + BAR + 12))?;
+            text(label, x, bar + BAR + 20, style(32, INK, HPos::Center, VPos::Top))?;
         }
         let units = picture.units.replace("^2", "²").replace("^3", "³");
-        let units = format!("{units} (values beyond the ends have the end's colour)");
-        text(units, left + side / 2, bar + BAR + 34, style(18, INK, HPos::Center, VPos::Top))
+        let beyond = picture.values.iter().any(|&v| scale.is_beyond(v.into()));
+        let note = if beyond { " (values beyond the ends have the end's colour)" } else { "" };
+        let units = format!("{units}{note}");
+        text(units, left + side / 2, bar + BAR + 68, style(36, INK, HPos::Center, VPos::Top))
     })?;
-    canvas.png()
+    canvas.halved().png()
 }
 
 /// The cells, land in grey, and a line where sea meets land.
@@ -120,8 +125,8 @@ fn draw_cells(canvas: &mut Canvas, picture: &MapPicture<'_>, scale: &Scale, zoom
             let (x, y) = (left + column as u32 * zoom, top + row as u32 * zoom);
             for dy in 0..zoom {
                 for dx in 0..zoom {
-                    let west = dx == 0 && column > 0 && is_sea(row, column - 1) != sea;
-                    let north = dy == 0 && row > 0 && is_sea(row - 1, column) != sea;
+                    let west = dx < LINE && column > 0 && is_sea(row, column - 1) != sea;
+                    let north = dy < LINE && row > 0 && is_sea(row - 1, column) != sea;
                     canvas.set(x + dx, y + dy, if west || north { COAST } else { color });
                 }
             }

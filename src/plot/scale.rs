@@ -35,6 +35,11 @@ impl Scale {
         Some(Self { low: low - room, high: high + room, diverging })
     }
 
+    /// Whether a value lies beyond the ends.
+    pub fn is_beyond(&self, value: f64) -> bool {
+        value < self.low || value > self.high
+    }
+
     /// Colour of a value; beyond the ends that of the end.
     pub fn color(&self, value: f64) -> [u8; 3] {
         let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);

@@ -148,6 +148,14 @@ pub enum ReadError {
         /// Month.
         month: YearMonth,
     },
+    /// Not a series of sea surface height.
+    #[error("{url} cannot be the series of sea surface height (--ssh): {problem}")]
+    Series {
+        /// File.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Not the centres of polygons.
     #[error("{url} cannot be the centres of the polygons (--centers): {problem}")]
     Centers {

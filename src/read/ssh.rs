@@ -13,7 +13,7 @@ pub struct SeaSurfaceHeight {
     file: Ranged,
     /// Place of each month along `time`.
     months: BTreeMap<YearMonth, usize>,
-    points: usize,
+    shape: (usize, usize),
 }
 
 impl SeaSurfaceHeight {
@@ -29,19 +29,24 @@ impl SeaSurfaceHeight {
         let Some([_, nlat, nlon]) = ssh else {
             return Err(missing("SSH", "(time, nlat, nlon)"));
         };
-        let points = nlat.len * nlon.len;
+        let shape = (nlat.len, nlon.len);
+        let units = file.header().variable("SSH").map_or("", |v| v.text("units"));
+        if !["", "cm", "centimeter", "centimeters"].contains(&units) {
+            let (url, problem) = (file.url().to_owned(), format!("`SSH` is in {units}; give cm"));
+            return Err(ReadError::Series { url, problem });
+        }
         let bounds =
             file.stored("time_bound")?.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
         let months = bounds.chunks(2).enumerate();
         let months = months
             .map(|(n, bounds)| Ok((month_of(file.url(), bounds)?.0, n)))
             .collect::<Result<_, ReadError>>()?;
-        Ok(Self { file, months, points })
+        Ok(Self { file, months, shape })
     }
 
-    /// Number of points of a map.
-    pub fn points(&self) -> usize {
-        self.points
+    /// Rows and columns of a map.
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
     }
 
     /// Name for messages.
@@ -56,6 +61,13 @@ impl SeaSurfaceHeight {
             variable: "SSH".to_owned(),
             month,
         })?;
-        self.file.slice("SSH", *index)
+        let map = self.file.slice("SSH", *index)?;
+        let problem = match () {
+            () if map.iter().any(|height| height.is_infinite()) => "an infinite height",
+            () if map.iter().all(|height| height.is_nan()) => "no heights at all",
+            () => return Ok(map),
+        };
+        let (url, problem) = (self.file.url().to_owned(), format!("{problem} in {month}"));
+        Err(ReadError::Series { url, problem })
     }
 }

@@ -1,6 +1,13 @@
 //! Weights of a level, and their use.
 
 use super::mercator;
+use super::vector::Vector;
+use crate::model::{Grid, Place};
+
+/// How far the sum of weights may be from 1, and a point from its place, in radii of the Earth:
+/// well above what 4-byte coordinates leave.
+const SUM: f64 = 1e-6;
+const DISTANCE: f64 = 1e-4;
 
 /// Where the value of a point of the map comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +62,24 @@ impl Weights {
     /// Each point of the map that has a value, with where it comes from.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Source4)> {
         self.targets.iter().map(|&at| at as usize).zip(&self.sources)
+    }
+
+    /// The first point of the map that these weights, applied to the places of a grid, put somewhere
+    /// else: `None` when they are those of bilinear interpolation on it.
+    pub fn first_misplaced(&self, grid: &Grid) -> Option<usize> {
+        let (x, y) = (mercator::x(self.level), mercator::y(self.level));
+        let vector = |at: usize| Vector::of(Place { lat: grid.tlat[at], lon: grid.tlong[at] });
+        let fits = |target: usize, source: &Source4| {
+            let corners = source.index.iter().zip(&source.weight);
+            let corners = corners.filter(|(_, weight)| **weight != 0.0);
+            let start = Vector([0.0; 3]);
+            let sum = corners.fold(start, |sum, (&at, &w)| sum + vector(at as usize) * w);
+            let place = mercator::place(x[target % x.len()], y[target / x.len()]);
+            let off = sum.unit() - Vector::of(place);
+            // Of NaN neither holds.
+            (source.weight.iter().sum::<f64>() - 1.0).abs() < SUM && off.dot(off).sqrt() < DISTANCE
+        };
+        self.iter().find(|(target, source)| !fits(*target, source)).map(|(target, _)| target)
     }
 
     /// All of it as bytes, for telling weights apart.

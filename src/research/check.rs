@@ -101,12 +101,7 @@ pub fn check(
 }
 
 /// The points of the grid file are where the data's own are, as far as those are not fill.
-pub(super) fn check_points(
-    tlat: &[f64],
-    tlong: &[f64],
-    url: &str,
-    grid: &Grid,
-) -> Result<(), CheckError> {
+pub fn check_points(tlat: &[f64], tlong: &[f64], url: &str, grid: &Grid) -> Result<(), CheckError> {
     match grid.farthest(tlat, tlong) {
         Some(distance) if distance.degrees > SAME_PLACE => {
             Err(CheckError::Elsewhere { url: url.to_owned(), distance })

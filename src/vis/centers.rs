@@ -20,7 +20,7 @@ pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisEr
             Some((bytes, _)) => arrays.push(bytes),
             None => {
                 let problem = match arrays.is_empty() {
-                    true => "there is no such file".to_owned(),
+                    true => format!("there is no such file, and no folder with {file}"),
                     false => format!("it is a folder without {file}"),
                 };
                 return Err(ReadError::Centers { url, problem }.into());

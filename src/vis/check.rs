@@ -1,6 +1,6 @@
 //! Verifying a store against its contract: metadata, coordinates, every chunk, every case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use md5::{Digest, Md5};
@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::contract::{Kind, Pyramid, RECIPE};
-use super::finalize::{Completeness, completeness, records, shared_chunks};
+use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
 use super::record::CaseRecord;
 use super::template::{self, Opened};
 use super::{VisError, Workshop, store2};
 use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
-use crate::model::{Case, hex};
 use crate::model::atlas::{Band, FILL};
+use crate::model::{Case, hex};
 use crate::pipeline::{Pool, Stopped};
 use crate::store::Store;
 
@@ -52,6 +52,8 @@ pub struct Report {
     pub chunks: Part,
     /// Records of cases.
     pub records: Part,
+    /// Objects that belong to nothing of that.
+    pub others: Part,
     /// Which cases there are.
     pub cases: Completeness,
 }
@@ -59,7 +61,7 @@ pub struct Report {
 impl Report {
     /// Whether nothing is wrong. Missing cases are not.
     pub fn is_sound(&self) -> bool {
-        [&self.metadata, &self.coordinates, &self.chunks, &self.records]
+        [&self.metadata, &self.coordinates, &self.chunks, &self.records, &self.others]
             .iter()
             .all(|part| part.problems.is_empty())
     }
@@ -76,6 +78,7 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
         coordinates: Part::default(),
         chunks: Part::default(),
         records: Part::default(),
+        others: Part::default(),
         cases: completeness(&records),
     };
     let (metadata, coordinates) = match opened.kind.format() {
@@ -90,6 +93,8 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
             objects.into_iter().partition(|object| object.key.ends_with(v3::METADATA))
         }
     };
+    let mut known: BTreeSet<String> =
+        metadata.iter().chain(&coordinates).map(|object| object.key.clone()).collect();
     for object in metadata {
         report.metadata.note(metadata_problem(store, &object).await?);
     }
@@ -99,10 +104,15 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
     for (case, record) in &records {
         report.records.note(record_problem(*case, record, &opened));
     }
+    if let Some((one, other)) = other_weights(&records) {
+        report.records.problems.push(format!("cases {one} and {other} have different weights"));
+    }
     let expected: Vec<Expected> = match &opened.kind {
         Kind::Store1 | Kind::Store3 => shared(&opened.kind, &records),
         Kind::Store2(pyramid) => own(pyramid, &records),
     };
+    known.extend(expected.iter().map(|expected| expected.key.clone()));
+    report.others = others(store, &known).await?;
     let check = async |expected: Expected| chunk_problem(store, workshop, expected).await;
     let mut problems = stream::iter(expected).map(check).buffered(READS);
     while let Some(problem) = problems.next().await {
@@ -113,6 +123,23 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
         }
     }
     Ok(report)
+}
+
+/// Objects that readers may find and that nobody has recorded.
+async fn others(store: &Store, known: &BTreeSet<String>) -> Result<Part, VisError> {
+    let mut part = Part::default();
+    if !store.can_list() {
+        return Ok(part);
+    }
+    for object in store.list("").await? {
+        let hidden = object.key.split('/').next().is_some_and(|first| first.starts_with('.'));
+        if hidden && object.key.contains('/') || known.contains(&object.key) {
+            continue;
+        }
+        let problem = "is of no case that is recorded: populate its case, or remove it";
+        part.note(Some(format!("{} {problem}", object.key)));
+    }
+    Ok(part)
 }
 
 /// Strict JSON that says what it should. Versions and titles may be older ones.
@@ -280,7 +307,11 @@ async fn chunk_problem(
             return Err(format!("it has {} values, not {}", values.len(), expected.len));
         }
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(format!("value {at} is {}, where fill is {FILL:e}", values[at]));
+            return Err(format!(
+                "value {at} is {}, where fill is {:e}",
+                values[at],
+                f64::from(FILL)
+            ));
         }
         match expected.values {
             Some(wanted) if wanted != values => {

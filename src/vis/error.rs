@@ -113,12 +113,12 @@ pub enum VisError {
     Size {
         /// File.
         url: String,
-        /// Its points.
-        found: usize,
+        /// Its points, such as `384 x 320`.
+        found: String,
         /// What it should fit.
         other: String,
         /// Its points.
-        expected: usize,
+        expected: String,
     },
     /// A Zarr store made elsewhere cannot be read.
     #[error("cannot read {url}: {problem}")]

@@ -49,6 +49,7 @@ impl Excess {
         {
             if found != expected {
                 let other = "the grid file".to_owned();
+                let [found, expected] = [found, expected].map(|n| n.to_string());
                 return Err(VisError::Size { url: url(name), found, other, expected });
             }
         }

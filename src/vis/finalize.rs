@@ -36,10 +36,14 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
     let records = records(store).await?;
     let mut recipe = opened.recipe.clone();
     for (case, record) in &records {
-        if record.store != opened.kind.name() {
+        if record.store != opened.kind.name() || record.case != case.short() {
+            let (of, place) = (&record.case, case.short());
             return Err(VisError::Mismatch {
                 url: store.location().to_string(),
-                problem: format!("has a result of case {case} for {}", record.store),
+                problem: format!(
+                    "has a result of {of} for {} in the place of {place}",
+                    record.store
+                ),
             });
         }
         let has = recipe.get_or_insert_with(|| record.recipe.clone());
@@ -50,6 +54,15 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
                 wanted: record.recipe.to_string(),
             });
         }
+    }
+    if let Some((one, other)) = other_weights(&records) {
+        return Err(VisError::Mismatch {
+            url: store.location().to_string(),
+            problem: format!(
+                "has maps of two sets of weights, in cases {one} and {other}: fill one of them \
+                 again with the grid file of the other"
+            ),
+        });
     }
     let cases = records.keys().map(Case::short).collect();
     let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
@@ -69,6 +82,14 @@ pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisErr
     let loaded = stream::iter(CaseRecord::cases(store).await?).map(load).buffered(READS);
     let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
     found.try_collect::<BTreeMap<_, _>>().await
+}
+
+/// Two cases whose maps were made with different weights.
+pub fn other_weights(records: &BTreeMap<Case, CaseRecord>) -> Option<(Case, Case)> {
+    let weights = |record: &CaseRecord| record.settings.get("weights_sha256").cloned();
+    let (first, of_first) = records.iter().next()?;
+    let other = records.iter().find(|(_, record)| weights(record) != weights(of_first))?;
+    Some((*first, *other.0))
 }
 
 /// Which cases of the catalogue have results.

@@ -4,7 +4,10 @@ use super::VisError;
 use crate::model::{Grid, YearMonth};
 use crate::pipeline::ObjectSource;
 use crate::read::{Ranged, ReadError, history};
-use crate::research::check::CheckError;
+use crate::research::check::{CheckError, check_points};
+
+/// Rows and columns of a grid.
+pub type Shape = (usize, usize);
 
 /// A file of the month that its name says, on (nlat, nlon).
 pub struct MonthFile {
@@ -20,6 +23,10 @@ impl MonthFile {
         let file = Ranged::open(Box::new(source))?;
         let bounds = match file.stored("time_bound")? {
             Some(bounds) => bounds,
+            None if file.header().variable("time_delta").is_none() => {
+                let (url, variable) = (file.url().to_owned(), "time_bound".to_owned());
+                return Err(ReadError::NoVariable { url, variable }.into());
+            }
             // Research-grade files have the middle and the length instead.
             None => {
                 let one = |name: &str| Ok::<_, ReadError>(file.values(name)?.first().copied());
@@ -56,17 +63,33 @@ impl MonthFile {
         Ok(grid)
     }
 
-    /// A field of 4-byte floats on the points of a grid, which is that of `other`.
-    pub fn field(&self, name: &str, points: usize, other: &str) -> Result<Vec<f32>, VisError> {
-        let dims = self.file.header().variable(name).map(|v| v.dims.as_slice());
-        let found = match dims {
-            Some([.., nlat, nlon]) => nlat.len * nlon.len,
-            _ => 0,
+    /// The points of a grid, which is that of `other`, are where the file has its own, as far as
+    /// those are not fill.
+    pub fn check_points(&self, grid: &Grid, other: &str) -> Result<(), VisError> {
+        if let Some(found) = self.shape("TLAT") {
+            self.fits(found, (grid.nlat, grid.nlon), other)?;
+        }
+        let own = |name: &str| match self.file.header().variable(name) {
+            None => Ok(Vec::new()),
+            Some(_) => self.file.values(name),
         };
-        if dims.is_some() {
-            self.fits(found, points, other)?;
+        Ok(check_points(&own("TLAT")?, &own("TLONG")?, self.file.url(), grid)?)
+    }
+
+    /// A field of 4-byte floats on the points of a grid, which is that of `other`.
+    pub fn field(&self, name: &str, grid: Shape, other: &str) -> Result<Vec<f32>, VisError> {
+        if let Some(found) = self.shape(name) {
+            self.fits(found, grid, other)?;
         }
         Ok(self.file.floats(name)?)
+    }
+
+    /// Rows and columns of a field.
+    pub fn shape(&self, name: &str) -> Option<Shape> {
+        match self.file.header().variable(name)?.dims.as_slice() {
+            [.., nlat, nlon] => Some((nlat.len, nlon.len)),
+            _ => Some((0, 0)),
+        }
     }
 
     /// A point that is infinite is damage, not a value.
@@ -75,16 +98,22 @@ impl MonthFile {
         VisError::Mismatch { url: self.file.url().to_owned(), problem }
     }
 
-    /// Refuses another number of points than the grid's.
-    pub fn fits(&self, found: usize, points: usize, other: &str) -> Result<(), VisError> {
-        if found == points && points > 0 {
-            return Ok(());
-        }
-        Err(VisError::Size {
-            url: self.file.url().to_owned(),
-            found,
-            other: other.to_owned(),
-            expected: points,
-        })
+    /// Refuses another grid than that of `other`.
+    pub fn fits(&self, found: Shape, grid: Shape, other: &str) -> Result<(), VisError> {
+        fits(self.file.url(), found, grid, other)
     }
+}
+
+/// Refuses a file on other points than those of `other`.
+pub fn fits(url: &str, found: Shape, grid: Shape, other: &str) -> Result<(), VisError> {
+    if found == grid && found.0 > 0 {
+        return Ok(());
+    }
+    let text = |(rows, columns): Shape| format!("{rows} x {columns}");
+    Err(VisError::Size {
+        url: url.to_owned(),
+        found: text(found),
+        other: other.to_owned(),
+        expected: text(grid),
+    })
 }

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::input::CaseFiles;
-use super::month::MonthFile;
+use super::month::{MonthFile, Shape};
 use super::record::CaseRecord;
 use super::template::Destination;
 use super::{Recipe, VisError, Workshop};
@@ -57,6 +57,7 @@ pub struct Series {
 
 /// What all months of a case have in common.
 struct Shared {
+    shape: Shape,
     area: Vec<f64>,
     depth: Vec<f64>,
     rings: Option<Rings>,
@@ -119,6 +120,7 @@ pub async fn read(
 impl Shared {
     fn new(file: &MonthFile, wanted: &Wanted) -> Result<Self, VisError> {
         let area = file.file.values("TAREA")?;
+        let shape = file.shape("TAREA").unwrap_or_default();
         let depth = if wanted.efficiency { file.file.values("KMT")? } else { Vec::new() };
         let rings = match &wanted.uptake {
             None => None,
@@ -129,16 +131,17 @@ impl Shared {
                 };
                 let grid = grid.as_deref().or(own.as_ref());
                 let Some(grid) = grid else { return Err(Stopped.into()) };
-                file.fits(area.len(), grid.tlat.len(), "the grid file")?;
+                file.fits(shape, (grid.nlat, grid.nlon), "the grid file")?;
+                file.check_points(grid, "the grid file")?;
                 Some(Rings::new(grid, *center, recipe.reference_compat))
             }
         };
-        Ok(Self { area, depth, rings, efficiency: wanted.efficiency })
+        Ok(Self { shape, area, depth, rings, efficiency: wanted.efficiency })
     }
 
     fn month(&self, file: &MonthFile) -> Result<Month, VisError> {
         let field = |name: &str| {
-            let values = file.field(name, self.area.len(), "TAREA of the first month")?;
+            let values = file.field(name, self.shape, "TAREA of the first month")?;
             match values.iter().any(|value| value.is_infinite()) {
                 true => Err(file.infinite(name)),
                 false => Ok(values),
@@ -175,6 +178,8 @@ pub struct Filled {
     pub objects: usize,
     /// Bytes written.
     pub written: u64,
+    /// Months without a file.
+    pub missing: usize,
     /// Whether it was done before, from the same files under the same rules.
     pub before: bool,
 }
@@ -210,6 +215,7 @@ impl<'a> Part<'a> {
     pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<(), VisError> {
         self.destination.claim().await?;
         self.record.values = values;
+        self.destination.confirm().await?;
         self.record.save(&self.destination.store, self.case).await
     }
 }

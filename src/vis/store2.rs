@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::contract::{Pyramid, YEAR};
 use super::input::CaseFiles;
-use super::month::MonthFile;
+use super::month::{MonthFile, Shape, fits};
 use super::record::{CaseRecord, FileEntry};
 use super::series::Filled;
 use super::template::Destination;
@@ -46,8 +46,12 @@ pub struct Atlas<'a> {
     pub weights: Arc<Vec<Weights>>,
     /// SHA-256 of the weights, in hexadecimal.
     pub digest: String,
-    /// Name of the grid for messages.
+    /// Name of the grid for messages, and its rows and columns.
     pub grid: String,
+    /// Rows and columns of it.
+    pub shape: Shape,
+    /// The grid file's points, if there is one: they must be where the files' own are.
+    pub given: Option<Arc<Grid>>,
     /// The series of sea surface height and the file that it is in; needed for `DIC`.
     pub ssh: Option<(Arc<SeaSurfaceHeight>, InputRecord)>,
     /// Workers and progress.
@@ -102,6 +106,7 @@ impl Atlas<'_> {
         if earlier.is_some() {
             CaseRecord::remove(&self.destination.store, case).await?;
         }
+        self.check_points(files).await?;
         let mut filled = Filled { size: files.size(), ..Filled::default() };
         let mut whole = Whole::new(&self.pyramid);
         let mut months =
@@ -116,12 +121,19 @@ impl Atlas<'_> {
                     }
                 })
                 .buffered(self.workshop.pool.workers() + 1);
-        let mut years = Vec::with_capacity(YEARS);
+        let (mut years, mut layers) = (Vec::with_capacity(YEARS), None);
         // The chunks of one month are written while the files of the next are read.
         let mut writing = None;
         for of_year in 0..YEAR {
             while years.len() < YEARS {
                 let Some(month) = months.try_next().await? else { break };
+                if let Some(Month { layers: Some(found), url, .. }) = &month {
+                    let of_first = *layers.get_or_insert(*found);
+                    if *found != of_first {
+                        let problem = format!("has {found} layers, the case's first {of_first}");
+                        return Err(VisError::Mismatch { url: url.clone(), problem });
+                    }
+                }
                 filled.fetched += month.as_ref().map_or(0, |month: &Month| month.fetched);
                 years.push(month);
             }
@@ -152,17 +164,28 @@ impl Atlas<'_> {
         Ok(filled)
     }
 
+    async fn check_points(&self, files: &CaseFiles) -> Result<(), VisError> {
+        let (Some(grid), Some((_, month, info))) = (self.given.clone(), files.iter().next()) else {
+            return Ok(());
+        };
+        let source = files.source(info, self.workshop);
+        let place = self.workshop.pool.place(CHUNK_MEMORY).await?;
+        let name = self.grid.clone();
+        let work = move || MonthFile::open(source, month)?.check_points(&grid, &name);
+        Pool::run(&place, work).await?
+    }
+
     /// Begins to read and regrid a month; `None` when it has no file.
     fn month(&self, files: &CaseFiles, elapsed: usize) -> Option<Task<Result<Month, VisError>>> {
         let (month, info) = files.month(elapsed)?;
         let (size, source) = (info.size, files.source(info, self.workshop));
-        let (workshop, grid) = (self.workshop.clone(), self.grid.clone());
+        let (workshop, grid, shape) = (self.workshop.clone(), self.grid.clone(), self.shape);
         let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
         let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
         let compat = self.destination.recipe.reference_compat;
         let work = move || -> Result<Month, VisError> {
             let file = MonthFile::open(source, month)?;
-            let fields = Fields { file: &file, grid: &grid, weights: &weights, compat };
+            let fields = Fields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
         Some(Task::spawn(async move {
@@ -257,6 +280,9 @@ pub(super) fn place(case: Case) -> (usize, usize) {
 /// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.
 struct Month {
     maps: Vec<Vec<Vec<f32>>>,
+    /// Layers of the columns, when there are any, and the file that has them.
+    layers: Option<usize>,
+    url: String,
     fetched: u64,
 }
 
@@ -326,6 +352,7 @@ impl Whole {
 struct Fields<'a> {
     file: &'a MonthFile,
     grid: &'a str,
+    shape: Shape,
     weights: &'a [Weights],
     compat: bool,
 }
@@ -337,8 +364,9 @@ impl Fields<'_> {
         ssh: Option<&SeaSurfaceHeight>,
         month: YearMonth,
     ) -> Result<Month, VisError> {
-        let points = self.weights.first().map_or(0, Weights::points);
-        let field = |name: &str| self.file.field(name, points, self.grid);
+        let points = self.shape.0 * self.shape.1;
+        let field = |name: &str| self.file.field(name, self.shape, self.grid);
+        let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
         let mut carbon: Option<(Vec<f32>, Vec<f32>)> = None;
         for &variable in variables {
@@ -352,9 +380,10 @@ impl Fields<'_> {
                     let Some(ssh) = ssh else { continue };
                     // The reference takes the month whose end has the name of this month.
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
-                    self.fits(ssh, height.len(), points)?;
+                    fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
                     let thickness = self.file.file.values("dz")?;
                     self.layers(with.len() / points.max(1), thickness.len())?;
+                    layers = Some(thickness.len());
                     let columns = column::columns(with, without, &thickness, &height);
                     (columns.delta, columns.experimental)
                 }
@@ -369,7 +398,8 @@ impl Fields<'_> {
                 }
             }
         }
-        Ok(Month { maps, fetched: self.file.file.fetched() })
+        let url = self.file.file.url().to_owned();
+        Ok(Month { maps, layers, url, fetched: self.file.file.fetched() })
     }
 
     /// A field on the map.
@@ -390,14 +420,6 @@ impl Fields<'_> {
             return Err(self.file.infinite(&format!("the fields of {}", variable.name())));
         }
         Ok(map)
-    }
-
-    fn fits(&self, ssh: &SeaSurfaceHeight, found: usize, points: usize) -> Result<(), VisError> {
-        if found == points {
-            return Ok(());
-        }
-        let (url, other) = (ssh.url().to_owned(), self.grid.to_owned());
-        Err(VisError::Size { url, found, other, expected: points })
     }
 
     fn layers(&self, found: usize, thickness: usize) -> Result<(), VisError> {

@@ -46,12 +46,14 @@ pub async fn fill_from_excess(
     destination: &Destination,
     excesses: &Store,
     case: Case,
-    (grid, center): (&Grid, Place),
+    (grid, grid_sha256): &(Grid, String),
+    center: Place,
     force: bool,
 ) -> Result<Filled, VisError> {
     let found = excess::find(excesses, case).await?;
     let inputs = vec![InputRecord::new(&found.metadata, None)];
-    let part = Part::open(destination, case, inputs, &[], settings(center), force).await?;
+    let settings = settings(center, Some(grid_sha256));
+    let part = Part::open(destination, case, inputs, &[], settings, force).await?;
     if part.done {
         return Ok(Filled { before: true, ..Filled::default() });
     }
@@ -62,19 +64,20 @@ pub async fn fill_from_excess(
 }
 
 /// What the result depends on besides the files.
-fn settings(center: Place) -> Value {
-    json!({"center": {"lat": center.lat, "lon": center.lon}})
+fn settings(center: Place, grid_sha256: Option<&str>) -> Value {
+    json!({"center": {"lat": center.lat, "lon": center.lon}, "grid_sha256": grid_sha256})
 }
 
 /// A case's part of the store.
 pub async fn part<'a>(
     destination: &'a Destination,
     files: &CaseFiles,
-    center: Place,
+    (center, grid_sha256): (Place, Option<&str>),
     force: bool,
 ) -> Result<Part<'a>, VisError> {
     let (case, inputs) = (files.case, files.records());
-    Part::open(destination, case, inputs, &files.missing, settings(center), force).await
+    let settings = settings(center, grid_sha256);
+    Part::open(destination, case, inputs, &files.missing, settings, force).await
 }
 
 /// Fills a case's part from months that were read, unless it is done.

@@ -7,6 +7,7 @@ use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
 use super::record::FileEntry;
 use super::{Recipe, VisError};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
+use crate::ledger::CASES;
 use crate::model::atlas::{FILL, MapVariable};
 use crate::store::Store;
 
@@ -26,24 +27,34 @@ pub async fn create(store: &Store, kind: &Kind, overwrite: bool) -> Result<Hiera
     let hierarchy = kind.hierarchy(None);
     let objects = objects(kind, &hierarchy)?;
     let url = || store.location().to_string();
-    let is_ours = |key: &str| objects.iter().any(|object| object.key == key);
+    let is_new = |key: &str| objects.iter().any(|object| object.key == key);
     let mut others: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
-    let is_root = |key: &String| [v2::CONSOLIDATED, ".zgroup", v3::METADATA].contains(&&**key);
-    let is_store = others.iter().any(is_root);
-    others.retain(|key| !is_ours(key));
-    if !others.is_empty() && !is_store {
-        let problem = "it holds files, but no Zarr store".to_owned();
-        return Err(VisError::Foreign { url: url(), problem });
+    others.retain(|key| !is_new(key));
+    if !others.is_empty() {
+        let foreign = |problem| VisError::Foreign { url: url(), problem };
+        let before = match open(store, kind.name()).await {
+            Ok(opened) => opened.kind,
+            Err(VisError::NoStore { .. } | VisError::Foreign { .. }) => {
+                return Err(foreign("it holds files of something else".to_owned()));
+            }
+            Err(error) => return Err(error),
+        };
+        let parts = before.hierarchy(None);
+        if let Some(key) = others.iter().find(|key| !belongs(key, &parts)) {
+            let problem = format!("it also holds {key}: move away what is no part of it");
+            return Err(foreign(problem));
+        }
+        let data = others.iter().filter(|key| is_data(key, &before, &parts)).count();
+        if data > 0 && !overwrite {
+            let what = format!("a store with data ({data} objects)");
+            return Err(VisError::NotEmpty { url: url(), what });
+        }
     }
-    if !others.is_empty() && !overwrite {
-        let what = format!("a store with {} objects of data", others.len());
-        return Err(VisError::NotEmpty { url: url(), what });
+    // Readers find nothing rather than half of it; what tells that it is a store goes last.
+    if !others.is_empty() {
+        store.delete(v2::CONSOLIDATED).await?;
     }
-    // First what makes it a store: a reader finds nothing rather than half of it.
-    others.sort_by_key(|key| !is_root(key));
-    for key in [v2::CONSOLIDATED, v3::METADATA].into_iter().filter(|_| !others.is_empty()) {
-        store.delete(key).await?;
-    }
+    others.sort_by_key(|key| std::cmp::Reverse((!is_metadata(key), key.matches('/').count())));
     for key in &others {
         store.delete(key).await?;
     }
@@ -51,6 +62,31 @@ pub async fn create(store: &Store, kind: &Kind, overwrite: bool) -> Result<Hiera
         store.put(&key, bytes).await?;
     }
     Ok(hierarchy)
+}
+
+fn is_metadata(key: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    [".zarray", ".zattrs", ".zgroup", v2::CONSOLIDATED, v3::METADATA].contains(&name)
+}
+
+/// Whether an object holds results: of stores 1 and 3 that is in the records of the cases.
+fn is_data(key: &str, kind: &Kind, parts: &Hierarchy) -> bool {
+    let mut arrays = parts.arrays.iter().filter(|array| array.is_data() && kind.columns() == 0);
+    let mut is_chunk = || arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key);
+    is_below(key, CASES) || is_chunk()
+}
+
+fn is_below(key: &str, folder: &str) -> bool {
+    key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether an object is part of a store.
+fn belongs(key: &str, hierarchy: &Hierarchy) -> bool {
+    let (folder, _) = key.rsplit_once('/').unwrap_or(("", key));
+    let is_group = || folder.is_empty() || hierarchy.groups.iter().any(|group| group == folder);
+    is_metadata(key) && is_group()
+        || is_below(key, CASES)
+        || hierarchy.arrays.iter().any(|array| is_below(key, &array.path))
 }
 
 /// All objects of an empty store, in the order in which they are written.
@@ -100,16 +136,22 @@ pub async fn write_metadata(
 /// Opens a store, which must have the form that this program gives it.
 pub async fn open(store: &Store, wanted: &'static str) -> Result<Opened, VisError> {
     let url = || store.location().to_string();
-    let found = match store.read(v2::CONSOLIDATED).await? {
-        Some((bytes, _)) => Some((Format::V2, v2::CONSOLIDATED, bytes)),
-        None => store.read(v3::METADATA).await?.map(|(bytes, _)| (Format::V3, v3::METADATA, bytes)),
-    };
-    let Some((format, key, bytes)) = found else {
-        return Err(VisError::NoStore { url: url(), store: wanted });
-    };
     let foreign = |problem: String| VisError::Foreign { url: url(), problem };
-    let document: Value =
-        serde_json::from_slice(&bytes).map_err(|e| foreign(format!("{key} is not JSON: {e}")))?;
+    let (format, key, document) = match store.read(v2::CONSOLIDATED).await? {
+        Some((bytes, _)) => (Format::V2, v2::CONSOLIDATED, Some(bytes)),
+        None => (Format::V3, v3::METADATA, store.read(v3::METADATA).await?.map(|(b, _)| b)),
+    };
+    let (format, document) = match document {
+        Some(bytes) => {
+            let document = serde_json::from_slice(&bytes);
+            (format, document.map_err(|e| foreign(format!("{key} is not JSON: {e}")))?)
+        }
+        // It can be made again from what it consolidates.
+        None => match scattered(store).await? {
+            Some(documents) => (Format::V2, json!({ "metadata": documents })),
+            None => return Err(VisError::NoStore { url: url(), store: wanted }),
+        },
+    };
     let (attributes, documents) = match format {
         Format::V2 => (&document["metadata"][".zattrs"], &document["metadata"]),
         Format::V3 => (&document["attributes"], &document["consolidated_metadata"]["metadata"]),
@@ -137,6 +179,32 @@ pub async fn open(store: &Store, wanted: &'static str) -> Result<Opened, VisErro
         ),
     };
     Ok(Opened { kind, recipe })
+}
+
+/// The metadata of a hierarchy of version 2 that lacks the consolidated one; `None` when there is no
+/// group.
+async fn scattered(store: &Store) -> Result<Option<Map<String, Value>>, VisError> {
+    let mut documents = Map::new();
+    if store.read(".zgroup").await?.is_none() || !store.can_list() {
+        return Ok(None);
+    }
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let prefix = if folder.is_empty() { folder.clone() } else { format!("{folder}/") };
+        for name in [".zarray", ".zattrs", ".zgroup"] {
+            let key = format!("{prefix}{name}");
+            if let Some((bytes, _)) = store.read(&key).await?
+                && let Ok(document) = serde_json::from_slice(&bytes)
+            {
+                documents.insert(key, document);
+            }
+        }
+        if !documents.contains_key(&format!("{prefix}.zarray")) {
+            let below = store.list_dirs(&folder).await?;
+            folders.extend(below.into_iter().filter(|folder| !folder.starts_with('.')));
+        }
+    }
+    Ok(Some(documents))
 }
 
 /// Which of the stores has these arrays.
@@ -252,6 +320,10 @@ impl Destination {
     /// Writes into the store under which rules it is filled, unless it says so.
     pub async fn claim(&self) -> Result<(), VisError> {
         let claim = async || {
+            // Another process may have begun since this one looked.
+            if let Some(has) = open(&self.store, self.kind.name()).await?.recipe {
+                agree(&self.store, Some(&has), &self.recipe)?;
+            }
             write_metadata(&self.store, &self.kind, Some(&self.recipe)).await?;
             self.confirm().await
         };

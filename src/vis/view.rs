@@ -18,6 +18,8 @@ pub struct Map {
     pub size: usize,
     /// Rows north to south, columns west to east.
     pub values: Vec<f32>,
+    /// Whether it has the defects of the published atlas.
+    pub reference_compat: bool,
 }
 
 /// What map to read.
@@ -79,7 +81,8 @@ pub async fn map(store: &Store, query: MapQuery) -> Result<Map, VisError> {
             }
         }
     }
-    Ok(Map { size, values: without_fill(values) })
+    let reference_compat = opened.recipe.is_some_and(|recipe| recipe.reference_compat);
+    Ok(Map { size, values: without_fill(values), reference_compat })
 }
 
 /// A curve: a value a month, NaN where there is fill.
@@ -112,7 +115,7 @@ pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
         Kind::Store3 => (
             UPTAKE,
             "Where the sea takes up CO2 after the removal",
-            "cumulative uptake within, % of all",
+            "cumulative uptake within the radius, % of all of 15 years",
         ),
         Kind::Store2(_) => {
             let problem = "holds maps, no curves: leave out --series".to_owned();
@@ -125,6 +128,7 @@ pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
     let mut curves = Vec::new();
     for &case in cases {
         let (polygon, season) = place(case);
+        let name = format!("polygon {polygon}, {}", month_name(case.month().number()));
         let last = if columns > 1 { ".0" } else { "" };
         let key = format!("{array}/0.0.{season}{last}");
         let problem = || format!("has no {key}; run dor vis finalize");
@@ -136,12 +140,15 @@ pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
             let at = |month: usize| (month * usize::from(POLYGONS) + polygon) * columns + column;
             let values = without_fill((0..MONTHS).map(|month| chunk[at(month)]).collect());
             if values.iter().all(|v| v.is_nan()) {
-                let problem = format!("has no results of case {case}: populate it, then finalize");
+                let problem = format!(
+                    "has no values of case {case}: months of it are missing, or it has not been \
+                     populated and finalized"
+                );
                 return Err(VisError::Mismatch { url: store.location().to_string(), problem });
             }
             let label = match columns {
-                1 => case.short(),
-                _ => format!("{}, {} km", case.short(), radius / 1e3),
+                1 => name.clone(),
+                _ => format!("{name}, {} km", radius / 1e3),
             };
             curves.push(Curve { label, values });
         }
@@ -154,6 +161,25 @@ fn decoded(store: &Store, key: &str, bytes: &[u8], len: usize) -> Result<Vec<f32
         url: store.location().join(key).to_string(),
         problem: format!("cannot be read: {error}"),
     })
+}
+
+/// Name of a month, 1 to 12.
+pub fn month_name(month: u8) -> &'static str {
+    const NAMES: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    NAMES[usize::from(month + 11) % 12]
 }
 
 fn without_fill(mut values: Vec<f32>) -> Vec<f32> {

@@ -9,8 +9,7 @@ use super::VisError;
 use super::zarr::values;
 use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
 use crate::model::Grid;
-use crate::regrid::mercator;
-use crate::regrid::{Source4, Weights, quads};
+use crate::regrid::{Source4, Weights, mercator, quads};
 use crate::store::Store;
 
 /// Computes the weights of the first `levels` levels.
@@ -18,12 +17,11 @@ pub fn compute(grid: &Grid, levels: u8) -> Vec<Weights> {
     (0..levels).map(|level| quads::bilinear(grid, level)).collect()
 }
 
-/// Reads the weights of the first `levels` levels for a grid of `points`; `None` when there is no
-/// store.
+/// Reads the weights of the first `levels` levels for a grid; `None` when there is nothing.
 pub async fn load(
     store: &Store,
     levels: u8,
-    points: usize,
+    grid: &Grid,
 ) -> Result<Option<Vec<Weights>>, VisError> {
     let names = [v2::CONSOLIDATED, ".zgroup", v3::METADATA];
     let mut there = false;
@@ -31,7 +29,10 @@ pub async fn load(
         there = there || store.find(name).await?.is_some();
     }
     if !there {
-        return Ok(None);
+        let others = if store.can_list() { store.list("").await?.len() } else { 0 };
+        let problem = format!("it holds {others} other files, and no weights");
+        let url = store.location().to_string();
+        return if others == 0 { Ok(None) } else { Err(VisError::Zarr { url, problem }) };
     }
     let storage = store.zarr("").await?;
     let mut weights = Vec::new();
@@ -41,8 +42,9 @@ pub async fn load(
         let s = values(&storage, &path("S"), url("S")).await?;
         let row = values(&storage, &path("row"), url("row")).await?;
         let col = values(&storage, &path("col"), url("col")).await?;
-        let assembled = assemble(level, points, &s, &row, &col);
-        weights.push(assembled.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);
+        let assembled = assemble(level, grid.tlat.len(), &s, &row, &col);
+        let verified = assembled.and_then(|weights| verify(weights, grid));
+        weights.push(verified.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);
     }
     Ok(Some(weights))
 }
@@ -78,6 +80,22 @@ fn assemble(
         counts[target] += 1;
     }
     Ok(Weights::new(level, points, sources))
+}
+
+/// Refuses weights that are not those of bilinear interpolation on the grid.
+fn verify(weights: Weights, grid: &Grid) -> Result<Weights, String> {
+    let level = weights.level();
+    if weights.iter().next().is_none() {
+        return Err(format!("it has no weights for level {level}"));
+    }
+    match weights.first_misplaced(grid) {
+        None => Ok(weights),
+        Some(target) => Err(format!(
+            "the weights of point {} of level {level} are not those of this grid: remove the \
+             store, and it is made anew",
+            target + 1
+        )),
+    }
 }
 
 /// Writes the weights.
@@ -135,10 +153,10 @@ mod tests {
     #[tokio::test]
     async fn weights_are_read_as_they_were_written() {
         let store = Store::memory();
-        assert!(load(&store, 2, 480).await.unwrap().is_none());
+        assert!(load(&store, 2, &grid()).await.unwrap().is_none());
         let computed = compute(&grid(), 2);
         save(&store, &computed).await.unwrap();
-        let read = load(&store, 2, 480).await.unwrap().unwrap();
+        let read = load(&store, 2, &grid()).await.unwrap().unwrap();
         for (read, computed) in read.iter().zip(&computed) {
             let field: Vec<f64> = (0..480).map(f64::from).collect();
             let apply = |weights: &Weights| {
@@ -148,9 +166,22 @@ mod tests {
             };
             assert_eq!(apply(read), apply(computed));
         }
-        let error = load(&store, 2, 100).await.unwrap_err().to_string();
+        let mut other = grid();
+        other.tlong.iter_mut().for_each(|lon| *lon += 1.0);
+        let error = load(&store, 2, &other).await.unwrap_err().to_string();
+        assert!(error.contains("not those of this grid"), "{error}");
+        let small = Grid { nlat: 4, nlon: 25, tlat: vec![0.0; 100], tlong: vec![0.0; 100] };
+        let error = load(&store, 2, &small).await.unwrap_err().to_string();
         assert!(error.contains("made for another grid"), "{error}");
-        let error = load(&store, 3, 480).await.unwrap_err().to_string();
+        store.delete("1/S/0").await.unwrap();
+        let error = load(&store, 2, &grid()).await.unwrap_err().to_string();
+        assert!(error.contains("1/S") && error.contains("not those of this grid"), "{error}");
+        store.delete(".zgroup").await.unwrap();
+        store.delete(".zmetadata").await.unwrap();
+        let error = load(&store, 2, &grid()).await.unwrap_err().to_string();
+        assert!(error.contains("other files"), "{error}");
+        save(&store, &computed).await.unwrap();
+        let error = load(&store, 3, &grid()).await.unwrap_err().to_string();
         assert!(error.contains("2/S"), "{error}");
     }
 }

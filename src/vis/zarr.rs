@@ -34,7 +34,7 @@ pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
     Ok(cases)
 }
 
-/// All values of an array as f64, whatever its type and codec.
+/// All values of an array as f64, whatever its type and codec; an infinite one is damage.
 pub async fn values(
     storage: &AsyncReadableStorage,
     path: &str,
@@ -55,7 +55,7 @@ pub async fn values(
     // The names of both versions of the format.
     let names = array.data_type().to_string();
     let name = names.split(' ').next().unwrap_or_default();
-    Ok(match name {
+    let values: Vec<f64> = match name {
         "float64" => as_f64!(f64),
         "float32" => as_f64!(f32),
         "int64" => as_f64!(i64),
@@ -64,5 +64,9 @@ pub async fn values(
             let problem = format!("its values are {names}, not floats or integers");
             return Err(VisError::Zarr { url, problem });
         }
-    })
+    };
+    if let Some(at) = values.iter().position(|value| value.is_infinite()) {
+        return Err(VisError::Zarr { url, problem: format!("value {at} is infinite") });
+    }
+    Ok(values)
 }

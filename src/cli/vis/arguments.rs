@@ -82,7 +82,7 @@ impl Months {
 #[derive(Args, Debug, Default)]
 pub(super) struct Work {
     /// Months worked on at the same time [default: workers of the configuration, or all cores]
-    #[arg(short, long, value_name = "N", value_parser = from_one)]
+    #[arg(long, value_name = "N", value_parser = from_one)]
     pub workers: Option<NonZeroUsize>,
     /// Fill a case again that is done
     #[arg(long)]

@@ -41,7 +41,12 @@ impl Check {
         let sound = report.is_sound() && !(self.complete && incomplete);
         match self.json {
             true => write_as_json(out, &report, sound)?,
-            false => write_as_table(out, &self.store, &report)?,
+            false => {
+                write_as_table(out, &self.store, &report)?;
+                if self.complete && incomplete {
+                    writeln!(out, "not complete, as --complete demands")?;
+                }
+            }
         }
         Ok(if sound { Exit::Done } else { Exit::BadData })
     }
@@ -58,6 +63,7 @@ fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::R
             "coordinates": report.coordinates,
             "chunks": report.chunks,
             "records": report.records,
+            "others": report.others,
             "cases": {
                 "done": short(&report.cases.done),
                 "missing": short(&report.cases.missing),
@@ -75,6 +81,7 @@ fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std
         ("coordinates", &report.coordinates),
         ("chunks", &report.chunks),
         ("records of cases", &report.records),
+        ("other objects", &report.others),
     ];
     for (name, part) in parts {
         let counts = [part.objects, part.problems.len()].map(|n| n.to_string());
@@ -89,6 +96,9 @@ fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std
         if part.problems.len() > SHOWN {
             writeln!(out, "wrong: and {} more (--json has all)", part.problems.len() - SHOWN)?;
         }
+    }
+    if !report.chunks.problems.is_empty() {
+        writeln!(out, "to mend chunks, populate their case again with --force, then finalize")?;
     }
     let cases = &report.cases;
     writeln!(

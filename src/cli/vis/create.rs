@@ -44,7 +44,7 @@ pub(super) struct Store2 {
     #[command(flatten)]
     target: Target,
     /// Variables of the maps, of DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
-    #[arg(short, long, value_name = "NAME", num_args = 1..)]
+    #[arg(short, long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     variables: Vec<MapVariable>,
     /// Levels of the pyramid: 128, 256, ... cells a side
     #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::arguments::{Cases, config};
@@ -10,8 +11,9 @@ use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
 use crate::model::{Case, InterventionMonth};
 use crate::plot::{self, Curve, MapPicture};
-use crate::store::{Location, Store, Stores};
-use crate::vis::view::{self, MapQuery};
+use crate::store::{Location, LocationError, Store, Stores};
+use crate::vis::VisError;
+use crate::vis::view::{self, MapQuery, month_name};
 
 /// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
 #[derive(Args, Debug)]
@@ -36,8 +38,8 @@ pub(super) struct Plot {
     /// What the map shows: delta (with minus without the intervention) or experimental (with it)
     #[arg(long, default_value = "delta")]
     band: Band,
-    /// The picture: a path or URL
-    #[arg(short, long, value_name = "LOCATION")]
+    /// The picture, a .png: a path or URL
+    #[arg(short, long, value_name = "LOCATION", value_parser = png)]
     output: Location,
 }
 
@@ -54,7 +56,10 @@ impl Plot {
                 let query = MapQuery { variable, band: self.band, case, step: step.into() };
                 map(&store, query).await?
             }
-            (Some(_), ..) => anyhow::bail!("a map is of one polygon and one month"),
+            (Some(_), ..) => {
+                let needed = "a map is of one polygon and one month: give one of each".to_owned();
+                return Err(VisError::Needs(needed).into());
+            }
             (None, ..) => curves(&store, &cases).await?,
         };
         let (Some(folder), Some(name)) = (self.output.parent(), self.output.file_name()) else {
@@ -66,13 +71,20 @@ impl Plot {
     }
 }
 
+fn png(text: &str) -> Result<Location, String> {
+    match text.to_ascii_lowercase().ends_with(".png") {
+        true => text.parse().map_err(|error: LocationError| error.to_string()),
+        false => Err("pictures are PNG: give a name that ends in .png".to_owned()),
+    }
+}
+
 /// Draws a map.
 async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
     let map = view::map(store, query).await?;
     let MapQuery { variable, band, case, step } = query;
     let change = match band {
         Band::Delta => ", change by the removal",
-        Band::Experimental => "",
+        Band::Experimental => ", with the removal",
     };
     let (year, month) = (step / 12 + 1, step % 12 + 1);
     let picture = MapPicture {
@@ -80,15 +92,18 @@ async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
         values: &map.values,
         title: format!("{}{change}", variable.long_name()),
         subtitle: format!(
-            "polygon {}, removal in {} 1999; month {month} of year {year} ({})",
+            "polygon {}, removal in {} 1999; month {month} of year {year} ({}){}",
             case.polygon(),
             month_name(case.month().number()),
             calendar_month(case, step),
+            if map.reference_compat { "; with the defects of the published atlas" } else { "" },
         ),
-        units: variable.units(),
-        diverging: band == Band::Delta,
+        units: if variable.units() == "1" { variable.long_name() } else { variable.units() },
+        // Fluxes go both ways.
+        diverging: band == Band::Delta || variable == MapVariable::Fg,
     };
-    Ok(plot::map(&picture)?)
+    let what = || format!("{}: case {case}, month {step} since the intervention", store.location());
+    plot::map(&picture).with_context(what)
 }
 
 /// Draws the curves of cases.
@@ -97,24 +112,6 @@ async fn curves(store: &Store, cases: &[Case]) -> anyhow::Result<Vec<u8>> {
     let curves: Vec<Curve<'_>> =
         found.curves.iter().map(|c| Curve { label: &c.label, values: &c.values }).collect();
     Ok(plot::curves(found.title, found.axis, &curves)?)
-}
-
-fn month_name(month: u8) -> &'static str {
-    const NAMES: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    NAMES[usize::from(month + 11) % 12]
 }
 
 /// The month of the calendar, such as `September 2004`.

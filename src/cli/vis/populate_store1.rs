@@ -1,5 +1,6 @@
 //! `dor vis populate-store1`: efficiencies.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use clap::Args;
 use super::arguments::{Cases, Months, Work, config};
 use super::create::store_of;
 use super::run::{each, workshop};
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, say};
 use crate::model::Case;
 use crate::store::{Location, Stores};
 use crate::vis::series::{self, Filled, Wanted};
@@ -44,9 +45,8 @@ impl PopulateStore1 {
         let force = self.work.force;
         if let Some(analyses) = &self.analysis_zarr_stores_dir {
             let analyses = stores.open(analyses)?;
-            let asked = self.cases.asked(None);
             let there = zarr::cases(&analyses, analysis::SUFFIX).await?;
-            let cases = chosen(&self.cases, asked, there, &analyses.location().to_string())?;
+            let cases = chosen(&self.cases, None, there, &analyses.location().to_string())?;
             let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
             let fill = async |case: Case| {
                 store1::fill_from_analysis(&store1, &analyses, case, force).await
@@ -54,8 +54,7 @@ impl PopulateStore1 {
             return each(&cases, &workshop, out, fill).await;
         }
         let input = self.months.open(&stores, &config)?;
-        let asked = self.cases.asked(None);
-        let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
+        let cases = chosen(&self.cases, None, input.cases().await?, &input.url())?;
         let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
         let wanted = Wanted { efficiency: true, uptake: None };
         let fill = async |case: Case| -> Result<Filled, VisError> {
@@ -66,38 +65,47 @@ impl PopulateStore1 {
             }
             workshop.progress.begin(case, files.len(), files.size());
             let series = series::read(&workshop, &files, &wanted).await?;
-            store1::fill(part, &files, &series).await
+            let missing = files.missing.len();
+            Ok(Filled { missing, ..store1::fill(part, &files, &series).await? })
         };
         each(&cases, &workshop, out, fill).await
     }
 }
 
-/// The cases to work on: those asked for, else those that are there.
+/// The cases to work on: those asked for by polygon (and `range` of polygons), else those that are
+/// there.
 ///
-/// Where only polygons were given, those of their seasons that are there.
+/// Polygons that were named must be there; of a range, and of the seasons where no month was
+/// named, those count that are there.
 pub(super) fn chosen(
     selection: &Cases,
-    asked: Vec<Case>,
+    range: Option<&[u16]>,
     there: Vec<Case>,
     url: &str,
 ) -> anyhow::Result<Vec<Case>> {
-    if selection.is_exact() && !asked.is_empty() {
-        return Ok(asked);
-    }
+    let asked = selection.asked(range);
+    let is_named = |case: &Case| selection.polygon_ids.contains(&case.polygon());
+    // Where there is no listing, all that were asked for are tried.
+    let by_name = |case: &&Case| selection.is_exact() && (is_named(case) || there.is_empty());
+    let mut cases: BTreeSet<Case> = asked.iter().filter(by_name).copied().collect();
+    let polygons: BTreeSet<u16> = asked.iter().map(|case| case.polygon()).collect();
     let wanted = |case: &Case| {
-        selection.has_month(*case)
-            && (asked.is_empty() || asked.iter().any(|a| a.polygon() == case.polygon()))
+        selection.has_month(*case) && (asked.is_empty() || polygons.contains(&case.polygon()))
     };
-    let cases: Vec<Case> = there.into_iter().filter(wanted).collect();
-    let polygons: std::collections::BTreeSet<u16> = asked.iter().map(|c| c.polygon()).collect();
-    let absent = polygons.iter().find(|p| !cases.iter().any(|case| case.polygon() == **p));
-    if let Some(polygon) = absent {
+    cases.extend(there.into_iter().filter(wanted));
+    let has = |polygon: &u16| cases.iter().any(|case| case.polygon() == *polygon);
+    let (absent, hint) = (|what: String| VisError::Needs(what), "is it the right location?");
+    if let Some(polygon) = selection.polygon_ids.iter().find(|polygon| !has(polygon)) {
         return Err(
-            VisError::Needs(format!("there are no files of polygon {polygon} in {url}")).into()
+            absent(format!("there are no files of polygon {polygon} in {url}; {hint}")).into()
         );
     }
     if cases.is_empty() {
-        return Err(VisError::Needs(format!("there are no files of any case in {url}")).into());
+        return Err(absent(format!("there are no files of any case in {url}; {hint}")).into());
     }
-    Ok(cases)
+    let without = polygons.iter().filter(|polygon| !has(polygon)).count();
+    if without > 0 {
+        say(&format!("of {} polygons, {without} have no files in {url}", polygons.len()));
+    }
+    Ok(cases.into_iter().collect())
 }

@@ -20,6 +20,7 @@ use crate::regrid::Weights;
 use crate::store::{Location, Stores};
 use crate::vis::contract::Pyramid;
 use crate::vis::input::Input;
+use crate::vis::series::Filled;
 use crate::vis::store2::{self, Atlas};
 use crate::vis::template::Destination;
 use crate::vis::{Kind, Recipe, VisError, Workshop, weights};
@@ -40,8 +41,8 @@ pub(super) struct PopulateStore2 {
     polygon_range: Option<Vec<u16>>,
     #[command(flatten)]
     months: Months,
-    /// Regridding weights in the xESMF layout: read when they exist, else computed and written
-    #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
+    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat
+    #[arg(short, long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     weights_store: Option<Location>,
     /// Levels that the store must have
     #[arg(short, long, value_name = "N")]
@@ -74,8 +75,8 @@ impl PopulateStore2 {
         let recipe = Recipe::new(self.reference_compat);
         let workshop = workshop(&config);
         let input = self.months.open(&stores, &config)?;
-        let asked = self.cases.asked(self.polygon_range.as_deref());
-        let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
+        let range = self.polygon_range.as_deref();
+        let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
         let ssh = match &self.ssh {
             Some(location) => Some(load_ssh(&stores, location, &workshop).await?),
             None => None,
@@ -86,26 +87,30 @@ impl PopulateStore2 {
             let problem = format!("has {} levels; leave out --levels", pyramid.levels);
             return Err(VisError::Mismatch { url: location.to_string(), problem }.into());
         }
-        let (grid, name) = self.points(&stores, &config, &input, &cases, &workshop).await?;
-        let weights = self.weights(&stores, grid, pyramid.levels, &workshop).await?;
+        let (grid, name, given) = self.points(&stores, &config, &input, &cases, &workshop).await?;
+        let grid = Arc::new(grid);
+        let weights = self.weights(&stores, grid.clone(), pyramid.levels, &workshop).await?;
         let atlas = Atlas {
             destination: Arc::new(store2),
             pyramid,
             digest: store2::digest(&weights),
             weights: Arc::new(weights),
             grid: name,
+            shape: (grid.nlat, grid.nlon),
+            given: given.then_some(grid),
             ssh,
             workshop: &workshop,
         };
         let fill = async |case: Case| {
             let files = input.case(case, self.work.allow_missing).await?;
             workshop.progress.begin(case, files.len(), files.size());
-            atlas.fill(&files, self.work.force).await
+            let missing = files.missing.len();
+            Ok(Filled { missing, ..atlas.fill(&files, self.work.force).await? })
         };
         each(&cases, &workshop, out, fill).await
     }
 
-    /// The points to regrid from, with a name for messages.
+    /// The points to regrid from, with a name for messages, and whether they are of a grid file.
     async fn points(
         &self,
         stores: &Stores,
@@ -113,29 +118,29 @@ impl PopulateStore2 {
         input: &Input,
         cases: &[Case],
         workshop: &Workshop,
-    ) -> anyhow::Result<(Grid, String)> {
+    ) -> anyhow::Result<(Grid, String, bool)> {
         if let (Some(setting), false) = (&config.grid, self.reference_compat) {
-            return Ok((load_grid(stores, setting).await?.0, setting.value.to_string()));
+            return Ok((load_grid(stores, setting).await?.0, setting.value.to_string(), true));
         }
         // Cases are of one model grid; fields of another size are refused one by one.
         let case = cases.first().copied();
         let case = case.ok_or_else(|| VisError::Needs("no case was chosen".to_owned()))?;
         let files = input.case(case, true).await?;
         let grid = store2::grid_of(&files, &Recipe::new(self.reference_compat), workshop).await?;
-        Ok((grid, format!("the first file of case {case}")))
+        Ok((grid, format!("the first file of case {case}"), false))
     }
 
     /// Weights that were stored, or computed.
     async fn weights(
         &self,
         stores: &Stores,
-        grid: Grid,
+        grid: Arc<Grid>,
         levels: u8,
         workshop: &Workshop,
     ) -> anyhow::Result<Vec<Weights>> {
         let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
         if let Some(store) = &store
-            && let Some(weights) = weights::load(store, levels, grid.tlat.len()).await?
+            && let Some(weights) = weights::load(store, levels, &grid).await?
         {
             return Ok(weights);
         }
@@ -158,7 +163,13 @@ async fn load_ssh(
         let needed = format!("--ssh {location}: name the file, not a folder");
         return Err(VisError::Needs(needed).into());
     };
-    let object = stores.open(&folder)?.object(name).await?;
+    let object = match stores.open(&folder)?.object(name).await {
+        Err(error) if error.is_not_found() => {
+            let needed = format!("--ssh {location}: there is no such file");
+            return Err(VisError::Needs(needed).into());
+        }
+        object => object?,
+    };
     let mut record = InputRecord::new(object.info(), None);
     if location.is_local() {
         record.etag = None;

@@ -59,7 +59,7 @@ impl PopulateStore3 {
         let workshop = workshop(&config);
         let centers = centers::load(&stores, &self.centers).await?;
         let grid = match &config.grid {
-            Some(setting) => Some(Arc::new(load_grid(&stores, setting).await?.0)),
+            Some(setting) => Some(load_grid(&stores, setting).await?),
             None => None,
         };
         let force = self.work.force;
@@ -68,31 +68,33 @@ impl PopulateStore3 {
             let url = self.centers.to_string();
             centers.of(polygon).ok_or(VisError::NoCenter { url, polygon })
         };
-        let asked = self.cases.asked(None);
         if let Some(excesses) = &self.excess_dir {
             let needed = || VisError::Needs("--excess-dir needs the grid file (--grid)".to_owned());
             let grid = grid.ok_or_else(needed)?;
             let excesses = stores.open(excesses)?;
             let there = zarr::cases(&excesses, excess::SUFFIX).await?;
-            let cases = chosen(&self.cases, asked, there, &excesses.location().to_string())?;
+            let cases = chosen(&self.cases, None, there, &excesses.location().to_string())?;
             let store3 = Destination::open(store, "store3", recipe).await?;
             let fill = async |case: Case| {
-                let place = (&*grid, center_of(case)?);
-                store3::fill_from_excess(&store3, &excesses, case, place, force).await
+                let center = center_of(case)?;
+                store3::fill_from_excess(&store3, &excesses, case, &grid, center, force).await
             };
             return each(&cases, &workshop, out, fill).await;
         }
         let input = self.months.open(&stores, &config)?;
-        let cases = chosen(&self.cases, asked, input.cases().await?, &input.url())?;
+        let cases = chosen(&self.cases, None, input.cases().await?, &input.url())?;
         let store3 = Destination::open(store, "store3", recipe.clone()).await?;
         let store1 = match store1 {
             Some(store) => Some(Destination::open(store, "store1", Recipe::new(false)).await?),
             None => None,
         };
+        let (grid, grid_sha256) = grid.unzip();
+        let grid = grid.map(Arc::new);
         let fill = async |case: Case| -> Result<Filled, VisError> {
             let center = center_of(case)?;
             let files = input.case(case, self.work.allow_missing).await?;
-            let part = store3::part(&store3, &files, center, force).await?;
+            let part =
+                store3::part(&store3, &files, (center, grid_sha256.as_deref()), force).await?;
             let other = match &store1 {
                 Some(store1) => Some(store1::part(store1, &files, force).await?),
                 None => None,
@@ -109,6 +111,7 @@ impl PopulateStore3 {
             if let Some(part) = other {
                 filled.objects += store1::fill(part, &files, &series).await?.objects;
             }
+            filled.missing = files.missing.len();
             Ok(filled)
         };
         each(&cases, &workshop, out, fill).await

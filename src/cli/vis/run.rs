@@ -10,6 +10,7 @@ use crate::cli::progress::Terminal;
 use crate::cli::{Exit, report, say, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
+use crate::model::case::MONTHS;
 use crate::pipeline::{Pool, Stop, Stopped};
 use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
@@ -80,7 +81,10 @@ fn write_filled(
     if filled.size > 0 {
         let share = 100.0 * filled.fetched as f64 / filled.size as f64;
         let (read, all) = (bytes(filled.fetched), bytes(filled.size));
-        write!(out, "; {read} of {all} read ({share:.1} %)")?;
+        write!(out, "; {read} read of files of {all} ({share:.1} %)")?;
+    }
+    if filled.missing > 0 {
+        write!(out, "; {} of {MONTHS} months are missing", filled.missing)?;
     }
     writeln!(out)
 }

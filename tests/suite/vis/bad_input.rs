@@ -90,19 +90,56 @@ fn files_of_other_grids() {
         &work,
         &with("--grid other/grid.nc --ssh ssh.nc"),
         BAD_DATA,
-        &["72 points", "120", "other/grid.nc"],
+        &["8 x 9 points", "10 x 12", "other/grid.nc"],
     );
     refuses(
         &work,
         &with("--grid grid.nc --ssh other/ssh.nc"),
         BAD_DATA,
-        &["other/ssh.nc", "120 points", "72"],
+        &["other/ssh.nc", "10 x 12 points", "8 x 9"],
     );
     refuses(&work, &with("--grid grid.nc"), CONFIGURATION, &["--ssh"]);
-    refuses(&work, &with("--grid grid.nc --ssh none.nc"), 1, &["none.nc"]);
+    refuses(&work, &with("--grid grid.nc --ssh none.nc"), CONFIGURATION, &["--ssh none.nc"]);
     refuses(&work, &with("--grid grid.nc --ssh grid.nc"), BAD_DATA, &["grid.nc", "SSH"]);
     let with = format!("populate-store3 -o s3 {CASE} --centers centers.csv --grid other/grid.nc");
-    refuses(&work, &with, BAD_DATA, &["72 points", "120"]);
+    refuses(&work, &with, BAD_DATA, &["8 x 9 points", "10 x 12"]);
+}
+
+#[test]
+fn grids_and_heights_that_contradict_the_files() {
+    let work = workspace();
+    let with =
+        |grid: &str, ssh: &str| format!("populate-store2 -o s2 {CASE} --grid {grid} --ssh {ssh}");
+    // The same places, three degrees farther north.
+    fs::copy(work.path("grid.nc"), work.path("moved.nc")).unwrap();
+    let mut file = netcdf::append(work.path("moved.nc")).unwrap();
+    let mut tlat = file.variable_mut("TLAT").unwrap();
+    let moved: Vec<f64> = tlat.get_values::<f64, _>(..).unwrap();
+    let moved: Vec<f64> = moved.iter().map(|lat| (lat + 3.0).min(89.9)).collect();
+    tlat.put_values(&moved, ..).unwrap();
+    drop(file);
+    refuses(&work, &with("moved.nc", "ssh.nc"), BAD_DATA, &["T point", "--grid"]);
+    let spread = format!("populate-store3 -o s3 {CASE} --grid moved.nc --centers centers.csv");
+    refuses(&work, &spread, BAD_DATA, &["T point", "--grid"]);
+    // Weights of another grid.
+    let weights = format!("populate-store2 -o s2 -m 4 --data-dir archive -w {}", "archive");
+    refuses(&work, &weights, BAD_DATA, &["archive", "no weights"]);
+    for (name, height, said) in
+        [("endless.nc", f32::INFINITY, "infinite"), ("empty.nc", f32::NAN, "no heights")]
+    {
+        fs::copy(work.path("ssh.nc"), work.path(name)).unwrap();
+        let mut file = netcdf::append(work.path(name)).unwrap();
+        let mut ssh = file.variable_mut("SSH").unwrap();
+        let count: usize = ssh.dimensions().iter().map(|d| d.len()).product();
+        ssh.put_values(&vec![height; count], ..).unwrap();
+        drop(file);
+        refuses(&work, &with("grid.nc", name), BAD_DATA, &[name, said, "--ssh"]);
+    }
+    fs::copy(work.path("ssh.nc"), work.path("meters.nc")).unwrap();
+    let mut file = netcdf::append(work.path("meters.nc")).unwrap();
+    file.variable_mut("SSH").unwrap().put_attribute("units", "meter").unwrap();
+    drop(file);
+    refuses(&work, &with("grid.nc", "meters.nc"), BAD_DATA, &["meters.nc", "meter; give cm"]);
 }
 
 #[test]
@@ -131,6 +168,8 @@ fn centres_and_levels_that_do_not_fit() {
     refuses(&work, "create-template-store2 -o x -v SALT", 2, &["DIC_SURF"]);
     let reversed = "populate-store2 -o s2 --polygon-range 120 100 --data-dir archive";
     refuses(&work, reversed, CONFIGURATION, &["--polygon-range", "give 100 120"]);
+    let picture = "plot s2 --variable PH -p 112 -m 4 --step 0 -o map.jpg";
+    refuses(&work, picture, 2, &["ends in .png"]);
 }
 
 #[test]

@@ -69,6 +69,16 @@ fn a_store_with_data_is_replaced_only_when_that_is_asked_for() {
     runs(work.folder(), "create-template-store2 -o s2 --overwrite");
     runs(work.folder(), "create-template-store2 -o fresh");
     assert_same(&work.tree("fresh"), &work.tree("s2"));
+    // Neither is what lies in a store, but is no part of it.
+    fs::write(work.path("s2/notes.txt"), "mine").unwrap();
+    vis(work.folder(), "create-template-store1 -o s2 --overwrite").assert().code(65);
+    assert!(work.path("s2/notes.txt").exists() && work.path("s2/.zmetadata").exists());
+    fs::create_dir(work.path("home")).unwrap();
+    fs::write(work.path("home/.zgroup"), r#"{"zarr_format": 2}"#).unwrap();
+    fs::write(work.path("home/thesis.nc"), "years of work").unwrap();
+    let before = work.tree("home");
+    vis(work.folder(), "create-template-store1 -o home --overwrite").assert().code(65);
+    assert_same(&before, &work.tree("home"));
     // A folder of something else is never emptied.
     let before = work.tree("archive");
     vis(work.folder(), "create-template-store2 -o archive --overwrite").assert().code(65);
@@ -229,6 +239,19 @@ fn a_check_finds_what_is_wrong() {
     let report = json(&mut vis(work.folder(), "check s2 --json"));
     assert_eq!(report["chunks"]["problems"].as_array().unwrap().len(), 1);
     fs::write(&chunk, &good).unwrap();
+    let stray = work.path("s2/0/PH/5.0.0.0.0.0.0");
+    fs::write(&stray, &good).unwrap();
+    let report = json(&mut vis(work.folder(), "check s2 --json"));
+    let problem = report["others"]["problems"][0].as_str().unwrap().to_owned();
+    assert!(problem.starts_with("0/PH/5.0.0.0.0.0.0 is of no case"), "{problem}");
+    fs::remove_file(stray).unwrap();
+    // Consolidated metadata that is lost is made again.
+    let consolidated = fs::read(work.path("s2/.zmetadata")).unwrap();
+    fs::remove_file(work.path("s2/.zmetadata")).unwrap();
+    let report = json(&mut vis(work.folder(), "check s2 --json"));
+    assert_eq!(report["metadata"]["problems"][0], ".zmetadata is missing");
+    runs(work.folder(), "finalize s2");
+    assert_eq!(fs::read(work.path("s2/.zmetadata")).unwrap(), consolidated);
     fs::write(work.path("s2/0/year/0"), zlib(&[0; 60])).unwrap();
     let report = json(&mut vis(work.folder(), "check s2 --json"));
     assert!(report["coordinates"]["problems"][0].as_str().unwrap().contains("0/year/0"));
@@ -302,7 +325,7 @@ fn pictures_are_drawn_of_maps_and_curves() {
         ("plot s2 --variable DIC --step 1 -p 113 -m 4 -o x.png", "not in it"),
         ("plot s1 --variable DIC --step 1 -p 112 -m 4 -o x.png", "--series"),
         ("plot s2 --series -p 112 -m 4 -o x.png", "--series"),
-        ("plot s1 --series -p 113 -m 4 -o x.png", "no results of case"),
+        ("plot s1 --series -p 113 -m 4 -o x.png", "no values of case"),
     ] {
         let refused = vis(work.folder(), command).assert().failure();
         let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
