@@ -15,6 +15,7 @@ mod suite {
     mod damaged_headers;
     mod killed;
     mod parity;
+    mod publish;
     mod resume;
     mod setup_environment;
     mod storage;

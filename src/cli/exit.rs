@@ -95,9 +95,9 @@ impl Exit {
     fn of_publish(error: &PublishError) -> Option<Self> {
         match error {
             PublishError::Store(error) => Self::of_store(error),
-            PublishError::Stopped(_) | PublishError::Busy { .. } | PublishError::Overtaken { .. } => {
-                Some(Self::Interrupted)
-            }
+            PublishError::Stopped(_)
+            | PublishError::Busy { .. }
+            | PublishError::Overtaken { .. } => Some(Self::Interrupted),
             PublishError::Empty { .. }
             | PublishError::Unfinished { .. }
             | PublishError::TooManyDeletes { .. }

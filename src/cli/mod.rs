@@ -55,7 +55,7 @@ enum Command {
     SetupEnvironment(setup_environment::Command),
     ResearchData(research_data::Command),
     Vis(Box<vis::Command>),
-    Publish(publish::Command),
+    Publish(Box<publish::Command>),
     Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),

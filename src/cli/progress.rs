@@ -183,7 +183,11 @@ impl Transfers {
     fn message(&self) -> String {
         let again = self.tried_again.load(Ordering::Relaxed);
         let objects = format!("{}/{}", self.guard().len(), self.objects.load(Ordering::Relaxed));
-        if again > 0 { format!("{objects} objects, {again} tried again") } else { format!("{objects} objects") }
+        if again > 0 {
+            format!("{objects} objects, {again} tried again")
+        } else {
+            format!("{objects} objects")
+        }
     }
 }
 

@@ -41,7 +41,9 @@ impl Sign {
     }
 
     /// Reads the sign at a destination, with its ETag.
-    async fn load(destination: &Store) -> Result<Option<(Option<Self>, Option<String>)>, StoreError> {
+    async fn load(
+        destination: &Store,
+    ) -> Result<Option<(Option<Self>, Option<String>)>, StoreError> {
         let found = destination.read(&Self::key()).await?;
         Ok(found.map(|(bytes, info)| (serde_json::from_slice(&bytes).ok(), info.etag)))
     }
@@ -55,9 +57,7 @@ impl Sign {
     fn is_alive(&self) -> bool {
         if self.host == Self::own().host {
             let pid = i32::try_from(self.process).ok().and_then(Pid::from_raw);
-            return pid.is_some_and(|pid| {
-                test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
-            });
+            return pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
         }
         let age = Utc::now().signed_duration_since(self.renewed);
         age.to_std().unwrap_or_default() < DEAD

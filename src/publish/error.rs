@@ -102,7 +102,9 @@ pub enum PublishError {
         destination: String,
     },
     /// Some objects could not be sent: what depends on them was not sent either.
-    #[error("{failed} of {total} objects were not sent; nothing that readers see has changed to them; run again")]
+    #[error(
+        "{failed} of {total} objects were not sent; nothing that readers see has changed to them; run again"
+    )]
     SomeFailed {
         /// Objects that failed.
         failed: usize,
@@ -110,7 +112,9 @@ pub enum PublishError {
         total: usize,
     },
     /// Objects at the destination are not what was published.
-    #[error("{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit to mend them")]
+    #[error(
+        "{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit to mend them"
+    )]
     NotVerified {
         /// The destination.
         url: String,
@@ -120,7 +124,9 @@ pub enum PublishError {
         looked_at: usize,
     },
     /// The local journal cannot be kept.
-    #[error("cannot keep the journal {path}: {source}; set DOR_STATE_DIR to a folder that can be written")]
+    #[error(
+        "cannot keep the journal {path}: {source}; set DOR_STATE_DIR to a folder that can be written"
+    )]
     Journal {
         /// File.
         path: String,

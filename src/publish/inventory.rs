@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::hashes::Hashes;
 use super::{Digest, Entry, PublishError};
-use crate::ledger::{COMPLETE, CASES, PARTIAL, SHARED};
+use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED};
 use crate::model::Case;
 use crate::pipeline::Stop;
-use crate::store::{Store, is_public};
+use crate::store::{Store, Surveyed, is_public};
 
 /// Records that are read at the same time.
 const READS: usize = 64;
@@ -100,6 +100,8 @@ pub struct Inventory {
 #[derive(Deserialize)]
 struct Record {
     recipe: Value,
+    /// Its own objects; none where cases share them.
+    #[serde(default)]
     files: Vec<FileOf>,
     /// Which store.
     #[serde(default)]
@@ -207,6 +209,8 @@ impl Survey<'_> {
             return self.take("", Part::Other).await;
         }
         // What lies beside products.
+        let found = self.source.survey_level("").await?;
+        self.hash(found).await?;
         for folder in self.source.list_dirs("").await? {
             if !folder.starts_with('.') && self.part(&folder).await? == Part::Other {
                 self.take(&folder, Part::Other).await?;
@@ -279,7 +283,8 @@ impl Survey<'_> {
             .collect();
         // Chunks that cases share must have their numbers.
         let shares = shared.store != "store2";
-        let late: Vec<_> = keys.iter().filter(|(_, (name, _))| !shared.cases.contains(name)).collect();
+        let late: Vec<_> =
+            keys.iter().filter(|(_, (name, _))| !shared.cases.contains(name)).collect();
         if let (true, Some((_, (name, _)))) = (shares, late.first()) {
             let url = self.source.location().join(root).to_string();
             let problem = format!("case {name} has been added since");
@@ -300,7 +305,11 @@ impl Survey<'_> {
     }
 
     async fn other(&mut self, folder: &str) -> Result<(), PublishError> {
-        let mut found = self.source.survey(folder).await?;
+        let found = self.source.survey(folder).await?;
+        self.hash(found).await
+    }
+
+    async fn hash(&mut self, mut found: Vec<Surveyed>) -> Result<(), PublishError> {
         found.retain(|object| self.selection.has(&object.key));
         let hashes = Hashes::load(self.state)?;
         self.inventory.entries.extend(hashes.entries(self.source, found, self.stop).await?);

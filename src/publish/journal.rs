@@ -183,7 +183,7 @@ fn write(mut file: File, received: &mpsc::Receiver<Message>) -> io::Result<()> {
         file.write_all(&text)?;
         file.sync_data()?;
         // Who no longer waits need not be told.
-        waiting.into_iter().for_each(|written| drop(written.send(())));
+        waiting.into_iter().for_each(|written| _ = written.send(()));
     }
     Ok(())
 }

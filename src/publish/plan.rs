@@ -71,8 +71,9 @@ impl Plan {
                 _ if is_there => None,
                 None => Some(Why::New),
                 // Other bytes may be there that an interrupted run has sent.
-                Some(earlier) => (earlier != entry || arrived.contains_key(&*entry.key))
-                    .then_some(Why::Changed),
+                Some(earlier) => {
+                    (earlier != entry || arrived.contains_key(&*entry.key)).then_some(Why::Changed)
+                }
             };
             match why {
                 Some(why) => plan.send.push((entry.clone(), why)),
@@ -120,8 +121,14 @@ mod tests {
     #[test]
     fn metadata_comes_after_what_it_names() {
         let mut keys = [
-            "s/.zmetadata", "s/.zgroup", "s/0/.zgroup", "s/0/x/.zarray", "s/0/x/0", "a/b/c.nc",
-            "112/04/manifest.json", "s/zarr.json",
+            "s/.zmetadata",
+            "s/.zgroup",
+            "s/0/.zgroup",
+            "s/0/x/.zarray",
+            "s/0/x/0",
+            "a/b/c.nc",
+            "112/04/manifest.json",
+            "s/zarr.json",
         ];
         keys.sort_by_key(|key| stage(key));
         assert_eq!(keys[..2], ["s/0/x/0", "a/b/c.nc"]);

@@ -113,8 +113,8 @@ impl Published {
         let key = Self::key();
         let url = destination.location().join(&key).to_string();
         let bytes = self.bytes();
-        let bytes = bytes
-            .map_err(|error| PublishError::Published { url, problem: error.to_string() })?;
+        let bytes =
+            bytes.map_err(|error| PublishError::Published { url, problem: error.to_string() })?;
         let condition = match &self.etag {
             None => Condition::Absent,
             Some(etag) => Condition::Is(etag.clone()),

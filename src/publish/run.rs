@@ -152,7 +152,8 @@ async fn change(
         destination.abort_uploads(key, &ids).await?;
     }
     destination.sweep("").await?;
-    let journal = Arc::new(Journal::open(&state_folder(source.location(), destination.location()))?);
+    let journal =
+        Arc::new(Journal::open(&state_folder(source.location(), destination.location()))?);
     let changing = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
     journal.changing(changing.map(|(entry, _)| &*entry.key)).await;
     let transfer = Arc::new(Transfer {

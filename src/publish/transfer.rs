@@ -10,9 +10,9 @@ use futures::{StreamExt, TryStreamExt};
 use md5::{Digest as _, Md5};
 use serde::Serialize;
 
+use super::error::{ends_all, is_passing};
 use super::flow::Flow;
 use super::journal::Journal;
-use super::error::{ends_all, is_passing};
 use super::{Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
 use crate::store::{Object, Sending, Store, Upload};
@@ -152,12 +152,13 @@ impl Transfer {
         let data = self.read_whole(entry).await?;
         let tries = Arc::default();
         let sending = Sending { tries: Arc::clone(&tries), ..self.sending(Some(entry.md5)) };
-        let send = async || {
-            let info = self.destination.send(&entry.key, data.clone(), &sending).await?;
-            self.compare(&entry.key, info.etag.as_deref(), &entry.md5.to_string())?;
-            Ok(info.etag)
+        let mut left = TRIES;
+        let etag = loop {
+            match self.send_whole_once(entry, data.clone(), &sending).await {
+                Err(error) if self.goes_on(entry, &error, &mut left) => {}
+                result => break result?,
+            }
         };
-        let etag = self.again(entry, send).await?;
         drop(leave);
         self.progress.advance(entry.size);
         Ok((etag, tries.load(Ordering::Relaxed).max(1)))
@@ -179,15 +180,39 @@ impl Transfer {
         }
     }
 
+    async fn send_whole_once(
+        &self,
+        entry: &Entry,
+        data: Bytes,
+        sending: &Sending,
+    ) -> Result<Option<String>, PublishError> {
+        let info = self.destination.send(&entry.key, data, sending).await;
+        self.flow.follow(self.destination.failures());
+        let etag = info?.etag;
+        self.compare(&entry.key, etag.as_deref(), &entry.md5.to_string())?;
+        Ok(etag)
+    }
+
     /// Sends an object by parts, while nothing but its parts is in memory.
     async fn send_parts(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
-        let mut attempts = 0;
-        let send = async || {
-            attempts += 1;
-            self.send_parts_once(entry).await
-        };
-        let etag = self.again(entry, send).await?;
-        Ok((etag, attempts))
+        let mut left = TRIES;
+        loop {
+            match self.send_parts_once(entry).await {
+                Err(error) if self.goes_on(entry, &error, &mut left) => {}
+                result => break Ok((result?, TRIES - left + 1)),
+            }
+        }
+    }
+
+    /// Whether to try again after a failure: the client below has tried each request often by
+    /// itself.
+    fn goes_on(&self, entry: &Entry, error: &PublishError, left: &mut u32) -> bool {
+        *left -= 1;
+        let again = *left > 0 && is_passing(error) && !self.stop.is_requested();
+        if again {
+            self.progress.retried(&entry.key, error);
+        }
+        again
     }
 
     async fn send_parts_once(&self, entry: &Entry) -> Result<Option<String>, PublishError> {
@@ -260,30 +285,11 @@ impl Transfer {
         Ok((Digest(whole.finalize().into()), parts))
     }
 
-    /// Tries again what may go better: the client below has tried each request often by itself.
-    async fn again<T>(
-        &self,
-        entry: &Entry,
-        mut operation: impl AsyncFnMut() -> Result<T, PublishError>,
-    ) -> Result<T, PublishError> {
-        for left in (0..TRIES).rev() {
-            let result = operation().await;
-            self.flow.follow(self.destination.failures());
-            match result {
-                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_requested() => {
-                    self.progress.retried(&entry.key, &error);
-                }
-                result => return result,
-            }
-        }
-        Err(Stopped.into())
-    }
-
     /// Compares what the server says has arrived with what was sent. Not every ETag is an MD5.
     fn compare(&self, key: &str, etag: Option<&str>, sent: &str) -> Result<(), PublishError> {
         let tells_md5 = |etag: &str| {
             let (digest, parts) = etag.split_once('-').unwrap_or((etag, ""));
-            digest.parse::<Digest>().is_ok() && parts.is_empty() == !sent.contains('-')
+            digest.parse::<Digest>().is_ok() && parts.is_empty() != sent.contains('-')
         };
         match etag {
             Some(found) if tells_md5(found) && found != sent => Err(PublishError::Damaged {

@@ -28,7 +28,8 @@ pub struct Surveyed {
 pub fn is_public(key: &str) -> bool {
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
     let left = |name: &str| {
-        name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        name.rsplit_once('#')
+            .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     };
     !folders.split('/').any(|folder| folder.starts_with('.'))
         && (!name.starts_with('.') || DOTTED.contains(&name))
@@ -40,9 +41,21 @@ impl Store {
     /// links that lead nowhere or in a circle, files that cannot be read, and what is no file are
     /// errors.
     pub async fn survey(&self, prefix: &str) -> Result<Vec<Surveyed>, StoreError> {
+        self.look(prefix, true).await
+    }
+
+    /// The same of those directly in the folder.
+    pub async fn survey_level(&self, prefix: &str) -> Result<Vec<Surveyed>, StoreError> {
+        self.look(prefix, false).await
+    }
+
+    async fn look(&self, prefix: &str, deep: bool) -> Result<Vec<Surveyed>, StoreError> {
         let mut found = match self.folder(prefix)? {
             None => {
-                let objects = self.list(prefix).await?;
+                let objects = match deep {
+                    true => self.list(prefix).await?,
+                    false => self.list_level(prefix).await?,
+                };
                 let surveyed = objects.into_iter().filter(|object| is_public(&object.key));
                 let of_etag = |object: super::ObjectInfo| {
                     let version = object.etag.unwrap_or_else(|| object.modified.to_rfc3339());
@@ -60,7 +73,8 @@ impl Store {
                         Ok(real) => real,
                         Err(error) => return Ok(failed(&folder, error)),
                     };
-                    Ok(look_over(&folder, &prefix, &mut vec![real], &mut found).map(|()| found))
+                    let above = deep.then_some(real).into_iter().collect();
+                    Ok(look_over(&folder, &prefix, above, &mut found).map(|()| found))
                 };
                 blocking(&url, "list", walk).await??
             }
@@ -74,10 +88,12 @@ fn failed<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {
     Err(StoreError::io(&path.display().to_string(), "list", error))
 }
 
+/// `above` are the real paths of the folder and of those on the way to it; with none, folders in it
+/// are passed over.
 fn look_over(
     folder: &Path,
     prefix: &str,
-    above: &mut Vec<PathBuf>,
+    above: Vec<PathBuf>,
     found: &mut Vec<Surveyed>,
 ) -> Result<(), StoreError> {
     let entries = fs::read_dir(folder).or_else(|error| failed(folder, error))?;
@@ -106,9 +122,9 @@ fn look_over(
             if above.contains(&real) {
                 return Err(odd("a link in a circle, to a folder that it is in".to_owned()));
             }
-            above.push(real);
-            look_over(&path, &key, above, found)?;
-            above.pop();
+            if !above.is_empty() {
+                look_over(&path, &key, above.iter().cloned().chain([real]).collect(), found)?;
+            }
         } else if kind.is_file() {
             rustix::fs::access(&path, rustix::fs::Access::READ_OK)
                 .or_else(|error| failed(&path, error.into()))?;

@@ -7,7 +7,7 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
 use serde::Deserialize;
-use tracing::debug;
+use tracing::{debug, warn};
 use url::Url;
 
 use super::error::StoreError;
@@ -44,7 +44,8 @@ impl Store {
             match self.attempt(key, "abort", || parts.abort_multipart(&path, id)).await {
                 Ok(()) => ended += 1,
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                // It takes room, and harms nobody.
+                Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
             }
         }
         Ok(ended)

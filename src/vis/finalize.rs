@@ -64,7 +64,7 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
             ),
         });
     }
-    let cases = records.keys().map(Case::short).collect();
+    let cases = records.keys().map(|case| case.short()).collect();
     let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
     for Object { key, bytes } in shared_chunks(&opened.kind, &records) {
         shared.files.push(FileEntry::new(key.clone(), &bytes));

@@ -71,6 +71,17 @@ impl Minio {
         Self { endpoint, bucket, keys, server: None }
     }
 
+    /// What the program needs in its environment to use the server.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DOR_S3_ENDPOINT_URL", self.endpoint.clone()),
+            ("DOR_S3_ADDRESSING", "path".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.keys.0.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.keys.1.clone()),
+        ]
+    }
+
     pub fn stores(&self) -> Stores {
         let options = S3Options {
             profile: Some("minio".into()),

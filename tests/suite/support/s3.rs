@@ -33,6 +33,9 @@ struct Script {
     /// `Content-Type` of requests, by `METHOD path`.
     types: BTreeMap<String, String>,
     faults: VecDeque<Fault>,
+    /// Each for one request of so many.
+    now_and_then: Vec<(usize, Fault)>,
+    served: usize,
     /// From the moment on that so many requests have been served.
     always: Option<(usize, Fault)>,
 }
@@ -41,6 +44,11 @@ impl Script {
     fn next_fault(&mut self) -> Option<Fault> {
         if let Some(fault) = self.faults.pop_front() {
             return Some(fault);
+        }
+        self.served += 1;
+        let due = self.now_and_then.iter().find(|(of, _)| self.served.is_multiple_of(*of));
+        if let Some((_, fault)) = due {
+            return Some(fault.clone());
         }
         let (served, fault) = self.always.as_mut()?;
         match served.checked_sub(1) {
@@ -137,6 +145,11 @@ impl S3Server {
 
     pub fn fail_next(&self, times: usize, fault: Fault) {
         self.script.lock().unwrap().faults.extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Lets one request of `of` fail from now on.
+    pub fn fail_now_and_then(&self, of: usize, fault: Fault) {
+        self.script.lock().unwrap().now_and_then.push((of, fault));
     }
 
     pub fn fail_always(&self, fault: Fault) {
