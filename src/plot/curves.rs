@@ -85,7 +85,7 @@ pub fn curves(title: &str, axis: &str, curves: &[Curve<'_>]) -> Result<Vec<u8>, 
                 chart.draw_series(line).map_err(failed)?;
             }
             let y = 320 + 110 * n as i32;
-            let sample = PathElement::new(vec![(0, y + 44), (120, y + 44)], style);
+            let sample = PathElement::new(vec![(0, y + 20), (120, y + 20)], style);
             right.draw(&sample).map_err(failed)?;
             let label = (FONT, 72).into_font().color(&INK);
             right.draw(&Text::new(curve.label.to_owned(), (160, y), label)).map_err(failed)?;

@@ -31,9 +31,13 @@ impl SeaSurfaceHeight {
         };
         let shape = (nlat.len, nlon.len);
         let units = file.header().variable("SSH").map_or("", |v| v.text("units"));
+        let refuse = |problem: String| ReadError::Series { url: file.url().to_owned(), problem };
         if !["", "cm", "centimeter", "centimeters"].contains(&units) {
-            let (url, problem) = (file.url().to_owned(), format!("`SSH` is in {units}; give cm"));
-            return Err(ReadError::Series { url, problem });
+            return Err(refuse(format!("`SSH` is in {units}; give cm")));
+        }
+        let epoch = file.header().variable("time").map_or("", |v| v.text("units"));
+        if !epoch.is_empty() && !epoch.starts_with("days since 0000-01-01") {
+            return Err(refuse(format!("`time` is in {epoch}, not in days since 0000-01-01")));
         }
         let bounds =
             file.stored("time_bound")?.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
@@ -54,14 +58,22 @@ impl SeaSurfaceHeight {
         self.file.url()
     }
 
-    /// The map of a month, cm, NaN over land.
-    pub fn month(&self, month: YearMonth) -> Result<Vec<f64>, ReadError> {
-        let index = self.months.get(&month).ok_or_else(|| ReadError::NoMonth {
+    /// Refuses a month that the series does not have.
+    pub fn has(&self, month: YearMonth) -> Result<(), ReadError> {
+        self.index(month).map(drop)
+    }
+
+    fn index(&self, month: YearMonth) -> Result<usize, ReadError> {
+        self.months.get(&month).copied().ok_or_else(|| ReadError::NoMonth {
             url: self.file.url().to_owned(),
             variable: "SSH".to_owned(),
             month,
-        })?;
-        let map = self.file.slice("SSH", *index)?;
+        })
+    }
+
+    /// The map of a month, cm, NaN over land.
+    pub fn month(&self, month: YearMonth) -> Result<Vec<f64>, ReadError> {
+        let map = self.file.slice("SSH", self.index(month)?)?;
         let problem = match () {
             () if map.iter().any(|height| height.is_infinite()) => "an infinite height",
             () if map.iter().all(|height| height.is_nan()) => "no heights at all",

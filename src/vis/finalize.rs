@@ -71,6 +71,11 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
         store.put(&key, bytes).await?;
     }
     store.sweep("").await?;
+    // The first case may have been begun since the store was opened.
+    let recipe = match recipe {
+        None => template::open(store, opened.kind.name()).await?.recipe,
+        recipe => recipe,
+    };
     shared.files.extend(template::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
     shared.save(store).await?;
     Ok((opened.kind, completeness(&records)))

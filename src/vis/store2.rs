@@ -27,6 +27,7 @@ use crate::pipeline::{Pool, Stopped, Task};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::regrid::mercator::{self, TILE};
+use crate::store::ObjectInfo;
 
 /// Memory for a month: two fields of 60 levels, compressed, shuffled and as they are, twice.
 const MONTH_MEMORY: u64 = 220 << 20;
@@ -100,13 +101,15 @@ impl Atlas<'_> {
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
         let mut record = CaseRecord::new("store2", case, recipe, settings, missing, inputs);
         let earlier = CaseRecord::load(&self.destination.store, case).await?;
+        self.check_points(files).await?;
         if !force && earlier.as_ref().is_some_and(|earlier| earlier.is_like(&record)) {
             return Ok(Filled { before: true, ..Filled::default() });
         }
         if earlier.is_some() {
+            // What is there is given up only for what can be read.
+            self.look_at_all(files).await?;
             CaseRecord::remove(&self.destination.store, case).await?;
         }
-        self.check_points(files).await?;
         let mut filled = Filled { size: files.size(), ..Filled::default() };
         let mut whole = Whole::new(&self.pyramid);
         let mut months =
@@ -162,6 +165,22 @@ impl Atlas<'_> {
         self.destination.confirm().await?;
         record.save(&self.destination.store, case).await?;
         Ok(filled)
+    }
+
+    /// Opens every file of a case, and looks for its months in the series of sea surface height.
+    async fn look_at_all(&self, files: &CaseFiles) -> Result<(), VisError> {
+        let shift = if self.destination.recipe.reference_compat { -1 } else { 0 };
+        let look = async |(month, info): (YearMonth, ObjectInfo)| {
+            if let Some((ssh, _)) = &self.ssh {
+                ssh.has(month.plus(shift))?;
+            }
+            let source = files.source(&info, self.workshop);
+            let place = self.workshop.pool.place(CHUNK_MEMORY).await?;
+            Pool::run(&place, move || MonthFile::open(source, month).map(drop)).await??;
+            Ok(())
+        };
+        let all: Vec<_> = files.iter().map(|(_, month, info)| (month, info.clone())).collect();
+        stream::iter(all).map(look).buffered(PUTS).try_collect().await
     }
 
     async fn check_points(&self, files: &CaseFiles) -> Result<(), VisError> {

@@ -7,7 +7,7 @@ use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
 use super::record::FileEntry;
 use super::{Recipe, VisError};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
-use crate::ledger::CASES;
+use crate::ledger::{CASES, SHARED};
 use crate::model::atlas::{FILL, MapVariable};
 use crate::store::Store;
 
@@ -73,7 +73,7 @@ fn is_metadata(key: &str) -> bool {
 fn is_data(key: &str, kind: &Kind, parts: &Hierarchy) -> bool {
     let mut arrays = parts.arrays.iter().filter(|array| array.is_data() && kind.columns() == 0);
     let mut is_chunk = || arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key);
-    is_below(key, CASES) || is_chunk()
+    is_below(key, CASES) && !key.ends_with(SHARED) || is_chunk()
 }
 
 fn is_below(key: &str, folder: &str) -> bool {

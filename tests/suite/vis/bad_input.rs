@@ -140,6 +140,12 @@ fn grids_and_heights_that_contradict_the_files() {
     file.variable_mut("SSH").unwrap().put_attribute("units", "meter").unwrap();
     drop(file);
     refuses(&work, &with("grid.nc", "meters.nc"), BAD_DATA, &["meters.nc", "meter; give cm"]);
+    fs::copy(work.path("ssh.nc"), work.path("later.nc")).unwrap();
+    let mut file = netcdf::append(work.path("later.nc")).unwrap();
+    let mut time = file.variable_mut("time").unwrap();
+    time.put_attribute("units", "days since 1850-01-01").unwrap();
+    drop(file);
+    refuses(&work, &with("grid.nc", "later.nc"), BAD_DATA, &["later.nc", "days since 1850"]);
 }
 
 #[test]
@@ -211,4 +217,16 @@ fn infinite_fluxes_are_named_and_not_stored() {
     refuses(&work, &format!("populate-store1 -o s1 {CASE}"), BAD_DATA, &says);
     let spread = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
     refuses(&work, &spread, BAD_DATA, &says);
+}
+
+#[test]
+fn a_complete_case_is_given_up_only_for_files_that_can_be_read() {
+    let work = workspace();
+    let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
+    runs(work.folder(), &populate);
+    let raw = fs::read(work.raw(1)).unwrap();
+    fs::write(work.raw(1), &raw[..raw.len() / 2]).unwrap();
+    refuses(&work, &populate, BAD_DATA, &["0347-05.nc", "truncated"]);
+    fs::write(work.raw(1), &raw).unwrap();
+    vis(work.folder(), "check s2").assert().success();
 }
