@@ -58,6 +58,13 @@ impl Staged {
         if target.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        // A file put in the place of a device or a pipe would take it away from everybody else.
+        if fs::symlink_metadata(target).is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a device or a pipe, not a file",
+            ));
+        }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let hidden = format!(".{name}.{}-{}-{number}{SUFFIX}", host(), std::process::id());
         let path = target.with_file_name(hidden);
@@ -202,6 +209,16 @@ mod tests {
         for name in [".staged", ".x.staged", ".x.h-1.staged", ".x.h-a-1.staged", "x.h-1-1.staged"] {
             assert_eq!(parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = Staged::create(&socket).unwrap_err().to_string();
+        assert!(error.contains("a device or a pipe") && !socket.is_file(), "{error}");
+        assert!(Staged::create(folder.path()).is_err());
     }
 
     #[test]

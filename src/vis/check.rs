@@ -7,13 +7,14 @@ use md5::{Digest, Md5};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::contract::{Kind, Pyramid, RECIPE};
+use super::contract::{Kind, Pyramid};
 use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
 use super::record::CaseRecord;
 use super::template::{self, Opened};
 use super::{VisError, Workshop, store2};
 use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
 use crate::model::atlas::{Band, FILL};
+use crate::model::case::MONTHS;
 use crate::model::{Case, hex};
 use crate::pipeline::{Pool, Stopped};
 use crate::store::Store;
@@ -177,7 +178,7 @@ fn loosen(document: &mut Value) {
     for place in ["", "attributes"] {
         let attributes = if place.is_empty() { &mut *document } else { &mut document[place] };
         let Some(attributes) = attributes.as_object_mut() else { continue };
-        for name in ["title", "version", RECIPE] {
+        for name in ["title", "version"] {
             attributes.remove(name);
         }
         if let Some(multiscales) = attributes.get_mut("multiscales") {
@@ -220,6 +221,11 @@ fn record_problem(case: Case, record: &CaseRecord, opened: &Opened) -> Option<St
     let kind = opened.kind.name();
     if record.store != kind || record.case != case.short() {
         return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
+    }
+    let columns = opened.kind.columns();
+    let rows = if columns == 0 { 0 } else { MONTHS };
+    if record.values.len() != rows || record.values.iter().any(|row| row.len() != columns) {
+        return Some(format!("case {case} has not {rows} months of {columns} values"));
     }
     let has = opened.recipe.as_ref();
     (has != Some(&record.recipe)).then(|| {

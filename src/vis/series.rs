@@ -148,6 +148,12 @@ impl Shared {
             }
         };
         let (with, without) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
+        for (name, values) in [("FG_CO2", &with), ("FG_ALT_CO2", &without)] {
+            if values.iter().all(|value| value.is_nan()) {
+                let problem = format!("has no value in {name}");
+                return Err(VisError::Mismatch { url: file.file.url().to_owned(), problem });
+            }
+        }
         let exchange = match self.efficiency {
             false => None,
             true => {

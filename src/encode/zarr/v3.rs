@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use zarrs::array::codec::ZstdCodec;
-use zarrs::array::{ArrayBuilder, ArrayCreateError, ArrayError, data_type};
+use zarrs::array::{ArrayBuilder, ArrayCreateError, ArrayError, CodecOptions, data_type};
 use zarrs::storage::store::MemoryStore;
 use zarrs::storage::{ReadableStorageTraits, StorageError, StoreKey};
 
@@ -85,7 +85,9 @@ impl Encoder {
 
     /// Encodes the floats of the object at `index` of the grid of objects.
     pub fn floats(&self, index: &[u64], values: &[f32]) -> Result<Object, ShardError> {
-        self.array.store_chunk(index, values).map_err(Box::new)?;
+        // One after the other: threads put the chunks into a shard in the order in which they end.
+        let options = CodecOptions::default().with_concurrent_target(1);
+        self.array.store_chunk_opt(index, values, &options).map_err(Box::new)?;
         self.take(index)
     }
 

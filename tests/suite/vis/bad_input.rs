@@ -217,6 +217,10 @@ fn infinite_fluxes_are_named_and_not_stored() {
     refuses(&work, &format!("populate-store1 -o s1 {CASE}"), BAD_DATA, &says);
     let spread = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
     refuses(&work, &spread, BAD_DATA, &says);
+    let mut file = netcdf::append(work.raw(0)).unwrap();
+    file.variable_mut("FG_CO2").unwrap().put_values(&[f32::NAN; 72], ..).unwrap();
+    drop(file);
+    refuses(&work, &spread, BAD_DATA, &["no value in FG_CO2", "0347-04"]);
 }
 
 #[test]
