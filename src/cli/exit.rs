@@ -108,7 +108,8 @@ impl Exit {
             PublishError::NotAsRecorded { .. }
             | PublishError::Damaged { .. }
             | PublishError::SomeFailed { .. }
-            | PublishError::NotVerified { .. } => Some(Self::SomeFailed),
+            | PublishError::NotVerified { .. }
+            | PublishError::Pool(_) => Some(Self::SomeFailed),
         }
     }
 

@@ -14,6 +14,7 @@ mod memory;
 mod output;
 mod progress;
 mod publish;
+mod publish_to;
 mod research_data;
 mod setup_environment;
 mod version;

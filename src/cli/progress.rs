@@ -145,6 +145,11 @@ impl Transfers {
         }
     }
 
+    /// Without a bar: another has the terminal.
+    pub fn beside() -> Self {
+        Self { bar: None, ..Self::new() }
+    }
+
     fn guard(&self) -> MutexGuard<'_, Vec<Sent>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,9 +166,9 @@ impl Transfers {
         self.guard().clone()
     }
 
-    /// How many of them took more than one try.
-    pub fn retried(&self) -> usize {
-        self.guard().iter().filter(|sent| sent.attempts > 1).count()
+    /// Those of them that took more than one try.
+    pub fn retried(&self) -> Vec<Sent> {
+        self.guard().iter().filter(|sent| sent.attempts > 1).cloned().collect()
     }
 
     /// Time, bytes and rate so far.
@@ -210,9 +215,12 @@ impl publish::Progress for Transfers {
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() >= INTERVAL {
             *last = Instant::now();
-            let total = self.bytes.load(Ordering::Relaxed);
-            let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
-            let left = Duration::from_secs_f64(total.saturating_sub(done) as f64 / rate.max(1.0));
+            // Of many small objects the number tells when they are done, of few large ones the bytes.
+            let (sent, objects) = (self.guard().len() as u64, self.objects.load(Ordering::Relaxed));
+            let share = |done: u64, of: u64| done as f64 / of.max(1) as f64;
+            let done = share(sent, objects).min(share(done, self.bytes.load(Ordering::Relaxed)));
+            let left = self.begun.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
+            let left = Duration::from_secs_f64(left);
             let (message, so_far) = (self.message(), self.summary());
             super::say(&format!("{message}, {so_far}, {} left", duration(left)));
         }

@@ -18,8 +18,11 @@ use crate::publish::claim::Sign;
 use crate::publish::inventory::{Selection, patterns};
 use crate::publish::plan::Why;
 use crate::publish::published::Published;
-use crate::publish::{self, Concurrency, Journal, Options, Outcome, Prepared, PublishError};
+use crate::publish::{self, Concurrency, Journal, Options, Outcome, Prepared, PublishError, Sent};
 use crate::store::{Location, Store, Stores};
+
+/// Objects that a summary names of each kind.
+const SHOWN: usize = 20;
 
 /// Bring a tree of outputs to a destination: what is new or changed, data before the metadata that names it
 ///
@@ -59,8 +62,8 @@ struct Publish {
     /// Only these cases: full name, index, or polygon and month (112-04)
     #[arg(long = "case", value_name = "CASE")]
     cases: Vec<Case>,
-    /// Afterwards remove what an earlier publish sent and the source no longer has
-    #[arg(long, conflicts_with_all = ["include", "exclude", "only", "cases"])]
+    /// Afterwards remove what an earlier publish sent and the source no longer has; what patterns leave out stays
+    #[arg(long, conflicts_with_all = ["only", "cases"])]
     delete: bool,
     /// Refuse to publish at all when more objects than this would be removed
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "delete")]
@@ -184,6 +187,7 @@ impl Publish {
             exclude: patterns(&self.exclude)?,
             only: self.only.iter().cloned().collect(),
             cases: self.cases.iter().copied().collect(),
+            unfinished: false,
         };
         let verify = self.verify.as_deref().map(|extent| match extent {
             "all" => Extent::All,
@@ -248,7 +252,7 @@ impl Publish {
             )?;
             let all = [("missing", missing), ("wrong", wrong), ("unknown", unknown)];
             for (name, keys) in all {
-                keys.iter().take(20).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
+                keys.iter().take(SHOWN).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
             }
         }
         if self.dry_run {
@@ -271,6 +275,7 @@ impl Publish {
         let Outcome { version, sent, deleted, verified } = outcome;
         let retried = progress.retried();
         if self.json {
+            let retried = retried.len();
             let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
             let summary = json!({
                 "version": version, "sent": sent, "deleted": deleted, "retried": retried,
@@ -285,8 +290,14 @@ impl Publish {
             progress.summary(),
             deleted
         )?;
-        if retried > 0 {
-            writeln!(out, "{} took more than one try", count(retried, "object"))?;
+        if !retried.is_empty() {
+            writeln!(out, "{} took more than one try:", count(retried.len(), "object"))?;
+            for Sent { key, attempts, .. } in retried.iter().take(SHOWN) {
+                writeln!(out, "  {key}: {attempts} tries")?;
+            }
+            if retried.len() > SHOWN {
+                writeln!(out, "  and {} more; --json tells all", retried.len() - SHOWN)?;
+            }
         }
         if let Some((looked_at, wrong)) = verified {
             writeln!(out, "{} read again, {} wrong", count(*looked_at, "object"), wrong.len())?;

@@ -13,7 +13,7 @@ use crate::store::{ObjectInfo, Store};
 
 /// Folders that are listed at the same time, and objects that are read.
 const LISTS: usize = 32;
-const READS: usize = 16;
+const READS: usize = 32;
 const PIECE: u64 = 4 << 20;
 
 /// What a listing of the destination says of the objects that should be there.
@@ -119,26 +119,40 @@ pub async fn verify(
         let problem = problem(destination, entry).await?;
         Ok(problem.map(|problem| Wrong { key: entry.key.to_string(), problem }))
     };
-    let wrong = stream::iter(chosen).map(read).buffered(READS);
-    let wrong = wrong.try_filter_map(async |wrong| Ok(wrong)).try_collect().await?;
+    // In any order: one that must be asked for again keeps nobody waiting.
+    let wrong = stream::iter(chosen).map(read).buffer_unordered(READS);
+    let wrong = wrong.try_filter_map(async |wrong| Ok(wrong)).try_collect::<Vec<_>>();
+    let mut wrong = wrong.await?;
+    wrong.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     Ok((looked_at, wrong))
 }
 
 async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, PublishError> {
+    let missing = || Ok(Some("it is missing".to_owned()));
+    let other_size = |size: u64| Ok(Some(format!("it has {size} bytes, not {}", entry.size)));
+    let other_md5 = |found: Digest| {
+        (found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5))
+    };
+    if entry.size <= PIECE {
+        return match destination.read(&entry.key).await? {
+            None => missing(),
+            Some((data, _)) if data.len() as u64 != entry.size => other_size(data.len() as u64),
+            Some((data, _)) => Ok(other_md5(Digest::of(&data))),
+        };
+    }
     let object = match destination.object(&entry.key).await {
         Ok(object) => object,
-        Err(error) if error.is_not_found() => return Ok(Some("it is missing".to_owned())),
+        Err(error) if error.is_not_found() => return missing(),
         Err(error) => return Err(error.into()),
     };
     let size = object.info().size;
     if size != entry.size {
-        return Ok(Some(format!("it has {size} bytes, not {}", entry.size)));
+        return other_size(size);
     }
     let mut digest = Md5::new();
     let mut pieces = object.pieces(PIECE, 2);
     while let Some(piece) = pieces.try_next().await? {
         digest.update(&piece);
     }
-    let found = Digest(digest.finalize().into());
-    Ok((found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5)))
+    Ok(other_md5(Digest(digest.finalize().into())))
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with publishing.
 
-use crate::pipeline::Stopped;
+use crate::pipeline::{PoolError, Stopped};
 use crate::store::StoreError;
 
 /// Publishing failed.
@@ -10,12 +10,12 @@ pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nothing to publish: more likely a wrong location than what was meant.
-    #[error("{url} has nothing to publish{filtered}; is it the right location?")]
+    #[error("{url} has nothing to publish{why}; is it the right location?")]
     Empty {
         /// The source.
         url: String,
-        /// Whether filters left nothing.
-        filtered: &'static str,
+        /// What is there, and why it does not count.
+        why: String,
     },
     /// A record of a conversion is none.
     #[error("{url} is not a record of this program; make what it belongs to again with --force")]
@@ -136,6 +136,9 @@ pub enum PublishError {
     /// A pattern is none.
     #[error("not a pattern: {0}")]
     Pattern(#[from] globset::Error),
+    /// Work was not done.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// Told to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),

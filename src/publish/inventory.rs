@@ -41,6 +41,8 @@ pub struct Selection {
     pub only: BTreeSet<String>,
     /// Cases; all when empty.
     pub cases: BTreeSet<Case>,
+    /// Of a map store only what belongs to a case, as long as nobody has put the store together.
+    pub unfinished: bool,
 }
 
 /// A set of patterns over whole keys, where `*` stays within a folder and `**` does not.
@@ -76,12 +78,13 @@ impl Selection {
         self.cases.is_empty() || self.cases.contains(case)
     }
 
-    /// Whether all of the source is meant.
-    pub fn is_all(&self) -> bool {
-        self.include.is_none()
-            && self.exclude.is_none()
-            && self.only.is_empty()
-            && self.cases.is_empty()
+    /// Whether products and cases are all meant.
+    pub fn is_whole(&self) -> bool {
+        self.only.is_empty() && self.cases.is_empty()
+    }
+
+    fn has_patterns(&self) -> bool {
+        self.include.is_some() || self.exclude.is_some()
     }
 }
 
@@ -147,7 +150,11 @@ pub async fn inventory(
         false => Ok(inventory),
         true => Err(PublishError::Empty {
             url: source.location().to_string(),
-            filtered: if selection.is_all() { "" } else { " of what was asked for" },
+            why: match inventory.pending.first() {
+                Some(case) => format!(": {case} is not complete"),
+                None if selection.is_whole() && !selection.has_patterns() => String::new(),
+                None => " of what was asked for".to_owned(),
+            },
         }),
     }
 }
@@ -171,6 +178,9 @@ impl Survey<'_> {
         }
         let folders = self.source.list_dirs(folder).await?;
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
+            if self.selection.unfinished {
+                return Ok(Part::Store(String::new()));
+            }
             let url = self.source.location().join(folder).to_string();
             let problem = "it has results that nobody has put together".to_owned();
             return Err(PublishError::Unfinished { url, problem });
@@ -269,9 +279,8 @@ impl Survey<'_> {
 
     async fn store(&mut self, root: &str) -> Result<(), PublishError> {
         let folder = below(root, CASES);
-        let Some((shared, _)) = self.record(&format!("{folder}/{SHARED}")).await? else {
-            return Ok(());
-        };
+        let shared = self.record(&format!("{folder}/{SHARED}")).await?;
+        let shared = shared.map(|(shared, _)| shared).filter(|_| !self.selection.unfinished);
         let found = self.source.list(&folder).await?;
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
@@ -282,10 +291,11 @@ impl Survey<'_> {
             .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))
             .collect();
         // Chunks that cases share must have their numbers.
-        let shares = shared.store != "store2";
-        let late: Vec<_> =
-            keys.iter().filter(|(_, (name, _))| !shared.cases.contains(name)).collect();
-        if let (true, Some((_, (name, _)))) = (shares, late.first()) {
+        let late = |shared: &Record| {
+            let lacks = |(_, (name, _)): &&(String, (String, Case))| !shared.cases.contains(name);
+            keys.iter().find(lacks).filter(|_| shared.store != "store2")
+        };
+        if let Some((_, (name, _))) = shared.as_ref().and_then(late) {
             let url = self.source.location().join(root).to_string();
             let problem = format!("case {name} has been added since");
             return Err(PublishError::Unfinished { url, problem });
@@ -297,7 +307,9 @@ impl Survey<'_> {
             .buffered(READS)
             .try_collect()
             .await?;
-        self.add(root, shared);
+        if let Some(shared) = shared {
+            self.add(root, shared);
+        }
         for (record, _) in records.into_iter().flatten() {
             self.add(root, record);
         }

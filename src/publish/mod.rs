@@ -23,6 +23,7 @@ pub mod inventory;
 mod journal;
 pub mod plan;
 pub mod published;
+mod queue;
 mod run;
 mod transfer;
 
@@ -31,6 +32,7 @@ pub use error::PublishError;
 pub use flow::{Concurrency, Flow};
 pub use journal::{Journal, state_folder};
 pub use plan::Plan;
+pub use queue::Queue;
 pub use run::{Options, Outcome, Prepared, prepare, publish};
 pub use transfer::{Progress, Sent};
 

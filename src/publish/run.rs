@@ -21,7 +21,7 @@ use crate::store::{Location, Store, is_public};
 const DELETES: usize = 16;
 
 /// How a publish is done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// What of the source.
     pub selection: Selection,
@@ -100,7 +100,7 @@ pub async fn prepare(
         let found = is_public(&entry.key) && source.find(&entry.key).await?.is_some();
         Ok((!found).then_some(entry))
     };
-    let gone = match options.delete && options.selection.is_all() {
+    let gone = match options.delete && options.selection.is_whole() {
         true => std::mem::take(&mut plan.gone),
         false => Vec::new(),
     };

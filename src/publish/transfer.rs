@@ -15,7 +15,7 @@ use super::flow::Flow;
 use super::journal::Journal;
 use super::{Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
-use crate::store::{Object, Sending, Store, Upload};
+use crate::store::{Object, Sending, Store, StoreError, Upload};
 
 /// Objects by parts that are under way at the same time, and parts of each: bounds the memory, and
 /// leaves most requests to small objects.
@@ -229,21 +229,37 @@ impl Transfer {
         if let Some(id) = upload.begin().await? {
             self.journal.upload(key, &id).await;
         }
-        let (whole, parts) = self.parts(&object, &upload).await?;
-        if whole != entry.md5 {
-            upload.abort().await?;
-            return Err(changed(format!("MD5 {whole}, not {}", entry.md5)));
-        }
-        let info = upload.complete().await?;
+        let sent = self.parts(&object, &upload).await;
+        let sent = sent.and_then(|(whole, parts)| match whole == entry.md5 {
+            true => Ok(parts),
+            false => Err(changed(format!("MD5 {whole}, not {}", entry.md5))),
+        });
+        let parts = match sent {
+            Ok(parts) => parts,
+            Err(error) => {
+                upload.abort().await?;
+                return Err(error);
+            }
+        };
+        let etag = Digest::etag_of_parts(&parts);
+        let info = match upload.complete().await {
+            // The server has forgotten the upload: a try whose answer was lost has completed it.
+            Err(lost @ StoreError::Incomplete { .. }) => {
+                let found = self.destination.find(key).await?;
+                found.filter(|found| found.etag.as_ref() == Some(&etag)).ok_or(lost)?
+            }
+            result => result?,
+        };
         if self.destination.failures() != trouble {
             // An upload whose beginning was answered, but not heard, may have been left.
             self.destination.abort_uploads(key, &[]).await?;
         }
-        self.compare(key, info.etag.as_deref(), &Digest::etag_of_parts(&parts))?;
+        self.compare(key, info.etag.as_deref(), &etag)?;
         Ok(info.etag)
     }
 
-    /// Sends all parts; the MD5 of the whole and of each.
+    /// Sends all parts; the MD5 of the whole and of each. None is under way afterwards, whatever
+    /// came of it: one that arrives after an abort would stay.
     async fn parts(
         &self,
         object: &Object,
@@ -252,37 +268,43 @@ impl Transfer {
         let mut pieces = object.pieces(1 << 20, 4);
         let (mut whole, mut parts) = (Md5::new(), Vec::new());
         let mut under_way = FuturesUnordered::new();
-        loop {
-            let mut part = BytesMut::with_capacity(upload.part_size());
-            while part.len() < upload.part_size()
-                && let Some(piece) = pieces.try_next().await?
-            {
-                part.extend_from_slice(&piece);
+        let sent = async {
+            loop {
+                if self.stop.is_requested() {
+                    return Err(Stopped.into());
+                }
+                let mut part = BytesMut::with_capacity(upload.part_size());
+                while part.len() < upload.part_size()
+                    && let Some(piece) = pieces.try_next().await?
+                {
+                    part.extend_from_slice(&piece);
+                }
+                if part.is_empty() {
+                    break;
+                }
+                let part = part.freeze();
+                whole.update(&part);
+                parts.push(Digest::of(&part));
+                under_way.push(self.part(upload, parts.len() - 1, part));
+                if under_way.len() >= PARTS {
+                    under_way.try_next().await?;
+                }
             }
-            if part.is_empty() {
-                break;
-            }
-            let part = part.freeze();
-            whole.update(&part);
-            parts.push(Digest::of(&part));
-            let index = parts.len() - 1;
-            under_way.push(async move {
-                let size = part.len() as u64;
-                let _leave = self.flow.enter(size).await;
-                upload.part(index, vec![part]).await?;
-                self.flow.follow(self.destination.failures());
-                self.progress.advance(size);
-                Ok::<_, PublishError>(())
-            });
-            if under_way.len() >= PARTS {
-                under_way.try_next().await?;
-            }
-            if self.stop.is_requested() {
-                return Err(Stopped.into());
-            }
-        }
-        while under_way.try_next().await?.is_some() {}
-        Ok((Digest(whole.finalize().into()), parts))
+            while under_way.try_next().await?.is_some() {}
+            Ok(())
+        };
+        let result: Result<(), PublishError> = sent.await;
+        while under_way.next().await.is_some() {}
+        result.map(|()| (Digest(whole.finalize().into()), parts))
+    }
+
+    async fn part(&self, upload: &Upload, index: usize, part: Bytes) -> Result<(), PublishError> {
+        let size = part.len() as u64;
+        let _leave = self.flow.enter(size).await;
+        upload.part(index, vec![part]).await?;
+        self.flow.follow(self.destination.failures());
+        self.progress.advance(size);
+        Ok(())
     }
 
     /// Compares what the server says has arrived with what was sent. Not every ETag is an MD5.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::poll_fn;
+use http::StatusCode;
 use http_body::Body;
 use md5::{Digest, Md5};
 use object_store::client::{
@@ -119,11 +120,18 @@ impl HttpService for Watched {
             tries.fetch_add(1, Ordering::Relaxed);
         }
         let request = with_content_md5(request).await?;
+        let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let result = self.client.execute(request).await;
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                // An object or a part that arrived has an ETag: what came is an error, whatever it
+                // is called.
+                if is_put && answer.status().is_success() && !answer.headers().contains_key("etag")
+                {
+                    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+                }
                 let status = answer.status();
                 (trouble.unreachable_since, trouble.given_up) = (None, None);
                 if status.is_server_error() || status.as_u16() == 429 {

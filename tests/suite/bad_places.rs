@@ -158,7 +158,7 @@ fn buckets_and_keys_that_do_not_do() {
         ("InvalidToken", ["credentials were rejected", "unset AWS_SESSION_TOKEN"]),
         ("RequestTimeTooSkewed", ["RequestTimeTooSkewed", "set the clock"]),
     ] {
-        server.fail_always(Fault { status: 400, code });
+        server.fail_always(Fault::Answer(400, code));
         let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
         says(&error, &words);
         says(&error, &[&good]);
@@ -203,7 +203,7 @@ fn credentials_that_expire_on_the_way() {
     let (work, server) = (Workspace::new(4), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
     // The listing of what is there, and some writes, still pass.
-    server.fail_after(4, Fault { status: 400, code: "ExpiredToken" });
+    server.fail_after(4, Fault::Answer(400, "ExpiredToken"));
     let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), CONFIGURATION);
     says(&error, &["credentials have expired", &target]);
     server.recover();
@@ -218,7 +218,7 @@ fn credentials_that_expire_on_the_way() {
 fn a_server_that_dies_on_the_way() {
     let (work, server) = (Workspace::new(4), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
-    server.fail_after(4, Fault { status: 0, code: "" });
+    server.fail_after(4, Fault::Cut);
     let began = Instant::now();
     let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), 1);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());

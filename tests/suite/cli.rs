@@ -140,7 +140,7 @@ fn verbose_runs_tell_of_each_file_and_of_requests_sent_again() {
     let target = format!("s3://{BUCKET}/out");
     let mut command = work.process_case(&["112-04", "-d", "archive", "-o", &target]);
     command.args(["--grid", "grid.nc", "--allow-missing", "--verbose"]).envs(server.variables());
-    server.fail_next(1, Fault { status: 503, code: "SlowDown" });
+    server.fail_next(1, Fault::Answer(503, "SlowDown"));
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");

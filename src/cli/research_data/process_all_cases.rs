@@ -10,6 +10,7 @@ use super::arguments::{Conversion, Places, Selection};
 use super::run::Run;
 use super::{failures, places};
 use crate::cli::output::{bytes, count};
+use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, from_one, say};
 use crate::model::Case;
 use crate::pipeline::Stopped;
@@ -32,6 +33,8 @@ pub(super) struct ProcessAllCases {
     places: Places,
     #[command(flatten)]
     conversion: Conversion,
+    #[command(flatten)]
+    publish_to: PublishTo,
     /// Stop after this many cases that were not done before
     #[arg(long, value_name = "N", value_parser = from_one)]
     max_cases: Option<NonZeroUsize>,
@@ -59,6 +62,7 @@ impl ProcessAllCases {
             fits
         };
         let cases: Vec<Case> = present.iter().filter(within_limit).map(|s| s.case).collect();
+        let publishing = run.publishing(&self.publish_to)?;
         let mut total = Summary::default();
         let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
         let stop = &run.environment.stop;
@@ -77,6 +81,9 @@ impl ProcessAllCases {
             out.write_all(&text)?;
             match result {
                 Ok(summary) => {
+                    if !run.dry_run {
+                        publishing.add(case);
+                    }
                     done += 1;
                     total += summary;
                 }
@@ -123,8 +130,9 @@ impl ProcessAllCases {
         }
         if stop.is_requested() && done + failed.len() < cases.len() {
             say(&Stopped.to_string());
-            return Ok(Exit::Interrupted);
+            return publishing.end(Exit::Interrupted, out).await;
         }
-        Ok(if failed.is_empty() { Exit::Done } else { Exit::SomeFailed })
+        let exit = if failed.is_empty() { Exit::Done } else { Exit::SomeFailed };
+        publishing.end(exit, out).await
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::arguments::{Conversion, Places};
 use super::run::Run;
+use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 
@@ -21,12 +22,18 @@ pub(super) struct ProcessCase {
     places: Places,
     #[command(flatten)]
     conversion: Conversion,
+    #[command(flatten)]
+    publish_to: PublishTo,
 }
 
 impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
+        let publishing = run.publishing(&self.publish_to)?;
         run.case(self.case, out).await?;
-        Ok(Exit::Done)
+        if !run.dry_run {
+            publishing.add(self.case);
+        }
+        publishing.end(Exit::Done, out).await
     }
 }

@@ -9,6 +9,7 @@ use crate::cli::capabilities::Capabilities;
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
+use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::{GlobalArgs, stop_on_signals};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
@@ -16,7 +17,7 @@ use crate::ledger::Recipe;
 use crate::model::Case;
 use crate::pipeline::{Pool, Stop};
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Store, StoreError, Stores};
 
 /// A prepared run: what all its cases share.
 pub(super) struct Run {
@@ -25,6 +26,7 @@ pub(super) struct Run {
     terminal: Arc<Terminal>,
     options: PlanOptions,
     pub dry_run: bool,
+    stores: Stores,
 }
 
 impl Run {
@@ -78,7 +80,13 @@ impl Run {
             recipe,
         };
         let archive = archive.clone();
-        Ok(Self { environment, archive, terminal, options, dry_run: conversion.dry_run })
+        let dry_run = conversion.dry_run;
+        Ok(Self { environment, archive, terminal, options, dry_run, stores })
+    }
+
+    /// Where finished cases go on to.
+    pub fn publishing(&self, to: &PublishTo) -> Result<Publishing, StoreError> {
+        to.queue(&self.stores, &self.environment.out, &self.environment.stop)
     }
 
     /// Converts a case and says so; when the run is dry, says what would be done.

@@ -7,7 +7,9 @@ use clap::Args;
 use super::arguments::config;
 use super::check::in_short;
 use crate::cli::output::count;
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::publish_to::PublishTo;
+use crate::cli::{Exit, GlobalArgs, stop_on_signals};
+use crate::pipeline::Stop;
 use crate::store::{Location, Stores};
 use crate::vis::finalize::{self, Completeness};
 
@@ -19,12 +21,15 @@ use crate::vis::finalize::{self, Completeness};
 pub(super) struct Finalize {
     /// The store: a path or URL
     store: Location,
+    #[command(flatten)]
+    publish_to: PublishTo,
 }
 
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
-        let store = Stores::new(config.s3.clone()).open(&self.store)?;
+        let stores = Stores::new(config.s3.clone());
+        let store = stores.open(&self.store)?;
         let (kind, cases) = finalize::finalize(&store).await?;
         let Completeness { done, missing, partial } = &cases;
         writeln!(
@@ -47,6 +52,9 @@ impl Finalize {
         if !missing.is_empty() {
             writeln!(out, "missing: {}", in_short(missing))?;
         }
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        self.publish_to.publish(&stores, &store, &stop, out).await?;
         Ok(Exit::Done)
     }
 }

@@ -10,6 +10,7 @@ use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
 use crate::cli::grid::load_grid;
+use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::ledger::InputRecord;
@@ -28,7 +29,8 @@ use crate::vis::{Kind, Recipe, VisError, Workshop, weights};
 /// Compute the maps of cases for store 2
 ///
 /// From research-grade or raw files, of which only the fields of the maps are read. A case that
-/// is done is passed over; one that was stopped is made again.
+/// is done is passed over; one that was stopped is made again. With --publish-to, maps go out as they
+/// are done, and the metadata that names them with `dor vis finalize --publish-to`.
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore2 {
     /// The store: a path or URL [default: store2 of the configuration]
@@ -57,6 +59,8 @@ pub(super) struct PopulateStore2 {
     reference_compat: bool,
     #[command(flatten)]
     work: Work,
+    #[command(flatten)]
+    publish_to: PublishTo,
 }
 
 impl PopulateStore2 {
@@ -81,6 +85,7 @@ impl PopulateStore2 {
             Some(location) => Some(load_ssh(&stores, location, &workshop).await?),
             None => None,
         };
+        let publishing = self.publish_to.queue(&stores, &store, &workshop.stop)?;
         let store2 = Destination::open(store, "store2", recipe).await?;
         let Kind::Store2(pyramid) = store2.kind.clone() else { return Ok(Exit::BadData) };
         if self.levels.is_some_and(|levels| levels != pyramid.levels) {
@@ -105,9 +110,12 @@ impl PopulateStore2 {
             let files = input.case(case, self.work.allow_missing).await?;
             workshop.progress.begin(case, files.len(), files.size());
             let missing = files.missing.len();
-            Ok(Filled { missing, ..atlas.fill(&files, self.work.force).await? })
+            let filled = atlas.fill(&files, self.work.force).await?;
+            publishing.add(case);
+            Ok(Filled { missing, ..filled })
         };
-        each(&cases, &workshop, out, fill).await
+        let exit = each(&cases, &workshop, out, fill).await?;
+        publishing.end(exit, out).await
     }
 
     /// The points to regrid from, with a name for messages, and whether they are of a grid file.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::support::s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
 use super::super::support::skipped;
 
-const BUSY: Fault = Fault { status: 503, code: "SlowDown" };
+const BUSY: Fault = Fault::Answer(503, "SlowDown");
 
 fn bucket(server: &S3Server) -> Store {
     server.stores().open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap()
@@ -41,11 +41,8 @@ async fn listing_takes_a_request_for_a_thousand_keys() {
 async fn transient_failures_are_tried_again() {
     let server = S3Server::start();
     let store = bucket(&server);
-    for fault in [
-        BUSY,
-        Fault { status: 500, code: "InternalError" },
-        Fault { status: 429, code: "TooManyRequests" },
-    ] {
+    for fault in [BUSY, Fault::Answer(500, "InternalError"), Fault::Answer(429, "TooManyRequests")]
+    {
         server.fail_next(2, fault);
         store.put("x", Bytes::from_static(b"x")).await.unwrap();
         assert_eq!(server.requests().len(), 3);
@@ -129,7 +126,7 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
 #[tokio::test]
 async fn expired_credentials_say_how_to_renew_them() {
     let server = S3Server::start();
-    server.fail_always(Fault { status: 400, code: "ExpiredToken" });
+    server.fail_always(Fault::Answer(400, "ExpiredToken"));
     let error = bucket(&server).object("x").await.unwrap_err();
     let expired =
         matches!(&error, StoreError::Credentials { problem: CredentialsProblem::Expired, .. });
@@ -144,7 +141,7 @@ async fn credentials_that_can_be_renewed_are_renewed_when_refused() {
     let source = Credentials::new(ACCESS_KEY, SECRET_KEY, None, Some(later), "test");
     let stores = Stores::with_credentials(server.options(), source);
     let store = stores.open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
-    server.fail_next(1, Fault { status: 400, code: "ExpiredToken" });
+    server.fail_next(1, Fault::Answer(400, "ExpiredToken"));
     store.put("x", Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(server.requests().len(), 2);
     assert_eq!(stores.credentials_expiry().await.unwrap(), Some(later));

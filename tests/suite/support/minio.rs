@@ -67,8 +67,9 @@ impl Minio {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let bucket = format!("dor-test-{}-{count}", std::process::id());
-        make_bucket(&endpoint, &bucket, &keys);
-        Self { endpoint, bucket, keys, server: None }
+        let minio = Self { endpoint, bucket, keys, server: None };
+        minio.ask(&["--request", "PUT"], &minio.bucket);
+        minio
     }
 
     /// What the program needs in its environment to use the server.
@@ -80,6 +81,28 @@ impl Minio {
             ("AWS_ACCESS_KEY_ID", self.keys.0.clone()),
             ("AWS_SECRET_ACCESS_KEY", self.keys.1.clone()),
         ]
+    }
+
+    /// Ids of the uploads of an object that were begun and neither completed nor aborted.
+    pub fn unfinished(&self, key: &str) -> Vec<String> {
+        let place = format!("{}?prefix={}&uploads=", self.bucket, key.replace('/', "%2F"));
+        let answer = self.ask(&["--request", "GET"], &place);
+        let ids = answer.split("<UploadId>").skip(1);
+        ids.map(|rest| rest.split('<').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A signed request: curl can sign.
+    fn ask(&self, more: &[&str], place: &str) -> String {
+        let (access, secret) = &self.keys;
+        let done = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail"])
+            .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
+            .args(more)
+            .arg(format!("{}/{place}", self.endpoint))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{place}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
     }
 
     pub fn stores(&self) -> Stores {
@@ -107,14 +130,4 @@ fn binary() -> Option<PathBuf> {
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     folders.extend(std::env::home_dir().map(|home| home.join("go/bin")));
     folders.into_iter().map(|folder| folder.join("minio")).find(|path| path.is_file())
-}
-
-/// A signed `PUT /bucket`: curl can sign.
-fn make_bucket(endpoint: &str, bucket: &str, (access, secret): &(String, String)) {
-    let done = Command::new("curl")
-        .args(["--silent", "--show-error", "--fail", "-X", "PUT"])
-        .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
-        .arg(format!("{endpoint}/{bucket}"))
-        .status();
-    assert!(done.is_ok_and(|status| status.success()), "cannot make bucket {bucket}");
 }

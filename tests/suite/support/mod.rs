@@ -6,6 +6,7 @@ pub mod case;
 pub mod dor;
 pub mod minio;
 pub mod netcdf;
+pub mod proxy;
 pub mod s3;
 pub mod shared;
 

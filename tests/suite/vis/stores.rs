@@ -273,7 +273,7 @@ fn stores_in_a_bucket_are_those_on_disk() {
         }
     }
     // The server keeps what it knows of an object beside it, in hidden files of its own.
-    let mut bucket = tree(&server.bucket().join("s2"));
+    let mut bucket = tree(&server.bucket_folder().join("s2"));
     bucket.retain(|name, _| !name.contains(".internal.json") && !name.contains(".bucket-"));
     assert_same(&work.tree("s2"), &bucket);
 }

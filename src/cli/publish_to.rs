@@ -1,0 +1,82 @@
+//! `--publish-to`: what a command finishes is published while it goes on.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::output::count;
+use super::progress::Transfers;
+use super::{Exit, report};
+use crate::model::Case;
+use crate::pipeline::Stop;
+use crate::publish::{self, Options, Queue};
+use crate::store::{Location, Store, StoreError, Stores};
+
+/// Where finished cases are published to.
+#[derive(Args, Debug, Default)]
+pub(super) struct PublishTo {
+    /// Publish finished cases here, beside the work: a path or URL
+    #[arg(long, value_name = "LOCATION")]
+    publish_to: Option<Location>,
+}
+
+impl PublishTo {
+    /// A queue from `source`, if there is to be one.
+    pub fn queue(
+        &self,
+        stores: &Stores,
+        source: &Store,
+        stop: &Stop,
+    ) -> Result<Publishing, StoreError> {
+        let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
+        let destination = stores.open(location)?;
+        let progress = Arc::new(Transfers::beside());
+        let queue = Queue::new(source.clone(), destination, progress, stop.clone());
+        Ok(Publishing(Some((queue, location.clone()))))
+    }
+
+    /// Publishes all of `source`, if it is to be.
+    pub async fn publish(
+        &self,
+        stores: &Stores,
+        source: &Store,
+        stop: &Stop,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let Some(location) = &self.publish_to else { return Ok(()) };
+        let destination = stores.open(location)?;
+        let prepared = publish::prepare(source, &destination, Options::default(), stop).await?;
+        let outcome = publish::publish(prepared, Arc::new(Transfers::beside())).await?;
+        let sent = count(outcome.sent, "object");
+        Ok(writeln!(out, "published to {location}: {sent}, version {}", outcome.version)?)
+    }
+}
+
+/// Publishing that goes on beside a command.
+pub(super) struct Publishing(Option<(Queue, Location)>);
+
+impl Publishing {
+    /// A case is finished.
+    pub fn add(&self, case: Case) {
+        if let Some((queue, _)) = &self.0 {
+            queue.add(case);
+        }
+    }
+
+    /// Waits for the rest and says so; the exit code of the command when all is well, else ours.
+    pub async fn end(self, exit: Exit, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let Some((queue, location)) = self.0 else { return Ok(exit) };
+        match queue.end().await {
+            Ok(sent) => {
+                writeln!(out, "published to {location}: {}", count(sent, "object"))?;
+                Ok(exit)
+            }
+            Err(error) if exit == Exit::Done => Err(error.into()),
+            Err(error) => {
+                report(&error.into());
+                Ok(exit)
+            }
+        }
+    }
+}

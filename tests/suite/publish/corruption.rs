@@ -1,0 +1,68 @@
+//! What arrives damaged, or is damaged later, is found and named.
+
+use serde_json::Value;
+
+use super::super::support::case::assert_same;
+use super::super::support::dor::fails;
+use super::super::support::proxy::Fault;
+use super::{lines, on_each};
+
+#[test]
+fn an_etag_of_something_else_is_no_arrival() {
+    on_each(|bench| {
+        bench.write_large("site/large.nc", 12 << 20);
+        let named = |asked: &super::super::support::proxy::Asked<'_>| {
+            let about = asked.method == "PUT" && asked.target.ends_with("notes/about.txt");
+            about.then_some(Fault::WrongEtag)
+        };
+        bench.server.fail_when(named);
+        let error = fails(&mut bench.publish(""), 1);
+        assert!(error.contains("notes/about.txt arrived damaged"), "{error}");
+        assert!(
+            bench.read("maps.zarr/.zmetadata").is_none()
+                && bench.read(".dor/published.jsonl.gz").is_none()
+        );
+        // Once only: it is sent again.
+        bench.server.recover();
+        let mut wrong = true;
+        bench.server.fail_when(move |asked| named(asked).filter(|_| std::mem::take(&mut wrong)));
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn what_was_altered_at_the_destination_is_found_and_mended() {
+    on_each(|bench| {
+        bench.write_large("site/large.nc", 12 << 20);
+        let said = lines(&mut bench.publish("--json --verify all"));
+        let etag = |key: &str| {
+            let sent = said.iter().find(|line| line["sent"]["key"] == key).unwrap();
+            (sent["sent"]["etag"].as_str().unwrap().to_owned(), sent["sent"]["md5"].clone())
+        };
+        let (about, md5) = etag("notes/about.txt");
+        assert_eq!(about, md5.as_str().unwrap());
+        assert!(!bench.server.is_minio() || etag("large.nc").0.ends_with("-3"));
+        let verified = &said.last().unwrap()["summary"]["verified"];
+        assert_eq!(verified["read"], bench.expected().len());
+        assert_eq!(verified["wrong"], Value::Array(Vec::new()));
+
+        let chunk = "maps.zarr/0/PH/112.0.1.3.0.0.0";
+        let mut bytes = bench.read(chunk).unwrap();
+        bytes[20] ^= 1;
+        bench.alter(chunk, &bytes);
+        bench.remove("notes/about.txt");
+        let failed = bench.publish("--verify all").assert().code(1);
+        let said = String::from_utf8_lossy(&failed.get_output().stdout).into_owned();
+        assert!(said.contains("wrong: maps.zarr/0/PH/112.0.1.3.0.0.0: its MD5 is"), "{said}");
+        assert!(said.contains("wrong: notes/about.txt: it is missing"), "{said}");
+        if !bench.server.is_minio() {
+            // The embedded server lists no MD5s: an audit finds what has another size.
+            bench.alter(chunk, &bytes[1..]);
+        }
+        let said = bench.publish("--audit").assert().success();
+        let said = String::from_utf8_lossy(&said.get_output().stdout).into_owned();
+        assert!(said.contains("1 missing, 1 wrong, 0 that nobody published"), "{said}");
+        assert_same(&bench.expected(), &bench.published());
+    });
+}

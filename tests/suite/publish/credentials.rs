@@ -1,0 +1,58 @@
+//! Credentials that live shorter than a publish.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::support::case::assert_same;
+use super::super::support::proxy::Fault;
+use super::on_each_at_once;
+
+/// Seconds that credentials live, and that the publish takes at least.
+const LIFE: u64 = 20;
+const RUN: u64 = 120;
+const OBJECTS: u64 = 120;
+const SIZE: u64 = 20_000;
+
+#[test]
+fn credentials_are_renewed_once_per_expiry() {
+    on_each_at_once(|bench| {
+        bench.write_many(OBJECTS as usize, SIZE as usize);
+        let variables = bench.server.variables();
+        let of = |name: &str| variables.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        let (key, secret) = (of("AWS_ACCESS_KEY_ID"), of("AWS_SECRET_ACCESS_KEY"));
+        // MinIO knows the tokens that it gave itself; for the embedded server the proxy judges.
+        let token = match bench.server.is_minio() {
+            true => "%.0s",
+            false => r#", "SessionToken": "until-%s""#,
+        };
+        let document = format!(
+            r#"{{"Version": 1, "AccessKeyId": "{key}", "SecretAccessKey": "{secret}", "Expiration": "%s"{token}}}"#
+        );
+        let script = format!(
+            "#!/bin/sh\necho called >> calls\nuntil=$(($(date +%s) + {LIFE}))\n\
+             printf '{document}' $(date -u -d @$until +%Y-%m-%dT%H:%M:%SZ) $until\n"
+        );
+        bench.write("renew", script.as_bytes());
+        let renew = bench.work.path("renew");
+        fs::set_permissions(&renew, fs::Permissions::from_mode(0o755)).unwrap();
+        let profile = format!("[profile short]\ncredential_process = {}\n", renew.display());
+        bench.write(".aws/config", profile.as_bytes());
+        bench.server.fail_when(|asked| {
+            let until: u64 = asked.token?.strip_prefix("until-")?.parse().unwrap();
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+            (now > until).then_some(Fault::Answer(400, "ExpiredToken"))
+        });
+        let began = Instant::now();
+        let mut command = bench.publish(&format!("--bwlimit {}", OBJECTS * SIZE / RUN));
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("PATH", "/usr/bin:/bin").env("AWS_PROFILE", "short").assert().success();
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(RUN - 5), "{took:?}");
+        assert_same(&bench.expected(), &bench.published());
+        let calls = fs::read_to_string(bench.work.path("calls")).unwrap().lines().count() as u64;
+        // They are renewed when a fifth of their life is left.
+        let most = took.as_secs() / (LIFE * 4 / 5) + 1;
+        assert!((took.as_secs() / LIFE..=most).contains(&calls), "{calls} calls in {took:?}");
+    });
+}

@@ -1,0 +1,41 @@
+//! A server that fails often.
+
+use super::super::support::case::assert_same;
+use super::super::support::proxy::Fault;
+use super::{lines, on_each, seed};
+
+const FAULTS: [(f64, Fault); 5] = [
+    (0.10, Fault::Answer(503, "SlowDown")),
+    (0.02, Fault::Cut),
+    (0.01, Fault::Answer(520, "Unknown")),
+    (0.01, Fault::Answer(200, "InternalError")),
+    (0.01, Fault::Lost),
+];
+
+#[test]
+fn a_busy_server_cut_connections_and_lost_answers_are_survived() {
+    on_each(|bench| {
+        bench.write_many(5_000, 500);
+        let large = ["large-1.nc", "large-2.nc", "large-3.nc"];
+        for name in large {
+            bench.write_large(&format!("site/{name}"), 12 << 20);
+        }
+        bench.server.fail_by_chance(seed(), &FAULTS);
+        let said = lines(&mut bench.publish("--json --verify all"));
+        let summary = &said.last().unwrap()["summary"];
+        assert!(summary["retried"].as_u64().unwrap() > 100, "{summary}");
+        assert_eq!(summary["verified"]["wrong"], serde_json::json!([]));
+        assert_same(&bench.expected(), &bench.published());
+        if bench.server.is_minio() {
+            // The embedded server cannot be asked for uploads whose beginning was not heard of.
+            for name in large {
+                assert_eq!(bench.server.unfinished(&format!("site/{name}")), [""; 0]);
+            }
+        }
+        // Nothing is left to do.
+        bench.server.recover();
+        let said = lines(&mut bench.publish("--json --audit"));
+        assert_eq!(said[0]["plan"]["new"]["objects"], 0);
+        assert_eq!(said[0]["plan"]["changed"]["objects"], 0);
+    });
+}

@@ -1,0 +1,179 @@
+//! What is sent, and when.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::super::support::case::assert_same;
+use super::super::support::dor::{dor, fails, json};
+use super::{CONFIGURATION, INTERRUPTED, MAPS, lines, on_each};
+
+#[test]
+fn data_goes_before_the_metadata_that_names_it_and_only_once() {
+    on_each(|bench| {
+        let said = lines(&mut bench.publish("--json --dry-run"));
+        let planned = said[0]["plan"]["send"].as_array().unwrap().clone();
+        assert!(!bench.has_changed_something());
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+        let requests = bench.server.requests();
+        let folder = format!("PUT /{}/site/", bench.server.bucket());
+        let sent: Vec<&str> = requests
+            .iter()
+            .filter_map(|request| request.strip_prefix(&folder))
+            .map(|request| request.split('?').next().unwrap())
+            .collect();
+        assert_eq!(sent.first(), Some(&".dor/publishing.json"));
+        assert_eq!(sent.last(), Some(&".dor/published.jsonl.gz"));
+        assert_eq!(sent.len(), planned.len() + 2);
+        let at = |name: &str| sent.iter().position(|key| *key == name).unwrap();
+        let last_chunk = sent.iter().rposition(|key| key.contains("/PH/112.")).unwrap();
+        assert!(last_chunk < at("maps.zarr/0/PH/.zarray"));
+        assert!(at("maps.zarr/0/PH/.zarray") < at("maps.zarr/0/.zgroup"));
+        assert!(at("maps.zarr/0/.zgroup") < at("maps.zarr/.zgroup"));
+        assert!(at("maps.zarr/.zgroup") < at("maps.zarr/.zmetadata"));
+
+        // Again: a few requests, and none for an object.
+        bench.publish("").assert().success();
+        let requests = bench.server.requests();
+        assert!(requests.len() <= 2, "{requests:?}");
+        bench.write("site/notes/about.txt", b"ABOUT");
+        let said = lines(&mut bench.publish("--json"));
+        assert_eq!(said[0]["plan"]["changed"]["objects"], 1);
+        assert_eq!(said[1]["sent"]["key"], "notes/about.txt");
+        assert_eq!(said[1]["sent"]["attempts"], 1);
+        assert_same(&bench.expected(), &bench.published());
+        let mut status = dor(bench.work.folder());
+        status.envs(bench.server.variables());
+        let status = json(status.args(["publish", "status", &bench.destination(), "--json"]));
+        assert_eq!(status["published"]["version"], 2);
+        assert_eq!(status["published"]["objects"], planned.len());
+        assert!(status["published"]["recipes"]["maps.zarr"].is_object());
+    });
+}
+
+#[test]
+fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
+    on_each(|bench| {
+        bench.publish("").assert().success();
+        bench.alter("foreign.txt", b"not ours");
+        fs::remove_dir_all(bench.work.path("site/notes")).unwrap();
+        // A case that is being made again has no record for the moment.
+        let record = bench.work.path(&format!("{MAPS}/.cases/112-04.json"));
+        let aside = bench.work.path("aside.json");
+        fs::rename(&record, &aside).unwrap();
+        let before = bench.published();
+        bench.publish("").assert().success();
+        assert_same(&before, &bench.published());
+        bench.server.requests();
+        let error = fails(&mut bench.publish("--delete --max-delete 0"), CONFIGURATION);
+        assert!(error.contains("1 objects") && error.contains("--max-delete 0"), "{error}");
+        assert!(!bench.has_changed_something());
+        bench.publish("--delete").assert().success();
+        let after = bench.published();
+        assert_eq!(before.len() - 1, after.len());
+        assert!(after.contains_key("foreign.txt") && !after.contains_key("notes/about.txt"));
+        fs::rename(&aside, &record).unwrap();
+        bench.publish("--delete").assert().success();
+        assert_same(&after, &bench.published());
+        // Deleting does not go together with some of the products.
+        fails(&mut bench.publish("--delete --only store2"), 2);
+    });
+}
+
+#[test]
+fn parts_of_a_source_leave_the_rest_as_it_is_published() {
+    on_each(|bench| {
+        bench.publish("--only store2 --cache-control max-age=60").assert().success();
+        let maps = bench.published();
+        assert!(maps.keys().all(|key| key.starts_with("maps.zarr/")) && maps.len() > 4);
+        bench.publish("--include notes/** --content-type text/html").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+        let about = format!("PUT /{}/site/notes/about.txt", bench.server.bucket());
+        assert_eq!(bench.server.content_type(&about).unwrap(), "text/html");
+        let zarray = format!("PUT /{}/site/maps.zarr/0/PH/.zarray", bench.server.bucket());
+        assert_eq!(bench.server.content_type(&zarray).unwrap(), "application/json");
+        let said = lines(&mut bench.publish("--case 112-04 --json"));
+        assert_eq!(said[0]["plan"]["new"]["objects"], 0);
+        assert!(said[0]["plan"]["same"]["objects"].as_u64().unwrap() > 0);
+    });
+}
+
+#[test]
+fn one_publishes_at_a_time() {
+    on_each(|bench| {
+        let now = chrono::Utc::now().to_rfc3339();
+        let sign = |renewed: &str| {
+            let text = r#"{"host":"elsewhere","process":1,"since":"NOW","renewed":"THEN"}"#;
+            text.replace("NOW", &now).replace("THEN", renewed)
+        };
+        bench.alter(".dor/publishing.json", sign(&now).as_bytes());
+        let error = fails(&mut bench.publish(""), INTERRUPTED);
+        assert!(error.contains("process 1 on elsewhere"), "{error}");
+        assert!(bench.published().is_empty() && !bench.has_changed_something());
+        bench.alter(".dor/publishing.json", sign("2020-01-01T00:00:00Z").as_bytes());
+        bench.publish("").assert().success();
+        assert!(bench.read(".dor/publishing.json").is_none());
+    });
+}
+
+#[test]
+fn of_two_publishers_one_wins_and_the_other_changes_nothing() {
+    on_each(|bench| {
+        bench.write_many(100, 20_000);
+        let mut two = [(); 2].map(|()| {
+            // On machines of their own, so to say: neither knows the other's journal.
+            let state = bench.work.path(&format!("state-{}", rand::random::<u32>()));
+            let mut command = bench.publishing("--bwlimit 1M");
+            command.env("DOR_STATE_DIR", state).stderr(Stdio::piped()).spawn().unwrap()
+        });
+        let codes: Vec<_> = two.iter_mut().map(|child| child.wait().unwrap().code()).collect();
+        assert!(codes.contains(&Some(0)), "{codes:?}");
+        assert!(codes.contains(&Some(INTERRUPTED)), "{codes:?}");
+        let sent = bench.server.requests();
+        let chunk = sent.iter().filter(|request| request.contains("/many/00/0.bin"));
+        assert_eq!(chunk.count(), 1);
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn a_stop_leaves_what_the_next_run_goes_on_with() {
+    on_each(|bench| {
+        bench.write_many(300, 20_000);
+        let mut child = bench.publishing("--bwlimit 1M").spawn().unwrap();
+        let began = Instant::now();
+        while bench.published().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED));
+        let sent = bench.published().len();
+        assert!(sent < 300, "it was not stopped");
+        assert!(bench.read(".dor/publishing.json").is_none());
+        let said = lines(&mut bench.publish("--json"));
+        assert_eq!(said[0]["plan"]["same"]["objects"], sent);
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn servers_and_disks_are_sources_and_destinations() {
+    on_each(|bench| {
+        let publish = |from: &str, to: &str| {
+            let mut command = dor(bench.work.folder());
+            command.envs(bench.server.variables()).args(["publish", from, to]);
+            command.assert().success();
+        };
+        let there = bench.destination();
+        publish("site", &there);
+        let copy = format!("s3://{}/copy", bench.server.bucket());
+        publish(&there, &copy);
+        publish(&copy, "back");
+        let mut back = bench.work.tree("back");
+        back.retain(|name, _| !name.starts_with(".dor/"));
+        assert_same(&bench.expected(), &back);
+    });
+}

@@ -1,0 +1,127 @@
+//! What must not be published is not, and is named.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::super::support::dor::{dor, fails};
+use super::{CONFIGURATION, MAPS, on_each};
+
+/// Input that is not what it should be.
+const BAD_DATA: i32 = 65;
+
+#[test]
+fn what_cannot_be_published_is_refused_before_anything_is_sent() {
+    on_each(|bench| {
+        let refused = |words: &[&str], more: &str, code: i32| {
+            let error = fails(&mut bench.publish(more), code);
+            for word in words {
+                assert!(error.contains(word), "`{word}` is missing in: {error}");
+            }
+            assert!(!bench.has_changed_something());
+        };
+        let link = bench.work.path("site/notes/link.txt");
+        symlink("nowhere", &link).unwrap();
+        refused(&["notes/link.txt", "nowhere"], "", BAD_DATA);
+        fs::remove_file(&link).unwrap();
+        let asked = "has nothing to publish of what was asked for";
+        refused(&[asked], "--include *.nothing", CONFIGURATION);
+        // Results that nobody has put together.
+        let shared = bench.work.path(&format!("{MAPS}/.cases/shared.json"));
+        fs::rename(&shared, bench.work.path("aside.json")).unwrap();
+        refused(&["maps.zarr", "dor vis finalize"], "", CONFIGURATION);
+        fs::rename(bench.work.path("aside.json"), &shared).unwrap();
+        // The source in the destination.
+        let mut within = dor(bench.work.folder());
+        let error = fails(within.args(["publish", "site", "site/notes"]), CONFIGURATION);
+        assert!(error.contains("hold each other"), "{error}");
+        // Nothing at all.
+        fs::remove_dir_all(bench.work.path("site")).unwrap();
+        refused(&["site"], "", 1);
+        fs::create_dir(bench.work.path("site")).unwrap();
+        refused(&["site has nothing to publish"], "", CONFIGURATION);
+    });
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named_before_anything_is_sent() {
+    on_each(|bench| {
+        // Root may read all: somebody else publishes.
+        const NOBODY: u32 = 65534;
+        let open = |name: &str, mode: u32| {
+            fs::set_permissions(bench.work.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let is_root = rustix::process::geteuid().is_root();
+        fs::create_dir(bench.work.path("state")).unwrap();
+        open("state", 0o777);
+        open("", 0o755);
+        open("site/notes/about.txt", 0o000);
+        let mut command = bench.publishing("");
+        // Where the program was built may be closed to others.
+        let program = bench.work.path("dor");
+        fs::copy(env!("CARGO_BIN_EXE_dor"), &program).unwrap();
+        let mut other = std::process::Command::new(program);
+        other.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        other.args(command.get_args()).current_dir(bench.work.folder());
+        other.env("DOR_STATE_DIR", bench.work.path("state"));
+        if is_root {
+            other.uid(NOBODY).gid(NOBODY);
+        }
+        command = other;
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(error.contains("notes/about.txt") && error.contains("ermission"), "{error}");
+        assert!(!bench.has_changed_something());
+    });
+}
+
+#[test]
+fn a_file_that_is_not_what_its_record_tells_is_not_published() {
+    on_each(|bench| {
+        let name = "maps.zarr/0/PH/112.0.1.0.0.0.0";
+        let path = bench.work.path("site").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = fails(&mut bench.publish(""), 1);
+        let said = error.contains(name) && error.contains("MD5") && error.contains("--force");
+        assert!(said, "{error}");
+        // What names it was not sent either.
+        let there = bench.published();
+        assert!(!there.contains_key(name) && !there.contains_key("maps.zarr/.zmetadata"));
+        assert!(there.contains_key("maps.zarr/0/PH/112.1.1.0.0.0.0"));
+    });
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_not_published() {
+    on_each(|bench| {
+        bench.write_large("site/large.nc", 64 << 20);
+        bench.publish("--dry-run").assert().success();
+        let mut command = bench.publishing("--bwlimit 20M");
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        let is_under_way =
+            || bench.server.requests().iter().any(|request| request.contains("partNumber="));
+        while !is_under_way() {
+            assert!(began.elapsed() < Duration::from_secs(60), "no part is sent");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let path = bench.work.path("site/large.nc");
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("large.nc: changed while it was read"), "{error}");
+        assert!(!bench.published().contains_key("large.nc"));
+        assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
+        // As it is now, it is published.
+        bench.publish("").assert().success();
+        assert!(bench.published().contains_key("large.nc"));
+    });
+}
