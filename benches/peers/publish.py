@@ -19,7 +19,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret", "AWS_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench-secret",
+    "AWS_REGION": "us-east-1",
+}
 TREES = {"many": (20_000, 300_000), "large": (40, 150_000_000)}
 FILES_OF_A_CASE = 180
 
@@ -34,16 +38,28 @@ def write_tree(root: Path, number: int, size: int) -> None:
         (root / "tree" / folder).mkdir(parents=True, exist_ok=True)
         files = []
         for n in range(min(FILES_OF_A_CASE, number - case * FILES_OF_A_CASE)):
-            data = os.urandom(size)
             key = f"{folder}/{n:03}.nc"
-            (root / "tree" / key).write_bytes(data)
-            files.append({"key": key, "size": size, "md5": hashlib.md5(data).hexdigest()})
+            files.append({"key": key, "size": size, "md5": write_random(root / "tree" / key, size)})
         write_record(root / "tree" / folder, files)
     (root / "complete").touch()
 
 
+def write_random(path: Path, size: int) -> str:
+    """In small pieces: what this process has had in memory counts as that of the commands that it starts."""
+    digest, left = hashlib.md5(), size
+    with path.open("wb") as file:
+        while left > 0:
+            data = os.urandom(min(left, 1 << 20))
+            digest.update(data)
+            file.write(data)
+            left -= len(data)
+    return digest.hexdigest()
+
+
 def write_record(folder: Path, files: list) -> None:
-    (folder / "manifest.json").write_text(json.dumps({"recipe": {"product": "bench"}, "files": files}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"recipe": {"product": "bench"}, "files": files})
+    )
 
 
 def change(root: Path, share: float) -> int:
@@ -55,9 +71,7 @@ def change(root: Path, share: float) -> int:
         before = changed
         for n, file in enumerate(files):
             if n % every == every // 2:
-                data = os.urandom(file["size"])
-                (root / "tree" / file["key"]).write_bytes(data)
-                file["md5"] = hashlib.md5(data).hexdigest()
+                file["md5"] = write_random(root / "tree" / file["key"], file["size"])
                 changed += 1
         if changed > before:
             write_record(record.parent, files)
@@ -89,21 +103,31 @@ class Servers:
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(parents=True)
         self.port = free_port()
-        env = {"MINIO_ROOT_USER": "bench", "MINIO_ROOT_PASSWORD": "bench-secret", "PATH": os.environ["PATH"]}
+        env = {
+            "MINIO_ROOT_USER": "bench",
+            "MINIO_ROOT_PASSWORD": "bench-secret",
+            "PATH": os.environ["PATH"],
+        }
         env["HOME"] = str(args.folder)
         command = [args.minio, "server", "--quiet", "--address", f"127.0.0.1:{self.port}"]
         command += ["--console-address", "127.0.0.1:0", str(self.data)]
-        self.started = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+        self.started = [
+            subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ]
         wait_for(self.port)
         self.proxies = {}
         if args.toxiproxy:
             self.control = free_port()
             command = [args.toxiproxy, "-port", str(self.control)]
-            self.started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            self.started.append(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
             wait_for(self.control)
 
     def ask(self, path: str, document: dict) -> None:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.control}{path}", json.dumps(document).encode())
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.control}{path}", json.dumps(document).encode()
+        )
         urllib.request.urlopen(request).read()
 
     def endpoint(self, latency: int) -> str:
@@ -112,8 +136,12 @@ class Servers:
         if latency not in self.proxies:
             listen = f"127.0.0.1:{free_port()}"
             name = f"after-{latency}-ms"
-            self.ask("/proxies", {"name": name, "listen": listen, "upstream": f"127.0.0.1:{self.port}"})
-            self.ask(f"/proxies/{name}/toxics", {"type": "latency", "attributes": {"latency": latency}})
+            self.ask(
+                "/proxies", {"name": name, "listen": listen, "upstream": f"127.0.0.1:{self.port}"}
+            )
+            self.ask(
+                f"/proxies/{name}/toxics", {"type": "latency", "attributes": {"latency": latency}}
+            )
             self.proxies[latency] = listen
         return f"http://{self.proxies[latency]}"
 
@@ -141,11 +169,18 @@ def timed(command: list, env: dict, cwd: Path) -> dict:
     if status != 0:
         raise SystemExit("\n".join([*map(str, command), *lines[-20:]]))
     sent = sum(line.startswith(('{"sent"', "cp ")) for line in lines)
-    return {"s": took, "cpu": usage.ru_utime + usage.ru_stime, "mb": usage.ru_maxrss / 1024, "sent": sent}
+    return {
+        "s": took,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "mb": usage.ru_maxrss / 1024,
+        "sent": sent,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     for name in ["dor", "s5cmd", "minio"]:
         parser.add_argument(f"--{name}", required=True)
@@ -169,7 +204,9 @@ def main() -> None:
         servers.stop()
 
 
-def compare(args: argparse.Namespace, servers: Servers, root: Path, tree: str, latency: int) -> None:
+def compare(
+    args: argparse.Namespace, servers: Servers, root: Path, tree: str, latency: int
+) -> None:
     endpoint = servers.endpoint(latency)
     base = {"PATH": os.environ["PATH"], "HOME": str(args.folder), **KEYS}
     found = {}
@@ -181,8 +218,19 @@ def compare(args: argparse.Namespace, servers: Servers, root: Path, tree: str, l
             state = args.folder / "state" / bucket
             shutil.rmtree(state, ignore_errors=True)
             if who == "dor":
-                command = [args.dor, "publish", "tree", f"s3://{bucket}/x", "--profile", "minio", "--json"]
-                commands[who] = (command, {**base, "DOR_STATE_DIR": str(state), "DOR_S3_ENDPOINT_URL": endpoint})
+                command = [
+                    args.dor,
+                    "publish",
+                    "tree",
+                    f"s3://{bucket}/x",
+                    "--profile",
+                    "minio",
+                    "--json",
+                ]
+                commands[who] = (
+                    command,
+                    {**base, "DOR_STATE_DIR": str(state), "DOR_S3_ENDPOINT_URL": endpoint},
+                )
             else:
                 command = [args.s5cmd, "sync", "tree/", f"s3://{bucket}/x/"]
                 commands[who] = (command, {**base, "S3_ENDPOINT_URL": endpoint})
@@ -200,20 +248,34 @@ def compare(args: argparse.Namespace, servers: Servers, root: Path, tree: str, l
             shutil.rmtree(place)
         for key, results in found.items():
             last = results[-1]
-            print(f"  {tree} {latency} ms run {run + 1} {key}: {last['s']:.2f} s, {last['sent']} sent", flush=True)
+            print(
+                f"  {tree} {latency} ms run {run + 1} {key}: {last['s']:.2f} s, {last['sent']} sent",
+                flush=True,
+            )
     for step in ["first", "again", "1 %"]:
         if (step, "dor") not in found:
             continue
         middle = {
-            who: {what: statistics.median(r[what] for r in found[step, who]) for what in ["s", "cpu", "mb", "sent", "differ"]}
+            who: {
+                what: statistics.median(r[what] for r in found[step, who])
+                for what in ["s", "cpu", "mb", "sent", "differ"]
+            }
             for who in ["dor", "s5cmd"]
         }
         ratio = middle["s5cmd"]["s"] / middle["dor"]["s"]
-        print(f"{tree}, {latency} ms, {step}: dor has {ratio:.2f} of the speed of s5cmd", flush=True)
+        print(
+            f"{tree}, {latency} ms, {step}: dor has {ratio:.2f} of the speed of s5cmd", flush=True
+        )
         for who, m in middle.items():
-            print(f"    {who}: {m['s']:.2f} s, CPU {m['cpu']:.2f} s, {m['mb']:.0f} MB, {m['sent']:.0f} sent", flush=True)
+            print(
+                f"    {who}: {m['s']:.2f} s, CPU {m['cpu']:.2f} s, {m['mb']:.0f} MB, {m['sent']:.0f} sent",
+                flush=True,
+            )
         if middle["dor"]["differ"]:
-            print(f"    {middle['dor']['differ']:.0f} objects differed, records among them", flush=True)
+            print(
+                f"    {middle['dor']['differ']:.0f} objects differed, records among them",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
