@@ -1,10 +1,12 @@
 """Publishing with dor against `s5cmd sync`: the same trees, to the same MinIO, in turn.
 
-    publish.py FOLDER --dor DOR --s5cmd S5CMD --minio MINIO [--toxiproxy SERVER] [--latency MS ...] [--runs N] [--scale F]
+    publish.py FOLDER --dor DOR --s5cmd S5CMD --minio MINIO [--toxiproxy SERVER]
+               [--latency MS ...] [--runs N] [--scale F]
 
-`many`: 20,000 objects of 300 KB; `large`: 40 files of 150 MB; both with the records that conversions leave, which is what
-dor plans from. For each: the first publish, a rerun with nothing to do, a rerun after 1 % of the objects have changed.
-Prints medians, CPU seconds and peak memory of the client, and the objects that each sent.
+`many`: 20,000 objects of 300 KB; `large`: 40 files of 150 MB; both with the records that
+conversions leave, which is what dor plans from. For each: the first publish, a rerun with nothing
+to do, a rerun after 1 % of the objects have changed. Prints medians, CPU seconds and peak memory
+of the client, and the objects that each sent.
 """
 
 import argparse
@@ -45,7 +47,7 @@ def write_tree(root: Path, number: int, size: int) -> None:
 
 
 def write_random(path: Path, size: int) -> str:
-    """In small pieces: what this process has had in memory counts as that of the commands that it starts."""
+    """In small pieces: the memory of this process counts as that of the commands it starts."""
     digest, left = hashlib.md5(), size
     with path.open("wb") as file:
         while left > 0:
@@ -63,7 +65,7 @@ def write_record(folder: Path, files: list) -> None:
 
 
 def change(root: Path, share: float) -> int:
-    """Other bytes for a share of the objects, all over the tree, and their records; how many objects differ then."""
+    """Other bytes for a share of the objects, and their records; how many objects differ."""
     changed, every = 0, round(1 / share)
     records = 0
     for record in sorted(root.glob("tree/*/*/manifest.json")):
@@ -246,12 +248,8 @@ def compare(
                 found.setdefault((step, who), []).append({**result, "differ": differ})
         for place in places.values():
             shutil.rmtree(place)
-        for key, results in found.items():
-            last = results[-1]
-            print(
-                f"  {tree} {latency} ms run {run + 1} {key}: {last['s']:.2f} s, {last['sent']} sent",
-                flush=True,
-            )
+        for (step, who), results in found.items():
+            print(f"  {tree}, {latency} ms, run {run + 1}: {step}, {who}", results[-1], flush=True)
     for step in ["first", "again", "1 %"]:
         if (step, "dor") not in found:
             continue
@@ -267,10 +265,8 @@ def compare(
             f"{tree}, {latency} ms, {step}: dor has {ratio:.2f} of the speed of s5cmd", flush=True
         )
         for who, m in middle.items():
-            print(
-                f"    {who}: {m['s']:.2f} s, CPU {m['cpu']:.2f} s, {m['mb']:.0f} MB, {m['sent']:.0f} sent",
-                flush=True,
-            )
+            use = f"CPU {m['cpu']:.2f} s, {m['mb']:.0f} MB, {m['sent']:.0f} sent"
+            print(f"    {who}: {m['s']:.2f} s, {use}", flush=True)
         if middle["dor"]["differ"]:
             print(
                 f"    {middle['dor']['differ']:.0f} objects differed, records among them",
