@@ -284,8 +284,9 @@ impl Transfer {
                 }
                 let part = part.freeze();
                 whole.update(&part);
-                parts.push(Digest::of(&part));
-                under_way.push(self.part(upload, parts.len() - 1, part));
+                let md5 = Digest::of(&part);
+                under_way.push(self.part(upload, parts.len(), part, md5));
+                parts.push(md5);
                 if under_way.len() >= PARTS {
                     under_way.try_next().await?;
                 }
@@ -298,10 +299,16 @@ impl Transfer {
         result.map(|()| (Digest(whole.finalize().into()), parts))
     }
 
-    async fn part(&self, upload: &Upload, index: usize, part: Bytes) -> Result<(), PublishError> {
+    async fn part(
+        &self,
+        upload: &Upload,
+        index: usize,
+        part: Bytes,
+        md5: Digest,
+    ) -> Result<(), PublishError> {
         let size = part.len() as u64;
         let _leave = self.flow.enter(size).await;
-        upload.part(index, vec![part]).await?;
+        upload.part_with_md5(index, part, md5.0).await?;
         self.flow.follow(self.destination.failures());
         self.progress.advance(size);
         Ok(())

@@ -86,9 +86,18 @@ impl Trouble {
 #[derive(Clone)]
 pub(super) struct Tries(pub Arc<AtomicU32>);
 
-/// MD5 of a request's body, from who has it already.
-#[derive(Clone, Copy)]
-pub(super) struct BodyMd5(pub [u8; 16]);
+tokio::task_local! {
+    /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
+    static BODY_MD5: [u8; 16];
+}
+
+/// Sends an object or a part whose MD5 may be known, so that it is not computed again.
+pub(super) async fn with_body_md5<T>(md5: Option<[u8; 16]>, sending: impl Future<Output = T>) -> T {
+    match md5 {
+        Some(md5) => BODY_MD5.scope(md5, sending).await,
+        None => sending.await,
+    }
+}
 
 /// Adds `Content-MD5` to an object or a part that is sent: a server that knows the header refuses
 /// what was damaged on the way. The header is not signed, which S3 does not ask for.
@@ -96,9 +105,9 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
     if request.method() != "PUT" {
         return Ok(request);
     }
-    let digest = match request.extensions().get() {
-        Some(BodyMd5(known)) => *known,
-        None => {
+    let digest = match BODY_MD5.try_with(|known| *known) {
+        Ok(known) => known,
+        Err(_) => {
             let mut body = std::pin::pin!(request.body().clone());
             let mut digest = Md5::new();
             while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {

@@ -10,7 +10,7 @@ use object_store::{
     Attribute, Attributes, Extensions, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 
-use super::connect::{BodyMd5, Tries};
+use super::connect::{Tries, with_body_md5};
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::{ObjectInfo, unquoted};
@@ -99,7 +99,6 @@ impl Store {
         let size = payload.content_length() as u64;
         let put = || {
             let mut extensions = Extensions::new();
-            sending.md5.map(|md5| extensions.insert(BodyMd5(md5)));
             extensions.insert(Tries(Arc::clone(&sending.tries)));
             let mode = match &sending.condition {
                 Condition::Always => PutMode::Overwrite,
@@ -117,7 +116,7 @@ impl Store {
             let options = PutOptions { mode, attributes, extensions, ..PutOptions::default() };
             objects.put_opts(&path, payload.clone(), options)
         };
-        let result = self.attempt(key, "write", put).await?;
+        let result = with_body_md5(sending.md5, self.attempt(key, "write", put)).await?;
         Ok(written(key, size, result.e_tag.as_deref()))
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use super::connect::with_body_md5;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::ObjectInfo;
@@ -152,9 +153,15 @@ struct State {
     /// Length of each part that has arrived, and what the server calls it.
     arrived: BTreeMap<usize, (u64, Option<PartId>)>,
     /// Part 0, until it is known not to be the only one.
-    first: Option<Vec<Bytes>>,
+    first: Option<Part>,
     /// Whether a second part has been seen.
     several: bool,
+}
+
+/// Bytes of a part, in pieces, and their MD5 when it is known.
+struct Part {
+    data: Vec<Bytes>,
+    md5: Option<[u8; 16]>,
 }
 
 fn length(data: &[Bytes]) -> u64 {
@@ -183,7 +190,21 @@ impl Upload {
     /// in any order and from several tasks; one that failed may be given again. Part 0 is kept
     /// in memory until there is another.
     pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
-        let size = length(&data);
+        self.take(index, Part { data, md5: None }).await
+    }
+
+    /// The same with the MD5 of the part, which is then not computed again.
+    pub async fn part_with_md5(
+        &self,
+        index: usize,
+        data: Bytes,
+        md5: [u8; 16],
+    ) -> Result<(), StoreError> {
+        self.take(index, Part { data: vec![data], md5: Some(md5) }).await
+    }
+
+    async fn take(&self, index: usize, part: Part) -> Result<(), StoreError> {
+        let size = length(&part.data);
         if size > self.part_size() as u64 {
             let detail = format!("part {index} has {size} bytes, more than {}", self.part_size());
             return Err(self.incomplete(detail));
@@ -192,7 +213,7 @@ impl Upload {
             Sink::Disk(staged) => {
                 let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
-                blocking(&self.url(), "write", move || staged.write_at(offset, &data)).await?;
+                blocking(&self.url(), "write", move || staged.write_at(offset, &part.data)).await?;
                 self.state().arrived.insert(index, (size, None));
                 Ok(())
             }
@@ -201,13 +222,13 @@ impl Upload {
                 let first = {
                     let mut state = self.state();
                     if index == 0 && !state.several {
-                        state.first = Some(data);
+                        state.first = Some(part);
                         return Ok(());
                     }
                     state.several = true;
                     state.first.take()
                 };
-                let this = self.send(&sink, index, data);
+                let this = self.send(&sink, index, part);
                 match first {
                     None => this.await,
                     Some(first) => try_join(self.send(&sink, 0, first), this).await.map(|_| ()),
@@ -238,14 +259,14 @@ impl Upload {
         &self,
         sink: &PartSink,
         index: usize,
-        data: Vec<Bytes>,
+        Part { data, md5 }: Part,
     ) -> Result<(), StoreError> {
         let PartSink { parts, path, .. } = sink;
         let id = self.begun(sink).await?;
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
         let put = || parts.put_part(path, id, index, payload.clone());
-        let part = self.store.attempt(&self.key, "write", put).await?;
+        let part = with_body_md5(md5, self.store.attempt(&self.key, "write", put)).await?;
         self.state().arrived.insert(index, (size, Some(part)));
         Ok(())
     }
@@ -278,7 +299,7 @@ impl Upload {
 
     async fn finish(&mut self) -> Result<ObjectInfo, StoreError> {
         let State { arrived, first, several } = std::mem::take(&mut *self.state());
-        if !several && let Some(data) = first {
+        if !several && let Some(Part { data, .. }) = first {
             self.sink = Sink::Parts(None);
             return self.store.put_whole(&self.key, data, &self.sending).await;
         }

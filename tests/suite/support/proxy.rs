@@ -95,13 +95,16 @@ impl Proxy {
         self.script().next.extend(std::iter::repeat_n(fault, times));
     }
 
+    /// From now on, and in no other way.
     pub fn fail_always(&self, fault: Fault) {
+        self.recover();
         self.fail_when(move |_| Some(fault));
     }
 
-    /// From the moment on that so many requests have been served.
+    /// From the moment on that so many requests have been served, and in no other way.
     pub fn fail_after(&self, served: usize, fault: Fault) {
         let mut left = served;
+        self.recover();
         self.fail_when(move |_| match left.checked_sub(1) {
             Some(fewer) => {
                 left = fewer;
