@@ -1,0 +1,114 @@
+"""How long `dor publish` takes to plan a campaign: 1,660,000 objects in the records of 2760 cases.
+
+    plan.py FOLDER --dor DOR [--runs N]
+
+The source holds the records only, as conversions leave them: 180 research-grade files and 421 maps
+of each case. Planned three times: for an empty destination, for one that has everything, and for
+one where 1 % of the objects are other ones. Prints medians of seconds and of peak memory.
+"""
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+CASES = [f"{polygon:03}-{month:02}" for polygon in range(690) for month in (1, 4, 7, 10)]
+FILES, MAPS = 180, 421
+SIZE = 150_000_000
+
+
+def digest_of(key: str) -> str:
+    return hashlib.md5(key.encode()).hexdigest()
+
+
+def record(keys: list) -> str:
+    files = [{"key": key, "size": SIZE, "md5": digest_of(key)} for key in keys]
+    return json.dumps({"recipe": {"product": "bench"}, "files": files})
+
+
+def write_source(root: Path) -> list:
+    """Records of all cases; an entry for each object, as a published manifest has it."""
+    entries = []
+    store = root / "store2.zarr/.cases"
+    store.mkdir(parents=True)
+    (store / "shared.json").write_text('{"recipe": {}, "store": "store2"}')
+    for n, case in enumerate(CASES):
+        folder = root / "research" / case.replace("-", "/")
+        folder.mkdir(parents=True)
+        text = record([f"{case.replace('-', '/')}/{month:03}.nc" for month in range(FILES)])
+        (folder / "manifest.json").write_text(text)
+        key = folder.relative_to(root) / "manifest.json"
+        entries.append([str(key), len(text), digest_of(text)])
+        maps = [f"{chunk % 4}/DIC/{n}/{chunk}" for chunk in range(MAPS)]
+        (store / f"{case}.json").write_text(record(maps))
+        files = [f"{key.parent}/{month:03}.nc" for month in range(FILES)]
+        for below, key in [("research", f) for f in files] + [("store2.zarr", m) for m in maps]:
+            own = key.removeprefix("research/")
+            entries.append([f"{below}/{own}", SIZE, digest_of(own)])
+    return sorted(entries)
+
+
+def write_published(destination: Path, entries: list) -> None:
+    header = {
+        "format": 1,
+        "version": 1,
+        "published": "2026-01-01T00:00:00Z",
+        "program": "bench",
+        "source": "bench",
+        "recipes": {},
+        "objects": len(entries),
+        "bytes": sum(size for _, size, _ in entries),
+    }
+    folder = destination / ".dor"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "published.jsonl.gz", "wt", compresslevel=1) as out:
+        for line in [header, *entries]:
+            out.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def plan(args: argparse.Namespace, destination: Path) -> tuple:
+    command = [args.dor, "publish", args.folder / "source", destination, "--dry-run"]
+    env = {**os.environ, "DOR_STATE_DIR": str(args.folder / "state")}
+    begun = time.monotonic()
+    # Linux counts the memory of a process that forks as its child's: a small one starts it.
+    out = subprocess.run(
+        ["/usr/bin/time", "-f", "%M", *command], env=env, capture_output=True, text=True
+    )
+    took = time.monotonic() - begun
+    if out.returncode != 0:
+        raise SystemExit(out.stdout + out.stderr)
+    return took, int(out.stderr.split()[-1]) / 1024, out.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dor", required=True)
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+    shutil.rmtree(args.folder, ignore_errors=True)
+    entries = write_source(args.folder / "source")
+    others = [[key, size + (n % 100 == 0), md5] for n, (key, size, md5) in enumerate(entries)]
+    destinations = {"nothing": [], "everything": entries, "all but 1 %": others}
+    for name, published in destinations.items():
+        destination = args.folder / name
+        if published:
+            write_published(destination, published)
+        results = [plan(args, destination) for _ in range(args.runs)]
+        seconds = statistics.median(took for took, _, _ in results)
+        peak = statistics.median(peak for _, peak, _ in results)
+        print(f"{len(entries)} objects, published: {name}: {seconds:.2f} s, {peak:.0f} MB")
+        print(results[-1][2])
+    shutil.rmtree(args.folder)
+
+
+if __name__ == "__main__":
+    main()
