@@ -106,7 +106,8 @@ def main() -> None:
         seconds = statistics.median(took for took, _, _ in results)
         peak = statistics.median(peak for _, peak, _ in results)
         print(f"{len(entries)} objects, published: {name}: {seconds:.2f} s, {peak:.0f} MB")
-        print(results[-1][2])
+        # The table of the plan, without the objects.
+        print(*results[-1][2].splitlines()[:5], sep="\n")
     shutil.rmtree(args.folder)
 
 

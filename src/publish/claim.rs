@@ -93,15 +93,14 @@ impl Claim {
         };
         let sign = Sign::own();
         match write(destination, &sign, condition).await {
-            Ok(()) => {}
-            Err(StoreError::Changed { .. }) => {
-                // A try whose answer was lost may have written it.
-                let found = Sign::load(destination).await?.and_then(|(found, _)| found);
-                if found.as_ref() != Some(&sign) {
-                    return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
-                }
-            }
+            // A try whose answer was lost may have written it.
+            Ok(()) | Err(StoreError::Changed { .. }) => {}
             Err(error) => return Err(error.into()),
+        }
+        // Not every server knows conditions: of two that wrote, the later one has it.
+        let found = Sign::load(destination).await?.and_then(|(found, _)| found);
+        if found.as_ref() != Some(&sign) {
+            return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
         let renewing = Task::spawn(renew(destination.clone(), sign));
         Ok(Self { destination: destination.clone(), _renewing: renewing })

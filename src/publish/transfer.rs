@@ -4,23 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
-use md5::{Digest as _, Md5};
 use serde::Serialize;
 
 use super::error::{ends_all, is_passing};
 use super::flow::Flow;
 use super::journal::Journal;
+use super::md5_pair::Md5Pair;
 use super::{Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
-use crate::store::{Object, Sending, Store, StoreError, Upload};
+use crate::store::{Object, Sending, Store, Upload};
 
 /// Objects by parts that are under way at the same time, and parts of each: bounds the memory, and
 /// leaves most requests to small objects.
 const LARGE: usize = 4;
 const PARTS: usize = 4;
+/// Bytes that are read at a time, of which parts have whole numbers, and pieces read ahead.
+const PIECE: u64 = 1 << 20;
+const AHEAD: usize = 4;
 /// How often an object is tried.
 const TRIES: u32 = 4;
 
@@ -243,12 +246,13 @@ impl Transfer {
         };
         let etag = Digest::etag_of_parts(&parts);
         let info = match upload.complete().await {
-            // The server has forgotten the upload: a try whose answer was lost has completed it.
-            Err(lost @ StoreError::Incomplete { .. }) => {
-                let found = self.destination.find(key).await?;
+            // A try whose answer was lost may have completed it; what a server says to the next
+            // is its own affair.
+            Err(lost) => {
+                let found = self.destination.find(key).await.ok().flatten();
                 found.filter(|found| found.etag.as_ref() == Some(&etag)).ok_or(lost)?
             }
-            result => result?,
+            Ok(info) => info,
         };
         if self.destination.failures() != trouble {
             // An upload whose beginning was answered, but not heard, may have been left.
@@ -265,28 +269,28 @@ impl Transfer {
         object: &Object,
         upload: &Upload,
     ) -> Result<(Digest, Vec<Digest>), PublishError> {
-        let mut pieces = object.pieces(1 << 20, 4);
-        let (mut whole, mut parts) = (Md5::new(), Vec::new());
+        let mut pieces = object.pieces(PIECE, AHEAD);
+        let (mut md5, mut parts) = (Md5Pair::new(), Vec::new());
         let mut under_way = FuturesUnordered::new();
         let sent = async {
             loop {
                 if self.stop.is_requested() {
                     return Err(Stopped.into());
                 }
-                let mut part = BytesMut::with_capacity(upload.part_size());
-                while part.len() < upload.part_size()
+                let (mut part, mut size) = (Vec::new(), 0);
+                while size < upload.part_size()
                     && let Some(piece) = pieces.try_next().await?
                 {
-                    part.extend_from_slice(&piece);
+                    md5.update(&piece);
+                    size += piece.len();
+                    part.push(piece);
                 }
                 if part.is_empty() {
                     break;
                 }
-                let part = part.freeze();
-                whole.update(&part);
-                let md5 = Digest::of(&part);
-                under_way.push(self.part(upload, parts.len(), part, md5));
-                parts.push(md5);
+                let digest = md5.end_part();
+                under_way.push(self.part(upload, parts.len(), part, digest));
+                parts.push(digest);
                 if under_way.len() >= PARTS {
                     under_way.try_next().await?;
                 }
@@ -296,17 +300,17 @@ impl Transfer {
         };
         let result: Result<(), PublishError> = sent.await;
         while under_way.next().await.is_some() {}
-        result.map(|()| (Digest(whole.finalize().into()), parts))
+        result.map(|()| (md5.end(), parts))
     }
 
     async fn part(
         &self,
         upload: &Upload,
         index: usize,
-        part: Bytes,
+        part: Vec<Bytes>,
         md5: Digest,
     ) -> Result<(), PublishError> {
-        let size = part.len() as u64;
+        let size = part.iter().map(|piece| piece.len() as u64).sum();
         let _leave = self.flow.enter(size).await;
         upload.part_with_md5(index, part, md5.0).await?;
         self.flow.follow(self.destination.failures());

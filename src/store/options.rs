@@ -20,6 +20,7 @@ const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) ->
     Number { name, default, range }
 }
 
+const MIB: usize = 1 << 20;
 // S3 takes parts of 5 MiB to 5 GiB, but for the last.
 const PART_SIZE: Number = number("part_size", 16 << 20, 5 << 20..=5 << 30);
 const MAX_RETRIES: Number = number("max_retries", 10, 0..=100);
@@ -53,7 +54,7 @@ pub struct S3Options {
     pub addressing: Option<Addressing>,
     /// Do not look for credentials, send unsigned requests: public buckets.
     pub no_sign_request: Option<bool>,
-    /// Bytes in a part of a multipart upload: 16 MiB; 5 MiB to 5 GiB.
+    /// Bytes in a part of a multipart upload, less what is over whole MiB: 16 MiB; 5 MiB to 5 GiB.
     pub part_size: Option<u64>,
     /// How often a request is tried again after a transient failure: 10.
     pub max_retries: Option<u32>,
@@ -68,7 +69,8 @@ impl S3Options {
     pub const NUMBERS: [Number; 4] = [PART_SIZE, MAX_RETRIES, TIMEOUT, CONNECT_TIMEOUT];
 
     pub(super) fn part_size(&self) -> usize {
-        usize::try_from(self.part_size.unwrap_or(PART_SIZE.default)).unwrap_or(usize::MAX)
+        let size = usize::try_from(self.part_size.unwrap_or(PART_SIZE.default));
+        size.unwrap_or(usize::MAX) / MIB * MIB
     }
 
     pub(super) fn max_retries(&self) -> usize {

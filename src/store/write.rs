@@ -197,10 +197,10 @@ impl Upload {
     pub async fn part_with_md5(
         &self,
         index: usize,
-        data: Bytes,
+        data: Vec<Bytes>,
         md5: [u8; 16],
     ) -> Result<(), StoreError> {
-        self.take(index, Part { data: vec![data], md5: Some(md5) }).await
+        self.take(index, Part { data, md5: Some(md5) }).await
     }
 
     async fn take(&self, index: usize, part: Part) -> Result<(), StoreError> {

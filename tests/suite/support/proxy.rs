@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, ETAG};
+use hyper::header::{CONNECTION, ETAG, IF_MATCH, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
@@ -50,6 +50,9 @@ struct Script {
     next: VecDeque<Fault>,
     rules: Vec<Rule>,
     drops_amazon_headers: bool,
+    /// Held by a conditional write: the embedded server looks first and writes later, where S3 does
+    /// both at once.
+    conditional: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Script {
@@ -210,6 +213,9 @@ async fn pass(
     }
     head.uri = format!("http://{server}{target}").parse()?;
     let body = body.collect().await?.to_bytes();
+    let conditional = [IF_MATCH, IF_NONE_MATCH].iter().any(|name| head.headers.contains_key(name));
+    let in_turn = script.lock().unwrap().conditional.clone();
+    let _turn = if conditional { Some(in_turn.lock().await) } else { None };
     let (mut head, body) =
         client.request(Request::from_parts(head, Full::new(body))).await?.into_parts();
     let body = body.collect().await?.to_bytes();
