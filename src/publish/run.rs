@@ -160,7 +160,7 @@ async fn change(
         source: source.clone(),
         destination: destination.clone(),
         flow: Flow::new(options.concurrency, options.rate),
-        large: Transfer::large_queue(),
+        large: Transfer::large_queue(options.concurrency),
         journal: journal.clone(),
         progress: progress.clone(),
         stop: prepared.stop.clone(),

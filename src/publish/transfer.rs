@@ -13,12 +13,12 @@ use super::error::{ends_all, is_passing};
 use super::flow::Flow;
 use super::journal::Journal;
 use super::md5_pair::Md5Pair;
-use super::{Digest, Entry, PublishError};
+use super::{Concurrency, Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
 use crate::store::{Object, Sending, Store, Upload};
 
-/// Objects by parts that are under way at the same time, and parts of each: bounds the memory, and
-/// leaves most requests to small objects.
+/// Objects by parts that are under way at the same time, unless a number of requests is asked for,
+/// and parts of each: bounds the memory, and leaves most requests to small objects.
 const LARGE: usize = 4;
 const PARTS: usize = 4;
 /// Bytes that are read at a time, of which parts have whole numbers, and pieces read ahead.
@@ -74,8 +74,12 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// The queue of objects that are sent by parts.
-    pub fn large_queue() -> Flow {
-        Flow::new(super::Concurrency::Fixed(LARGE), None)
+    pub fn large_queue(concurrency: Concurrency) -> Flow {
+        let large = match concurrency {
+            Concurrency::Auto => LARGE,
+            Concurrency::Fixed(requests) => requests.div_ceil(PARTS),
+        };
+        Flow::new(Concurrency::Fixed(large), None)
     }
 
     /// Sends objects in any order; how many failed.
@@ -88,7 +92,7 @@ impl Transfer {
             // One more waits than may enter, so that none waits for us.
             while end.is_none()
                 && !self.stop.is_requested()
-                && under_way.len() <= self.flow.limit() + LARGE
+                && under_way.len() <= self.flow.limit() + self.large.limit()
                 && let Some(entry) = waiting.next()
             {
                 let (this, entry) = (self.clone(), entry.clone());
