@@ -283,13 +283,15 @@ impl Publish {
             });
             return Ok(line(out, &json!({ "summary": summary }))?);
         }
-        writeln!(
-            out,
-            "version {version}: {} sent in {}, {} deleted",
-            count(*sent, "object"),
-            progress.summary(),
-            deleted
-        )?;
+        let sent = count(*sent, "object");
+        match (outcome.sent, deleted) {
+            (0, 0) => writeln!(out, "version {version}: nothing to send")?,
+            (0, _) => writeln!(out, "version {version}: {deleted} deleted")?,
+            _ => {
+                let summary = progress.summary();
+                writeln!(out, "version {version}: {sent} sent in {summary}, {deleted} deleted")?;
+            }
+        }
         if !retried.is_empty() {
             writeln!(out, "{} took more than one try:", count(retried.len(), "object"))?;
             for Sent { key, attempts, .. } in retried.iter().take(SHOWN) {

@@ -10,7 +10,7 @@ pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nothing to publish: more likely a wrong location than what was meant.
-    #[error("{url} has nothing to publish{why}; is it the right location?")]
+    #[error("{url} has nothing to publish{why}; give the folder of a tree of outputs")]
     Empty {
         /// The source.
         url: String,
@@ -83,7 +83,7 @@ pub enum PublishError {
     },
     /// More deletes than are allowed.
     #[error(
-        "{count} objects at {url} are no longer in the source, more than --max-delete {allowed}; nothing was changed"
+        "{count} of the objects at {url} would be deleted, more than --max-delete {allowed}; nothing was changed"
     )]
     TooManyDeletes {
         /// The destination.
@@ -94,7 +94,9 @@ pub enum PublishError {
         allowed: usize,
     },
     /// Source and destination are the same or within each other.
-    #[error("{destination} and {source_url} hold each other; give another destination")]
+    #[error(
+        "one of {source_url} and {destination} lies within the other; give another destination"
+    )]
     Within {
         /// The source.
         source_url: String,

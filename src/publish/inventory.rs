@@ -136,6 +136,13 @@ pub async fn inventory(
     state: &Path,
     stop: &Stop,
 ) -> Result<Inventory, PublishError> {
+    let empty =
+        |why: &str| PublishError::Empty { url: source.location().to_string(), why: why.to_owned() };
+    match source.location().local_path() {
+        Some(path) if path.is_file() => return Err(empty(": it is a file")),
+        Some(path) if !path.exists() => return Err(empty(": it does not exist")),
+        _ => {}
+    }
     let inventory = Inventory::default();
     let mut survey = Survey { source, selection, state, stop, inventory };
     match survey.part("").await? {
@@ -146,17 +153,14 @@ pub async fn inventory(
     inventory.entries.retain(|entry| selection.has(&entry.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.dedup_by(|a, b| a.key == b.key);
-    match inventory.entries.is_empty() {
-        false => Ok(inventory),
-        true => Err(PublishError::Empty {
-            url: source.location().to_string(),
-            why: match inventory.pending.first() {
-                Some(case) => format!(": {case} is not complete"),
-                None if selection.is_whole() && !selection.has_patterns() => String::new(),
-                None => " of what was asked for".to_owned(),
-            },
-        }),
+    if !inventory.entries.is_empty() {
+        return Ok(inventory);
     }
+    Err(match inventory.pending.first() {
+        Some(case) => empty(&format!(": {case} is not complete")),
+        None if selection.is_whole() && !selection.has_patterns() => empty(""),
+        None => empty(" of what was asked for"),
+    })
 }
 
 fn below(folder: &str, key: &str) -> String {

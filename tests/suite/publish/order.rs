@@ -67,7 +67,7 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
         assert_same(&before, &bench.published());
         bench.server.requests();
         let error = fails(&mut bench.publish("--delete --max-delete 0"), CONFIGURATION);
-        assert!(error.contains("1 objects") && error.contains("--max-delete 0"), "{error}");
+        assert!(error.contains("1 of the objects") && error.contains("--max-delete 0"), "{error}");
         assert!(!bench.has_changed_something());
         bench.publish("--delete").assert().success();
         let after = bench.published();

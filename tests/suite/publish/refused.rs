@@ -36,12 +36,15 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         // The source in the destination.
         let mut within = dor(bench.work.folder());
         let error = fails(within.args(["publish", "site", "site/notes"]), CONFIGURATION);
-        assert!(error.contains("hold each other"), "{error}");
+        assert!(error.contains("lies within the other"), "{error}");
         // Nothing at all.
         fs::remove_dir_all(bench.work.path("site")).unwrap();
-        refused(&["site"], "", 1);
+        refused(&["site has nothing to publish: it does not exist"], "", CONFIGURATION);
+        fs::write(bench.work.path("site"), "").unwrap();
+        refused(&["site has nothing to publish: it is a file"], "", CONFIGURATION);
+        fs::remove_file(bench.work.path("site")).unwrap();
         fs::create_dir(bench.work.path("site")).unwrap();
-        refused(&["site has nothing to publish"], "", CONFIGURATION);
+        refused(&["site has nothing to publish; give the folder"], "", CONFIGURATION);
     });
 }
 
