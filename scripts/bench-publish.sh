@@ -5,7 +5,8 @@
 #   scripts/bench-publish.sh [FOLDER]      (default: target/bench-publish)
 #
 # RUNS=5, LATENCY="0 20 80", TREES="many large", SCALE=1 (of the number of objects). At SCALE=1 it takes 6 GB a tree
-# for the source and twice as much for what both send, and more than an hour. Close other programs.
+# for the source and twice as much for what both send; on a slow disk that takes hours (a FOLDER in /dev/shm: 18 GB of memory).
+# Close other programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -99,7 +99,7 @@ struct Publish {
 struct Status {
     /// The destination: a path or URL
     destination: Location,
-    /// What is published there from: tells what an interrupted publish has done
+    /// What is published there from: tells what is pending
     #[arg(long, value_name = "LOCATION")]
     source: Option<Location>,
     /// As JSON
@@ -318,17 +318,25 @@ impl Status {
         let publishing = Sign::find(&destination).await?;
         let pending = match &self.source {
             None => None,
-            Some(source) => {
-                let folder = publish::state_folder(source, &self.destination);
+            Some(location) => {
+                let folder = publish::state_folder(location, &self.destination);
                 let earlier = Journal::earlier(&folder)?;
-                Some(earlier.arrived.values().flatten().count()).filter(|n| *n > 0)
+                let source = stores.open(location)?;
+                let (options, stop) = (Options::default(), Stop::default());
+                let would = publish::prepare(&source, &destination, options, &stop).await?;
+                Some((would, earlier.arrived.values().flatten().count()))
             }
         };
         if self.json {
             let document = json!({
                 "published": published.as_ref().map(|published| &published.header),
                 "publishing": publishing,
-                "arrived_since": pending,
+                "pending": pending.as_ref().map(|(would, arrived)| json!({
+                    "objects": would.plan.send.len(),
+                    "bytes": would.plan.bytes(),
+                    "arrived_since": arrived,
+                    "not_complete": would.inventory.pending,
+                })),
             });
             write_json(out, &document)?;
             return Ok(Exit::Done);
@@ -355,9 +363,17 @@ impl Status {
         if let Some(sign) = publishing {
             writeln!(out, "being published to by {sign}")?;
         }
-        if let Some(arrived) = pending {
-            let arrived = count(arrived, "object");
-            writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
+        if let Some((would, arrived)) = pending {
+            let (plan, cases) = (&would.plan, &would.inventory.pending);
+            let objects = count(plan.send.len(), "object");
+            writeln!(out, "pending: {objects}, {}", bytes(plan.bytes()))?;
+            if arrived > 0 {
+                let arrived = count(arrived, "object");
+                writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
+            }
+            if !cases.is_empty() {
+                writeln!(out, "not complete: {}", cases.join(", "))?;
+            }
         }
         Ok(Exit::Done)
     }

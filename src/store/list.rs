@@ -1,6 +1,6 @@
 //! Listing: whole trees by pages of 1000 keys, or one level.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -121,12 +121,8 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(failed(&path, error)),
         };
-        if kind.is_fifo() {
-            return odd(&path, "a named pipe (FIFO), not a file");
-        } else if kind.is_socket() {
-            return odd(&path, "a socket, not a file");
-        } else if kind.is_block_device() || kind.is_char_device() {
-            return odd(&path, "a device, not a file");
+        if let Some(what) = oddity(kind) {
+            return odd(&path, what);
         } else if !kind.is_dir() {
             continue;
         } else if path.extension().is_some_and(|extension| extension == "nc") {
@@ -141,6 +137,16 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
     Ok(())
 }
 
+/// What is neither a file nor a folder: reading from it may never end.
+pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_file() || kind.is_dir() => None,
+        () if kind.is_fifo() => Some("a named pipe (FIFO), not a file"),
+        () if kind.is_socket() => Some("a socket, not a file"),
+        () => Some("a device, not a file"),
+    }
+}
+
 /// Whether a name is that of a file that is no NetCDF file. Names of folders may have dots, too,
 /// before numbers.
 fn is_other_file(path: &Path) -> bool {
@@ -149,7 +155,7 @@ fn is_other_file(path: &Path) -> bool {
 }
 
 /// What a link leads to, and where that really is; `None` when the link has gone meanwhile.
-fn follow(link: &Path) -> Result<Option<(fs::FileType, PathBuf)>, StoreError> {
+fn follow(link: &Path) -> Result<Option<(FileType, PathBuf)>, StoreError> {
     let led = fs::metadata(link).and_then(|led| Ok((led.file_type(), link.canonicalize()?)));
     let url = link.display().to_string();
     let what = match (led, fs::read_link(link)) {

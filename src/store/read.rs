@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::error::StoreError;
+use super::list::oddity;
 use super::open::{Backend, Store};
 
 /// Ranges closer than this are read as one: on disk, then over a network.
@@ -68,6 +69,7 @@ impl Store {
     pub async fn object(&self, key: &str) -> Result<Object, StoreError> {
         let objects = self.objects().await?;
         let path = self.path(key)?;
+        self.refuse_odd(key)?;
         match self.attempt(key, "read", || objects.head(&path)).await {
             Ok(meta) => Ok(self.object_at(path, ObjectInfo::new(key.to_owned(), meta))),
             Err(error) => Err(self.explained(key, error).await),
@@ -97,6 +99,7 @@ impl Store {
     pub async fn read(&self, key: &str) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
         let objects = self.objects().await?;
         let path = self.path(key)?;
+        self.refuse_odd(key)?;
         let whole = async || {
             let found = objects.get(&path).await?;
             let meta = found.meta.clone();
@@ -106,6 +109,16 @@ impl Store {
             Ok((data, meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses what is no file on disk.
+    fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
+        let location = self.location().join(key);
+        let found = location.local_path().and_then(|path| std::fs::metadata(path).ok());
+        match found.and_then(|found| oddity(found.file_type())) {
+            Some(what) => Err(StoreError::NotAFile { url: self.url(key), what: what.to_owned() }),
+            None => Ok(()),
         }
     }
 
@@ -308,6 +321,19 @@ impl Drop for Fetching {
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
+    use crate::store::{S3Options, Stores};
+
+    #[tokio::test]
+    async fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().display().to_string().parse().unwrap();
+        let store = Stores::new(S3Options::default()).open(&location).unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let error = store.read("pipe").await.unwrap_err();
+        assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
+        assert!(store.find("pipe").await.is_err());
+    }
 
     #[test]
     fn joins_near_ranges_only() {

@@ -2,10 +2,11 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use super::list::oddity;
 use super::open::Store;
 use super::write::blocking;
 
@@ -129,12 +130,7 @@ fn look_over(
             rustix::fs::access(&path, rustix::fs::Access::READ_OK)
                 .or_else(|error| failed(&path, error.into()))?;
             found.push(Surveyed { key, size: metadata.len(), fingerprint: fingerprint(&metadata) });
-        } else {
-            let what = match () {
-                () if kind.is_fifo() => "a named pipe (FIFO), not a file",
-                () if kind.is_socket() => "a socket, not a file",
-                () => "a device, not a file",
-            };
+        } else if let Some(what) = oddity(kind) {
             return Err(odd(what.to_owned()));
         }
     }

@@ -14,7 +14,6 @@ use super::template::{self, Opened};
 use super::{VisError, Workshop, store2};
 use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
 use crate::model::atlas::{Band, FILL};
-use crate::model::case::MONTHS;
 use crate::model::{Case, hex};
 use crate::pipeline::{Pool, Stopped};
 use crate::store::Store;
@@ -222,10 +221,8 @@ fn record_problem(case: Case, record: &CaseRecord, opened: &Opened) -> Option<St
     if record.store != kind || record.case != case.short() {
         return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
     }
-    let columns = opened.kind.columns();
-    let rows = if columns == 0 { 0 } else { MONTHS };
-    if record.values.len() != rows || record.values.iter().any(|row| row.len() != columns) {
-        return Some(format!("case {case} has not {rows} months of {columns} values"));
+    if let Some(problem) = record.misshapen(opened.kind.columns()) {
+        return Some(problem);
     }
     let has = opened.recipe.as_ref();
     (has != Some(&record.recipe)).then(|| {

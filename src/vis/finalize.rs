@@ -46,6 +46,10 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
                 ),
             });
         }
+        if let Some(problem) = record.misshapen(opened.kind.columns()) {
+            let problem = format!("has a damaged record: {problem}; fill it again with --force");
+            return Err(VisError::Mismatch { url: store.location().to_string(), problem });
+        }
         let has = recipe.get_or_insert_with(|| record.recipe.clone());
         if *has != record.recipe {
             return Err(VisError::Recipe {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Recipe, VisError};
 use crate::ledger::{CASES, InputRecord, SHARED};
+use crate::model::case::MONTHS;
 use crate::model::{Case, hex};
 use crate::store::{Store, StoreError};
 
@@ -114,6 +115,15 @@ impl CaseRecord {
             values: Vec::new(),
             files: Vec::new(),
         }
+    }
+
+    /// What is wrong with its numbers, in a store that takes so many of each month.
+    pub fn misshapen(&self, columns: usize) -> Option<String> {
+        let months = if columns == 0 { 0 } else { MONTHS };
+        let fits = |row: &Vec<Option<f32>>| row.len() == columns;
+        let is_well = self.values.len() == months && self.values.iter().all(fits);
+        (!is_well)
+            .then(|| format!("case {} has not {months} months of {columns} values", self.case))
     }
 
     /// Whether `other` was made from the same under the same rules.

@@ -174,7 +174,7 @@ impl Shared {
 }
 
 /// How a case's part of a store came to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filled {
     /// Bytes read.
     pub fetched: u64,
@@ -185,7 +185,7 @@ pub struct Filled {
     /// Bytes written.
     pub written: u64,
     /// Months without a file.
-    pub missing: usize,
+    pub missing: Vec<YearMonth>,
     /// Whether it was done before, from the same files under the same rules.
     pub before: bool,
 }

@@ -34,14 +34,23 @@ pub async fn load(
         let url = store.location().to_string();
         return if others == 0 { Ok(None) } else { Err(VisError::Zarr { url, problem }) };
     }
+    // Consolidated metadata is written last: without it the rest may be missing.
+    let whole = store.find(v2::CONSOLIDATED).await?.is_some();
+    let failed = |error: VisError| match whole {
+        true => error,
+        false => VisError::Zarr {
+            url: store.location().to_string(),
+            problem: format!("{error}; remove the store, and it is made anew"),
+        },
+    };
     let storage = store.zarr("").await?;
     let mut weights = Vec::new();
     for level in 0..levels {
         let url = |name: &str| store.location().join(&format!("{level}/{name}")).to_string();
         let path = |name: &str| format!("/{level}/{name}");
-        let s = values(&storage, &path("S"), url("S")).await?;
-        let row = values(&storage, &path("row"), url("row")).await?;
-        let col = values(&storage, &path("col"), url("col")).await?;
+        let s = values(&storage, &path("S"), url("S")).await.map_err(failed)?;
+        let row = values(&storage, &path("row"), url("row")).await.map_err(failed)?;
+        let col = values(&storage, &path("col"), url("col")).await.map_err(failed)?;
         let assembled = assemble(level, grid.tlat.len(), &s, &row, &col);
         let verified = assembled.and_then(|weights| verify(weights, grid));
         weights.push(verified.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);
@@ -180,6 +189,12 @@ mod tests {
         store.delete(".zmetadata").await.unwrap();
         let error = load(&store, 2, &grid()).await.unwrap_err().to_string();
         assert!(error.contains("other files"), "{error}");
+        // As a kill leaves it.
+        save(&store, &computed).await.unwrap();
+        store.delete(".zmetadata").await.unwrap();
+        store.delete("1/S/.zarray").await.unwrap();
+        let error = load(&store, 2, &grid()).await.unwrap_err().to_string();
+        assert!(error.contains("1/S") && error.contains("remove the store"), "{error}");
         save(&store, &computed).await.unwrap();
         let error = load(&store, 3, &grid()).await.unwrap_err().to_string();
         assert!(error.contains("2/S"), "{error}");

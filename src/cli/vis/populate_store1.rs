@@ -65,7 +65,7 @@ impl PopulateStore1 {
             }
             workshop.progress.begin(case, files.len(), files.size());
             let series = series::read(&workshop, &files, &wanted).await?;
-            let missing = files.missing.len();
+            let missing = files.missing.clone();
             Ok(Filled { missing, ..store1::fill(part, &files, &series).await? })
         };
         each(&cases, &workshop, out, fill).await

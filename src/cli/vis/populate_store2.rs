@@ -109,7 +109,7 @@ impl PopulateStore2 {
         let fill = async |case: Case| {
             let files = input.case(case, self.work.allow_missing).await?;
             workshop.progress.begin(case, files.len(), files.size());
-            let missing = files.missing.len();
+            let missing = files.missing.clone();
             let filled = atlas.fill(&files, self.work.force).await?;
             publishing.add(case);
             Ok(Filled { missing, ..filled })

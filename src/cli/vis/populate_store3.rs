@@ -111,7 +111,7 @@ impl PopulateStore3 {
             if let Some(part) = other {
                 filled.objects += store1::fill(part, &files, &series).await?.objects;
             }
-            filled.missing = files.missing.len();
+            filled.missing.clone_from(&files.missing);
             Ok(filled)
         };
         each(&cases, &workshop, out, fill).await

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::pipeline::{Pool, Stop, Stopped};
+use crate::research::plan::ranges;
 use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
 
@@ -83,8 +84,9 @@ fn write_filled(
         let (read, all) = (bytes(filled.fetched), bytes(filled.size));
         write!(out, "; {read} read of files of {all} ({share:.1} %)")?;
     }
-    if filled.missing > 0 {
-        write!(out, "; {} of {MONTHS} months are missing", filled.missing)?;
+    if !filled.missing.is_empty() {
+        let (count, months) = (filled.missing.len(), ranges(&filled.missing));
+        write!(out, "; {count} of {MONTHS} months are missing: {months}")?;
     }
     writeln!(out)
 }

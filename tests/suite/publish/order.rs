@@ -153,8 +153,18 @@ fn a_stop_leaves_what_the_next_run_goes_on_with() {
         let sent = bench.published().len();
         assert!(sent < 300, "it was not stopped");
         assert!(bench.read(".dor/publishing.json").is_none());
+        let status = || {
+            let mut status = dor(bench.work.folder());
+            status.envs(bench.server.variables());
+            let from = ["publish", "status", &bench.destination(), "--source", "site", "--json"];
+            json(status.args(from))
+        };
+        let left = bench.expected().len() - sent;
+        assert_eq!(status()["pending"]["objects"], left);
+        assert_eq!(status()["pending"]["arrived_since"], sent);
         let said = lines(&mut bench.publish("--json"));
         assert_eq!(said[0]["plan"]["same"]["objects"], sent);
+        assert_eq!(status()["pending"]["objects"], 0);
         assert_same(&bench.expected(), &bench.published());
     });
 }

@@ -103,12 +103,23 @@ fn months_that_are_missing_are_refused_or_fill() {
     }
     assert!(!work.path("s2/.cases").exists());
     fs::remove_file(work.raw(12)).unwrap();
-    runs(work.folder(), &format!("populate-store1 -o s1 {CASE}"));
+    let said = runs(work.folder(), &format!("populate-store1 -o s1 {CASE}"));
+    assert!(said.contains("months are missing: ") && said.contains(" to "), "{said}");
     runs(work.folder(), &format!("populate-store2 -o s2 {CASE} --grid grid.nc"));
     runs(
         work.folder(),
         &format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv"),
     );
+    // A record that is cut short is not put into the shared chunks.
+    let record = work.path("s1/.cases/112-04.json");
+    let whole = fs::read(&record).unwrap();
+    let mut cut: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    cut["values"].as_array_mut().unwrap().pop();
+    fs::write(&record, cut.to_string()).unwrap();
+    let refused = vis(work.folder(), "finalize s1").assert().code(65);
+    let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(error.contains("112-04") && error.contains("--force"), "{error}");
+    fs::write(&record, whole).unwrap();
     for store in ["s1", "s2", "s3"] {
         let said = runs(work.folder(), &format!("finalize {store}"));
         assert!(said.contains("1 case with months missing: polygons 112 (month 4)"), "{said}");
