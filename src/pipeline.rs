@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -49,6 +50,13 @@ impl Stop {
     /// Asks everybody to stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when somebody has asked.
+    pub async fn requested(&self) {
+        while !self.is_requested() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Whether somebody asked.

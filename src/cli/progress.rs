@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -121,12 +121,14 @@ impl Progress for Terminal {
 /// Progress of a publish on standard error, and what there is to tell afterwards.
 pub(super) struct Transfers {
     bar: Option<ProgressBar>,
-    begun: Instant,
+    /// When the first of them was begun.
+    begun: OnceLock<Instant>,
     objects: AtomicU64,
     bytes: AtomicU64,
     bytes_done: AtomicU64,
     sent: Mutex<Vec<Sent>>,
-    tried_again: AtomicU64,
+    failed: Mutex<Vec<(String, String)>>,
+    troubled: AtomicU64,
     last_line: Mutex<Instant>,
 }
 
@@ -135,12 +137,13 @@ impl Transfers {
         let zero = || AtomicU64::new(0);
         Self {
             bar: bar(),
-            begun: Instant::now(),
+            begun: OnceLock::new(),
             objects: zero(),
             bytes: zero(),
             bytes_done: zero(),
             sent: Mutex::default(),
-            tried_again: zero(),
+            failed: Mutex::default(),
+            troubled: zero(),
             last_line: Mutex::new(Instant::now()),
         }
     }
@@ -171,9 +174,18 @@ impl Transfers {
         self.guard().iter().filter(|sent| sent.attempts > 1).cloned().collect()
     }
 
+    /// Those that failed for good, and why.
+    pub fn failures(&self) -> Vec<(String, String)> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.begun.get().map(Instant::elapsed).unwrap_or_default()
+    }
+
     /// Time, bytes and rate so far.
     pub fn summary(&self) -> String {
-        let (elapsed, done) = (self.begun.elapsed(), self.bytes_done.load(Ordering::Relaxed));
+        let (elapsed, done) = (self.elapsed(), self.bytes_done.load(Ordering::Relaxed));
         let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
         format!("{}, {}, {}/s", duration(elapsed), bytes(done), bytes(rate as u64))
     }
@@ -186,10 +198,10 @@ impl Transfers {
     }
 
     fn message(&self) -> String {
-        let again = self.tried_again.load(Ordering::Relaxed);
+        let again = self.troubled.load(Ordering::Relaxed);
         let objects = format!("{}/{}", self.guard().len(), self.objects.load(Ordering::Relaxed));
         if again > 0 {
-            format!("{objects} objects, {again} tried again")
+            format!("{objects} objects, {again} requests sent again")
         } else {
             format!("{objects} objects")
         }
@@ -198,8 +210,9 @@ impl Transfers {
 
 impl publish::Progress for Transfers {
     fn begin(&self, objects: usize, bytes: u64) {
-        self.objects.store(objects as u64, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
+        self.begun.get_or_init(Instant::now);
+        self.objects.fetch_add(objects as u64, Ordering::Relaxed);
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(bar) = &self.bar {
             bar.set_length(bytes);
         }
@@ -219,7 +232,7 @@ impl publish::Progress for Transfers {
             let (sent, objects) = (self.guard().len() as u64, self.objects.load(Ordering::Relaxed));
             let share = |done: u64, of: u64| done as f64 / of.max(1) as f64;
             let done = share(sent, objects).min(share(done, self.bytes.load(Ordering::Relaxed)));
-            let left = self.begun.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
+            let left = self.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
             let left = Duration::from_secs_f64(left);
             let (message, so_far) = (self.message(), self.summary());
             super::say(&format!("{message}, {so_far}, {} left", duration(left)));
@@ -231,11 +244,17 @@ impl publish::Progress for Transfers {
     }
 
     fn retried(&self, key: &str, error: &PublishError) {
-        self.tried_again.fetch_add(1, Ordering::Relaxed);
         tracing::info!(key, %error, "trying again");
     }
 
+    fn troubled(&self, requests: u64) {
+        self.troubled.store(requests, Ordering::Relaxed);
+    }
+
     fn failed(&self, key: &str, error: &PublishError) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.push((key.to_owned(), error.to_string()));
+        drop(failed);
         self.line(&format!("failed: {key}: {error}"));
     }
 }

@@ -12,7 +12,7 @@ use super::progress::Transfers;
 use super::{Exit, GlobalArgs, from_one, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
-use crate::pipeline::Stop;
+use crate::pipeline::{Stop, Stopped};
 use crate::publish::audit::Extent;
 use crate::publish::claim::Sign;
 use crate::publish::inventory::{Selection, patterns};
@@ -154,7 +154,10 @@ impl Publish {
         let (source, destination) = (stores.open(source)?, stores.open(destination)?);
         let stop = Stop::default();
         stop_on_signals(stop.clone());
-        let prepared = publish::prepare(&source, &destination, options, &stop).await?;
+        let prepared = tokio::select! {
+            prepared = publish::prepare(&source, &destination, options, &stop) => prepared?,
+            () = stop.requested() => return Err(Stopped.into()),
+        };
         self.write_plan(out, &prepared)?;
         out.flush()?;
         if self.dry_run {
@@ -167,8 +170,23 @@ impl Publish {
             for sent in progress.sent() {
                 line(out, &json!({ "sent": sent }))?;
             }
+            for (key, error) in progress.failures() {
+                line(out, &json!({ "failed": { "key": key, "error": error } }))?;
+            }
         }
-        let outcome = result?;
+        let outcome = match result {
+            Err(error) if self.json => {
+                let summary = json!({
+                    "error": error.to_string(),
+                    "sent": progress.sent().len(),
+                    "retried": progress.retried().len(),
+                    "failed": progress.failures().len(),
+                });
+                line(out, &json!({ "summary": summary }))?;
+                return Err(error.into());
+            }
+            result => result?,
+        };
         self.write_outcome(out, &progress, &outcome)?;
         match outcome.verified {
             Some((looked_at, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
@@ -224,6 +242,7 @@ impl Publish {
                 })
                 .collect();
             document.insert("pending".to_owned(), json!(inventory.pending));
+            document.insert("audit".to_owned(), json!(audit));
             if self.dry_run {
                 let send: Vec<_> = plan.send.iter().map(|(entry, _)| &entry.key).collect();
                 let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
@@ -238,14 +257,18 @@ impl Publish {
         table.write(out)?;
         if !inventory.pending.is_empty() {
             let cases = inventory.pending.join(", ");
-            writeln!(out, "not complete, and left as published: {cases}")?;
+            writeln!(out, "not complete, and not sent: {cases}")?;
         }
         if let Some(audit) = audit {
             let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
             writeln!(
                 out,
-                "at the destination: {} right, {} missing, {} wrong, {} that nobody published",
+                "at the destination: {} right{}, {} missing, {} wrong, {} that nobody published",
                 audit.right,
+                match audit.by_size {
+                    0 => String::new(),
+                    number => format!(" ({number} by size only: --verify all reads them)"),
+                },
                 missing.len(),
                 wrong.len(),
                 unknown.len()
@@ -279,7 +302,7 @@ impl Publish {
             let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
             let summary = json!({
                 "version": version, "sent": sent, "deleted": deleted, "retried": retried,
-                "verified": verified,
+                "failed": 0, "verified": verified,
             });
             return Ok(line(out, &json!({ "summary": summary }))?);
         }
@@ -360,6 +383,7 @@ impl Status {
                 }
             }
         }
+        let being_published = publishing.is_some();
         if let Some(sign) = publishing {
             writeln!(out, "being published to by {sign}")?;
         }
@@ -367,7 +391,7 @@ impl Status {
             let (plan, cases) = (&would.plan, &would.inventory.pending);
             let objects = count(plan.send.len(), "object");
             writeln!(out, "pending: {objects}, {}", bytes(plan.bytes()))?;
-            if arrived > 0 {
+            if arrived > 0 && !being_published {
                 let arrived = count(arrived, "object");
                 writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
             }

@@ -10,8 +10,8 @@ use super::progress::Transfers;
 use super::{Exit, report};
 use crate::model::Case;
 use crate::pipeline::Stop;
-use crate::publish::{self, Options, Queue};
-use crate::store::{Location, Store, StoreError, Stores};
+use crate::publish::{self, Options, PublishError, Queue};
+use crate::store::{Location, Store, Stores};
 
 /// Where finished cases are published to.
 #[derive(Args, Debug, Default)]
@@ -23,14 +23,15 @@ pub(super) struct PublishTo {
 
 impl PublishTo {
     /// A queue from `source`, if there is to be one.
-    pub fn queue(
+    pub async fn queue(
         &self,
         stores: &Stores,
         source: &Store,
         stop: &Stop,
-    ) -> Result<Publishing, StoreError> {
+    ) -> Result<Publishing, PublishError> {
         let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
         let destination = stores.open(location)?;
+        publish::look_at(source, &destination).await?;
         let progress = Arc::new(Transfers::beside());
         let queue = Queue::new(source.clone(), destination, progress, stop.clone());
         Ok(Publishing(Some((queue, location.clone()))))

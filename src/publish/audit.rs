@@ -17,10 +17,12 @@ const READS: usize = 32;
 const PIECE: u64 = 4 << 20;
 
 /// What a listing of the destination says of the objects that should be there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Audit {
-    /// Objects with the right size and, where the ETag is one, the right MD5.
+    /// Objects that are what was published, as far as was looked.
     pub right: usize,
+    /// Those of them of which a listing tells the size only: sent by parts, or on a disk.
+    pub by_size: usize,
     /// Objects that are not there.
     pub missing: Vec<String>,
     /// Objects with another size or MD5.
@@ -30,17 +32,20 @@ pub struct Audit {
 }
 
 /// Lists a destination, folder by folder at the same time, and compares it with `entries`. What is
-/// right, by key; the rest is in the audit.
+/// right, by key; the rest is in the audit. With `read`, objects whose MD5 a listing does not tell
+/// are read.
 pub async fn audit(
     destination: &Store,
     entries: &[Entry],
+    read: bool,
+    stop: &Stop,
 ) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
     let mut found: HashMap<String, ObjectInfo> = HashMap::new();
     for listed in listing(destination).await? {
         found.insert(listed.key.clone(), listed);
     }
     let mut audit = Audit::default();
-    let mut states = BTreeMap::new();
+    let (mut states, mut unknown_md5) = (BTreeMap::new(), Vec::new());
     for entry in entries {
         let Some(info) = found.remove(&*entry.key) else {
             audit.missing.push(entry.key.to_string());
@@ -49,11 +54,22 @@ pub async fn audit(
         };
         let md5 = info.etag.as_deref().and_then(|etag| etag.parse::<Digest>().ok());
         let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
-        match is_right {
-            true => audit.right += 1,
-            false => audit.wrong.push(entry.key.to_string()),
+        match (is_right, md5) {
+            (true, None) => unknown_md5.push(entry),
+            (true, Some(_)) => audit.right += 1,
+            (false, _) => audit.wrong.push(entry.key.to_string()),
         }
         states.insert(entry.key.to_string(), is_right.then_some(entry.md5));
+    }
+    let wrong = match read {
+        true => problems(destination, unknown_md5.clone(), stop).await?,
+        false => Vec::new(),
+    };
+    audit.right += unknown_md5.len() - wrong.len();
+    audit.by_size = if read { 0 } else { unknown_md5.len() };
+    for Wrong { key, .. } in wrong {
+        states.insert(key.clone(), None);
+        audit.wrong.push(key);
     }
     let own = format!("{FOLDER}/");
     audit.unknown = found.into_keys().filter(|key| !key.starts_with(&own)).collect();
@@ -112,6 +128,15 @@ pub async fn verify(
         .map(|(_, entry)| entry)
         .collect();
     let looked_at = chosen.len();
+    Ok((looked_at, problems(destination, chosen, stop).await?))
+}
+
+/// Reads objects; those that are wrong.
+async fn problems(
+    destination: &Store,
+    entries: Vec<&Entry>,
+    stop: &Stop,
+) -> Result<Vec<Wrong>, PublishError> {
     let read = async |entry: &Entry| {
         if stop.is_requested() {
             return Err(PublishError::from(Stopped));
@@ -120,11 +145,11 @@ pub async fn verify(
         Ok(problem.map(|problem| Wrong { key: entry.key.to_string(), problem }))
     };
     // In any order: one that must be asked for again keeps nobody waiting.
-    let wrong = stream::iter(chosen).map(read).buffer_unordered(READS);
+    let wrong = stream::iter(entries).map(read).buffer_unordered(READS);
     let wrong = wrong.try_filter_map(async |wrong| Ok(wrong)).try_collect::<Vec<_>>();
     let mut wrong = wrong.await?;
     wrong.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    Ok((looked_at, wrong))
+    Ok(wrong)
 }
 
 async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, PublishError> {

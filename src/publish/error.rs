@@ -35,7 +35,7 @@ pub enum PublishError {
     },
     /// A file is another than the one that is recorded.
     #[error(
-        "{url} is not what its record tells ({problem}): it was changed since; make it again with --force"
+        "{url} is not what its record tells ({problem}): it was changed since; run again, or, where dor made it, make it again"
     )]
     NotAsRecorded {
         /// Object.
@@ -55,7 +55,7 @@ pub enum PublishError {
     },
     /// Somebody else publishes.
     #[error(
-        "{url} is being published to by {who}; wait until that has ended (what dies is taken over after {minutes} min)"
+        "{url} is being published to by {who}; wait until that has ended (what dies on another machine is taken over after {minutes} min)"
     )]
     Busy {
         /// The destination.
@@ -83,13 +83,15 @@ pub enum PublishError {
     },
     /// More deletes than are allowed.
     #[error(
-        "{count} of the objects at {url} would be deleted, more than --max-delete {allowed}; nothing was changed"
+        "{count} of the objects at {url} would be deleted, more than --max-delete {allowed}, the first of them: {}; nothing was changed", .keys.join(", ")
     )]
     TooManyDeletes {
         /// The destination.
         url: String,
         /// How many.
         count: usize,
+        /// The first of them.
+        keys: Vec<String>,
         /// How many are allowed.
         allowed: usize,
     },
@@ -105,7 +107,7 @@ pub enum PublishError {
     },
     /// Some objects could not be sent: what depends on them was not sent either.
     #[error(
-        "{failed} of {total} objects were not sent; nothing that readers see has changed to them; run again"
+        "{failed} of {total} objects were not sent, nor any metadata that names them; run again when what failed is mended"
     )]
     SomeFailed {
         /// Objects that failed.
@@ -115,7 +117,7 @@ pub enum PublishError {
     },
     /// Objects at the destination are not what was published.
     #[error(
-        "{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit to mend them"
+        "{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit --verify all to mend them"
     )]
     NotVerified {
         /// The destination.

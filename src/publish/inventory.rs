@@ -194,13 +194,20 @@ impl Survey<'_> {
                 let record = |name: &str| format!("{month}/{name}");
                 if is_number(&month, 2)
                     && (self.source.find(&record(COMPLETE)).await?.is_some()
-                        || self.source.find(&record(PARTIAL)).await?.is_some())
+                        || self.source.find(&record(PARTIAL)).await?.is_some()
+                        || self.has_history(&month).await?)
                 {
                     return Ok(Part::Research);
                 }
             }
         }
         Ok(Part::Other)
+    }
+
+    /// Whether a folder has files with names of monthly history: of a case without a record yet.
+    async fn has_history(&self, folder: &str) -> Result<bool, PublishError> {
+        let files = self.source.list_level(folder).await?;
+        Ok(files.iter().any(|file| file.key.contains(".pop.h.") && file.key.ends_with(".nc")))
     }
 
     /// The parts of a folder that is none itself.
@@ -223,7 +230,7 @@ impl Survey<'_> {
             return self.take("", Part::Other).await;
         }
         // What lies beside products.
-        let found = self.source.survey_level("").await?;
+        let found = self.source.survey_level("", self.wanted()).await?;
         self.hash(found).await?;
         for folder in self.source.list_dirs("").await? {
             if !folder.starts_with('.') && self.part(&folder).await? == Part::Other {
@@ -321,12 +328,17 @@ impl Survey<'_> {
     }
 
     async fn other(&mut self, folder: &str) -> Result<(), PublishError> {
-        let found = self.source.survey(folder).await?;
+        let found = self.source.survey(folder, self.wanted()).await?;
         self.hash(found).await
     }
 
-    async fn hash(&mut self, mut found: Vec<Surveyed>) -> Result<(), PublishError> {
-        found.retain(|object| self.selection.has(&object.key));
+    /// Which objects are to be looked at.
+    fn wanted(&self) -> impl Fn(&str) -> bool + Send + use<> {
+        let selection = self.selection.clone();
+        move |key| selection.has(key)
+    }
+
+    async fn hash(&mut self, found: Vec<Surveyed>) -> Result<(), PublishError> {
         let hashes = Hashes::load(self.state)?;
         self.inventory.entries.extend(hashes.entries(self.source, found, self.stop).await?);
         Ok(())

@@ -34,7 +34,7 @@ pub use flow::{Concurrency, Flow};
 pub use journal::{Journal, state_folder};
 pub use plan::Plan;
 pub use queue::Queue;
-pub use run::{Options, Outcome, Prepared, prepare, publish};
+pub use run::{Options, Outcome, Prepared, look_at, prepare, publish};
 pub use transfer::{Progress, Sent};
 
 /// An object with its place below the source and, the same, below the destination.

@@ -91,6 +91,20 @@ impl Published {
         Ok(Some(Self { header, entries, etag: info.etag }))
     }
 
+    /// The same where a damaged manifest counts as one of nothing, to be replaced.
+    pub async fn load_or_begin(destination: &Store) -> Result<Option<Self>, PublishError> {
+        match Self::load(destination).await {
+            Err(error @ PublishError::Published { .. }) => {
+                let Some(info) = destination.find(&Self::key()).await? else { return Err(error) };
+                tracing::warn!("{error}");
+                let mut empty = Self::after(None, "", BTreeMap::new(), Vec::new());
+                empty.etag = info.etag;
+                Ok(Some(empty))
+            }
+            loaded => loaded,
+        }
+    }
+
     /// The entry of an object.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         let at = self.entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok()?;

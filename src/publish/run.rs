@@ -1,7 +1,9 @@
 //! A publish from beginning to end.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -19,6 +21,11 @@ use crate::store::{Location, Store, is_public};
 
 /// Deletes under way at the same time, one request each: not every server takes several in one.
 const DELETES: usize = 16;
+
+/// Objects that an error names.
+const SHOWN: usize = 5;
+/// How long a stop waits for a server.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// How a publish is done.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +80,18 @@ pub struct Outcome {
     pub verified: Option<(usize, Vec<Wrong>)>,
 }
 
+/// Refuses a destination that cannot be one, without asking it.
+fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    refuse_within(source.location(), destination.location())?;
+    Ok(destination.refuse_read_only()?)
+}
+
+/// Finds out whether a destination can be published to, before work that takes long is begun.
+pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    check(source, destination)?;
+    Published::load(destination).await.map(drop)
+}
+
 /// Finds out what a publish would do. Changes nothing.
 pub async fn prepare(
     source: &Store,
@@ -80,16 +99,20 @@ pub async fn prepare(
     options: Options,
     stop: &Stop,
 ) -> Result<Prepared, PublishError> {
-    refuse_within(source.location(), destination.location())?;
+    check(source, destination)?;
     let state = state_folder(source.location(), destination.location());
     let inventory = inventory(source, &options.selection, &state, stop).await?;
-    let published = Published::load(destination).await?;
+    let published = match options.audit {
+        true => Published::load_or_begin(destination).await?,
+        false => Published::load(destination).await?,
+    };
     let earlier = Journal::earlier(&state)?;
     let mut arrived = earlier.arrived.clone();
     let mut audited = None;
     if options.audit {
         let known = merge(&inventory, published.as_ref(), &Plan::default());
-        let (audit, states) = audit(destination, &known).await?;
+        let (audit, states) =
+            audit(destination, &known, options.verify == Some(Extent::All), stop).await?;
         arrived = states;
         audited = Some(audit);
     }
@@ -110,6 +133,7 @@ pub async fn prepare(
         return Err(PublishError::TooManyDeletes {
             url: destination.location().to_string(),
             count: plan.gone.len(),
+            keys: plan.gone.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
             allowed: options.max_delete,
         });
     }
@@ -129,9 +153,9 @@ pub async fn publish(
     if !prepared.plan.is_empty() || left || prepared.published.is_none() {
         let claim = Claim::take(&prepared.destination).await?;
         let changed = change(&prepared, progress, &mut outcome).await;
-        let released = claim.release().await;
+        let released = tokio::time::timeout(GRACE, claim.release()).await;
         changed?;
-        released?;
+        released.unwrap_or(Ok(()))?;
     }
     if let Some(extent) = prepared.options.verify {
         let entries = merge(&prepared.inventory, None, &prepared.plan);
@@ -150,6 +174,15 @@ async fn change(
     for (key, ids) in &prepared.earlier.uploads {
         let ids: Vec<String> = ids.iter().cloned().collect();
         destination.abort_uploads(key, &ids).await?;
+    }
+    if options.audit {
+        // Begun on another machine, maybe, whose journal is not ours.
+        let is_large = |entry: &Entry| entry.size > destination.part_size() as u64;
+        for (entry, _) in &plan.send {
+            if is_large(entry) {
+                destination.abort_uploads(&entry.key, &[]).await?;
+            }
+        }
     }
     destination.sweep("").await?;
     let journal =
@@ -222,14 +255,23 @@ fn merge(inventory: &Inventory, published: Option<&Published>, plan: &Plan) -> V
     entries
 }
 
+/// Where a path leads, through all links; what does not exist yet lies where it will be made.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match found {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path,
+    }
+}
+
 fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
     let [a, b] = [source, destination].map(|location| {
-        let text = location.to_string();
-        let path = match text.contains("://") {
-            true => text,
-            false => std::path::absolute(&text).map_or(text, |path| path.display().to_string()),
+        let text = match location.local_path() {
+            Some(path) => real(path).display().to_string(),
+            None => location.to_string(),
         };
-        format!("{}/", path.trim_end_matches('/'))
+        format!("{}/", text.trim_end_matches('/'))
     });
     if !a.starts_with(&b) && !b.starts_with(&a) {
         return Ok(());

@@ -24,6 +24,8 @@ const PARTS: usize = 4;
 /// Bytes that are read at a time, of which parts have whole numbers, and pieces read ahead.
 const PIECE: u64 = 1 << 20;
 const AHEAD: usize = 4;
+/// How long a stop waits for what is under way.
+const GRACE: Duration = Duration::from_secs(10);
 /// How often an object is tried.
 const TRIES: u32 = 4;
 
@@ -54,6 +56,8 @@ pub trait Progress: Send + Sync {
     fn sent(&self, sent: &Sent);
     /// A try has failed; there will be another.
     fn retried(&self, key: &str, error: &PublishError);
+    /// So many requests have failed, and were sent again.
+    fn troubled(&self, requests: u64);
     /// An object has failed for good.
     fn failed(&self, key: &str, error: &PublishError);
 }
@@ -101,7 +105,11 @@ impl Transfer {
                     (entry, result)
                 }));
             }
-            let Some(done) = under_way.next().await else { break };
+            let done = tokio::select! {
+                done = under_way.next() => done,
+                () = self.given_up() => return Err(Stopped.into()),
+            };
+            let Some(done) = done else { break };
             let Ok((entry, result)) = done else {
                 failed += 1;
                 continue;
@@ -123,6 +131,12 @@ impl Transfer {
             None if self.stop.is_requested() => Err(Stopped.into()),
             None => Ok(failed),
         }
+    }
+
+    /// Returns when a stop has waited long enough for what is under way.
+    async fn given_up(&self) {
+        self.stop.requested().await;
+        tokio::time::sleep(GRACE).await;
     }
 
     async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
@@ -194,7 +208,7 @@ impl Transfer {
         sending: &Sending,
     ) -> Result<Option<String>, PublishError> {
         let info = self.destination.send(&entry.key, data, sending).await;
-        self.flow.follow(self.destination.failures());
+        self.follow();
         let etag = info?.etag;
         self.compare(&entry.key, etag.as_deref(), &entry.md5.to_string())?;
         Ok(etag)
@@ -317,9 +331,16 @@ impl Transfer {
         let size = part.iter().map(|piece| piece.len() as u64).sum();
         let _leave = self.flow.enter(size).await;
         upload.part_with_md5(index, part, md5.0).await?;
-        self.flow.follow(self.destination.failures());
+        self.follow();
         self.progress.advance(size);
         Ok(())
+    }
+
+    /// Takes account of the requests that have failed.
+    fn follow(&self) {
+        let failures = self.destination.failures();
+        self.flow.follow(failures);
+        self.progress.troubled(failures);
     }
 
     /// Compares what the server says has arrived with what was sent. Not every ETag is an MD5.

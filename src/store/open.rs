@@ -221,6 +221,14 @@ impl Store {
         }
     }
 
+    /// Refuses a store that cannot be written to.
+    pub fn refuse_read_only(&self) -> Result<(), StoreError> {
+        match self.backend() {
+            Backend::Http(_) => Err(self.read_only()),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn read_only(&self) -> StoreError {
         let detail = "https cannot be written to; use a path or s3://".to_owned();
         StoreError::ReadOnly { url: self.location().to_string(), detail }

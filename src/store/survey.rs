@@ -38,26 +38,41 @@ pub fn is_public(key: &str) -> bool {
 }
 
 impl Store {
-    /// All public objects below the folder `prefix` (`""`: the root), sorted by key. On disk,
-    /// links that lead nowhere or in a circle, files that cannot be read, and what is no file are
-    /// errors.
-    pub async fn survey(&self, prefix: &str) -> Result<Vec<Surveyed>, StoreError> {
-        self.look(prefix, true).await
+    /// All public objects below the folder `prefix` (`""`: the root) that are `wanted`, sorted by
+    /// key. On disk, links that lead nowhere or in a circle, files that cannot be read, and what is
+    /// no file are errors.
+    pub async fn survey(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Vec<Surveyed>, StoreError> {
+        self.look(prefix, true, wanted).await
     }
 
     /// The same of those directly in the folder.
-    pub async fn survey_level(&self, prefix: &str) -> Result<Vec<Surveyed>, StoreError> {
-        self.look(prefix, false).await
+    pub async fn survey_level(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Vec<Surveyed>, StoreError> {
+        self.look(prefix, false, wanted).await
     }
 
-    async fn look(&self, prefix: &str, deep: bool) -> Result<Vec<Surveyed>, StoreError> {
+    async fn look(
+        &self,
+        prefix: &str,
+        deep: bool,
+        wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Vec<Surveyed>, StoreError> {
         let mut found = match self.folder(prefix)? {
             None => {
                 let objects = match deep {
                     true => self.list(prefix).await?,
                     false => self.list_level(prefix).await?,
                 };
-                let surveyed = objects.into_iter().filter(|object| is_public(&object.key));
+                let surveyed = objects
+                    .into_iter()
+                    .filter(|object| is_public(&object.key) && wanted(&object.key));
                 let of_etag = |object: super::ObjectInfo| {
                     let version = object.etag.unwrap_or_else(|| object.modified.to_rfc3339());
                     let fingerprint = format!("{}-{version}", object.size);
@@ -75,7 +90,7 @@ impl Store {
                         Err(error) => return Ok(failed(&folder, error)),
                     };
                     let above = deep.then_some(real).into_iter().collect();
-                    Ok(look_over(&folder, &prefix, above, &mut found).map(|()| found))
+                    Ok(look_over(&folder, &prefix, above, &wanted, &mut found).map(|()| found))
                 };
                 blocking(&url, "list", walk).await??
             }
@@ -95,6 +110,7 @@ fn look_over(
     folder: &Path,
     prefix: &str,
     above: Vec<PathBuf>,
+    wanted: &impl Fn(&str) -> bool,
     found: &mut Vec<Surveyed>,
 ) -> Result<(), StoreError> {
     let entries = fs::read_dir(folder).or_else(|error| failed(folder, error))?;
@@ -111,6 +127,7 @@ fn look_over(
         }
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
+            Err(_) if !wanted(&key) => continue,
             Err(error) if path.is_symlink() => {
                 let target = fs::read_link(&path).unwrap_or_default();
                 return Err(odd(format!("a link to {}: {error}", target.display())));
@@ -124,8 +141,11 @@ fn look_over(
                 return Err(odd("a link in a circle, to a folder that it is in".to_owned()));
             }
             if !above.is_empty() {
-                look_over(&path, &key, above.iter().cloned().chain([real]).collect(), found)?;
+                let above = above.iter().cloned().chain([real]).collect();
+                look_over(&path, &key, above, wanted, found)?;
             }
+        } else if !wanted(&key) {
+            continue;
         } else if kind.is_file() {
             rustix::fs::access(&path, rustix::fs::Access::READ_OK)
                 .or_else(|error| failed(&path, error.into()))?;
@@ -170,22 +190,22 @@ mod tests {
         for name in ["d/a", "d/.hidden/b", "d/.zgroup", "d/c#1"] {
             fs::write(at(name), "one").unwrap();
         }
-        let first = store.survey("").await.unwrap();
+        let first = store.survey("", |_| true).await.unwrap();
         assert_eq!(first.iter().map(|f| &*f.key).collect::<Vec<_>>(), ["d/.zgroup", "d/a"]);
         // Other bytes of the same length, and the time of the old ones.
         let time = fs::metadata(at("d/a")).unwrap().modified().unwrap();
         fs::write(at("d/a"), "two").unwrap();
         fs::File::options().write(true).open(at("d/a")).unwrap().set_modified(time).unwrap();
-        let second = store.survey("d").await.unwrap();
+        let second = store.survey("d", |_| true).await.unwrap();
         assert_ne!(first[1].fingerprint, second[1].fingerprint);
         assert_eq!(first[0], second[0]);
         for target in ["nowhere", "../d"] {
             symlink(target, at("d/link")).unwrap();
-            let error = store.survey("").await.unwrap_err();
+            let error = store.survey("", |_| true).await.unwrap_err();
             assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
             assert!(error.to_string().contains("d/link: a link"), "{error}");
             fs::remove_file(at("d/link")).unwrap();
         }
-        assert!(store.survey("absent").await.unwrap_err().is_not_found());
+        assert!(store.survey("absent", |_| true).await.unwrap_err().is_not_found());
     }
 }

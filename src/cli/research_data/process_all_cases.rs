@@ -62,7 +62,7 @@ impl ProcessAllCases {
             fits
         };
         let cases: Vec<Case> = present.iter().filter(within_limit).map(|s| s.case).collect();
-        let publishing = run.publishing(&self.publish_to)?;
+        let publishing = run.publishing(&self.publish_to).await?;
         let mut total = Summary::default();
         let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
         let stop = &run.environment.stop;

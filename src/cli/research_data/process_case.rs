@@ -29,7 +29,7 @@ pub(super) struct ProcessCase {
 impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
-        let publishing = run.publishing(&self.publish_to)?;
+        let publishing = run.publishing(&self.publish_to).await?;
         run.case(self.case, out).await?;
         if !run.dry_run {
             publishing.add(self.case);

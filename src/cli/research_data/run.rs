@@ -16,8 +16,9 @@ use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
 use crate::model::Case;
 use crate::pipeline::{Pool, Stop};
+use crate::publish::PublishError;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
-use crate::store::{Location, Store, StoreError, Stores};
+use crate::store::{Location, Store, Stores};
 
 /// A prepared run: what all its cases share.
 pub(super) struct Run {
@@ -85,8 +86,8 @@ impl Run {
     }
 
     /// Where finished cases go on to.
-    pub fn publishing(&self, to: &PublishTo) -> Result<Publishing, StoreError> {
-        to.queue(&self.stores, &self.environment.out, &self.environment.stop)
+    pub async fn publishing(&self, to: &PublishTo) -> Result<Publishing, PublishError> {
+        to.queue(&self.stores, &self.environment.out, &self.environment.stop).await
     }
 
     /// Converts a case and says so; when the run is dry, says what would be done.

@@ -85,7 +85,7 @@ impl PopulateStore2 {
             Some(location) => Some(load_ssh(&stores, location, &workshop).await?),
             None => None,
         };
-        let publishing = self.publish_to.queue(&stores, &store, &workshop.stop)?;
+        let publishing = self.publish_to.queue(&stores, &store, &workshop.stop).await?;
         let store2 = Destination::open(store, "store2", recipe).await?;
         let Kind::Store2(pyramid) = store2.kind.clone() else { return Ok(Exit::BadData) };
         if self.levels.is_some_and(|levels| levels != pyramid.levels) {

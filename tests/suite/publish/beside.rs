@@ -2,6 +2,7 @@
 
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
+use super::super::support::proxy::Fault;
 use super::{Bench, CONFIGURATION, on_each};
 
 /// A command that publishes to the destination.
@@ -58,10 +59,15 @@ fn work_is_kept_when_it_cannot_be_published() {
         let mut create = dor(bench.work.folder());
         create.args(["vis", "create-template-store2", "-o", "site", "-v", "PH", "-l", "1"]);
         create.assert().success();
-        let mut populate = run(bench, populate);
-        let error = fails(populate.env("AWS_SECRET_ACCESS_KEY", "wrong"), CONFIGURATION);
-        assert!(error.contains("credentials"), "{error}");
-        assert!(bench.work.path("site/.cases/112-04.json").exists());
+        // What is wrong from the beginning is said before work is begun.
+        let record = bench.work.path("site/.cases/112-04.json");
+        let mut wrong = run(bench, populate);
+        let error = fails(wrong.env("AWS_SECRET_ACCESS_KEY", "wrong"), CONFIGURATION);
+        assert!(error.contains("credentials") && !record.exists(), "{error}");
+        let denied = Fault::Answer(403, "AccessDenied");
+        bench.server.fail_when(move |asked| (asked.method == "PUT").then_some(denied));
+        let error = fails(&mut run(bench, populate), CONFIGURATION);
+        assert!(error.contains("AccessDenied") && record.exists(), "{error}");
         assert!(bench.published().is_empty());
     });
 }

@@ -1,17 +1,69 @@
 //! Killed at any moment, a publish goes on where it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::support::case::assert_same;
+use super::super::support::minio::Minio;
+use super::super::support::proxy::{Fault, Proxy};
+use super::super::support::s3::S3Server;
 use super::{on_each, seed};
 
 const KILLS: usize = 20;
 /// Requests at a time.
 const REQUESTS: usize = 8;
 const OBJECTS: usize = 400;
+
+#[test]
+fn a_stop_does_not_wait_for_a_server_that_is_gone() {
+    let bench = super::Bench::new(super::Server::Embedded(S3Server::start()));
+    for waits in [true, false] {
+        let mut command = bench.publishing("--concurrency 2 --bwlimit 100k");
+        bench.write_many(20, 20_000);
+        if waits {
+            command.env("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:1");
+        }
+        let mut child = command.spawn().unwrap();
+        let began = Instant::now();
+        if waits {
+            std::thread::sleep(Duration::from_secs(1));
+        } else {
+            while bench.published().is_empty() {
+                assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bench.server.fail_always(Fault::Answer(503, "SlowDown"));
+        }
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(super::INTERRUPTED));
+        assert!(began.elapsed() < Duration::from_secs(50));
+    }
+}
+
+#[test]
+fn without_a_journal_an_audit_ends_the_uploads_that_were_left() {
+    // The embedded server cannot be asked for them.
+    let Some(minio) = Minio::start() else { return };
+    let proxy = Proxy::before(&minio.endpoint);
+    let bench = super::Bench::new(super::Server::Minio { minio, proxy });
+    bench.write_large("site/large.nc", 40 << 20);
+    bench.publish("--dry-run").assert().success();
+    let mut child = bench.publishing("--bwlimit 4M").spawn().unwrap();
+    let began = Instant::now();
+    while bench.server.unfinished("site/large.nc").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut elsewhere = bench.publish("--audit");
+    elsewhere.env("DOR_STATE_DIR", bench.work.path("elsewhere")).assert().success();
+    assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
+    assert_same(&bench.expected(), &bench.published());
+}
 
 #[test]
 fn twenty_kills_leave_what_an_undisturbed_publish_leaves() {

@@ -37,6 +37,25 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         let mut within = dor(bench.work.folder());
         let error = fails(within.args(["publish", "site", "site/notes"]), CONFIGURATION);
         assert!(error.contains("lies within the other"), "{error}");
+        symlink(bench.work.path("site"), bench.work.path("link")).unwrap();
+        let mut within = dor(bench.work.folder());
+        let error = fails(within.args(["publish", "site", "link/deep/er"]), CONFIGURATION);
+        assert!(error.contains("lies within the other"), "{error}");
+        // What cannot be written to.
+        let mut web = dor(bench.work.folder());
+        let error = fails(web.args(["publish", "site", "https://localhost:1/x"]), CONFIGURATION);
+        assert!(error.contains("https://localhost:1/x"), "{error}");
+        // A link that leads nowhere, left out.
+        symlink("nowhere", &link).unwrap();
+        let mut without = bench.publish("--exclude notes/link.txt --dry-run");
+        without.assert().success();
+        fs::remove_file(&link).unwrap();
+        // A case of which there is no record yet.
+        let month = "112/04/smyle.cdr-atlas-v0.glb-dor.112-1999-04.pop.h.0347-04.nc";
+        bench.write(&format!("begun/{month}"), b"x");
+        let mut begun = dor(bench.work.folder());
+        let error = fails(begun.args(["publish", "begun", "out"]), CONFIGURATION);
+        assert!(error.contains("112/04 is not complete"), "{error}");
         // Nothing at all.
         fs::remove_dir_all(bench.work.path("site")).unwrap();
         refused(&["site has nothing to publish: it does not exist"], "", CONFIGURATION);
@@ -90,7 +109,7 @@ fn a_file_that_is_not_what_its_record_tells_is_not_published() {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
         let error = fails(&mut bench.publish(""), 1);
-        let said = error.contains(name) && error.contains("MD5") && error.contains("--force");
+        let said = error.contains(name) && error.contains("MD5") && error.contains("make it again");
         assert!(said, "{error}");
         // What names it was not sent either.
         let there = bench.published();
