@@ -2,7 +2,6 @@
 
 use std::fs::{self, FileType};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
@@ -10,7 +9,7 @@ use object_store::ObjectMeta;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
-use super::read::ObjectInfo;
+use super::read::{ObjectInfo, oddity};
 use super::staged;
 use super::write::blocking;
 
@@ -135,16 +134,6 @@ fn inspect_below(folder: &Path, above: &mut Vec<PathBuf>) -> Result<(), StoreErr
         above.pop();
     }
     Ok(())
-}
-
-/// What is neither a file nor a folder: reading from it may never end.
-pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
-    match () {
-        () if kind.is_file() || kind.is_dir() => None,
-        () if kind.is_fifo() => Some("a named pipe (FIFO), not a file"),
-        () if kind.is_socket() => Some("a socket, not a file"),
-        () => Some("a device, not a file"),
-    }
 }
 
 /// Whether a name is that of a file that is no NetCDF file. Names of folders may have dots, too,

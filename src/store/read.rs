@@ -1,6 +1,8 @@
 //! Reading: whole small objects, and ranges of large ones that must not change meanwhile.
 
+use std::fs::{self, FileType};
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -14,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::error::StoreError;
-use super::list::oddity;
 use super::open::{Backend, Store};
 
 /// Ranges closer than this are read as one: on disk, then over a network.
@@ -61,6 +62,16 @@ pub(super) fn unquoted(etag: &str) -> String {
     match etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')) {
         Some(inner) => inner.to_owned(),
         None => etag.to_owned(),
+    }
+}
+
+/// What is neither a file nor a folder: reading from it may never end.
+pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_file() || kind.is_dir() => None,
+        () if kind.is_fifo() => Some("a named pipe (FIFO), not a file"),
+        () if kind.is_socket() => Some("a socket, not a file"),
+        () => Some("a device, not a file"),
     }
 }
 
@@ -115,7 +126,7 @@ impl Store {
     /// Refuses what is no file on disk.
     fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
         let location = self.location().join(key);
-        let found = location.local_path().and_then(|path| std::fs::metadata(path).ok());
+        let found = location.local_path().and_then(|path| fs::metadata(path).ok());
         match found.and_then(|found| oddity(found.file_type())) {
             Some(what) => Err(StoreError::NotAFile { url: self.url(key), what: what.to_owned() }),
             None => Ok(()),

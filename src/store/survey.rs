@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
-use super::list::oddity;
 use super::open::Store;
+use super::read::oddity;
 use super::write::blocking;
 
 /// Metadata of Zarr: the only names with a dot in front that others are to read.
