@@ -230,7 +230,7 @@ impl Survey<'_> {
             return self.take("", Part::Other).await;
         }
         // What lies beside products.
-        let found = self.source.survey_level("", self.wanted()).await?;
+        let found = self.source.survey("", false, self.wanted()).await?;
         self.hash(found).await?;
         for folder in self.source.list_dirs("").await? {
             if !folder.starts_with('.') && self.part(&folder).await? == Part::Other {
@@ -328,7 +328,7 @@ impl Survey<'_> {
     }
 
     async fn other(&mut self, folder: &str) -> Result<(), PublishError> {
-        let found = self.source.survey(folder, self.wanted()).await?;
+        let found = self.source.survey(folder, true, self.wanted()).await?;
         self.hash(found).await
     }
 

@@ -38,27 +38,10 @@ pub fn is_public(key: &str) -> bool {
 }
 
 impl Store {
-    /// All public objects below the folder `prefix` (`""`: the root) that are `wanted`, sorted by
-    /// key. On disk, links that lead nowhere or in a circle, files that cannot be read, and what is
-    /// no file are errors.
+    /// The public objects in the folder `prefix` (`""`: the root) that are `wanted`, sorted by key;
+    /// with `deep` also those in its folders. On disk, links that lead nowhere or in a circle,
+    /// files that cannot be read, and what is no file are errors.
     pub async fn survey(
-        &self,
-        prefix: &str,
-        wanted: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<Vec<Surveyed>, StoreError> {
-        self.look(prefix, true, wanted).await
-    }
-
-    /// The same of those directly in the folder.
-    pub async fn survey_level(
-        &self,
-        prefix: &str,
-        wanted: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<Vec<Surveyed>, StoreError> {
-        self.look(prefix, false, wanted).await
-    }
-
-    async fn look(
         &self,
         prefix: &str,
         deep: bool,
@@ -190,22 +173,22 @@ mod tests {
         for name in ["d/a", "d/.hidden/b", "d/.zgroup", "d/c#1"] {
             fs::write(at(name), "one").unwrap();
         }
-        let first = store.survey("", |_| true).await.unwrap();
+        let first = store.survey("", true, |_| true).await.unwrap();
         assert_eq!(first.iter().map(|f| &*f.key).collect::<Vec<_>>(), ["d/.zgroup", "d/a"]);
         // Other bytes of the same length, and the time of the old ones.
         let time = fs::metadata(at("d/a")).unwrap().modified().unwrap();
         fs::write(at("d/a"), "two").unwrap();
         fs::File::options().write(true).open(at("d/a")).unwrap().set_modified(time).unwrap();
-        let second = store.survey("d", |_| true).await.unwrap();
+        let second = store.survey("d", true, |_| true).await.unwrap();
         assert_ne!(first[1].fingerprint, second[1].fingerprint);
         assert_eq!(first[0], second[0]);
         for target in ["nowhere", "../d"] {
             symlink(target, at("d/link")).unwrap();
-            let error = store.survey("", |_| true).await.unwrap_err();
+            let error = store.survey("", true, |_| true).await.unwrap_err();
             assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
             assert!(error.to_string().contains("d/link: a link"), "{error}");
             fs::remove_file(at("d/link")).unwrap();
         }
-        assert!(store.survey("absent", |_| true).await.unwrap_err().is_not_found());
+        assert!(store.survey("absent", true, |_| true).await.unwrap_err().is_not_found());
     }
 }
