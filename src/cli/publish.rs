@@ -74,7 +74,7 @@ struct Publish {
     /// One line of JSON for each object, and for the plan and the summary
     #[arg(long)]
     json: bool,
-    /// Compare with a listing of the destination, not only with what was published before
+    /// Compare with a listing of the destination, not only with what was published before; with --verify all, read what a listing tells the size of only
     #[arg(long)]
     audit: bool,
     /// Read again what lies at the destination: metadata and a sample, or all
@@ -176,13 +176,7 @@ impl Publish {
         }
         let outcome = match result {
             Err(error) if self.json => {
-                let summary = json!({
-                    "error": error.to_string(),
-                    "sent": progress.sent().len(),
-                    "retried": progress.retried().len(),
-                    "failed": progress.failures().len(),
-                });
-                line(out, &json!({ "summary": summary }))?;
+                write_summary(out, &progress, &json!({ "error": error.to_string() }))?;
                 return Err(error.into());
             }
             result => result?,
@@ -298,13 +292,9 @@ impl Publish {
         let Outcome { version, sent, deleted, verified } = outcome;
         let retried = progress.retried();
         if self.json {
-            let retried = retried.len();
             let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
-            let summary = json!({
-                "version": version, "sent": sent, "deleted": deleted, "retried": retried,
-                "failed": 0, "verified": verified,
-            });
-            return Ok(line(out, &json!({ "summary": summary }))?);
+            let more = json!({ "version": version, "deleted": deleted, "verified": verified });
+            return Ok(write_summary(out, progress, &more)?);
         }
         let sent = count(*sent, "object");
         match (outcome.sent, deleted) {
@@ -401,6 +391,23 @@ impl Status {
         }
         Ok(Exit::Done)
     }
+}
+
+/// The last line of JSON: what was sent and how, and `more`.
+fn write_summary(
+    out: &mut dyn Write,
+    progress: &Transfers,
+    more: &serde_json::Value,
+) -> std::io::Result<()> {
+    let mut summary = json!({
+        "sent": progress.sent().len(),
+        "retried": progress.retried().len(),
+        "failed": progress.failures().len(),
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        summary[key] = value.clone();
+    }
+    line(out, &json!({ "summary": summary }))
 }
 
 fn line(out: &mut dyn Write, value: &serde_json::Value) -> std::io::Result<()> {

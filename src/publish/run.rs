@@ -203,7 +203,8 @@ async fn change(
     progress.begin(plan.send.len(), plan.bytes());
     let sent = send(&transfer, plan, outcome).await;
     drop(transfer);
-    // All tasks have ended: nobody else holds the journal.
+    // Nobody else holds the journal, unless a stop gave up tasks, which end by themselves: what the
+    // journal's thread does not get to write by then is sent again.
     let journal = Arc::into_inner(journal);
     if let Err(error) = sent {
         journal.map_or(Ok(()), Journal::keep)?;

@@ -19,15 +19,15 @@ const OBJECTS: usize = 400;
 #[test]
 fn a_stop_does_not_wait_for_a_server_that_is_gone() {
     let bench = super::Bench::new(super::Server::Embedded(S3Server::start()));
-    for waits in [true, false] {
+    for never_there in [true, false] {
         let mut command = bench.publishing("--concurrency 2 --bwlimit 100k");
         bench.write_many(20, 20_000);
-        if waits {
+        if never_there {
             command.env("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:1");
         }
         let mut child = command.spawn().unwrap();
         let began = Instant::now();
-        if waits {
+        if never_there {
             std::thread::sleep(Duration::from_secs(1));
         } else {
             while bench.published().is_empty() {

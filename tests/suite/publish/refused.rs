@@ -111,6 +111,12 @@ fn a_file_that_is_not_what_its_record_tells_is_not_published() {
         let error = fails(&mut bench.publish(""), 1);
         let said = error.contains(name) && error.contains("MD5") && error.contains("make it again");
         assert!(said, "{error}");
+        let failed = bench.publish("--json").assert().code(1);
+        let said = String::from_utf8_lossy(&failed.get_output().stdout).into_owned();
+        let lines: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().any(|line| line["failed"]["key"] == name), "{said}");
+        assert_eq!(lines.last().unwrap()["summary"]["failed"], 1);
         // What names it was not sent either.
         let there = bench.published();
         assert!(!there.contains_key(name) && !there.contains_key("maps.zarr/.zmetadata"));
