@@ -27,7 +27,7 @@ test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO
 	cargo build --locked
 	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest tests/outside
 
-bench: build ## Compare with the Python way on full-size files and with s5cmd (needs 20 GB and two hours), then the kernels
+bench: build ## Compare with the Python way on full-size files and with s5cmd (needs 20 GB and some hours), then the kernels
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	scripts/bench-convert.sh

@@ -202,6 +202,8 @@ def main() -> None:
             write_tree(root, round(number * args.scale), size)
             for latency in args.latency:
                 compare(args, servers, root, tree, latency)
+            # FOLDER may be memory.
+            shutil.rmtree(root)
     finally:
         servers.stop()
 
