@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use md5::{Digest as _, Md5};
 use serde::Serialize;
 
+use super::hashes::hash;
 use super::plan::stage;
 use super::{Digest, Entry, FOLDER, PublishError};
 use crate::pipeline::{Stop, Stopped};
@@ -14,7 +14,8 @@ use crate::store::{ObjectInfo, Store};
 /// Folders that are listed at the same time, and objects that are read.
 const LISTS: usize = 32;
 const READS: usize = 32;
-const PIECE: u64 = 4 << 20;
+/// Objects up to this are read in one request.
+const SMALL: u64 = 4 << 20;
 
 /// What a listing of the destination says of the objects that should be there.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -158,7 +159,7 @@ async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, P
     let other_md5 = |found: Digest| {
         (found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5))
     };
-    if entry.size <= PIECE {
+    if entry.size <= SMALL {
         return match destination.read(&entry.key).await? {
             None => missing(),
             Some((data, _)) if data.len() as u64 != entry.size => other_size(data.len() as u64),
@@ -174,10 +175,5 @@ async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, P
     if size != entry.size {
         return other_size(size);
     }
-    let mut digest = Md5::new();
-    let mut pieces = object.pieces(PIECE, 2);
-    while let Some(piece) = pieces.try_next().await? {
-        digest.update(&piece);
-    }
-    Ok(other_md5(Digest(digest.finalize().into())))
+    Ok(other_md5(hash(&object).await?))
 }

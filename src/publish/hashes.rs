@@ -10,11 +10,10 @@ use md5::{Digest as _, Md5};
 
 use super::{Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped};
-use crate::store::{Store, Surveyed};
+use crate::store::{Object, Store, StoreError, Surveyed};
 
 const NAME: &str = "hashes.jsonl";
-/// Bytes that are read at a time, and objects that are read at the same time.
-const PIECE: u64 = 4 << 20;
+/// Objects that are read at the same time.
 const OBJECTS: usize = 4;
 
 /// What is known, kept in a file: lines of `["key", "fingerprint", "md5"]`, of which the last
@@ -57,7 +56,7 @@ impl Hashes {
             if stop.is_requested() {
                 return Err(PublishError::from(Stopped));
             }
-            let md5 = hash(source, &key).await?;
+            let md5 = hash(&source.object(&key).await?).await?;
             Ok((Entry { key: key.into(), size, md5 }, Some(fingerprint)))
         };
         let mut entries = Vec::with_capacity(objects.len());
@@ -85,13 +84,11 @@ fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
     Ok(known)
 }
 
-async fn hash(source: &Store, key: &str) -> Result<Digest, PublishError> {
-    let mut digest = Md5::new();
-    let mut pieces = source.object(key).await?.pieces(PIECE, 2);
-    while let Some(piece) = pieces.try_next().await? {
-        digest.update(&piece);
-    }
-    Ok(Digest(digest.finalize().into()))
+/// The MD5 of an object, which may be large.
+pub(super) async fn hash(object: &Object) -> Result<Digest, StoreError> {
+    let step = |md5: &mut Md5, piece: &[u8]| md5.update(piece);
+    let md5 = object.fold(0..object.info().size, Md5::new(), step).await?;
+    Ok(Digest(md5.finalize().into()))
 }
 
 fn failed(path: &Path, source: io::Error) -> PublishError {

@@ -62,8 +62,8 @@ impl Md5Pair {
         part
     }
 
-    /// Of the whole.
-    pub fn end(self) -> Digest {
+    /// Of all that has come.
+    pub fn whole(&self) -> Digest {
         self.digests()[0]
     }
 
@@ -117,15 +117,22 @@ fn round<const ROUND: usize>(pair: &mut Pair, words: &[u32; 16]) {
 
 #[inline(always)]
 fn step<const ROUND: usize>(pair: &mut Pair, words: &[u32; 16], at: usize) {
-    let (word, mix): (usize, fn(u32, u32, u32) -> u32) = match ROUND {
-        0 => (at, |b, c, d| d ^ (b & (c ^ d))),
-        1 => (5 * at + 1, |b, c, d| (b & d) | (c & !d)),
-        2 => (3 * at + 5, |b, c, d| b ^ c ^ d),
-        _ => (7 * at, |b, c, d| c ^ (b | !d)),
+    let word = match ROUND {
+        0 => at,
+        1 => 5 * at + 1,
+        2 => 3 * at + 5,
+        _ => 7 * at,
     };
     let added = words[word % 16].wrapping_add(SINES[16 * ROUND + at]);
     for [a, b, c, d] in pair {
-        let sum = a.wrapping_add(added).wrapping_add(mix(*b, *c, *d));
+        let sum = a.wrapping_add(added);
+        // What does not wait for b, the last result, is done first.
+        let sum = match ROUND {
+            0 => sum.wrapping_add(*d ^ (*b & (*c ^ *d))),
+            1 => sum.wrapping_add(*c & !*d).wrapping_add(*b & *d),
+            2 => sum.wrapping_add(*b ^ (*c ^ *d)),
+            _ => sum.wrapping_add(*c ^ (*b | !*d)),
+        };
         let turned = sum.rotate_left(TURNS[ROUND][at % 4]).wrapping_add(*b);
         (*a, *b, *c, *d) = (*d, turned, *b, *c);
     }
@@ -147,7 +154,7 @@ mod tests {
                         part.chunks(piece).for_each(|piece| pair.update(piece));
                         assert_eq!(pair.end_part(), Digest::of(part), "{size} {piece}");
                     }
-                    assert_eq!(pair.end(), Digest::of(data), "{size} {piece} {part}");
+                    assert_eq!(pair.whole(), Digest::of(data), "{size} {piece} {part}");
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Sending objects: each with its MD5, checked against what the server says has arrived.
 
+use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use super::journal::Journal;
 use super::md5_pair::Md5Pair;
 use super::{Concurrency, Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
-use crate::store::{Object, Sending, Store, Upload};
+use crate::store::{Body, Object, Sending, Store, Upload};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
 /// and parts of each: bounds the memory, and leaves most requests to small objects.
@@ -287,50 +289,52 @@ impl Transfer {
         object: &Object,
         upload: &Upload,
     ) -> Result<(Digest, Vec<Digest>), PublishError> {
-        let mut pieces = object.pieces(PIECE, AHEAD);
-        let (mut md5, mut parts) = (Md5Pair::new(), Vec::new());
+        let (size, part_size) = (object.info().size, upload.part_size() as u64);
         let mut under_way = FuturesUnordered::new();
         let sent = async {
-            loop {
+            let (mut md5, mut parts, mut start) = (Md5Pair::new(), Vec::new(), 0);
+            while start < size {
                 if self.stop.is_requested() {
                     return Err(Stopped.into());
                 }
-                let (mut part, mut size) = (Vec::new(), 0);
-                while size < upload.part_size()
-                    && let Some(piece) = pieces.try_next().await?
-                {
-                    md5.update(&piece);
-                    size += piece.len();
-                    part.push(piece);
-                }
-                if part.is_empty() {
-                    break;
-                }
+                let end = size.min(start + part_size);
+                let mut read = pin!(read(object, upload, start..end, md5));
+                let body = loop {
+                    tokio::select! {
+                        read = &mut read => {
+                            let (body, after) = read?;
+                            md5 = after;
+                            break body;
+                        }
+                        Some(sent) = under_way.next() => sent?,
+                    }
+                };
                 let digest = md5.end_part();
-                under_way.push(self.part(upload, parts.len(), part, digest));
+                under_way.push(self.part(upload, parts.len(), body, digest));
                 parts.push(digest);
-                if under_way.len() >= PARTS {
+                start = end;
+                while under_way.len() >= PARTS {
                     under_way.try_next().await?;
                 }
             }
             while under_way.try_next().await?.is_some() {}
-            Ok(())
+            Ok((md5.whole(), parts))
         };
-        let result: Result<(), PublishError> = sent.await;
+        let result: Result<_, PublishError> = sent.await;
         while under_way.next().await.is_some() {}
-        result.map(|()| (md5.end(), parts))
+        result
     }
 
     async fn part(
         &self,
         upload: &Upload,
         index: usize,
-        part: Vec<Bytes>,
+        body: Body,
         md5: Digest,
     ) -> Result<(), PublishError> {
-        let size = part.iter().map(|piece| piece.len() as u64).sum();
+        let size = body.size();
         let _leave = self.flow.enter(size).await;
-        upload.part_with_md5(index, part, md5.0).await?;
+        upload.part_with_md5(index, body, md5.0).await?;
         self.follow();
         self.progress.advance(size);
         Ok(())
@@ -358,4 +362,20 @@ impl Transfer {
             _ => Ok(()),
         }
     }
+}
+
+/// A range of an object as a part of an upload, and the digests after it.
+async fn read(
+    object: &Object,
+    upload: &Upload,
+    range: Range<u64>,
+    mut md5: Md5Pair,
+) -> Result<(Body, Md5Pair), PublishError> {
+    if upload.reads_again(object) {
+        let md5 = object.fold(range.clone(), md5, Md5Pair::update).await?;
+        return Ok((Body::Range(object.clone(), range), md5));
+    }
+    let pieces: Vec<Bytes> = object.pieces_of(range, PIECE, AHEAD).try_collect().await?;
+    pieces.iter().for_each(|piece| md5.update(piece));
+    Ok((Body::Bytes(pieces), md5))
 }

@@ -1,5 +1,6 @@
-//! The HTTP client below the retrying one: tells the server the MD5 of what it is sent, says when a
-//! server does not answer, and gives up one that cannot be reached sooner than one that is busy.
+//! The HTTP client below the retrying one: tells the server the MD5 of what it is sent, reads parts
+//! of files while they are sent, says when a server does not answer, and gives up one that cannot be
+//! reached sooner than one that is busy.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +10,19 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::poll_fn;
-use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
 use http_body::Body;
 use md5::{Digest, Md5};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
 };
 use object_store::{ClientOptions, HeaderValue};
+use reqwest::Client;
 use tracing::warn;
 
+use super::streamed::Streamed;
 use super::with_causes;
 
 /// A wrong endpoint or a lost network is for the user to mend.
@@ -27,16 +31,37 @@ const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
-/// Makes such clients.
-#[derive(Clone, Debug, Default)]
+/// Makes such clients, for servers that are reached in the same way.
+#[derive(Clone, Debug)]
 pub(super) struct Connector {
     /// Requests that have failed.
     pub failures: Arc<AtomicU64>,
+    pub timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Whether http without TLS may be spoken.
+    pub plain: bool,
+}
+
+impl Connector {
+    fn client(&self) -> reqwest::Result<Client> {
+        Client::builder()
+            .user_agent(concat!("dor-atlas/", env!("CARGO_PKG_VERSION")))
+            .timeout(self.timeout)
+            .connect_timeout(self.connect_timeout)
+            .https_only(!self.plain)
+            // One stream of parts on one connection would be slower than several connections.
+            .http1_only()
+            .build()
+    }
 }
 
 impl HttpConnector for Connector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
+    /// All options are the connector's own.
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = self.client().map_err(|error| object_store::Error::Generic {
+            store: "HTTP client",
+            source: Box::new(error),
+        })?;
         let (failures, trouble) = (Arc::clone(&self.failures), Mutex::default());
         Ok(HttpClient::new(Watched { client, failures, trouble }))
     }
@@ -44,7 +69,7 @@ impl HttpConnector for Connector {
 
 #[derive(Debug)]
 struct Watched {
-    client: HttpClient,
+    client: Client,
     failures: Arc<AtomicU64>,
     trouble: Mutex<Trouble>,
 }
@@ -89,6 +114,8 @@ pub(super) struct Tries(pub Arc<AtomicU32>);
 tokio::task_local! {
     /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
     static BODY_MD5: [u8; 16];
+    /// What is sent in place of the body of the request.
+    static BODY: Arc<Streamed>;
 }
 
 /// Sends an object or a part whose MD5 may be known, so that it is not computed again.
@@ -97,6 +124,11 @@ pub(super) async fn with_body_md5<T>(md5: Option<[u8; 16]>, sending: impl Future
         Some(md5) => BODY_MD5.scope(md5, sending).await,
         None => sending.await,
     }
+}
+
+/// Sends a part of a file, in requests whose bodies are empty.
+pub(super) async fn with_body<T>(body: &Arc<Streamed>, sending: impl Future<Output = T>) -> T {
+    BODY.scope(Arc::clone(body), sending).await
 }
 
 /// Adds `Content-MD5` to an object or a part that is sent: a server that knows the header refuses
@@ -122,6 +154,46 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
     Ok(request)
 }
 
+impl Watched {
+    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        match BODY.try_with(Arc::clone) {
+            Ok(body) if request.method() == "PUT" => self.stream(request, &body).await,
+            _ => self.client.call(request).await,
+        }
+    }
+
+    async fn stream(
+        &self,
+        request: HttpRequest,
+        body: &Streamed,
+    ) -> Result<HttpResponse, HttpError> {
+        let unusable = |error| HttpError::new(HttpErrorKind::Unknown, error);
+        let (mut head, _) = request.into_parts();
+        // The length is not signed.
+        head.headers.insert(CONTENT_LENGTH, body.size().into());
+        let stream = reqwest::Body::wrap_stream(body.stream());
+        let request = http::Request::from_parts(head, stream).try_into().map_err(unusable)?;
+        let sent = async {
+            let answer = self.client.execute(request).await?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            Ok((status, headers, answer.bytes().await?))
+        };
+        let (status, headers, data) = sent.await.map_err(|error: reqwest::Error| {
+            let kind = match () {
+                // Reading failed: to send it again is of no use.
+                () if body.has_failed() => HttpErrorKind::Unknown,
+                () if error.is_timeout() => HttpErrorKind::Timeout,
+                () if error.is_connect() => HttpErrorKind::Connect,
+                () => HttpErrorKind::Interrupted,
+            };
+            HttpError::new(kind, error.without_url())
+        })?;
+        let mut answer = Response::new(HttpResponseBody::from(data));
+        (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
+        Ok(answer)
+    }
+}
+
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -131,7 +203,11 @@ impl HttpService for Watched {
         let request = with_content_md5(request).await?;
         let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let result = self.client.execute(request).await;
+        let result = self.execute(request).await;
+        if result.is_err() && BODY.try_with(|body| body.has_failed()).unwrap_or(false) {
+            // That is not the server's doing.
+            return result;
+        }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(mut answer) => {

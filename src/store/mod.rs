@@ -25,6 +25,7 @@ mod read;
 mod s3;
 mod send;
 mod staged;
+mod streamed;
 mod survey;
 mod uploads;
 mod write;
@@ -39,7 +40,7 @@ pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use send::{Condition, Sending};
 pub use survey::{Surveyed, is_public};
-pub use write::Upload;
+pub use write::{Body, Upload};
 
 /// Filter for logs of requests that are sent again.
 pub const RESENT: &str = "object_store::client::retry=info";

@@ -13,7 +13,6 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 
-use super::connect::Connector;
 use super::error::{CredentialsProblem, StoreError};
 use super::failure::{self, Site};
 use super::location::{Location, LocationError, Place};
@@ -60,11 +59,9 @@ impl Stores {
                 (Backend::S3(self.bucket(bucket)), root)
             }
             Place::Http { url } => {
-                let options = self.session.client_options().with_allow_http(url.scheme() == "http");
                 let client = HttpBuilder::new()
                     .with_url(url.as_str().trim_end_matches('/'))
-                    .with_client_options(options)
-                    .with_http_connector(Connector::default())
+                    .with_http_connector(self.session.connector(url.scheme() == "http"))
                     .with_retry(self.session.retry())
                     .build()
                     .map_err(|error| refuse(error.to_string()))?;

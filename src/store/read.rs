@@ -1,8 +1,9 @@
 //! Reading: whole small objects, and ranges of large ones that must not change meanwhile.
 
-use std::fs::{self, FileType};
+use std::fs::{self, File, FileType};
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -11,18 +12,23 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
+use super::write::blocking;
 
 /// Ranges closer than this are read as one: on disk, then over a network.
 const GAP: (u64, u64) = (64 << 10, 1 << 20);
 /// Ranges are not joined beyond this: parts then come in parallel.
 const JOINED: u64 = 16 << 20;
 const PARALLEL: usize = 10;
+/// Bytes that are gone through at a time, and pieces fetched ahead; and those of a file.
+const FOLDED: u64 = 4 << 20;
+const FOLDED_AHEAD: usize = 2;
+const BUFFER: usize = 64 << 10;
 
 /// What a store knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,23 +212,13 @@ impl Object {
             }
             Ok((found.bytes().await?, meta))
         };
-        let (data, meta) =
-            self.store.attempt(&self.info.key, "read", get).await.map_err(|error| match error {
-                StoreError::NotFound { url } => {
-                    StoreError::Changed { url, detail: "it is gone".into() }
-                }
-                error => error,
-            })?;
-        let now = ObjectInfo::new(self.info.key.clone(), meta);
-        let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
+        let found = self.store.attempt(&self.info.key, "read", get).await;
+        let (data, meta) = found.map_err(|error| self.now_gone(error))?;
+        self.compare(meta)?;
         let wanted = range.end - range.start;
-        let short =
-            (data.len() as u64 != wanted).then(|| format!("{} bytes came of {wanted}", data.len()));
-        if let Some(detail) = known.differs(&now).or(short) {
+        if data.len() as u64 != wanted {
+            let detail = format!("{} bytes came of {wanted}", data.len());
             return Err(StoreError::Changed { url: self.url(), detail });
-        }
-        if let Some(etag) = now.etag {
-            self.version.get_or_init(|| etag);
         }
         Ok(data)
     }
@@ -261,17 +257,127 @@ impl Object {
         piece: u64,
         ahead: usize,
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        self.pieces_of(0..self.info.size, piece, ahead)
+    }
+
+    /// The same of one range.
+    pub fn pieces_of(
+        &self,
+        Range { start, end }: Range<u64>,
+        piece: u64,
+        ahead: usize,
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let object = self.clone();
         let piece = piece.max(1);
-        let size = self.info.size;
-        let count = size.div_ceil(piece);
+        let count = end.saturating_sub(start).div_ceil(piece);
         stream::iter(0..count)
             .map(move |index| {
                 let object = object.clone();
-                let range = index * piece..((index + 1).saturating_mul(piece)).min(size);
+                let from = start.saturating_add(index.saturating_mul(piece));
+                let range = from..from.saturating_add(piece).min(end);
                 Fetching(tokio::spawn(async move { object.range(range).await }))
             })
             .buffered(ahead.max(1))
+    }
+
+    /// Whether it lies on a disk of this machine, where reading it twice is cheap.
+    pub(super) fn is_on_disk(&self) -> bool {
+        matches!(self.store.backend(), Backend::Local(_))
+    }
+
+    /// The open file of an object on disk.
+    pub(super) async fn open(&self) -> Result<File, StoreError> {
+        let objects = self.store.objects().await?;
+        let found = self.store.attempt(&self.info.key, "read", || objects.get(&self.path)).await;
+        let found = found.map_err(|error| self.now_gone(error))?;
+        self.compare(found.meta)?;
+        match found.payload {
+            GetResultPayload::File(file, _) => Ok(file),
+            GetResultPayload::Stream(_) => Err(StoreError::NotAFile {
+                url: self.url(),
+                what: "not on a disk of this machine".to_owned(),
+            }),
+        }
+    }
+
+    /// Goes through a range with `step`, piece by piece in order, off the async threads if it is
+    /// on disk.
+    pub async fn fold<T: Send + 'static>(
+        &self,
+        range: Range<u64>,
+        mut state: T,
+        step: fn(&mut T, &[u8]),
+    ) -> Result<T, StoreError> {
+        if !self.is_on_disk() {
+            let mut pieces = self.pieces_of(range, FOLDED, FOLDED_AHEAD);
+            while let Some(piece) = pieces.try_next().await? {
+                step(&mut state, &piece);
+            }
+            return Ok(state);
+        }
+        let file = self.open().await?;
+        let url = self.url();
+        let folded = blocking(&url, "read", move || {
+            let mut buffer = vec![0; BUFFER];
+            let Range { mut start, end } = range;
+            while start < end {
+                let size = usize::try_from(end - start).map_or(BUFFER, |left| left.min(BUFFER));
+                file.read_exact_at(&mut buffer[..size], start)?;
+                step(&mut state, &buffer[..size]);
+                start += size as u64;
+            }
+            Ok(state)
+        });
+        folded.await.map_err(now_shorter)
+    }
+
+    /// Bytes of a file that [`Self::open`] gave, into `data`, off the async threads.
+    pub(super) async fn fill(
+        &self,
+        file: File,
+        mut data: Vec<u8>,
+        at: u64,
+    ) -> Result<(File, Vec<u8>), StoreError> {
+        let url = self.url();
+        let read = blocking(&url, "read", move || {
+            file.read_exact_at(&mut data, at)?;
+            Ok((file, data))
+        });
+        read.await.map_err(now_shorter)
+    }
+
+    /// What is gone after it was found has changed.
+    fn now_gone(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::NotFound { url } => {
+                StoreError::Changed { url, detail: "it is gone".into() }
+            }
+            error => error,
+        }
+    }
+
+    /// Compares it with what is there now.
+    fn compare(&self, meta: ObjectMeta) -> Result<(), StoreError> {
+        let now = ObjectInfo::new(self.info.key.clone(), meta);
+        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
+        let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
+        if let Some(detail) = known.differs(&now) {
+            return Err(StoreError::Changed { url: self.url(), detail });
+        }
+        if let Some(etag) = now.etag {
+            self.version.get_or_init(|| etag);
+        }
+        Ok(())
+    }
+}
+
+/// A file that ends before it did when it was found has changed.
+fn now_shorter(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { url, source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
+            StoreError::Changed { url, detail: "it is shorter".to_owned() }
+        }
+        error => error,
     }
 }
 

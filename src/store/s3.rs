@@ -1,12 +1,12 @@
 //! S3 clients: one for a bucket, one set of credentials for all.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{BackoffConfig, ClientOptions, HeaderValue, RetryConfig};
+use object_store::{BackoffConfig, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
@@ -31,18 +31,18 @@ pub(super) struct Session {
     source: Option<SharedCredentialsProvider>,
     settings: OnceCell<Settings>,
     credentials: OnceCell<Arc<Credentials>>,
-    connector: Connector,
+    failures: Arc<AtomicU64>,
 }
 
 impl Session {
     pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
         let (settings, credentials) = (OnceCell::new(), OnceCell::new());
-        Self { options, source, settings, credentials, connector: Connector::default() }
+        Self { options, source, settings, credentials, failures: Arc::default() }
     }
 
     /// Requests that have failed.
     pub(super) fn failures(&self) -> u64 {
-        self.connector.failures.load(Ordering::Relaxed)
+        self.failures.load(Ordering::Relaxed)
     }
 
     async fn settings(&self) -> Result<&Settings, StoreError> {
@@ -86,14 +86,14 @@ impl Session {
         }
     }
 
-    pub(super) fn client_options(&self) -> ClientOptions {
-        ClientOptions::new()
-            .with_timeout(self.options.timeout())
-            .with_connect_timeout(self.options.connect_timeout())
-            .with_user_agent(HeaderValue::from_static(concat!(
-                "dor-atlas/",
-                env!("CARGO_PKG_VERSION")
-            )))
+    /// Makes clients; whether they may speak http without TLS.
+    pub(super) fn connector(&self, plain: bool) -> Connector {
+        Connector {
+            failures: Arc::clone(&self.failures),
+            timeout: self.options.timeout(),
+            connect_timeout: self.options.connect_timeout(),
+            plain,
+        }
     }
 }
 
@@ -153,17 +153,18 @@ impl Bucket {
             .with_bucket_name(&self.name)
             .with_region(&settings.region.0)
             .with_virtual_hosted_style_request(!path_style)
-            .with_client_options(self.session.client_options())
-            .with_http_connector(self.session.connector.clone())
             .with_retry(self.session.retry())
             // What is sent has a Content-MD5; its SHA-256 in the signature would cost more than that.
             .with_unsigned_payload(true)
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
+        let mut is_plain = false;
         if let Some((text, _)) = &settings.endpoint {
             let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
-            builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+            builder = builder.with_endpoint(endpoint);
+            is_plain = plain;
         }
+        builder = builder.with_http_connector(self.session.connector(is_plain));
         builder = match self.session.credentials().await? {
             Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
             None => builder.with_skip_signature(true),

@@ -129,6 +129,8 @@ fn look_over(
             }
         } else if !wanted(&key) {
             continue;
+        } else if key.contains(char::is_control) {
+            return Err(odd("a name with a line break or another control character".to_owned()));
         } else if kind.is_file() {
             rustix::fs::access(&path, rustix::fs::Access::READ_OK)
                 .or_else(|error| failed(&path, error.into()))?;
@@ -189,6 +191,9 @@ mod tests {
             assert!(error.to_string().contains("d/link: a link"), "{error}");
             fs::remove_file(at("d/link")).unwrap();
         }
+        fs::write(at("d/two\nlines"), "").unwrap();
+        let error = store.survey("", true, |_| true).await.unwrap_err();
+        assert!(error.to_string().contains("line break"), "{error}");
         assert!(store.survey("absent", true, |_| true).await.unwrap_err().is_not_found());
     }
 }

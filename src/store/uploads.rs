@@ -3,9 +3,9 @@
 //!
 //! `object_store` cannot ask for them, so this request is made here.
 
-use object_store::CredentialProvider;
 use object_store::aws::AwsAuthorizer;
-use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpConnector, HttpRequestBody};
+use object_store::{ClientOptions, CredentialProvider};
 use serde::Deserialize;
 use tracing::{debug, warn};
 use url::Url;
@@ -76,8 +76,8 @@ async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, 
         let authorizer = AwsAuthorizer::new(&credential, "s3", &region);
         authorizer.try_authorize(&mut request, None).map_err(failed)?;
     }
-    let options = bucket.session.client_options().with_allow_http(url.scheme() == "http");
-    let client = ReqwestConnector::default().connect(&options).map_err(failed)?;
+    let connector = bucket.session.connector(url.scheme() == "http");
+    let client = connector.connect(&ClientOptions::new()).map_err(failed)?;
     let answer = client.execute(request).await.map_err(|error| other(&error))?;
     let status = answer.status();
     if !status.is_success() {

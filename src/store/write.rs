@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,12 +16,13 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::connect::with_body_md5;
+use super::connect::{with_body, with_body_md5};
 use super::error::StoreError;
 use super::open::{Backend, Store};
-use super::read::ObjectInfo;
+use super::read::{Object, ObjectInfo};
 use super::send::{Sending, written};
 use super::staged::{self, Staged};
+use super::streamed::Streamed;
 
 impl Store {
     /// Writes a small object whole, over what was there. Readers see the old or the new; on disk
@@ -158,14 +160,36 @@ struct State {
     several: bool,
 }
 
-/// Bytes of a part, in pieces, and their MD5 when it is known.
-struct Part {
-    data: Vec<Bytes>,
-    md5: Option<[u8; 16]>,
+/// What a part is made of.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// These, one after the other.
+    Bytes(Vec<Bytes>),
+    /// A range of an object, which is read while it is sent where [`Upload::reads_again`].
+    Range(Object, Range<u64>),
 }
 
-fn length(data: &[Bytes]) -> u64 {
-    data.iter().map(|bytes| bytes.len() as u64).sum()
+impl Body {
+    /// How many bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(data) => data.iter().map(|bytes| bytes.len() as u64).sum(),
+            Self::Range(_, range) => range.end.saturating_sub(range.start),
+        }
+    }
+
+    async fn bytes(self) -> Result<Vec<Bytes>, StoreError> {
+        match self {
+            Self::Bytes(data) => Ok(data),
+            Self::Range(object, range) => Ok(vec![object.range(range).await?]),
+        }
+    }
+}
+
+/// A part, and its MD5 when it is known.
+struct Part {
+    body: Body,
+    md5: Option<[u8; 16]>,
 }
 
 impl Upload {
@@ -190,21 +214,27 @@ impl Upload {
     /// in any order and from several tasks; one that failed may be given again. Part 0 is kept
     /// in memory until there is another.
     pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
-        self.take(index, Part { data, md5: None }).await
+        self.take(index, Part { body: Body::Bytes(data), md5: None }).await
     }
 
     /// The same with the MD5 of the part, which is then not computed again.
     pub async fn part_with_md5(
         &self,
         index: usize,
-        data: Vec<Bytes>,
+        body: Body,
         md5: [u8; 16],
     ) -> Result<(), StoreError> {
-        self.take(index, Part { data, md5: Some(md5) }).await
+        self.take(index, Part { body, md5: Some(md5) }).await
+    }
+
+    /// Whether a part of `source` is better given as a range of it than held in memory: it can be
+    /// read twice for little, and the server compares what comes with its MD5.
+    pub fn reads_again(&self, source: &Object) -> bool {
+        source.is_on_disk() && matches!(self.store.backend(), Backend::S3(_))
     }
 
     async fn take(&self, index: usize, part: Part) -> Result<(), StoreError> {
-        let size = length(&part.data);
+        let size = part.body.size();
         if size > self.part_size() as u64 {
             let detail = format!("part {index} has {size} bytes, more than {}", self.part_size());
             return Err(self.incomplete(detail));
@@ -213,7 +243,8 @@ impl Upload {
             Sink::Disk(staged) => {
                 let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
-                blocking(&self.url(), "write", move || staged.write_at(offset, &part.data)).await?;
+                let data = part.body.bytes().await?;
+                blocking(&self.url(), "write", move || staged.write_at(offset, &data)).await?;
                 self.state().arrived.insert(index, (size, None));
                 Ok(())
             }
@@ -259,14 +290,26 @@ impl Upload {
         &self,
         sink: &PartSink,
         index: usize,
-        Part { data, md5 }: Part,
+        Part { body, md5 }: Part,
     ) -> Result<(), StoreError> {
         let PartSink { parts, path, .. } = sink;
         let id = self.begun(sink).await?;
-        let payload = PutPayload::from_iter(data);
-        let size = payload.content_length() as u64;
-        let put = || parts.put_part(path, id, index, payload.clone());
-        let part = with_body_md5(md5, self.store.attempt(&self.key, "write", put)).await?;
+        let size = body.size();
+        let put = |payload: &PutPayload| parts.put_part(path, id, index, payload.clone());
+        let part = match body {
+            Body::Range(object, range) if self.reads_again(&object) => {
+                let body = Arc::new(Streamed::new(object, range));
+                let empty = PutPayload::new();
+                let sent = self.store.attempt(&self.key, "write", || put(&empty));
+                let sent = with_body(&body, with_body_md5(md5, sent)).await;
+                sent.map_err(|error| body.failure().unwrap_or(error))?
+            }
+            body => {
+                let payload = PutPayload::from_iter(body.bytes().await?);
+                let sent = self.store.attempt(&self.key, "write", || put(&payload));
+                with_body_md5(md5, sent).await?
+            }
+        };
         self.state().arrived.insert(index, (size, Some(part)));
         Ok(())
     }
@@ -299,8 +342,9 @@ impl Upload {
 
     async fn finish(&mut self) -> Result<ObjectInfo, StoreError> {
         let State { arrived, first, several } = std::mem::take(&mut *self.state());
-        if !several && let Some(Part { data, .. }) = first {
+        if !several && let Some(Part { body, .. }) = first {
             self.sink = Sink::Parts(None);
+            let data = body.bytes().await?;
             return self.store.put_whole(&self.key, data, &self.sending).await;
         }
         let total = self.whole(&arrived)?;

@@ -1,7 +1,8 @@
 //! One set of promises, held by every backend.
 
 use bytes::Bytes;
-use dor_atlas::store::{Location, S3Options, Store, StoreError, Stores};
+use dor_atlas::publish::Digest;
+use dor_atlas::store::{Body, Location, S3Options, Store, StoreError, Stores};
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::support::minio::Minio;
@@ -94,6 +95,9 @@ async fn ranges(store: &Store) {
             [70_000, 70_000, 70_000, 70_000, 20_000]
         );
         assert_eq!(pieces.concat(), data);
+        let add = |all: &mut Vec<u8>, piece: &[u8]| all.extend_from_slice(piece);
+        let folded = object.fold(10..299_990, Vec::new(), add).await.unwrap();
+        assert_eq!(folded, data[10..299_990]);
     }
 }
 
@@ -105,6 +109,8 @@ async fn change_is_noticed(store: &Store) {
     let error = object.range(0..3).await.unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
     let error = object.pieces(2, 2).try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+    let error = object.fold(0..6, (), |(), _| ()).await.unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
     store.delete("change/x").await.unwrap();
     let error = object.range(0..3).await.unwrap_err();
@@ -183,6 +189,32 @@ async fn uploads(store: &Store) {
     assert_eq!(whole(store, "up/x").await.unwrap(), data);
 }
 
+async fn parts_of_files(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk =
+        Stores::new(S3Options::default()).open(&at(folder.path().to_str().unwrap())).unwrap();
+    let full = store.create("up/probe").await.unwrap().part_size();
+    let data = noise(2 * full + 12_345);
+    disk.put("file", data.clone()).await.unwrap();
+    let file = disk.object("file").await.unwrap();
+    let upload = store.create("up/file").await.unwrap();
+    let part = async |index: usize| {
+        let range = index * full..data.len().min((index + 1) * full);
+        let md5 = Digest::of(&data[range.clone()]);
+        let body = Body::Range(file.clone(), range.start as u64..range.end as u64);
+        upload.part_with_md5(index, body, md5.0).await
+    };
+    for index in [1, 0, 2] {
+        part(index).await.unwrap();
+    }
+    // What is read is what was found, or nothing is sent.
+    disk.put("file", noise(data.len())).await.unwrap();
+    let error = part(2).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Changed { url, .. } if url.ends_with("/file")), "{error}");
+    upload.complete().await.unwrap();
+    assert_eq!(whole(store, "up/file").await.unwrap(), data);
+}
+
 async fn check(store: &Store) {
     let check = store.check(true).await;
     check.readable.unwrap();
@@ -197,6 +229,7 @@ async fn conforms(store: Store) {
     ranges(&store).await;
     change_is_noticed(&store).await;
     uploads(&store).await;
+    parts_of_files(&store).await;
     many_keys(&store).await;
     check(&store).await;
 }
@@ -270,7 +303,15 @@ async fn objects_have_a_content_type() {
 async fn minio() {
     if let Some(minio) = Minio::start() {
         let place = format!("s3://{}/some/prefix", minio.bucket);
-        conforms(minio.stores().open(&at(&place)).unwrap()).await;
+        let store = minio.stores().open(&at(&place)).unwrap();
+        conforms(store.clone()).await;
+        // A server that looks at Content-MD5 takes no part that is not what was meant.
+        let upload = store.create("x").await.unwrap();
+        upload.begin().await.unwrap();
+        let body = Body::Bytes(vec![noise(1000)]);
+        let refused = upload.part_with_md5(1, body, Digest::of(b"other").0).await;
+        assert!(refused.unwrap_err().to_string().contains("/x"));
+        upload.abort().await.unwrap();
     }
 }
 
