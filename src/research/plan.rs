@@ -72,6 +72,17 @@ pub enum PlanError {
         /// Last month of the case.
         last: YearMonth,
     },
+    /// What was made from files that are no longer there would be given up.
+    #[error(
+        "case {case} was made with months whose files are gone: {}; bring them back, \
+         or give them up with --force", ranges(.months)
+    )]
+    WouldLose {
+        /// Case.
+        case: Case,
+        /// The months.
+        months: Vec<YearMonth>,
+    },
     /// Months without a file.
     #[error(
         "case {case} lacks {} of {MONTHS} months: {}; \
@@ -178,6 +189,14 @@ pub async fn plan(
     let names = missing.iter().map(YearMonth::to_string).collect();
     let mut record = Record::new(case.to_string(), options.recipe.clone(), names);
     let earlier = earlier.filter(|e| e.recipe == record.recipe);
+    let is_done = |month: &YearMonth| {
+        let key = layout::key(case, *month);
+        earlier.as_ref().is_some_and(|e| e.file(&key).is_some()) && present.contains_key(&key)
+    };
+    let lost: Vec<YearMonth> = missing.iter().copied().filter(is_done).collect();
+    if !lost.is_empty() {
+        return Err(PlanError::WouldLose { case, months: lost });
+    }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
     let (mut steps, mut done) = (Vec::new(), None);
     for (month, input) in inputs {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Recipe, VisError};
 use crate::ledger::{CASES, InputRecord, SHARED};
 use crate::model::case::MONTHS;
-use crate::model::{Case, hex};
+use crate::model::{Case, YearMonth, hex};
+use crate::research::plan::PlanError;
 use crate::store::{Store, StoreError};
 
 /// Version of the records' form.
@@ -130,6 +131,16 @@ impl CaseRecord {
     pub fn is_like(&self, other: &Self) -> bool {
         let bare = |record: &Self| Self { values: Vec::new(), files: Vec::new(), ..record.clone() };
         bare(self) == bare(other)
+    }
+
+    /// Refuses to give up months that this record has, when they are `missing` now.
+    pub fn keep(&self, case: Case, missing: &[YearMonth]) -> Result<(), PlanError> {
+        let had = |month: &&YearMonth| !self.missing_months.contains(&month.to_string());
+        let months: Vec<YearMonth> = missing.iter().filter(had).copied().collect();
+        match months.is_empty() {
+            true => Ok(()),
+            false => Err(PlanError::WouldLose { case, months }),
+        }
     }
 
     fn key(case: Case) -> String {

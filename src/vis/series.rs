@@ -209,10 +209,13 @@ impl<'a> Part<'a> {
         settings: Value,
         force: bool,
     ) -> Result<Self, VisError> {
+        let earlier = if force { None } else { CaseRecord::load(&destination.store, case).await? };
+        if let Some(earlier) = &earlier {
+            earlier.keep(case, missing)?;
+        }
         let missing = missing.iter().map(YearMonth::to_string).collect();
         let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
         let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs);
-        let earlier = if force { None } else { CaseRecord::load(&destination.store, case).await? };
         let done = earlier.is_some_and(|earlier| earlier.is_like(&record));
         Ok(Self { destination, record, case, done })
     }

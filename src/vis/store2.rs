@@ -101,6 +101,9 @@ impl Atlas<'_> {
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
         let mut record = CaseRecord::new("store2", case, recipe, settings, missing, inputs);
         let earlier = CaseRecord::load(&self.destination.store, case).await?;
+        if let Some(earlier) = earlier.as_ref().filter(|_| !force) {
+            earlier.keep(case, &files.missing)?;
+        }
         self.check_points(files).await?;
         if !force && earlier.as_ref().is_some_and(|earlier| earlier.is_like(&record)) {
             return Ok(Filled { before: true, ..Filled::default() });

@@ -171,3 +171,15 @@ fn a_record_that_is_none_is_named() {
     assert_eq!(before, "{}", "it may be somebody else's");
     assert!(run(&work, &["--force"]).contains("2 files converted"));
 }
+
+#[test]
+fn months_whose_raw_files_are_gone_are_not_given_up() {
+    let work = Workspace::new(3);
+    work.convert();
+    let before = work.tree("out");
+    fs::remove_file(work.raw(1)).unwrap();
+    let error = super::support::dor::fails(&mut work.process(&[]), 65);
+    assert!(error.contains("0347-05") && error.contains("--force"), "{error}");
+    assert_same(&before, &work.tree("out"));
+    assert!(run(&work, &["--force"]).contains("2 files converted"));
+}

@@ -136,6 +136,17 @@ fn months_that_are_missing_are_refused_or_fill() {
         let has = |year: usize| chunk[year * 128 * 128..][..128 * 128].iter().any(|v| *v != FILL);
         assert_eq!([has(0), has(1)], there, "month {month}");
     }
+    // Months that the stores have are not given up because their files are gone.
+    fs::remove_file(work.raw(3)).unwrap();
+    for populate in [
+        format!("populate-store1 -o s1 {CASE}"),
+        format!("populate-store2 -o s2 {CASE} --grid grid.nc"),
+    ] {
+        let refused = vis(work.folder(), &populate).assert().code(65);
+        let error = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(error.contains("gone: 0347-07") && error.contains("--force"), "{error}");
+        runs(work.folder(), &format!("{populate} --force"));
+    }
 }
 
 #[test]
