@@ -86,7 +86,7 @@ fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
 
 /// The MD5 of an object, which may be large.
 pub(super) async fn hash(object: &Object) -> Result<Digest, StoreError> {
-    let step = |md5: &mut Md5, piece: &[u8]| md5.update(piece);
+    let step = |md5: &mut Md5, piece: &mut Vec<u8>| md5.update(piece);
     let md5 = object.fold(0..object.info().size, Md5::new(), step).await?;
     Ok(Digest(md5.finalize().into()))
 }

@@ -21,6 +21,7 @@ mod flow;
 mod hashes;
 pub mod inventory;
 mod journal;
+mod md5_lanes;
 mod md5_pair;
 pub mod plan;
 pub mod published;

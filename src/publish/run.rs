@@ -194,6 +194,7 @@ async fn change(
         destination: destination.clone(),
         flow: Flow::new(options.concurrency, options.rate),
         large: Transfer::large_queue(options.concurrency),
+        lanes: Arc::default(),
         journal: journal.clone(),
         progress: progress.clone(),
         stop: prepared.stop.clone(),

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::error::{ends_all, is_passing};
 use super::flow::Flow;
 use super::journal::Journal;
+use super::md5_lanes::{Lane, Md5Lanes};
 use super::md5_pair::Md5Pair;
 use super::{Concurrency, Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
@@ -71,6 +72,8 @@ pub(super) struct Transfer {
     pub flow: Flow,
     /// Objects by parts, which have a queue of their own.
     pub large: Flow,
+    /// Where their digests are taken.
+    pub lanes: Arc<Md5Lanes>,
     pub journal: Arc<Journal>,
     pub progress: Arc<dyn Progress>,
     pub stop: Stop,
@@ -292,13 +295,13 @@ impl Transfer {
         let (size, part_size) = (object.info().size, upload.part_size() as u64);
         let mut under_way = FuturesUnordered::new();
         let sent = async {
-            let (mut md5, mut parts, mut start) = (Md5Pair::new(), Vec::new(), 0);
+            let (mut md5, mut parts, mut start) = (Md5Pair::default(), Vec::new(), 0);
             while start < size {
                 if self.stop.is_requested() {
                     return Err(Stopped.into());
                 }
                 let end = size.min(start + part_size);
-                let mut read = pin!(read(object, upload, start..end, md5));
+                let mut read = pin!(self.read(object, upload, start..end, md5));
                 let body = loop {
                     tokio::select! {
                         read = &mut read => {
@@ -323,6 +326,25 @@ impl Transfer {
         let result: Result<_, PublishError> = sent.await;
         while under_way.next().await.is_some() {}
         result
+    }
+
+    /// A range of an object as a part of an upload, and the digests after it.
+    async fn read(
+        &self,
+        object: &Object,
+        upload: &Upload,
+        range: Range<u64>,
+        mut md5: Md5Pair,
+    ) -> Result<(Body, Md5Pair), PublishError> {
+        if upload.reads_again(object) {
+            let lane = self.lanes.lane(md5);
+            let mut lane = object.fold(range.clone(), lane, Lane::update).await?;
+            let body = Body::Range(object.clone(), range);
+            return Ok((body, std::mem::take(&mut lane.md5)));
+        }
+        let pieces: Vec<Bytes> = object.pieces_of(range, PIECE, AHEAD).try_collect().await?;
+        pieces.iter().for_each(|piece| md5.update(piece));
+        Ok((Body::Bytes(pieces), md5))
     }
 
     async fn part(
@@ -362,20 +384,4 @@ impl Transfer {
             _ => Ok(()),
         }
     }
-}
-
-/// A range of an object as a part of an upload, and the digests after it.
-async fn read(
-    object: &Object,
-    upload: &Upload,
-    range: Range<u64>,
-    mut md5: Md5Pair,
-) -> Result<(Body, Md5Pair), PublishError> {
-    if upload.reads_again(object) {
-        let md5 = object.fold(range.clone(), md5, Md5Pair::update).await?;
-        return Ok((Body::Range(object.clone(), range), md5));
-    }
-    let pieces: Vec<Bytes> = object.pieces_of(range, PIECE, AHEAD).try_collect().await?;
-    pieces.iter().for_each(|piece| md5.update(piece));
-    Ok((Body::Bytes(pieces), md5))
 }

@@ -28,7 +28,7 @@ const PARALLEL: usize = 10;
 /// Bytes that are gone through at a time, and pieces fetched ahead; and those of a file.
 const FOLDED: u64 = 4 << 20;
 const FOLDED_AHEAD: usize = 2;
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 256 << 10;
 
 /// What a store knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,12 +306,12 @@ impl Object {
         &self,
         range: Range<u64>,
         mut state: T,
-        step: fn(&mut T, &[u8]),
+        step: fn(&mut T, &mut Vec<u8>),
     ) -> Result<T, StoreError> {
         if !self.is_on_disk() {
             let mut pieces = self.pieces_of(range, FOLDED, FOLDED_AHEAD);
             while let Some(piece) = pieces.try_next().await? {
-                step(&mut state, &piece);
+                step(&mut state, &mut piece.into());
             }
             return Ok(state);
         }
@@ -322,8 +322,9 @@ impl Object {
             let Range { mut start, end } = range;
             while start < end {
                 let size = usize::try_from(end - start).map_or(BUFFER, |left| left.min(BUFFER));
-                file.read_exact_at(&mut buffer[..size], start)?;
-                step(&mut state, &buffer[..size]);
+                buffer.resize(size, 0);
+                file.read_exact_at(&mut buffer, start)?;
+                step(&mut state, &mut buffer);
                 start += size as u64;
             }
             Ok(state)

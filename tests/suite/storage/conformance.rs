@@ -95,7 +95,7 @@ async fn ranges(store: &Store) {
             [70_000, 70_000, 70_000, 70_000, 20_000]
         );
         assert_eq!(pieces.concat(), data);
-        let add = |all: &mut Vec<u8>, piece: &[u8]| all.extend_from_slice(piece);
+        let add = |all: &mut Vec<u8>, piece: &mut Vec<u8>| all.append(piece);
         let folded = object.fold(10..299_990, Vec::new(), add).await.unwrap();
         assert_eq!(folded, data[10..299_990]);
     }
