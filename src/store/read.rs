@@ -301,7 +301,7 @@ impl Object {
     }
 
     /// Goes through a range with `step`, piece by piece in order, off the async threads if it is
-    /// on disk.
+    /// on disk. What `step` leaves in place of a piece is the buffer of the next.
     pub async fn fold<T: Send + 'static>(
         &self,
         range: Range<u64>,
