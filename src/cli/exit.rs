@@ -101,6 +101,7 @@ impl Exit {
             PublishError::Empty { .. }
             | PublishError::Unfinished { .. }
             | PublishError::TooManyDeletes { .. }
+            | PublishError::InTheWay { .. }
             | PublishError::Within { .. }
             | PublishError::Journal { .. }
             | PublishError::Pattern(_) => Some(Self::Configuration),
@@ -176,7 +177,7 @@ impl Exit {
             | StoreError::WrongRegion { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
-            StoreError::NotAFile { .. } => Some(Self::BadData),
+            StoreError::NotAFile { .. } | StoreError::BadKey { .. } => Some(Self::BadData),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ use crate::publish::claim::Sign;
 use crate::publish::inventory::{Selection, patterns};
 use crate::publish::plan::Why;
 use crate::publish::published::Published;
-use crate::publish::{self, Concurrency, Journal, Options, Outcome, Prepared, PublishError, Sent};
+use crate::publish::{self, Concurrency, Options, Outcome, Prepared, PublishError, Sent};
 use crate::store::{Location, Store, Stores};
 
 /// Objects that a summary names of each kind.
@@ -87,10 +87,10 @@ struct Publish {
     #[arg(long, value_name = "N", default_value = "auto", value_parser = concurrency)]
     concurrency: Concurrency,
     /// `Cache-Control` of all objects, such as `public, max-age=3600`
-    #[arg(long, value_name = "VALUE")]
+    #[arg(long, value_name = "VALUE", value_parser = header)]
     cache_control: Option<String>,
     /// `Content-Type` of all objects [default: by name]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = header)]
     content_type: Option<String>,
 }
 
@@ -99,7 +99,7 @@ struct Publish {
 struct Status {
     /// The destination: a path or URL
     destination: Location,
-    /// What is published there from: tells what is pending
+    /// What is published there from: tells what is pending, of all that it holds
     #[arg(long, value_name = "LOCATION")]
     source: Option<Location>,
     /// As JSON
@@ -123,6 +123,14 @@ fn rate(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     Some((number * unit) as u64).filter(|rate| *rate > 0).ok_or_else(wrong)
+}
+
+/// What may stand in a header of HTTP.
+fn header(text: &str) -> Result<String, String> {
+    match !text.trim().is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        true => Ok(text.trim().to_owned()),
+        false => Err("give printable ASCII characters".to_owned()),
+    }
 }
 
 fn concurrency(text: &str) -> Result<Concurrency, String> {
@@ -332,22 +340,20 @@ impl Status {
         let pending = match &self.source {
             None => None,
             Some(location) => {
-                let folder = publish::state_folder(location, &self.destination);
-                let earlier = Journal::earlier(&folder)?;
                 let source = stores.open(location)?;
                 let (options, stop) = (Options::default(), Stop::default());
                 let would = publish::prepare(&source, &destination, options, &stop).await?;
-                Some((would, earlier.arrived.values().flatten().count()))
+                Some(would)
             }
         };
         if self.json {
             let document = json!({
                 "published": published.as_ref().map(|published| &published.header),
                 "publishing": publishing,
-                "pending": pending.as_ref().map(|(would, arrived)| json!({
+                "pending": pending.as_ref().map(|would| json!({
                     "objects": would.plan.send.len(),
                     "bytes": would.plan.bytes(),
-                    "arrived_since": arrived,
+                    "arrived_since": would.arrived_since,
                     "not_complete": would.inventory.pending,
                 })),
             });
@@ -377,12 +383,12 @@ impl Status {
         if let Some(sign) = publishing {
             writeln!(out, "being published to by {sign}")?;
         }
-        if let Some((would, arrived)) = pending {
+        if let Some(would) = pending {
             let (plan, cases) = (&would.plan, &would.inventory.pending);
             let objects = count(plan.send.len(), "object");
             writeln!(out, "pending: {objects}, {}", bytes(plan.bytes()))?;
-            if arrived > 0 && !being_published {
-                let arrived = count(arrived, "object");
+            if would.arrived_since > 0 && !being_published {
+                let arrived = count(would.arrived_since, "object");
                 writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
             }
             if !cases.is_empty() {
@@ -426,6 +432,8 @@ mod tests {
         for text in ["", "M", "0", "5 apples", "-1"] {
             assert!(rate(text).is_err(), "{text}");
         }
+        assert_eq!(header("public, max-age=60").as_deref(), Ok("public, max-age=60"));
+        assert!(header("bad\nvalue").is_err() && header(" ").is_err() && header("ü").is_err());
         assert_eq!(concurrency("7"), Ok(Concurrency::Fixed(7)));
         assert!(concurrency("0").is_err() && concurrency("many").is_err());
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
+use super::error::ends_all;
 use super::hashes::hash;
 use super::plan::stage;
 use super::{Digest, Entry, FOLDER, PublishError};
@@ -33,12 +34,12 @@ pub struct Audit {
 }
 
 /// Lists a destination, folder by folder at the same time, and compares it with `entries`. What is
-/// right, by key; the rest is in the audit. With `read`, objects whose MD5 a listing does not tell
-/// are read.
+/// right, by key; the rest is in the audit. Objects that `read` names are read where a listing does
+/// not tell their MD5.
 pub async fn audit(
     destination: &Store,
     entries: &[Entry],
-    read: bool,
+    read: impl Fn(&ObjectInfo) -> bool,
     stop: &Stop,
 ) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
     let mut found: HashMap<String, ObjectInfo> = HashMap::new();
@@ -46,7 +47,7 @@ pub async fn audit(
         found.insert(listed.key.clone(), listed);
     }
     let mut audit = Audit::default();
-    let (mut states, mut unknown_md5) = (BTreeMap::new(), Vec::new());
+    let (mut states, mut to_read) = (BTreeMap::new(), Vec::new());
     for entry in entries {
         let Some(info) = found.remove(&*entry.key) else {
             audit.missing.push(entry.key.to_string());
@@ -56,18 +57,18 @@ pub async fn audit(
         let md5 = info.etag.as_deref().and_then(|etag| etag.parse::<Digest>().ok());
         let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
         match (is_right, md5) {
-            (true, None) => unknown_md5.push(entry),
-            (true, Some(_)) => audit.right += 1,
+            (true, None) if read(&info) => to_read.push(entry),
+            (true, md5) => {
+                audit.right += 1;
+                audit.by_size += usize::from(md5.is_none());
+            }
             (false, _) => audit.wrong.push(entry.key.to_string()),
         }
         states.insert(entry.key.to_string(), is_right.then_some(entry.md5));
     }
-    let wrong = match read {
-        true => problems(destination, unknown_md5.clone(), stop).await?,
-        false => Vec::new(),
-    };
-    audit.right += unknown_md5.len() - wrong.len();
-    audit.by_size = if read { 0 } else { unknown_md5.len() };
+    let number = to_read.len();
+    let wrong = problems(destination, to_read, stop).await?;
+    audit.right += number - wrong.len();
     for Wrong { key, .. } in wrong {
         states.insert(key.clone(), None);
         audit.wrong.push(key);
@@ -142,7 +143,13 @@ async fn problems(
         if stop.is_requested() {
             return Err(PublishError::from(Stopped));
         }
-        let problem = problem(destination, entry).await?;
+        let problem = match problem(destination, entry).await {
+            // What this one object comes to, if the rest can be had.
+            Err(error) if !ends_all(&error) && destination.list_dirs("").await.is_ok() => {
+                Some(format!("it cannot be read: {error}"))
+            }
+            problem => problem?,
+        };
         Ok(problem.map(|problem| Wrong { key: entry.key.to_string(), problem }))
     };
     // In any order: one that must be asked for again keeps nobody waiting.

@@ -57,11 +57,19 @@ impl Sign {
     fn is_alive(&self) -> bool {
         if self.host == Self::own().host {
             let pid = i32::try_from(self.process).ok().and_then(Pid::from_raw);
-            return pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+            let is_there = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+            return pid.is_some_and(is_there) && !is_zombie(self.process);
         }
         let age = Utc::now().signed_duration_since(self.renewed);
         age.to_std().unwrap_or_default() < DEAD
     }
+}
+
+/// Whether a process has ended and only waits for its parent to notice.
+fn is_zombie(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state follows the name, which may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 impl std::fmt::Display for Sign {
@@ -146,5 +154,16 @@ mod tests {
         write(&store, &dead, Condition::Always).await.unwrap();
         assert!(Sign::find(&store).await.unwrap().is_none());
         Claim::take(&store).await.unwrap();
+    }
+    #[test]
+    fn a_process_that_only_waits_to_be_noticed_publishes_no_more() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let sign = Sign { process: child.id(), ..Sign::own() };
+        // Not waited for, it stays.
+        while !is_zombie(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!sign.is_alive() && Sign::own().is_alive());
+        child.wait().unwrap();
     }
 }

@@ -67,7 +67,7 @@ pub enum PublishError {
     },
     /// The record at the destination cannot be read.
     #[error(
-        "{url} is damaged: {problem}; remove it and publish with --audit, which compares with what is there"
+        "{url} is damaged: {problem}; publish with --audit, which compares with what is there and writes it anew"
     )]
     Published {
         /// Object.
@@ -94,6 +94,14 @@ pub enum PublishError {
         keys: Vec<String>,
         /// How many are allowed.
         allowed: usize,
+    },
+    /// A folder has become a file, or a file a folder.
+    #[error(
+        "{url} is in the way: in the source, a folder has become a file or a file a folder; publish with --delete"
+    )]
+    InTheWay {
+        /// Object at the destination.
+        url: String,
     },
     /// Source and destination are the same or within each other.
     #[error(

@@ -78,6 +78,11 @@ impl Selection {
         self.cases.is_empty() || self.cases.contains(case)
     }
 
+    /// Whether all is meant.
+    pub fn is_all(&self) -> bool {
+        self.is_whole() && !self.has_patterns() && !self.unfinished
+    }
+
     /// Whether products and cases are all meant.
     pub fn is_whole(&self) -> bool {
         self.only.is_empty() && self.cases.is_empty()
@@ -97,6 +102,13 @@ pub struct Inventory {
     pub recipes: BTreeMap<String, Value>,
     /// Cases that are not complete, and stay as they are at the destination.
     pub pending: Vec<String>,
+}
+
+impl Inventory {
+    /// Whether there is an object.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.binary_search_by(|entry| (*entry.key).cmp(key)).is_ok()
+    }
 }
 
 /// A record of a conversion, as far as publishing needs it.
@@ -176,11 +188,11 @@ fn is_number(folder: &str, digits: usize) -> bool {
 impl Survey<'_> {
     /// What a folder is.
     async fn part(&self, folder: &str) -> Result<Part, PublishError> {
+        let folders = self.source.list_dirs(folder).await?;
         let shared = below(folder, &format!("{CASES}/{SHARED}"));
         if let Some((record, _)) = self.record(&shared).await? {
             return Ok(Part::Store(record.store));
         }
-        let folders = self.source.list_dirs(folder).await?;
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
             if self.selection.unfinished {
                 return Ok(Part::Store(String::new()));

@@ -26,17 +26,15 @@ pub fn state_folder(source: &Location, destination: &Location) -> PathBuf {
         .or_else(|| of("XDG_STATE_HOME").map(|folder| folder.join("dor")))
         .or_else(|| of("HOME").map(|home| home.join(".local/state/dor")))
         .unwrap_or_else(|| std::env::temp_dir().join("dor"));
-    let place = |location: &Location| match std::path::absolute(location.to_string()) {
-        Ok(path) if !location.to_string().contains("://") => path.display().to_string(),
-        _ => location.to_string(),
-    };
-    let pair = format!("{}\n{}", place(source), place(destination));
+    let pair = format!("{}\n{}", source.real(), destination.real());
     base.join("publish").join(&hex(&Sha256::digest(pair))[..16])
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Line {
+    /// The mark at the destination that the lines belong to.
+    Of(String),
     /// An object that was published before is about to be replaced.
     Changing(String),
     /// An object has arrived.
@@ -50,6 +48,8 @@ enum Line {
 /// What an earlier run left.
 #[derive(Debug, Default)]
 pub struct Earlier {
+    /// The mark at the destination that it belongs to.
+    pub token: Option<String>,
     /// Objects that have arrived; `None` for those that may have been replaced by now.
     pub arrived: BTreeMap<String, Option<Digest>>,
     /// Objects whose uploads may be unfinished, with the ids that are known.
@@ -66,6 +66,7 @@ impl Earlier {
         // The last line may be half written.
         for line in text.lines().map_while(|line| serde_json::from_str(line).ok()) {
             match line {
+                Line::Of(token) => earlier.token = Some(token),
                 Line::Changing(key) => drop(earlier.arrived.insert(key, None)),
                 Line::Done(key, md5) => {
                     earlier.uploads.remove(&key);
@@ -97,11 +98,17 @@ impl Journal {
         Earlier::read(&path).map_err(|source| failed(&path, source))
     }
 
-    /// Opens the journal in a folder, to go on with.
-    pub fn open(folder: &Path) -> Result<Self, PublishError> {
+    /// Opens the journal in a folder: to go on with if it belongs to the same mark, else anew.
+    pub fn open(folder: &Path, token: &str) -> Result<Self, PublishError> {
         let path = folder.join(NAME);
         let open = || {
             fs::create_dir_all(folder)?;
+            let goes_on = Earlier::read(&path)?.token.as_deref() == Some(token);
+            if !goes_on {
+                let mut line = serde_json::to_vec(&Line::Of(token.to_owned()))?;
+                line.push(b'\n');
+                fs::write(&path, line)?;
+            }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
             // A kill may have cut the last line off.
             let text = fs::read(&path)?;
@@ -200,7 +207,7 @@ mod tests {
     async fn a_journal_tells_what_has_arrived_and_what_was_begun() {
         let folder = tempfile::tempdir().unwrap();
         let md5 = Digest::of(b"x");
-        let journal = Journal::open(folder.path()).unwrap();
+        let journal = Journal::open(folder.path(), "1").unwrap();
         journal.changing(["a", "d"].into_iter()).await;
         journal.done("a", md5);
         journal.begun("b").await;
@@ -209,7 +216,7 @@ mod tests {
         journal.keep().unwrap();
         let mut file = OpenOptions::new().append(true).open(folder.path().join(NAME)).unwrap();
         file.write_all(br#"{"done":["half"#).unwrap();
-        let journal = Journal::open(folder.path()).unwrap();
+        let journal = Journal::open(folder.path(), "1").unwrap();
         journal.done("c", md5);
         journal.keep().unwrap();
         let earlier = Journal::earlier(folder.path()).unwrap();
@@ -218,7 +225,10 @@ mod tests {
         assert_eq!(earlier.arrived, BTreeMap::from(arrived));
         assert_eq!(earlier.uploads.len(), 1);
         assert!(earlier.uploads["b"].contains("7"));
-        Journal::open(folder.path()).unwrap().remove().unwrap();
+        assert_eq!(earlier.token.as_deref(), Some("1"));
+        Journal::open(folder.path(), "2").unwrap().keep().unwrap();
+        assert!(Journal::earlier(folder.path()).unwrap().arrived.is_empty(), "of another mark");
+        Journal::open(folder.path(), "2").unwrap().remove().unwrap();
         assert!(Journal::earlier(folder.path()).unwrap().arrived.is_empty());
     }
 }

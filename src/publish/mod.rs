@@ -28,6 +28,7 @@ pub mod published;
 mod queue;
 mod run;
 mod transfer;
+pub mod unfinished;
 
 pub use digest::Digest;
 pub use error::PublishError;

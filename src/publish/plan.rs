@@ -1,6 +1,6 @@
 //! What a publish will do, found out before anything is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::published::Published;
 use super::{Digest, Entry};
@@ -88,6 +88,22 @@ impl Plan {
         plan
     }
 
+    /// Objects that are gone because a folder has become a file, or a file a folder: not every
+    /// destination can have both.
+    pub fn in_the_way(&self) -> Vec<Entry> {
+        if self.gone.is_empty() {
+            return Vec::new();
+        }
+        let sent: BTreeSet<&str> = self.send.iter().map(|(entry, _)| &*entry.key).collect();
+        let is_in_the_way = |key: &str| {
+            let folder = format!("{key}/");
+            let mut below = sent.range(folder.as_str()..);
+            below.next().is_some_and(|sent| sent.starts_with(&folder))
+                || key.match_indices('/').any(|(end, _)| sent.contains(&key[..end]))
+        };
+        self.gone.iter().filter(|entry| is_in_the_way(&entry.key)).cloned().collect()
+    }
+
     /// Bytes to send.
     pub fn bytes(&self) -> u64 {
         self.send.iter().map(|(entry, _)| entry.size).sum()
@@ -150,6 +166,12 @@ mod tests {
         assert_eq!(sent, [("b", Why::Changed), ("d", Why::New)]);
         assert_eq!(plan.same, 2);
         assert_eq!(plan.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
+        let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
+        let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
+        let published = Published::after(None, "", BTreeMap::new(), before);
+        let plan = Plan::new(&moved, Some(&published), &BTreeMap::new(), |_| true);
+        let in_the_way = plan.in_the_way();
+        assert_eq!(in_the_way.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
         // What was begun to be replaced is sent again, even when the source is as it was before.
         let arrived = [("a".to_owned(), None)].into();
         let plan = Plan::new(&source, Some(&published), &arrived, |_| true);

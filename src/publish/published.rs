@@ -47,6 +47,10 @@ pub struct Published {
     pub header: Header,
     /// Objects, ordered by key.
     pub entries: Vec<Entry>,
+    /// When it was written, by the clock of the destination.
+    pub written: DateTime<Utc>,
+    /// Whether it stands for one that is damaged, and must be replaced.
+    pub is_damaged: bool,
     /// The manifest's ETag.
     etag: Option<String>,
 }
@@ -69,7 +73,8 @@ impl Published {
             objects: entries.len(),
             bytes: entries.iter().map(|entry| entry.size).sum(),
         };
-        Self { header, entries, etag: before.and_then(|before| before.etag.clone()) }
+        let etag = before.and_then(|before| before.etag.clone());
+        Self { written: header.published, header, entries, is_damaged: false, etag }
     }
 
     /// Where the manifest of a destination is.
@@ -88,7 +93,8 @@ impl Published {
             let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
             return Err(PublishError::Published { url, problem });
         }
-        Ok(Some(Self { header, entries, etag: info.etag }))
+        let (written, etag) = (info.modified, info.etag);
+        Ok(Some(Self { header, entries, written, is_damaged: false, etag }))
     }
 
     /// The same where a damaged manifest counts as one of nothing, to be replaced.
@@ -97,12 +103,20 @@ impl Published {
             Err(error @ PublishError::Published { .. }) => {
                 let Some(info) = destination.find(&Self::key()).await? else { return Err(error) };
                 tracing::warn!("{error}");
-                let mut empty = Self::after(None, "", BTreeMap::new(), Vec::new());
-                empty.etag = info.etag;
-                Ok(Some(empty))
+                let empty = Self::after(None, "", BTreeMap::new(), Vec::new());
+                Ok(Some(Self { is_damaged: true, etag: info.etag, ..empty }))
             }
             loaded => loaded,
         }
+    }
+
+    /// Whether the destination still has this manifest, as far as it can tell.
+    pub async fn is_current(this: Option<&Self>, destination: &Store) -> Result<bool, StoreError> {
+        let found = destination.find(&Self::key()).await?;
+        Ok(match (this, found) {
+            (Some(this), Some(found)) => this.etag == found.etag,
+            (this, found) => this.is_none() && found.is_none(),
+        })
     }
 
     /// The entry of an object.

@@ -1,23 +1,23 @@
 //! A publish from beginning to end.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::audit::{Audit, Extent, Wrong, audit, verify};
-use super::claim::Claim;
+use super::claim::{Claim, Sign};
 use super::flow::{Concurrency, Flow};
 use super::inventory::{Inventory, Selection, inventory};
 use super::journal::{Earlier, Journal, state_folder};
 use super::plan::{Plan, Why, stage};
 use super::published::Published;
 use super::transfer::{Progress, Transfer};
-use super::{Entry, FOLDER, PublishError};
+use super::unfinished::Unfinished;
+use super::{Digest, Entry, FOLDER, PublishError};
 use crate::pipeline::{Stop, Stopped};
-use crate::store::{Location, Store, is_public};
+use crate::store::{Location, ObjectInfo, Store, StoreError, is_public};
 
 /// Deletes under way at the same time, one request each: not every server takes several in one.
 const DELETES: usize = 16;
@@ -63,7 +63,20 @@ pub struct Prepared {
     pub published: Option<Published>,
     /// What a listing of the destination says.
     pub audit: Option<Audit>,
-    earlier: Earlier,
+    /// Uploads that this machine has begun and not ended.
+    uploads: BTreeMap<String, BTreeSet<String>>,
+    /// What lies at the destination, where that is not what the manifest tells, or may not be (`None`).
+    arrived: BTreeMap<String, Option<Digest>>,
+    /// Whether the journal of this machine speaks of it.
+    is_journal_valid: bool,
+    unfinished: Unfinished,
+    /// Objects that are in no manifest and may lie there, but are not deleted now.
+    left: Vec<Entry>,
+    /// Whether the journal tells of objects that this publish does not speak for, so that another
+    /// needs it.
+    leaves_journal: bool,
+    /// Objects that have arrived since the last complete publish.
+    pub arrived_since: usize,
     stop: Stop,
 }
 
@@ -106,28 +119,60 @@ pub async fn prepare(
         true => Published::load_or_begin(destination).await?,
         false => Published::load(destination).await?,
     };
-    let earlier = Journal::earlier(&state)?;
-    let mut arrived = earlier.arrived.clone();
+    let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
+    let unfinished = Unfinished::load(destination).await?;
+    let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
+    if !is_journal_valid {
+        // Somebody else has published since, or all was removed: what the journal tells is past.
+        arrived.clear();
+    }
+    let mut by_journal = arrived.clone();
+    let arrived_since = by_journal.values().flatten().count();
+    let of_others = |(key, md5): (&String, &Option<_>)| md5.is_some() && !inventory.has(key);
+    let leaves_journal = !options.selection.is_all() && by_journal.iter().any(of_others);
+    let is_unknown = unfinished.token().is_some()
+        && !is_journal_valid
+        // Who is about to publish knows; to publish now is refused anyway.
+        && Sign::find(destination).await?.is_none();
+    if is_unknown && !options.audit {
+        tracing::warn!(
+            "a publish to {} was begun elsewhere and has not ended: comparing with what lies there",
+            destination.location()
+        );
+    }
     let mut audited = None;
-    if options.audit {
-        let known = merge(&inventory, published.as_ref(), &Plan::default());
-        let (audit, states) =
-            audit(destination, &known, options.verify == Some(Extent::All), stop).await?;
+    if options.audit || is_unknown {
+        let known = merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
+        let read_all = options.verify == Some(Extent::All);
+        let read = |object: &ObjectInfo| read_all || unfinished.concerns(object);
+        let (audit, states) = audit(destination, &known, read, stop).await?;
         arrived = states;
         audited = Some(audit);
     }
     let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
-    let still_there = async |entry: Entry| -> Result<Option<Entry>, PublishError> {
-        // What belongs to a case that is being made again is no longer recorded, but not gone.
-        let found = is_public(&entry.key) && source.find(&entry.key).await?.is_some();
-        Ok((!found).then_some(entry))
-    };
-    let gone = match options.delete && options.selection.is_whole() {
-        true => std::mem::take(&mut plan.gone),
-        false => Vec::new(),
-    };
-    let gone = stream::iter(gone).map(still_there).buffered(DELETES);
+    // Of what is in no manifest: what was to be deleted, and what an interrupted run has sent.
+    by_journal.retain(|key, _| options.selection.is_all() && !inventory.has(key));
+    let sent = by_journal.into_iter().filter_map(|(key, md5)| Some((key, md5?)));
+    let sent = sent.map(|(key, md5)| Entry { key: key.into(), size: 0, md5 });
+    let mut left: Vec<Entry> = unfinished.deleting().chain(sent).collect();
+    left.retain(|entry| !inventory.has(&entry.key));
+    left.sort_by(|a, b| a.key.cmp(&b.key));
+    left.dedup_by(|a, b| a.key == b.key);
+    left.retain(|entry| published.as_ref().is_none_or(|p| p.entry(&entry.key).is_none()));
+    if options.delete && options.selection.is_whole() {
+        let concerned;
+        (concerned, left) = left.into_iter().partition(|entry: &Entry| concerns(&entry.key));
+        plan.gone.extend(concerned);
+        plan.gone.sort_by(|a, b| a.key.cmp(&b.key));
+    } else if let Some(entry) = plan.in_the_way().first() {
+        let url = destination.location().join(&entry.key).to_string();
+        return Err(PublishError::InTheWay { url });
+    } else {
+        plan.gone.clear();
+    }
+    let gone = std::mem::take(&mut plan.gone);
+    let gone = stream::iter(gone).map(|entry| is_gone(source, entry)).buffered(DELETES);
     plan.gone = gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
     if plan.gone.len() > options.max_delete {
         return Err(PublishError::TooManyDeletes {
@@ -138,8 +183,37 @@ pub async fn prepare(
         });
     }
     let (source, destination, stop) = (source.clone(), destination.clone(), stop.clone());
-    let audit = audited;
-    Ok(Prepared { source, destination, options, plan, inventory, published, audit, earlier, stop })
+    Ok(Prepared {
+        source,
+        destination,
+        options,
+        plan,
+        inventory,
+        published,
+        audit: audited,
+        uploads,
+        arrived,
+        is_journal_valid,
+        unfinished,
+        left,
+        leaves_journal,
+        arrived_since,
+        stop,
+    })
+}
+
+/// Gives an entry back when its object is no longer in the source. What belongs to a case that is
+/// being made again is no longer recorded, but not gone.
+async fn is_gone(source: &Store, entry: Entry) -> Result<Option<Entry>, PublishError> {
+    if !is_public(&entry.key) {
+        return Ok(Some(entry));
+    }
+    match source.find(&entry.key).await {
+        Ok(found) => Ok(found.is_none().then_some(entry)),
+        // A folder has become a file, or a file a folder.
+        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Some(entry)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Carries a publish out.
@@ -147,10 +221,10 @@ pub async fn publish(
     prepared: Prepared,
     progress: Arc<dyn Progress>,
 ) -> Result<Outcome, PublishError> {
-    let version = prepared.published.as_ref().map_or(0, |published| published.header.version);
+    let before = prepared.published.as_ref();
+    let version = before.map_or(0, |published| published.header.version);
     let mut outcome = Outcome { version, ..Outcome::default() };
-    let left = !prepared.earlier.uploads.is_empty() || !prepared.earlier.arrived.is_empty();
-    if !prepared.plan.is_empty() || left || prepared.published.is_none() {
+    if !prepared.is_done() {
         let claim = Claim::take(&prepared.destination).await?;
         let changed = change(&prepared, progress, &mut outcome).await;
         let released = tokio::time::timeout(GRACE, claim.release()).await;
@@ -158,11 +232,29 @@ pub async fn publish(
         released.unwrap_or(Ok(()))?;
     }
     if let Some(extent) = prepared.options.verify {
-        let entries = merge(&prepared.inventory, None, &prepared.plan);
+        let entries = merge(&prepared.inventory, None, &prepared.plan, &BTreeMap::new());
         let verified = verify(&prepared.destination, &entries, extent, &prepared.stop).await?;
         outcome.verified = Some(verified);
     }
     Ok(outcome)
+}
+
+impl Prepared {
+    /// Whether there is nothing to do.
+    fn is_done(&self) -> bool {
+        self.plan.is_empty()
+            && self.uploads.is_empty()
+            && (self.unfinished.token().is_none() || self.leaves_journal)
+            && self.forgotten() == 0
+            && self.published.as_ref().is_some_and(|published| !published.is_damaged)
+    }
+
+    /// Objects of the manifest that are known not to lie there as it tells, and that the source
+    /// does not have either: the next manifest is without them.
+    fn forgotten(&self) -> usize {
+        let before = self.published.as_ref().map_or(&[][..], |published| &published.entries);
+        before.iter().filter(|e| !self.inventory.has(&e.key) && differs(&self.arrived, e)).count()
+    }
 }
 
 async fn change(
@@ -170,12 +262,17 @@ async fn change(
     progress: Arc<dyn Progress>,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
-    let Prepared { source, destination, options, plan, inventory, published, .. } = prepared;
-    for (key, ids) in &prepared.earlier.uploads {
+    let Prepared { source, destination, options, plan, published, unfinished, .. } = prepared;
+    let is_current = Published::is_current(published.as_ref(), destination).await?
+        && Unfinished::load(destination).await? == *unfinished;
+    if !is_current {
+        return Err(PublishError::Overtaken { url: destination.location().to_string() });
+    }
+    for (key, ids) in &prepared.uploads {
         let ids: Vec<String> = ids.iter().cloned().collect();
         destination.abort_uploads(key, &ids).await?;
     }
-    if options.audit {
+    if prepared.audit.is_some() {
         // Begun on another machine, maybe, whose journal is not ours.
         let is_large = |entry: &Entry| entry.size > destination.part_size() as u64;
         for (entry, _) in &plan.send {
@@ -185,10 +282,21 @@ async fn change(
         }
     }
     destination.sweep("").await?;
-    let journal =
-        Arc::new(Journal::open(&state_folder(source.location(), destination.location()))?);
-    let changing = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
-    journal.changing(changing.map(|(entry, _)| &*entry.key)).await;
+    let state = state_folder(source.location(), destination.location());
+    let ours = unfinished.token().filter(|_| prepared.is_journal_valid).map(str::to_owned);
+    let token = ours.unwrap_or_else(Unfinished::new_token);
+    let journal = Arc::new(Journal::open(&state, &token)?);
+    let changed = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
+    let uncertain = prepared.arrived.iter().filter(|(_, md5)| md5.is_none());
+    let in_the_way = plan.in_the_way();
+    let changing = changed.map(|(entry, _)| &*entry.key).chain(in_the_way.iter().map(|e| &*e.key));
+    journal.changing(changing.chain(uncertain.map(|(key, _)| key.as_str()))).await;
+    // Before the mark is there, nobody believes the journal; before anything changes, the mark is.
+    let since = published.as_ref().map(|published| published.written);
+    let deleting = plan.gone.iter().chain(&prepared.left).cloned();
+    let mark = unfinished.while_publishing(&token, since, deleting);
+    mark.save(destination).await?;
+    delete(prepared, &in_the_way).await?;
     let transfer = Arc::new(Transfer {
         source: source.clone(),
         destination: destination.clone(),
@@ -211,7 +319,24 @@ async fn change(
         journal.map_or(Ok(()), Journal::keep)?;
         return Err(error);
     }
-    let entries = merge(inventory, published.as_ref(), plan);
+    if let Err(error) = complete(prepared, outcome).await {
+        journal.map_or(Ok(()), Journal::keep)?;
+        return Err(error);
+    }
+    if prepared.leaves_journal {
+        mark.while_publishing(&token, since, prepared.left.iter().cloned())
+            .save(destination)
+            .await?;
+        return journal.map_or(Ok(()), Journal::keep);
+    }
+    Unfinished::but_for(&prepared.left).save(destination).await?;
+    journal.map_or(Ok(()), Journal::remove)
+}
+
+/// Writes the manifest of what has arrived, then deletes what it is without.
+async fn complete(prepared: &Prepared, outcome: &mut Outcome) -> Result<(), PublishError> {
+    let Prepared { source, destination, plan, inventory, published, .. } = prepared;
+    let entries = merge(inventory, published.as_ref(), plan, &prepared.arrived);
     let source = source.location().to_string();
     let mut recipes: BTreeMap<_, _> =
         published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
@@ -219,10 +344,27 @@ async fn change(
     let mut next = Published::after(published.as_ref(), &source, recipes, entries);
     next.save(destination).await?;
     outcome.version = next.header.version;
-    let delete = async |entry: &Entry| destination.delete(&entry.key).await;
-    let deleted = stream::iter(&plan.gone).map(delete).buffered(DELETES);
-    outcome.deleted = deleted.try_fold(0, async |n, ()| Ok(n + 1)).await?;
-    journal.map_or(Ok(()), Journal::remove)
+    outcome.deleted += delete(prepared, &plan.gone).await?;
+    Ok(())
+}
+
+/// Deletes objects at the destination; how many.
+async fn delete(prepared: &Prepared, entries: &[Entry]) -> Result<usize, PublishError> {
+    let delete = async |entry: &Entry| {
+        if prepared.stop.is_requested() {
+            return Err(PublishError::from(Stopped));
+        }
+        match prepared.destination.delete(&entry.key).await {
+            // On a disk, a folder that it was in has become a file, or it a folder.
+            Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(()),
+            deleted => {
+                deleted?;
+                Ok(prepared.destination.prune(&entry.key).await?)
+            }
+        }
+    };
+    let deleted = stream::iter(entries).map(delete).buffered(DELETES);
+    deleted.try_fold(0, async |n, ()| Ok(n + 1)).await
 }
 
 /// Sends stage after stage; none is begun before all of the one before has arrived.
@@ -245,36 +387,30 @@ async fn send(
     Ok(())
 }
 
+/// Whether an object is known not to be what the manifest tells.
+fn differs(arrived: &BTreeMap<String, Option<Digest>>, entry: &Entry) -> bool {
+    arrived.get(&*entry.key).is_some_and(|md5| *md5 != Some(entry.md5))
+}
+
 /// What is at the destination once a plan is carried out: of the source, and of what was published
-/// before what the source does not speak for.
-fn merge(inventory: &Inventory, published: Option<&Published>, plan: &Plan) -> Vec<Entry> {
-    let own = |key: &str| inventory.entries.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
+/// before what the source does not speak for and what still lies there as it was.
+fn merge(
+    inventory: &Inventory,
+    published: Option<&Published>,
+    plan: &Plan,
+    arrived: &BTreeMap<String, Option<Digest>>,
+) -> Vec<Entry> {
     let goes = |key: &str| plan.gone.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
+    let stays = |e: &&Entry| !inventory.has(&e.key) && !goes(&e.key) && !differs(arrived, e);
     let before = published.map_or(&[][..], |published| &published.entries);
-    let kept = before.iter().filter(|entry| !own(&entry.key) && !goes(&entry.key)).cloned();
+    let kept = before.iter().filter(stays).cloned();
     let mut entries: Vec<Entry> = inventory.entries.iter().cloned().chain(kept).collect();
     entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     entries
 }
 
-/// Where a path leads, through all links; what does not exist yet lies where it will be made.
-fn real(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    match found {
-        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
-        None => path,
-    }
-}
-
 fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
-    let [a, b] = [source, destination].map(|location| {
-        let text = match location.local_path() {
-            Some(path) => real(path).display().to_string(),
-            None => location.to_string(),
-        };
-        format!("{}/", text.trim_end_matches('/'))
-    });
+    let [a, b] = [source, destination].map(|location| format!("{}/", location.real()));
     if !a.starts_with(&b) && !b.starts_with(&a) {
         return Ok(());
     }

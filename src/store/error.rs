@@ -43,7 +43,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A key that no store should hold.
-    #[error("{url}: not a usable name: {reason}")]
+    #[error("{url}: not a usable name: {reason}; give it another")]
     BadKey {
         /// The object.
         url: String,
@@ -224,6 +224,9 @@ impl StoreError {
                 text: url,
                 reason: "a file is where a folder must be".to_owned(),
             }),
+            Kind::IsADirectory => {
+                Self::NotAFile { url, what: "a folder where a file is expected".to_owned() }
+            }
             Kind::PermissionDenied => Self::PermissionDenied { url, action, detail },
             Kind::ReadOnlyFilesystem => Self::ReadOnly { url, detail },
             Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {

@@ -35,8 +35,15 @@ impl Store {
         Ok(infos)
     }
 
-    /// The folders directly in the folder `prefix`, as keys, sorted. An absent folder has none.
+    /// The folders directly in the folder `prefix`, as keys, sorted. An absent folder has none. On
+    /// disk, links that lead nowhere are passed over.
     pub async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        if let Some(folder) = self.folder(prefix)? {
+            let prefix = prefix.trim_end_matches('/').to_owned();
+            let url = self.url(&prefix);
+            let list = move || Ok(folders_in(&folder, &prefix));
+            return blocking(&url, "list folders", list).await?;
+        }
         let objects = self.listable("list folders").await?;
         let path = self.prefix(prefix)?;
         let found = self
@@ -83,6 +90,48 @@ impl Store {
         matches!(self.backend(), Backend::Local(_))
             && meta.location.filename().is_some_and(staged::is_staged)
     }
+}
+
+fn folders_in(folder: &Path, prefix: &str) -> Result<Vec<String>, StoreError> {
+    let failed =
+        |path: &Path, error| StoreError::io(&path.display().to_string(), "list folders", error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| failed(folder, error))?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed(folder, error))?.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let is_hidden = |path: &Path| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+        };
+        match usable_name(&path) {
+            Ok(name) if prefix.is_empty() => folders.push(name.to_owned()),
+            Ok(name) => folders.push(format!("{prefix}/{name}")),
+            Err(_) if is_hidden(&path) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
+}
+
+/// The name of what lies on disk, when it can be one of an object.
+pub(super) fn usable_name(path: &Path) -> Result<&str, StoreError> {
+    let reason = match path.file_name().unwrap_or_default().to_str() {
+        Some(name) if !name.contains(char::is_control) => return Ok(name),
+        Some(_) => "it has a line break or another control character",
+        None => "it is not UTF-8",
+    };
+    let visible = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    let url = path.to_string_lossy().chars().map(visible).collect();
+    Err(StoreError::BadKey { url, reason: reason.to_owned() })
 }
 
 /// Refuses a tree on disk in which a NetCDF file or a folder is none, or leads to none.

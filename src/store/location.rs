@@ -82,6 +82,16 @@ impl Location {
         }
     }
 
+    /// The same for all ways to write it: on disk the path through all links, where what does not
+    /// exist yet lies where it will be made. Without a slash at the end.
+    pub fn real(&self) -> String {
+        let text = match &self.0 {
+            Place::Local { path } => real(path).display().to_string(),
+            _ => self.to_string(),
+        };
+        text.trim_end_matches('/').to_owned()
+    }
+
     /// The last segment; `None` for a root, a whole bucket or a whole host.
     pub fn file_name(&self) -> Option<&str> {
         match &self.0 {
@@ -116,6 +126,16 @@ impl Location {
                 Place::Http { url }
             }
         }))
+    }
+}
+
+/// Where a path leads, through all links; what does not exist yet lies where it will be made.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match found {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path,
     }
 }
 
@@ -254,6 +274,23 @@ mod tests {
         }
         assert_eq!(at("file:///data/my%20case").to_string(), "/data/my case");
         assert_eq!(at("s3://b/p/"), at("s3://b/p"));
+    }
+
+    #[test]
+    fn is_the_same_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", real.join("link")).unwrap();
+        let is = real.join("a/b").display().to_string();
+        for text in ["a/b", "a/b/", "a/b//", "link/b", "link/b/../b", "./a/./b"] {
+            assert_eq!(at(&format!("{}/{text}", real.display())).real(), is, "{text}");
+        }
+        assert_eq!(
+            at(&format!("{}/link/absent", real.display())).real(),
+            is[..is.len() - 1].to_owned() + "absent"
+        );
+        assert_eq!(at("s3://b/p/").real(), "s3://b/p");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use super::list::usable_name;
 use super::open::Store;
 use super::read::oddity;
 use super::write::blocking;
@@ -101,9 +102,7 @@ fn look_over(
         let entry = entry.or_else(|error| failed(folder, error))?;
         let path = entry.path();
         let odd = |what: String| StoreError::NotAFile { url: path.display().to_string(), what };
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(odd("a name that is not UTF-8".to_owned()));
-        };
+        let name = entry.file_name().to_string_lossy().into_owned();
         let key = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         if !is_public(&key) {
             continue;
@@ -118,6 +117,9 @@ fn look_over(
             Err(error) => return failed(&path, error),
         };
         let kind = metadata.file_type();
+        if kind.is_dir() || wanted(&key) {
+            usable_name(&path)?;
+        }
         if kind.is_dir() {
             let real = path.canonicalize().or_else(|error| failed(&path, error))?;
             if above.contains(&real) {
@@ -129,8 +131,6 @@ fn look_over(
             }
         } else if !wanted(&key) {
             continue;
-        } else if key.contains(char::is_control) {
-            return Err(odd("a name with a line break or another control character".to_owned()));
         } else if kind.is_file() {
             rustix::fs::access(&path, rustix::fs::Access::READ_OK)
                 .or_else(|error| failed(&path, error.into()))?;

@@ -85,6 +85,20 @@ impl Store {
         }
     }
 
+    /// Removes the folders on disk that an object was in, as far as they are empty. Others must not
+    /// write there meanwhile.
+    pub async fn prune(&self, key: &str) -> Result<(), StoreError> {
+        let Some(root) = self.folder("")? else { return Ok(()) };
+        let folders: Vec<_> =
+            key.rmatch_indices('/').map(|(end, _)| root.join(&key[..end])).collect();
+        let prune = move || {
+            // The first that is not empty ends it.
+            let _ = folders.iter().try_for_each(std::fs::remove_dir);
+            Ok(())
+        };
+        blocking(&self.url(key), "remove the folder of", prune).await
+    }
+
     /// Removes what killed writers left below the folder `prefix` on disk: unfinished files of
     /// dead processes of this host, and of other hosts when older than a day. How many.
     pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {

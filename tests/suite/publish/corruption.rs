@@ -76,3 +76,48 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
         assert!(said.contains(" by size only: --verify all reads them), 0 missing"), "{said}");
     });
 }
+
+#[test]
+fn an_object_that_cannot_be_read_keeps_nobody_from_the_others() {
+    on_each(|bench| {
+        bench.publish("").assert().success();
+        bench.alter("notes/about.txt", b"About");
+        let chunk = "maps.zarr/0/PH/112.0.1.3.0.0.0";
+        bench.server.fail_when(move |asked| {
+            let is_broken = asked.method == "GET" && asked.target.ends_with(chunk);
+            is_broken.then_some(Fault::Answer(500, "InternalError"))
+        });
+        let mut verify = bench.publish("--verify all");
+        let failed = verify.env("DOR_S3_MAX_RETRIES", "1").assert().code(1);
+        let said = String::from_utf8_lossy(&failed.get_output().stdout).into_owned();
+        assert!(said.contains(&format!("wrong: {chunk}: it cannot be read: ")), "{said}");
+        assert!(said.contains("wrong: notes/about.txt: its MD5 is"), "{said}");
+    });
+}
+
+#[test]
+fn a_damaged_manifest_is_written_anew_by_an_audit() {
+    on_each(|bench| {
+        bench.publish("").assert().success();
+        bench.alter(".dor/published.jsonl.gz", b"no gzip");
+        let error = fails(&mut bench.publish(""), 65);
+        assert!(error.contains("published.jsonl.gz is damaged") && error.contains("--audit"));
+        bench.publish("--audit").assert().success();
+        bench.server.requests();
+        bench.publish("").assert().success();
+        assert!(!bench.has_changed_something());
+    });
+}
+
+#[test]
+fn what_is_missing_here_and_there_is_no_longer_published() {
+    on_each(|bench| {
+        bench.write("site/notes/gone.txt", b"gone");
+        bench.publish("").assert().success();
+        std::fs::remove_file(bench.work.path("site/notes/gone.txt")).unwrap();
+        bench.remove("notes/gone.txt");
+        bench.publish("--audit").assert().success();
+        let said = lines(&mut bench.publish("--json --audit --dry-run"));
+        assert_eq!(said[0]["plan"]["audit"]["missing"], Value::Array(Vec::new()));
+    });
+}

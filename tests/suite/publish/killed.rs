@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::support::case::assert_same;
+use super::super::support::case::{Tree, assert_same};
+use super::super::support::dor::fails;
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
 use super::super::support::s3::S3Server;
-use super::{on_each, seed};
+use super::{Bench, CONFIGURATION, on_each, seed};
 
 const KILLS: usize = 20;
 /// Requests at a time.
@@ -18,7 +19,7 @@ const OBJECTS: usize = 400;
 
 #[test]
 fn a_stop_does_not_wait_for_a_server_that_is_gone() {
-    let bench = super::Bench::new(super::Server::Embedded(S3Server::start()));
+    let bench = Bench::new(super::Server::Embedded(S3Server::start()));
     for never_there in [true, false] {
         let mut command = bench.publishing("--concurrency 2 --bwlimit 100k");
         bench.write_many(20, 20_000);
@@ -48,7 +49,7 @@ fn without_a_journal_an_audit_ends_the_uploads_that_were_left() {
     // The embedded server cannot be asked for them.
     let Some(minio) = Minio::start() else { return };
     let proxy = Proxy::before(&minio.endpoint);
-    let bench = super::Bench::new(super::Server::Minio { minio, proxy });
+    let bench = Bench::new(super::Server::Minio { minio, proxy });
     bench.write_large("site/large.nc", 40 << 20);
     bench.publish("--dry-run").assert().success();
     let mut child = bench.publishing("--bwlimit 4M").spawn().unwrap();
@@ -98,5 +99,133 @@ fn twenty_kills_leave_what_an_undisturbed_publish_leaves() {
         // Those in flight at a kill, and those whose arrival was just about to be written down.
         let again = sent - OBJECTS;
         assert!(again <= interrupted * 2 * REQUESTS, "{again} objects were sent again");
+    });
+}
+
+/// Publishes until some of many objects have arrived, then kills it; gives the name of one of them.
+fn interrupt(bench: &Bench) -> String {
+    let many = || {
+        let mut there = bench.published();
+        there.retain(|name, _| name.starts_with("many/"));
+        there
+    };
+    let (began, before) = (Instant::now(), many());
+    let mut child = bench.publishing("--concurrency 4 --bwlimit 1M").spawn().unwrap();
+    let arrived = loop {
+        let arrived = many().into_iter().find(|(name, bytes)| before.get(name) != Some(bytes));
+        if arrived.is_some() || began.elapsed() > Duration::from_secs(60) {
+            break arrived;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (name, _) = arrived.expect("something is sent");
+    let there = many();
+    let is_waiting =
+        |(name, bytes): (&String, &_)| name.starts_with("many/") && there.get(name) != Some(bytes);
+    assert!(bench.expected().iter().any(is_waiting), "the kill came too late");
+    name
+}
+
+/// Publishes as another machine does, which has no journal of this one.
+fn publish_elsewhere(bench: &Bench, more: &str) {
+    let state = bench.work.path("elsewhere");
+    bench.publish(more).env("DOR_STATE_DIR", state).assert().success();
+}
+
+fn write_all(bench: &Bench, tree: &Tree) {
+    tree.iter().for_each(|(name, bytes)| bench.write(&format!("site/{name}"), bytes));
+}
+
+#[test]
+fn a_journal_is_not_believed_after_others_have_published() {
+    on_each(|bench| {
+        bench.write_many(100, 20_000);
+        let first = bench.expected();
+        interrupt(bench);
+        // Other bytes of the same sizes.
+        bench.write_many(100, 20_000);
+        publish_elsewhere(bench, "");
+        assert_same(&bench.expected(), &bench.published());
+        write_all(bench, &first);
+        bench.publish("").assert().success();
+        assert_same(&first, &bench.published());
+    });
+}
+
+#[test]
+fn a_journal_is_not_believed_after_the_destination_was_emptied() {
+    on_each(|bench| {
+        bench.write_many(100, 20_000);
+        interrupt(bench);
+        let own = [".dor/unfinished.json", ".dor/publishing.json"].map(str::to_owned);
+        bench.published().into_keys().chain(own).for_each(|key| bench.remove(&key));
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_part() {
+    let here = |bench: &Bench, more: &str| drop(bench.publish(more).assert().success());
+    for go_on in [here as fn(&Bench, &str), publish_elsewhere] {
+        for parts in [&[""][..], &["--include notes/**", ""]] {
+            on_each(|bench| {
+                bench.write_many(100, 20_000);
+                // Of it, a listing tells the size only.
+                bench.write_large("site/large.nc", 12 << 20);
+                let first = bench.expected();
+                bench.publish("").assert().success();
+                bench.write_many(100, 20_000);
+                interrupt(bench);
+                write_all(bench, &first);
+                parts.iter().for_each(|more| go_on(bench, more));
+                assert_same(&first, &bench.published());
+                // Nothing is left to be done by anybody.
+                bench.server.requests();
+                publish_elsewhere(bench, "");
+                bench.publish("").assert().success();
+                assert!(!bench.has_changed_something());
+            });
+        }
+    }
+}
+
+#[test]
+fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
+    for before in [None, Some("")] {
+        on_each(|bench| {
+            bench.write_many(100, 20_000);
+            let arrived = interrupt(bench);
+            std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
+            // It stays to be deleted while nobody asks for that.
+            before.iter().for_each(|more| drop(bench.publish(more).assert().success()));
+            assert!(bench.published().contains_key(&arrived));
+            bench.publish("--delete").assert().success();
+            assert_same(&bench.expected(), &bench.published());
+        });
+    }
+}
+
+#[test]
+fn deletes_that_failed_are_made_up_for() {
+    on_each(|bench| {
+        bench.write_many(40, 100);
+        bench.publish("").assert().success();
+        std::fs::remove_dir_all(bench.work.path("site/many")).unwrap();
+        let mut left = 10;
+        bench.server.fail_when(move |asked| {
+            let is_delete = asked.method == "DELETE" && asked.target.contains("/many/");
+            left -= usize::from(is_delete && left > 0);
+            (is_delete && left == 0).then_some(Fault::Answer(403, "AccessDenied"))
+        });
+        fails(&mut bench.publish("--delete"), CONFIGURATION);
+        bench.server.recover();
+        assert_ne!(bench.published().len(), bench.expected().len());
+        // A publish that may not delete leaves them to the next.
+        publish_elsewhere(bench, "");
+        bench.publish("--delete").assert().success();
+        assert_same(&bench.expected(), &bench.published());
     });
 }

@@ -25,7 +25,8 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
             .collect();
         assert_eq!(sent.first(), Some(&".dor/publishing.json"));
         assert_eq!(sent.last(), Some(&".dor/published.jsonl.gz"));
-        assert_eq!(sent.len(), planned.len() + 2);
+        assert_eq!(sent[1], ".dor/unfinished.json");
+        assert_eq!(sent.len(), planned.len() + 3);
         let at = |name: &str| sent.iter().position(|key| *key == name).unwrap();
         let last_chunk = sent.iter().rposition(|key| key.contains("/PH/112.")).unwrap();
         assert!(last_chunk < at("maps.zarr/0/PH/.zarray"));
@@ -185,5 +186,38 @@ fn servers_and_disks_are_sources_and_destinations() {
         let mut back = bench.work.tree("back");
         back.retain(|name, _| !name.starts_with(".dor/"));
         assert_same(&bench.expected(), &back);
+    });
+}
+
+#[test]
+fn a_folder_that_became_a_file_is_published_as_one_and_the_other_way_round() {
+    on_each(|bench| {
+        let publish = |to: &str, more: &str| {
+            let mut command = dor(bench.work.folder());
+            command.envs(bench.server.variables()).args(["publish", "site", to]);
+            command.args(more.split_whitespace());
+            command
+        };
+        bench.write("site/notes/f/deep/x", b"in a folder");
+        bench.write("site/notes/g", b"a file");
+        // The embedded server keeps the folder of what is deleted.
+        let mut to = vec!["disk".to_owned()];
+        to.extend(bench.server.is_minio().then(|| bench.destination()));
+        to.iter().for_each(|to| drop(publish(to, "").assert().success()));
+        fs::remove_dir_all(bench.work.path("site/notes/f")).unwrap();
+        fs::remove_file(bench.work.path("site/notes/g")).unwrap();
+        bench.write("site/notes/f", b"a file now");
+        bench.write("site/notes/g/x", b"in a folder now");
+        for to in &to {
+            let error = fails(&mut publish(to, ""), CONFIGURATION);
+            assert!(error.contains("/notes/") && error.contains("with --delete"), "{error}");
+            publish(to, "--delete --verify all").assert().success();
+        }
+        if bench.server.is_minio() {
+            assert_same(&bench.expected(), &bench.published());
+        }
+        let mut disk = bench.work.tree("disk");
+        disk.retain(|name, _| !name.starts_with(".dor/"));
+        assert_same(&bench.expected(), &disk);
     });
 }

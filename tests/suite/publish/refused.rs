@@ -1,6 +1,8 @@
 //! What must not be published is not, and is named.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -26,6 +28,20 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         symlink("nowhere", &link).unwrap();
         refused(&["notes/link.txt", "nowhere"], "", BAD_DATA);
         fs::remove_file(&link).unwrap();
+        symlink("ring", bench.work.path("site/ring")).unwrap();
+        refused(&["site/ring: a link to ring"], "", BAD_DATA);
+        fs::remove_file(bench.work.path("site/ring")).unwrap();
+        for (name, shown) in [(&b"two\nlines"[..], "site/two\\nlines"), (b"\xff", "site/")] {
+            let name = bench.work.path("site").join(OsStr::from_bytes(name));
+            for is_folder in [false, true] {
+                match is_folder {
+                    true => fs::create_dir(&name).unwrap(),
+                    false => fs::write(&name, "").unwrap(),
+                }
+                refused(&[shown, "not a usable name", "give it another"], "", BAD_DATA);
+                if is_folder { fs::remove_dir(&name) } else { fs::remove_file(&name) }.unwrap();
+            }
+        }
         let asked = "has nothing to publish of what was asked for";
         refused(&[asked], "--include *.nothing", CONFIGURATION);
         // Results that nobody has put together.
@@ -56,6 +72,9 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         let mut begun = dor(bench.work.folder());
         let error = fails(begun.args(["publish", "begun", "out"]), CONFIGURATION);
         assert!(error.contains("112/04 is not complete"), "{error}");
+        let mut broken = bench.publish("");
+        let error = fails(broken.args(["--cache-control", "a\nb"]), 2);
+        assert!(error.contains("printable ASCII"), "{error}");
         // Nothing at all.
         fs::remove_dir_all(bench.work.path("site")).unwrap();
         refused(&["site has nothing to publish: it does not exist"], "", CONFIGURATION);
