@@ -33,19 +33,17 @@ pub struct Audit {
     pub unknown: Vec<String>,
 }
 
-/// Lists a destination, folder by folder at the same time, and compares it with `entries`. What is
-/// right, by key; the rest is in the audit. Objects that `read` names are read where a listing does
-/// not tell their MD5.
+/// Compares what was listed with `entries`. What is right, by key, and `None` for what is not; the rest is in
+/// the audit. Objects that `read` names are read where a listing does not tell their MD5.
 pub async fn audit(
     destination: &Store,
+    listed: &Listing,
     entries: &[Entry],
-    read: impl Fn(&ObjectInfo) -> bool,
+    read: impl Fn(&Entry, &ObjectInfo) -> bool,
     stop: &Stop,
 ) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
-    let mut found: HashMap<String, ObjectInfo> = HashMap::new();
-    for listed in listing(destination).await? {
-        found.insert(listed.key.clone(), listed);
-    }
+    let mut found: HashMap<&str, &ObjectInfo> =
+        listed.iter().map(|(key, info)| (key.as_str(), info)).collect();
     let mut audit = Audit::default();
     let (mut states, mut to_read) = (BTreeMap::new(), Vec::new());
     for entry in entries {
@@ -54,10 +52,10 @@ pub async fn audit(
             states.insert(entry.key.to_string(), None);
             continue;
         };
-        let md5 = info.etag.as_deref().and_then(|etag| etag.parse::<Digest>().ok());
+        let md5 = md5_of(info);
         let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
         match (is_right, md5) {
-            (true, None) if read(&info) => to_read.push(entry),
+            (true, None) if read(entry, info) => to_read.push(entry),
             (true, md5) => {
                 audit.right += 1;
                 audit.by_size += usize::from(md5.is_none());
@@ -74,12 +72,30 @@ pub async fn audit(
         audit.wrong.push(key);
     }
     let own = format!("{FOLDER}/");
-    audit.unknown = found.into_keys().filter(|key| !key.starts_with(&own)).collect();
+    let unknown = found.into_keys().filter(|key| !key.starts_with(&own));
+    audit.unknown = unknown.map(str::to_owned).collect();
     audit.unknown.sort_unstable();
     Ok((audit, states))
 }
 
-async fn listing(destination: &Store) -> Result<Vec<ObjectInfo>, PublishError> {
+/// The objects of a destination, by key.
+pub type Listing = HashMap<String, ObjectInfo>;
+
+/// The MD5 that a listing tells.
+fn md5_of(info: &ObjectInfo) -> Option<Digest> {
+    info.etag.as_deref().and_then(|etag| etag.parse().ok())
+}
+
+/// Takes back what a journal tells of objects that a listing does not have, or has otherwise.
+pub fn confirm(arrived: &mut BTreeMap<String, Option<Digest>>, listed: &Listing) {
+    for (key, state) in arrived {
+        let found = listed.get(key);
+        *state = state.filter(|md5| found.is_some_and(|f| md5_of(f).is_none_or(|is| is == *md5)));
+    }
+}
+
+/// Lists a destination, folder by folder at the same time.
+pub async fn list(destination: &Store) -> Result<Listing, PublishError> {
     let mut folders = Vec::new();
     let mut prefixes = destination.list_dirs("").await?;
     let mut found = destination.list_level("").await?;
@@ -93,7 +109,7 @@ async fn listing(destination: &Store) -> Result<Vec<ObjectInfo>, PublishError> {
     let lists = stream::iter(folders).map(async |folder| destination.list(&folder).await);
     let listed: Vec<Vec<ObjectInfo>> = lists.buffer_unordered(LISTS).try_collect().await?;
     found.extend(listed.into_iter().flatten());
-    Ok(found)
+    Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect())
 }
 
 /// How much of a destination is read again.

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::{FOLDER, PublishError};
 use crate::pipeline::Task;
-use crate::store::{Condition, Sending, Store, StoreError};
+use crate::store::{Condition, Sending, Store, StoreError, is_alive};
 
 /// Time between two signs of life, and without one until a publisher counts as dead.
 const RENEWED: Duration = Duration::from_secs(60);
@@ -56,20 +55,11 @@ impl Sign {
     /// Whether the publisher still lives, as far as can be known.
     fn is_alive(&self) -> bool {
         if self.host == Self::own().host {
-            let pid = i32::try_from(self.process).ok().and_then(Pid::from_raw);
-            let is_there = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
-            return pid.is_some_and(is_there) && !is_zombie(self.process);
+            return is_alive(self.process);
         }
         let age = Utc::now().signed_duration_since(self.renewed);
         age.to_std().unwrap_or_default() < DEAD
     }
-}
-
-/// Whether a process has ended and only waits for its parent to notice.
-fn is_zombie(process: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The state follows the name, which may hold anything.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 impl std::fmt::Display for Sign {
@@ -160,7 +150,8 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let sign = Sign { process: child.id(), ..Sign::own() };
         // Not waited for, it stays.
-        while !is_zombie(child.id()) {
+        let began = std::time::Instant::now();
+        while sign.is_alive() && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(!sign.is_alive() && Sign::own().is_alive());

@@ -122,17 +122,21 @@ impl Journal {
         Ok(Self { path, lines, writer })
     }
 
-    /// Objects that were published before are about to be replaced; returns when that is on the
-    /// platter.
-    pub async fn changing(&self, keys: impl Iterator<Item = &str>) {
+    /// What lies at the destination and is not what the manifest tells; `None` where that is not known, or
+    /// is about to be replaced. Returns when that is on the platter.
+    pub async fn differ(&self, states: impl Iterator<Item = (&str, Option<Digest>)>) {
+        let line = |(key, md5): (&str, Option<Digest>)| match md5 {
+            Some(md5) => Line::Done(key.to_owned(), md5),
+            None => Line::Changing(key.to_owned()),
+        };
         let mut last = None;
-        for key in keys {
-            if let Some(key) = last.replace(key) {
-                self.send(Line::Changing(key.to_owned()), None);
+        for state in states {
+            if let Some(state) = last.replace(state) {
+                self.send(line(state), None);
             }
         }
-        if let Some(key) = last {
-            self.send_and_wait(Line::Changing(key.to_owned())).await;
+        if let Some(state) = last {
+            self.send_and_wait(line(state)).await;
         }
     }
 
@@ -208,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let md5 = Digest::of(b"x");
         let journal = Journal::open(folder.path(), "1").unwrap();
-        journal.changing(["a", "d"].into_iter()).await;
+        journal.differ([("a", None), ("d", None)].into_iter()).await;
         journal.done("a", md5);
         journal.begun("b").await;
         journal.upload("b", "7").await;

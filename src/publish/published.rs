@@ -9,8 +9,9 @@ use std::io::{BufRead, BufReader, Write};
 use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
 use flate2::Compression;
-use flate2::bufread::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -88,7 +89,11 @@ impl Published {
         let Some((bytes, info)) = destination.read(&key).await? else { return Ok(None) };
         let url = destination.location().join(&key).to_string();
         let damaged = |problem: String| PublishError::Published { url: url.clone(), problem };
-        let (header, entries) = parse(&bytes).map_err(damaged)?;
+        let (header, entries) = unpack::<Header>(&bytes).map_err(damaged)?;
+        if entries.len() != header.objects {
+            let problem = format!("it has {} of {} entries", entries.len(), header.objects);
+            return Err(damaged(problem));
+        }
         if header.format != FORMAT {
             let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
             return Err(PublishError::Published { url, problem });
@@ -125,22 +130,11 @@ impl Published {
         self.entries.get(at)
     }
 
-    fn bytes(&self) -> std::io::Result<Vec<u8>> {
-        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
-        serde_json::to_writer(&mut out, &self.header)?;
-        for Entry { key, size, md5 } in &self.entries {
-            out.write_all(b"\n")?;
-            serde_json::to_writer(&mut out, &(key, size, md5))?;
-        }
-        out.write_all(b"\n")?;
-        out.finish()
-    }
-
     /// Writes the manifest, unless the one that it follows has been replaced.
     pub async fn save(&mut self, destination: &Store) -> Result<(), PublishError> {
         let key = Self::key();
         let url = destination.location().join(&key).to_string();
-        let bytes = self.bytes();
+        let bytes = pack(&self.header, self.entries.iter());
         let bytes =
             bytes.map_err(|error| PublishError::Published { url, problem: error.to_string() })?;
         let condition = match &self.etag {
@@ -170,23 +164,40 @@ impl Published {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<(Header, Vec<Entry>), String> {
-    let mut lines = BufReader::with_capacity(1 << 20, GzDecoder::new(bytes));
+/// A header and entries, as objects of this folder hold them.
+pub(super) fn pack<'a>(
+    header: &impl Serialize,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> std::io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    serde_json::to_writer(&mut out, header)?;
+    for Entry { key, size, md5 } in entries {
+        out.write_all(b"\n")?;
+        serde_json::to_writer(&mut out, &(key, size, md5))?;
+    }
+    out.write_all(b"\n")?;
+    out.finish()
+}
+
+/// What was packed; entries must be in order of their keys.
+pub(super) fn unpack<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Vec<Entry>), String> {
+    // Several members, so that what was appended to the one is seen.
+    let mut lines = BufReader::with_capacity(1 << 20, MultiGzDecoder::new(bytes));
     let mut line = String::new();
     let mut next = |line: &mut String| {
         line.clear();
         lines.read_line(line).map_err(|error| error.to_string())
     };
     next(&mut line)?;
-    let header: Header = serde_json::from_str(&line).map_err(|error| error.to_string())?;
-    let mut entries = Vec::with_capacity(header.objects.min(1 << 24));
+    let header = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+    let mut entries = Vec::new();
     while next(&mut line)? > 0 {
         let (key, size, md5) = serde_json::from_str(&line).map_err(|error| error.to_string())?;
         entries.push(Entry { key, size, md5 });
     }
-    match entries.len() == header.objects && entries.is_sorted_by(|a, b| a.key < b.key) {
+    match entries.is_sorted_by(|a, b| a.key < b.key) {
         true => Ok((header, entries)),
-        false => Err(format!("it has {} of {} entries", entries.len(), header.objects)),
+        false => Err("its entries are not in order".to_owned()),
     }
 }
 
@@ -220,7 +231,15 @@ mod tests {
     async fn a_damaged_manifest_is_named() {
         let store = Store::memory();
         store.put(&Published::key(), Bytes::from_static(b"no gzip")).await.unwrap();
-        let error = Published::load(&store).await.unwrap_err().to_string();
+        let damaged = async || Published::load(&store).await.unwrap_err().to_string();
+        let error = damaged().await;
         assert!(error.contains("published.jsonl.gz") && error.contains("--audit"), "{error}");
+        // Appended to a whole one.
+        let mut whole =
+            pack(&Published::after(None, "", BTreeMap::new(), Vec::new()).header, [].iter())
+                .unwrap();
+        whole.extend_from_slice(b"junk");
+        store.put(&Published::key(), Bytes::from(whole)).await.unwrap();
+        assert!(damaged().await.contains("is damaged"));
     }
 }

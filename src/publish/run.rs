@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::audit::{Audit, Extent, Wrong, audit, verify};
+use super::audit::{Audit, Extent, Wrong, audit, confirm, list, verify};
 use super::claim::{Claim, Sign};
 use super::flow::{Concurrency, Flow};
 use super::inventory::{Inventory, Selection, inventory};
@@ -126,45 +126,56 @@ pub async fn prepare(
         // Somebody else has published since, or all was removed: what the journal tells is past.
         arrived.clear();
     }
-    let mut by_journal = arrived.clone();
-    let arrived_since = by_journal.values().flatten().count();
+    let arrived_since = arrived.values().flatten().count();
     let of_others = |(key, md5): (&String, &Option<_>)| md5.is_some() && !inventory.has(key);
-    let leaves_journal = !options.selection.is_all() && by_journal.iter().any(of_others);
-    let is_unknown = unfinished.token().is_some()
-        && !is_journal_valid
-        // Who is about to publish knows; to publish now is refused anyway.
-        && Sign::find(destination).await?.is_none();
+    let leaves_journal = !options.selection.is_all() && arrived.iter().any(of_others);
+    // Who is about to publish knows what lies there; to publish now is refused anyway.
+    let is_open = unfinished.token().is_some() && Sign::find(destination).await?.is_none();
+    let is_unknown = is_open && !is_journal_valid;
     if is_unknown && !options.audit {
         tracing::warn!(
             "a publish to {} was begun elsewhere and has not ended: comparing with what lies there",
             destination.location()
         );
     }
+    let listed = match options.audit || is_open {
+        true => Some(list(destination).await?),
+        false => None,
+    };
     let mut audited = None;
-    if options.audit || is_unknown {
-        let known = merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
-        let read_all = options.verify == Some(Extent::All);
-        let read = |object: &ObjectInfo| read_all || unfinished.concerns(object);
-        let (audit, states) = audit(destination, &known, read, stop).await?;
-        arrived = states;
-        audited = Some(audit);
+    if let Some(listed) = &listed {
+        if options.audit || is_unknown {
+            let known = merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
+            let read_all = options.verify == Some(Extent::All);
+            // A size is enough only for what was published like this and has not been written since.
+            let read = |entry: &Entry, object: &ObjectInfo| {
+                let before = published.as_ref().and_then(|before| before.entry(&entry.key));
+                read_all || unfinished.concerns(object) || before != Some(entry)
+            };
+            let (audit, states) = audit(destination, listed, &known, read, stop).await?;
+            arrived = states;
+            audited = Some(audit);
+        } else {
+            confirm(&mut arrived, listed);
+        }
     }
     let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
-    // Of what is in no manifest: what was to be deleted, and what an interrupted run has sent.
-    by_journal.retain(|key, _| options.selection.is_all() && !inventory.has(key));
-    let sent = by_journal.into_iter().filter_map(|(key, md5)| Some((key, md5?)));
-    let sent = sent.map(|(key, md5)| Entry { key: key.into(), size: 0, md5 });
-    let mut left: Vec<Entry> = unfinished.deleting().chain(sent).collect();
-    left.retain(|entry| !inventory.has(&entry.key));
+    // Of what is in no manifest, or will not be: what was to be sent or deleted, and what others have replaced.
+    let before = published.as_ref().map_or(&[][..], |before| &before.entries);
+    let forgotten = before.iter().filter(|entry| differs(&arrived, entry));
+    let is_published = |key: &str| published.as_ref().is_some_and(|p| p.entry(key).is_some());
+    let in_none = unfinished.objects.iter().filter(|entry| !is_published(&entry.key));
+    let mut left: Vec<Entry> = in_none.chain(forgotten).cloned().collect();
+    let may_be_there = |key: &str| listed.as_ref().is_none_or(|listed| listed.contains_key(key));
+    left.retain(|entry| !inventory.has(&entry.key) && may_be_there(&entry.key));
     left.sort_by(|a, b| a.key.cmp(&b.key));
-    left.dedup_by(|a, b| a.key == b.key);
-    left.retain(|entry| published.as_ref().is_none_or(|p| p.entry(&entry.key).is_none()));
     if options.delete && options.selection.is_whole() {
         let concerned;
         (concerned, left) = left.into_iter().partition(|entry: &Entry| concerns(&entry.key));
         plan.gone.extend(concerned);
         plan.gone.sort_by(|a, b| a.key.cmp(&b.key));
+        plan.gone.dedup_by(|a, b| a.key == b.key);
     } else if let Some(entry) = plan.in_the_way().first() {
         let url = destination.location().join(&entry.key).to_string();
         return Err(PublishError::InTheWay { url });
@@ -286,16 +297,22 @@ async fn change(
     let ours = unfinished.token().filter(|_| prepared.is_journal_valid).map(str::to_owned);
     let token = ours.unwrap_or_else(Unfinished::new_token);
     let journal = Arc::new(Journal::open(&state, &token)?);
-    let changed = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
-    let uncertain = prepared.arrived.iter().filter(|(_, md5)| md5.is_none());
+    // Until the mark is there, nobody believes the journal; until both are, nothing changes.
+    let replaced = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
     let in_the_way = plan.in_the_way();
-    let changing = changed.map(|(entry, _)| &*entry.key).chain(in_the_way.iter().map(|e| &*e.key));
-    journal.changing(changing.chain(uncertain.map(|(key, _)| key.as_str()))).await;
-    // Before the mark is there, nobody believes the journal; before anything changes, the mark is.
+    let goes = replaced.map(|(entry, _)| entry).chain(&in_the_way).map(|entry| (&*entry.key, None));
+    let is_other = |key: &str, md5| {
+        let before = published.as_ref().and_then(|before| before.entry(key));
+        before.is_none_or(|before| Some(before.md5) != md5)
+    };
+    let differing = prepared.arrived.iter().filter(|(key, md5)| is_other(key, **md5));
+    journal.differ(differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes)).await;
     let since = published.as_ref().map(|published| published.written);
-    let deleting = plan.gone.iter().chain(&prepared.left).cloned();
-    let mark = unfinished.while_publishing(&token, since, deleting);
-    mark.save(destination).await?;
+    let new = plan.send.iter().filter(|(_, why)| *why == Why::New).map(|(entry, _)| entry);
+    let mut may_lie_there: Vec<&Entry> = new.chain(&plan.gone).chain(&prepared.left).collect();
+    may_lie_there.sort_by(|a, b| a.key.cmp(&b.key));
+    may_lie_there.dedup_by(|a, b| a.key == b.key);
+    unfinished.begin(destination, &token, since, may_lie_there.into_iter()).await?;
     delete(prepared, &in_the_way).await?;
     let transfer = Arc::new(Transfer {
         source: source.clone(),
@@ -324,12 +341,10 @@ async fn change(
         return Err(error);
     }
     if prepared.leaves_journal {
-        mark.while_publishing(&token, since, prepared.left.iter().cloned())
-            .save(destination)
-            .await?;
+        unfinished.begin(destination, &token, since, prepared.left.iter()).await?;
         return journal.map_or(Ok(()), Journal::keep);
     }
-    Unfinished::but_for(&prepared.left).save(destination).await?;
+    Unfinished::end(destination, &prepared.left).await?;
     journal.map_or(Ok(()), Journal::remove)
 }
 

@@ -39,6 +39,7 @@ pub use options::{Addressing, Number, S3Options};
 pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use send::{Condition, Sending};
+pub use staged::is_alive;
 pub use survey::{Surveyed, is_public};
 pub use write::{Body, Upload};
 

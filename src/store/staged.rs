@@ -179,8 +179,19 @@ fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
     if u32::try_from(pid) == Ok(std::process::id()) {
         return !in_use().contains(&number);
     }
+    u32::try_from(pid).is_ok_and(|pid| !is_alive(pid))
+}
+
+/// Whether a process of this host runs. One that has ended and only waits for its parent to notice does not.
+pub fn is_alive(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
     // EPERM would mean a live process of somebody else.
-    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    let is_there = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state follows the name, which may hold anything.
+    let is_zombie =
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    pid.is_some_and(is_there) && !is_zombie
 }
 
 /// Host, process and number of `.NAME.HOST-PID-N.staged`.

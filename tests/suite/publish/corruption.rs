@@ -96,6 +96,18 @@ fn an_object_that_cannot_be_read_keeps_nobody_from_the_others() {
 }
 
 #[test]
+fn an_audit_sends_what_has_changed_here_whatever_a_listing_tells() {
+    on_each(|bench| {
+        bench.write_large("site/large.nc", 12 << 20);
+        bench.publish("").assert().success();
+        bench.write("site/notes/about.txt", b"ABOUT");
+        bench.write_large("site/large.nc", 12 << 20);
+        bench.publish("--audit").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
 fn a_damaged_manifest_is_written_anew_by_an_audit() {
     on_each(|bench| {
         bench.publish("").assert().success();

@@ -104,13 +104,20 @@ fn twenty_kills_leave_what_an_undisturbed_publish_leaves() {
 
 /// Publishes until some of many objects have arrived, then kills it; gives the name of one of them.
 fn interrupt(bench: &Bench) -> String {
+    interrupt_as(bench, None)
+}
+
+/// The same, of another machine, which keeps what it knows in this folder.
+fn interrupt_as(bench: &Bench, state: Option<&str>) -> String {
     let many = || {
         let mut there = bench.published();
         there.retain(|name, _| name.starts_with("many/"));
         there
     };
     let (began, before) = (Instant::now(), many());
-    let mut child = bench.publishing("--concurrency 4 --bwlimit 1M").spawn().unwrap();
+    let mut command = bench.publishing("--concurrency 4 --bwlimit 1M");
+    command.envs(state.map(|state| ("DOR_STATE_DIR", bench.work.path(state))));
+    let mut child = command.spawn().unwrap();
     let arrived = loop {
         let arrived = many().into_iter().find(|(name, bytes)| before.get(name) != Some(bytes));
         if arrived.is_some() || began.elapsed() > Duration::from_secs(60) {
@@ -156,12 +163,45 @@ fn a_journal_is_not_believed_after_others_have_published() {
 
 #[test]
 fn a_journal_is_not_believed_after_the_destination_was_emptied() {
+    let own = [".dor/unfinished.jsonl.gz", ".dor/publishing.json"];
+    for removed in [&own[..], &[]] {
+        on_each(|bench| {
+            bench.write_many(100, 20_000);
+            interrupt(bench);
+            bench.published().into_keys().for_each(|key| bench.remove(&key));
+            removed.iter().for_each(|key| bench.remove(key));
+            bench.publish("").assert().success();
+            assert_same(&bench.expected(), &bench.published());
+        });
+    }
+}
+
+#[test]
+fn what_others_have_sent_is_known_after_a_second_interruption_too() {
+    on_each(|bench| {
+        bench.write_many(100, 20_000);
+        let first = bench.expected();
+        publish_elsewhere(bench, "");
+        bench.write_many(100, 20_000);
+        interrupt(bench);
+        interrupt_as(bench, Some("elsewhere"));
+        write_all(bench, &first);
+        publish_elsewhere(bench, "");
+        assert_same(&first, &bench.published());
+    });
+}
+
+#[test]
+fn what_was_never_published_is_not_taken_for_right_by_its_size() {
     on_each(|bench| {
         bench.write_many(100, 20_000);
         interrupt(bench);
-        let own = [".dor/unfinished.json", ".dor/publishing.json"].map(str::to_owned);
-        bench.published().into_keys().chain(own).for_each(|key| bench.remove(&key));
-        bench.publish("").assert().success();
+        bench.write_many(100, 20_000);
+        // So much later that the time of writing does not tell.
+        std::thread::sleep(Duration::from_secs(3));
+        publish_elsewhere(bench, "--include notes/**");
+        interrupt(bench);
+        publish_elsewhere(bench, "");
         assert_same(&bench.expected(), &bench.published());
     });
 }
@@ -194,17 +234,27 @@ fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_par
 
 #[test]
 fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
-    for before in [None, Some("")] {
-        on_each(|bench| {
-            bench.write_many(100, 20_000);
-            let arrived = interrupt(bench);
-            std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
-            // It stays to be deleted while nobody asks for that.
-            before.iter().for_each(|more| drop(bench.publish(more).assert().success()));
-            assert!(bench.published().contains_key(&arrived));
-            bench.publish("--delete").assert().success();
-            assert_same(&bench.expected(), &bench.published());
-        });
+    for others in [false, true] {
+        for between in [false, true] {
+            on_each(|bench| {
+                bench.write_many(100, 20_000);
+                let arrived = interrupt(bench);
+                std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
+                bench.alter("foreign.txt", b"of nobody");
+                // It stays to be deleted while nobody asks for that.
+                if between {
+                    bench.publish("").assert().success();
+                    assert!(bench.published().contains_key(&arrived));
+                }
+                match others {
+                    true => publish_elsewhere(bench, "--delete"),
+                    false => drop(bench.publish("--delete").assert().success()),
+                }
+                let mut there = bench.published();
+                assert!(there.remove("foreign.txt").is_some());
+                assert_same(&bench.expected(), &there);
+            });
+        }
     }
 }
 

@@ -25,7 +25,7 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
             .collect();
         assert_eq!(sent.first(), Some(&".dor/publishing.json"));
         assert_eq!(sent.last(), Some(&".dor/published.jsonl.gz"));
-        assert_eq!(sent[1], ".dor/unfinished.json");
+        assert_eq!(sent[1], ".dor/unfinished.jsonl.gz");
         assert_eq!(sent.len(), planned.len() + 3);
         let at = |name: &str| sent.iter().position(|key| *key == name).unwrap();
         let last_chunk = sent.iter().rposition(|key| key.contains("/PH/112.")).unwrap();
