@@ -182,9 +182,16 @@ pub async fn prepare(
     } else {
         plan.gone.clear();
     }
-    let gone = std::mem::take(&mut plan.gone);
-    let gone = stream::iter(gone).map(|entry| is_gone(source, entry)).buffered(DELETES);
-    plan.gone = gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
+    let looked_for = async |entry| Ok::<_, PublishError>((is_gone(source, &entry).await?, entry));
+    let looked_for = stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(DELETES);
+    let looked_for: Vec<(bool, Entry)> = looked_for.try_collect().await?;
+    for (is_gone, entry) in looked_for {
+        match is_gone {
+            true => plan.gone.push(entry),
+            false if !is_published(&entry.key) => left.push(entry),
+            false => {}
+        }
+    }
     if plan.gone.len() > options.max_delete {
         return Err(PublishError::TooManyDeletes {
             url: destination.location().to_string(),
@@ -213,16 +220,16 @@ pub async fn prepare(
     })
 }
 
-/// Gives an entry back when its object is no longer in the source. What belongs to a case that is
-/// being made again is no longer recorded, but not gone.
-async fn is_gone(source: &Store, entry: Entry) -> Result<Option<Entry>, PublishError> {
+/// Whether an object is no longer in the source. What belongs to a case that is being made again is no
+/// longer recorded, but not gone.
+async fn is_gone(source: &Store, entry: &Entry) -> Result<bool, PublishError> {
     if !is_public(&entry.key) {
-        return Ok(Some(entry));
+        return Ok(true);
     }
     match source.find(&entry.key).await {
-        Ok(found) => Ok(found.is_none().then_some(entry)),
+        Ok(found) => Ok(found.is_none()),
         // A folder has become a file, or a file a folder.
-        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Some(entry)),
+        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -308,7 +315,9 @@ async fn change(
     let differing = prepared.arrived.iter().filter(|(key, md5)| is_other(key, **md5));
     journal.differ(differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes)).await;
     let since = published.as_ref().map(|published| published.written);
-    let new = plan.send.iter().filter(|(_, why)| *why == Why::New).map(|(entry, _)| entry);
+    let is_new = |entry: &&Entry| published.as_ref().is_none_or(|p| p.entry(&entry.key).is_none());
+    // Some of them may have arrived already.
+    let new = prepared.inventory.entries.iter().filter(is_new);
     let mut may_lie_there: Vec<&Entry> = new.chain(&plan.gone).chain(&prepared.left).collect();
     may_lie_there.sort_by(|a, b| a.key.cmp(&b.key));
     may_lie_there.dedup_by(|a, b| a.key == b.key);

@@ -239,6 +239,9 @@ fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
             on_each(|bench| {
                 bench.write_many(100, 20_000);
                 let arrived = interrupt(bench);
+                if others {
+                    interrupt_as(bench, Some("elsewhere"));
+                }
                 std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
                 bench.alter("foreign.txt", b"of nobody");
                 // It stays to be deleted while nobody asks for that.
