@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::audit::{Audit, Extent, Wrong, audit, confirm, list, verify};
+use super::audit::{Audit, Extent, Listing, Wrong, audit, confirm, list, verify};
 use super::claim::{Claim, Sign};
 use super::flow::{Concurrency, Flow};
 use super::inventory::{Inventory, Selection, inventory};
@@ -149,7 +149,7 @@ pub async fn prepare(
             let read_all = options.verify == Some(Extent::All);
             // A size is enough only for what was published like this and has not been written since.
             let read = |entry: &Entry, object: &ObjectInfo| {
-                let before = published.as_ref().and_then(|before| before.entry(&entry.key));
+                let before = names(published.as_ref(), &entry.key);
                 read_all || unfinished.concerns(object) || before != Some(entry)
             };
             let (audit, states) = audit(destination, listed, &known, read, stop).await?;
@@ -161,15 +161,8 @@ pub async fn prepare(
     }
     let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
-    // Of what is in no manifest, or will not be: what was to be sent or deleted, and what others have replaced.
-    let before = published.as_ref().map_or(&[][..], |before| &before.entries);
-    let forgotten = before.iter().filter(|entry| differs(&arrived, entry));
-    let is_published = |key: &str| published.as_ref().is_some_and(|p| p.entry(key).is_some());
-    let in_none = unfinished.objects.iter().filter(|entry| !is_published(&entry.key));
-    let mut left: Vec<Entry> = in_none.chain(forgotten).cloned().collect();
-    let may_be_there = |key: &str| listed.as_ref().is_none_or(|listed| listed.contains_key(key));
-    left.retain(|entry| !inventory.has(&entry.key) && may_be_there(&entry.key));
-    left.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut left =
+        left_behind(&inventory, published.as_ref(), &unfinished, &arrived, listed.as_ref());
     if options.delete && options.selection.is_whole() {
         let concerned;
         (concerned, left) = left.into_iter().partition(|entry: &Entry| concerns(&entry.key));
@@ -188,7 +181,7 @@ pub async fn prepare(
     for (is_gone, entry) in looked_for {
         match is_gone {
             true => plan.gone.push(entry),
-            false if !is_published(&entry.key) => left.push(entry),
+            false if names(published.as_ref(), &entry.key).is_none() => left.push(entry),
             false => {}
         }
     }
@@ -218,6 +211,31 @@ pub async fn prepare(
         arrived_since,
         stop,
     })
+}
+
+/// What a manifest has of an object.
+fn names<'a>(published: Option<&'a Published>, key: &str) -> Option<&'a Entry> {
+    published.and_then(|published| published.entry(key))
+}
+
+/// Objects that may lie at the destination, are in no manifest or will not be, and are not in the source:
+/// they were to be sent or deleted, or somebody has replaced them.
+fn left_behind(
+    inventory: &Inventory,
+    published: Option<&Published>,
+    unfinished: &Unfinished,
+    arrived: &BTreeMap<String, Option<Digest>>,
+    listed: Option<&Listing>,
+) -> Vec<Entry> {
+    let replaced = published.map_or(&[][..], |published| &published.entries);
+    let replaced = replaced.iter().filter(|entry| differs(arrived, entry));
+    let in_none = unfinished.objects.iter().filter(|e| names(published, &e.key).is_none());
+    let may_be_there = |entry: &&Entry| {
+        !inventory.has(&entry.key) && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
+    };
+    let mut left: Vec<Entry> = in_none.chain(replaced).filter(may_be_there).cloned().collect();
+    left.sort_by(|a, b| a.key.cmp(&b.key));
+    left
 }
 
 /// Whether an object is no longer in the source. What belongs to a case that is being made again is no
@@ -309,13 +327,13 @@ async fn change(
     let in_the_way = plan.in_the_way();
     let goes = replaced.map(|(entry, _)| entry).chain(&in_the_way).map(|entry| (&*entry.key, None));
     let is_other = |key: &str, md5| {
-        let before = published.as_ref().and_then(|before| before.entry(key));
+        let before = names(published.as_ref(), key);
         before.is_none_or(|before| Some(before.md5) != md5)
     };
     let differing = prepared.arrived.iter().filter(|(key, md5)| is_other(key, **md5));
     journal.differ(differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes)).await;
     let since = published.as_ref().map(|published| published.written);
-    let is_new = |entry: &&Entry| published.as_ref().is_none_or(|p| p.entry(&entry.key).is_none());
+    let is_new = |entry: &&Entry| names(published.as_ref(), &entry.key).is_none();
     // Some of them may have arrived already.
     let new = prepared.inventory.entries.iter().filter(is_new);
     let mut may_lie_there: Vec<&Entry> = new.chain(&plan.gone).chain(&prepared.left).collect();

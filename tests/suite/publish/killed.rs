@@ -115,7 +115,7 @@ fn interrupt_as(bench: &Bench, state: Option<&str>) -> String {
         there
     };
     let (began, before) = (Instant::now(), many());
-    let mut command = bench.publishing("--concurrency 4 --bwlimit 1M");
+    let mut command = bench.publishing("--concurrency 4 --bwlimit 200k");
     command.envs(state.map(|state| ("DOR_STATE_DIR", bench.work.path(state))));
     let mut child = command.spawn().unwrap();
     let arrived = loop {
