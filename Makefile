@@ -8,7 +8,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 prerequisites: ## Install everything that any target needs from the system (Debian; says what to do elsewhere)
-	@scripts/prerequisites.sh build test outside lint
+	@scripts/prerequisites.sh build test outside lint slurm
 
 build: ## Build target/release/dor
 	@scripts/prerequisites.sh build

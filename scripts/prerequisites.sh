@@ -1,29 +1,30 @@
 #!/usr/bin/env bash
 # Installs what a target needs from the system, or says what to install. Quick and silent when nothing is missing.
 #
-#   scripts/prerequisites.sh [build] [test] [outside] [lint]      (default: build)
+#   scripts/prerequisites.sh [build] [test] [outside] [lint] [slurm]      (default: build)
 #
 #   build    C compiler, pkg-config, netCDF-C and HDF5 with headers
 #   test     build + ncdump
 #   outside  test + NCO, Python 3.11 or later with venv, Node 18 or later with npm, MinIO (from source, when Go is there)
 #   lint     build + Python with venv
+#   slurm    Slurm and munge, for the tests that send jobs to a real one on this machine
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A debian=(
     [cc]=build-essential [pkg-config]=pkg-config [netcdf]=libnetcdf-dev [hdf5]=libhdf5-dev
     [ncdump]=netcdf-bin [ncks]=nco [python3]=python3 [venv]=python3-venv
-    [node]=nodejs [npm]=npm
+    [node]=nodejs [npm]=npm [sbatch]=slurm-wlm [munged]=munge
 )
 declare -A fedora=(
     [cc]=gcc [pkg-config]=pkgconf-pkg-config [netcdf]=netcdf-devel [hdf5]=hdf5-devel
     [ncdump]=netcdf [ncks]=nco [python3]=python3 [venv]=python3
-    [node]=nodejs [npm]=nodejs-npm
+    [node]=nodejs [npm]=nodejs-npm [sbatch]="slurm slurm-slurmctld slurm-slurmd" [munged]=munge
 )
 declare -A homebrew=(
     [cc]="(xcode-select --install)" [pkg-config]=pkgconf [netcdf]=netcdf [hdf5]=hdf5
     [ncdump]=netcdf [ncks]=nco [python3]=python [venv]=python
-    [node]=node [npm]=node
+    [node]=node [npm]=node [sbatch]="(Slurm: on Linux only)" [munged]=munge
 )
 
 have() {
@@ -33,7 +34,8 @@ have() {
         venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         python3) python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ;;
         node) node -e 'process.exit(Number(parseInt(process.versions.node) < 18))' 2>/dev/null ;;
-        *) command -v "$1" >/dev/null ;;
+        # Daemons are not on everybody's PATH.
+        *) PATH=$PATH:/usr/sbin command -v "$1" >/dev/null ;;
     esac
 }
 
@@ -66,8 +68,9 @@ for group in "${@:-build}"; do
             minio=yes
             ;;
         lint) needs+=(python3 venv) ;;
+        slurm) needs+=(sbatch munged) ;;
         *)
-            echo "error: unknown group '$group'; there are build, test, outside and lint" >&2
+            echo "error: unknown group '$group'; there are build, test, outside, lint and slurm" >&2
             exit 2
             ;;
     esac

@@ -25,9 +25,12 @@
 //!                          [encode::zarr] -> [store], and [plot] to look at it
 //! ```
 //!
+//! [`batch`] makes all of it from one reading of each raw file, for many cases on many nodes.
+//!
 //! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
 //! `object_store`; [`config`] resolves settings; [`synthetic`] and [`demo`] make input.
 
+pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -8,6 +8,7 @@ mod suite {
     mod bad_grid;
     mod bad_input;
     mod bad_places;
+    mod batch;
     mod catalogue;
     mod cli;
     mod config;

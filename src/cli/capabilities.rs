@@ -21,7 +21,9 @@ pub(super) struct Capabilities {
 impl Capabilities {
     /// Bytes of memory to plan with: four fifths of the limit.
     pub fn memory_to_use() -> u64 {
-        memory_limit(Path::new("/")).map_or(u64::MAX, |limit| limit / 5 * 4)
+        let of_job = slurm_limit(std::env::var("SLURM_MEM_PER_NODE").ok().as_deref());
+        let limit = memory_limit(Path::new("/")).into_iter().chain(of_job).min();
+        limit.map_or(u64::MAX, |limit| limit / 5 * 4)
     }
 
     pub fn find() -> Self {
@@ -33,6 +35,11 @@ impl Capabilities {
             deflate_filter: version::deflate_filter(),
         }
     }
+}
+
+/// What a Slurm job may use on a node, told in MiB; 0 is all.
+fn slurm_limit(told: Option<&str>) -> Option<u64> {
+    told?.parse::<u64>().ok().filter(|mib| *mib > 0)?.checked_mul(1 << 20)
 }
 
 /// The smallest of the machine's memory and the limits of the control groups around this process (v1
@@ -87,6 +94,15 @@ mod tests {
     #[test]
     fn the_machine_is_the_limit_without_control_groups() {
         assert_eq!(limit("0::/\n", &[("sys/fs/cgroup/memory.max", "max\n")]), Some(2 << 20));
+    }
+
+    #[test]
+    fn slurm_tells_mebibytes() {
+        assert_eq!(slurm_limit(Some("2048")), Some(2 << 30));
+        assert_eq!(
+            [slurm_limit(Some("0")), slurm_limit(Some("all")), slurm_limit(None)],
+            [None; 3]
+        );
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::batch::{PlanFileError, ShardError, StageError};
 use crate::config::ConfigError;
 use crate::demo::DemoError;
 use crate::ledger::LedgerError;
-use crate::pipeline::Stopped;
+use crate::pipeline::{PoolError, Stopped};
 use crate::publish::PublishError;
 use crate::read::ReadError;
 use crate::research::check::CheckError;
@@ -25,6 +26,8 @@ pub enum Exit {
     SomeFailed = 1,
     /// The command line is wrong.
     Usage = 2,
+    /// Something is not done yet, and is listed; nothing was written.
+    Incomplete = 3,
     /// The input is not what it should be; running again does not help.
     BadData = 65,
     /// Told to stop; safe to run again.
@@ -63,6 +66,18 @@ impl Exit {
         if let Some(error) = cause.downcast_ref() {
             return Self::of_publish(error);
         }
+        if let Some(error) = cause.downcast_ref() {
+            return Self::of_plan_file(error);
+        }
+        if let Some(error) = cause.downcast_ref() {
+            return match error {
+                StageError::Research(error) => Self::of_case(error),
+                StageError::Vis(error) => Self::of_vis(error),
+            };
+        }
+        if cause.is::<ShardError>() {
+            return Some(Self::Configuration);
+        }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
@@ -81,6 +96,7 @@ impl Exit {
             | VisError::NoStore { .. }
             | VisError::Recipe { .. }
             | VisError::Needs(_) => Some(Self::Configuration),
+            VisError::Pool(PoolError::Closed) => Some(Self::Interrupted),
             VisError::Pool(_) | VisError::Shard { .. } => None,
             VisError::Foreign { .. }
             | VisError::Mismatch { .. }
@@ -111,6 +127,16 @@ impl Exit {
             | PublishError::SomeFailed { .. }
             | PublishError::NotVerified { .. }
             | PublishError::Pool(_) => Some(Self::SomeFailed),
+        }
+    }
+
+    fn of_plan_file(error: &PlanFileError) -> Option<Self> {
+        match error {
+            PlanFileError::Store(error) => Self::of_store(error),
+            PlanFileError::Damaged { .. } => Some(Self::BadData),
+            PlanFileError::Exists { .. } | PlanFileError::Absent { .. } => {
+                Some(Self::Configuration)
+            }
         }
     }
 

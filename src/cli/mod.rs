@@ -2,6 +2,7 @@
 //!
 //! Handlers print into the writer that they are given and return how the program shall end.
 
+mod batch;
 mod capabilities;
 mod completions;
 mod config;
@@ -57,6 +58,11 @@ enum Command {
     ResearchData(research_data::Command),
     Vis(Box<vis::Command>),
     Publish(Box<publish::Command>),
+    Plan(Box<batch::Plan>),
+    Run(batch::Run),
+    Status(batch::Status),
+    Finalize(batch::Finalize),
+    Slurm(Box<batch::Slurm>),
     Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),
@@ -77,6 +83,11 @@ impl Cli {
             Command::ResearchData(command) => command.run(&self.global, out).await,
             Command::Vis(command) => command.run(&self.global, out).await,
             Command::Publish(command) => command.run(&self.global, out).await,
+            Command::Plan(command) => command.run(&self.global, out).await,
+            Command::Run(command) => command.run(&self.global, out).await,
+            Command::Status(command) => command.run(&self.global, out).await,
+            Command::Finalize(command) => command.run(&self.global, out).await,
+            Command::Slurm(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out).await,
             Command::Completions(command) => command.run(out),
@@ -133,6 +144,28 @@ pub fn report(error: &anyhow::Error) {
 /// Parses a number from 1 on.
 fn from_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "give a whole number from 1 on".to_owned())
+}
+
+/// Parses a number of bytes with its unit: 500k, 50M, 1Gi, 400GB.
+fn bytes_of(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit: f64 = match text[digits..].trim_end_matches(['B', 'b']) {
+        "" => 1.0,
+        "k" | "K" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "Ki" => 1024.0,
+        "Mi" => 1048576.0,
+        "Gi" => 1073741824.0,
+        _ => return None,
+    };
+    Some((number * unit) as u64).filter(|bytes| *bytes > 0)
+}
+
+/// Parses an amount of memory.
+fn size(text: &str) -> Result<u64, String> {
+    bytes_of(text).ok_or_else(|| "give bytes, such as 2GB or 400GB".to_owned())
 }
 
 /// Prints a line to standard error.

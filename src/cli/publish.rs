@@ -1,7 +1,6 @@
 //! `dor publish`: outputs to where the world reads them, and what is published there.
 
 use std::io::Write;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -9,7 +8,7 @@ use serde_json::json;
 
 use super::output::{Table, bytes, count, write_json};
 use super::progress::Transfers;
-use super::{Exit, GlobalArgs, from_one, stop_on_signals};
+use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::{Stop, Stopped};
@@ -109,20 +108,7 @@ struct Status {
 
 /// A number of bytes with an optional k, M, G, Ki, Mi or Gi.
 fn rate(text: &str) -> Result<u64, String> {
-    let wrong = || "give bytes per second, such as 500k, 50M or 1Gi".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number = f64::from_str(&text[..digits]).map_err(|_| wrong())?;
-    let unit: f64 = match text[digits..].trim_end_matches(['B', 'b']) {
-        "" => 1.0,
-        "k" | "K" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "Ki" => 1024.0,
-        "Mi" => 1048576.0,
-        "Gi" => 1073741824.0,
-        _ => return Err(wrong()),
-    };
-    Some((number * unit) as u64).filter(|rate| *rate > 0).ok_or_else(wrong)
+    bytes_of(text).ok_or_else(|| "give bytes per second, such as 500k, 50M or 1Gi".to_owned())
 }
 
 /// What may stand in a header of HTTP.

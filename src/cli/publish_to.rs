@@ -45,8 +45,21 @@ impl PublishTo {
         stop: &Stop,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
+        self.publish_below("", stores, source, stop, out).await
+    }
+
+    /// The same, to what is called `name` below the destination.
+    pub async fn publish_below(
+        &self,
+        name: &str,
+        stores: &Stores,
+        source: &Store,
+        stop: &Stop,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
         let Some(location) = &self.publish_to else { return Ok(()) };
-        let destination = stores.open(location)?;
+        let location = location.join(name);
+        let destination = stores.open(&location)?;
         let prepared = publish::prepare(source, &destination, Options::default(), stop).await?;
         let outcome = publish::publish(prepared, Arc::new(Transfers::beside())).await?;
         let sent = count(outcome.sent, "object");

@@ -13,7 +13,7 @@ use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
 use crate::model::{Case, Grid};
-use crate::pipeline::{ObjectSource, Place, Pool, PoolError, Stop, Stopped, UploadSink};
+use crate::pipeline::{Extent, Pool, PoolError, Reader, Stop, Stopped, UploadSink};
 use crate::store::{Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
@@ -148,6 +148,8 @@ pub struct Environment {
     pub stop: Stop,
     /// Where progress is told.
     pub progress: Arc<dyn Progress>,
+    /// Reads the raw files.
+    pub reader: Reader,
 }
 
 /// Carries out a plan: checks every input, converts, and writes the record last.
@@ -179,11 +181,11 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
     let pool = &Pool::new(CHECKS, u64::MAX);
     let check = async |step: &Step| {
         let object = environment.raw.object_known(&step.input.key, step.input.clone());
-        let source = ObjectSource::new(object, environment.stop.clone(), |_| {});
+        let source = environment.reader.source(object, &environment.stop);
         let (month, grid) = (step.month, environment.grid.clone());
         // One file of the case tells whether the grid file is the right one.
         let points = plan.steps.first().is_some_and(|first| first.month == month);
-        let check = move || check::check(Box::new(source), month, grid.as_deref(), points);
+        let check = move || check::check(source, month, grid.as_deref(), points);
         let place = pool.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     };
@@ -287,8 +289,8 @@ async fn convert_all(
     Err(CaseError::Files { case, converted, not_tried: steps.len(), failures })
 }
 
-/// One file from the archive to the store. The place in the pool is kept until its last part is
-/// stored, for until then the file is in memory; making it visible waits for no worker, but for
+/// One file from the archive to the store. Its memory in the pool is kept until its last part is
+/// stored, for until then the file is there; making it visible waits for no worker, but for
 /// `before_first`.
 async fn convert_one(
     environment: &Environment,
@@ -297,33 +299,30 @@ async fn convert_one(
     before_first: &impl AsyncFn() -> Result<(), LedgerError>,
 ) -> (Step, Result<(FileRecord, Timing), FileError>) {
     let result = async {
-        let Environment { raw, out, stop, .. } = environment;
+        let Environment { raw, out, stop, pool, .. } = environment;
         let url = out.location().join(&step.output).to_string();
         let failed = |source: SinkError| FileError::Store { url: url.clone(), source };
-        // The file in memory and its largest variable take less than the raw file.
-        let place: Place = environment.pool.place(step.input.size).await?;
-        if stop.is_requested() {
-            return Err(failed(Stopped.into()));
-        }
-        let started = Instant::now();
-        let upload = out.create(&step.output).await.map_err(|e| failed(e.into()))?;
-        let mut sink = UploadSink::new(upload, stop.clone());
         let progress = environment.progress.clone();
         let object = raw.object_known(&step.input.key, step.input.clone());
-        let source = ObjectSource::new(object, stop.clone(), move |n| progress.advance(n));
-        let Step { month, input, .. } = step.clone();
-        let work = move || {
+        let (Step { month, input, output }, out, stopped) =
+            (step.clone(), out.clone(), stop.clone());
+        let work = move |source| -> Result<_, StoreError> {
+            let started = Instant::now();
+            let mut sink = UploadSink::create(&out, &output, stopped)?;
             let name = input.key.rsplit('/').next().unwrap_or_default();
-            let modified = input.modified;
-            let input = convert::Input { source: Box::new(source), month, name, modified };
-            let converted = convert::convert(input, &context, &mut sink);
-            (converted, sink)
+            let input = convert::Input { source, month, name, modified: input.modified };
+            Ok((convert::convert(input, &context, &mut sink), sink, started))
         };
-        let (converted, mut sink) = Pool::run(&place, work).await?;
+        // The file in memory and its largest variable take less than the raw file.
+        let needs = (Extent::Whole, step.input.size);
+        let passed = move |bytes| progress.advance(bytes);
+        let (converted, memory) =
+            environment.reader.read(pool, object, needs, stop, passed, work).await?;
+        let (converted, mut sink, started) = converted.map_err(|e| failed(e.into()))?;
         let converted = converted?;
         let begun = Instant::now();
         sink.drain().await.map_err(failed)?;
-        drop(place);
+        drop(memory);
         before_first().await?;
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;

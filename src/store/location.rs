@@ -92,6 +92,18 @@ impl Location {
         text.trim_end_matches('/').to_owned()
     }
 
+    /// The same for whoever works in another folder.
+    #[must_use]
+    pub fn absolute(&self) -> Self {
+        match &self.0 {
+            Place::Local { path } => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Self(Place::Local { path })
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// The last segment; `None` for a root, a whole bucket or a whole host.
     pub fn file_name(&self) -> Option<&str> {
         match &self.0 {

@@ -21,6 +21,18 @@ pub const UPTAKE: &str = "FG_CO2_percent_cumulative";
 pub const RECIPE: &str = "recipe";
 /// Months of a year.
 pub const YEAR: usize = 12;
+
+/// The months of a case, counted from the intervention, in the order in which the chunks of store
+/// 2 need them: the same month of all years together.
+pub fn reading_order() -> impl Iterator<Item = usize> {
+    (0..YEAR).flat_map(|month| (0..YEARS).map(move |year| year * YEAR + month))
+}
+
+/// The place of a month in [`reading_order`].
+pub fn reading_place(elapsed: usize) -> usize {
+    elapsed % YEAR * YEARS + elapsed / YEAR
+}
+
 /// More levels would make chunks of nothing but interpolation: a level 5 cell is 10 km wide.
 pub const MAX_LEVELS: u8 = 6;
 

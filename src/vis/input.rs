@@ -7,7 +7,8 @@ use crate::encode::research as layout;
 use crate::ledger::InputRecord;
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
-use crate::pipeline::ObjectSource;
+use crate::pipeline::{Extent, PoolError, Reader};
+use crate::read::Source;
 use crate::research::plan::{PlanError, missing_months, probe_each, raw_files};
 use crate::store::{ObjectInfo, Store};
 
@@ -29,6 +30,7 @@ pub struct CaseFiles {
     pub missing: Vec<YearMonth>,
     store: Store,
     files: BTreeMap<YearMonth, ObjectInfo>,
+    reader: Reader,
 }
 
 impl Input {
@@ -49,7 +51,8 @@ impl Input {
             files.values_mut().for_each(|info| info.etag = None);
         }
         let missing = missing_months(case, &files, allow_missing)?;
-        Ok(CaseFiles { case, missing, store: self.store().clone(), files })
+        let (store, reader) = (self.store().clone(), Reader::default());
+        Ok(CaseFiles { case, missing, store, files, reader })
     }
 }
 
@@ -105,10 +108,34 @@ impl CaseFiles {
         self.files.is_empty()
     }
 
-    /// The bytes of a file.
-    pub fn source(&self, info: &ObjectInfo, workshop: &Workshop) -> ObjectSource {
+    /// The same files, to be read by `reader`.
+    pub fn read_by(&self, reader: Reader) -> Self {
+        Self { reader, ..self.clone() }
+    }
+
+    /// Names of the files.
+    pub fn keys(&self) -> impl Iterator<Item = String> {
+        self.files.values().map(|info| info.key.clone())
+    }
+
+    /// The bytes of a file, for a look at what is in it.
+    pub fn source(&self, info: &ObjectInfo, workshop: &Workshop) -> Box<dyn Source> {
         let object = self.store.object_known(&info.key, info.clone());
-        ObjectSource::new(object, workshop.stop.clone(), |_| {})
+        self.reader.source(object, &workshop.stop)
+    }
+
+    /// Does work on a file, on a worker with `memory` bytes.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        info: &ObjectInfo,
+        workshop: &Workshop,
+        memory: u64,
+        work: impl FnOnce(Box<dyn Source>) -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let Workshop { pool, stop, .. } = workshop;
+        let object = self.store.object_known(&info.key, info.clone());
+        let needs = (Extent::Parts, memory);
+        Ok(self.reader.read(pool, object, needs, stop, |_| {}, work).await?.0)
     }
 
     /// What a record says of the files.

@@ -2,8 +2,7 @@
 
 use super::VisError;
 use crate::model::{Grid, YearMonth};
-use crate::pipeline::ObjectSource;
-use crate::read::{Ranged, ReadError, history};
+use crate::read::{Ranged, ReadError, Source, history};
 use crate::research::check::{CheckError, check_points};
 
 /// Rows and columns of a grid.
@@ -19,8 +18,8 @@ pub struct MonthFile {
 
 impl MonthFile {
     /// Opens a raw or research-grade file.
-    pub fn open(source: ObjectSource, named: YearMonth) -> Result<Self, CheckError> {
-        let file = Ranged::open(Box::new(source))?;
+    pub fn open(source: Box<dyn Source>, named: YearMonth) -> Result<Self, CheckError> {
+        let file = Ranged::open(source)?;
         let bounds = match file.stored("time_bound")? {
             Some(bounds) => bounds,
             None if file.header().variable("time_delta").is_none() => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
+use super::contract::reading_order;
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape};
 use super::record::CaseRecord;
@@ -92,21 +93,20 @@ pub async fn read(
     };
     series.fetched += fetched;
     let shared = Arc::new(shared);
-    let read = |(n, month, info): (usize, YearMonth, ObjectInfo)| {
-        let (shared, source) = (shared.clone(), files.source(&info, workshop));
-        async move {
-            if workshop.stop.is_requested() {
-                return Err(Stopped.into());
-            }
-            let place = workshop.pool.place(MEMORY).await?;
-            let work = move || shared.month(&MonthFile::open(source, month)?);
-            let month = Pool::run(&place, work).await??;
-            workshop.progress.advance(info.size);
-            workshop.progress.file_done();
-            Ok::<_, VisError>((n, month))
+    let read = async |(n, month, info): (usize, YearMonth, ObjectInfo)| {
+        if workshop.stop.is_requested() {
+            return Err(Stopped.into());
         }
+        let shared = shared.clone();
+        let work = move |source| shared.month(&MonthFile::open(source, month)?);
+        let month = files.read(&info, workshop, MEMORY, work).await??;
+        workshop.progress.advance(info.size);
+        workshop.progress.file_done();
+        Ok::<_, VisError>((n, month))
     };
-    let all: Vec<_> = files.iter().map(|(n, month, info)| (n, month, info.clone())).collect();
+    // In the order of store 2, which may read the same files at the same time.
+    let in_order = reading_order().filter_map(|n| Some((n, files.month(n)?)));
+    let all: Vec<_> = in_order.map(|(n, (month, info))| (n, month, info.clone())).collect();
     let months: Vec<(usize, Month)> =
         stream::iter(all).map(read).buffer_unordered(QUEUE).try_collect().await?;
     for (n, month) in months {

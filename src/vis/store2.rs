@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::contract::{Pyramid, YEAR};
+use super::contract::{Pyramid, YEAR, reading_order};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape, fits};
 use super::record::{CaseRecord, FileEntry};
@@ -115,18 +115,17 @@ impl Atlas<'_> {
         }
         let mut filled = Filled { size: files.size(), ..Filled::default() };
         let mut whole = Whole::new(&self.pyramid);
-        let mut months =
-            stream::iter((0..YEAR).flat_map(|m| (0..YEARS).map(move |y| y * YEAR + m)))
-                .map(|elapsed| {
-                    let month = self.month(files, elapsed);
-                    async move {
-                        match month {
-                            None => Ok(None),
-                            Some(task) => task.await?.map(Some),
-                        }
+        let mut months = stream::iter(reading_order())
+            .map(|elapsed| {
+                let month = self.month(files, elapsed);
+                async move {
+                    match month {
+                        None => Ok(None),
+                        Some(task) => task.await?.map(Some),
                     }
-                })
-                .buffered(self.workshop.pool.workers() + 1);
+                }
+            })
+            .buffered(self.workshop.pool.workers() + 1);
         let (mut years, mut layers) = (Vec::with_capacity(YEARS), None);
         // The chunks of one month are written while the files of the next are read.
         let mut writing = None;
@@ -200,23 +199,22 @@ impl Atlas<'_> {
     /// Begins to read and regrid a month; `None` when it has no file.
     fn month(&self, files: &CaseFiles, elapsed: usize) -> Option<Task<Result<Month, VisError>>> {
         let (month, info) = files.month(elapsed)?;
-        let (size, source) = (info.size, files.source(info, self.workshop));
+        let (files, info) = (files.clone(), info.clone());
         let (workshop, grid, shape) = (self.workshop.clone(), self.grid.clone(), self.shape);
         let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
         let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
         let compat = self.destination.recipe.reference_compat;
-        let work = move || -> Result<Month, VisError> {
+        let work = move |source| -> Result<Month, VisError> {
             let file = MonthFile::open(source, month)?;
             let fields = Fields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
         Some(Task::spawn(async move {
-            let place = workshop.pool.place(MONTH_MEMORY).await?;
             if workshop.stop.is_requested() {
                 return Err(Stopped.into());
             }
-            let regridded = Pool::run(&place, work).await??;
-            workshop.progress.advance(size);
+            let regridded = files.read(&info, &workshop, MONTH_MEMORY, work).await??;
+            workshop.progress.advance(info.size);
             workshop.progress.file_done();
             Ok(regridded)
         }))

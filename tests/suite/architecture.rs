@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules and what each may import besides itself; `cli` and the front page may import all.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("store", &["model"]),
     ("read", &["model"]),
@@ -21,6 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
         &["model", "store", "read", "derive", "regrid", "encode", "pipeline", "research", "ledger"],
     ),
     ("publish", &["model", "store", "pipeline", "ledger"]),
+    ("batch", &["model", "store", "read", "pipeline", "ledger", "research", "vis"]),
     ("plot", &["model"]),
     ("synthetic", &["model"]),
     ("demo", &["model", "store", "encode", "pipeline", "research", "synthetic"]),
@@ -136,7 +137,8 @@ fn only_the_storage_layer_knows_object_store() {
 fn async_ends_where_the_pure_modules_begin() {
     let mut against = Vec::new();
     for source in sources("src") {
-        if source.names("block_on") && !["main.rs", "pipeline.rs"].contains(&source.path.as_str()) {
+        let may_block = source.path == "main.rs" || source.module() == "pipeline";
+        if source.names("block_on") && !may_block {
             against.push(format!("src/{} blocks on a future", source.path));
         }
         let asynchronous = ["async", "await", "tokio", "futures"].iter().find(|w| source.names(w));

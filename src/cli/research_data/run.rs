@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
 use crate::model::Case;
-use crate::pipeline::{Pool, Stop};
+use crate::pipeline::{Pool, Reader, Stop};
 use crate::publish::PublishError;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
 use crate::store::{Location, Store, Stores};
@@ -73,6 +73,7 @@ impl Run {
             pool: Pool::new(config.workers.value.get(), memory),
             stop,
             progress: terminal.clone(),
+            reader: Reader::default(),
         };
         let recipe = Recipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
         let options = PlanOptions {

@@ -13,7 +13,7 @@ use crate::vis::input::Input;
 
 /// Which cases.
 #[derive(Args, Debug, Default)]
-pub(super) struct Cases {
+pub(in crate::cli) struct Cases {
     /// Polygons, 0 to 689 [default: all that there are files of]
     #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
     pub polygon_ids: Vec<u16>,
@@ -45,7 +45,7 @@ impl Cases {
 }
 
 /// The ends of a range of polygons.
-pub(super) fn polygon(text: &str) -> Result<u16, String> {
+pub(in crate::cli) fn polygon(text: &str) -> Result<u16, String> {
     let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
     polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
 }

@@ -10,7 +10,7 @@ use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals};
 use crate::pipeline::Stop;
-use crate::store::{Location, Stores};
+use crate::store::{Location, Store, Stores};
 use crate::vis::finalize::{self, Completeness};
 
 /// Put the results of all cases into the chunks that they share, and write the metadata last
@@ -30,31 +30,40 @@ impl Finalize {
         let config = config(global, None, None)?;
         let stores = Stores::new(config.s3.clone());
         let store = stores.open(&self.store)?;
-        let (kind, cases) = finalize::finalize(&store).await?;
-        let Completeness { done, missing, partial } = &cases;
-        writeln!(
-            out,
-            "{}: {} with {} of {} cases, {} missing",
-            self.store,
-            kind.name(),
-            done.len(),
-            done.len() + missing.len(),
-            missing.len()
-        )?;
-        if !partial.is_empty() {
-            writeln!(
-                out,
-                "{} with months missing: {}",
-                count(partial.len(), "case"),
-                in_short(partial)
-            )?;
-        }
-        if !missing.is_empty() {
-            writeln!(out, "missing: {}", in_short(missing))?;
-        }
+        finalize_store(&store, out).await?;
         let stop = Stop::default();
         stop_on_signals(stop.clone());
         self.publish_to.publish(&stores, &store, &stop, out).await?;
         Ok(Exit::Done)
     }
+}
+
+/// Puts a store together and says what it holds.
+pub(in crate::cli) async fn finalize_store(
+    store: &Store,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let (kind, cases) = finalize::finalize(store).await?;
+    let Completeness { done, missing, partial } = &cases;
+    writeln!(
+        out,
+        "{}: {} with {} of {} cases, {} missing",
+        store.location(),
+        kind.name(),
+        done.len(),
+        done.len() + missing.len(),
+        missing.len()
+    )?;
+    if !partial.is_empty() {
+        writeln!(
+            out,
+            "{} with months missing: {}",
+            count(partial.len(), "case"),
+            in_short(partial)
+        )?;
+    }
+    if !missing.is_empty() {
+        writeln!(out, "missing: {}", in_short(missing))?;
+    }
+    Ok(())
 }

@@ -77,7 +77,7 @@ impl PopulateStore1 {
 ///
 /// Polygons that were named must be there; of a range, and of the seasons where no month was
 /// named, those count that are there.
-pub(super) fn chosen(
+pub(in crate::cli) fn chosen(
     selection: &Cases,
     range: Option<&[u16]>,
     there: Vec<Case>,

@@ -18,7 +18,7 @@ use crate::model::{Case, Grid};
 use crate::pipeline::{ObjectSource, Pool};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
-use crate::store::{Location, Stores};
+use crate::store::{Location, Store, Stores};
 use crate::vis::contract::Pyramid;
 use crate::vis::input::Input;
 use crate::vis::series::Filled;
@@ -43,24 +43,31 @@ pub(super) struct PopulateStore2 {
     polygon_range: Option<Vec<u16>>,
     #[command(flatten)]
     months: Months,
-    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat
-    #[arg(short, long, value_name = "LOCATION", conflicts_with = "reference_compat")]
-    weights_store: Option<Location>,
-    /// Levels that the store must have
-    #[arg(short, long, value_name = "N")]
-    levels: Option<u8>,
-    /// Series of sea surface height of the reference run; needed for DIC
-    #[arg(long, value_name = "LOCATION")]
-    ssh: Option<Location>,
+    #[command(flatten)]
+    maps: Maps,
     #[command(flatten)]
     grid: GridFile,
-    /// Reproduce the known defects of the published atlas: U points, sea surface height a month late, 0 outside
-    #[arg(long)]
-    reference_compat: bool,
     #[command(flatten)]
     work: Work,
     #[command(flatten)]
     publish_to: PublishTo,
+}
+
+/// How maps are made.
+#[derive(Args, Debug, Default)]
+pub(in crate::cli) struct Maps {
+    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat
+    #[arg(short, long, value_name = "LOCATION", conflicts_with = "reference_compat")]
+    pub weights_store: Option<Location>,
+    /// Levels that the store must have
+    #[arg(short, long, value_name = "N")]
+    pub levels: Option<u8>,
+    /// Series of sea surface height of the reference run; needed for DIC
+    #[arg(long, value_name = "LOCATION")]
+    pub ssh: Option<Location>,
+    /// Reproduce the known defects of the published atlas: U points, sea surface height a month late, 0 outside
+    #[arg(long)]
+    pub reference_compat: bool,
 }
 
 impl PopulateStore2 {
@@ -76,36 +83,12 @@ impl PopulateStore2 {
         let kind = Kind::Store2(Pyramid::default());
         let location = store_of(&kind, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
-        let recipe = Recipe::new(self.reference_compat);
         let workshop = workshop(&config);
         let input = self.months.open(&stores, &config)?;
         let range = self.polygon_range.as_deref();
         let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
-        let ssh = match &self.ssh {
-            Some(location) => Some(load_ssh(&stores, location, &workshop).await?),
-            None => None,
-        };
         let publishing = self.publish_to.queue(&stores, &store, &workshop.stop).await?;
-        let store2 = Destination::open(store, "store2", recipe).await?;
-        let Kind::Store2(pyramid) = store2.kind.clone() else { return Ok(Exit::BadData) };
-        if self.levels.is_some_and(|levels| levels != pyramid.levels) {
-            let problem = format!("has {} levels; leave out --levels", pyramid.levels);
-            return Err(VisError::Mismatch { url: location.to_string(), problem }.into());
-        }
-        let (grid, name, given) = self.points(&stores, &config, &input, &cases, &workshop).await?;
-        let grid = Arc::new(grid);
-        let weights = self.weights(&stores, grid.clone(), pyramid.levels, &workshop).await?;
-        let atlas = Atlas {
-            destination: Arc::new(store2),
-            pyramid,
-            digest: store2::digest(&weights),
-            weights: Arc::new(weights),
-            grid: name,
-            shape: (grid.nlat, grid.nlon),
-            given: given.then_some(grid),
-            ssh,
-            workshop: &workshop,
-        };
+        let atlas = self.maps.atlas(store, (&stores, &config), (&input, &cases), &workshop).await?;
         let fill = async |case: Case| {
             let files = input.case(case, self.work.allow_missing).await?;
             workshop.progress.begin(case, files.len(), files.size());
@@ -116,6 +99,46 @@ impl PopulateStore2 {
         };
         let exit = each(&cases, &workshop, out, fill).await?;
         publishing.end(exit, out).await
+    }
+}
+
+impl Maps {
+    /// The store with what all its maps are made by.
+    pub async fn atlas<'a>(
+        &self,
+        store: Store,
+        (stores, config): (&Stores, &Config),
+        (input, cases): (&Input, &[Case]),
+        workshop: &'a Workshop,
+    ) -> anyhow::Result<Atlas<'a>> {
+        let ssh = match &self.ssh {
+            Some(location) => Some(load_ssh(stores, location, workshop).await?),
+            None => None,
+        };
+        let recipe = Recipe::new(self.reference_compat);
+        let store2 = Destination::open(store, "store2", recipe).await?;
+        let url = store2.store.location().to_string();
+        let Kind::Store2(pyramid) = store2.kind.clone() else {
+            return Err(VisError::Mismatch { url, problem: "is no store 2".to_owned() }.into());
+        };
+        if self.levels.is_some_and(|levels| levels != pyramid.levels) {
+            let problem = format!("has {} levels; leave out --levels", pyramid.levels);
+            return Err(VisError::Mismatch { url, problem }.into());
+        }
+        let (grid, name, given) = self.points(stores, config, input, cases, workshop).await?;
+        let grid = Arc::new(grid);
+        let weights = self.weights(stores, grid.clone(), pyramid.levels, workshop).await?;
+        Ok(Atlas {
+            destination: Arc::new(store2),
+            pyramid,
+            digest: store2::digest(&weights),
+            weights: Arc::new(weights),
+            grid: name,
+            shape: (grid.nlat, grid.nlon),
+            given: given.then_some(grid),
+            ssh,
+            workshop,
+        })
     }
 
     /// The points to regrid from, with a name for messages, and whether they are of a grid file.

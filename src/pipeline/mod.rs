@@ -2,6 +2,8 @@
 //!
 //! Async code and CPU work meet in [`Pool::run`] and nowhere else.
 
+mod shared;
+
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,9 +17,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use shared::{Extent, Reader, Table};
+
 use crate::encode::{PartSink, SinkError};
 use crate::read::{Source, SourceError};
-use crate::store::{Object, ObjectInfo, StoreError, Upload};
+use crate::store::{Object, ObjectInfo, Store, StoreError, Upload};
 
 /// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
 const PIECE: u64 = 2 << 20;
@@ -79,10 +83,23 @@ pub struct Pool {
     memory_mib: u32,
 }
 
+/// Memory that work may take; free again when it is dropped.
+#[derive(Debug)]
+pub struct Memory {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// A worker and the memory that its work may take; both are free again when it is dropped.
 pub struct Place {
     _worker: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    memory: Arc<Memory>,
+}
+
+impl Place {
+    /// The memory, which may be held for longer than the worker.
+    pub fn memory(&self) -> Arc<Memory> {
+        self.memory.clone()
+    }
 }
 
 impl Pool {
@@ -104,13 +121,23 @@ impl Pool {
         self.count
     }
 
-    /// Waits for a worker and `bytes` of memory. What needs more than all memory works alone.
-    pub async fn place(&self, bytes: u64) -> Result<Place, PoolError> {
+    /// Waits for `bytes` of memory. What needs more than all memory works alone.
+    pub async fn memory(&self, bytes: u64) -> Result<Arc<Memory>, PoolError> {
         let mib =
             u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, self.memory_mib);
-        let worker = self.workers.clone().acquire_owned().await?;
-        let memory = self.memory.clone().acquire_many_owned(mib).await?;
-        Ok(Place { _worker: worker, _memory: memory })
+        let permit = self.memory.clone().acquire_many_owned(mib).await?;
+        Ok(Arc::new(Memory { _permit: permit }))
+    }
+
+    /// Waits for memory, then for a worker: in this order, for whoever has a worker must not wait
+    /// for those who have the memory.
+    pub async fn place(&self, bytes: u64) -> Result<Place, PoolError> {
+        self.place_in(self.memory(bytes).await?).await
+    }
+
+    /// Waits for a worker for work in this memory.
+    pub async fn place_in(&self, memory: Arc<Memory>) -> Result<Place, PoolError> {
+        Ok(Place { _worker: self.workers.clone().acquire_owned().await?, memory })
     }
 
     /// Runs work off the async threads, in a place of the pool; a panic becomes an error.
@@ -231,6 +258,12 @@ impl UploadSink {
     pub fn new(upload: Upload, stop: Stop) -> Self {
         let (upload, parts) = (Arc::new(upload), JoinSet::new());
         Self { upload, parts, runtime: Handle::current(), stop }
+    }
+
+    /// For the parts of a new object; on a thread that may wait.
+    pub fn create(store: &Store, key: &str, stop: Stop) -> Result<Self, StoreError> {
+        let upload = Handle::current().block_on(store.create(key))?;
+        Ok(Self::new(upload, stop))
     }
 
     /// Waits until every part is stored.

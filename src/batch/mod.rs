@@ -1,0 +1,19 @@
+//! Many cases on many nodes. Engines such as Slurm distribute the work; the object store holds all
+//! state.
+//!
+//! A [`Plan`] says what is to be done and never changes. Each node takes the cases of its [`Shard`] and
+//! makes all products of a case in [`one_pass`], telling of itself in a [`mark`]; [`status`] tells how far all
+//! are.
+
+pub mod mark;
+pub mod one_pass;
+mod plan;
+mod shard;
+pub mod slurm;
+mod stage;
+pub mod status;
+
+pub use one_pass::StageError;
+pub use plan::{Places, Plan, PlanFileError, Planned};
+pub use shard::{Shard, ShardError};
+pub use stage::Stage;

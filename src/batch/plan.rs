@@ -1,0 +1,212 @@
+//! What a campaign is to do: an object that never changes, so that every node goes by the same.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Stage;
+use crate::model::{Case, hex};
+use crate::store::{Condition, Location, Sending, Store, StoreError};
+
+/// Version of a plan's form.
+const FORMAT: u32 = 1;
+
+/// A plan cannot be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanFileError {
+    /// There is one, with other contents.
+    #[error(
+        "{url} is another plan; plans do not change: give another name, or remove it and what lies \
+         beside it"
+    )]
+    Exists {
+        /// The plan.
+        url: String,
+    },
+    /// There is none.
+    #[error("there is no plan {url}; make one with `dor plan -o {url}`")]
+    Absent {
+        /// The plan.
+        url: String,
+    },
+    /// Not a plan.
+    #[error("{url} is not a plan that can be used: {problem}; make it again with `dor plan`")]
+    Damaged {
+        /// The plan.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a campaign reads and writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Places {
+    /// The archive of raw history.
+    pub data_dir: Option<Location>,
+    /// Research-grade files.
+    pub output_dir: Option<Location>,
+    /// Efficiencies.
+    pub store1: Option<Location>,
+    /// Maps.
+    pub store2: Option<Location>,
+    /// Uptake by distance.
+    pub store3: Option<Location>,
+    /// The full grid.
+    pub grid: Option<Location>,
+    /// Series of sea surface height.
+    pub ssh: Option<Location>,
+    /// Centres of the polygons.
+    pub centers: Option<Location>,
+}
+
+impl Places {
+    /// Where a product goes.
+    pub fn of(&self, stage: Stage) -> Option<&Location> {
+        match stage {
+            Stage::Research => self.output_dir.as_ref(),
+            Stage::Store1 => self.store1.as_ref(),
+            Stage::Store2 => self.store2.as_ref(),
+            Stage::Store3 => self.store3.as_ref(),
+        }
+    }
+}
+
+/// A case of a plan, and what there is to read of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planned {
+    /// The case in short, `PPP-MM`.
+    pub case: String,
+    /// Raw files.
+    pub files: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// What a campaign is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    format: u32,
+    /// SHA-256 of the plan without this entry, in hexadecimal.
+    pub sha256: String,
+    /// The products.
+    pub stages: Vec<Stage>,
+    /// Where they come from and go to.
+    pub places: Places,
+    /// Use the months that are there when others are missing.
+    pub allow_missing: bool,
+    /// Reproduce the known defects of the published atlas.
+    pub reference_compat: bool,
+    /// The cases, each of which belongs to one shard.
+    pub cases: Vec<Planned>,
+}
+
+impl Plan {
+    /// A plan of these cases.
+    pub fn new(stages: Vec<Stage>, places: Places, cases: Vec<Planned>) -> Self {
+        let (allow_missing, reference_compat, sha256) = (false, false, String::new());
+        Self { format: FORMAT, sha256, stages, places, allow_missing, reference_compat, cases }
+            .signed()
+    }
+
+    /// The same under other rules.
+    pub fn with_rules(self, allow_missing: bool, reference_compat: bool) -> Self {
+        Self { allow_missing, reference_compat, ..self }.signed()
+    }
+
+    fn signed(self) -> Self {
+        Self { sha256: self.digest(), ..self }
+    }
+
+    fn digest(&self) -> String {
+        let bare = Self { sha256: String::new(), ..self.clone() };
+        // Text, numbers and lists: this does not fail.
+        hex(&Sha256::digest(serde_json::to_vec(&bare).unwrap_or_default()))
+    }
+
+    /// Bytes to read for all cases.
+    pub fn bytes(&self) -> u64 {
+        self.cases.iter().map(|planned| planned.bytes).sum()
+    }
+
+    /// The cases, by number.
+    pub fn cases(&self) -> impl Iterator<Item = (usize, Case)> {
+        self.cases
+            .iter()
+            .enumerate()
+            .filter_map(|(n, planned)| Some((n, planned.case.parse().ok()?)))
+    }
+
+    /// Writes the plan, unless there is one; the same plan may be there.
+    pub async fn save(&self, store: &Store, key: &str) -> Result<(), PlanFileError> {
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        let sending = Sending { condition: Condition::Absent, ..Sending::default() };
+        let error = match store.send(key, Bytes::from(text), &sending).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let url = || store.location().join(key).to_string();
+        match Self::load(store, key).await {
+            Ok(found) if found == *self => Ok(()),
+            Err(PlanFileError::Absent { .. }) => Err(error.into()),
+            _ => Err(PlanFileError::Exists { url: url() }),
+        }
+    }
+
+    /// Reads a plan, and checks that it is what was written.
+    pub async fn load(store: &Store, key: &str) -> Result<Self, PlanFileError> {
+        let url = || store.location().join(key).to_string();
+        let damaged = |problem: String| PlanFileError::Damaged { url: url(), problem };
+        let found = store.read(key).await?;
+        let (bytes, _) = found.ok_or_else(|| PlanFileError::Absent { url: url() })?;
+        let plan: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if plan.format != FORMAT {
+            return Err(damaged(format!("it is of form {}, not {FORMAT}", plan.format)));
+        }
+        if plan.sha256 != plan.digest() {
+            return Err(damaged("its hash is not that of its contents".to_owned()));
+        }
+        if let Some(planned) = plan.cases.iter().find(|p| p.case.parse::<Case>().is_err()) {
+            return Err(damaged(format!("there is no case {:?}", planned.case)));
+        }
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(bytes: u64) -> Plan {
+        let case = Planned { case: "112-04".to_owned(), files: 180, bytes };
+        Plan::new(Stage::ALL.to_vec(), Places::default(), vec![case])
+    }
+
+    #[tokio::test]
+    async fn a_plan_is_written_once() {
+        let store = Store::memory();
+        plan(1).save(&store, "plan.json").await.unwrap();
+        plan(1).save(&store, "plan.json").await.unwrap();
+        let other = plan(2).save(&store, "plan.json").await;
+        assert!(matches!(other, Err(PlanFileError::Exists { .. })), "{other:?}");
+        assert_eq!(Plan::load(&store, "plan.json").await.unwrap(), plan(1));
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_was_altered_is_refused() {
+        let store = Store::memory();
+        let text = serde_json::to_string(&plan(1)).unwrap().replace("180", "181");
+        store.put("plan.json", text.into()).await.unwrap();
+        let found = Plan::load(&store, "plan.json").await;
+        assert!(found.unwrap_err().to_string().contains("hash"));
+        let absent = Plan::load(&store, "other.json").await;
+        assert!(matches!(absent, Err(PlanFileError::Absent { .. })));
+    }
+}

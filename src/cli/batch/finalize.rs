@@ -1,0 +1,70 @@
+//! `dor finalize`: the end of a campaign.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::plan_file;
+use crate::batch::status::{Missing, missing, outputs};
+use crate::batch::{Plan, Stage};
+use crate::cli::output::count;
+use crate::cli::publish_to::PublishTo;
+use crate::cli::vis::finalize_store;
+use crate::cli::{Exit, GlobalArgs, stop_on_signals};
+use crate::config::Config;
+use crate::pipeline::Stop;
+use crate::store::{Location, Stores};
+
+/// Cases that are named.
+const SHOWN: usize = 50;
+
+/// Put the map stores together, once every case of a plan is done
+///
+/// Looks at the record of each case and product first: when one is missing, it is named, nothing is
+/// written, and the exit code is 3.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Finalize {
+    /// The plan: a path or URL
+    #[arg(long, value_name = "PLAN")]
+    plan: Location,
+    #[command(flatten)]
+    publish_to: PublishTo,
+}
+
+impl Finalize {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = Config::load(&global.overrides())?;
+        let stores = Stores::new(config.s3.clone());
+        let (store, key) = plan_file(&stores, &self.plan)?;
+        let plan = Plan::load(&store, &key).await?;
+        let outputs = outputs(&plan, &stores)?;
+        let missing = missing(&plan, &outputs).await?;
+        if !missing.is_empty() {
+            let products = count(missing.len(), "product");
+            writeln!(out, "{products} missing; nothing was written; see dor status")?;
+            for Missing { case, stage, problem } in missing.iter().take(SHOWN) {
+                writeln!(out, "{case}, {stage}: {problem}")?;
+            }
+            if missing.len() > SHOWN {
+                writeln!(out, "and {} more", missing.len() - SHOWN)?;
+            }
+            return Ok(Exit::Incomplete);
+        }
+        for (stage, store) in &outputs {
+            match stage {
+                Stage::Research => {
+                    let cases = count(plan.cases.len(), "case");
+                    writeln!(out, "{}: research-grade files of {cases}", store.location())?;
+                }
+                _ => finalize_store(store, out).await?,
+            }
+        }
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        for (_, store) in &outputs {
+            let name = store.location().file_name().unwrap_or_default().to_owned();
+            self.publish_to.publish_below(&name, &stores, store, &stop, out).await?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,178 @@
+//! `dor plan`: what a campaign is to do, written down.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::plan_file;
+use crate::batch::{self, Places, Planned, Stage};
+use crate::cli::output::{bytes, count};
+use crate::cli::vis::{Cases, chosen, polygon};
+use crate::cli::{Exit, GlobalArgs, from_one, size};
+use crate::config::{Config, ConfigError, Overrides};
+use crate::model::Case;
+use crate::model::case::MONTHS;
+use crate::research::plan::raw_files;
+use crate::store::{Location, Store, Stores};
+use crate::vis::VisError;
+use crate::vis::input::Input;
+
+/// Bytes of raw files that a core goes through in a second, as measured (docs/benchmarks.md).
+const CORE_RATE: f64 = 110e6;
+/// Cases whose files are counted at the same time.
+const LISTINGS: usize = 16;
+
+/// Write down what is to be done for which cases
+///
+/// The plan never changes: every node goes by the same. It names the places, so that `dor run`, `status`
+/// and `finalize` need no other setting than the credentials.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Plan {
+    /// Where the plan goes: a path or URL that every node can read
+    #[arg(short, long, value_name = "PLAN")]
+    output: Location,
+    #[command(flatten)]
+    cases: Cases,
+    /// Polygons from A to B
+    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
+    polygon_range: Option<Vec<u16>>,
+    /// Products, of research, store1, store2 and store3
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', default_values_t = Stage::ALL)]
+    stages: Vec<Stage>,
+    /// The archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    data_dir: Option<Location>,
+    /// Where research-grade files go [default: output_dir of the configuration]
+    #[arg(long, value_name = "LOCATION")]
+    output_dir: Option<Location>,
+    /// Store 1 [default: store1 of the configuration]
+    #[arg(long, value_name = "LOCATION")]
+    store1: Option<Location>,
+    /// Store 2 [default: store2 of the configuration]
+    #[arg(long, value_name = "LOCATION")]
+    store2: Option<Location>,
+    /// Store 3 [default: store3 of the configuration]
+    #[arg(long, value_name = "LOCATION")]
+    store3: Option<Location>,
+    /// Grid file with the full TLAT and TLONG [default: grid of the configuration]
+    #[arg(long, value_name = "LOCATION")]
+    grid: Option<Location>,
+    /// Series of sea surface height of the reference run; needed for DIC of store 2
+    #[arg(long, value_name = "LOCATION")]
+    ssh: Option<Location>,
+    /// Centres of the polygons, for store 3
+    #[arg(long, value_name = "LOCATION")]
+    centers: Option<Location>,
+    /// Use the months that are there when others are missing
+    #[arg(long)]
+    allow_missing: bool,
+    /// Reproduce the known defects of the published atlas in stores 2 and 3
+    #[arg(long)]
+    reference_compat: bool,
+    /// For the estimate: cores of a node
+    #[arg(long, value_name = "N", default_value = "128", value_parser = from_one)]
+    cores: NonZeroUsize,
+    /// For the estimate: bytes that a node goes through in a second, as `dor status` tells [default: 110 MB for each core]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    node_rate: Option<u64>,
+}
+
+impl Plan {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            output_dir: self.output_dir.clone(),
+            grid: self.grid.clone(),
+            ..global.overrides()
+        };
+        let config = Config::load(&overrides)?;
+        let stores = Stores::new(config.s3.clone());
+        let places = self.places(&config)?;
+        let unset = ConfigError::Unset {
+            key: "data_dir",
+            flag: "--data-dir",
+            variable: "OCEAN_CDR_DATA_ARCHIVE_DIR",
+        };
+        let raw = stores.open(places.data_dir.as_ref().ok_or(unset)?)?;
+        let input = Input::Raw(raw.clone());
+        let range = self.polygon_range.as_deref();
+        let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
+        let planned = self.count(&raw, cases).await?;
+        let plan = batch::Plan::new(self.stages, places, planned)
+            .with_rules(self.allow_missing, self.reference_compat);
+        let (store, key) = plan_file(&stores, &self.output)?;
+        plan.save(&store, &key).await?;
+        let of_cores = CORE_RATE * self.cores.get() as f64;
+        let rate = self.node_rate.map_or(of_cores, |rate| rate as f64);
+        let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name()).collect();
+        writeln!(
+            out,
+            "{}: {} for {}, {} to read, {:.1} node-hours if a node goes through {} a second\nSHA-256 {}",
+            self.output,
+            count(plan.cases.len(), "case"),
+            stages.join(", "),
+            bytes(plan.bytes()),
+            plan.bytes() as f64 / rate / 3600.0,
+            bytes(rate as u64),
+            plan.sha256
+        )?;
+        Ok(Exit::Done)
+    }
+
+    /// Where everything is; what the stages need must be known.
+    fn places(&self, config: &Config) -> anyhow::Result<Places> {
+        let or = |flag: &Option<Location>, configured: &Option<_>| {
+            let setting =
+                configured.as_ref().map(|set: &crate::config::Setting<Location>| &set.value);
+            flag.as_ref().or(setting).map(Location::absolute)
+        };
+        let mut places = Places {
+            data_dir: or(&None, &config.data_dir),
+            grid: or(&None, &config.grid),
+            ..Places::default()
+        };
+        for stage in &self.stages {
+            let (place, key, flag, variable) = match stage {
+                Stage::Research => {
+                    places.output_dir = or(&None, &config.output_dir);
+                    (&places.output_dir, "output_dir", "--output-dir", "DOR_OUTPUT_DIR")
+                }
+                Stage::Store1 => {
+                    places.store1 = or(&self.store1, &config.store1);
+                    (&places.store1, "store1", "--store1", "OCEAN_CDR_STORE_1_PATH")
+                }
+                Stage::Store2 => {
+                    places.ssh = or(&self.ssh, &None);
+                    places.store2 = or(&self.store2, &config.store2);
+                    (&places.store2, "store2", "--store2", "OCEAN_CDR_STORE_2_PATH")
+                }
+                Stage::Store3 => {
+                    let needed = || VisError::Needs("store 3 needs --centers".to_owned());
+                    places.centers = Some(or(&self.centers, &None).ok_or_else(needed)?);
+                    places.store3 = or(&self.store3, &config.store3);
+                    let variable = "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH";
+                    (&places.store3, "store3", "--store3", variable)
+                }
+            };
+            if place.is_none() {
+                return Err(ConfigError::Unset { key, flag, variable }.into());
+            }
+        }
+        Ok(places)
+    }
+
+    /// What there is to read of each case.
+    async fn count(&self, raw: &Store, cases: Vec<Case>) -> Result<Vec<Planned>, VisError> {
+        let count = async |case: Case| {
+            let files = raw_files(raw, case).await?;
+            if files.len() < MONTHS && !self.allow_missing {
+                crate::research::plan::missing_months(case, &files, false)?;
+            }
+            let bytes = files.values().map(|info| info.size).sum();
+            Ok(Planned { case: case.short(), files: files.len(), bytes })
+        };
+        stream::iter(cases).map(count).buffered(LISTINGS).try_collect().await
+    }
+}

@@ -1,0 +1,290 @@
+//! `dor run`: the cases of a shard, each in one pass.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use futures::{StreamExt, stream};
+
+use super::plan_file;
+use crate::batch::mark::{Failure, Reporter};
+use crate::batch::one_pass::{Distances, Outcome, Products};
+use crate::batch::{Plan, Shard, Stage};
+use crate::cli::capabilities::Capabilities;
+use crate::cli::grid::load_grid;
+use crate::cli::output::{bytes, count, duration};
+use crate::cli::progress::Terminal;
+use crate::cli::vis::{Maps, polygon};
+use crate::cli::{Exit, GlobalArgs, from_one, report, size, stop_on_signals};
+use crate::config::{Config, Overrides, Setting, Source};
+use crate::encode::research::RECIPE;
+use crate::ledger;
+use crate::model::{Case, Grid};
+use crate::pipeline::{Pool, Reader, Stop};
+use crate::research::{Environment, PlanOptions, Progress};
+use crate::store::{Location, Stores};
+use crate::vis::input::Input;
+use crate::vis::template::Destination;
+use crate::vis::{Recipe, VisError, Workshop, centers};
+
+/// Cases at the same time: the second begins while the last files of the first are worked on.
+const CASES: usize = 2;
+
+/// Make all products of the cases of a shard, reading each raw file once
+///
+/// What is done already is passed over; a case that fails does not stop the others. Case i of the plan
+/// belongs to shard i mod N. How far it is lies beside the plan, for `dor status`, with a log of one
+/// line of JSON an event. Ends with 65 when all that failed is in the input, 1 when something else did, 75
+/// when it was told to stop.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Run {
+    /// The plan: a path or URL
+    #[arg(long, value_name = "PLAN")]
+    plan: Location,
+    /// Number of shards
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    shards: NonZeroUsize,
+    /// This shard, from 0 [default: from the Slurm, Kubernetes or AWS Batch array]
+    #[arg(long, value_name = "K")]
+    shard: Option<usize>,
+    /// Of its cases, only those of polygons A to B
+    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
+    polygon_range: Option<Vec<u16>>,
+    /// Files worked on at the same time [default: workers of the configuration, or all cores]
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    workers: Option<NonZeroUsize>,
+    /// Memory to stay under, such as 400GB [default: the limit of the Slurm job, control group or machine]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    memory: Option<u64>,
+    /// Make what is done once more
+    #[arg(long)]
+    force: bool,
+}
+
+/// The work on the cases of a shard.
+struct Shift<'a> {
+    products: &'a Products<'a>,
+    reporter: &'a Reporter,
+    /// Cases there are, and those that are done.
+    all: usize,
+    done: usize,
+}
+
+impl Shift<'_> {
+    /// Makes the products of cases, until a stop; what failed.
+    async fn work(
+        &mut self,
+        cases: &[Case],
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Vec<(Case, Vec<Failure>)>> {
+        let (products, reporter) = (self.products, self.reporter);
+        let stop = &products.workshop.stop;
+        let make = async |case: Case| {
+            let begun = Instant::now();
+            reporter.case_begun(case);
+            (case, products.make(case).await, begun.elapsed())
+        };
+        let running = stream::iter(cases).take_while(|_| {
+            let goes_on = !stop.is_requested();
+            async move { goes_on }
+        });
+        let mut running = std::pin::pin!(running.map(|case| make(*case)).buffer_unordered(CASES));
+        let mut failed = Vec::new();
+        while let Some((case, outcome, elapsed)) = running.next().await {
+            let Outcome { stages, size, fetched } = outcome;
+            let all: usize = stages.iter().map(|(stages, _)| stages.len()).sum();
+            let made: Vec<_> = stages.iter().filter_map(|(_, made)| made.as_ref().ok()).collect();
+            // Each that was made was made by itself.
+            let (is_done, n) = (made.len() == all, made.len());
+            self.done += usize::from(is_done);
+            let written = made.iter().map(|made| made.written).sum();
+            let of = format!("case {case} ({} of {})", self.done, self.all);
+            if is_done && made.iter().all(|made| made.before) {
+                writeln!(out, "{of}: done before")?;
+            } else {
+                writeln!(
+                    out,
+                    "{of}: {n} of {}, {} read of {}, {} and {} written in {}",
+                    count(all, "product"),
+                    bytes(fetched),
+                    bytes(size),
+                    count(made.iter().map(|made| made.objects).sum(), "object"),
+                    bytes(written),
+                    duration(elapsed)
+                )?;
+            }
+            out.flush()?;
+            let mut failures = Vec::new();
+            for (stages, error) in
+                stages.into_iter().filter_map(|(stages, made)| Some((stages, made.err()?)))
+            {
+                let error = anyhow::Error::from(error);
+                // What a stop cuts short has not failed.
+                if !stop.is_requested() {
+                    report(&error);
+                    let permanent = matches!(Exit::of(&error), Exit::BadData | Exit::Configuration);
+                    failures.push(Failure { stages, error: error.to_string(), permanent });
+                }
+            }
+            reporter.case_ended(case, (fetched, written), &failures, elapsed.as_secs_f64());
+            if !failures.is_empty() {
+                failed.push((case, failures));
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// Progress of what reads along.
+struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: Case, _: usize, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn file_done(&self) {}
+    fn end(&self, _: Case) {}
+}
+
+impl Run {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let overrides = Overrides { workers: self.workers, ..global.overrides() };
+        let mut config = Config::load(&overrides)?;
+        let stores = Stores::new(config.s3.clone());
+        let (store, key) = plan_file(&stores, &self.plan)?;
+        let plan = Plan::load(&store, &key).await?;
+        // What the plan says holds on every node, whatever its own settings are.
+        let of_plan = |value| Setting { value, source: Source::Default };
+        config.grid = plan.places.grid.clone().map(of_plan);
+        let shard = Shard::find(self.shards.get(), self.shard, |name| std::env::var(name).ok())?;
+        let is_asked = |case: &Case| match self.polygon_range.as_deref() {
+            Some([a, b]) => (*a..=*b).contains(&case.polygon()),
+            _ => true,
+        };
+        let own = plan.cases().filter(|(n, _)| shard.has(*n)).map(|(_, case)| case);
+        let cases: Vec<Case> = own.filter(is_asked).collect();
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
+        let pool = Pool::new(config.workers.value.get(), memory);
+        let terminal = Arc::new(Terminal::new());
+        let has_research = plan.stages.contains(&Stage::Research);
+        let progress: Arc<dyn Progress> =
+            if has_research { Arc::new(Silent) } else { terminal.clone() };
+        let workshop = Workshop { pool, stop, progress };
+        let products = self.products(&plan, &config, &stores, terminal, &cases, &workshop).await?;
+        let reporter = Reporter::begin(store, &key, &plan, shard).await?;
+        let mut shift =
+            Shift { products: &products, reporter: &reporter, all: cases.len(), done: 0 };
+        let mut failed = shift.work(&cases, out).await?;
+        // What may go better next time is tried once more.
+        let passing = |(_, failures): &(Case, Vec<Failure>)| failures.iter().all(|f| !f.permanent);
+        let again: Vec<(Case, Vec<Failure>)>;
+        (again, failed) = failed.into_iter().partition(passing);
+        let again: Vec<Case> = again.into_iter().map(|(case, _)| case).collect();
+        failed.extend(shift.work(&again, out).await?);
+        let done = shift.done;
+        writeln!(out, "{done} of {} done, {} failed", count(cases.len(), "case"), failed.len())?;
+        for (case, Failure { stages, error, .. }) in
+            failed.iter().flat_map(|(case, all)| all.iter().map(move |failure| (case, failure)))
+        {
+            let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
+            writeln!(out, "failed: {}, {}: {error}", case.short(), stages.join(" and "))?;
+        }
+        let mut failures = failed.iter().flat_map(|(_, failures)| failures);
+        let exit = match () {
+            () if workshop.stop.is_requested() => Exit::Interrupted,
+            () if failed.is_empty() => Exit::Done,
+            // Nothing is gained by running again.
+            () if failures.all(|failure| failure.permanent) => Exit::BadData,
+            () => Exit::SomeFailed,
+        };
+        reporter.end(exit as u8).await?;
+        Ok(exit)
+    }
+
+    async fn products<'a>(
+        &self,
+        plan: &Plan,
+        config: &Config,
+        stores: &Stores,
+        terminal: Arc<Terminal>,
+        cases: &[Case],
+        workshop: &'a Workshop,
+    ) -> anyhow::Result<Products<'a>> {
+        let places = &plan.places;
+        let open = |place: &Option<Location>, what: &str| {
+            let needed = || VisError::Needs(format!("the plan names no {what}"));
+            Ok::<_, VisError>(stores.open(place.as_ref().ok_or_else(needed)?)?)
+        };
+        let raw = open(&places.data_dir, "data_dir")?;
+        let grid: Option<(Arc<Grid>, String)> = match &config.grid {
+            None => None,
+            Some(at) => {
+                let (grid, sha256) = load_grid(stores, at).await?;
+                Some((Arc::new(grid), sha256))
+            }
+        };
+        let mut products = Products {
+            raw: raw.clone(),
+            research: None,
+            store1: None,
+            store2: None,
+            store3: None,
+            workshop,
+            allow_missing: plan.allow_missing,
+            force: self.force,
+        };
+        let recipe = Recipe::new(plan.reference_compat);
+        for stage in &plan.stages {
+            match stage {
+                Stage::Research => {
+                    let environment = Environment {
+                        raw: raw.clone(),
+                        out: open(&places.output_dir, "output_dir")?,
+                        grid: grid.as_ref().map(|(grid, _)| grid.clone()),
+                        pool: workshop.pool.clone(),
+                        stop: workshop.stop.clone(),
+                        progress: terminal.clone(),
+                        reader: Reader::default(),
+                    };
+                    let recipe = ledger::Recipe {
+                        product: "research-grade".to_owned(),
+                        version: RECIPE,
+                        grid_sha256: grid.as_ref().map(|(_, sha256)| sha256.clone()),
+                    };
+                    let (force, allow_missing) = (self.force, plan.allow_missing);
+                    let options = PlanOptions { force, allow_missing, recipe };
+                    products.research = Some((environment, options));
+                }
+                Stage::Store1 => {
+                    let store = open(&places.store1, "store1")?;
+                    let open = Destination::open(store, "store1", Recipe::new(false));
+                    products.store1 = Some(open.await?);
+                }
+                Stage::Store2 => {
+                    let maps = Maps {
+                        ssh: places.ssh.clone(),
+                        reference_compat: plan.reference_compat,
+                        ..Maps::default()
+                    };
+                    let (store, input) = (open(&places.store2, "store2")?, Input::Raw(raw.clone()));
+                    let atlas = maps.atlas(store, (stores, config), (&input, cases), workshop);
+                    products.store2 = Some(atlas.await?);
+                }
+                Stage::Store3 => {
+                    let store = open(&places.store3, "store3")?;
+                    let needed = || VisError::Needs("the plan names no centers".to_owned());
+                    let at = places.centers.as_ref().ok_or_else(needed)?;
+                    products.store3 = Some(Distances {
+                        destination: Destination::open(store, "store3", recipe.clone()).await?,
+                        centers: (centers::load(stores, at).await?, at.to_string()),
+                        grid: grid.clone(),
+                    });
+                }
+            }
+        }
+        Ok(products)
+    }
+}

@@ -1,0 +1,233 @@
+//! `dor slurm`: a plan on the nodes of a Slurm cluster.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+use super::plan_file;
+use crate::batch::Plan;
+use crate::batch::slurm::Jobs;
+use crate::cli::vis::polygon;
+use crate::cli::{Exit, GlobalArgs, from_one};
+use crate::config::Config;
+use crate::store::{Location, Stores};
+
+/// Run a plan on the nodes of a Slurm cluster
+///
+/// An array job, of which each element is a shard on a node of its own, and a job after it that puts the
+/// results together. An element that is told to stop (its time is nearly up, or it is preempted) is queued
+/// again by itself.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Slurm {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write the scripts, dor-run.sbatch and dor-finalize.sbatch
+    Script(Options),
+    /// Write the scripts and send them to Slurm
+    Submit(Options),
+}
+
+#[derive(Args, Debug)]
+struct Options {
+    /// The plan: a path or URL that every node can read
+    #[arg(long, value_name = "PLAN")]
+    plan: Location,
+    /// Number of nodes: shards of the plan, elements of the array
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    nodes: NonZeroUsize,
+    /// Only these elements, as `dor status` tells them: 3,7,10-12; the number of shards stays the same
+    #[arg(long, value_name = "LIST", value_parser = list)]
+    array: Option<String>,
+    /// First polygon
+    #[arg(long, value_name = "ID", value_parser = polygon)]
+    start: Option<u16>,
+    /// Last polygon
+    #[arg(long, value_name = "ID", value_parser = polygon)]
+    end: Option<u16>,
+    /// Quality of service, such as regular or preempt
+    #[arg(long, value_name = "QOS", value_parser = word)]
+    qos: Option<String>,
+    /// Partition
+    #[arg(long, value_name = "NAME", value_parser = word)]
+    partition: Option<String>,
+    /// Time limit of an element
+    #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00", value_parser = word)]
+    time: String,
+    /// Account that is charged
+    #[arg(long, value_name = "NAME", value_parser = word)]
+    account: Option<String>,
+    /// Kind of nodes, such as cpu
+    #[arg(long, value_name = "FEATURE", value_parser = word)]
+    constraint: Option<String>,
+    /// Processors of a node, where Slurm does not give all
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    cpus_per_task: Option<NonZeroUsize>,
+    /// Run in this image, with Shifter
+    #[arg(long, value_name = "IMAGE", value_parser = word)]
+    container: Option<String>,
+    /// The program on the nodes [default: this one; `dor` in an image]
+    #[arg(long, value_name = "PATH")]
+    program: Option<String>,
+    /// Memory of a node to stay under [default: the limit of the job]
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Publish what was put together here
+    #[arg(long, value_name = "LOCATION")]
+    publish_to: Option<Location>,
+    /// Folder for the scripts
+    #[arg(short, long, value_name = "FOLDER", default_value = ".")]
+    output: PathBuf,
+}
+
+/// What stands in a line of a script: no spaces, nothing that a shell or Slurm would take apart.
+fn word(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+&|*".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("give one word".to_owned()),
+    }
+}
+
+fn list(text: &str) -> Result<String, String> {
+    let is_number = |text: &str| text.parse::<usize>().is_ok();
+    let is_range = |part: &str| match part.split_once('-') {
+        Some((a, b)) => is_number(a) && is_number(b),
+        None => is_number(part),
+    };
+    match text.split(',').all(is_range) {
+        true => Ok(text.to_owned()),
+        false => Err("give numbers and ranges, such as 3,7,10-12".to_owned()),
+    }
+}
+
+impl Slurm {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let (options, submits) = match self.action {
+            Action::Script(options) => (options, false),
+            Action::Submit(options) => (options, true),
+        };
+        let config = Config::load(&global.overrides())?;
+        let (store, key) = plan_file(&Stores::new(config.s3.clone()), &options.plan)?;
+        Plan::load(&store, &key).await?;
+        let jobs = options.jobs()?;
+        std::fs::create_dir_all(&options.output)
+            .with_context(|| format!("cannot make the folder {}", options.output.display()))?;
+        let write = |name: &str, text: String| {
+            let path = options.output.join(name);
+            std::fs::write(&path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        let run = write("dor-run.sbatch", jobs.run_script())?;
+        // Polygons that were left out would be missing.
+        let finalizes = options.range().is_none();
+        let finalize = match finalizes {
+            true => Some(write("dor-finalize.sbatch", jobs.finalize_script())?),
+            false => None,
+        };
+        if !submits {
+            for path in [Some(run), finalize].into_iter().flatten() {
+                writeln!(out, "{}", path.display())?;
+            }
+            return Ok(Exit::Done);
+        }
+        let id = submit(&run, None)?;
+        writeln!(out, "job {id}: {} on {} nodes", options.plan, options.nodes)?;
+        if let Some(finalize) = finalize {
+            // An element that failed would keep afterok waiting for ever: finalize looks for itself.
+            let last = submit(&finalize, Some(&id))?;
+            writeln!(out, "job {last}: finalize, after it")?;
+        }
+        writeln!(
+            out,
+            "how far it is: dor status --plan {} --shards {}",
+            options.plan, options.nodes
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Options {
+    fn range(&self) -> Option<(u16, u16)> {
+        let (start, end) = (self.start, self.end);
+        let given = start.is_some() || end.is_some();
+        given.then(|| (start.unwrap_or(0), end.unwrap_or(crate::model::case::POLYGONS - 1)))
+    }
+
+    fn jobs(&self) -> anyhow::Result<Jobs> {
+        let own = || -> anyhow::Result<String> {
+            let path = std::env::current_exe().context("cannot tell where this program is")?;
+            Ok(path.display().to_string())
+        };
+        let program = match (&self.program, &self.container) {
+            (Some(program), _) => program.clone(),
+            (None, Some(_)) => "dor".to_owned(),
+            (None, None) => own()?,
+        };
+        let mut run = Vec::new();
+        if let Some((start, end)) = self.range() {
+            run.extend(["--polygon-range".to_owned(), start.to_string(), end.to_string()]);
+        }
+        if let Some(memory) = &self.memory {
+            crate::cli::size(memory).map_err(anyhow::Error::msg)?;
+            run.extend(["--memory".to_owned(), memory.clone()]);
+        }
+        let publish_to = self.publish_to.as_ref().map(|to| to.absolute().to_string());
+        let finalize = publish_to.into_iter().flat_map(|to| ["--publish-to".to_owned(), to]);
+        Ok(Jobs {
+            program,
+            plan: self.plan.absolute().to_string(),
+            shards: self.nodes.get(),
+            array: self.array.clone(),
+            qos: self.qos.clone(),
+            partition: self.partition.clone(),
+            time: self.time.clone(),
+            account: self.account.clone(),
+            constraint: self.constraint.clone(),
+            cpus: self.cpus_per_task.map(NonZeroUsize::get),
+            container: self.container.clone(),
+            run,
+            finalize: finalize.collect(),
+        })
+    }
+}
+
+/// Sends a script to Slurm, to run after another job has ended; its number.
+fn submit(script: &Path, after: Option<&str>) -> anyhow::Result<String> {
+    let mut sbatch = Process::new("sbatch");
+    sbatch.arg("--parsable");
+    if let Some(after) = after {
+        sbatch.arg(format!("--dependency=afterany:{after}"));
+    }
+    let output = sbatch
+        .arg(script)
+        .output()
+        .context("cannot run sbatch: is this a login node of a Slurm cluster?")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        anyhow::bail!("sbatch refused {}: {}", script.display(), said.trim());
+    }
+    // With several clusters, the cluster's name follows.
+    let id = String::from_utf8_lossy(&output.stdout);
+    Ok(id.trim().split(';').next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_a_script_is_refused() {
+        assert!(word("m1234_g").is_ok() && word("cpu&gpu").is_ok() && word("04:00:00").is_ok());
+        assert!(word("a b").is_err() && word("a\n#SBATCH").is_err() && word("").is_err());
+        assert!(list("3,7,10-12").is_ok() && list("3,x").is_err() && list("3-").is_err());
+    }
+}

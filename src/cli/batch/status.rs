@@ -1,0 +1,102 @@
+//! `dor status`: how far a plan is.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::plan_file;
+use crate::batch::mark::Mark;
+use crate::batch::status::{Status as Progress, array, outputs, status};
+use crate::batch::{Plan, StageError};
+use crate::cli::output::{Table, bytes, count, duration, write_json};
+use crate::cli::{Exit, GlobalArgs, from_one};
+use crate::config::Config;
+use crate::store::{Location, Stores};
+
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Failures that are shown.
+const SHOWN: usize = 20;
+
+/// Tell how far a plan is: done, running, failed, and which shards are still to run
+///
+/// Done is what has a record; running and failed is what the shards tell beside the plan.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Status {
+    /// The plan: a path or URL
+    #[arg(long, value_name = "PLAN")]
+    plan: Location,
+    /// Number of shards [default: that of the last run]
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    shards: Option<NonZeroUsize>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Look again every 10 seconds, until all is done
+    #[arg(long)]
+    watch: bool,
+}
+
+impl Status {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = Config::load(&global.overrides())?;
+        let stores = Stores::new(config.s3.clone());
+        let (store, key) = plan_file(&stores, &self.plan)?;
+        let plan = Plan::load(&store, &key).await?;
+        let outputs = outputs(&plan, &stores)?;
+        loop {
+            let marks = Mark::all(&store, &key, &plan).await.map_err(StageError::from)?;
+            let shards = self.shards.map(NonZeroUsize::get);
+            let found = status(&plan, &outputs, &marks, shards).await?;
+            match self.json {
+                true => write_json(
+                    out,
+                    &json!({ "plan": plan.sha256, "cases": plan.cases.len(), "status": found }),
+                )?,
+                false => write_status(out, &plan, &found)?,
+            }
+            out.flush()?;
+            if !self.watch || found.done == plan.cases.len() {
+                return Ok(Exit::Done);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn write_status(out: &mut dyn Write, plan: &Plan, found: &Progress) -> anyhow::Result<()> {
+    let mut table = Table::new(["", "done", "running", "failed", "waiting"]);
+    for (stage, counts) in &found.stages {
+        let numbers = [counts.done, counts.running, counts.failed, counts.waiting];
+        let [done, running, failed, waiting] = numbers.map(|n| n.to_string());
+        table.row([stage.to_string(), done, running, failed, waiting]);
+    }
+    table.write(out)?;
+    let of = count(plan.cases.len(), "case");
+    writeln!(out, "{} of {of}, {} of {}", found.done, bytes(found.bytes_done), bytes(found.bytes))?;
+    if found.at_work > 0 {
+        let left = found.bytes.saturating_sub(found.bytes_done) as f64 / found.rate.max(1.0);
+        let at_work = count(found.at_work, "shard");
+        write!(out, "{at_work} at work, {}/s", bytes(found.rate as u64))?;
+        match found.rate > 0.0 {
+            true => writeln!(out, ", about {} left", duration(Duration::from_secs_f64(left)))?,
+            false => writeln!(out)?,
+        }
+    }
+    let failures = found.failed.iter().flat_map(|(case, all)| all.iter().map(move |f| (case, f)));
+    for (case, failure) in failures.clone().take(SHOWN) {
+        let stages: Vec<_> = failure.stages.iter().map(|stage| stage.name()).collect();
+        writeln!(out, "failed: {case}, {}: {}", stages.join(" and "), failure.error)?;
+    }
+    let more = failures.count().saturating_sub(SHOWN);
+    if more > 0 {
+        writeln!(out, "and {more} more; --json tells all")?;
+    }
+    if let (Some(shards), false) = (found.shards, found.to_run.is_empty()) {
+        writeln!(out, "still to run, of {shards} shards: --array={}", array(&found.to_run))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Plans and shards: all products of cases in one pass, stopped, killed and repaired.
+
+mod slurm;
+mod state;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::support::case::{Workspace, assert_same};
+use super::support::dor::{dor, fails};
+
+/// A workspace with the first months of cases.
+fn workspace(cases: &[&str], months: u16) -> Workspace {
+    let work = Workspace::empty(b"");
+    add_months(&work, cases, months);
+    work
+}
+
+fn add_months(work: &Workspace, cases: &[&str], months: u16) {
+    for case in cases {
+        let mut raw = dor(work.folder());
+        raw.args(["demo", "raw", ".", "--case", case, "--shape", "8x9x3", "--ssh"]);
+        raw.args(["--months", &months.to_string()]).assert().success();
+    }
+}
+
+/// What the program prints for these words.
+fn says(work: &Workspace, words: &str) -> String {
+    let output = dor(work.folder()).args(words.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Empty stores below `folder`, and a plan of all cases there are.
+fn plan(work: &Workspace, folder: &str) {
+    for store in ["1", "2", "3"] {
+        says(work, &format!("vis create-template-store{store} -o {folder}/s{store}"));
+    }
+    let stores = format!("--store1 {folder}/s1 --store2 {folder}/s2 --store3 {folder}/s3");
+    let points = "--grid grid.nc --ssh ssh.nc --centers centers.csv --allow-missing";
+    let said = says(
+        work,
+        &format!("plan -o {folder}.json -d archive --output-dir {folder}/out {stores} {points}"),
+    );
+    assert!(said.contains("to read"), "{said}");
+}
+
+fn start(work: &Workspace, folder: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+    command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
+    command.args(["run", "--plan", &format!("{folder}.json"), "--shards", "1", "--workers", "2"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn one_pass_gives_the_bytes_of_the_separate_commands_and_reads_each_file_once() {
+    let work = workspace(&["112-04"], 30);
+    plan(&work, "one");
+    let said = says(&work, "run --plan one.json --shards 1");
+    let line = said.lines().find(|line| line.contains("4 of 4 products")).expect(&said);
+    let amounts = line.split_once("products, ").unwrap().1.split_once(", ").unwrap().0;
+    let (read, of) = amounts.split_once(" read of ").expect(line);
+    assert_eq!(read, of, "bytes that were read are those of the files");
+
+    plan(&work, "apart");
+    let of = "-p 112 -m 4 --data-dir archive --grid grid.nc --allow-missing";
+    says(
+        &work,
+        "research-data process-case 112-04 -d archive -o apart/out --grid grid.nc --allow-missing",
+    );
+    says(&work, &format!("vis populate-store2 -o apart/s2 {of} --ssh ssh.nc"));
+    let curves = "vis populate-store3 -o apart/s3 --with-store1 apart/s1 --centers centers.csv";
+    says(&work, &format!("{curves} {of}"));
+    assert_same(&work.tree("apart"), &work.tree("one"));
+
+    let said = says(&work, "run --plan one.json --shards 1");
+    assert!(said.contains("done before") && said.contains("1 of 1 case done"), "{said}");
+    assert_same(&work.tree("apart"), &work.tree("one"));
+}
+
+#[test]
+fn cases_belong_to_their_shards_alone() {
+    let work = workspace(&["112-04", "113-04", "114-04"], 2);
+    plan(&work, "all");
+    for (shard, cases) in [(1, vec!["113-04"]), (0, vec!["112-04", "114-04"])] {
+        let mut run = dor(work.folder());
+        run.env("SLURM_ARRAY_TASK_ID", shard.to_string());
+        run.args(["run", "--plan", "all.json", "--shards", "2"]).assert().success();
+        let there = |case: &str| work.path("all/out").join(case.replace('-', "/")).exists();
+        assert!(cases.iter().all(|case| there(case)), "shard {shard}");
+        assert_eq!(there("112-04"), shard == 0, "shard {shard}");
+    }
+    let error = fails(dor(work.folder()).args(["run", "--plan", "all.json", "--shards", "2"]), 78);
+    assert!(error.contains("--shard"), "{error}");
+}
+
+#[test]
+fn a_case_that_fails_does_not_stop_the_others_and_is_made_alone_when_repaired() {
+    let work = workspace(&["112-04", "113-04"], 3);
+    plan(&work, "good");
+    says(&work, "run --plan good.json --shards 1");
+    plan(&work, "bad");
+    let raw = work.raw(1);
+    let whole = fs::read(&raw).unwrap();
+    fs::write(&raw, &whole[..whole.len() / 2]).unwrap();
+    let run = dor(work.folder()).args(["run", "--plan", "bad.json", "--shards", "1"]).output();
+    let run = run.unwrap();
+    let (said, error) =
+        (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
+    assert_eq!(run.status.code(), Some(65), "{said}{error}");
+    assert!(said.contains("failed: 112-04") && error.contains("truncated"), "{said}{error}");
+    assert!(work.path("bad/out/113/04/manifest.json").exists());
+    assert!(!work.path("bad/out/112").exists(), "nothing of a case with a bad file");
+    fs::write(&raw, &whole).unwrap();
+    let said = says(&work, "run --plan bad.json --shards 1");
+    assert!(said.contains("done before") && said.contains("2 of 2 cases done"), "{said}");
+    for part in ["s1", "s2", "s3"] {
+        // The files' times, which are not those of the first run, are in the records.
+        let without_records = |folder: &str| {
+            let mut tree = work.tree(&format!("{folder}/{part}"));
+            tree.retain(|name, _| !name.starts_with(".cases"));
+            tree
+        };
+        assert_same(&without_records("good"), &without_records("bad"));
+    }
+}
+
+#[test]
+fn twenty_kills_leave_what_an_undisturbed_run_leaves() {
+    let seed = std::env::var("DOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
+    println!("DOR_TEST_SEED={seed} gives these moments again");
+    let mut random = StdRng::seed_from_u64(seed);
+    let work = workspace(&["112-04", "113-07"], 12);
+    plan(&work, "calm");
+    let began = Instant::now();
+    assert!(start(&work, "calm").wait().unwrap().success());
+    let took = began.elapsed();
+    plan(&work, "killed");
+    for _ in 0..20 {
+        let mut child = start(&work, "killed");
+        std::thread::sleep(took.mul_f64(random.random_range(0.02..0.8)));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    assert!(start(&work, "killed").wait().unwrap().success());
+    for folder in ["calm", "killed"] {
+        for store in ["s1", "s2", "s3"] {
+            says(&work, &format!("vis finalize {folder}/{store}"));
+        }
+    }
+    assert_same(&work.tree("calm"), &work.tree("killed"));
+}
+
+#[test]
+fn a_stop_ends_soon_and_leaves_nothing_half_written() {
+    let work = workspace(&["112-04"], 60);
+    plan(&work, "calm");
+    let began = Instant::now();
+    assert!(start(&work, "calm").wait().unwrap().success());
+    let took = began.elapsed();
+    plan(&work, "stopped");
+    for share in [0.1, 0.3, 0.6] {
+        let mut child = start(&work, "stopped");
+        std::thread::sleep(took.mul_f64(share));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        let told = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let code = child.wait().unwrap().code();
+        assert!(matches!(code, Some(0 | 75)), "{code:?}");
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        let left = work.tree("stopped");
+        assert!(!left.keys().any(|name| name.ends_with(".staged")), "{:?}", left.keys());
+    }
+    assert!(start(&work, "stopped").wait().unwrap().success());
+    assert_same(&work.tree("calm"), &work.tree("stopped"));
+}
+
+#[test]
+fn a_plan_never_changes() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "one");
+    let before = fs::read(work.path("one.json")).unwrap();
+    let plan: Value = serde_json::from_slice(&before).unwrap();
+    assert_eq!(plan["cases"][0]["case"], "112-04");
+    assert!(plan["places"]["data_dir"].as_str().unwrap().starts_with('/'), "on every node");
+    let other =
+        "plan -o one.json -d archive --output-dir elsewhere --stages research --allow-missing";
+    let error = fails(dor(work.folder()).args(other.split(' ')), 78);
+    assert!(error.contains("plans do not change"), "{error}");
+    assert_eq!(fs::read(work.path("one.json")).unwrap(), before);
+    let altered = String::from_utf8(before).unwrap().replace("112-04", "112-07");
+    fs::write(work.path("one.json"), altered).unwrap();
+    let error = fails(dor(work.folder()).args(["run", "--plan", "one.json", "--shards", "1"]), 65);
+    assert!(error.contains("hash"), "{error}");
+}

@@ -1,0 +1,92 @@
+//! How far a plan is, and its end.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::super::support::dor::{dor, fails, json};
+use super::{plan, says, start, workspace};
+
+#[test]
+fn nothing_is_put_together_before_every_case_is_there() {
+    let work = workspace(&["112-04", "113-04", "114-07"], 2);
+    plan(&work, "all");
+    let before = work.tree("all");
+    let mut finalize = dor(work.folder());
+    finalize.args(["finalize", "--plan", "all.json"]);
+    let said = finalize.output().unwrap();
+    assert_eq!(said.status.code(), Some(3));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("12 products missing") && said.contains("114-07, store3"), "{said}");
+    assert_eq!(work.tree("all"), before);
+
+    says(&work, "run --plan all.json --shards 3 --shard 1");
+    let state = says(&work, "status --plan all.json");
+    assert!(state.contains("1 of 3 cases"), "{state}");
+    assert!(state.contains("still to run, of 3 shards: --array=0,2"), "{state}");
+    let state = says(&work, "status --plan all.json --shards 2");
+    assert!(state.contains("still to run, of 2 shards: --array=0\n"), "{state}");
+    says(&work, "run --plan all.json --shards 3 --shard 0");
+    says(&work, "run --plan all.json --shards 3 --shard 2 --polygon-range 0 113");
+    assert_eq!(finalize.output().unwrap().status.code(), Some(3), "polygon 114 was left out");
+    says(&work, "run --plan all.json --shards 3 --shard 2");
+
+    // A case whose files are fewer than the plan has is not done.
+    let record = work.path("all/s1/.cases/113-04.json");
+    let whole = fs::read_to_string(&record).unwrap();
+    let mut fewer: Value = serde_json::from_str(&whole).unwrap();
+    fewer["inputs"].as_array_mut().unwrap().pop();
+    fs::write(&record, fewer.to_string()).unwrap();
+    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    assert!(said.contains("113-04, store1: it was made of 1 files, the plan has 2"), "{said}");
+    fs::write(&record, whole).unwrap();
+
+    let said = says(&work, "finalize --plan all.json --publish-to published");
+    assert!(said.contains("store3 with 3 of 2760 cases"), "{said}");
+    for name in ["out/112/04/manifest.json", "s1/.zmetadata", "s2/.zmetadata", "s3/.zmetadata"] {
+        assert!(work.path("published").join(name).exists(), "{name}");
+    }
+    let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
+    assert_eq!(state["status"]["done"], 3);
+    assert_eq!(state["status"]["to_run"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn what_runs_and_what_failed_is_told() {
+    let work = workspace(&["112-04", "113-04"], 24);
+    let raw = work.raw(0);
+    plan(&work, "all");
+    let whole = fs::read(&raw).unwrap();
+    fs::write(&raw, b"no NetCDF").unwrap();
+    let run = dor(work.folder()).args(["run", "--plan", "all.json", "--shards", "1"]).output();
+    assert_eq!(run.unwrap().status.code(), Some(65), "only the input is to blame");
+    let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
+    assert_eq!(state["status"]["stages"]["research"]["failed"], 1);
+    assert_eq!(state["status"]["failed"]["112-04"][0]["permanent"], true);
+    let log = fs::read_dir(work.path("all.state/log")).unwrap().next().unwrap().unwrap().path();
+    let lines: Vec<Value> = fs::read_to_string(log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.first().unwrap()["event"], "begun");
+    assert_eq!(lines.last().unwrap()["exit"], 65);
+    let failed = lines.iter().find(|line| line["failures"][0]["permanent"] == true).unwrap();
+    assert_eq!(failed["case"], "112-04");
+
+    fs::write(&raw, whole).unwrap();
+    let mut child = start(&work, "all");
+    let began = std::time::Instant::now();
+    let running = || {
+        let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
+        state["status"]["stages"]["research"]["running"] == 1
+    };
+    while !running() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "nothing runs");
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was seen");
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(says(&work, "status --plan all.json --watch").contains("2 of 2 cases"));
+    let error = fails(dor(work.folder()).args(["status", "--plan", "none.json"]), 78);
+    assert!(error.contains("no plan") && error.contains("dor plan"), "{error}");
+}
