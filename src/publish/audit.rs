@@ -34,12 +34,12 @@ pub struct Audit {
 }
 
 /// Compares what was listed with `entries`. What is right, by key, and `None` for what is not; the rest is in
-/// the audit. Objects that `read` names are read where a listing does not tell their MD5.
+/// the audit. Objects that `read` names are read; it is told whether the listing has their MD5.
 pub async fn audit(
     destination: &Store,
     listed: &Listing,
     entries: &[Entry],
-    read: impl Fn(&Entry, &ObjectInfo) -> bool,
+    read: impl Fn(&Entry, &ObjectInfo, bool) -> bool,
     stop: &Stop,
 ) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
     let mut found: HashMap<&str, &ObjectInfo> =
@@ -54,13 +54,13 @@ pub async fn audit(
         };
         let md5 = md5_of(info);
         let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
-        match (is_right, md5) {
-            (true, None) if read(entry, info) => to_read.push(entry),
-            (true, md5) => {
-                audit.right += 1;
-                audit.by_size += usize::from(md5.is_none());
-            }
-            (false, _) => audit.wrong.push(entry.key.to_string()),
+        if !is_right {
+            audit.wrong.push(entry.key.to_string());
+        } else if read(entry, info, md5.is_some()) {
+            to_read.push(entry);
+        } else {
+            audit.right += 1;
+            audit.by_size += usize::from(md5.is_none());
         }
         states.insert(entry.key.to_string(), is_right.then_some(entry.md5));
     }

@@ -92,6 +92,19 @@ fn an_object_that_cannot_be_read_keeps_nobody_from_the_others() {
         let said = String::from_utf8_lossy(&failed.get_output().stdout).into_owned();
         assert!(said.contains(&format!("wrong: {chunk}: it cannot be read: ")), "{said}");
         assert!(said.contains("wrong: notes/about.txt: its MD5 is"), "{said}");
+        // Whatever a listing tells of it, it is sent again.
+        bench.server.recover();
+        let mut broken = 2;
+        bench.server.fail_when(move |asked| {
+            let is_broken = broken > 0 && asked.method == "GET" && asked.target.ends_with(chunk);
+            broken -= i32::from(is_broken);
+            is_broken.then_some(Fault::Answer(500, "InternalError"))
+        });
+        bench.server.requests();
+        let mut audit = bench.publish("--audit --verify all");
+        audit.env("DOR_S3_MAX_RETRIES", "1").assert().success();
+        assert!(bench.server.requests().iter().any(|r| r.starts_with("PUT") && r.contains(chunk)));
+        assert_same(&bench.expected(), &bench.published());
     });
 }
 
