@@ -38,7 +38,7 @@ pub struct Mark {
     pub host: String,
     /// Process.
     pub process: u32,
-    /// When it began, was last seen, and ended.
+    /// When it began.
     pub began: DateTime<Utc>,
     /// Last sign of life.
     pub renewed: DateTime<Utc>,

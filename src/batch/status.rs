@@ -38,17 +38,17 @@ pub struct Status {
     pub done: usize,
     /// Cases that failed last time, and why.
     pub failed: BTreeMap<String, Vec<Failure>>,
-    /// Bytes of the raw files of all cases, and of those that are done.
+    /// Bytes of the raw files of all cases.
     pub bytes: u64,
-    /// The latter.
+    /// Bytes of those of the cases that are done.
     pub bytes_done: u64,
     /// Bytes that the shards at work read a second.
     pub rate: f64,
     /// Shards at work.
     pub at_work: usize,
-    /// Number of shards that the rest is distributed over, and those that have something to do.
+    /// Number of shards that the rest is distributed over.
     pub shards: Option<usize>,
-    /// The latter.
+    /// Shards that have something to do.
     pub to_run: Vec<usize>,
 }
 

@@ -73,7 +73,7 @@ struct Publish {
     /// One line of JSON for each object, and for the plan and the summary
     #[arg(long)]
     json: bool,
-    /// Compare with a listing of the destination, not only with what was published before; with --verify all, read what a listing tells the size of only
+    /// Compare with a listing of the destination, not only with what was published before; with --verify all, read everything
     #[arg(long)]
     audit: bool,
     /// Read again what lies at the destination: metadata and a sample, or all

@@ -4,16 +4,16 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::plan_file;
+use super::Opened;
+use crate::batch::Stage;
 use crate::batch::status::{Missing, missing, outputs};
-use crate::batch::{Plan, Stage};
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::vis::finalize_store;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals};
 use crate::config::Config;
 use crate::pipeline::Stop;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 
 /// Cases that are named.
 const SHOWN: usize = 50;
@@ -34,9 +34,7 @@ pub(in crate::cli) struct Finalize {
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
-        let stores = Stores::new(config.s3.clone());
-        let (store, key) = plan_file(&stores, &self.plan)?;
-        let plan = Plan::load(&store, &key).await?;
+        let Opened { stores, plan, .. } = Opened::load(&config, &self.plan).await?;
         let outputs = outputs(&plan, &stores)?;
         let missing = missing(&plan, &outputs).await?;
         if !missing.is_empty() {

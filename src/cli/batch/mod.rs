@@ -12,8 +12,27 @@ pub(super) use run::Run;
 pub(super) use slurm::Slurm;
 pub(super) use status::Status;
 
+use crate::config::Config;
 use crate::store::{Location, Store, StoreError, Stores};
 use crate::vis::VisError;
+
+/// A plan, and what its places are opened with.
+struct Opened {
+    stores: Stores,
+    /// What the plan lies in, and its key there.
+    store: Store,
+    key: String,
+    plan: crate::batch::Plan,
+}
+
+impl Opened {
+    async fn load(config: &Config, location: &Location) -> anyhow::Result<Self> {
+        let stores = Stores::new(config.s3.clone());
+        let (store, key) = plan_file(&stores, location)?;
+        let plan = crate::batch::Plan::load(&store, &key).await?;
+        Ok(Self { stores, store, key, plan })
+    }
+}
 
 /// The store and the key of a plan's location.
 fn plan_file(stores: &Stores, plan: &Location) -> Result<(Store, String), VisError> {

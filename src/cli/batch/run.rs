@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use futures::{StreamExt, stream};
 
-use super::plan_file;
+use super::Opened;
 use crate::batch::mark::{Failure, Reporter};
 use crate::batch::one_pass::{Distances, Outcome, Products};
 use crate::batch::{Plan, Shard, Stage};
@@ -151,9 +151,7 @@ impl Run {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let overrides = Overrides { workers: self.workers, ..global.overrides() };
         let mut config = Config::load(&overrides)?;
-        let stores = Stores::new(config.s3.clone());
-        let (store, key) = plan_file(&stores, &self.plan)?;
-        let plan = Plan::load(&store, &key).await?;
+        let Opened { stores, store, key, plan } = Opened::load(&config, &self.plan).await?;
         // What the plan says holds on every node, whatever its own settings are.
         let of_plan = |value| Setting { value, source: Source::Default };
         config.grid = plan.places.grid.clone().map(of_plan);

@@ -8,13 +8,12 @@ use std::process::Command as Process;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::plan_file;
-use crate::batch::Plan;
+use super::Opened;
 use crate::batch::slurm::Jobs;
 use crate::cli::vis::polygon;
 use crate::cli::{Exit, GlobalArgs, from_one};
 use crate::config::Config;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 
 /// Run a plan on the nodes of a Slurm cluster
 ///
@@ -115,8 +114,8 @@ impl Slurm {
             Action::Submit(options) => (options, true),
         };
         let config = Config::load(&global.overrides())?;
-        let (store, key) = plan_file(&Stores::new(config.s3.clone()), &options.plan)?;
-        Plan::load(&store, &key).await?;
+        // Nothing is sent for a plan that cannot be read.
+        Opened::load(&config, &options.plan).await?;
         let jobs = options.jobs()?;
         std::fs::create_dir_all(&options.output)
             .with_context(|| format!("cannot make the folder {}", options.output.display()))?;

@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::plan_file;
+use super::Opened;
 use crate::batch::mark::Mark;
 use crate::batch::status::{Status as Progress, array, outputs, status};
 use crate::batch::{Plan, StageError};
 use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs, from_one};
 use crate::config::Config;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -43,9 +43,7 @@ pub(in crate::cli) struct Status {
 impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
-        let stores = Stores::new(config.s3.clone());
-        let (store, key) = plan_file(&stores, &self.plan)?;
-        let plan = Plan::load(&store, &key).await?;
+        let Opened { stores, store, key, plan } = Opened::load(&config, &self.plan).await?;
         let outputs = outputs(&plan, &stores)?;
         loop {
             let marks = Mark::all(&store, &key, &plan).await.map_err(StageError::from)?;
