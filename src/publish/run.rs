@@ -215,6 +215,11 @@ pub async fn prepare(
     })
 }
 
+/// What a manifest names; nothing when there is none.
+fn entries(published: Option<&Published>) -> &[Entry] {
+    published.map_or(&[], |published| &published.entries)
+}
+
 /// What a manifest has of an object.
 fn names<'a>(published: Option<&'a Published>, key: &str) -> Option<&'a Entry> {
     published.and_then(|published| published.entry(key))
@@ -229,8 +234,7 @@ fn left_behind(
     arrived: &BTreeMap<String, Option<Digest>>,
     listed: Option<&Listing>,
 ) -> Vec<Entry> {
-    let replaced = published.map_or(&[][..], |published| &published.entries);
-    let replaced = replaced.iter().filter(|entry| differs(arrived, entry));
+    let replaced = entries(published).iter().filter(|entry| differs(arrived, entry));
     let in_none = unfinished.objects.iter().filter(|e| names(published, &e.key).is_none());
     let may_be_there = |entry: &&Entry| {
         !inventory.has(&entry.key) && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
@@ -297,7 +301,7 @@ impl Prepared {
     /// Objects of the manifest that are known not to lie there as it tells, and that the source
     /// does not have either: the next manifest is without them.
     fn forgotten(&self) -> usize {
-        let before = self.published.as_ref().map_or(&[][..], |published| &published.entries);
+        let before = entries(self.published.as_ref());
         before.iter().filter(|e| !self.inventory.has(&e.key) && differs(&self.arrived, e)).count()
     }
 }
@@ -453,8 +457,7 @@ fn merge(
 ) -> Vec<Entry> {
     let goes = |key: &str| plan.gone.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
     let stays = |e: &&Entry| !inventory.has(&e.key) && !goes(&e.key) && !differs(arrived, e);
-    let before = published.map_or(&[][..], |published| &published.entries);
-    let kept = before.iter().filter(stays).cloned();
+    let kept = entries(published).iter().filter(stays).cloned();
     let mut entries: Vec<Entry> = inventory.entries.iter().cloned().chain(kept).collect();
     entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     entries
