@@ -118,6 +118,7 @@ impl Exit {
             | PublishError::Unfinished { .. }
             | PublishError::TooManyDeletes { .. }
             | PublishError::InTheWay { .. }
+            | PublishError::Obstacle { .. }
             | PublishError::Within { .. }
             | PublishError::Journal { .. }
             | PublishError::Pattern(_) => Some(Self::Configuration),

@@ -226,7 +226,8 @@ impl publish::Progress for Transfers {
             return;
         }
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= INTERVAL {
+        // What has only just begun does not tell how long it will take.
+        if last.elapsed() >= INTERVAL && self.elapsed() >= INTERVAL {
             *last = Instant::now();
             // Of many small objects the number tells when they are done, of few large ones the bytes.
             let (sent, objects) = (self.guard().len() as u64, self.objects.load(Ordering::Relaxed));

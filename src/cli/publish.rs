@@ -79,7 +79,7 @@ struct Publish {
     /// Read again what lies at the destination: metadata and a sample, or all
     #[arg(long, value_name = "EXTENT", num_args = 0..=1, default_missing_value = "sample", value_parser = ["sample", "all"])]
     verify: Option<String>,
-    /// Bytes per second that are sent at most, such as 50M
+    /// Bytes per second that are sent at most, on average, such as 50M; an object, or part of a large one, goes out at once
     #[arg(long, value_name = "RATE", value_parser = rate)]
     bwlimit: Option<u64>,
     /// Requests at a time: a number, or found out from how the server answers

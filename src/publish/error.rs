@@ -103,6 +103,17 @@ pub enum PublishError {
         /// Object at the destination.
         url: String,
     },
+    /// A file at the destination, on disk, of which a folder has to be made or that is in one of the
+    /// object's name.
+    #[error(
+        "{url} is in the way of {key}: where an interrupted publish has sent it, publish with --delete; else move it away"
+    )]
+    Obstacle {
+        /// The file.
+        url: String,
+        /// Key of the object that cannot be written.
+        key: String,
+    },
     /// Source and destination are the same or within each other.
     #[error(
         "one of {source_url} and {destination} lies within the other; give another destination"

@@ -88,13 +88,13 @@ impl Flow {
         let leave = Leave(self.clone());
         if let Some(rate) = self.0.rate {
             let time = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-            let wait = {
+            let free_at = {
                 let mut state = self.state();
-                let start = state.free_at.max(Instant::now());
-                state.free_at = start + time;
-                start.saturating_duration_since(Instant::now())
+                state.free_at = state.free_at.max(Instant::now()) + time;
+                state.free_at
             };
-            tokio::time::sleep(wait).await;
+            // Before they go out: then no more have than may, at any moment.
+            tokio::time::sleep_until(free_at.into()).await;
         }
         leave
     }
@@ -167,11 +167,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_wait_for_those_before_them() {
-        let flow = Flow::new(Concurrency::Fixed(4), Some(1000));
-        drop(flow.enter(200).await);
+    async fn bytes_wait_until_the_rate_allows_them_and_those_before_them() {
         let begun = Instant::now();
-        drop(flow.enter(1).await);
-        assert!(begun.elapsed() > Duration::from_millis(100));
+        let flow = Flow::new(Concurrency::Fixed(4), Some(1000));
+        for _ in 0..2 {
+            drop(flow.enter(100).await);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(200));
     }
 }

@@ -77,6 +77,8 @@ pub struct Prepared {
     leaves_journal: bool,
     /// Objects that have arrived since the last complete publish.
     pub arrived_since: usize,
+    /// Objects of the plan of which there are folders, on disk.
+    folders: Vec<String>,
     stop: Stop,
 }
 
@@ -195,6 +197,7 @@ pub async fn prepare(
             allowed: options.max_delete,
         });
     }
+    let folders = folders_in_the_way(destination, &plan).await?;
     let (source, destination, stop) = (source.clone(), destination.clone(), stop.clone());
     Ok(Prepared {
         source,
@@ -211,8 +214,23 @@ pub async fn prepare(
         left,
         leaves_journal,
         arrived_since,
+        folders,
         stop,
     })
+}
+
+/// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.
+async fn folders_in_the_way(destination: &Store, plan: &Plan) -> Result<Vec<String>, PublishError> {
+    let keys = plan.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
+    let found = destination.obstacles(keys).await?;
+    let stays = |file: &str| plan.gone.binary_search_by(|entry| (*entry.key).cmp(file)).is_err();
+    match found.files.into_iter().find(|(_, file)| stays(file)) {
+        None => Ok(found.folders),
+        Some((key, file)) => {
+            let url = destination.location().join(&file).to_string();
+            Err(PublishError::Obstacle { url, key })
+        }
+    }
 }
 
 /// What a manifest names; nothing when there is none.
@@ -354,6 +372,7 @@ async fn change(
     may_lie_there.dedup_by(|a, b| a.key == b.key);
     unfinished.begin(destination, &token, since, may_lie_there.into_iter()).await?;
     delete(prepared, &in_the_way).await?;
+    destination.remove_empty_folders(prepared.folders.clone()).await?;
     let transfer = Arc::new(Transfer {
         source: source.clone(),
         destination: destination.clone(),

@@ -19,7 +19,7 @@ use rustix::process::{Pid, test_kill_process};
 use tracing::{debug, warn};
 
 const SUFFIX: &str = ".staged";
-/// Whether a writer on another host still lives cannot be known; a day is beyond any write.
+/// Whether a writer that is not known, or of another host, still lives cannot be known; a day is beyond any write.
 const FOREIGN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -167,19 +167,30 @@ pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
 
 fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
     let name = entry.file_name();
-    let Some((host, pid, number)) = name.to_str().and_then(parse) else {
-        return false;
+    let Some(name) = name.to_str() else { return false };
+    let Some((host, pid, number)) = parse(name) else {
+        return is_copy(entry, name) && is_old(entry);
     };
     if host != this_host {
-        let age = entry.metadata().and_then(|meta| meta.modified());
-        return age.is_ok_and(|modified| {
-            SystemTime::now().duration_since(modified).is_ok_and(|age| age > FOREIGN_AGE)
-        });
+        return is_old(entry);
     }
     if u32::try_from(pid) == Ok(std::process::id()) {
         return !in_use().contains(&number);
     }
     u32::try_from(pid).is_ok_and(|pid| !is_alive(pid))
+}
+
+/// Whether `object_store` has made it, `NAME#N`, to write on a condition: that happens in our own folders only.
+fn is_copy(entry: &fs::DirEntry, name: &str) -> bool {
+    entry.path().parent().is_some_and(|folder| folder.ends_with(".dor"))
+        && name.rsplit_once('#').is_some_and(|(_, n)| n.parse::<u32>().is_ok())
+}
+
+fn is_old(entry: &fs::DirEntry) -> bool {
+    let age = entry.metadata().and_then(|meta| meta.modified());
+    age.is_ok_and(|modified| {
+        SystemTime::now().duration_since(modified).is_ok_and(|age| age > FOREIGN_AGE)
+    })
 }
 
 /// Whether a process of this host runs. One that has ended and only waits for its parent to notice does not.
@@ -236,9 +247,16 @@ mod tests {
     fn sweeps_only_what_is_abandoned() {
         let folder = tempfile::tempdir().unwrap();
         let mine = Staged::create(&folder.path().join("deep/mine.nc")).unwrap();
+        fs::create_dir(folder.path().join(".dor")).unwrap();
         let put = |name: &str| {
             let path = folder.path().join("deep").join(name);
             fs::write(&path, "x").unwrap();
+            path
+        };
+        let put_long_ago = |name: &str| {
+            let path = put(name);
+            let long_ago = SystemTime::now() - Duration::from_secs(25 * 3600);
+            File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
             path
         };
         let stay = [
@@ -246,19 +264,15 @@ mod tests {
             put(".x.elsewhere-1-0.staged"),
             put(&format!(".x.{}-1-0.staged", host())),
             put(".strange.staged"),
+            put("../.dor/claim.json#1"),
+            put_long_ago("data.nc#1"),
         ];
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let dead = child.id();
         child.wait().unwrap();
-        let old = put(".old.elsewhere-1-0.staged");
-        File::options()
-            .write(true)
-            .open(&old)
-            .unwrap()
-            .set_modified(SystemTime::now() - Duration::from_secs(25 * 3600))
-            .unwrap();
         let go = [
-            old,
+            put_long_ago(".old.elsewhere-1-0.staged"),
+            put_long_ago("../.dor/claim.json#2"),
             put(&format!(".x.{}-{dead}-0.staged", host())),
             put(&format!(".x.{}-{}-999999.staged", host(), std::process::id())),
         ];

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails, json};
-use super::{CONFIGURATION, INTERRUPTED, MAPS, lines, on_each};
+use super::super::support::s3::S3Server;
+use super::{Bench, CONFIGURATION, INTERRUPTED, MAPS, Server, lines, on_each};
 
 #[test]
 fn data_goes_before_the_metadata_that_names_it_and_only_once() {
@@ -220,4 +221,45 @@ fn a_folder_that_became_a_file_is_published_as_one_and_the_other_way_round() {
         disk.retain(|name, _| !name.starts_with(".dor/"));
         assert_same(&bench.expected(), &disk);
     });
+}
+
+#[test]
+fn on_disk_empty_folders_give_way_and_files_of_others_do_not() {
+    let bench = Bench::new(Server::Embedded(S3Server::start()));
+    let publish = |more: &str| {
+        let mut command = dor(bench.work.folder());
+        command.args(["publish", "site", "disk"]).args(more.split_whitespace());
+        command
+    };
+    bench.write("site/x", b"a file");
+    bench.write("site/z", b"another");
+    fs::create_dir_all(bench.work.path("disk/x/a/b")).unwrap();
+    publish("").assert().success();
+
+    // A folder of what was published and of something else.
+    fs::remove_file(bench.work.path("site/x")).unwrap();
+    bench.write("site/x/1", b"in a folder");
+    publish("--delete").assert().success();
+    fs::remove_dir_all(bench.work.path("site/x")).unwrap();
+    bench.write("site/x", b"a file again");
+    bench.write("disk/x/foreign", b"of somebody else");
+    let before = bench.work.tree("disk");
+    for more in ["--delete --dry-run", "--delete", "--delete --audit"] {
+        let error = fails(&mut publish(more), CONFIGURATION);
+        assert!(error.contains("disk/x/foreign is in the way of x: "), "{error}");
+        assert_same(&before, &bench.work.tree("disk"));
+    }
+    fs::remove_file(bench.work.path("disk/x/foreign")).unwrap();
+    publish("--delete --verify all").assert().success();
+
+    // A file of somebody else where a folder has to be.
+    bench.write("site/y/1", b"in a folder");
+    bench.write("disk/y", b"of somebody else");
+    let error = fails(&mut publish("--delete"), CONFIGURATION);
+    assert!(error.contains("disk/y is in the way of y/1: "), "{error}");
+    fs::remove_file(bench.work.path("disk/y")).unwrap();
+    publish("--delete").assert().success();
+    let mut disk = bench.work.tree("disk");
+    disk.retain(|name, _| !name.starts_with(".dor/"));
+    assert_same(&bench.expected(), &disk);
 }
