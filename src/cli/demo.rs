@@ -11,6 +11,7 @@ use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
 use super::{Exit, GlobalArgs, from_one};
+use crate::batch::slurm::quoted;
 use crate::config::{Config, Overrides, Setting, Source, redact};
 use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
 use crate::encode::research as layout;
@@ -23,6 +24,10 @@ use crate::synthetic::{Format, Shape, SyntheticCase};
 
 /// Folder of the research-grade files below the demo's location.
 const RESEARCH: &str = "research-grade";
+/// The map stores, below the demo's location too.
+const STORE1: &str = "@store1b.zarr";
+const STORE2: &str = "@store2.zarr";
+const STORE3: &str = "@cumulative_FG_CO2_percent.zarr";
 
 /// Make a synthetic case, convert it, make the map stores from it, and show what came out
 ///
@@ -190,6 +195,9 @@ struct Demo {
     location: Location,
     #[command(flatten)]
     synthetic: Synthetic,
+    /// Go by `dor plan`, `run` and `finalize`, as many cases on many nodes do
+    #[arg(long)]
+    plan: bool,
 }
 
 impl Demo {
@@ -203,15 +211,22 @@ impl Demo {
         let archive = self.location.join(ARCHIVE);
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
-        writeln!(out, "2. converted to the research-grade dataset")?;
-        out.flush()?;
         let research = self.location.join(RESEARCH);
-        let here = |value| Some(Setting { value, source: Source::Default });
-        config.data_dir = here(archive);
-        config.output_dir = here(research.clone());
-        config.grid = here(self.location.join(GRID));
-        let allow_missing = self.synthetic.months < 180;
-        convert_case(&config, case, allow_missing, out).await?;
+        if self.plan {
+            writeln!(out, "2. converted, and the map stores made, in one pass over the files")?;
+            let exit = self.run_all(self.planned(case), global, out).await?;
+            if exit != Exit::Done {
+                return Ok(exit);
+            }
+        } else {
+            writeln!(out, "2. converted to the research-grade dataset")?;
+            out.flush()?;
+            let here = |value| Some(Setting { value, source: Source::Default });
+            config.data_dir = here(archive);
+            config.output_dir = here(research.clone());
+            config.grid = here(self.location.join(GRID));
+            convert_case(&config, case, self.months_are_missing(), out).await?;
+        }
         if self.synthetic.shape.0 != Shape::FULL {
             writeln!(
                 out,
@@ -231,57 +246,102 @@ impl Demo {
         writeln!(out, "\nOpen all months in Python:\n")?;
         let folder = research.join(&layout::folder(case));
         out.write_all(opening(&folder, &config.s3).await?.as_bytes())?;
-        self.make_map_stores(case, &research, global, out).await
+        writeln!(out, "\n4. the three stores of the public map")?;
+        let filled = if self.plan { Vec::new() } else { self.filled(case) };
+        self.run_all(filled.into_iter().chain(self.looked_at(case)), global, out).await
     }
 
-    /// Makes, fills and checks the three stores of the public map, and draws from them; says by
-    /// which commands.
-    async fn make_map_stores(
+    /// Runs commands, and says which. A word `@name` is that name below the demo's location.
+    async fn run_all(
         &self,
-        case: Case,
-        research: &Location,
+        commands: impl IntoIterator<Item = String>,
         global: &GlobalArgs,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
-        let at = |name: &str| self.location.join(name).to_string();
-        let [store1, store2, store3] =
-            ["store1b.zarr", "store2.zarr", "cumulative_FG_CO2_percent.zarr"].map(at);
-        let (polygon, month) = (case.polygon(), case.month().number());
-        let missing = if self.synthetic.months < 180 { " --allow-missing" } else { "" };
-        let of = format!("-p {polygon} -m {month} -i {research} --grid {}{missing}", at(GRID));
-        let picture = |name: &str| format!("-p {polygon} -m {month} -o {}", at(name));
-        let step = (self.synthetic.months - 1).min(11);
-        let mut commands = vec![
-            format!("create-template-store1 -o {store1}"),
-            format!("create-template-store2 -o {store2} --overwrite"),
-            format!("create-template-store3 -o {store3}"),
-            format!("populate-store2 -o {store2} {of} --ssh {}", at(SSH)),
-            format!(
-                "populate-store3 -o {store3} --with-store1 {store1} {of} --centers {}",
-                at(CENTERS)
-            ),
-        ];
-        for store in [&store1, &store2, &store3] {
-            commands.extend([format!("finalize {store}"), format!("check {store}")]);
-        }
-        let map = format!("plot {store2} --variable DIC_SURF --step {step}");
-        commands.push(format!("{map} {}", picture("map.png")));
-        commands.push(format!("plot {store1} --series {}", picture("efficiency.png")));
-        if missing.is_empty() {
-            commands.push(format!("plot {store3} --series {}", picture("uptake.png")));
-        }
-        writeln!(out, "\n4. the three stores of the public map")?;
         for command in commands {
-            writeln!(out, "\n$ dor vis {command}")?;
+            let place = |word: &str| match word.strip_prefix('@') {
+                Some(name) => self.location.join(name).to_string(),
+                None => word.to_owned(),
+            };
+            let words: Vec<String> =
+                ["dor"].into_iter().chain(command.split(' ')).map(place).collect();
+            let said: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            writeln!(out, "\n$ {}", said.join(" "))?;
             out.flush()?;
-            let words = ["dor", "vis"].into_iter().chain(command.split(' '));
-            let exit = super::run_vis(words, global, out).await?;
+            let exit = super::run_words(words.iter().map(String::as_str), global, out).await?;
             if exit != Exit::Done {
                 return Ok(exit);
             }
         }
         Ok(Exit::Done)
     }
+
+    fn months_are_missing(&self) -> bool {
+        self.synthetic.months < 180
+    }
+
+    /// The case, and what populating needs to know of it, whether case by case or by a plan.
+    fn inputs(&self, case: Case) -> String {
+        let missing = if self.months_are_missing() { " --allow-missing" } else { "" };
+        format!("{} --grid @{GRID}{missing}", of(case))
+    }
+
+    /// Makes all products by a plan.
+    fn planned(&self, case: Case) -> Vec<String> {
+        let inputs = self.inputs(case);
+        let mut commands = templates();
+        commands.extend([
+            format!(
+                "plan -o @plan.json -d @{ARCHIVE} --output-dir @{RESEARCH} --store1 {STORE1} \
+                 --store2 {STORE2} --store3 {STORE3} {inputs} --ssh @{SSH} --centers @{CENTERS}"
+            ),
+            "run --plan @plan.json --shards 1 --shard 0".to_owned(),
+            "finalize --plan @plan.json".to_owned(),
+        ]);
+        commands
+    }
+
+    /// Makes and fills the map stores from the research-grade files.
+    fn filled(&self, case: Case) -> Vec<String> {
+        let inputs = format!("-i @{RESEARCH} {}", self.inputs(case));
+        let mut commands = templates();
+        commands.extend([
+            format!("vis populate-store2 -o {STORE2} {inputs} --ssh @{SSH}"),
+            format!(
+                "vis populate-store3 -o {STORE3} --with-store1 {STORE1} {inputs} --centers @{CENTERS}"
+            ),
+        ]);
+        commands.extend([STORE1, STORE2, STORE3].map(|store| format!("vis finalize {store}")));
+        commands
+    }
+
+    /// Checks the map stores and draws from them.
+    fn looked_at(&self, case: Case) -> Vec<String> {
+        let of = of(case);
+        let step = (self.synthetic.months - 1).min(11);
+        let mut commands =
+            Vec::from([STORE1, STORE2, STORE3].map(|store| format!("vis check {store}")));
+        commands.extend([
+            format!("vis plot {STORE2} --variable DIC_SURF --step {step} {of} -o @map.png"),
+            format!("vis plot {STORE1} --series {of} -o @efficiency.png"),
+        ]);
+        if !self.months_are_missing() {
+            commands.push(format!("vis plot {STORE3} --series {of} -o @uptake.png"));
+        }
+        commands
+    }
+}
+
+/// Words that choose a case.
+fn of(case: Case) -> String {
+    format!("-p {} -m {}", case.polygon(), case.month().number())
+}
+
+/// Makes the three map stores anew.
+fn templates() -> Vec<String> {
+    let stores = [(1, STORE1), (2, STORE2), (3, STORE3)];
+    let template = |(n, at)| format!("vis create-template-store{n} -o {at} --overwrite");
+    stores.map(template).into()
 }
 
 /// Python that opens all files of a folder as one dataset.

@@ -37,7 +37,7 @@ use crate::pipeline::Stop;
 use crate::store::{RESENT, causes};
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 some cases failed; 2 wrong use; 65 bad data; 75 interrupted, safe to run \
+Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 not all of a plan is done; 65 bad data; 75 interrupted, safe to run \
 again; 78 configuration.\n\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
@@ -96,14 +96,17 @@ impl Cli {
     }
 }
 
-/// Runs a command of `dor vis` from its words, as the demo does.
-async fn run_vis<'a>(
+/// Runs a command from its words, as the demo does.
+async fn run_words<'a>(
     words: impl Iterator<Item = &'a str>,
     global: &GlobalArgs,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
     match Cli::try_parse_from(words)?.command {
         Command::Vis(command) => command.run(global, out).await,
+        Command::Plan(command) => command.run(global, out).await,
+        Command::Run(command) => command.run(global, out).await,
+        Command::Finalize(command) => command.run(global, out).await,
         _ => Ok(Exit::Usage),
     }
 }

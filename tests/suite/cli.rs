@@ -159,3 +159,18 @@ fn the_demo_says_how_to_open_what_it_wrote_and_what_its_ratio_is() {
     assert!(said.contains("xarray.open_mfdataset(\"here/research-grade/112/04/*.nc\""), "{said}");
     assert!(said.contains("(out/in ") && said.contains("metadata on any grid"), "{said}");
 }
+
+#[test]
+fn the_demo_goes_by_a_plan_as_well_and_can_be_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let mut demo = dor(folder.path());
+        demo.args(["demo", "my demo", "--plan", "--shape", "4x4x1", "--months", "1"]);
+        let output = demo.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let finalize = said.find("\n$ dor finalize --plan 'my demo/plan.json'\n").expect(&said);
+        let check = said.find("\n$ dor vis check 'my demo/store2.zarr'\n").expect(&said);
+        assert!(finalize < check && said[check..].contains("1 of 2760 cases are in it"), "{said}");
+    }
+}
