@@ -182,7 +182,7 @@ fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
 
 /// Whether `object_store` has made it, `NAME#N`, to write on a condition: that happens in our own folders only.
 fn is_copy(entry: &fs::DirEntry, name: &str) -> bool {
-    entry.path().parent().is_some_and(|folder| folder.ends_with(".dor"))
+    entry.path().parent().is_some_and(|folder| folder.file_name() == Some(".dor".as_ref()))
         && name.rsplit_once('#').is_some_and(|(_, n)| n.parse::<u32>().is_ok())
 }
 
