@@ -2,17 +2,25 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help prerequisites build demo test test-outside bench lint fmt man clean
+.PHONY: help prerequisites build static image demo test test-outside bench lint fmt man clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 prerequisites: ## Install everything that any target needs from the system (Debian; says what to do elsewhere)
-	@scripts/prerequisites.sh build test outside lint slurm
+	@scripts/prerequisites.sh build test outside lint slurm image
 
 build: ## Build target/release/dor
 	@scripts/prerequisites.sh build
 	cargo build --release --locked
+
+static: ## Build dor for any Linux with glibc 2.31 or later, netCDF-C and HDF5 in it
+	@scripts/prerequisites.sh build lint
+	@scripts/static.sh
+
+image: ## Build the container image without a container engine
+	@scripts/prerequisites.sh build image
+	@scripts/image.sh
 
 demo: build ## Make a synthetic case, convert it, make the map stores, show what came out (in ./demo)
 	target/release/dor demo demo
@@ -21,7 +29,7 @@ test: ## Run all Rust tests
 	@scripts/prerequisites.sh build test
 	cargo test --locked
 
-test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO when it can be had
+test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO and the image when they can be had
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	cargo build --locked
@@ -36,7 +44,7 @@ bench: build ## Compare with the Python way on full-size files and with s5cmd (n
 	scripts/bench-publish.sh
 	cargo bench --locked
 
-lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, ruff
+lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, hadolint, ruff
 	@scripts/prerequisites.sh build lint
 	@scripts/lint-tools.sh
 	@scripts/lint.sh

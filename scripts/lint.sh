@@ -21,6 +21,7 @@ else
     echo "SKIPPED: cargo deny check advisories: https://github.com/RustSec/advisory-db cannot be reached" >&2
 fi
 step shellcheck scripts/*.sh .ci/run
+step hadolint infra/Dockerfile
 step ruff check tests/outside benches/peers
 step ruff format --check tests/outside benches/peers
 echo "lint: clean" >&2

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what a target needs from the system, or says what to install. Quick and silent when nothing is missing.
 #
-#   scripts/prerequisites.sh [build] [test] [outside] [lint] [slurm]      (default: build)
+#   scripts/prerequisites.sh [build] [test] [outside] [lint] [slurm] [image]      (default: build)
 #
 #   build    C compiler, pkg-config, netCDF-C and HDF5 with headers
 #   test     build + ncdump
 #   outside  test + NCO, Python 3.11 or later with venv, Node 18 or later with npm, MinIO (from source, when Go is there)
 #   lint     build + Python with venv
 #   slurm    Slurm and munge, for the tests that send jobs to a real one on this machine
+#   image    build + what makes and runs the container image: buildah, mmdebstrap, podman
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,16 +16,19 @@ declare -A debian=(
     [cc]=build-essential [pkg-config]=pkg-config [netcdf]=libnetcdf-dev [hdf5]=libhdf5-dev
     [ncdump]=netcdf-bin [ncks]=nco [python3]=python3 [venv]=python3-venv
     [node]=nodejs [npm]=npm [sbatch]=slurm-wlm [munged]=munge
+    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc
 )
 declare -A fedora=(
     [cc]=gcc [pkg-config]=pkgconf-pkg-config [netcdf]=netcdf-devel [hdf5]=hdf5-devel
     [ncdump]=netcdf [ncks]=nco [python3]=python3 [venv]=python3
     [node]=nodejs [npm]=nodejs-npm [sbatch]="slurm slurm-slurmctld slurm-slurmd" [munged]=munge
+    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc
 )
 declare -A homebrew=(
     [cc]="(xcode-select --install)" [pkg-config]=pkgconf [netcdf]=netcdf [hdf5]=hdf5
     [ncdump]=netcdf [ncks]=nco [python3]=python [venv]=python
     [node]=node [npm]=node [sbatch]="(Slurm: on Linux only)" [munged]=munge
+    [buildah]="(buildah: on Linux only)" [mmdebstrap]="" [podman]=podman [runc]=""
 )
 
 have() {
@@ -69,8 +73,9 @@ for group in "${@:-build}"; do
             ;;
         lint) needs+=(python3 venv) ;;
         slurm) needs+=(sbatch munged) ;;
+        image) needs+=(python3 venv buildah mmdebstrap podman runc) ;;
         *)
-            echo "error: unknown group '$group'; there are build, test, outside, lint and slurm" >&2
+            echo "error: unknown group '$group'; there are build, test, outside, lint, slurm and image" >&2
             exit 2
             ;;
     esac

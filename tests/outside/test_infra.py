@@ -1,4 +1,4 @@
-"""The files for Kubernetes, AWS Batch and Slurm, as the tools of each read them."""
+"""The files for Kubernetes, AWS Batch, Slurm and Compose, as the tools of each read them."""
 
 import json
 import re
@@ -57,3 +57,14 @@ def test_scripts_are_sound_and_do_not_abuse_the_queue():
         text = script.read_text()
         assert "debug" not in text
         assert "squeue" not in text
+
+
+def test_compose_takes_it():
+    command = [
+        VENV / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        INFRA / "compose.yaml",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
