@@ -6,8 +6,8 @@ mod shared;
 
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::warn;
 
 pub use shared::{Extent, Reader, Table};
 
@@ -81,6 +82,7 @@ pub struct Pool {
     workers: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_mib: u32,
+    too_little: Arc<Once>,
 }
 
 /// Memory that work may take; free again when it is dropped.
@@ -113,6 +115,7 @@ impl Pool {
             workers: Arc::new(Semaphore::new(count)),
             memory: Arc::new(Semaphore::new(memory_mib as usize)),
             memory_mib,
+            too_little: Arc::new(Once::new()),
         }
     }
 
@@ -121,10 +124,16 @@ impl Pool {
         self.count
     }
 
-    /// Waits for `bytes` of memory. What needs more than all memory works alone.
+    /// Waits for `bytes` of memory. What needs more than all memory works alone, and a warning is given.
     pub async fn memory(&self, bytes: u64) -> Result<Arc<Memory>, PoolError> {
-        let mib =
-            u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, self.memory_mib);
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).max(1);
+        if mib > self.memory_mib {
+            let may = self.memory_mib;
+            self.too_little.call_once(|| {
+                warn!("one piece of work needs {mib} MiB of memory, and all may take {may} MiB: it will take more");
+            });
+        }
+        let mib = mib.min(self.memory_mib);
         let permit = self.memory.clone().acquire_many_owned(mib).await?;
         Ok(Arc::new(Memory { _permit: permit }))
     }
