@@ -75,6 +75,7 @@ fn attributes<'a>(
 
 /// Reads a file whole.
 pub fn contents(path: &Path) -> Contents {
+    be_quiet();
     let file = netcdf::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let dims = file.dimensions().map(|d| (d.name(), d.len(), d.is_unlimited())).collect();
     let order: Vec<String> = file.variables().map(|v| v.name()).collect();
@@ -91,6 +92,20 @@ pub fn contents(path: &Path) -> Contents {
     });
     let variables = variables.collect();
     Contents { dims, attributes: attributes(file.attributes()), order, variables }
+}
+
+/// netCDF-C looks for attributes that are not there, and HDF5 prints that on each thread that was not told not to.
+fn be_quiet() {
+    let _lock = netcdf_sys::libnetcdf_lock.lock();
+    // SAFETY: the lock is held; no handler is set.
+    unsafe {
+        hdf5_metno_sys::h5::H5open();
+        hdf5_metno_sys::h5e::H5Eset_auto2(
+            hdf5_metno_sys::h5e::H5E_DEFAULT,
+            None,
+            std::ptr::null_mut(),
+        );
+    }
 }
 
 /// Shuffle and the level of deflate of each variable, which the crate has no call for.
