@@ -16,7 +16,7 @@ use crate::store::{Location, Store, Stores};
 /// Where finished cases are published to.
 #[derive(Args, Debug, Default)]
 pub(super) struct PublishTo {
-    /// Publish finished cases here, beside the work: a path or URL
+    /// Publish what is finished here as well: a path or URL
     #[arg(long, value_name = "LOCATION")]
     publish_to: Option<Location>,
 }

@@ -101,7 +101,7 @@ impl Role {
     fn of(key: &str) -> Self {
         match key {
             "data_dir" => Self::Input,
-            "grid" => Self::InputFile,
+            "grid" | "plan" => Self::InputFile,
             "scratch" | "output_dir" => Self::Output,
             _ => Self::LaterOutput,
         }

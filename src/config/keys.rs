@@ -14,7 +14,7 @@ pub struct Key {
 }
 
 /// The keys outside tables, in the order in which they are shown.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 10] = [
     Key { name: "scratch", variable: "SCRATCH" },
     Key { name: "parent_data_dir", variable: "OCEAN_CDR_PARENT_DATA_DIR" },
     Key { name: "data_dir", variable: "OCEAN_CDR_DATA_ARCHIVE_DIR" },
@@ -23,6 +23,7 @@ pub const KEYS: [Key; 9] = [
     Key { name: "store1", variable: "OCEAN_CDR_STORE_1_PATH" },
     Key { name: "store2", variable: "OCEAN_CDR_STORE_2_PATH" },
     Key { name: "store3", variable: "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH" },
+    Key { name: "plan", variable: "DOR_PLAN" },
     Key { name: "workers", variable: "DOR_WORKERS" },
 ];
 

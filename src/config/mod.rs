@@ -37,6 +37,8 @@ pub struct Overrides {
     pub output_dir: Option<Location>,
     /// `--grid`.
     pub grid: Option<Location>,
+    /// `--plan`.
+    pub plan: Option<Location>,
     /// `--workers`.
     pub workers: Option<NonZeroUsize>,
     /// `--profile`, `--endpoint-url` and the other flags about S3.
@@ -65,6 +67,8 @@ pub struct Config {
     pub store2: Option<Setting<Location>>,
     /// Store of the cumulative CO2 flux in percent.
     pub store3: Option<Setting<Location>>,
+    /// The plan of a campaign.
+    pub plan: Option<Setting<Location>>,
     /// Files converted at the same time.
     pub workers: Setting<NonZeroUsize>,
     /// Everything about S3 that flags, `DOR_S3_*` and `dor.toml` say; the storage layer adds what
@@ -123,6 +127,7 @@ impl Config {
             store1: or_under_parent("store1", "store1b.zarr")?,
             store2: or_under_parent("store2", "store2.zarr")?,
             store3: or_under_parent("store3", "cumulative_FG_CO2_percent.zarr")?,
+            plan: layers.location("plan")?,
             workers: layers.workers()?,
             s3: layers.s3()?,
             parent_data_dir: parent_data_dir.clone(),
@@ -174,6 +179,7 @@ impl Config {
             ("store1", &self.store1),
             ("store2", &self.store2),
             ("store3", &self.store3),
+            ("plan", &self.plan),
         ]
         .into_iter()
         .filter_map(|(key, setting)| Some((key, setting.as_ref()?)))

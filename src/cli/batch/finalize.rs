@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::Opened;
+use super::{Opened, PlanArgs};
 use crate::batch::Stage;
 use crate::batch::status::{Missing, missing, outputs};
 use crate::cli::output::count;
@@ -13,7 +13,6 @@ use crate::cli::vis::finalize_store;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals};
 use crate::config::Config;
 use crate::pipeline::Stop;
-use crate::store::Location;
 
 /// Cases that are named.
 const SHOWN: usize = 50;
@@ -24,17 +23,16 @@ const SHOWN: usize = 50;
 /// written, and the exit code is 3.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Finalize {
-    /// The plan: a path or URL
-    #[arg(long, value_name = "PLAN")]
-    plan: Location,
+    #[command(flatten)]
+    plan: PlanArgs,
     #[command(flatten)]
     publish_to: PublishTo,
 }
 
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = Config::load(&global.overrides())?;
-        let Opened { stores, plan, .. } = Opened::load(&config, &self.plan).await?;
+        let config = Config::load(&self.plan.over(global.overrides()))?;
+        let Opened { stores, plan, .. } = Opened::load(&config).await?;
         let outputs = outputs(&plan, &stores)?;
         let missing = missing(&plan, &outputs).await?;
         if !missing.is_empty() {

@@ -12,12 +12,30 @@ pub(super) use run::Run;
 pub(super) use slurm::Slurm;
 pub(super) use status::Status;
 
-use crate::config::Config;
+use clap::Args;
+
+use crate::config::{Config, ConfigError, Overrides};
 use crate::store::{Location, Store, StoreError, Stores};
 use crate::vis::VisError;
 
+/// Which plan.
+#[derive(Args, Debug)]
+struct PlanArgs {
+    /// The plan: a path or URL that every node can read [default: plan of the configuration]
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<Location>,
+}
+
+impl PlanArgs {
+    /// With its flag over what else is configured.
+    fn over(&self, overrides: Overrides) -> Overrides {
+        Overrides { plan: self.plan.clone(), ..overrides }
+    }
+}
+
 /// A plan, and what its places are opened with.
 struct Opened {
+    location: Location,
     stores: Stores,
     /// What the plan lies in, and its key there.
     store: Store,
@@ -26,11 +44,13 @@ struct Opened {
 }
 
 impl Opened {
-    async fn load(config: &Config, location: &Location) -> anyhow::Result<Self> {
+    async fn load(config: &Config) -> anyhow::Result<Self> {
+        let unset = || ConfigError::Unset { key: "plan", flag: "--plan", variable: "DOR_PLAN" };
+        let location = config.plan.as_ref().ok_or_else(unset)?.value.absolute();
         let stores = Stores::new(config.s3.clone());
-        let (store, key) = plan_file(&stores, location)?;
+        let (store, key) = plan_file(&stores, &location)?;
         let plan = crate::batch::Plan::load(&store, &key).await?;
-        Ok(Self { stores, store, key, plan })
+        Ok(Self { location, stores, store, key, plan })
     }
 }
 

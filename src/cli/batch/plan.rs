@@ -81,7 +81,9 @@ pub(in crate::cli) struct Plan {
 }
 
 impl Plan {
-    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub async fn run(mut self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        self.stages.sort_unstable();
+        self.stages.dedup();
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             output_dir: self.output_dir.clone(),

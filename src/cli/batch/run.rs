@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use futures::{StreamExt, stream};
 
-use super::Opened;
+use super::{Opened, PlanArgs};
 use crate::batch::mark::{Failure, Reporter};
 use crate::batch::one_pass::{Distances, Outcome, Products};
 use crate::batch::{Plan, Shard, Stage};
@@ -40,15 +40,17 @@ const CASES: usize = 2;
 /// when it was told to stop.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Run {
-    /// The plan: a path or URL
-    #[arg(long, value_name = "PLAN")]
-    plan: Location,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Number of shards
     #[arg(long, value_name = "N", value_parser = from_one)]
     shards: NonZeroUsize,
     /// This shard, from 0 [default: from the Slurm, Kubernetes or AWS Batch array]
     #[arg(long, value_name = "K")]
     shard: Option<usize>,
+    /// Of the plan's products, only these [default: all]
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    stages: Vec<Stage>,
     /// Of its cases, only those of polygons A to B
     #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
     polygon_range: Option<Vec<u16>>,
@@ -149,12 +151,13 @@ impl Progress for Silent {
 
 impl Run {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let overrides = Overrides { workers: self.workers, ..global.overrides() };
+        let overrides = Overrides { workers: self.workers, ..self.plan.over(global.overrides()) };
         let mut config = Config::load(&overrides)?;
-        let Opened { stores, store, key, plan } = Opened::load(&config, &self.plan).await?;
+        let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
         // What the plan says holds on every node, whatever its own settings are.
         let of_plan = |value| Setting { value, source: Source::Default };
         config.grid = plan.places.grid.clone().map(of_plan);
+        let stages = self.stages_of(&plan)?;
         let shard = Shard::find(self.shards.get(), self.shard, |name| std::env::var(name).ok())?;
         let is_asked = |case: &Case| match self.polygon_range.as_deref() {
             Some([a, b]) => (*a..=*b).contains(&case.polygon()),
@@ -167,11 +170,12 @@ impl Run {
         let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
         let pool = Pool::new(config.workers.value.get(), memory);
         let terminal = Arc::new(Terminal::new());
-        let has_research = plan.stages.contains(&Stage::Research);
+        let has_research = stages.contains(&Stage::Research);
         let progress: Arc<dyn Progress> =
             if has_research { Arc::new(Silent) } else { terminal.clone() };
         let workshop = Workshop { pool, stop, progress };
-        let products = self.products(&plan, &config, &stores, terminal, &cases, &workshop).await?;
+        let products =
+            self.products((&plan, &stages), &config, &stores, terminal, &cases, &workshop).await?;
         let reporter = Reporter::begin(store, &key, &plan, shard).await?;
         let mut shift =
             Shift { products: &products, reporter: &reporter, all: cases.len(), done: 0 };
@@ -202,9 +206,20 @@ impl Run {
         Ok(exit)
     }
 
+    /// The plan's products that are asked for.
+    fn stages_of(&self, plan: &Plan) -> Result<Vec<Stage>, VisError> {
+        if let Some(other) = self.stages.iter().find(|stage| !plan.stages.contains(stage)) {
+            let problem =
+                format!("the plan is not for {other}; `dor plan --stages` makes one that is");
+            return Err(VisError::Needs(problem));
+        }
+        let is_asked = |stage: &Stage| self.stages.is_empty() || self.stages.contains(stage);
+        Ok(plan.stages.iter().copied().filter(is_asked).collect())
+    }
+
     async fn products<'a>(
         &self,
-        plan: &Plan,
+        (plan, stages): (&Plan, &[Stage]),
         config: &Config,
         stores: &Stores,
         terminal: Arc<Terminal>,
@@ -235,7 +250,7 @@ impl Run {
             force: self.force,
         };
         let recipe = Recipe::new(plan.reference_compat);
-        for stage in &plan.stages {
+        for stage in stages {
             match stage {
                 Stage::Research => {
                     let environment = Environment {

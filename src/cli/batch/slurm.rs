@@ -8,7 +8,7 @@ use std::process::Command as Process;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::Opened;
+use super::{Opened, PlanArgs};
 use crate::batch::slurm::Jobs;
 use crate::cli::vis::polygon;
 use crate::cli::{Exit, GlobalArgs, from_one};
@@ -36,9 +36,8 @@ enum Action {
 
 #[derive(Args, Debug)]
 struct Options {
-    /// The plan: a path or URL that every node can read
-    #[arg(long, value_name = "PLAN")]
-    plan: Location,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Number of nodes: shards of the plan, elements of the array
     #[arg(long, value_name = "N", value_parser = from_one)]
     nodes: NonZeroUsize,
@@ -113,10 +112,10 @@ impl Slurm {
             Action::Script(options) => (options, false),
             Action::Submit(options) => (options, true),
         };
-        let config = Config::load(&global.overrides())?;
+        let config = Config::load(&options.plan.over(global.overrides()))?;
         // Nothing is sent for a plan that cannot be read.
-        Opened::load(&config, &options.plan).await?;
-        let jobs = options.jobs()?;
+        let Opened { location: plan, .. } = Opened::load(&config).await?;
+        let jobs = options.jobs(&plan)?;
         std::fs::create_dir_all(&options.output)
             .with_context(|| format!("cannot make the folder {}", options.output.display()))?;
         let write = |name: &str, text: String| {
@@ -139,17 +138,13 @@ impl Slurm {
             return Ok(Exit::Done);
         }
         let id = submit(&run, None)?;
-        writeln!(out, "job {id}: {} on {} nodes", options.plan, options.nodes)?;
+        writeln!(out, "job {id}: {plan} on {} nodes", options.nodes)?;
         if let Some(finalize) = finalize {
             // An element that failed would keep afterok waiting for ever: finalize looks for itself.
             let last = submit(&finalize, Some(&id))?;
             writeln!(out, "job {last}: finalize, after it")?;
         }
-        writeln!(
-            out,
-            "how far it is: dor status --plan {} --shards {}",
-            options.plan, options.nodes
-        )?;
+        writeln!(out, "how far it is: dor status --plan {plan} --shards {}", options.nodes)?;
         Ok(Exit::Done)
     }
 }
@@ -161,7 +156,7 @@ impl Options {
         given.then(|| (start.unwrap_or(0), end.unwrap_or(crate::model::case::POLYGONS - 1)))
     }
 
-    fn jobs(&self) -> anyhow::Result<Jobs> {
+    fn jobs(&self, plan: &Location) -> anyhow::Result<Jobs> {
         let own = || -> anyhow::Result<String> {
             let path = std::env::current_exe().context("cannot tell where this program is")?;
             Ok(path.display().to_string())
@@ -183,7 +178,7 @@ impl Options {
         let finalize = publish_to.into_iter().flat_map(|to| ["--publish-to".to_owned(), to]);
         Ok(Jobs {
             program,
-            plan: self.plan.absolute().to_string(),
+            plan: plan.to_string(),
             shards: self.nodes.get(),
             array: self.array.clone(),
             qos: self.qos.clone(),

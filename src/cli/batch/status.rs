@@ -7,14 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::Opened;
+use super::{Opened, PlanArgs};
 use crate::batch::mark::Mark;
 use crate::batch::status::{Status as Progress, array, outputs, status};
 use crate::batch::{Plan, StageError};
 use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs, from_one};
 use crate::config::Config;
-use crate::store::Location;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -26,9 +25,8 @@ const SHOWN: usize = 20;
 /// Done is what has a record; running and failed is what the shards tell beside the plan.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Status {
-    /// The plan: a path or URL
-    #[arg(long, value_name = "PLAN")]
-    plan: Location,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Number of shards [default: that of the last run]
     #[arg(long, value_name = "N", value_parser = from_one)]
     shards: Option<NonZeroUsize>,
@@ -42,8 +40,8 @@ pub(in crate::cli) struct Status {
 
 impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = Config::load(&global.overrides())?;
-        let Opened { stores, store, key, plan } = Opened::load(&config, &self.plan).await?;
+        let config = Config::load(&self.plan.over(global.overrides()))?;
+        let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
         let outputs = outputs(&plan, &stores)?;
         loop {
             let marks = Mark::all(&store, &key, &plan).await.map_err(StageError::from)?;

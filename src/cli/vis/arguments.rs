@@ -18,7 +18,7 @@ pub(in crate::cli) struct Cases {
     #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
     pub polygon_ids: Vec<u16>,
     /// Intervention months, of 1, 4, 7 and 10 [default: all that there are files of]
-    #[arg(short = 'm', long, value_name = "M", num_args = 1..)]
+    #[arg(short = 'm', long, visible_alias = "month", value_name = "M", num_args = 1..)]
     pub intervention_months: Vec<InterventionMonth>,
 }
 

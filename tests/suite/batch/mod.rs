@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::case::{Workspace, assert_same};
-use super::support::dor::{dor, fails};
+use super::support::dor::{dor, fails, json};
 
 /// A workspace with the first months of cases.
 fn workspace(cases: &[&str], months: u16) -> Workspace {
@@ -86,6 +86,40 @@ fn one_pass_gives_the_bytes_of_the_separate_commands_and_reads_each_file_once() 
 }
 
 #[test]
+fn products_can_be_made_one_after_another() {
+    let work = workspace(&["112-04"], 3);
+    for folder in ["once", "parts"] {
+        plan(&work, folder);
+    }
+    says(&work, "run --plan once.json --shards 1");
+    let said = says(&work, "run --plan parts.json --shards 1 --stages store3,store1");
+    assert!(said.contains("2 of 2 products"), "{said}");
+    let state = json(dor(work.folder()).args(["status", "--plan", "parts.json", "--json"]));
+    assert_eq!(state["status"]["stages"]["store1"]["done"], 1);
+    assert_eq!(state["status"]["stages"]["research"]["waiting"], 1);
+    let said = says(&work, "run --plan parts.json --shards 1");
+    assert!(said.contains("4 of 4 products"), "{said}");
+    assert_same(&work.tree("once"), &work.tree("parts"));
+
+    says(&work, "plan -o one.json -d archive --output-dir o --stages research --allow-missing");
+    let other = ["run", "--plan", "one.json", "--shards", "1", "--stages", "store2"];
+    let error = fails(dor(work.folder()).args(other), 78);
+    assert!(error.contains("not for store2") && error.contains("dor plan"), "{error}");
+}
+
+#[test]
+fn memory_that_is_too_little_for_one_file_is_told_of() {
+    let work = Workspace::empty(b"");
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--shape", "200x200x20", "--ssh", "--months", "1"]);
+    raw.assert().success();
+    plan(&work, "tight");
+    let run = ["run", "--plan", "tight.json", "--shards", "1", "--memory", "10MB"];
+    let error = String::from_utf8(dor(work.folder()).args(run).output().unwrap().stderr).unwrap();
+    assert_eq!(error.matches("MiB of memory, and all may take 7 MiB").count(), 1, "{error}");
+}
+
+#[test]
 fn cases_belong_to_their_shards_alone() {
     let work = workspace(&["112-04", "113-04", "114-04"], 2);
     plan(&work, "all");
@@ -144,13 +178,18 @@ fn twenty_kills_leave_what_an_undisturbed_run_leaves() {
     assert!(start(&work, "calm").wait().unwrap().success());
     let took = began.elapsed();
     plan(&work, "killed");
-    for _ in 0..20 {
-        let mut child = start(&work, "killed");
-        std::thread::sleep(took.mul_f64(random.random_range(0.02..0.8)));
-        let _ = child.kill();
-        child.wait().unwrap();
+    // Two at a time, on the same cases.
+    let both = || [start(&work, "killed"), start(&work, "killed")];
+    for _ in 0..10 {
+        for mut child in both() {
+            std::thread::sleep(took.mul_f64(random.random_range(0.02..0.8)));
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
     }
-    assert!(start(&work, "killed").wait().unwrap().success());
+    for mut child in both() {
+        assert!(child.wait().unwrap().success());
+    }
     for folder in ["calm", "killed"] {
         for store in ["s1", "s2", "s3"] {
             says(&work, &format!("vis finalize {folder}/{store}"));

@@ -87,6 +87,10 @@ fn what_runs_and_what_failed_is_told() {
     }
     assert!(child.wait().unwrap().success());
     assert!(says(&work, "status --plan all.json --watch").contains("2 of 2 cases"));
+    let configured = dor(work.folder()).env("DOR_PLAN", "all.json").arg("status").output();
+    assert!(String::from_utf8(configured.unwrap().stdout).unwrap().contains("2 of 2 cases"));
+    let error = fails(dor(work.folder()).arg("status"), 78);
+    assert!(error.contains("--plan") && error.contains("DOR_PLAN"), "{error}");
     let error = fails(dor(work.folder()).args(["status", "--plan", "none.json"]), 78);
     assert!(error.contains("no plan") && error.contains("dor plan"), "{error}");
 }
