@@ -32,7 +32,7 @@ test: ## Run all Rust tests
 test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO and the image when they can be had
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
-	cargo build --locked
+	[[ -n "$$DOR_BIN" ]] || cargo build --locked
 	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest tests/outside
 
 bench: build ## Compare with the Python way on full-size files and with s5cmd (needs 20 GB and some hours), then the kernels
@@ -41,6 +41,7 @@ bench: build ## Compare with the Python way on full-size files and with s5cmd (n
 	scripts/bench-convert.sh
 	scripts/bench-s3.sh
 	scripts/bench-vis.sh
+	scripts/bench-run.sh
 	scripts/bench-publish.sh
 	cargo bench --locked
 

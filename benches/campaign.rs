@@ -1,0 +1,242 @@
+//! A simulation of a whole campaign: `cargo bench --bench campaign -- --help`.
+//!
+//! 2760 cases of 180 files go through nodes as `dor run` distributes them. Each node works as fast as
+//! the narrowest of its own limits and of its share of what all nodes share; nodes fail, jobs are
+//! preempted or run out of time, wait in the queue and go on, having lost what was in flight. Every
+//! assumption is an option. What it prints and means: `docs/benchmarks.md`.
+
+#![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+use std::fmt;
+
+use clap::Parser;
+use dor_atlas::batch::Shard;
+use dor_atlas::model::Case;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+const MB: f64 = 1e6;
+const GB: f64 = 1e9;
+const HOUR: f64 = 3600.0;
+
+/// Hours and node-hours of a campaign, and what it waits for.
+#[derive(Parser)]
+struct Campaign {
+    /// Numbers of nodes
+    #[arg(long, value_delimiter = ',', default_value = "1,16,50")]
+    nodes: Vec<usize>,
+    /// Months of a case
+    #[arg(long, default_value_t = 180)]
+    files: usize,
+    /// The smallest and the largest raw file, MB; the cases lie between
+    #[arg(long, num_args = 2, default_values_t = [330.0, 480.0])]
+    file_mb: Vec<f64>,
+    /// Raw MB per second that a core makes all products of (measured)
+    #[arg(long, default_value_t = 100.0)]
+    core_mb: f64,
+    /// Bytes written for each byte read (measured)
+    #[arg(long, default_value_t = 0.39)]
+    written: f64,
+    /// Requests that write, of a case (180 files in parts, 600 chunks of maps)
+    #[arg(long, default_value_t = 3000.0)]
+    puts: f64,
+    /// Of the work on an unfinished case, the part that is done again after a stop (measured)
+    #[arg(long, default_value_t = 0.06)]
+    again: f64,
+    /// Cores of a node
+    #[arg(long, default_value_t = 128)]
+    cores: usize,
+    /// GB per second that a node reads from the archive
+    #[arg(long, default_value_t = 5.0)]
+    node_read: f64,
+    /// GB per second that a node writes to the bucket
+    #[arg(long, default_value_t = 2.0)]
+    node_write: f64,
+    /// GB per second that the archive gives to all nodes
+    #[arg(long, default_value_t = 50.0)]
+    archive_read: f64,
+    /// GB per second that the bucket takes from all nodes
+    #[arg(long, default_value_t = 10.0)]
+    bucket_write: f64,
+    /// Requests per second that the bucket takes
+    #[arg(long, default_value_t = 3500.0)]
+    bucket_puts: f64,
+    /// Hours that a job may take
+    #[arg(long, default_value_t = 4.0)]
+    time_limit: f64,
+    /// Hours that a job waits in the queue, at first and whenever it is queued again
+    #[arg(long, default_value_t = 1.0)]
+    queue: f64,
+    /// Hours between two failures of a node, on average
+    #[arg(long, default_value_t = 2000.0)]
+    node_failure: f64,
+    /// Hours between two preemptions of a job, on average; 0 is never
+    #[arg(long, default_value_t = 0.0)]
+    preemption: f64,
+    /// Campaigns of each number of nodes; medians are told
+    #[arg(long, default_value_t = 101)]
+    runs: usize,
+    /// Of the random numbers
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What bounds the rate of a node.
+#[derive(Clone, Copy, PartialEq)]
+enum Limit {
+    Cores,
+    NodeRead,
+    NodeWrite,
+    ArchiveRead,
+    BucketWrite,
+    BucketPuts,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cores => "cores",
+            Self::NodeRead => "reading, of a node",
+            Self::NodeWrite => "writing, of a node",
+            Self::ArchiveRead => "reading, of the archive",
+            Self::BucketWrite => "writing, of the bucket",
+            Self::BucketPuts => "requests, of the bucket",
+        })
+    }
+}
+
+/// An array element and its node.
+#[derive(Default)]
+struct Node {
+    /// Raw bytes still to do.
+    left: f64,
+    /// Of the case that is worked on.
+    begun: f64,
+    /// When it begins to work, if it waits in the queue.
+    starts: f64,
+    /// When it is stopped, by whatever comes first.
+    stops: f64,
+}
+
+/// What became of a campaign.
+#[derive(Clone, Copy)]
+struct Outcome {
+    hours: f64,
+    node_hours: f64,
+    stops: usize,
+    again: f64,
+    bottleneck: Limit,
+}
+
+impl Campaign {
+    /// Bytes of a raw file, on average.
+    fn file(&self) -> f64 {
+        f64::midpoint(self.file_mb[0], self.file_mb[1]) * MB
+    }
+
+    /// Bytes per second of a node when so many work, and what bounds it.
+    fn rate(&self, working: usize) -> (f64, Limit) {
+        let share = 1.0 / working as f64;
+        let limits = [
+            (self.cores as f64 * self.core_mb * MB, Limit::Cores),
+            (self.node_read * GB, Limit::NodeRead),
+            (self.node_write * GB / self.written, Limit::NodeWrite),
+            (self.archive_read * GB * share, Limit::ArchiveRead),
+            (self.bucket_write * GB / self.written * share, Limit::BucketWrite),
+            (
+                self.bucket_puts * self.files as f64 * self.file() / self.puts * share,
+                Limit::BucketPuts,
+            ),
+        ];
+        limits.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("limits")
+    }
+
+    /// Work begins at `starts`: how long it goes on.
+    fn sent(&self, node: &mut Node, starts: f64, random: &mut StdRng) {
+        let mut after = |mean: f64| match mean > 0.0 {
+            true => -(1.0 - random.random::<f64>()).ln() * mean * HOUR,
+            false => f64::INFINITY,
+        };
+        let unforeseen = after(self.node_failure).min(after(self.preemption));
+        node.starts = starts;
+        node.stops = starts + unforeseen.min(self.time_limit * HOUR);
+    }
+
+    fn simulate(&self, nodes: usize, random: &mut StdRng) -> Outcome {
+        let file = self.file();
+        let mut all: Vec<Node> = (0..nodes).map(|_| Node::default()).collect();
+        for (n, _) in Case::all().enumerate() {
+            let size = random.random_range(self.file_mb[0]..=self.file_mb[1]) * MB;
+            all[Shard::of_case(n, nodes).index].left += size * self.files as f64;
+        }
+        for node in &mut all {
+            self.sent(node, self.queue * HOUR, random);
+        }
+        let (mut now, mut node_seconds, mut stops, mut again) = (0.0, 0.0, 0, 0.0);
+        let mut bound: Vec<(Limit, f64)> = Vec::new();
+        while all.iter().any(|node| node.left > 0.0) {
+            let works = |node: &Node| node.left > 0.0 && node.starts <= now;
+            let working = all.iter().filter(|node| works(node)).count();
+            let (rate, limit) = self.rate(working.max(1));
+            let next = |node: &Node| match (node.left > 0.0, node.starts <= now) {
+                (false, _) => f64::INFINITY,
+                (true, false) => node.starts,
+                (true, true) => node.stops.min(now + node.left / rate),
+            };
+            let until = all.iter().map(next).fold(f64::INFINITY, f64::min);
+            let passed = until - now;
+            node_seconds += passed * working as f64;
+            match bound.iter_mut().find(|(of, _)| *of == limit) {
+                Some((_, seconds)) => *seconds += passed * working as f64,
+                None => bound.push((limit, passed * working as f64)),
+            }
+            for node in all.iter_mut().filter(|node| works(node)) {
+                node.left -= rate * passed;
+                node.begun = (node.begun + rate * passed) % (file * self.files as f64);
+                // What is left is less than a byte, for the sake of rounding.
+                if node.left < 1.0 {
+                    node.left = 0.0;
+                } else if node.stops <= until {
+                    stops += 1;
+                    // A file in each worker is half done; of the case, what has no record yet.
+                    let in_flight = self.cores as f64 * file / 2.0;
+                    let lost = (in_flight + node.begun * self.again).min(node.begun);
+                    again += lost;
+                    node.left += lost;
+                    node.begun -= lost;
+                    self.sent(node, until + self.queue * HOUR, random);
+                }
+            }
+            now = until;
+        }
+        let longest = bound.iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("work");
+        Outcome {
+            hours: now / HOUR,
+            node_hours: node_seconds / HOUR,
+            stops,
+            again,
+            bottleneck: longest.0,
+        }
+    }
+}
+
+fn main() {
+    let campaign = Campaign::parse();
+    let mut random = StdRng::seed_from_u64(campaign.seed);
+    println!("| nodes | hours | node-hours | stops | TB read again | mostly waits for |");
+    println!("|---|---|---|---|---|---|");
+    for nodes in &campaign.nodes {
+        let mut outcomes: Vec<Outcome> =
+            (0..campaign.runs.max(1)).map(|_| campaign.simulate(*nodes, &mut random)).collect();
+        outcomes.sort_by(|a, b| a.hours.total_cmp(&b.hours));
+        let Outcome { hours, node_hours, stops, again, bottleneck } = outcomes[outcomes.len() / 2];
+        let (least, most) = (outcomes[0].hours, outcomes[outcomes.len() - 1].hours);
+        let again = again / 1e12;
+        println!(
+            "| {nodes} | {hours:.1} ({least:.1} to {most:.1}) | {node_hours:.0} | {stops} | {again:.2} | {bottleneck} |"
+        );
+    }
+}
