@@ -60,6 +60,19 @@ pub enum StageError {
     /// A part of a map store.
     #[error(transparent)]
     Vis(#[from] VisError),
+    /// The archive is not what it was when the plan was made.
+    #[error(
+        "case {case} has {found} raw files, and had {planned} when the plan was made; bring back \
+         what is gone, or make another plan"
+    )]
+    Files {
+        /// Case.
+        case: Case,
+        /// Files there are.
+        found: usize,
+        /// Files there were.
+        planned: usize,
+    },
 }
 
 impl From<StoreError> for StageError {
@@ -116,13 +129,22 @@ impl Products<'_> {
         Stage::ALL.into_iter().filter(wanted).collect()
     }
 
-    /// Makes all products of a case.
-    pub async fn make(&self, case: Case) -> Outcome {
+    /// The files of a case, as many as are `planned`.
+    async fn files(&self, case: Case, planned: usize) -> Result<CaseFiles, StageError> {
+        let files = Input::Raw(self.raw.clone()).case(case, self.allow_missing).await?;
+        match files.len() == planned {
+            true => Ok(files),
+            false => Err(StageError::Files { case, found: files.len(), planned }),
+        }
+    }
+
+    /// Makes all products of a case of so many `planned` files.
+    pub async fn make(&self, case: Case, planned: usize) -> Outcome {
         let table = Table::new(self.workshop.pool.clone());
-        let files = match Input::Raw(self.raw.clone()).case(case, self.allow_missing).await {
+        let files = match self.files(case, planned).await {
             Ok(files) => files,
             Err(error) => {
-                let stages = vec![(self.stages(), Err(error.into()))];
+                let stages = vec![(self.stages(), Err(error))];
                 return Outcome { stages, size: 0, fetched: 0 };
             }
         };

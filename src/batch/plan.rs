@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::Stage;
 use crate::model::{Case, hex};
 use crate::store::{Condition, Location, Sending, Store, StoreError};
+use crate::vis::Recipe;
 
 /// Version of a plan's form.
 const FORMAT: u32 = 1;
@@ -128,6 +129,12 @@ impl Plan {
         let bare = Self { sha256: String::new(), ..self.clone() };
         // Text, numbers and lists: this does not fail.
         hex(&Sha256::digest(serde_json::to_vec(&bare).unwrap_or_default()))
+    }
+
+    /// The rules that a map store is filled under.
+    pub fn recipe(&self, stage: Stage) -> Recipe {
+        // Efficiencies have none of the defects.
+        Recipe::new(self.reference_compat && stage != Stage::Store1)
     }
 
     /// Bytes to read for all cases.

@@ -20,6 +20,8 @@ pub struct Jobs {
     pub partition: Option<String>,
     /// Time limit of an element, `HH:MM:SS`.
     pub time: String,
+    /// Time limit of the job that puts the results together.
+    pub finalize_time: String,
     /// Account that is charged.
     pub account: Option<String>,
     /// Kind of nodes.
@@ -36,9 +38,6 @@ pub struct Jobs {
 
 /// Seconds before the end of the time that an element is told to stop.
 const NOTICE: u32 = 120;
-/// Time limit of the job that puts the results together.
-const FINALIZE_TIME: &str = "01:00:00";
-
 /// A word as a shell takes it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
@@ -55,7 +54,7 @@ impl Jobs {
         let mut text = self.head("dor-run", "%A_%a", &self.time);
         let array = self.array.as_ref().unwrap_or(&all);
         let _ = writeln!(text, "#SBATCH --array={array}");
-        let _ = writeln!(text, "#SBATCH --signal=B:TERM@{NOTICE}");
+        let _ = writeln!(text, "#SBATCH --signal=TERM@{NOTICE}");
         text.push_str("#SBATCH --requeue\n#SBATCH --open-mode=append\n\n");
         let shards = self.shards.to_string();
         let words = ["run", "--plan", &self.plan, "--shards", &shards];
@@ -66,15 +65,19 @@ impl Jobs {
 # File systems such as /dvs_ro have no locks.
 export HDF5_USE_FILE_LOCKING=FALSE
 
-# Time is nearly up, or somebody needs the node: dor stops within a minute.
-trap 'kill -TERM "$run" 2>/dev/null' TERM INT
+# Its number in the array: its own number may be that of the whole array.
+element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+
+# When time is nearly up or somebody needs the node, Slurm tells dor, which stops within a minute. What is told to this
+# script only is handed on; not to srun, which would kill dor.
+trap 'scancel --signal=TERM "$element.0"' TERM INT
 {command} &
 run=$!
 while wait "$run"; code=$?; kill -0 "$run" 2>/dev/null; do :; done
 
 # Told to stop, it has more to do. A job that ends by itself is not queued again, so it asks for that,
-# and waits to be taken away. By its number in the array: its own number may be that of the whole array.
-if [ "$code" -eq 75 ] && scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"; then
+# and waits to be taken away.
+if [ "$code" -eq 75 ] && scontrol requeue "$element"; then
     sleep 600
 fi
 exit "$code"
@@ -85,7 +88,7 @@ exit "$code"
 
     /// The script of the job after the array.
     pub fn finalize_script(&self) -> String {
-        let mut text = self.head("dor-finalize", "%j", FINALIZE_TIME);
+        let mut text = self.head("dor-finalize", "%j", &self.finalize_time);
         let command = self.command(&["finalize", "--plan", &self.plan], &self.finalize);
         let _ = write!(
             text,
@@ -150,6 +153,7 @@ mod tests {
             shards: 16,
             qos: Some("regular".to_owned()),
             time: "04:00:00".to_owned(),
+            finalize_time: "01:00:00".to_owned(),
             account: Some("m0000".to_owned()),
             constraint: Some("cpu".to_owned()),
             cpus: Some(256),

@@ -9,6 +9,7 @@ use super::mark::{Failure, Mark};
 use super::{Plan, Shard, Stage, StageError};
 use crate::ledger::{COMPLETE, Record};
 use crate::model::Case;
+use crate::research::RECIPE;
 use crate::store::{Store, Stores};
 use crate::vis::VisError;
 use crate::vis::record::CaseRecord;
@@ -110,7 +111,7 @@ pub async fn status(
     };
     let mut status = Status {
         bytes: plan.bytes(),
-        rate: alive.iter().map(|mark| mark.rate()).sum(),
+        rate: alive.iter().map(|mark| mark.rate()).fold(0.0, |sum, rate| sum + rate),
         at_work: alive.len(),
         shards: shards.or(marks.last().map(|mark| mark.shards)),
         ..Status::default()
@@ -159,13 +160,17 @@ pub async fn missing(plan: &Plan, outputs: &[(Stage, Store)]) -> Result<Vec<Miss
             let files = match stage {
                 Stage::Research => {
                     let record = Record::load(store, &folder(case), COMPLETE).await;
-                    record.map_err(crate::research::PlanError::from)?.map(|r| r.files.len())
+                    let record = record.map_err(crate::research::PlanError::from)?;
+                    record.map(|record| (record.files.len(), record.recipe.version == RECIPE))
                 }
-                _ => CaseRecord::load(store, case).await?.map(|record| record.inputs.len()),
+                _ => CaseRecord::load(store, case)
+                    .await?
+                    .map(|record| (record.inputs.len(), record.recipe == plan.recipe(*stage))),
             };
             let problem = match files {
                 None => "there is no record of it".to_owned(),
-                Some(files) if files != planned.files => {
+                Some((_, false)) => "it was made under other rules than the plan's".to_owned(),
+                Some((files, _)) if files != planned.files => {
                     format!("it was made of {files} files, the plan has {}", planned.files)
                 }
                 Some(_) => return Ok(None),

@@ -73,6 +73,7 @@ impl Exit {
             return match error {
                 StageError::Research(error) => Self::of_case(error),
                 StageError::Vis(error) => Self::of_vis(error),
+                StageError::Files { .. } => Some(Self::BadData),
             };
         }
         if cause.is::<ShardError>() {

@@ -1,6 +1,6 @@
 //! Flags that every command takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -46,6 +46,22 @@ impl GlobalArgs {
         self.verbose.max(self.shortly_verbose)
     }
 
+    /// The flags as words of a command line, for the same program elsewhere.
+    pub(super) fn words(&self) -> Vec<String> {
+        let addressing = self.addressing.and_then(|style| serde_json::to_value(style).ok());
+        let given = [
+            ("--config", self.config.as_ref().map(|path| absolute(path).display().to_string())),
+            ("--profile", self.profile.clone()),
+            ("--endpoint-url", self.endpoint_url.clone()),
+            ("--region", self.region.clone()),
+            ("--addressing", addressing.and_then(|style| Some(style.as_str()?.to_owned()))),
+        ];
+        let given = given.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        let unsigned = self.no_sign_request.then(|| "--no-sign-request".to_owned());
+        let verbose = std::iter::repeat_n("--verbose".to_owned(), self.verbosity().into());
+        given.flatten().chain(unsigned).chain(verbose).collect()
+    }
+
     /// The flags as the top layer of the configuration; a command adds its own.
     pub fn overrides(&self) -> Overrides {
         Overrides {
@@ -61,6 +77,10 @@ impl GlobalArgs {
             ..Overrides::default()
         }
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A URL as it was written; what else is asked of it depends on other settings.

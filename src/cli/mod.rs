@@ -23,6 +23,7 @@ mod vis;
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -177,11 +178,15 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// A signal that follows another so soon is the same.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Lets SIGINT, SIGTERM and SIGHUP request a stop; a second one ends the program at once. SIGHUP
 /// stays ignored where it is: `nohup` is for that.
 fn stop_on_signals(stop: Stop) {
     tokio::spawn(async move {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        let mut told: Option<Instant> = None;
         let mut hangup = if hangup_is_ignored() { None } else { signal(SignalKind::hangup()).ok() };
         loop {
             let hung_up = async {
@@ -195,8 +200,11 @@ fn stop_on_signals(stop: Stop) {
                 _ = terminate.recv() => {}
                 _ = hung_up => {}
             }
-            if stop.is_requested() {
-                std::process::exit(Exit::Interrupted as i32);
+            match told {
+                // One wish may come twice: from the terminal or the scheduler, and handed on by a script.
+                Some(at) if Instant::now() - at < AGAIN => continue,
+                Some(_) => std::process::exit(Exit::Interrupted as i32),
+                None => told = Some(Instant::now()),
             }
             say("stopping: finished files are kept; once more to stop at once");
             stop.request();

@@ -37,7 +37,10 @@ impl Finalize {
         let missing = missing(&plan, &outputs).await?;
         if !missing.is_empty() {
             let products = count(missing.len(), "product");
-            writeln!(out, "{products} missing; nothing was written; see dor status")?;
+            writeln!(
+                out,
+                "{products} missing; nothing was written; see dor status, and for what is not as planned dor run --force"
+            )?;
             for Missing { case, stage, problem } in missing.iter().take(SHOWN) {
                 writeln!(out, "{case}, {stage}: {problem}")?;
             }
@@ -49,6 +52,8 @@ impl Finalize {
         for (stage, store) in &outputs {
             match stage {
                 Stage::Research => {
+                    // Of writers that were killed beside others who then ended the case.
+                    store.sweep("").await?;
                     let cases = count(plan.cases.len(), "case");
                     writeln!(out, "{}: research-grade files of {cases}", store.location())?;
                 }

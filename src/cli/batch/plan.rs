@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::plan_file;
 use crate::batch::{self, Places, Planned, Stage};
 use crate::cli::output::{bytes, count};
-use crate::cli::vis::{Cases, chosen, polygon};
+use crate::cli::vis::{Cases, chosen, in_order, polygon};
 use crate::cli::{Exit, GlobalArgs, from_one, size};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
@@ -75,7 +75,7 @@ pub(in crate::cli) struct Plan {
     /// For the estimate: cores of a node
     #[arg(long, value_name = "N", default_value = "128", value_parser = from_one)]
     cores: NonZeroUsize,
-    /// For the estimate: bytes that a node goes through in a second, as `dor status` tells [default: 110 MB for each core, which is the rate of conversion alone]
+    /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 110 MB for each core, which is the rate of conversion alone]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     node_rate: Option<u64>,
 }
@@ -101,6 +101,7 @@ impl Plan {
         let raw = stores.open(places.data_dir.as_ref().ok_or(unset)?)?;
         let input = Input::Raw(raw.clone());
         let range = self.polygon_range.as_deref();
+        in_order(range)?;
         let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
         let planned = self.count(&raw, cases).await?;
         let plan = batch::Plan::new(self.stages, places, planned)

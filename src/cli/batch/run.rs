@@ -16,18 +16,17 @@ use crate::cli::capabilities::Capabilities;
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
-use crate::cli::vis::{Maps, polygon};
+use crate::cli::vis::{Maps, in_order, polygon};
 use crate::cli::{Exit, GlobalArgs, from_one, report, size, stop_on_signals};
 use crate::config::{Config, Overrides, Setting, Source};
-use crate::encode::research::RECIPE;
 use crate::ledger;
 use crate::model::{Case, Grid};
 use crate::pipeline::{Pool, Reader, Stop};
-use crate::research::{Environment, PlanOptions, Progress};
-use crate::store::{Location, Stores};
+use crate::research::{Environment, PlanOptions, Progress, RECIPE};
+use crate::store::{Location, Stores, with_causes};
 use crate::vis::input::Input;
 use crate::vis::template::Destination;
-use crate::vis::{Recipe, VisError, Workshop, centers};
+use crate::vis::{VisError, Workshop, centers};
 
 /// Cases at the same time: the second begins while the last files of the first are worked on.
 const CASES: usize = 2;
@@ -36,8 +35,8 @@ const CASES: usize = 2;
 ///
 /// What is done already is passed over; a case that fails does not stop the others. Case i of the plan
 /// belongs to shard i mod N. How far it is lies beside the plan, for `dor status`, with a log of one
-/// line of JSON an event. Ends with 65 when all that failed is in the input, 1 when something else did, 75
-/// when it was told to stop.
+/// line of JSON an event. Ends with 65 when all that failed is in the input, 78 when it is in the configuration
+/// (permissions, credentials), 1 when something else did, 75 when it was told to stop.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Run {
     #[command(flatten)]
@@ -72,21 +71,28 @@ struct Shift<'a> {
     /// Cases there are, and those that are done.
     all: usize,
     done: usize,
+    /// Bytes that were read.
+    read: u64,
+    /// Whether something failed because of the configuration.
+    is_misconfigured: bool,
 }
+
+/// A case and the number of its files in the plan.
+type Planned = (Case, usize);
 
 impl Shift<'_> {
     /// Makes the products of cases, until a stop; what failed.
     async fn work(
         &mut self,
-        cases: &[Case],
+        cases: &[Planned],
         out: &mut dyn Write,
-    ) -> anyhow::Result<Vec<(Case, Vec<Failure>)>> {
+    ) -> anyhow::Result<Vec<(Planned, Vec<Failure>)>> {
         let (products, reporter) = (self.products, self.reporter);
         let stop = &products.workshop.stop;
-        let make = async |case: Case| {
+        let make = async |(case, files): Planned| {
             let begun = Instant::now();
             reporter.case_begun(case);
-            (case, products.make(case).await, begun.elapsed())
+            ((case, files), products.make(case, files).await, begun.elapsed())
         };
         let running = stream::iter(cases).take_while(|_| {
             let goes_on = !stop.is_requested();
@@ -94,8 +100,10 @@ impl Shift<'_> {
         });
         let mut running = std::pin::pin!(running.map(|case| make(*case)).buffer_unordered(CASES));
         let mut failed = Vec::new();
-        while let Some((case, outcome, elapsed)) = running.next().await {
+        while let Some((planned, outcome, elapsed)) = running.next().await {
+            let (case, _) = planned;
             let Outcome { stages, size, fetched } = outcome;
+            self.read += fetched;
             let all: usize = stages.iter().map(|(stages, _)| stages.len()).sum();
             let made: Vec<_> = stages.iter().filter_map(|(_, made)| made.as_ref().ok()).collect();
             // Each that was made was made by itself.
@@ -126,13 +134,16 @@ impl Shift<'_> {
                 // What a stop cuts short has not failed.
                 if !stop.is_requested() {
                     report(&error);
-                    let permanent = matches!(Exit::of(&error), Exit::BadData | Exit::Configuration);
-                    failures.push(Failure { stages, error: error.to_string(), permanent });
+                    let exit = Exit::of(&error);
+                    self.is_misconfigured |= exit == Exit::Configuration;
+                    let permanent = matches!(exit, Exit::BadData | Exit::Configuration);
+                    let error = with_causes(error.as_ref());
+                    failures.push(Failure { stages, error, permanent });
                 }
             }
             reporter.case_ended(case, (fetched, written), &failures, elapsed.as_secs_f64());
             if !failures.is_empty() {
-                failed.push((case, failures));
+                failed.push((planned, failures));
             }
         }
         Ok(failed)
@@ -159,12 +170,16 @@ impl Run {
         config.grid = plan.places.grid.clone().map(of_plan);
         let stages = self.stages_of(&plan)?;
         let shard = Shard::find(self.shards.get(), self.shard, |name| std::env::var(name).ok())?;
-        let is_asked = |case: &Case| match self.polygon_range.as_deref() {
+        let range = self.polygon_range.as_deref();
+        in_order(range)?;
+        let is_asked = |(case, _): &Planned| match range {
             Some([a, b]) => (*a..=*b).contains(&case.polygon()),
             _ => true,
         };
-        let own = plan.cases().filter(|(n, _)| shard.has(*n)).map(|(_, case)| case);
-        let cases: Vec<Case> = own.filter(is_asked).collect();
+        let own = plan.cases().zip(&plan.cases).filter(|((n, _), _)| shard.has(*n));
+        let own = own.map(|((_, case), planned)| (case, planned.files));
+        let planned: Vec<Planned> = own.filter(is_asked).collect();
+        let cases: Vec<Case> = planned.iter().map(|(case, _)| *case).collect();
         let stop = Stop::default();
         stop_on_signals(stop.clone());
         let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
@@ -177,18 +192,33 @@ impl Run {
         let products =
             self.products((&plan, &stages), &config, &stores, terminal, &cases, &workshop).await?;
         let reporter = Reporter::begin(store, &key, &plan, shard).await?;
-        let mut shift =
-            Shift { products: &products, reporter: &reporter, all: cases.len(), done: 0 };
-        let mut failed = shift.work(&cases, out).await?;
+        let mut shift = Shift {
+            products: &products,
+            reporter: &reporter,
+            all: cases.len(),
+            done: 0,
+            read: 0,
+            is_misconfigured: false,
+        };
+        let began = Instant::now();
+        let mut failed = shift.work(&planned, out).await?;
         // What may go better next time is tried once more.
-        let passing = |(_, failures): &(Case, Vec<Failure>)| failures.iter().all(|f| !f.permanent);
-        let again: Vec<(Case, Vec<Failure>)>;
+        let passing =
+            |(_, failures): &(Planned, Vec<Failure>)| failures.iter().all(|f| !f.permanent);
+        let again: Vec<(Planned, Vec<Failure>)>;
         (again, failed) = failed.into_iter().partition(passing);
-        let again: Vec<Case> = again.into_iter().map(|(case, _)| case).collect();
+        let again: Vec<Planned> = again.into_iter().map(|(case, _)| case).collect();
         failed.extend(shift.work(&again, out).await?);
-        let done = shift.done;
-        writeln!(out, "{done} of {} done, {} failed", count(cases.len(), "case"), failed.len())?;
-        for (case, Failure { stages, error, .. }) in
+        let Shift { done, read, is_misconfigured, .. } = shift;
+        let rate = bytes((read as f64 / began.elapsed().as_secs_f64().max(1e-3)) as u64);
+        writeln!(
+            out,
+            "{done} of {} done, {} failed, {} read, {rate}/s",
+            count(cases.len(), "case"),
+            failed.len(),
+            bytes(read)
+        )?;
+        for ((case, _), Failure { stages, error, .. }) in
             failed.iter().flat_map(|(case, all)| all.iter().map(move |failure| (case, failure)))
         {
             let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
@@ -199,6 +229,9 @@ impl Run {
             () if workshop.stop.is_requested() => Exit::Interrupted,
             () if failed.is_empty() => Exit::Done,
             // Nothing is gained by running again.
+            () if is_misconfigured && failures.clone().all(|failure| failure.permanent) => {
+                Exit::Configuration
+            }
             () if failures.all(|failure| failure.permanent) => Exit::BadData,
             () => Exit::SomeFailed,
         };
@@ -249,7 +282,6 @@ impl Run {
             allow_missing: plan.allow_missing,
             force: self.force,
         };
-        let recipe = Recipe::new(plan.reference_compat);
         for stage in stages {
             match stage {
                 Stage::Research => {
@@ -273,7 +305,7 @@ impl Run {
                 }
                 Stage::Store1 => {
                     let store = open(&places.store1, "store1")?;
-                    let open = Destination::open(store, "store1", Recipe::new(false));
+                    let open = Destination::open(store, "store1", plan.recipe(*stage));
                     products.store1 = Some(open.await?);
                 }
                 Stage::Store2 => {
@@ -291,7 +323,8 @@ impl Run {
                     let needed = || VisError::Needs("the plan names no centers".to_owned());
                     let at = places.centers.as_ref().ok_or_else(needed)?;
                     products.store3 = Some(Distances {
-                        destination: Destination::open(store, "store3", recipe.clone()).await?,
+                        destination: Destination::open(store, "store3", plan.recipe(*stage))
+                            .await?,
                         centers: (centers::load(stores, at).await?, at.to_string()),
                         grid: grid.clone(),
                     });

@@ -10,10 +10,11 @@ use clap::{Args, Subcommand};
 
 use super::{Opened, PlanArgs};
 use crate::batch::slurm::Jobs;
-use crate::cli::vis::polygon;
+use crate::cli::vis::{in_order, polygon};
 use crate::cli::{Exit, GlobalArgs, from_one};
 use crate::config::Config;
 use crate::store::Location;
+use crate::vis::VisError;
 
 /// Run a plan on the nodes of a Slurm cluster
 ///
@@ -57,8 +58,11 @@ struct Options {
     #[arg(long, value_name = "NAME", value_parser = word)]
     partition: Option<String>,
     /// Time limit of an element
-    #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00", value_parser = word)]
+    #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00", value_parser = time)]
     time: String,
+    /// Time limit of the job that puts the results together, and publishes them
+    #[arg(long, value_name = "HH:MM:SS", default_value = "01:00:00", value_parser = time)]
+    finalize_time: String,
     /// Account that is charged
     #[arg(long, value_name = "NAME", value_parser = word)]
     account: Option<String>,
@@ -75,10 +79,10 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     program: Option<String>,
     /// Memory of a node to stay under [default: the limit of the job]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<String>,
-    /// Publish what was put together here
-    #[arg(long, value_name = "LOCATION")]
+    /// Publish what was put together here; not with --start and --end, after which nothing is
+    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["start", "end"])]
     publish_to: Option<Location>,
     /// Folder for the scripts
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
@@ -94,16 +98,33 @@ fn word(text: &str) -> Result<String, String> {
     }
 }
 
-fn list(text: &str) -> Result<String, String> {
-    let is_number = |text: &str| text.parse::<usize>().is_ok();
-    let is_range = |part: &str| match part.split_once('-') {
-        Some((a, b)) => is_number(a) && is_number(b),
-        None => is_number(part),
-    };
-    match text.split(',').all(is_range) {
+/// A time limit as Slurm takes it.
+fn time(text: &str) -> Result<String, String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match text.split(['-', ':']).all(is_number) {
         true => Ok(text.to_owned()),
-        false => Err("give numbers and ranges, such as 3,7,10-12".to_owned()),
+        false => Err("give hours, minutes and seconds, such as 04:00:00".to_owned()),
     }
+}
+
+/// An amount of memory, as it was written.
+fn memory(text: &str) -> Result<String, String> {
+    crate::cli::size(text).map(|_| text.to_owned())
+}
+
+/// The largest number of a list such as `3,7,10-12`, if it is one.
+fn largest(text: &str) -> Option<usize> {
+    let end = |part: &str| {
+        let (a, b) = part.split_once('-').unwrap_or((part, part));
+        let (a, b): (usize, usize) = (a.parse().ok()?, b.parse().ok()?);
+        (a <= b).then_some(b)
+    };
+    text.split(',').map(end).try_fold(0, |most, end| Some(most.max(end?)))
+}
+
+fn list(text: &str) -> Result<String, String> {
+    let wrong = || "give numbers and ranges, such as 3,7,10-12".to_owned();
+    largest(text).map(|_| text.to_owned()).ok_or_else(wrong)
 }
 
 impl Slurm {
@@ -115,7 +136,7 @@ impl Slurm {
         let config = Config::load(&options.plan.over(global.overrides()))?;
         // Nothing is sent for a plan that cannot be read.
         let Opened { location: plan, .. } = Opened::load(&config).await?;
-        let jobs = options.jobs(&plan)?;
+        let jobs = options.jobs(&plan, global)?;
         std::fs::create_dir_all(&options.output)
             .with_context(|| format!("cannot make the folder {}", options.output.display()))?;
         let write = |name: &str, text: String| {
@@ -129,7 +150,11 @@ impl Slurm {
         let finalizes = options.range().is_none();
         let finalize = match finalizes {
             true => Some(write("dor-finalize.sbatch", jobs.finalize_script())?),
-            false => None,
+            false => {
+                // One of an earlier call would put together what is not all there.
+                let _ = std::fs::remove_file(options.output.join("dor-finalize.sbatch"));
+                None
+            }
         };
         if !submits {
             for path in [Some(run), finalize].into_iter().flatten() {
@@ -156,7 +181,12 @@ impl Options {
         given.then(|| (start.unwrap_or(0), end.unwrap_or(crate::model::case::POLYGONS - 1)))
     }
 
-    fn jobs(&self, plan: &Location) -> anyhow::Result<Jobs> {
+    fn jobs(&self, plan: &Location, global: &GlobalArgs) -> anyhow::Result<Jobs> {
+        let shards = self.nodes.get();
+        if let Some(list) = self.array.as_deref().filter(|list| largest(list) >= Some(shards)) {
+            let last = shards - 1;
+            anyhow::bail!(VisError::Needs(format!("--array {list}: the shards are 0 to {last}")));
+        }
         let own = || -> anyhow::Result<String> {
             let path = std::env::current_exe().context("cannot tell where this program is")?;
             Ok(path.display().to_string())
@@ -166,24 +196,26 @@ impl Options {
             (None, Some(_)) => "dor".to_owned(),
             (None, None) => own()?,
         };
-        let mut run = Vec::new();
+        let mut run = global.words();
         if let Some((start, end)) = self.range() {
+            in_order(Some(&[start, end]))?;
             run.extend(["--polygon-range".to_owned(), start.to_string(), end.to_string()]);
         }
         if let Some(memory) = &self.memory {
-            crate::cli::size(memory).map_err(anyhow::Error::msg)?;
             run.extend(["--memory".to_owned(), memory.clone()]);
         }
         let publish_to = self.publish_to.as_ref().map(|to| to.absolute().to_string());
-        let finalize = publish_to.into_iter().flat_map(|to| ["--publish-to".to_owned(), to]);
+        let publish_to = publish_to.into_iter().flat_map(|to| ["--publish-to".to_owned(), to]);
+        let finalize = global.words().into_iter().chain(publish_to);
         Ok(Jobs {
             program,
             plan: plan.to_string(),
-            shards: self.nodes.get(),
+            shards,
             array: self.array.clone(),
             qos: self.qos.clone(),
             partition: self.partition.clone(),
             time: self.time.clone(),
+            finalize_time: self.finalize_time.clone(),
             account: self.account.clone(),
             constraint: self.constraint.clone(),
             cpus: self.cpus_per_task.map(NonZeroUsize::get),
@@ -223,5 +255,6 @@ mod tests {
         assert!(word("m1234_g").is_ok() && word("cpu&gpu").is_ok() && word("04:00:00").is_ok());
         assert!(word("a b").is_err() && word("a\n#SBATCH").is_err() && word("").is_err());
         assert!(list("3,7,10-12").is_ok() && list("3,x").is_err() && list("3-").is_err());
+        assert!(list("7-3").is_err() && time("4h").is_err() && time("1-00:30").is_ok());
     }
 }

@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigError, Setting};
 use crate::model::case::POLYGONS;
 use crate::model::{Case, InterventionMonth};
 use crate::store::{Location, Stores};
+use crate::vis::VisError;
 use crate::vis::input::Input;
 
 /// Which cases.
@@ -48,6 +49,16 @@ impl Cases {
 pub(in crate::cli) fn polygon(text: &str) -> Result<u16, String> {
     let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
     polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
+}
+
+/// Refuses a range of polygons that ends before it begins.
+pub(in crate::cli) fn in_order(range: Option<&[u16]>) -> Result<(), VisError> {
+    match range {
+        Some([a, b]) if a > b => {
+            Err(VisError::Needs(format!("a range of {a} to {b} holds no polygon: give {b} {a}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where the files of cases are.

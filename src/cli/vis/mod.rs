@@ -10,7 +10,7 @@ mod populate_store2;
 mod populate_store3;
 mod run;
 
-pub(super) use arguments::{Cases, polygon};
+pub(super) use arguments::{Cases, in_order, polygon};
 pub(super) use finalize::finalize_store;
 pub(super) use populate_store1::chosen;
 pub(super) use populate_store2::Maps;

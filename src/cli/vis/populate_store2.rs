@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::arguments::{Cases, GridFile, Months, Work, config, polygon};
+use super::arguments::{Cases, GridFile, Months, Work, config, in_order, polygon};
 use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
@@ -72,12 +72,7 @@ pub(in crate::cli) struct Maps {
 
 impl PopulateStore2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        if let Some([a, b]) = self.polygon_range.as_deref()
-            && a > b
-        {
-            let needed = format!("--polygon-range {a} {b} holds no polygon: give {b} {a}");
-            return Err(VisError::Needs(needed).into());
-        }
+        in_order(self.polygon_range.as_deref())?;
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let stores = Stores::new(config.s3.clone());
         let kind = Kind::Store2(Pyramid::default());

@@ -108,6 +108,27 @@ fn products_can_be_made_one_after_another() {
 }
 
 #[test]
+fn an_archive_that_is_not_as_planned_and_places_that_cannot_be_written_are_told() {
+    let work = workspace(&["112-04"], 3);
+    plan(&work, "all");
+    let run = ["run", "--plan", "all.json", "--shards", "1"];
+    // Root writes everywhere, but not into a file.
+    fs::write(work.path("all/out"), b"").unwrap();
+    let error = fails(dor(work.folder()).args(run), 78);
+    assert!(error.contains("all/out"), "{error}");
+    let told = fs::read_to_string(work.path("all.state/shard-0000-of-0001.json")).unwrap();
+    assert!(told.contains("all/out") && told.contains("a file is where"), "{told}");
+    fs::remove_file(work.path("all/out")).unwrap();
+
+    fs::remove_file(work.raw(1)).unwrap();
+    let error = fails(dor(work.folder()).args(run), 65);
+    assert!(error.contains("has 2 raw files, and had 3 when the plan was made"), "{error}");
+    let backwards = ["--polygon-range", "113", "112"];
+    let error = fails(dor(work.folder()).args(run).args(backwards), 78);
+    assert!(error.contains("give 112 113"), "{error}");
+}
+
+#[test]
 fn memory_that_is_too_little_for_one_file_is_told_of() {
     let work = Workspace::empty(b"");
     let mut raw = dor(work.folder());
@@ -191,9 +212,7 @@ fn twenty_kills_leave_what_an_undisturbed_run_leaves() {
         assert!(child.wait().unwrap().success());
     }
     for folder in ["calm", "killed"] {
-        for store in ["s1", "s2", "s3"] {
-            says(&work, &format!("vis finalize {folder}/{store}"));
-        }
+        says(&work, &format!("finalize --plan {folder}.json"));
     }
     assert_same(&work.tree("calm"), &work.tree("killed"));
 }

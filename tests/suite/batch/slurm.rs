@@ -49,8 +49,8 @@ fn an_array_is_stopped_queued_again_and_repaired() {
     let log = work.path(&format!("dor-run-{stopped}.log"));
     let is_running =
         || slurm.jobs().iter().any(|(id, state, _)| *id == stopped && state == "RUNNING");
-    let stop = || slurm.try_ask("scancel", &["--signal=TERM", &stopped]).is_some();
-    // Slurm refuses while it is still about to start the step.
+    // The script alone is told, and hands it on.
+    let stop = || slurm.try_ask("scancel", &["--signal=TERM", "--batch", &stopped]).is_some();
     while !(is_running() && work.path("atlas.state/shard-0003-of-0004.json").exists() && stop()) {
         assert!(began.elapsed() < TIME, "element 3 does not run");
         std::thread::sleep(Duration::from_millis(20));

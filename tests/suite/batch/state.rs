@@ -31,6 +31,16 @@ fn nothing_is_put_together_before_every_case_is_there() {
     assert_eq!(finalize.output().unwrap().status.code(), Some(3), "polygon 114 was left out");
     says(&work, "run --plan all.json --shards 3 --shard 2");
 
+    // Nor is one that was made under other rules, although its store may be for another plan.
+    let record = work.path("all/s2/.cases/113-04.json");
+    let whole = fs::read_to_string(&record).unwrap();
+    let other = whole.replace("\"reference_compat\": false", "\"reference_compat\": true");
+    assert_ne!(whole, other);
+    fs::write(&record, other).unwrap();
+    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    assert!(said.contains("113-04, store2: it was made under other rules"), "{said}");
+    fs::write(&record, whole).unwrap();
+
     // A case whose files are fewer than the plan has is not done.
     let record = work.path("all/s1/.cases/113-04.json");
     let whole = fs::read_to_string(&record).unwrap();
