@@ -32,7 +32,7 @@ struct Campaign {
     #[arg(long, num_args = 2, default_values_t = [330.0, 480.0])]
     file_mb: Vec<f64>,
     /// Raw MB per second that a core makes all products of (measured)
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 75.0)]
     core_mb: f64,
     /// Bytes written for each byte read (measured)
     #[arg(long, default_value_t = 0.39)]

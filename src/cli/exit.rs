@@ -116,6 +116,7 @@ impl Exit {
             | PublishError::Busy { .. }
             | PublishError::Overtaken { .. } => Some(Self::Interrupted),
             PublishError::Empty { .. }
+            | PublishError::NoCase { .. }
             | PublishError::Unfinished { .. }
             | PublishError::TooManyDeletes { .. }
             | PublishError::InTheWay { .. }

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::output::{bytes, duration};
 use crate::model::Case;
@@ -14,6 +16,10 @@ use crate::research::Progress;
 
 /// Time between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// A request costs about as much as this many bytes.
+const REQUEST: u64 = 100_000;
+/// Objects that failed of which a line is printed.
+const SHOWN: usize = 20;
 
 /// Progress of a command on standard error.
 pub(super) struct Terminal {
@@ -130,10 +136,13 @@ pub(super) struct Transfers {
     failed: Mutex<Vec<(String, String)>>,
     troubled: AtomicU64,
     last_line: Mutex<Instant>,
+    /// Where each object is told of as JSON.
+    lines: Option<UnboundedSender<Value>>,
 }
 
 impl Transfers {
-    pub fn new() -> Self {
+    /// With a line of JSON for each object to `lines`, if there is one.
+    pub fn new(lines: Option<UnboundedSender<Value>>) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             bar: bar(),
@@ -145,12 +154,13 @@ impl Transfers {
             failed: Mutex::default(),
             troubled: zero(),
             last_line: Mutex::new(Instant::now()),
+            lines,
         }
     }
 
     /// Without a bar: another has the terminal.
     pub fn beside() -> Self {
-        Self { bar: None, ..Self::new() }
+        Self { bar: None, ..Self::new(None) }
     }
 
     fn guard(&self) -> MutexGuard<'_, Vec<Sent>> {
@@ -162,6 +172,22 @@ impl Transfers {
             Some(bar) => bar.suspend(|| super::say(text)),
             None => super::say(text),
         }
+    }
+
+    fn tell(&self, line: impl FnOnce() -> Value) {
+        if let Some(lines) = &self.lines {
+            // Nobody may be reading any more.
+            let _ = lines.send(line());
+        }
+    }
+
+    /// How much of the work is done. Of many small objects the requests take the time, of few large
+    /// ones the bytes.
+    fn share(&self) -> f64 {
+        let [objects, bytes, done] = [&self.objects, &self.bytes, &self.bytes_done]
+            .map(|number| number.load(Ordering::Relaxed));
+        let sent = self.guard().len() as u64;
+        (done + REQUEST * sent) as f64 / (bytes + REQUEST * objects).max(1) as f64
     }
 
     /// Objects that have arrived.
@@ -229,10 +255,7 @@ impl publish::Progress for Transfers {
         // What has only just begun does not tell how long it will take.
         if last.elapsed() >= INTERVAL && self.elapsed() >= INTERVAL {
             *last = Instant::now();
-            // Of many small objects the number tells when they are done, of few large ones the bytes.
-            let (sent, objects) = (self.guard().len() as u64, self.objects.load(Ordering::Relaxed));
-            let share = |done: u64, of: u64| done as f64 / of.max(1) as f64;
-            let done = share(sent, objects).min(share(done, self.bytes.load(Ordering::Relaxed)));
+            let done = self.share();
             let left = self.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
             let left = Duration::from_secs_f64(left);
             let (message, so_far) = (self.message(), self.summary());
@@ -242,6 +265,7 @@ impl publish::Progress for Transfers {
 
     fn sent(&self, sent: &Sent) {
         self.guard().push(sent.clone());
+        self.tell(|| json!({ "sent": sent }));
     }
 
     fn retried(&self, key: &str, error: &PublishError) {
@@ -254,8 +278,44 @@ impl publish::Progress for Transfers {
 
     fn failed(&self, key: &str, error: &PublishError) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.push((key.to_owned(), error.to_string()));
+        let error = error.to_string();
+        failed.push((key.to_owned(), error.clone()));
+        let number = failed.len();
         drop(failed);
-        self.line(&format!("failed: {key}: {error}"));
+        if number <= SHOWN {
+            self.line(&format!("failed: {key}: {error}"));
+        } else if number == SHOWN + 1 {
+            self.line("more have failed; --json tells all");
+        }
+        self.tell(|| json!({ "failed": { "key": key, "error": error } }));
+    }
+
+    fn deleted(&self, key: &str) {
+        self.tell(|| json!({ "deleted": { "key": key } }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::{Digest, Progress as _};
+
+    #[test]
+    fn what_is_left_is_known_of_small_and_large_objects_together() {
+        let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let transfers = Transfers::new(Some(sender));
+        // A thousand small ones and a large one that takes as long as they.
+        transfers.begin(1001, 1000 + 100_000_000);
+        let key = "x".to_owned();
+        let sent =
+            Sent { key, bytes: 1, md5: Digest::of(b"x"), etag: None, attempts: 1, milliseconds: 1 };
+        for _ in 0..1000 {
+            publish::Progress::sent(&transfers, &sent);
+        }
+        assert!((transfers.share() - 0.5).abs() < 0.01, "{}", transfers.share());
+        transfers.deleted("gone");
+        let told: Vec<Value> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
+        assert!(told.len() == 1001 && told[0]["sent"]["key"] == "x");
+        assert_eq!(told[1000], json!({ "deleted": { "key": "gone" } }));
     }
 }

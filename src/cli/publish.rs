@@ -1,10 +1,12 @@
 //! `dor publish`: outputs to where the world reads them, and what is published there.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::output::{Table, bytes, count, write_json};
 use super::progress::Transfers;
@@ -157,17 +159,12 @@ impl Publish {
         if self.dry_run {
             return Ok(Exit::Done);
         }
-        let progress = Arc::new(Transfers::new());
-        let result = publish::publish(prepared, progress.clone()).await;
+        let (sender, lines) = mpsc::unbounded_channel();
+        let progress = Arc::new(Transfers::new(self.json.then_some(sender)));
+        let publishing = publish::publish(prepared, progress.clone());
+        let result = write_meanwhile(out, lines, publishing).await;
         progress.end();
-        if self.json {
-            for sent in progress.sent() {
-                line(out, &json!({ "sent": sent }))?;
-            }
-            for (key, error) in progress.failures() {
-                line(out, &json!({ "failed": { "key": key, "error": error } }))?;
-            }
-        }
+        let result = result?;
         let outcome = match result {
             Err(error) if self.json => {
                 write_summary(out, &progress, &json!({ "error": error.to_string() }))?;
@@ -223,7 +220,7 @@ impl Publish {
             ("to delete", gone),
         ];
         if self.json {
-            let mut document: serde_json::Map<String, serde_json::Value> = rows
+            let mut document: serde_json::Map<String, Value> = rows
                 .iter()
                 .map(|(name, (n, bytes))| {
                     (name.replace(' ', "_"), json!({"objects": n, "bytes": bytes}))
@@ -386,11 +383,7 @@ impl Status {
 }
 
 /// The last line of JSON: what was sent and how, and `more`.
-fn write_summary(
-    out: &mut dyn Write,
-    progress: &Transfers,
-    more: &serde_json::Value,
-) -> std::io::Result<()> {
+fn write_summary(out: &mut dyn Write, progress: &Transfers, more: &Value) -> std::io::Result<()> {
     let mut summary = json!({
         "sent": progress.sent().len(),
         "retried": progress.retried().len(),
@@ -402,7 +395,35 @@ fn write_summary(
     line(out, &json!({ "summary": summary }))
 }
 
-fn line(out: &mut dyn Write, value: &serde_json::Value) -> std::io::Result<()> {
+/// Writes lines as they come while work is done, and gives its result. The work goes on to its end
+/// when nobody reads them.
+async fn write_meanwhile<T>(
+    out: &mut dyn Write,
+    mut lines: UnboundedReceiver<Value>,
+    work: impl Future<Output = T>,
+) -> io::Result<T> {
+    let mut work = pin!(work);
+    let mut written = Ok(());
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(value) = lines.recv() => {
+                if written.is_ok() {
+                    written = line(out, &value).and_then(|()| out.flush());
+                }
+            }
+            result = &mut work => break result,
+        }
+    };
+    written?;
+    while let Ok(value) = lines.try_recv() {
+        line(out, &value)?;
+    }
+    out.flush()?;
+    Ok(result)
+}
+
+fn line(out: &mut dyn Write, value: &Value) -> std::io::Result<()> {
     writeln!(out, "{value}")
 }
 

@@ -49,12 +49,20 @@ impl From<AcquireError> for PoolError {
 
 /// A stop that everybody who works looks at.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    parent: Option<Box<Stop>>,
+}
 
 impl Stop {
+    /// A stop of a part of the work: asked for by itself, or with all.
+    pub fn child(&self) -> Self {
+        Self { asked: Arc::default(), parent: Some(Box::new(self.clone())) }
+    }
+
     /// Asks everybody to stop.
     pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
     }
 
     /// Returns when somebody has asked.
@@ -66,7 +74,8 @@ impl Stop {
 
     /// Whether somebody asked.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
+            || self.parent.as_ref().is_some_and(|parent| parent.is_requested())
     }
 }
 
@@ -324,6 +333,16 @@ mod tests {
         assert!(matches!(result, Err(PoolError::Panicked(_))));
         drop(place);
         assert_eq!(Pool::run(&pool.place(1).await.unwrap(), || 7).await.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_part_of_the_work_stops_by_itself_or_with_all() {
+        let all = Stop::default();
+        let (one, other) = (all.child(), all.child().child());
+        one.request();
+        assert!(one.is_requested() && !all.is_requested() && !other.is_requested());
+        all.request();
+        assert!(other.is_requested());
     }
 
     #[tokio::test]

@@ -1,6 +1,9 @@
 //! One publisher at a time: who publishes leaves a sign at the destination and renews it while it
 //! lives.
 
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +11,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{FOLDER, PublishError};
-use crate::pipeline::Task;
+use crate::pipeline::{Stop, Task};
 use crate::store::{Condition, Sending, Store, StoreError, is_alive};
 
 /// Time between two signs of life, and without one until a publisher counts as dead.
 const RENEWED: Duration = Duration::from_secs(60);
 const DEAD: Duration = Duration::from_secs(600);
+/// How long giving a claim up waits for a server.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Who publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,13 +31,37 @@ pub struct Sign {
     pub since: DateTime<Utc>,
     /// Last sign of life.
     pub renewed: DateTime<Utc>,
+    /// Where numbers of processes mean the same: what has booted, and the container in it. Hosts of
+    /// the same name may be many.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// When the process was started, in ticks of that machine: its number may be another's by now.
+    #[serde(default)]
+    pub started: Option<u64>,
+}
+
+/// The machine and container that this process is in, where that can be known.
+fn machine() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let processes = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {}", boot.trim(), processes.display()))
+}
+
+/// When a process was started.
+fn started(process: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The fields follow the name, which may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 impl Sign {
     fn own() -> Self {
         let now = Utc::now();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { host, process: std::process::id(), since: now, renewed: now }
+        let process = std::process::id();
+        let (machine, started) = (machine(), started(process));
+        Self { host, process, since: now, renewed: now, machine, started }
     }
 
     fn key() -> String {
@@ -54,11 +83,34 @@ impl Sign {
 
     /// Whether the publisher still lives, as far as can be known.
     fn is_alive(&self) -> bool {
-        if self.host == Self::own().host {
-            return is_alive(self.process);
+        let own = Self::own();
+        match (&self.machine, &own.machine) {
+            (Some(theirs), Some(ours)) if theirs == ours => {
+                is_alive(self.process) && self.is_process()
+            }
+            (None, None) if self.host == own.host => is_alive(self.process) && self.is_fresh(),
+            _ => self.is_fresh(),
         }
+    }
+
+    /// Whether the process that has the number of the publisher now is the publisher.
+    fn is_process(&self) -> bool {
+        match (started(self.process), self.started) {
+            (Some(now), Some(then)) => now == then,
+            // A process of somebody else may be hidden.
+            _ => self.is_fresh(),
+        }
+    }
+
+    /// Whether there was a sign of life lately.
+    fn is_fresh(&self) -> bool {
         let age = Utc::now().signed_duration_since(self.renewed);
         age.to_std().unwrap_or_default() < DEAD
+    }
+
+    /// Whether two signs are of the same claim.
+    fn is_of(&self, claim: &Self) -> bool {
+        *self == Self { renewed: self.renewed, ..claim.clone() }
     }
 }
 
@@ -72,13 +124,16 @@ impl std::fmt::Display for Sign {
 /// The claim on a destination; given up by [`Claim::release`].
 pub struct Claim {
     destination: Store,
+    /// Whether somebody else has it by now.
+    lost: Arc<AtomicBool>,
     /// Renews the sign while the claim is held.
-    _renewing: Task<()>,
+    renewing: Task<()>,
 }
 
 impl Claim {
     /// Claims a destination; [`PublishError::Busy`] when another publisher that lives has it.
-    pub async fn take(destination: &Store) -> Result<Self, PublishError> {
+    /// When it is lost later, `stop` is asked for.
+    pub async fn take(destination: &Store, stop: &Stop) -> Result<Self, PublishError> {
         let busy = |who: String| PublishError::Busy {
             url: destination.location().to_string(),
             who,
@@ -100,13 +155,26 @@ impl Claim {
         if found.as_ref() != Some(&sign) {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
-        let renewing = Task::spawn(renew(destination.clone(), sign));
-        Ok(Self { destination: destination.clone(), _renewing: renewing })
+        let (destination, lost) = (destination.clone(), Arc::new(AtomicBool::new(false)));
+        let renewing = renew(destination.clone(), sign, lost.clone(), stop.clone());
+        Ok(Self { destination, lost, renewing: Task::spawn(renewing) })
     }
 
-    /// Gives the claim up.
-    pub async fn release(self) -> Result<(), StoreError> {
-        self.destination.delete(&Sign::key()).await
+    /// Gives the claim up after what was done under it, of which `done` is the result. A claim that was
+    /// lost is somebody else's to give up, and why the work was stopped.
+    pub async fn release(self, done: Result<(), PublishError>) -> Result<(), PublishError> {
+        let Self { destination, lost, renewing } = self;
+        drop(renewing);
+        if lost.load(Ordering::Relaxed) {
+            let url = destination.location().to_string();
+            return done.map_err(|error| match error {
+                PublishError::Stopped(_) => PublishError::Overtaken { url },
+                error => error,
+            });
+        }
+        let released = tokio::time::timeout(GRACE, destination.delete(&Sign::key())).await;
+        done?;
+        Ok(released.unwrap_or(Ok(()))?)
     }
 }
 
@@ -116,13 +184,47 @@ async fn write(destination: &Store, sign: &Sign, condition: Condition) -> Result
     destination.send(&Sign::key(), Bytes::from(text), &sending).await.map(drop)
 }
 
-async fn renew(destination: Store, mut sign: Sign) {
+async fn renew(destination: Store, sign: Sign, lost: Arc<AtomicBool>, stop: Stop) {
     loop {
         tokio::time::sleep(RENEWED).await;
-        sign.renewed = Utc::now();
-        if let Err(error) = write(&destination, &sign, Condition::Always).await {
-            tracing::warn!(%error, "cannot renew the claim on the destination");
+        if !renew_once(&destination, &sign, &lost, &stop).await {
+            return;
         }
+    }
+}
+
+/// Gives a sign of life, unless the claim is lost; whether it is held, as far as is known.
+async fn renew_once(destination: &Store, sign: &Sign, lost: &AtomicBool, stop: &Stop) -> bool {
+    match renewed(destination, sign).await {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!("the claim on {} is lost: stopping", destination.location());
+            lost.store(true, Ordering::Relaxed);
+            stop.request();
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot renew the claim on the destination");
+            true
+        }
+    }
+}
+
+/// Renews a sign where it is still the one that lies there; whether it is.
+async fn renewed(destination: &Store, sign: &Sign) -> Result<bool, StoreError> {
+    let is_ours = |found: &Option<Sign>| found.as_ref().is_some_and(|found| found.is_of(sign));
+    let etag = match Sign::load(destination).await? {
+        Some((found, etag)) if is_ours(&found) => etag,
+        _ => return Ok(false),
+    };
+    let sign = Sign { renewed: Utc::now(), ..sign.clone() };
+    match write(destination, &sign, etag.map_or(Condition::Always, Condition::Is)).await {
+        // A try whose answer was lost may have written it.
+        Err(StoreError::Changed { .. }) => {
+            let found = Sign::load(destination).await?;
+            Ok(found.is_some_and(|(found, _)| is_ours(&found)))
+        }
+        written => written.map(|()| true),
     }
 }
 
@@ -133,18 +235,77 @@ mod tests {
     #[tokio::test]
     async fn a_destination_has_one_publisher_and_the_dead_are_replaced() {
         let store = Store::memory();
-        let claim = Claim::take(&store).await.unwrap();
-        assert!(matches!(Claim::take(&store).await, Err(PublishError::Busy { .. })));
-        claim.release().await.unwrap();
-        let far = Sign { host: "elsewhere".to_owned(), ..Sign::own() };
+        let stop = Stop::default();
+        let claim = Claim::take(&store, &stop).await.unwrap();
+        assert!(matches!(Claim::take(&store, &stop).await, Err(PublishError::Busy { .. })));
+        claim.release(Ok(())).await.unwrap();
+        let far = Sign { host: "elsewhere".to_owned(), machine: None, ..Sign::own() };
         write(&store, &far, Condition::Always).await.unwrap();
-        let error = Claim::take(&store).await.err().unwrap().to_string();
+        let error = Claim::take(&store, &stop).await.err().unwrap().to_string();
         assert!(error.contains("elsewhere") && error.contains("10 min"), "{error}");
         let dead = Sign { renewed: Utc::now() - chrono::TimeDelta::hours(1), ..far };
         write(&store, &dead, Condition::Always).await.unwrap();
         assert!(Sign::find(&store).await.unwrap().is_none());
-        Claim::take(&store).await.unwrap();
+        Claim::take(&store, &stop).await.unwrap();
     }
+
+    #[tokio::test]
+    async fn a_container_of_the_same_name_is_another_machine() {
+        let store = Store::memory();
+        let before = Sign { machine: Some("another".to_owned()), ..Sign::own() };
+        write(&store, &before, Condition::Always).await.unwrap();
+        let taken = Claim::take(&store, &Stop::default()).await;
+        assert!(matches!(taken, Err(PublishError::Busy { .. })));
+        let dead = Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..before };
+        write(&store, &dead, Condition::Always).await.unwrap();
+        Claim::take(&store, &Stop::default()).await.unwrap();
+    }
+
+    #[test]
+    fn a_sign_of_an_earlier_version_counts_as_long_as_it_is_fresh() {
+        let mut old = serde_json::to_value(Sign::own()).unwrap();
+        old.as_object_mut().unwrap().retain(|name, _| name != "machine" && name != "started");
+        let old: Sign = serde_json::from_value(old).unwrap();
+        assert!(old.is_alive());
+        assert!(!Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..old }.is_alive());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_has_the_number_of_another_is_not_taken_for_it() {
+        let own = Sign::own();
+        let late = Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..own.clone() };
+        assert!(own.machine.is_some() && late.is_alive());
+        assert!(!Sign { started: own.started.map(|ticks| ticks + 1), ..own }.is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_lost_is_noticed_and_left_to_whom_has_it() {
+        let other = Sign { process: 1, host: "elsewhere".to_owned(), ..Sign::own() };
+        for other in [Some(other), None] {
+            let store = Store::memory();
+            let (stop, sign) = (Stop::default(), Sign::own());
+            let renewing = Task::spawn(std::future::pending());
+            let lost = Arc::new(AtomicBool::new(false));
+            write(&store, &sign, Condition::Always).await.unwrap();
+            assert!(renew_once(&store, &sign, &lost, &stop.child()).await);
+            let (found, _) = Sign::load(&store).await.unwrap().unwrap();
+            assert!(found.is_some_and(|found| found.renewed > sign.renewed && found.is_of(&sign)));
+            match &other {
+                Some(other) => write(&store, other, Condition::Always).await.unwrap(),
+                None => store.delete(&Sign::key()).await.unwrap(),
+            }
+            let part = stop.child();
+            assert!(!renew_once(&store, &sign, &lost, &part).await);
+            assert!(part.is_requested() && !stop.is_requested());
+            let claim = Claim { destination: store.clone(), lost, renewing };
+            let ended = claim.release(Err(crate::pipeline::Stopped.into())).await;
+            assert!(matches!(ended, Err(PublishError::Overtaken { .. })));
+            let found = Sign::load(&store).await.unwrap().and_then(|(found, _)| found);
+            assert_eq!(found, other);
+        }
+    }
+
     #[test]
     fn a_process_that_only_waits_to_be_noticed_publishes_no_more() {
         let mut child = std::process::Command::new("true").spawn().unwrap();

@@ -1,5 +1,6 @@
 //! What can go wrong with publishing.
 
+use crate::model::Case;
 use crate::pipeline::{PoolError, Stopped};
 use crate::store::StoreError;
 
@@ -16,6 +17,14 @@ pub enum PublishError {
         url: String,
         /// What is there, and why it does not count.
         why: String,
+    },
+    /// A case that was asked for is not there.
+    #[error("{url} has no complete case {}; make it first, or check --case", .case.short())]
+    NoCase {
+        /// The source.
+        url: String,
+        /// The case.
+        case: Case,
     },
     /// A record of a conversion is none.
     #[error("{url} is not a record of this program; make what it belongs to again with --force")]

@@ -75,9 +75,9 @@ impl Hashes {
 
 fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
     let mut known = HashMap::new();
-    for line in BufReader::new(file).lines() {
-        // A kill may have cut a line off.
-        if let Ok((key, fingerprint, md5)) = serde_json::from_str(&line?) {
+    for line in BufReader::new(file).split(b'\n') {
+        // A kill may have cut a line off, and a crash have left anything there.
+        if let Ok((key, fingerprint, md5)) = serde_json::from_slice(&line?) {
             known.insert(key, (fingerprint, md5));
         }
     }
@@ -93,4 +93,20 @@ pub(super) async fn hash(object: &Object) -> Result<Digest, StoreError> {
 
 fn failed(path: &Path, source: io::Error) -> PublishError {
     PublishError::Journal { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_has_torn_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |key: &str| serde_json::to_vec(&(key, "1", Digest::of(b"x"))).unwrap();
+        let torn = b"[\"\xff\n\0\0\n[\"half".to_vec();
+        let text = [line("a"), b"\n".to_vec(), torn, b"\n".to_vec(), line("b")].concat();
+        fs::write(folder.path().join(NAME), text).unwrap();
+        let known = Hashes::load(folder.path()).unwrap().known;
+        assert!(known.len() == 2 && known.contains_key("a") && known.contains_key("b"));
+    }
 }

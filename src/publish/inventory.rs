@@ -102,6 +102,8 @@ pub struct Inventory {
     pub recipes: BTreeMap<String, Value>,
     /// Cases that are not complete, and stay as they are at the destination.
     pub pending: Vec<String>,
+    /// Cases that the source knows of, complete or not.
+    cases: BTreeSet<Case>,
 }
 
 impl Inventory {
@@ -165,6 +167,10 @@ pub async fn inventory(
     inventory.entries.retain(|entry| selection.has(&entry.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.dedup_by(|a, b| a.key == b.key);
+    let is_missing = |case: &&Case| !selection.unfinished && !inventory.cases.contains(case);
+    if let Some(case) = selection.cases.iter().find(is_missing) {
+        return Err(PublishError::NoCase { url: source.location().to_string(), case: *case });
+    }
     if !inventory.entries.is_empty() {
         return Ok(inventory);
     }
@@ -274,7 +280,8 @@ impl Survey<'_> {
         for folder in months.into_iter().filter(|month| is_number(month, 2)) {
             let short = folder.strip_prefix(root).unwrap_or(&folder).trim_start_matches('/');
             let case = short.replace('/', "-").parse::<Case>();
-            if case.is_ok_and(|case| self.selection.has_case(&case)) {
+            if let Some(case) = case.ok().filter(|case| self.selection.has_case(case)) {
+                self.inventory.cases.insert(case);
                 cases.push(folder);
             }
         }
@@ -324,7 +331,9 @@ impl Survey<'_> {
             return Err(PublishError::Unfinished { url, problem });
         }
         let source = self.source;
-        let wanted = keys.into_iter().filter(|(_, (_, case))| self.selection.has_case(case));
+        let mut wanted = keys;
+        wanted.retain(|(_, (_, case))| self.selection.has_case(case));
+        self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
         let records: Vec<Option<(Record, Entry)>> = stream::iter(wanted)
             .map(async |(key, _)| read_record(source, &key).await)
             .buffered(READS)

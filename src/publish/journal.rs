@@ -57,15 +57,22 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    fn read(path: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+    /// What a journal tells, and how many bytes of it do.
+    fn read(path: &Path) -> io::Result<(Self, usize)> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
             text => text?,
         };
         let mut earlier = Self::default();
-        // The last line may be half written.
-        for line in text.lines().map_while(|line| serde_json::from_str(line).ok()) {
-            match line {
+        let mut whole = 0;
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            // A kill may have cut the last line off, and a crash have left anything there.
+            let Ok(parsed) = serde_json::from_slice(line) else { break };
+            if !line.ends_with(b"\n") {
+                break;
+            }
+            whole += line.len();
+            match parsed {
                 Line::Of(token) => earlier.token = Some(token),
                 Line::Changing(key) => drop(earlier.arrived.insert(key, None)),
                 Line::Done(key, md5) => {
@@ -78,7 +85,7 @@ impl Earlier {
                 }
             }
         }
-        Ok(earlier)
+        Ok((earlier, whole))
     }
 }
 
@@ -95,7 +102,8 @@ impl Journal {
     /// What earlier runs left in a folder; nothing when there was none.
     pub fn earlier(folder: &Path) -> Result<Earlier, PublishError> {
         let path = folder.join(NAME);
-        Earlier::read(&path).map_err(|source| failed(&path, source))
+        let read = Earlier::read(&path).map_err(|source| failed(&path, source));
+        read.map(|(earlier, _)| earlier)
     }
 
     /// Opens the journal in a folder: to go on with if it belongs to the same mark, else anew.
@@ -103,16 +111,14 @@ impl Journal {
         let path = folder.join(NAME);
         let open = || {
             fs::create_dir_all(folder)?;
-            let goes_on = Earlier::read(&path)?.token.as_deref() == Some(token);
-            if !goes_on {
+            let (earlier, mut whole) = Earlier::read(&path)?;
+            if earlier.token.as_deref() != Some(token) {
                 let mut line = serde_json::to_vec(&Line::Of(token.to_owned()))?;
                 line.push(b'\n');
-                fs::write(&path, line)?;
+                fs::write(&path, &line)?;
+                whole = line.len();
             }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            // A kill may have cut the last line off.
-            let text = fs::read(&path)?;
-            let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
             file.set_len(whole as u64)?;
             Ok(file)
         };
@@ -218,8 +224,12 @@ mod tests {
         journal.upload("b", "7").await;
         journal.begun("c").await;
         journal.keep().unwrap();
-        let mut file = OpenOptions::new().append(true).open(folder.path().join(NAME)).unwrap();
-        file.write_all(br#"{"done":["half"#).unwrap();
+        for torn in [&br#"{"done":["half"#[..], b"{\"done\":[\"\xff\xfe", b"\0\0\n\xc3\n\0"] {
+            let mut file = OpenOptions::new().append(true).open(folder.path().join(NAME)).unwrap();
+            file.write_all(torn).unwrap();
+            assert_eq!(Journal::earlier(folder.path()).unwrap().token.as_deref(), Some("1"));
+            Journal::open(folder.path(), "1").unwrap().keep().unwrap();
+        }
         let journal = Journal::open(folder.path(), "1").unwrap();
         journal.done("c", md5);
         journal.keep().unwrap();

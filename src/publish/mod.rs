@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod claim;
+mod cleanup;
 mod digest;
 mod error;
 mod flow;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::audit::{Audit, Extent, Listing, Wrong, audit, confirm, list, verify};
 use super::claim::{Claim, Sign};
+use super::cleanup::{REQUESTS, delete, end_uploads};
 use super::flow::{Concurrency, Flow};
 use super::inventory::{Inventory, Selection, inventory};
 use super::journal::{Earlier, Journal, state_folder};
@@ -19,13 +19,8 @@ use super::{Digest, Entry, FOLDER, PublishError};
 use crate::pipeline::{Stop, Stopped};
 use crate::store::{Location, ObjectInfo, Store, StoreError, is_public};
 
-/// Deletes under way at the same time, one request each: not every server takes several in one.
-const DELETES: usize = 16;
-
 /// Objects that an error names.
 const SHOWN: usize = 5;
-/// How long a stop waits for a server.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// How a publish is done.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +74,7 @@ pub struct Prepared {
     pub arrived_since: usize,
     /// Objects of the plan of which there are folders, on disk.
     folders: Vec<String>,
+    /// Asked for when all is to stop, and when somebody else takes the claim over.
     stop: Stop,
 }
 
@@ -180,7 +176,8 @@ pub async fn prepare(
         plan.gone.clear();
     }
     let looked_for = async |entry| Ok::<_, PublishError>((is_gone(source, &entry).await?, entry));
-    let looked_for = stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(DELETES);
+    let looked_for =
+        stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(REQUESTS);
     let looked_for: Vec<(bool, Entry)> = looked_for.try_collect().await?;
     for (is_gone, entry) in looked_for {
         match is_gone {
@@ -198,7 +195,7 @@ pub async fn prepare(
         });
     }
     let folders = folders_in_the_way(destination, &plan).await?;
-    let (source, destination, stop) = (source.clone(), destination.clone(), stop.clone());
+    let (source, destination, stop) = (source.clone(), destination.clone(), stop.child());
     Ok(Prepared {
         source,
         destination,
@@ -285,11 +282,9 @@ pub async fn publish(
     let version = before.map_or(0, |published| published.header.version);
     let mut outcome = Outcome { version, ..Outcome::default() };
     if !prepared.is_done() {
-        let claim = Claim::take(&prepared.destination).await?;
+        let claim = Claim::take(&prepared.destination, &prepared.stop).await?;
         let changed = change(&prepared, progress, &mut outcome).await;
-        let released = tokio::time::timeout(GRACE, claim.release()).await;
-        changed?;
-        released.unwrap_or(Ok(()))?;
+        claim.release(changed).await?;
     }
     if let Some(extent) = prepared.options.verify {
         let all = merge(&prepared.inventory, None, &prepared.plan, &BTreeMap::new());
@@ -340,13 +335,9 @@ async fn change(
         destination.abort_uploads(key, &ids).await?;
     }
     if prepared.audit.is_some() {
-        // Begun on another machine, maybe, whose journal is not ours.
-        let is_large = |entry: &Entry| entry.size > destination.part_size() as u64;
-        for (entry, _) in &plan.send {
-            if is_large(entry) {
-                destination.abort_uploads(&entry.key, &[]).await?;
-            }
-        }
+        // Begun on another machine or from another source, maybe, whose journal is not ours.
+        let sent = plan.send.iter().map(|(entry, _)| entry);
+        end_uploads(destination, sent.chain(&unfinished.objects)).await?;
     }
     destination.sweep("").await?;
     let state = state_folder(source.location(), destination.location());
@@ -371,7 +362,7 @@ async fn change(
     may_lie_there.sort_by(|a, b| a.key.cmp(&b.key));
     may_lie_there.dedup_by(|a, b| a.key == b.key);
     unfinished.begin(destination, &token, since, may_lie_there.into_iter()).await?;
-    delete(prepared, &in_the_way).await?;
+    delete(destination, &in_the_way, &*progress, &prepared.stop).await?;
     destination.remove_empty_folders(prepared.folders.clone()).await?;
     let transfer = Arc::new(Transfer {
         source: source.clone(),
@@ -395,7 +386,7 @@ async fn change(
         journal.map_or(Ok(()), Journal::keep)?;
         return Err(error);
     }
-    if let Err(error) = complete(prepared, outcome).await {
+    if let Err(error) = complete(prepared, &*progress, outcome).await {
         journal.map_or(Ok(()), Journal::keep)?;
         return Err(error);
     }
@@ -408,8 +399,15 @@ async fn change(
 }
 
 /// Writes the manifest of what has arrived, then deletes what it is without.
-async fn complete(prepared: &Prepared, outcome: &mut Outcome) -> Result<(), PublishError> {
-    let Prepared { source, destination, plan, inventory, published, .. } = prepared;
+async fn complete(
+    prepared: &Prepared,
+    progress: &dyn Progress,
+    outcome: &mut Outcome,
+) -> Result<(), PublishError> {
+    let Prepared { source, destination, plan, inventory, published, stop, .. } = prepared;
+    if stop.is_requested() {
+        return Err(Stopped.into());
+    }
     let entries = merge(inventory, published.as_ref(), plan, &prepared.arrived);
     let source = source.location().to_string();
     let mut recipes: BTreeMap<_, _> =
@@ -418,27 +416,8 @@ async fn complete(prepared: &Prepared, outcome: &mut Outcome) -> Result<(), Publ
     let mut next = Published::after(published.as_ref(), &source, recipes, entries);
     next.save(destination).await?;
     outcome.version = next.header.version;
-    outcome.deleted += delete(prepared, &plan.gone).await?;
+    outcome.deleted += delete(destination, &plan.gone, progress, stop).await?;
     Ok(())
-}
-
-/// Deletes objects at the destination; how many.
-async fn delete(prepared: &Prepared, entries: &[Entry]) -> Result<usize, PublishError> {
-    let delete = async |entry: &Entry| {
-        if prepared.stop.is_requested() {
-            return Err(PublishError::from(Stopped));
-        }
-        match prepared.destination.delete(&entry.key).await {
-            // On a disk, a folder that it was in has become a file, or it a folder.
-            Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(()),
-            deleted => {
-                deleted?;
-                Ok(prepared.destination.prune(&entry.key).await?)
-            }
-        }
-    };
-    let deleted = stream::iter(entries).map(delete).buffered(DELETES);
-    deleted.try_fold(0, async |n, ()| Ok(n + 1)).await
 }
 
 /// Sends stage after stage; none is begun before all of the one before has arrived.

@@ -63,6 +63,8 @@ pub trait Progress: Send + Sync {
     fn troubled(&self, requests: u64);
     /// An object has failed for good.
     fn failed(&self, key: &str, error: &PublishError);
+    /// An object has been deleted.
+    fn deleted(&self, key: &str);
 }
 
 /// What sending needs.

@@ -19,9 +19,9 @@ use crate::store::{Location, Store, Stores};
 use crate::vis::VisError;
 use crate::vis::input::Input;
 
-/// Bytes of raw files that a core converts in a second, as measured on two cores
-/// (docs/benchmarks.md): the largest part of the work.
-const CORE_RATE: f64 = 110e6;
+/// Bytes of raw files that a core makes all products of in a second, as measured on two cores
+/// (docs/benchmarks.md).
+const CORE_RATE: f64 = 75e6;
 /// Cases whose files are counted at the same time.
 const LISTINGS: usize = 16;
 
@@ -75,7 +75,7 @@ pub(in crate::cli) struct Plan {
     /// For the estimate: cores of a node
     #[arg(long, value_name = "N", default_value = "128", value_parser = from_one)]
     cores: NonZeroUsize,
-    /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 110 MB for each core, which is the rate of conversion alone]
+    /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 75 MB for each core, as measured]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     node_rate: Option<u64>,
 }

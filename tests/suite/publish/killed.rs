@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::support::case::{Tree, assert_same};
-use super::super::support::dor::fails;
+use super::super::support::dor::{dor, fails};
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
 use super::super::support::s3::S3Server;
@@ -64,6 +64,28 @@ fn without_a_journal_an_audit_ends_the_uploads_that_were_left() {
     elsewhere.env("DOR_STATE_DIR", bench.work.path("elsewhere")).assert().success();
     assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
     assert_same(&bench.expected(), &bench.published());
+}
+
+#[test]
+fn the_uploads_of_another_source_are_ended_too() {
+    let Some(minio) = Minio::start() else { return };
+    let proxy = Proxy::before(&minio.endpoint);
+    let bench = Bench::new(super::Server::Minio { minio, proxy });
+    bench.write_large("site/large.nc", 40 << 20);
+    bench.publish("--dry-run").assert().success();
+    let mut child = bench.publishing("--bwlimit 4M").spawn().unwrap();
+    let began = Instant::now();
+    while bench.server.unfinished("site/large.nc").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.write("other/text.txt", b"text");
+    let mut other = dor(bench.work.folder());
+    other.envs(bench.server.variables());
+    other.args(["publish", "other", &bench.destination(), "--audit"]).assert().success();
+    assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is sent, and when.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,21 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
 }
 
 #[test]
+fn each_object_is_told_of_as_soon_as_it_is_sent() {
+    on_each(|bench| {
+        bench.write_many(100, 20_000);
+        let mut command = bench.publishing("--json --concurrency 2 --bwlimit 100k");
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(said.next().unwrap().unwrap().starts_with(r#"{"plan":"#));
+        assert!(said.next().unwrap().unwrap().starts_with(r#"{"sent":{"#));
+        assert!(child.try_wait().unwrap().is_none() && bench.published().len() < 100);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
 fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
     on_each(|bench| {
         bench.publish("").assert().success();
@@ -71,7 +87,8 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
         let error = fails(&mut bench.publish("--delete --max-delete 0"), CONFIGURATION);
         assert!(error.contains("1 of the objects") && error.contains("--max-delete 0"), "{error}");
         assert!(!bench.has_changed_something());
-        bench.publish("--delete").assert().success();
+        let said = lines(&mut bench.publish("--delete --json"));
+        assert!(said.iter().any(|line| line["deleted"]["key"].is_string()), "{said:?}");
         let after = bench.published();
         assert_eq!(before.len() - 1, after.len());
         assert!(after.contains_key("foreign.txt") && !after.contains_key("notes/about.txt"));

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::super::support::dor::{dor, fails};
+use super::super::support::proxy::Fault;
 use super::{CONFIGURATION, MAPS, on_each};
 
 /// Input that is not what it should be.
@@ -44,6 +45,8 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         }
         let asked = "has nothing to publish of what was asked for";
         refused(&[asked], "--include *.nothing", CONFIGURATION);
+        let missing = "site has no complete case 113-04; make it first, or check --case";
+        refused(&[missing], "--case 112-04 --case 113-04", CONFIGURATION);
         // Results that nobody has put together.
         let shared = bench.work.path(&format!("{MAPS}/.cases/shared.json"));
         fs::rename(&shared, bench.work.path("aside.json")).unwrap();
@@ -140,6 +143,25 @@ fn a_file_that_is_not_what_its_record_tells_is_not_published() {
         let there = bench.published();
         assert!(!there.contains_key(name) && !there.contains_key("maps.zarr/.zmetadata"));
         assert!(there.contains_key("maps.zarr/0/PH/112.1.1.0.0.0.0"));
+    });
+}
+
+#[test]
+fn of_many_that_fail_the_first_are_named_and_all_as_json() {
+    on_each(|bench| {
+        bench.write_many(30, 100);
+        bench.server.fail_when(|asked| {
+            let is_one = asked.method == "PUT" && asked.target.contains("/many/");
+            is_one.then_some(Fault::Answer(400, "InvalidArgument"))
+        });
+        let failed = bench.publish("--json").assert().code(1);
+        let [told, shown] = [&failed.get_output().stdout, &failed.get_output().stderr]
+            .map(|text| String::from_utf8_lossy(text).into_owned());
+        let number =
+            |text: &str, begin: &str| text.lines().filter(|l| l.starts_with(begin)).count();
+        assert_eq!(number(&shown, "failed: many/"), 20, "{shown}");
+        assert_eq!(number(&shown, "more have failed; --json tells all"), 1, "{shown}");
+        assert_eq!(number(&told, r#"{"failed":{"#), 30, "{told}");
     });
 }
 

@@ -1,0 +1,49 @@
+//! What goes from a destination: objects that are deleted, and uploads that nobody will complete.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Entry, Progress, PublishError};
+use crate::pipeline::{Stop, Stopped};
+use crate::store::{Store, StoreError};
+
+/// Requests under way at the same time, one for each object: not every server takes several in one.
+pub(super) const REQUESTS: usize = 16;
+
+/// Deletes objects at the destination; how many.
+pub(super) async fn delete(
+    destination: &Store,
+    entries: &[Entry],
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<usize, PublishError> {
+    let delete = async |entry: &Entry| {
+        if stop.is_requested() {
+            return Err(PublishError::from(Stopped));
+        }
+        match destination.delete(&entry.key).await {
+            // On a disk, a folder that it was in has become a file, or it a folder.
+            Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => {}
+            deleted => {
+                deleted?;
+                destination.prune(&entry.key).await?;
+            }
+        }
+        progress.deleted(&entry.key);
+        Ok(())
+    };
+    let deleted = stream::iter(entries).map(delete).buffered(REQUESTS);
+    deleted.try_fold(0, async |n, ()| Ok(n + 1)).await
+}
+
+/// Ends all uploads of those objects that go by parts, whoever has begun them.
+pub(super) async fn end_uploads(
+    destination: &Store,
+    entries: impl Iterator<Item = &Entry>,
+) -> Result<(), PublishError> {
+    let is_large = |entry: &&Entry| entry.size > destination.part_size() as u64;
+    let large: BTreeSet<&str> = entries.filter(is_large).map(|entry| &*entry.key).collect();
+    let end = async |key: &str| Ok(destination.abort_uploads(key, &[]).await?);
+    stream::iter(large).map(end).buffered(REQUESTS).try_for_each(async |_| Ok(())).await
+}
