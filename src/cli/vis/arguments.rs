@@ -55,7 +55,7 @@ pub(in crate::cli) fn polygon(text: &str) -> Result<u16, String> {
 pub(in crate::cli) fn in_order(range: Option<&[u16]>) -> Result<(), VisError> {
     match range {
         Some([a, b]) if a > b => {
-            Err(VisError::Needs(format!("a range of {a} to {b} holds no polygon: give {b} {a}")))
+            Err(VisError::Needs(format!("--polygon-range {a} {b} holds no polygon: give {b} {a}")))
         }
         _ => Ok(()),
     }
