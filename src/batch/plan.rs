@@ -24,6 +24,12 @@ pub enum PlanFileError {
         /// The plan.
         url: String,
     },
+    /// There is a folder of this name.
+    #[error("{url} is a folder: name the file of the plan")]
+    Folder {
+        /// The folder.
+        url: String,
+    },
     /// There is none.
     #[error("there is no plan {url}; make one with `dor plan -o {url}`")]
     Absent {
@@ -162,7 +168,11 @@ impl Plan {
         let url = || store.location().join(key).to_string();
         match Self::load(store, key).await {
             Ok(found) if found == *self => Ok(()),
-            Err(PlanFileError::Absent { .. }) => Err(error.into()),
+            Err(PlanFileError::Absent { .. }) => match error {
+                // Only a folder is there and is not there.
+                StoreError::Changed { .. } => Err(PlanFileError::Folder { url: url() }),
+                error => Err(error.into()),
+            },
             _ => Err(PlanFileError::Exists { url: url() }),
         }
     }
@@ -190,6 +200,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{S3Options, Stores};
 
     fn plan(bytes: u64) -> Plan {
         let case = Planned { case: "112-04".to_owned(), files: 180, bytes };
@@ -204,6 +215,16 @@ mod tests {
         let other = plan(2).save(&store, "plan.json").await;
         assert!(matches!(other, Err(PlanFileError::Exists { .. })), "{other:?}");
         assert_eq!(Plan::load(&store, "plan.json").await.unwrap(), plan(1));
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_no_place_for_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("plans")).unwrap();
+        let location = folder.path().to_str().unwrap().parse().unwrap();
+        let store = Stores::new(S3Options::default()).open(&location).unwrap();
+        let found = plan(1).save(&store, "plans").await;
+        assert!(matches!(found, Err(PlanFileError::Folder { .. })), "{found:?}");
     }
 
     #[tokio::test]

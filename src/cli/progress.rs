@@ -285,7 +285,7 @@ impl publish::Progress for Transfers {
         if number <= SHOWN {
             self.line(&format!("failed: {key}: {error}"));
         } else if number == SHOWN + 1 {
-            self.line("more have failed; --json tells all");
+            self.line("more have failed, which are not shown here");
         }
         self.tell(|| json!({ "failed": { "key": key, "error": error } }));
     }

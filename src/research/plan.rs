@@ -85,8 +85,8 @@ pub enum PlanError {
     },
     /// Months without a file.
     #[error(
-        "case {case} lacks {} of {MONTHS} months: {}; \
-         --allow-missing converts the others", .months.len(), ranges(.months)
+        "case {case} lacks {} of {MONTHS} months: {}; bring them, \
+         or use the others with --allow-missing (of `dor plan` where there is a plan)", .months.len(), ranges(.months)
     )]
     Missing {
         /// Case.

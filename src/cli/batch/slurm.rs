@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::{Opened, PlanArgs};
 use crate::batch::slurm::Jobs;
+use crate::cli::output::count;
 use crate::cli::vis::{in_order, polygon};
 use crate::cli::{Exit, GlobalArgs, from_one};
 use crate::config::Config;
@@ -163,7 +164,7 @@ impl Slurm {
             return Ok(Exit::Done);
         }
         let id = submit(&run, None)?;
-        writeln!(out, "job {id}: {plan} on {} nodes", options.nodes)?;
+        writeln!(out, "job {id}: {plan} on {}", count(options.nodes.get(), "node"))?;
         if let Some(finalize) = finalize {
             // An element that failed would keep afterok waiting for ever: finalize looks for itself.
             let last = submit(&finalize, Some(&id))?;
