@@ -24,12 +24,6 @@ pub enum PlanFileError {
         /// The plan.
         url: String,
     },
-    /// There is a folder of this name.
-    #[error("{url} is a folder: name the file of the plan")]
-    Folder {
-        /// The folder.
-        url: String,
-    },
     /// There is none.
     #[error("there is no plan {url}; make one with `dor plan -o {url}`")]
     Absent {
@@ -161,19 +155,14 @@ impl Plan {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');
         let sending = Sending { condition: Condition::Absent, ..Sending::default() };
-        let error = match store.send(key, Bytes::from(text), &sending).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        let url = || store.location().join(key).to_string();
-        match Self::load(store, key).await {
-            Ok(found) if found == *self => Ok(()),
-            Err(PlanFileError::Absent { .. }) => match error {
-                // Only a folder is there and is not there.
-                StoreError::Changed { .. } => Err(PlanFileError::Folder { url: url() }),
-                error => Err(error.into()),
+        match store.send(key, Bytes::from(text), &sending).await {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::Changed { .. }) => match Self::load(store, key).await {
+                Ok(found) if found == *self => Ok(()),
+                Err(PlanFileError::Absent { .. }) => Err(error.into()),
+                _ => Err(PlanFileError::Exists { url: store.location().join(key).to_string() }),
             },
-            _ => Err(PlanFileError::Exists { url: url() }),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -224,7 +213,10 @@ mod tests {
         let location = folder.path().to_str().unwrap().parse().unwrap();
         let store = Stores::new(S3Options::default()).open(&location).unwrap();
         let found = plan(1).save(&store, "plans").await;
-        assert!(matches!(found, Err(PlanFileError::Folder { .. })), "{found:?}");
+        assert!(
+            matches!(found, Err(PlanFileError::Store(StoreError::NotAFile { .. }))),
+            "{found:?}"
+        );
     }
 
     #[tokio::test]

@@ -137,9 +137,9 @@ impl Exit {
         match error {
             PlanFileError::Store(error) => Self::of_store(error),
             PlanFileError::Damaged { .. } => Some(Self::BadData),
-            PlanFileError::Exists { .. }
-            | PlanFileError::Folder { .. }
-            | PlanFileError::Absent { .. } => Some(Self::Configuration),
+            PlanFileError::Exists { .. } | PlanFileError::Absent { .. } => {
+                Some(Self::Configuration)
+            }
         }
     }
 

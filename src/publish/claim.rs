@@ -117,7 +117,14 @@ impl Sign {
 impl std::fmt::Display for Sign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { host, process, since, .. } = self;
-        write!(f, "process {process} on {host} since {}", since.format("%Y-%m-%d %H:%M UTC"))
+        let told = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC").to_string();
+        write!(f, "process {process} on {host} since {}", told(since))?;
+        match self.is_fresh() {
+            true => Ok(()),
+            false => {
+                write!(f, ", which hangs: its last sign of life is of {}", told(&self.renewed))
+            }
+        }
     }
 }
 

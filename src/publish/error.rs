@@ -64,7 +64,7 @@ pub enum PublishError {
     },
     /// Somebody else publishes.
     #[error(
-        "{url} is being published to by {who}; wait until that has ended (what dies on another machine is taken over after {minutes} min)"
+        "{url} is being published to by {who}; wait until that has ended, or end it (what dies on another machine is taken over after {minutes} min)"
     )]
     Busy {
         /// The destination.

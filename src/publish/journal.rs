@@ -57,7 +57,8 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// What a journal tells, and how many bytes of it do.
+    /// What a journal tells, and how many bytes of it do. Nothing when a line is damaged that has others
+    /// after it: what that one told would be missing.
     fn read(path: &Path) -> io::Result<(Self, usize)> {
         let text = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
@@ -65,13 +66,13 @@ impl Earlier {
         };
         let mut earlier = Self::default();
         let mut whole = 0;
-        for line in text.split_inclusive(|&byte| byte == b'\n') {
-            // A kill may have cut the last line off, and a crash have left anything there.
-            let Ok(parsed) = serde_json::from_slice(line) else { break };
-            if !line.ends_with(b"\n") {
-                break;
-            }
-            whole += line.len();
+        let mut lines = text.split_inclusive(|&byte| byte == b'\n').map(|line| {
+            let parsed = serde_json::from_slice(line).ok().filter(|_| line.ends_with(b"\n"));
+            parsed.map(|parsed: Line| (parsed, line.len()))
+        });
+        // A kill may have cut the last line off, and a crash have left anything there.
+        for (parsed, length) in lines.by_ref().map_while(|line| line) {
+            whole += length;
             match parsed {
                 Line::Of(token) => earlier.token = Some(token),
                 Line::Changing(key) => drop(earlier.arrived.insert(key, None)),
@@ -84,6 +85,10 @@ impl Earlier {
                     earlier.uploads.entry(key).or_default().insert(id);
                 }
             }
+        }
+        if lines.any(|line| line.is_some()) {
+            tracing::warn!("{} is damaged: it is not believed", path.display());
+            return Ok(Default::default());
         }
         Ok((earlier, whole))
     }
@@ -240,6 +245,12 @@ mod tests {
         assert_eq!(earlier.uploads.len(), 1);
         assert!(earlier.uploads["b"].contains("7"));
         assert_eq!(earlier.token.as_deref(), Some("1"));
+        let path = folder.path().join(NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("\"a\"", "a", 1)).unwrap();
+        let damaged = Journal::earlier(folder.path()).unwrap();
+        assert!(damaged.token.is_none() && damaged.arrived.is_empty(), "{damaged:?}");
+        fs::write(&path, text).unwrap();
         Journal::open(folder.path(), "2").unwrap().keep().unwrap();
         assert!(Journal::earlier(folder.path()).unwrap().arrived.is_empty(), "of another mark");
         Journal::open(folder.path(), "2").unwrap().remove().unwrap();

@@ -151,7 +151,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The server could not be reached or kept failing.
-    #[error("{url}: {request} failed {attempts} time(s) over {seconds:.1} s, the last time with: {detail}; {advice}", seconds = elapsed.as_secs_f64())]
+    #[error("{url}: {request} failed{}: {detail}; {advice}", tries(*.attempts, *.elapsed))]
     Exhausted {
         /// The object or location.
         url: String,
@@ -206,6 +206,14 @@ pub enum StoreError {
         /// What it said.
         source: object_store::Error,
     },
+}
+
+/// How often a request was sent, when it was more than once.
+fn tries(attempts: u32, elapsed: Duration) -> String {
+    match attempts {
+        0 | 1 => String::new(),
+        _ => format!(" {attempts} times over {:.1} s, the last time with", elapsed.as_secs_f64()),
+    }
 }
 
 impl StoreError {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::connect;
 use super::error::{CredentialsProblem, StoreError};
+use super::location::LocationError;
 use super::with_causes;
 
 /// One failed request, as the retrying client tells of it.
@@ -163,6 +164,10 @@ impl Request {
             Some("NoSuchBucket") => {
                 let (bucket, endpoint) = (bucket.to_owned(), endpoint.to_owned());
                 return StoreError::NoSuchBucket { url, bucket, endpoint };
+            }
+            Some("InvalidBucketName") => {
+                let reason = format!("the server has no buckets with names like {bucket}");
+                return StoreError::BadLocation(LocationError { text: url, reason });
             }
             Some("AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 return StoreError::WrongRegion { url, detail: self.detail };

@@ -73,17 +73,18 @@ impl Store {
         data: Bytes,
         sending: &Sending,
     ) -> Result<ObjectInfo, StoreError> {
-        match (self.backend(), &sending.condition) {
-            (Backend::Http(_), _) => Err(self.read_only()),
-            (Backend::Local(_), Condition::Always) => self.put(key, data).await,
-            (Backend::Local(_), Condition::Is(etag)) => {
-                let found = self.find(key).await?;
-                if found.and_then(|found| found.etag).as_ref() != Some(etag) {
-                    return Err(self.changed(key));
+        match self.backend() {
+            Backend::Http(_) => Err(self.read_only()),
+            Backend::Local(_) => {
+                if let Condition::Is(etag) = &sending.condition {
+                    let found = self.find(key).await?;
+                    if found.and_then(|found| found.etag).as_ref() != Some(etag) {
+                        return Err(self.changed(key));
+                    }
                 }
-                self.put(key, data).await
+                self.put_parts(key, data, sending.clone()).await
             }
-            _ => self.put_whole(key, vec![data], sending).await,
+            Backend::Memory(_) | Backend::S3(_) => self.put_whole(key, vec![data], sending).await,
         }
     }
 
@@ -108,11 +109,7 @@ impl Store {
                     PutMode::Update(UpdateVersion { e_tag, version: None })
                 }
             };
-            // Disks refuse attributes.
-            let attributes = match self.backend() {
-                Backend::Local(_) => Attributes::new(),
-                _ => sending.attributes(&path),
-            };
+            let attributes = sending.attributes(&path);
             let options = PutOptions { mode, attributes, extensions, ..PutOptions::default() };
             objects.put_opts(&path, payload.clone(), options)
         };

@@ -104,6 +104,14 @@ impl Staged {
         self.renamed = true;
         sync_folder(self.target.parent().unwrap_or(&self.target))
     }
+
+    /// The same where nothing has this name yet, else [`io::ErrorKind::AlreadyExists`].
+    pub(super) fn finish_first(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        // Unlike a rename, this never replaces anything.
+        fs::hard_link(&self.path, &self.target)?;
+        sync_folder(self.target.parent().unwrap_or(&self.target))
+    }
 }
 
 impl Drop for Staged {

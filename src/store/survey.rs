@@ -132,8 +132,9 @@ fn look_over(
         } else if !wanted(&key) {
             continue;
         } else if kind.is_file() {
-            rustix::fs::access(&path, rustix::fs::Access::READ_OK)
-                .or_else(|error| failed(&path, error.into()))?;
+            rustix::fs::access(&path, rustix::fs::Access::READ_OK).map_err(|error| {
+                StoreError::io(&path.display().to_string(), "read", error.into())
+            })?;
             found.push(Surveyed { key, size: metadata.len(), fingerprint: fingerprint(&metadata) });
         } else if let Some(what) = oddity(kind) {
             return Err(odd(what.to_owned()));

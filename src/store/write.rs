@@ -20,7 +20,7 @@ use super::connect::{with_body, with_body_md5};
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::{Object, ObjectInfo};
-use super::send::{Sending, written};
+use super::send::{Condition, Sending, written};
 use super::staged::{self, Staged};
 use super::streamed::Streamed;
 
@@ -28,21 +28,23 @@ impl Store {
     /// Writes a small object whole, over what was there. Readers see the old or the new; on disk
     /// it is on the platter when this returns.
     pub async fn put(&self, key: &str, data: Bytes) -> Result<ObjectInfo, StoreError> {
-        match self.backend() {
-            Backend::Local(_) => {
-                let upload = self.create(key).await?;
-                let size = upload.part_size();
-                for (index, start) in (0..data.len()).step_by(size).enumerate() {
-                    let part = data.slice(start..data.len().min(start.saturating_add(size)));
-                    upload.part(index, vec![part]).await?;
-                }
-                upload.complete().await
-            }
-            Backend::Http(_) => Err(self.read_only()),
-            Backend::Memory(_) | Backend::S3(_) => {
-                self.put_whole(key, vec![data], &Sending::default()).await
-            }
+        self.send(key, data, &Sending::default()).await
+    }
+
+    /// Writes bytes that are in memory as a large object is written.
+    pub(super) async fn put_parts(
+        &self,
+        key: &str,
+        data: Bytes,
+        sending: Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        let upload = self.create_as(key, sending).await?;
+        let size = upload.part_size();
+        for (index, start) in (0..data.len()).step_by(size).enumerate() {
+            let part = data.slice(start..data.len().min(start.saturating_add(size)));
+            upload.part(index, vec![part]).await?;
         }
+        upload.complete().await
     }
 
     /// Begins a large object. Makes no request yet; on disk, makes the file beside its target.
@@ -50,7 +52,7 @@ impl Store {
         self.create_as(key, Sending::default()).await
     }
 
-    /// The same, told how it is sent; the condition is not looked at.
+    /// The same, told how it is sent. Of conditions only [`Condition::Absent`] is looked at, on disk.
     pub async fn create_as(&self, key: &str, sending: Sending) -> Result<Upload, StoreError> {
         let path = self.path(key)?;
         let sink = match self.backend() {
@@ -368,16 +370,26 @@ impl Upload {
                 let staged =
                     whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
                 let url = self.url();
-                let found = blocking(&url, "write", {
+                let is_first = self.sending.condition == Condition::Absent;
+                let finished = blocking(&url, "write", {
                     move || {
                         let found = staged.len()?;
-                        if found == total {
-                            staged.finish()?;
+                        match (found == total, is_first) {
+                            (true, true) => staged.finish_first()?,
+                            (true, false) => staged.finish()?,
+                            (false, _) => {}
                         }
                         Ok(found)
                     }
-                })
-                .await?;
+                });
+                let found = match finished.await {
+                    Err(StoreError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::AlreadyExists =>
+                    {
+                        return Err(StoreError::Changed { url, detail: "it exists".to_owned() });
+                    }
+                    result => result?,
+                };
                 if found != total {
                     return Err(self.incomplete(format!("{found} bytes on disk, not {total}")));
                 }
