@@ -62,8 +62,8 @@ pub enum StageError {
     Vis(#[from] VisError),
     /// The archive is not what it was when the plan was made.
     #[error(
-        "case {case} has {found} raw files, and had {planned} when the plan was made; bring back \
-         what is gone, or make another plan"
+        "case {case} has {found} raw files, and had {planned} when the plan was made; put the \
+         archive back as it was, or make another plan"
     )]
     Files {
         /// Case.

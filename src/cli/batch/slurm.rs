@@ -101,11 +101,34 @@ fn word(text: &str) -> Result<String, String> {
 
 /// A time limit as Slurm takes it.
 fn time(text: &str) -> Result<String, String> {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    match text.split(['-', ':']).all(is_number) {
-        true => Ok(text.to_owned()),
-        false => Err("give hours, minutes and seconds, such as 04:00:00".to_owned()),
+    match minutes(text) {
+        None => Err("give hours, minutes and seconds, such as 04:00:00".to_owned()),
+        Some(0..5) => Err("give 5 minutes or more: the last two are for stopping".to_owned()),
+        Some(_) => Ok(text.to_owned()),
     }
+}
+
+/// The whole minutes of `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`.
+fn minutes(text: &str) -> Option<u64> {
+    // `parse` would take a sign.
+    let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => part.parse::<u64>().ok(),
+        false => None,
+    };
+    let (days, rest) = match text.split_once('-') {
+        Some((days, rest)) => (Some(number(days)?), rest),
+        None => (None, text),
+    };
+    let parts: Option<Vec<u64>> = rest.split(':').map(number).collect();
+    let (hours, minutes) = match (days, parts?.as_slice()) {
+        (Some(_), &[hours]) => (hours, 0),
+        (Some(_), &[hours, minutes] | &[hours, minutes, _]) => (hours, minutes),
+        (None, &[minutes] | &[minutes, _]) => (0, minutes),
+        (None, &[hours, minutes, _]) => (hours, minutes),
+        _ => return None,
+    };
+    let hours = days.unwrap_or(0).checked_mul(24)?.checked_add(hours)?;
+    hours.checked_mul(60)?.checked_add(minutes)
 }
 
 /// An amount of memory, as it was written.
@@ -257,5 +280,11 @@ mod tests {
         assert!(word("a b").is_err() && word("a\n#SBATCH").is_err() && word("").is_err());
         assert!(list("3,7,10-12").is_ok() && list("3,x").is_err() && list("3-").is_err());
         assert!(list("7-3").is_err() && time("4h").is_err() && time("1-00:30").is_ok());
+        for enough in ["10", "5:00", "00:05:00", "1-0", "1-00:00:00"] {
+            assert!(time(enough).is_ok(), "{enough}");
+        }
+        for wrong in ["00:01:00", "0", "4:59", "1:2:3:4", "-3", "+9", "1:", ""] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
     }
 }

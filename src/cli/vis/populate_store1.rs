@@ -101,7 +101,8 @@ pub(in crate::cli) fn chosen(
         );
     }
     if cases.is_empty() {
-        return Err(absent(format!("there are no files of any case in {url}; {hint}")).into());
+        let which = if asked.is_empty() { "any case" } else { "the cases that were asked for" };
+        return Err(absent(format!("there are no files of {which} in {url}; {hint}")).into());
     }
     let without = polygons.iter().filter(|polygon| !has(polygon)).count();
     if without > 0 {
