@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod demo;
 mod exit;
+mod failures;
 mod global;
 mod grid;
 mod man;

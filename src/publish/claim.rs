@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{FOLDER, PublishError};
 use crate::pipeline::{Stop, Task};
@@ -73,7 +74,13 @@ impl Sign {
         destination: &Store,
     ) -> Result<Option<(Option<Self>, Option<String>)>, StoreError> {
         let found = destination.read(&Self::key()).await?;
-        Ok(found.map(|(bytes, info)| (serde_json::from_slice(&bytes).ok(), info.etag)))
+        Ok(found.map(|(bytes, info)| {
+            let sign = serde_json::from_slice(&bytes).inspect_err(|error| {
+                let url = destination.location().join(&Self::key());
+                warn!("{url} does not tell who publishes ({error}): taken for nobody");
+            });
+            (sign.ok(), info.etag)
+        }))
     }
 
     /// Who publishes to a destination, if somebody does.

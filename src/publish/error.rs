@@ -125,7 +125,7 @@ pub enum PublishError {
     },
     /// Source and destination are the same or within each other.
     #[error(
-        "one of {source_url} and {destination} lies within the other; give another destination"
+        "{source_url} and {destination} are the same place, or one lies within the other; give another destination"
     )]
     Within {
         /// The source.

@@ -72,7 +72,8 @@ impl Staged {
         let open = || OpenOptions::new().write(true).create_new(true).open(&path);
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_folders(target.parent().unwrap_or(target)).and_then(|()| open())
+                create_folders(target.parent().unwrap_or(target))
+                    .and_then(|()| open().map_err(no_place))
             }
             result => result,
         };
@@ -122,6 +123,16 @@ impl Drop for Staged {
             warn!(path = %self.path.display(), %error, "cannot remove an unfinished file");
         }
         in_use().remove(&self.number);
+    }
+}
+
+/// What it means that nothing is found in a folder that is there, such as /proc.
+fn no_place(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(io::ErrorKind::PermissionDenied, "no files can be made in this folder")
+        }
+        _ => error,
     }
 }
 
@@ -249,6 +260,8 @@ mod tests {
         let error = Staged::create(&socket).unwrap_err().to_string();
         assert!(error.contains("a device or a pipe") && !socket.is_file(), "{error}");
         assert!(Staged::create(folder.path()).is_err());
+        let error = Staged::create(Path::new("/proc/file")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
     }
 
     #[test]

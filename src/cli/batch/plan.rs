@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::research::plan::raw_files;
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, LocationError, Store, Stores};
 use crate::vis::VisError;
 use crate::vis::input::Input;
 
@@ -32,7 +32,7 @@ const LISTINGS: usize = 16;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Plan {
     /// Where the plan goes: a path or URL that every node can read
-    #[arg(short, long, value_name = "PLAN")]
+    #[arg(short, long, value_name = "PLAN", value_parser = file)]
     output: Location,
     #[command(flatten)]
     cases: Cases,
@@ -78,6 +78,14 @@ pub(in crate::cli) struct Plan {
     /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 75 MB for each core, as measured]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     node_rate: Option<u64>,
+}
+
+/// Where a file goes.
+fn file(text: &str) -> Result<Location, String> {
+    match text.ends_with('/') {
+        true => Err(format!("it is a folder: name a file in it, such as {text}plan.json")),
+        false => text.parse().map_err(|error: LocationError| error.to_string()),
+    }
 }
 
 impl Plan {

@@ -17,13 +17,13 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::vis::{Maps, in_order, polygon};
-use crate::cli::{Exit, GlobalArgs, from_one, report, size, stop_on_signals};
+use crate::cli::{Exit, GlobalArgs, failures, from_one, report, say, size, stop_on_signals};
 use crate::config::{Config, Overrides, Setting, Source};
 use crate::ledger;
 use crate::model::{Case, Grid};
 use crate::pipeline::{Pool, Reader, Stop};
 use crate::research::{Environment, PlanOptions, Progress, RECIPE};
-use crate::store::{Location, Stores, with_causes};
+use crate::store::{Location, Stores};
 use crate::vis::input::Input;
 use crate::vis::template::Destination;
 use crate::vis::{VisError, Workshop, centers};
@@ -133,11 +133,12 @@ impl Shift<'_> {
                 let error = anyhow::Error::from(error);
                 // What a stop cuts short has not failed.
                 if !stop.is_requested() {
+                    failures::lines(&error).iter().for_each(|line| say(line));
                     report(&error);
                     let exit = Exit::of(&error);
                     self.is_misconfigured |= exit == Exit::Configuration;
                     let permanent = matches!(exit, Exit::BadData | Exit::Configuration);
-                    let error = with_causes(error.as_ref());
+                    let error = failures::cause(&error);
                     failures.push(Failure { stages, error, permanent });
                 }
             }

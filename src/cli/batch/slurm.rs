@@ -43,7 +43,7 @@ struct Options {
     /// Number of nodes: shards of the plan, elements of the array
     #[arg(long, value_name = "N", value_parser = from_one)]
     nodes: NonZeroUsize,
-    /// Only these elements, as `dor status` tells them: 3,7,10-12; the number of shards stays the same
+    /// Only these elements, as `dor status` tells them: 3,7,10-12, with %2 at most two at a time; the number of shards stays the same
     #[arg(long, value_name = "LIST", value_parser = list)]
     array: Option<String>,
     /// First polygon
@@ -136,8 +136,10 @@ fn memory(text: &str) -> Result<String, String> {
     crate::cli::size(text).map(|_| text.to_owned())
 }
 
-/// The largest number of a list such as `3,7,10-12`, if it is one.
+/// The largest number of a list such as `3,7,10-12` or `0-15%4`, if it is one.
 fn largest(text: &str) -> Option<usize> {
+    let (text, at_a_time) = text.split_once('%').unwrap_or((text, "1"));
+    from_one(at_a_time).ok()?;
     let end = |part: &str| {
         let (a, b) = part.split_once('-').unwrap_or((part, part));
         let (a, b): (usize, usize) = (a.parse().ok()?, b.parse().ok()?);
@@ -159,7 +161,12 @@ impl Slurm {
         };
         let config = Config::load(&options.plan.over(global.overrides()))?;
         // Nothing is sent for a plan that cannot be read.
-        let Opened { location: plan, .. } = Opened::load(&config).await?;
+        let Opened { location: plan, plan: cases, .. } = Opened::load(&config).await?;
+        let (cases, nodes) = (cases.cases.len(), options.nodes.get());
+        if let Some(idle) = nodes.checked_sub(cases).filter(|idle| *idle > 0) {
+            let cases = count(cases, "case");
+            tracing::warn!("{plan} has {cases}: of {nodes} nodes, {idle} get none");
+        }
         let jobs = options.jobs(&plan, global)?;
         std::fs::create_dir_all(&options.output)
             .with_context(|| format!("cannot make the folder {}", options.output.display()))?;
@@ -279,6 +286,7 @@ mod tests {
         assert!(word("m1234_g").is_ok() && word("cpu&gpu").is_ok() && word("04:00:00").is_ok());
         assert!(word("a b").is_err() && word("a\n#SBATCH").is_err() && word("").is_err());
         assert!(list("3,7,10-12").is_ok() && list("3,x").is_err() && list("3-").is_err());
+        assert!(list("0-15%4").is_ok() && list("0-15%0").is_err() && list("%4").is_err());
         assert!(list("7-3").is_err() && time("4h").is_err() && time("1-00:30").is_ok());
         for enough in ["10", "5:00", "00:05:00", "1-0", "1-00:00:00"] {
             assert!(time(enough).is_ok(), "{enough}");

@@ -1,7 +1,6 @@
 //! `dor research-data`: the catalogue of cases, and their conversion.
 
 mod arguments;
-mod failures;
 mod list_cases;
 mod places;
 mod process_all_cases;

@@ -7,11 +7,11 @@ use clap::Args;
 use futures::StreamExt;
 
 use super::arguments::{Conversion, Places, Selection};
+use super::places;
 use super::run::Run;
-use super::{failures, places};
 use crate::cli::output::{bytes, count};
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, from_one, say};
+use crate::cli::{Exit, GlobalArgs, failures, from_one, say};
 use crate::model::Case;
 use crate::pipeline::Stopped;
 use crate::research::catalogue::{self, State, Survey};

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::arguments::{Conversion, Places, data_dir};
-use super::{failures, places};
+use super::places;
 use crate::cli::capabilities::Capabilities;
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::publish_to::{PublishTo, Publishing};
-use crate::cli::{GlobalArgs, stop_on_signals};
+use crate::cli::{GlobalArgs, failures, stop_on_signals};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
@@ -112,12 +112,9 @@ impl Run {
                 Ok(summary)
             }
             Err(error) => {
-                if let CaseError::Files { failures, .. } = &error {
-                    for line in failures::lines(case, failures) {
-                        self.terminal.line(&line);
-                    }
-                }
-                Err(error.into())
+                let error = error.into();
+                failures::lines(&error).iter().for_each(|line| self.terminal.line(line));
+                Err(error)
             }
         }
     }

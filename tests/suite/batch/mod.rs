@@ -123,6 +123,12 @@ fn an_archive_that_is_not_as_planned_and_places_that_cannot_be_written_are_told(
     fs::remove_file(work.raw(1)).unwrap();
     let error = fails(dor(work.folder()).args(run), 65);
     assert!(error.contains("has 2 raw files, and had 3 when the plan was made"), "{error}");
+    let slurm = ["slurm", "script", "--plan", "all.json", "--nodes", "3", "-o", "scripts"];
+    let said = String::from_utf8(dor(work.folder()).args(slurm).output().unwrap().stderr).unwrap();
+    assert!(said.contains("has 1 case: of 3 nodes, 2 get none"), "{said}");
+    let at = ["plan", "-d", "archive", "--allow-missing", "-o", "deep/er/"];
+    let error = fails(dor(work.folder()).args(at), 2);
+    assert!(error.contains("name a file in it, such as deep/er/plan.json"), "{error}");
     let backwards = ["--polygon-range", "113", "112"];
     let error = fails(dor(work.folder()).args(run).args(backwards), 78);
     assert!(error.contains("give 112 113"), "{error}");

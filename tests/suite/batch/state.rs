@@ -72,7 +72,12 @@ fn what_runs_and_what_failed_is_told() {
     assert_eq!(run.unwrap().status.code(), Some(65), "only the input is to blame");
     let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
     assert_eq!(state["status"]["stages"]["research"]["failed"], 1);
-    assert_eq!(state["status"]["failed"]["112-04"][0]["permanent"], true);
+    let failed = &state["status"]["failed"]["112-04"];
+    assert_eq!(failed[0]["permanent"], true);
+    let name = raw.file_name().unwrap().to_str().unwrap();
+    for failure in failed.as_array().unwrap() {
+        assert!(failure["error"].as_str().unwrap().contains(name), "{failed}");
+    }
     let log = fs::read_dir(work.path("all.state/log")).unwrap().next().unwrap().unwrap().path();
     let lines: Vec<Value> = fs::read_to_string(log)
         .unwrap()

@@ -133,6 +133,11 @@ fn one_publishes_at_a_time() {
         bench.alter(".dor/publishing.json", sign("2020-01-01T00:00:00Z").as_bytes());
         bench.publish("").assert().success();
         assert!(bench.read(".dor/publishing.json").is_none());
+        bench.write("site/notes/new.txt", b"new");
+        bench.alter(".dor/publishing.json", b"{");
+        let error = String::from_utf8(bench.publish("").output().unwrap().stderr).unwrap();
+        assert!(error.contains("publishing.json does not tell who publishes"), "{error}");
+        assert!(bench.read(".dor/publishing.json").is_none());
     });
 }
 

@@ -1,5 +1,6 @@
 //! How failures are told: those with the same cause together.
 
+use crate::batch::StageError;
 use crate::model::{Case, YearMonth};
 use crate::research::CaseError;
 use crate::research::plan::{month_in_name, ranges};
@@ -9,8 +10,21 @@ use crate::store::with_causes;
 /// Failures of one cause that are told in full.
 const IN_FULL: usize = 3;
 
-/// The lines that tell which files failed and why.
-pub(super) fn lines(case: Case, failures: &[(String, FileError)]) -> Vec<String> {
+/// The case and the files of it that failed, where an error tells of such.
+fn files(error: &anyhow::Error) -> Option<(Case, &[(String, FileError)])> {
+    let of_stage = || match error.downcast_ref()? {
+        StageError::Research(error) => Some(error),
+        _ => None,
+    };
+    match error.downcast_ref().or_else(of_stage)? {
+        CaseError::Files { case, failures, .. } => Some((*case, failures)),
+        _ => None,
+    }
+}
+
+/// The lines that tell which files of a case failed and why, if any did.
+pub(super) fn lines(error: &anyhow::Error) -> Vec<String> {
+    let Some((case, failures)) = files(error) else { return Vec::new() };
     let mut groups: Vec<(String, Vec<(YearMonth, String)>)> = Vec::new();
     let mut lines = Vec::new();
     for (key, failure) in failures {
@@ -42,13 +56,13 @@ pub(super) fn lines(case: Case, failures: &[(String, FileError)]) -> Vec<String>
 /// The cause of a failed case for a list: the first one, in one line.
 pub(super) fn cause(error: &anyhow::Error) -> String {
     let more = |n: usize| if n > 1 { format!(" (and {} more)", n - 1) } else { String::new() };
-    match error.downcast_ref() {
-        Some(CaseError::Files { failures, .. }) => {
+    match files(error) {
+        Some((_, failures)) => {
             let first = failures.iter().min_by_key(|(key, _)| key);
             let text = first.map_or_else(|| error.to_string(), |(_, failure)| one_line(failure));
             text + &more(failures.len())
         }
-        _ => one_line(error.as_ref()),
+        None => one_line(error.as_ref()),
     }
 }
 
