@@ -18,6 +18,8 @@ use crate::store::{Condition, Sending, Store, StoreError, is_alive};
 /// Time between two signs of life, and without one until a publisher counts as dead.
 const RENEWED: Duration = Duration::from_secs(60);
 const DEAD: Duration = Duration::from_secs(600);
+/// How often it is looked whether it is time: the clock goes on while a machine sleeps, timers do not.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long giving a claim up waits for a server.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -54,6 +56,11 @@ fn started(process: u32) -> Option<u64> {
     // The fields follow the name, which may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Time since then, by the clock.
+fn age(then: DateTime<Utc>) -> Duration {
+    Utc::now().signed_duration_since(then).to_std().unwrap_or_default()
 }
 
 impl Sign {
@@ -111,8 +118,7 @@ impl Sign {
 
     /// Whether there was a sign of life lately.
     fn is_fresh(&self) -> bool {
-        let age = Utc::now().signed_duration_since(self.renewed);
-        age.to_std().unwrap_or_default() < DEAD
+        age(self.renewed) < DEAD
     }
 
     /// Whether two signs are of the same claim.
@@ -138,6 +144,7 @@ impl std::fmt::Display for Sign {
 /// The claim on a destination; given up by [`Claim::release`].
 pub struct Claim {
     destination: Store,
+    sign: Sign,
     /// Whether somebody else has it by now.
     lost: Arc<AtomicBool>,
     /// Renews the sign while the claim is held.
@@ -170,25 +177,50 @@ impl Claim {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
         let (destination, lost) = (destination.clone(), Arc::new(AtomicBool::new(false)));
-        let renewing = renew(destination.clone(), sign, lost.clone(), stop.clone());
-        Ok(Self { destination, lost, renewing: Task::spawn(renewing) })
+        let renewing = renew(destination.clone(), sign.clone(), lost.clone(), stop.clone());
+        Ok(Self { destination, sign, lost, renewing: Task::spawn(renewing) })
+    }
+
+    /// [`PublishError::Overtaken`] when somebody else has it by now.
+    pub async fn confirm(&self) -> Result<(), PublishError> {
+        confirm(&self.destination, &self.sign).await
     }
 
     /// Gives the claim up after what was done under it, of which `done` is the result. A claim that was
     /// lost is somebody else's to give up, and why the work was stopped.
     pub async fn release(self, done: Result<(), PublishError>) -> Result<(), PublishError> {
-        let Self { destination, lost, renewing } = self;
+        let Self { destination, sign, lost, renewing } = self;
         drop(renewing);
-        if lost.load(Ordering::Relaxed) {
-            let url = destination.location().to_string();
-            return done.map_err(|error| match error {
-                PublishError::Stopped(_) => PublishError::Overtaken { url },
-                error => error,
-            });
+        let give_up = async {
+            confirm(&destination, &sign).await?;
+            Ok(destination.delete(&Sign::key()).await?)
+        };
+        let released = match lost.load(Ordering::Relaxed) {
+            true => Err(overtaken(&destination)),
+            false => tokio::time::timeout(GRACE, give_up).await.unwrap_or(Ok(())),
+        };
+        match (done, released) {
+            // Why the work was stopped.
+            (Err(PublishError::Stopped(_)), Err(lost @ PublishError::Overtaken { .. })) => {
+                Err(lost)
+            }
+            // It was done before.
+            (Ok(()), Err(PublishError::Overtaken { .. })) => Ok(()),
+            (done, released) => done.and(released),
         }
-        let released = tokio::time::timeout(GRACE, destination.delete(&Sign::key())).await;
-        done?;
-        Ok(released.unwrap_or(Ok(()))?)
+    }
+}
+
+fn overtaken(destination: &Store) -> PublishError {
+    PublishError::Overtaken { url: destination.location().to_string() }
+}
+
+/// [`PublishError::Overtaken`] when a sign is no longer the one that lies there.
+async fn confirm(destination: &Store, sign: &Sign) -> Result<(), PublishError> {
+    let found = Sign::load(destination).await?.and_then(|(found, _)| found);
+    match found.is_some_and(|found| found.is_of(sign)) {
+        true => Ok(()),
+        false => Err(overtaken(destination)),
     }
 }
 
@@ -199,27 +231,29 @@ async fn write(destination: &Store, sign: &Sign, condition: Condition) -> Result
 }
 
 async fn renew(destination: Store, sign: Sign, lost: Arc<AtomicBool>, stop: Stop) {
+    let mut last = sign.renewed;
     loop {
-        tokio::time::sleep(RENEWED).await;
-        if !renew_once(&destination, &sign, &lost, &stop).await {
-            return;
+        tokio::time::sleep(LOOK).await;
+        if age(last) >= RENEWED && !renew_once(&destination, &sign, &mut last).await {
+            warn!("the claim on {} is lost: stopping", destination.location());
+            lost.store(true, Ordering::Relaxed);
+            return stop.request();
         }
     }
 }
 
-/// Gives a sign of life, unless the claim is lost; whether it is held, as far as is known.
-async fn renew_once(destination: &Store, sign: &Sign, lost: &AtomicBool, stop: &Stop) -> bool {
+/// Gives a sign of life, of which the `last` was then; whether the claim is held, as far as is known.
+async fn renew_once(destination: &Store, sign: &Sign, last: &mut DateTime<Utc>) -> bool {
+    let now = Utc::now();
     match renewed(destination, sign).await {
-        Ok(true) => true,
-        Ok(false) => {
-            tracing::warn!("the claim on {} is lost: stopping", destination.location());
-            lost.store(true, Ordering::Relaxed);
-            stop.request();
-            false
+        Ok(is_held) => {
+            *last = now;
+            is_held
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot renew the claim on the destination");
-            true
+            warn!(%error, "cannot renew the claim on the destination");
+            // Soon it is anybody's.
+            age(*last) < DEAD - RENEWED
         }
     }
 }
@@ -298,21 +332,27 @@ mod tests {
         let other = Sign { process: 1, host: "elsewhere".to_owned(), ..Sign::own() };
         for other in [Some(other), None] {
             let store = Store::memory();
-            let (stop, sign) = (Stop::default(), Sign::own());
-            let renewing = Task::spawn(std::future::pending());
-            let lost = Arc::new(AtomicBool::new(false));
+            let sign = Sign::own();
+            let mut last = sign.renewed;
             write(&store, &sign, Condition::Always).await.unwrap();
-            assert!(renew_once(&store, &sign, &lost, &stop.child()).await);
+            assert!(renew_once(&store, &sign, &mut last).await && last > sign.renewed);
             let (found, _) = Sign::load(&store).await.unwrap().unwrap();
             assert!(found.is_some_and(|found| found.renewed > sign.renewed && found.is_of(&sign)));
             match &other {
                 Some(other) => write(&store, other, Condition::Always).await.unwrap(),
                 None => store.delete(&Sign::key()).await.unwrap(),
             }
+            // Since then by the clock, while timers may have stood still.
+            let (late, lost, stop) =
+                (Utc::now() - chrono::TimeDelta::minutes(2), Arc::default(), Stop::default());
             let part = stop.child();
-            assert!(!renew_once(&store, &sign, &lost, &part).await);
-            assert!(part.is_requested() && !stop.is_requested());
-            let claim = Claim { destination: store.clone(), lost, renewing };
+            let old = Sign { renewed: late, ..sign.clone() };
+            renew(store.clone(), old, Arc::clone(&lost), part.clone()).await;
+            assert!(lost.load(Ordering::Relaxed) && part.is_requested() && !stop.is_requested());
+            let renewing = Task::spawn(std::future::pending());
+            // Even when that has not been noticed yet.
+            let claim = Claim { destination: store.clone(), sign, lost: Arc::default(), renewing };
+            assert!(matches!(claim.confirm().await, Err(PublishError::Overtaken { .. })));
             let ended = claim.release(Err(crate::pipeline::Stopped.into())).await;
             assert!(matches!(ended, Err(PublishError::Overtaken { .. })));
             let found = Sign::load(&store).await.unwrap().and_then(|(found, _)| found);

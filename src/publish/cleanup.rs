@@ -1,9 +1,11 @@
 //! What goes from a destination: objects that are deleted, and uploads that nobody will complete.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::plan::stage;
 use super::{Entry, Progress, PublishError};
 use crate::pipeline::{Stop, Stopped};
 use crate::store::{Store, StoreError};
@@ -11,7 +13,8 @@ use crate::store::{Store, StoreError};
 /// Requests under way at the same time, one for each object: not every server takes several in one.
 pub(super) const REQUESTS: usize = 16;
 
-/// Deletes objects at the destination; how many.
+/// Deletes objects at the destination, what names others before those: the order of sending, backwards.
+/// How many.
 pub(super) async fn delete(
     destination: &Store,
     entries: &[Entry],
@@ -33,8 +36,13 @@ pub(super) async fn delete(
         progress.deleted(&entry.key);
         Ok(())
     };
-    let deleted = stream::iter(entries).map(delete).buffered(REQUESTS);
-    deleted.try_fold(0, async |n, ()| Ok(n + 1)).await
+    let mut entries = entries.to_vec();
+    entries.sort_by_key(|entry| Reverse(stage(&entry.key)));
+    for same in entries.chunk_by(|a, b| stage(&a.key) == stage(&b.key)) {
+        let deleted = stream::iter(same).map(&delete).buffered(REQUESTS);
+        deleted.try_for_each(async |()| Ok(())).await?;
+    }
+    Ok(entries.len())
 }
 
 /// Ends all uploads of those objects that go by parts, whoever has begun them.

@@ -197,7 +197,7 @@ pub(super) fn is_passing(error: &PublishError) -> bool {
 /// Whether no other request will go better either.
 pub(super) fn ends_all(error: &PublishError) -> bool {
     let PublishError::Store(error) = error else {
-        return matches!(error, PublishError::Stopped(_));
+        return matches!(error, PublishError::Stopped(_) | PublishError::Journal { .. });
     };
     matches!(
         error,

@@ -111,6 +111,12 @@ impl Inventory {
     pub fn has(&self, key: &str) -> bool {
         self.entries.binary_search_by(|entry| (*entry.key).cmp(key)).is_ok()
     }
+
+    /// Whether an object is of a case that is not complete.
+    pub fn is_pending(&self, key: &str) -> bool {
+        let is_in = |folder: &String| key.strip_prefix(folder).is_some_and(|r| r.starts_with('/'));
+        self.pending.iter().any(is_in)
+    }
 }
 
 /// A record of a conversion, as far as publishing needs it.

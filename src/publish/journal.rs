@@ -128,14 +128,21 @@ impl Journal {
             Ok(file)
         };
         let file = open().map_err(|source| failed(&path, source))?;
+        Ok(Self::into_file(path, file))
+    }
+
+    fn into_file(path: PathBuf, file: File) -> Self {
         let (lines, received) = mpsc::channel();
         let writer = std::thread::spawn(move || write(file, &received));
-        Ok(Self { path, lines, writer })
+        Self { path, lines, writer }
     }
 
     /// What lies at the destination and is not what the manifest tells; `None` where that is not known, or
     /// is about to be replaced. Returns when that is on the platter.
-    pub async fn differ(&self, states: impl Iterator<Item = (&str, Option<Digest>)>) {
+    pub async fn differ(
+        &self,
+        states: impl Iterator<Item = (&str, Option<Digest>)>,
+    ) -> Result<(), PublishError> {
         let line = |(key, md5): (&str, Option<Digest>)| match md5 {
             Some(md5) => Line::Done(key.to_owned(), md5),
             None => Line::Changing(key.to_owned()),
@@ -146,8 +153,9 @@ impl Journal {
                 self.send(line(state), None);
             }
         }
-        if let Some(state) = last {
-            self.send_and_wait(line(state)).await;
+        match last {
+            Some(state) => self.send_and_wait(line(state)).await,
+            None => Ok(()),
         }
     }
 
@@ -157,20 +165,20 @@ impl Journal {
     }
 
     /// An upload by parts is about to begin; returns when that is on the platter.
-    pub async fn begun(&self, key: &str) {
-        self.send_and_wait(Line::Begun(key.to_owned())).await;
+    pub async fn begun(&self, key: &str) -> Result<(), PublishError> {
+        self.send_and_wait(Line::Begun(key.to_owned())).await
     }
 
     /// It has begun under an id; returns when that is on the platter.
-    pub async fn upload(&self, key: &str, id: &str) {
-        self.send_and_wait(Line::Upload(key.to_owned(), id.to_owned())).await;
+    pub async fn upload(&self, key: &str, id: &str) -> Result<(), PublishError> {
+        self.send_and_wait(Line::Upload(key.to_owned(), id.to_owned())).await
     }
 
-    async fn send_and_wait(&self, line: Line) {
+    async fn send_and_wait(&self, line: Line) -> Result<(), PublishError> {
         let (sender, written) = oneshot::channel();
         self.send(line, Some(sender));
-        // A writer that failed is noticed at the end.
-        let _ = written.await;
+        // Why the writer failed is told at the end.
+        written.await.map_err(|_| failed(&self.path, io::ErrorKind::Other.into()))
     }
 
     fn send(&self, line: Line, written: Option<oneshot::Sender<()>>) {
@@ -218,16 +226,29 @@ fn failed(path: &Path, source: io::Error) -> PublishError {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_journal_that_cannot_be_written_stops_what_it_is_kept_for() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let journal = Journal::into_file("journal".into(), full);
+        for _ in 0..2 {
+            assert!(journal.differ([("a", None)].into_iter()).await.is_err());
+            assert!(journal.begun("b").await.is_err() && journal.upload("b", "7").await.is_err());
+        }
+        let error = journal.keep().unwrap_err().to_string();
+        assert!(error.contains("No space left") && error.contains("DOR_STATE_DIR"), "{error}");
+    }
+
     #[tokio::test]
     async fn a_journal_tells_what_has_arrived_and_what_was_begun() {
         let folder = tempfile::tempdir().unwrap();
         let md5 = Digest::of(b"x");
         let journal = Journal::open(folder.path(), "1").unwrap();
-        journal.differ([("a", None), ("d", None)].into_iter()).await;
+        journal.differ([("a", None), ("d", None)].into_iter()).await.unwrap();
         journal.done("a", md5);
-        journal.begun("b").await;
-        journal.upload("b", "7").await;
-        journal.begun("c").await;
+        journal.begun("b").await.unwrap();
+        journal.upload("b", "7").await.unwrap();
+        journal.begun("c").await.unwrap();
         journal.keep().unwrap();
         for torn in [&br#"{"done":["half"#[..], b"{\"done\":[\"\xff\xfe", b"\0\0\n\xc3\n\0"] {
             let mut file = OpenOptions::new().append(true).open(folder.path().join(NAME)).unwrap();

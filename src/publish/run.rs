@@ -175,7 +175,10 @@ pub async fn prepare(
     } else {
         plan.gone.clear();
     }
-    let looked_for = async |entry| Ok::<_, PublishError>((is_gone(source, &entry).await?, entry));
+    let looked_for = async |entry| {
+        let is_gone = is_gone(source, &inventory, &entry).await?;
+        Ok::<_, PublishError>((is_gone, entry))
+    };
     let looked_for =
         stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(REQUESTS);
     let looked_for: Vec<(bool, Entry)> = looked_for.try_collect().await?;
@@ -261,9 +264,16 @@ fn left_behind(
 
 /// Whether an object is no longer in the source. What belongs to a case that is being made again is no
 /// longer recorded, but not gone.
-async fn is_gone(source: &Store, entry: &Entry) -> Result<bool, PublishError> {
+async fn is_gone(
+    source: &Store,
+    inventory: &Inventory,
+    entry: &Entry,
+) -> Result<bool, PublishError> {
     if !is_public(&entry.key) {
         return Ok(true);
+    }
+    if inventory.is_pending(&entry.key) {
+        return Ok(false);
     }
     match source.find(&entry.key).await {
         Ok(found) => Ok(found.is_none()),
@@ -283,7 +293,7 @@ pub async fn publish(
     let mut outcome = Outcome { version, ..Outcome::default() };
     if !prepared.is_done() {
         let claim = Claim::take(&prepared.destination, &prepared.stop).await?;
-        let changed = change(&prepared, progress, &mut outcome).await;
+        let changed = change(&prepared, &claim, progress, &mut outcome).await;
         claim.release(changed).await?;
     }
     if let Some(extent) = prepared.options.verify {
@@ -321,6 +331,7 @@ impl Prepared {
 
 async fn change(
     prepared: &Prepared,
+    claim: &Claim,
     progress: Arc<dyn Progress>,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
@@ -353,7 +364,11 @@ async fn change(
         before.is_none_or(|before| Some(before.md5) != md5)
     };
     let differing = prepared.arrived.iter().filter(|(key, md5)| is_other(key, **md5));
-    journal.differ(differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes)).await;
+    let differing = differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes);
+    if let Err(error) = journal.differ(differing).await {
+        Arc::into_inner(journal).map_or(Ok(()), Journal::keep)?;
+        return Err(error);
+    }
     let since = published.as_ref().map(|published| published.written);
     let is_new = |entry: &&Entry| names(published.as_ref(), &entry.key).is_none();
     // Some of them may have arrived already.
@@ -386,7 +401,7 @@ async fn change(
         journal.map_or(Ok(()), Journal::keep)?;
         return Err(error);
     }
-    if let Err(error) = complete(prepared, &*progress, outcome).await {
+    if let Err(error) = complete(prepared, claim, &*progress, outcome).await {
         journal.map_or(Ok(()), Journal::keep)?;
         return Err(error);
     }
@@ -401,6 +416,7 @@ async fn change(
 /// Writes the manifest of what has arrived, then deletes what it is without.
 async fn complete(
     prepared: &Prepared,
+    claim: &Claim,
     progress: &dyn Progress,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
@@ -414,10 +430,12 @@ async fn complete(
         published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(inventory.recipes.clone());
     let mut next = Published::after(published.as_ref(), &source, recipes, entries);
+    claim.confirm().await?;
     next.save(destination).await?;
     outcome.version = next.header.version;
     outcome.deleted += delete(destination, &plan.gone, progress, stop).await?;
-    Ok(())
+    // The mark that is changed next may be somebody else's by now.
+    claim.confirm().await
 }
 
 /// Sends stage after stage; none is begun before all of the one before has arrived.

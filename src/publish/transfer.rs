@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use tracing::warn;
 
 use super::error::{ends_all, is_passing};
 use super::flow::Flow;
@@ -18,7 +19,7 @@ use super::md5_lanes::{Lane, Md5Lanes};
 use super::md5_pair::Md5Pair;
 use super::{Concurrency, Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
-use crate::store::{Body, Object, Sending, Store, Upload};
+use crate::store::{Body, Object, Sending, Store, StoreError, Upload};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
 /// and parts of each: bounds the memory, and leaves most requests to small objects.
@@ -31,6 +32,8 @@ const AHEAD: usize = 4;
 const GRACE: Duration = Duration::from_secs(10);
 /// How often an object is tried.
 const TRIES: u32 = 4;
+/// Objects in a row that a server has not taken, for as long as each was tried: it is not there any more.
+const GIVE_UP: usize = 8;
 
 /// An object that has arrived.
 #[derive(Clone, Debug, Serialize)]
@@ -97,7 +100,7 @@ impl Transfer {
     pub async fn send_all(self: &Arc<Self>, entries: &[Entry]) -> Result<usize, PublishError> {
         let mut waiting = entries.iter();
         let mut under_way = FuturesUnordered::new();
-        let mut failed = 0;
+        let (mut failed, mut exhausted) = (0, 0);
         let mut end: Option<PublishError> = None;
         loop {
             // One more waits than may enter, so that none waits for us.
@@ -123,6 +126,7 @@ impl Transfer {
             };
             match result {
                 Ok(sent) => {
+                    exhausted = 0;
                     self.journal.done(&entry.key, entry.md5);
                     self.progress.sent(&sent);
                 }
@@ -130,6 +134,12 @@ impl Transfer {
                 Err(error) => {
                     failed += 1;
                     self.progress.failed(&entry.key, &error);
+                    let is_exhausted =
+                        matches!(error, PublishError::Store(StoreError::Exhausted { .. }));
+                    exhausted = if is_exhausted { exhausted + 1 } else { 0 };
+                    if exhausted >= GIVE_UP {
+                        end.get_or_insert(error);
+                    }
                 }
             }
         }
@@ -252,10 +262,11 @@ impl Transfer {
             return Err(changed(format!("{} bytes, not {}", object.info().size, entry.size)));
         }
         let trouble = self.destination.failures();
-        self.journal.begun(key).await;
-        let upload = self.destination.create_as(key, self.sending(None)).await?;
+        self.journal.begun(key).await?;
+        let sending = Sending { size: entry.size, ..self.sending(None) };
+        let upload = self.destination.create_as(key, sending).await?;
         if let Some(id) = upload.begin().await? {
-            self.journal.upload(key, &id).await;
+            self.journal.upload(key, &id).await?;
         }
         let sent = self.parts(&object, &upload).await;
         let sent = sent.and_then(|(whole, parts)| match whole == entry.md5 {
@@ -280,8 +291,11 @@ impl Transfer {
             Ok(info) => info,
         };
         if self.destination.failures() != trouble {
-            // An upload whose beginning was answered, but not heard, may have been left.
-            self.destination.abort_uploads(key, &[]).await?;
+            // An upload whose beginning was answered, but not heard, may have been left. It takes room, and
+            // harms nobody: the object is there.
+            if let Err(error) = self.destination.abort_uploads(key, &[]).await {
+                warn!(%error, "unfinished uploads of {key} may stay; --audit ends them");
+            }
         }
         self.compare(key, info.etag.as_deref(), &etag)?;
         Ok(info.etag)

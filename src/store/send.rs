@@ -38,6 +38,9 @@ pub struct Sending {
     pub condition: Condition,
     /// MD5 of the whole object, if it is known.
     pub md5: Option<[u8; 16]>,
+    /// Bytes of an object by parts, where they are known: more than 10,000 parts, which S3 does not take, are
+    /// fewer and larger ones.
+    pub size: u64,
     /// Counts the requests that it took to write it whole.
     pub tries: Arc<AtomicU32>,
 }

@@ -159,11 +159,15 @@ pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
     let host = host();
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
+    let mut below = false;
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Somebody else's, where we have written nothing: such as lost+found.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && below => continue,
             result => result?,
         };
+        below = true;
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
@@ -187,9 +191,7 @@ pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
 fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
     let name = entry.file_name();
     let Some(name) = name.to_str() else { return false };
-    let Some((host, pid, number)) = parse(name) else {
-        return is_copy(entry, name) && is_old(entry);
-    };
+    let Some((host, pid, number)) = parse(name) else { return false };
     if host != this_host {
         return is_old(entry);
     }
@@ -197,12 +199,6 @@ fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
         return !in_use().contains(&number);
     }
     u32::try_from(pid).is_ok_and(|pid| !is_alive(pid))
-}
-
-/// Whether `object_store` has made it, `NAME#N`, to write on a condition: that happens in our own folders only.
-fn is_copy(entry: &fs::DirEntry, name: &str) -> bool {
-    entry.path().parent().is_some_and(|folder| folder.file_name() == Some(".dor".as_ref()))
-        && name.rsplit_once('#').is_some_and(|(_, n)| n.parse::<u32>().is_ok())
 }
 
 fn is_old(entry: &fs::DirEntry) -> bool {
@@ -268,7 +264,6 @@ mod tests {
     fn sweeps_only_what_is_abandoned() {
         let folder = tempfile::tempdir().unwrap();
         let mine = Staged::create(&folder.path().join("deep/mine.nc")).unwrap();
-        fs::create_dir(folder.path().join(".dor")).unwrap();
         let put = |name: &str| {
             let path = folder.path().join("deep").join(name);
             fs::write(&path, "x").unwrap();
@@ -285,7 +280,6 @@ mod tests {
             put(".x.elsewhere-1-0.staged"),
             put(&format!(".x.{}-1-0.staged", host())),
             put(".strange.staged"),
-            put("../.dor/claim.json#1"),
             put_long_ago("data.nc#1"),
         ];
         let mut child = std::process::Command::new("true").spawn().unwrap();
@@ -293,7 +287,6 @@ mod tests {
         child.wait().unwrap();
         let go = [
             put_long_ago(".old.elsewhere-1-0.staged"),
-            put_long_ago("../.dor/claim.json#2"),
             put(&format!(".x.{}-{dead}-0.staged", host())),
             put(&format!(".x.{}-{}-999999.staged", host(), std::process::id())),
         ];

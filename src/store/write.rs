@@ -52,7 +52,8 @@ impl Store {
         self.create_as(key, Sending::default()).await
     }
 
-    /// The same, told how it is sent. Of conditions only [`Condition::Absent`] is looked at, on disk.
+    /// The same, told how it is sent. Of the conditions of an object in several parts only
+    /// [`Condition::Absent`] is looked at, on disk.
     pub async fn create_as(&self, key: &str, sending: Sending) -> Result<Upload, StoreError> {
         let path = self.path(key)?;
         let sink = match self.backend() {
@@ -70,8 +71,9 @@ impl Store {
                 Sink::Parts(Some(Arc::new(PartSink { parts, path, id: OnceCell::new() })))
             }
         };
-        let store = self.clone();
-        Ok(Upload { store, key: key.to_owned(), sending, sink, state: Mutex::default() })
+        let part_size = part_size(self.part_size(), sending.size);
+        let (store, key) = (self.clone(), key.to_owned());
+        Ok(Upload { store, key, part_size, sending, sink, state: Mutex::default() })
     }
 
     /// Removes an object; one that is not there is fine.
@@ -129,6 +131,13 @@ impl Store {
     }
 }
 
+/// Bytes of a part of an object of `size`, if that is known: whole MiB where there would be too many.
+fn part_size(usual: usize, size: u64) -> usize {
+    const MOST: u64 = 10_000;
+    let needed = size.div_ceil(MOST).next_multiple_of(1 << 20);
+    usize::try_from(needed).map_or(usual, |needed| usual.max(needed))
+}
+
 /// Runs what waits for the disk off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
@@ -150,6 +159,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub struct Upload {
     store: Store,
     key: String,
+    part_size: usize,
     sending: Sending,
     sink: Sink,
     state: Mutex<State>,
@@ -211,7 +221,7 @@ struct Part {
 impl Upload {
     /// Bytes in every part but the last, which may have fewer.
     pub fn part_size(&self) -> usize {
-        self.store.part_size()
+        self.part_size
     }
 
     fn url(&self) -> String {
@@ -463,6 +473,23 @@ impl Drop for Upload {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(abort(sink, url))),
             Err(_) => warn!(%url, "an upload was dropped outside the runtime: its parts stay"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_size;
+
+    #[test]
+    fn parts_are_no_more_than_s3_takes() {
+        let usual = 16 << 20;
+        assert_eq!(part_size(usual, 0), usual);
+        assert_eq!(part_size(usual, 10_000 * usual as u64), usual);
+        for size in [10_000 * usual as u64 + 1, 5 << 40] {
+            let part = part_size(usual, size);
+            assert!(part > usual && part.is_multiple_of(1 << 20), "{part}");
+            assert!(size.div_ceil(part as u64) <= 10_000, "{part}");
         }
     }
 }

@@ -73,6 +73,9 @@ fn each_object_is_told_of_as_soon_as_it_is_sent() {
 #[test]
 fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
     on_each(|bench| {
+        let mut convert = dor(bench.work.folder());
+        convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
+        convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
         bench.publish("").assert().success();
         bench.alter("foreign.txt", b"not ours");
         fs::remove_dir_all(bench.work.path("site/notes")).unwrap();
@@ -80,7 +83,10 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
         let record = bench.work.path(&format!("{MAPS}/.cases/112-04.json"));
         let aside = bench.work.path("aside.json");
         fs::rename(&record, &aside).unwrap();
+        let case = bench.work.path("site/files/112/04");
+        fs::rename(case.join("manifest.json"), case.join("manifest.partial.json")).unwrap();
         let before = bench.published();
+        assert!(before.contains_key("files/112/04/manifest.json"));
         bench.publish("").assert().success();
         assert_same(&before, &bench.published());
         bench.server.requests();
@@ -93,10 +99,30 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
         assert_eq!(before.len() - 1, after.len());
         assert!(after.contains_key("foreign.txt") && !after.contains_key("notes/about.txt"));
         fs::rename(&aside, &record).unwrap();
+        fs::rename(case.join("manifest.partial.json"), case.join("manifest.json")).unwrap();
         bench.publish("--delete").assert().success();
         assert_same(&after, &bench.published());
         // Deleting does not go together with some of the products.
         fails(&mut bench.publish("--delete --only store2"), 2);
+    });
+}
+
+#[test]
+fn what_names_others_is_deleted_before_them() {
+    on_each(|bench| {
+        bench.publish("").assert().success();
+        fs::remove_dir_all(bench.work.path(MAPS)).unwrap();
+        bench.server.requests();
+        bench.publish("--delete").assert().success();
+        let requests = bench.server.requests();
+        let folder = format!("DELETE /{}/site/maps.zarr/", bench.server.bucket());
+        let gone: Vec<&str> = requests.iter().filter_map(|r| r.strip_prefix(&folder)).collect();
+        let at = |name: &str| gone.iter().position(|key| *key == name).unwrap();
+        let first_chunk = gone.iter().position(|key| key.contains("/PH/112.")).unwrap();
+        let order =
+            [at(".zmetadata"), at(".zgroup"), at("0/.zgroup"), at("0/PH/.zarray"), first_chunk];
+        assert!(order.is_sorted(), "{gone:?}");
+        assert_same(&bench.expected(), &bench.published());
     });
 }
 

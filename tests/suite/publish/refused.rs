@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::proxy::Fault;
 use super::{CONFIGURATION, MAPS, on_each};
@@ -162,6 +163,27 @@ fn of_many_that_fail_the_first_are_named_and_all_as_json() {
         assert_eq!(number(&shown, "failed: many/"), 20, "{shown}");
         assert_eq!(number(&shown, "more have failed, which are not shown here"), 1, "{shown}");
         assert_eq!(number(&told, r#"{"failed":{"#), 30, "{told}");
+    });
+}
+
+#[test]
+fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
+    on_each(|bench| {
+        bench.write_many(300, 100);
+        bench.server.fail_when(|asked| {
+            let is_one = asked.method == "PUT" && asked.target.contains("/many/");
+            is_one.then_some(Fault::Answer(503, "SlowDown"))
+        });
+        let mut publish = bench.publish("--json");
+        let failed = publish.env("DOR_S3_MAX_RETRIES", "1").assert().code(1);
+        let [told, shown] = [&failed.get_output().stdout, &failed.get_output().stderr]
+            .map(|text| String::from_utf8_lossy(text).into_owned());
+        let failed = told.lines().filter(|line| line.starts_with(r#"{"failed":{"#)).count();
+        assert!((8..100).contains(&failed), "{failed} of 300 were tried");
+        assert!(shown.contains("503"), "{shown}");
+        bench.server.recover();
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
     });
 }
 
