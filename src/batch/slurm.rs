@@ -14,9 +14,9 @@ pub struct Jobs {
     pub shards: usize,
     /// Which elements to run, as `--array` takes it: all when `None`.
     pub array: Option<String>,
-    /// Quality of service, and partition, when they are not the site's default.
+    /// Quality of service, when it is not the site's default.
     pub qos: Option<String>,
-    /// Partition.
+    /// Partition, when it is not the site's default.
     pub partition: Option<String>,
     /// Time limit of an element, `HH:MM:SS`.
     pub time: String,
@@ -38,6 +38,7 @@ pub struct Jobs {
 
 /// Seconds before the end of the time that an element is told to stop.
 const NOTICE: u32 = 120;
+
 /// A word as a shell takes it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);

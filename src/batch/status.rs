@@ -9,7 +9,7 @@ use super::mark::{Failure, Mark};
 use super::{Plan, Shard, Stage, StageError};
 use crate::ledger::{COMPLETE, Record};
 use crate::model::Case;
-use crate::research::RECIPE;
+use crate::research::{RECIPE, folder};
 use crate::store::{Store, Stores};
 use crate::vis::VisError;
 use crate::vis::record::CaseRecord;
@@ -72,10 +72,6 @@ pub fn outputs(plan: &Plan, stores: &Stores) -> Result<Vec<(Stage, Store)>, VisE
         Ok((*stage, stores.open(place.ok_or_else(needed)?)?))
     };
     plan.stages.iter().map(open).collect()
-}
-
-fn folder(case: Case) -> String {
-    case.short().replace('-', "/")
 }
 
 /// Cases of the plan of which a product has a record.

@@ -6,6 +6,6 @@ pub mod convert;
 pub mod plan;
 pub mod run;
 
-pub use crate::encode::research::RECIPE;
+pub use crate::encode::research::{RECIPE, folder};
 pub use plan::{Plan, PlanError, PlanOptions, plan};
 pub use run::{CaseError, Environment, Progress, Summary, run};

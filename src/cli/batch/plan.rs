@@ -13,8 +13,7 @@ use crate::cli::vis::{Cases, chosen, in_order, polygon};
 use crate::cli::{Exit, GlobalArgs, from_one, size};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
-use crate::model::case::MONTHS;
-use crate::research::plan::raw_files;
+use crate::research::plan::{missing_months, raw_files};
 use crate::store::{Location, LocationError, Store, Stores};
 use crate::vis::VisError;
 use crate::vis::input::Input;
@@ -179,9 +178,7 @@ impl Plan {
     async fn count(&self, raw: &Store, cases: Vec<Case>) -> Result<Vec<Planned>, VisError> {
         let count = async |case: Case| {
             let files = raw_files(raw, case).await?;
-            if files.len() < MONTHS && !self.allow_missing {
-                crate::research::plan::missing_months(case, &files, false)?;
-            }
+            missing_months(case, &files, self.allow_missing)?;
             let bytes = files.values().map(|info| info.size).sum();
             Ok(Planned { case: case.short(), files: files.len(), bytes })
         };

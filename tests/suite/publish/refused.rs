@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::proxy::Fault;
-use super::{CONFIGURATION, MAPS, on_each};
+use super::{Bench, CONFIGURATION, MAPS, on_each};
 
 /// Input that is not what it should be.
 const BAD_DATA: i32 = 65;
@@ -147,17 +147,22 @@ fn a_file_that_is_not_what_its_record_tells_is_not_published() {
     });
 }
 
+/// What a publish says that fails because the server answers so to each of many objects.
+fn refuse_many(bench: &Bench, number: usize, fault: Fault) -> (String, String) {
+    bench.write_many(number, 100);
+    bench.server.fail_when(move |asked| {
+        (asked.method == "PUT" && asked.target.contains("/many/")).then_some(fault)
+    });
+    let mut publish = bench.publish("--json");
+    let failed = publish.env("DOR_S3_MAX_RETRIES", "1").assert().code(1);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&failed.get_output().stdout), text(&failed.get_output().stderr))
+}
+
 #[test]
 fn of_many_that_fail_the_first_are_named_and_all_as_json() {
     on_each(|bench| {
-        bench.write_many(30, 100);
-        bench.server.fail_when(|asked| {
-            let is_one = asked.method == "PUT" && asked.target.contains("/many/");
-            is_one.then_some(Fault::Answer(400, "InvalidArgument"))
-        });
-        let failed = bench.publish("--json").assert().code(1);
-        let [told, shown] = [&failed.get_output().stdout, &failed.get_output().stderr]
-            .map(|text| String::from_utf8_lossy(text).into_owned());
+        let (told, shown) = refuse_many(bench, 30, Fault::Answer(400, "InvalidArgument"));
         let number =
             |text: &str, begin: &str| text.lines().filter(|l| l.starts_with(begin)).count();
         assert_eq!(number(&shown, "failed: many/"), 20, "{shown}");
@@ -169,15 +174,7 @@ fn of_many_that_fail_the_first_are_named_and_all_as_json() {
 #[test]
 fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
     on_each(|bench| {
-        bench.write_many(300, 100);
-        bench.server.fail_when(|asked| {
-            let is_one = asked.method == "PUT" && asked.target.contains("/many/");
-            is_one.then_some(Fault::Answer(503, "SlowDown"))
-        });
-        let mut publish = bench.publish("--json");
-        let failed = publish.env("DOR_S3_MAX_RETRIES", "1").assert().code(1);
-        let [told, shown] = [&failed.get_output().stdout, &failed.get_output().stderr]
-            .map(|text| String::from_utf8_lossy(text).into_owned());
+        let (told, shown) = refuse_many(bench, 300, Fault::Answer(503, "SlowDown"));
         let failed = told.lines().filter(|line| line.starts_with(r#"{"failed":{"#)).count();
         assert!((8..100).contains(&failed), "{failed} of 300 were tried");
         assert!(shown.contains("503"), "{shown}");
