@@ -114,7 +114,10 @@ impl Exit {
             PublishError::Store(error) => Self::of_store(error),
             PublishError::Stopped(_)
             | PublishError::Busy { .. }
-            | PublishError::Overtaken { .. } => Some(Self::Interrupted),
+            | PublishError::Overtaken { .. }
+            | PublishError::ClaimLost { .. }
+            | PublishError::NotMarked { .. }
+            | PublishError::Disturbed { .. } => Some(Self::Interrupted),
             PublishError::Empty { .. }
             | PublishError::NoCase { .. }
             | PublishError::Unfinished { .. }
@@ -128,6 +131,7 @@ impl Exit {
             PublishError::NotAsRecorded { .. }
             | PublishError::Damaged { .. }
             | PublishError::SomeFailed { .. }
+            | PublishError::GivenUp { .. }
             | PublishError::NotVerified { .. }
             | PublishError::Pool(_) => Some(Self::SomeFailed),
         }
@@ -135,6 +139,7 @@ impl Exit {
 
     fn of_plan_file(error: &PlanFileError) -> Option<Self> {
         match error {
+            PlanFileError::Store(StoreError::NotAFile { .. }) => Some(Self::Configuration),
             PlanFileError::Store(error) => Self::of_store(error),
             PlanFileError::Damaged { .. } => Some(Self::BadData),
             PlanFileError::Exists { .. } | PlanFileError::Absent { .. } => {

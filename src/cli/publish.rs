@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::{Stop, Stopped};
 use crate::publish::audit::Extent;
-use crate::publish::claim::Sign;
+use crate::publish::doubt::Doubt;
 use crate::publish::inventory::{Selection, patterns};
 use crate::publish::plan::Why;
 use crate::publish::published::Published;
+use crate::publish::sign::Sign;
 use crate::publish::{self, Concurrency, Options, Outcome, Prepared, PublishError, Sent};
 use crate::store::{Location, Store, Stores};
 
@@ -320,6 +321,7 @@ impl Status {
         let destination: Store = stores.open(&self.destination)?;
         let published = Published::load(&destination).await?;
         let publishing = Sign::find(&destination).await?;
+        let doubt = Doubt::load(&destination).await?;
         let pending = match &self.source {
             None => None,
             Some(location) => {
@@ -333,6 +335,7 @@ impl Status {
             let document = json!({
                 "published": published.as_ref().map(|published| &published.header),
                 "publishing": publishing,
+                "in_doubt": doubt.objects.len(),
                 "pending": pending.as_ref().map(|would| json!({
                     "objects": would.plan.send.len(),
                     "bytes": would.plan.bytes(),
@@ -365,6 +368,13 @@ impl Status {
         let being_published = publishing.is_some();
         if let Some(sign) = publishing {
             writeln!(out, "being published to by {sign}")?;
+        }
+        if !doubt.is_none() {
+            let objects = count(doubt.objects.len(), "object");
+            writeln!(
+                out,
+                "in doubt: {objects} that a publisher which had lost its claim may have written over; publish again"
+            )?;
         }
         if let Some(would) = pending {
             let (plan, cases) = (&would.plan, &would.inventory.pending);

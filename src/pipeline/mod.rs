@@ -72,6 +72,14 @@ impl Stop {
         }
     }
 
+    /// Does work, unless somebody asks meanwhile: then it is dropped where it is.
+    pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.requested() => Err(Stopped),
+        }
+    }
+
     /// Whether somebody asked.
     pub fn is_requested(&self) -> bool {
         self.asked.load(Ordering::Relaxed)

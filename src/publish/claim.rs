@@ -1,154 +1,86 @@
-//! One publisher at a time: who publishes leaves a sign at the destination and renews it while it
-//! lives.
+//! One publisher at a time: a claim on a destination is held as long as its sign lies there. All that is
+//! changed under it is noted, so that who loses it can tell what may have been written over somebody
+//! else's.
 
-use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{FOLDER, PublishError};
+use super::doubt::Doubt;
+use super::sign::{DEAD, Sign};
+use super::{Entry, PublishError};
 use crate::pipeline::{Stop, Task};
-use crate::store::{Condition, Sending, Store, StoreError, is_alive};
+use crate::store::{Condition, Store, StoreError};
 
-/// Time between two signs of life, and without one until a publisher counts as dead.
+/// Time between two signs of life.
 const RENEWED: Duration = Duration::from_secs(60);
-const DEAD: Duration = Duration::from_secs(600);
-/// How often it is looked whether it is time: the clock goes on while a machine sleeps, timers do not.
+/// Nothing is changed when the sign was not looked at for so long.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long giving a claim up waits for a server.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Who publishes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sign {
-    /// Host.
-    pub host: String,
-    /// Process.
-    pub process: u32,
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// Last sign of life.
-    pub renewed: DateTime<Utc>,
-    /// Where numbers of processes mean the same: what has booted, and the container in it. Hosts of
-    /// the same name may be many.
-    #[serde(default)]
-    pub machine: Option<String>,
-    /// When the process was started, in ticks of that machine: its number may be another's by now.
-    #[serde(default)]
-    pub started: Option<u64>,
-}
+/// A moment by the clock, which goes on while a machine sleeps, and by a timer, which nobody sets.
+#[derive(Clone, Copy)]
+struct Moment(DateTime<Utc>, Instant);
 
-/// The machine and container that this process is in, where that can be known.
-fn machine() -> Option<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let processes = fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{} {}", boot.trim(), processes.display()))
-}
-
-/// When a process was started.
-fn started(process: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The fields follow the name, which may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
-}
-
-/// Time since then, by the clock.
-fn age(then: DateTime<Utc>) -> Duration {
-    Utc::now().signed_duration_since(then).to_std().unwrap_or_default()
-}
-
-impl Sign {
-    fn own() -> Self {
-        let now = Utc::now();
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let process = std::process::id();
-        let (machine, started) = (machine(), started(process));
-        Self { host, process, since: now, renewed: now, machine, started }
+impl Moment {
+    fn now() -> Self {
+        Self(Utc::now(), Instant::now())
     }
 
-    fn key() -> String {
-        format!("{FOLDER}/publishing.json")
-    }
-
-    /// Reads the sign at a destination, with its ETag.
-    async fn load(
-        destination: &Store,
-    ) -> Result<Option<(Option<Self>, Option<String>)>, StoreError> {
-        let found = destination.read(&Self::key()).await?;
-        Ok(found.map(|(bytes, info)| {
-            let sign = serde_json::from_slice(&bytes).inspect_err(|error| {
-                let url = destination.location().join(&Self::key());
-                warn!("{url} does not tell who publishes ({error}): taken for nobody");
-            });
-            (sign.ok(), info.etag)
-        }))
-    }
-
-    /// Who publishes to a destination, if somebody does.
-    pub async fn find(destination: &Store) -> Result<Option<Self>, StoreError> {
-        Ok(Self::load(destination).await?.and_then(|(sign, _)| sign).filter(Self::is_alive))
-    }
-
-    /// Whether the publisher still lives, as far as can be known.
-    fn is_alive(&self) -> bool {
-        let own = Self::own();
-        match (&self.machine, &own.machine) {
-            (Some(theirs), Some(ours)) if theirs == ours => {
-                is_alive(self.process) && self.is_process()
-            }
-            (None, None) if self.host == own.host => is_alive(self.process) && self.is_fresh(),
-            _ => self.is_fresh(),
-        }
-    }
-
-    /// Whether the process that has the number of the publisher now is the publisher.
-    fn is_process(&self) -> bool {
-        match (started(self.process), self.started) {
-            (Some(now), Some(then)) => now == then,
-            // A process of somebody else may be hidden.
-            _ => self.is_fresh(),
-        }
-    }
-
-    /// Whether there was a sign of life lately.
-    fn is_fresh(&self) -> bool {
-        age(self.renewed) < DEAD
-    }
-
-    /// Whether two signs are of the same claim.
-    fn is_of(&self, claim: &Self) -> bool {
-        *self == Self { renewed: self.renewed, ..claim.clone() }
-    }
-}
-
-impl std::fmt::Display for Sign {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, process, since, .. } = self;
-        let told = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC").to_string();
-        write!(f, "process {process} on {host} since {}", told(since))?;
-        match self.is_fresh() {
-            true => Ok(()),
-            false => {
-                write!(f, ", which hangs: its last sign of life is of {}", told(&self.renewed))
-            }
-        }
+    fn elapsed(&self) -> Duration {
+        let by_clock = Utc::now().signed_duration_since(self.0).abs().to_std();
+        by_clock.unwrap_or_default().max(self.1.elapsed())
     }
 }
 
 /// The claim on a destination; given up by [`Claim::release`].
 pub struct Claim {
-    destination: Store,
-    sign: Sign,
-    /// Whether somebody else has it by now.
-    lost: Arc<AtomicBool>,
+    held: Arc<Held>,
     /// Renews the sign while the claim is held.
     renewing: Task<()>,
+}
+
+/// A claim, for those who work under it.
+pub struct Held {
+    destination: Store,
+    sign: Sign,
+    /// Asked for when the claim is lost.
+    stop: Stop,
+    state: Mutex<State>,
+    /// One looks at a time; the others wait for what it finds.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    /// When the sign was last looked at, seen to lie there, and renewed.
+    looked: Moment,
+    seen: Moment,
+    renewed: Moment,
+    /// Whether somebody else has the claim, or may have.
+    is_lost: bool,
+    /// Objects that are being changed, by the number of the change, and those that have been since the
+    /// sign was last seen.
+    changing: BTreeMap<u64, Entry>,
+    changed: Vec<Entry>,
+    changes: u64,
+}
+
+/// An object is being changed, until this is dropped.
+pub struct Change {
+    held: Arc<Held>,
+    number: u64,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        let mut state = self.held.state();
+        let changed = state.changing.remove(&self.number);
+        state.changed.extend(changed);
+    }
 }
 
 impl Claim {
@@ -165,8 +97,8 @@ impl Claim {
             Some((Some(sign), _)) if sign.is_alive() => return Err(busy(sign.to_string())),
             Some((_, etag)) => etag.map_or(Condition::Always, Condition::Is),
         };
-        let sign = Sign::own();
-        match write(destination, &sign, condition).await {
+        let (sign, now) = (Sign::own(), Moment::now());
+        match sign.write(destination, condition).await {
             // A try whose answer was lost may have written it.
             Ok(()) | Err(StoreError::Changed { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -176,102 +108,197 @@ impl Claim {
         if found.as_ref() != Some(&sign) {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
-        let (destination, lost) = (destination.clone(), Arc::new(AtomicBool::new(false)));
-        let renewing = renew(destination.clone(), sign.clone(), lost.clone(), stop.clone());
-        Ok(Self { destination, sign, lost, renewing: Task::spawn(renewing) })
+        let held = Held::new(destination.clone(), sign, now, stop.clone());
+        Ok(Self { renewing: Task::spawn(renew(held.clone())), held })
     }
 
-    /// [`PublishError::Overtaken`] when somebody else has it by now.
-    pub async fn confirm(&self) -> Result<(), PublishError> {
-        confirm(&self.destination, &self.sign).await
+    /// The claim, for those who work under it.
+    pub fn held(&self) -> &Arc<Held> {
+        &self.held
     }
 
-    /// Gives the claim up after what was done under it, of which `done` is the result. A claim that was
-    /// lost is somebody else's to give up, and why the work was stopped.
+    /// Gives the claim up after what was done under it, of which `done` is the result. One that is
+    /// lost is somebody else's to give up, and why the work was stopped: what may have been written over
+    /// the other's is marked.
     pub async fn release(self, done: Result<(), PublishError>) -> Result<(), PublishError> {
-        let Self { destination, sign, lost, renewing } = self;
+        let Self { held, renewing } = self;
         drop(renewing);
         let give_up = async {
-            confirm(&destination, &sign).await?;
-            Ok(destination.delete(&Sign::key()).await?)
+            held.confirm().await?;
+            Ok::<_, PublishError>(held.destination.delete(&Sign::key()).await?)
         };
-        let released = match lost.load(Ordering::Relaxed) {
-            true => Err(overtaken(&destination)),
+        let given_up = match held.is_lost() {
+            true => Ok(()),
             false => tokio::time::timeout(GRACE, give_up).await.unwrap_or(Ok(())),
         };
-        match (done, released) {
-            // Why the work was stopped.
-            (Err(PublishError::Stopped(_)), Err(lost @ PublishError::Overtaken { .. })) => {
-                Err(lost)
-            }
+        if !held.is_lost() {
+            return done.and(given_up);
+        }
+        let doubtful = held.doubtful();
+        match done {
             // It was done before.
-            (Ok(()), Err(PublishError::Overtaken { .. })) => Ok(()),
-            (done, released) => done.and(released),
+            Ok(()) if doubtful.is_empty() => Ok(()),
+            _ => Err(held.mark(doubtful).await),
         }
     }
 }
 
-fn overtaken(destination: &Store) -> PublishError {
-    PublishError::Overtaken { url: destination.location().to_string() }
-}
+impl Held {
+    fn new(destination: Store, sign: Sign, since: Moment, stop: Stop) -> Arc<Self> {
+        let state = State {
+            looked: since,
+            seen: since,
+            renewed: since,
+            is_lost: false,
+            changing: BTreeMap::new(),
+            changed: Vec::new(),
+            changes: 0,
+        };
+        let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::default());
+        Arc::new(Self { destination, sign, stop, state, turn })
+    }
 
-/// [`PublishError::Overtaken`] when a sign is no longer the one that lies there.
-async fn confirm(destination: &Store, sign: &Sign) -> Result<(), PublishError> {
-    let found = Sign::load(destination).await?.and_then(|(found, _)| found);
-    match found.is_some_and(|found| found.is_of(sign)) {
-        true => Ok(()),
-        false => Err(overtaken(destination)),
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the claim is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        self.state().is_lost
+    }
+
+    /// An object is about to be changed; [`PublishError::ClaimLost`] when that is not ours to do.
+    pub async fn change(self: &Arc<Self>, entry: &Entry) -> Result<Change, PublishError> {
+        // Noted first: what is under way when the loss is seen is in doubt.
+        let change = {
+            let mut state = self.state();
+            if state.is_lost {
+                return Err(self.lost(0));
+            }
+            state.changes += 1;
+            let number = state.changes;
+            state.changing.insert(number, entry.clone());
+            Change { held: self.clone(), number }
+        };
+        match self.look().await {
+            Ok(()) => Ok(change),
+            Err(error) => {
+                self.state().changing.remove(&change.number);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks whether the claim is held, unless that was done a moment ago. While a server does not
+    /// answer, it counts as held for as long as it is nobody else's.
+    async fn look(&self) -> Result<(), PublishError> {
+        let is_due = || self.state().looked.elapsed() >= LOOK;
+        if is_due() {
+            let _turn = self.turn.lock().await;
+            if is_due() {
+                let looked = self.look_now(false).await;
+                looked.or_else(|e| if self.is_lost() { Err(e) } else { Ok(()) })?;
+            }
+        }
+        match self.is_lost() {
+            true => Err(self.lost(0)),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks whether the claim is held; an error when that cannot be known, too.
+    pub async fn confirm(&self) -> Result<(), PublishError> {
+        let _turn = self.turn.lock().await;
+        self.look_now(false).await
+    }
+
+    async fn look_now(&self, renews: bool) -> Result<(), PublishError> {
+        if self.is_lost() {
+            return Err(self.lost(0));
+        }
+        let (begun, before) = (Moment::now(), self.state().changed.len());
+        let found = match renews {
+            true => renew_sign(&self.destination, &self.sign).await,
+            false => self.sign.find_own(&self.destination).await.map(|found| found.is_some()),
+        };
+        {
+            let mut state = self.state();
+            state.looked = begun;
+            match &found {
+                Ok(true) => {
+                    state.seen = begun;
+                    drop(state.changed.drain(..before));
+                    if renews {
+                        state.renewed = begun;
+                    }
+                }
+                Ok(false) => state.is_lost = true,
+                // Soon it is anybody's.
+                Err(_) => state.is_lost = state.renewed.elapsed() >= DEAD - RENEWED,
+            }
+        }
+        if self.is_lost() {
+            warn!("the claim on {} is lost: stopping", self.destination.location());
+            self.stop.request();
+            return Err(self.lost(0));
+        }
+        Ok(found.map(drop)?)
+    }
+
+    fn lost(&self, doubtful: usize) -> PublishError {
+        PublishError::ClaimLost { url: self.destination.location().to_string(), doubtful }
+    }
+
+    /// What was changed, or may have been, since the sign was last seen to lie there.
+    fn doubtful(&self) -> Vec<Entry> {
+        let state = self.state();
+        let mut all: Vec<Entry> =
+            state.changed.iter().chain(state.changing.values()).cloned().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all.dedup_by(|a, b| a.key == b.key);
+        all
+    }
+
+    /// Marks at the destination what is in doubt, for whoever publishes next; the error that tells so.
+    async fn mark(&self, doubtful: Vec<Entry>) -> PublishError {
+        if doubtful.is_empty() {
+            return self.lost(0);
+        }
+        match Doubt::mark(&self.destination, &doubtful).await {
+            Ok(()) => self.lost(doubtful.len()),
+            Err(source) => PublishError::NotMarked {
+                url: self.destination.location().to_string(),
+                doubtful: doubtful.len(),
+                source: Box::new(source),
+            },
+        }
     }
 }
 
-async fn write(destination: &Store, sign: &Sign, condition: Condition) -> Result<(), StoreError> {
-    let text = serde_json::to_vec(sign).unwrap_or_default();
-    let sending = Sending { condition, ..Sending::default() };
-    destination.send(&Sign::key(), Bytes::from(text), &sending).await.map(drop)
-}
-
-async fn renew(destination: Store, sign: Sign, lost: Arc<AtomicBool>, stop: Stop) {
-    let mut last = sign.renewed;
-    loop {
+/// Gives signs of life, and looks whether the claim is held.
+async fn renew(held: Arc<Held>) {
+    while !held.is_lost() {
         tokio::time::sleep(LOOK).await;
-        if age(last) >= RENEWED && !renew_once(&destination, &sign, &mut last).await {
-            warn!("the claim on {} is lost: stopping", destination.location());
-            lost.store(true, Ordering::Relaxed);
-            return stop.request();
+        if held.state().renewed.elapsed() < RENEWED {
+            // Who changes something looks by itself.
+            _ = held.look().await;
+            continue;
         }
-    }
-}
-
-/// Gives a sign of life, of which the `last` was then; whether the claim is held, as far as is known.
-async fn renew_once(destination: &Store, sign: &Sign, last: &mut DateTime<Utc>) -> bool {
-    let now = Utc::now();
-    match renewed(destination, sign).await {
-        Ok(is_held) => {
-            *last = now;
-            is_held
-        }
-        Err(error) => {
-            warn!(%error, "cannot renew the claim on the destination");
-            // Soon it is anybody's.
-            age(*last) < DEAD - RENEWED
+        let _turn = held.turn.lock().await;
+        match held.look_now(true).await {
+            Ok(()) | Err(PublishError::ClaimLost { .. }) => {}
+            Err(error) => warn!(%error, "cannot renew the claim on the destination"),
         }
     }
 }
 
 /// Renews a sign where it is still the one that lies there; whether it is.
-async fn renewed(destination: &Store, sign: &Sign) -> Result<bool, StoreError> {
-    let is_ours = |found: &Option<Sign>| found.as_ref().is_some_and(|found| found.is_of(sign));
-    let etag = match Sign::load(destination).await? {
-        Some((found, etag)) if is_ours(&found) => etag,
-        _ => return Ok(false),
-    };
-    let sign = Sign { renewed: Utc::now(), ..sign.clone() };
-    match write(destination, &sign, etag.map_or(Condition::Always, Condition::Is)).await {
+async fn renew_sign(destination: &Store, sign: &Sign) -> Result<bool, StoreError> {
+    let Some(etag) = sign.find_own(destination).await? else { return Ok(false) };
+    let renewed = Sign { renewed: Utc::now(), ..sign.clone() };
+    match renewed.write(destination, etag.map_or(Condition::Always, Condition::Is)).await {
         // A try whose answer was lost may have written it.
-        Err(StoreError::Changed { .. }) => {
-            let found = Sign::load(destination).await?;
-            Ok(found.is_some_and(|(found, _)| is_ours(&found)))
-        }
+        Err(StoreError::Changed { .. }) => Ok(sign.find_own(destination).await?.is_some()),
         written => written.map(|()| true),
     }
 }
@@ -279,97 +306,108 @@ async fn renewed(destination: &Store, sign: &Sign) -> Result<bool, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::Digest;
+
+    async fn take(store: &Store) -> Result<Claim, PublishError> {
+        Claim::take(store, &Stop::default()).await
+    }
 
     #[tokio::test]
     async fn a_destination_has_one_publisher_and_the_dead_are_replaced() {
         let store = Store::memory();
-        let stop = Stop::default();
-        let claim = Claim::take(&store, &stop).await.unwrap();
-        assert!(matches!(Claim::take(&store, &stop).await, Err(PublishError::Busy { .. })));
+        let claim = take(&store).await.unwrap();
+        assert!(matches!(take(&store).await, Err(PublishError::Busy { .. })));
         claim.release(Ok(())).await.unwrap();
         let far = Sign { host: "elsewhere".to_owned(), machine: None, ..Sign::own() };
-        write(&store, &far, Condition::Always).await.unwrap();
-        let error = Claim::take(&store, &stop).await.err().unwrap().to_string();
+        far.write(&store, Condition::Always).await.unwrap();
+        let error = take(&store).await.err().unwrap().to_string();
         assert!(error.contains("elsewhere") && error.contains("10 min"), "{error}");
         let dead = Sign { renewed: Utc::now() - chrono::TimeDelta::hours(1), ..far };
-        write(&store, &dead, Condition::Always).await.unwrap();
+        dead.write(&store, Condition::Always).await.unwrap();
         assert!(Sign::find(&store).await.unwrap().is_none());
-        Claim::take(&store, &stop).await.unwrap();
+        take(&store).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_container_of_the_same_name_is_another_machine() {
         let store = Store::memory();
         let before = Sign { machine: Some("another".to_owned()), ..Sign::own() };
-        write(&store, &before, Condition::Always).await.unwrap();
-        let taken = Claim::take(&store, &Stop::default()).await;
+        before.write(&store, Condition::Always).await.unwrap();
+        let taken = take(&store).await;
         assert!(matches!(taken, Err(PublishError::Busy { .. })));
         let dead = Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..before };
-        write(&store, &dead, Condition::Always).await.unwrap();
-        Claim::take(&store, &Stop::default()).await.unwrap();
+        dead.write(&store, Condition::Always).await.unwrap();
+        take(&store).await.unwrap();
     }
 
-    #[test]
-    fn a_sign_of_an_earlier_version_counts_as_long_as_it_is_fresh() {
-        let mut old = serde_json::to_value(Sign::own()).unwrap();
-        old.as_object_mut().unwrap().retain(|name, _| name != "machine" && name != "started");
-        let old: Sign = serde_json::from_value(old).unwrap();
-        assert!(old.is_alive());
-        assert!(!Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..old }.is_alive());
+    fn entry(key: &str) -> Entry {
+        Entry { key: key.into(), size: 1, md5: Digest::of(b"x") }
     }
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_process_that_has_the_number_of_another_is_not_taken_for_it() {
-        let own = Sign::own();
-        let late = Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..own.clone() };
-        assert!(own.machine.is_some() && late.is_alive());
-        assert!(!Sign { started: own.started.map(|ticks| ticks + 1), ..own }.is_alive());
+    /// A claim whose sign was last looked at so many seconds ago, by the clock.
+    async fn claimed(store: &Store, seconds: i64) -> (Claim, Stop) {
+        let sign = Sign::own();
+        sign.write(store, Condition::Always).await.unwrap();
+        let then = Moment(Utc::now() - chrono::TimeDelta::seconds(seconds), Instant::now());
+        let stop = Stop::default();
+        let held = Held::new(store.clone(), sign, then, stop.clone());
+        (Claim { held, renewing: Task::spawn(std::future::pending()) }, stop)
     }
 
     #[tokio::test]
-    async fn a_claim_that_is_lost_is_noticed_and_left_to_whom_has_it() {
+    async fn a_claim_is_renewed_and_what_was_changed_while_it_was_held_is_not_in_doubt() {
+        let store = Store::memory();
+        let (claim, _) = claimed(&store, 0).await;
+        let (first, before) = (claim.held.change(&entry("a")).await.unwrap(), Utc::now());
+        drop(first);
+        let under_way = claim.held.change(&entry("b")).await.unwrap();
+        assert_eq!(claim.held.doubtful(), [entry("a"), entry("b")]);
+        claim.held.look_now(true).await.unwrap();
+        let (found, _) = Sign::load(&store).await.unwrap().unwrap();
+        assert!(found.is_some_and(|found| found.renewed >= before));
+        assert_eq!(claim.held.doubtful(), [entry("b")]);
+        drop(under_way);
+        claim.release(Ok(())).await.unwrap();
+        assert!(Sign::load(&store).await.unwrap().is_none());
+        assert!(Doubt::load(&store).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_lost_claim_changes_nothing_more_and_what_was_changed_is_marked() {
         let other = Sign { process: 1, host: "elsewhere".to_owned(), ..Sign::own() };
         for other in [Some(other), None] {
             let store = Store::memory();
-            let sign = Sign::own();
-            let mut last = sign.renewed;
-            write(&store, &sign, Condition::Always).await.unwrap();
-            assert!(renew_once(&store, &sign, &mut last).await && last > sign.renewed);
-            let (found, _) = Sign::load(&store).await.unwrap().unwrap();
-            assert!(found.is_some_and(|found| found.renewed > sign.renewed && found.is_of(&sign)));
+            let (claim, stop) = claimed(&store, 0).await;
+            drop(claim.held.change(&entry("a")).await.unwrap());
+            let _under_way = claim.held.change(&entry("b")).await.unwrap();
             match &other {
-                Some(other) => write(&store, other, Condition::Always).await.unwrap(),
+                Some(other) => other.write(&store, Condition::Always).await.unwrap(),
                 None => store.delete(&Sign::key()).await.unwrap(),
             }
-            // Since then by the clock, while timers may have stood still.
-            let (late, lost, stop) =
-                (Utc::now() - chrono::TimeDelta::minutes(2), Arc::default(), Stop::default());
-            let part = stop.child();
-            let old = Sign { renewed: late, ..sign.clone() };
-            renew(store.clone(), old, Arc::clone(&lost), part.clone()).await;
-            assert!(lost.load(Ordering::Relaxed) && part.is_requested() && !stop.is_requested());
-            let renewing = Task::spawn(std::future::pending());
-            // Even when that has not been noticed yet.
-            let claim = Claim { destination: store.clone(), sign, lost: Arc::default(), renewing };
-            assert!(matches!(claim.confirm().await, Err(PublishError::Overtaken { .. })));
+            // Seen a moment ago.
+            drop(claim.held.change(&entry("c")).await.unwrap());
+            let lost = claim.held.confirm().await;
+            assert!(matches!(lost, Err(PublishError::ClaimLost { .. })) && stop.is_requested());
+            assert!(claim.held.change(&entry("d")).await.is_err());
             let ended = claim.release(Err(crate::pipeline::Stopped.into())).await;
-            assert!(matches!(ended, Err(PublishError::Overtaken { .. })));
+            assert!(matches!(ended, Err(PublishError::ClaimLost { doubtful: 3, .. })), "{ended:?}");
+            let doubt = Doubt::load(&store).await.unwrap();
+            assert_eq!(doubt.objects, ["a", "b", "c"].map(entry));
             let found = Sign::load(&store).await.unwrap().and_then(|(found, _)| found);
             assert_eq!(found, other);
         }
     }
 
-    #[test]
-    fn a_process_that_only_waits_to_be_noticed_publishes_no_more() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let sign = Sign { process: child.id(), ..Sign::own() };
-        // Not waited for, it stays.
-        let began = std::time::Instant::now();
-        while sign.is_alive() && began.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!sign.is_alive() && Sign::own().is_alive());
-        child.wait().unwrap();
+    #[tokio::test]
+    async fn after_a_pause_the_sign_is_looked_at_before_anything_is_changed() {
+        let store = Store::memory();
+        let (claim, stop) = claimed(&store, 8).await;
+        store.delete(&Sign::key()).await.unwrap();
+        let change = claim.held.change(&entry("a")).await;
+        assert!(matches!(change, Err(PublishError::ClaimLost { .. })) && stop.is_requested());
+        drop(change);
+        // It was complete before: nothing is in doubt.
+        claim.release(Ok(())).await.unwrap();
+        assert!(Doubt::load(&store).await.unwrap().is_none());
     }
 }

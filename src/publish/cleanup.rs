@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::claim::Held;
 use super::plan::stage;
 use super::{Entry, Progress, PublishError};
 use crate::pipeline::{Stop, Stopped};
@@ -18,6 +20,7 @@ pub(super) const REQUESTS: usize = 16;
 pub(super) async fn delete(
     destination: &Store,
     entries: &[Entry],
+    held: &Arc<Held>,
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<usize, PublishError> {
@@ -25,6 +28,7 @@ pub(super) async fn delete(
         if stop.is_requested() {
             return Err(PublishError::from(Stopped));
         }
+        let _change = held.change(entry).await?;
         match destination.delete(&entry.key).await {
             // On a disk, a folder that it was in has become a file, or it a folder.
             Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => {}

@@ -27,7 +27,9 @@ pub enum PublishError {
         case: Case,
     },
     /// A record of a conversion is none.
-    #[error("{url} is not a record of this program; make what it belongs to again with --force")]
+    #[error(
+        "{url} is not a record of this program ({source}); make what it belongs to again with --force"
+    )]
     Record {
         /// Object.
         url: String,
@@ -90,6 +92,39 @@ pub enum PublishError {
         /// The destination.
         url: String,
     },
+    /// The claim was taken over, or removed, while this publisher worked.
+    #[error(
+        "the claim on {url} is lost: another publisher took it over, or it was removed; {}; when the other has ended, run again to publish from here",
+        in_doubt(*.doubtful)
+    )]
+    ClaimLost {
+        /// The destination.
+        url: String,
+        /// Objects that may have been written over the other's, and are marked.
+        doubtful: usize,
+    },
+    /// The same, and what is in doubt could not be marked.
+    #[error(
+        "the claim on {url} is lost, and the {doubtful} objects that may have been sent since could not be marked there: {source}; when the other publisher has ended, publish with --audit --verify all"
+    )]
+    NotMarked {
+        /// The destination.
+        url: String,
+        /// How many objects.
+        doubtful: usize,
+        /// Why not.
+        source: Box<PublishError>,
+    },
+    /// A publisher that had lost its claim has written meanwhile.
+    #[error(
+        "another publisher, which had lost its claim on {url}, may have written over {objects} of its objects while this one published; run again: they are sent again"
+    )]
+    Disturbed {
+        /// The destination.
+        url: String,
+        /// How many objects.
+        objects: usize,
+    },
     /// More deletes than are allowed.
     #[error(
         "{count} of the objects at {url} would be deleted, more than --max-delete {allowed}, the first of them: {}; nothing was changed", .keys.join(", ")
@@ -143,6 +178,16 @@ pub enum PublishError {
         /// Objects that were to be sent.
         total: usize,
     },
+    /// One object after another could not be sent, for as long as each was tried.
+    #[error(
+        "{failed} objects were not sent, nor any metadata that names them, and no more are tried, for the server takes none: {source}; see that it is up, and run again"
+    )]
+    GivenUp {
+        /// Objects that failed.
+        failed: usize,
+        /// What the last one came to.
+        source: Box<StoreError>,
+    },
     /// Objects at the destination are not what was published.
     #[error(
         "{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit --verify all to mend them"
@@ -176,6 +221,16 @@ pub enum PublishError {
     Stopped(#[from] Stopped),
 }
 
+/// What became of objects that were changed when the claim may have been another's.
+fn in_doubt(objects: usize) -> String {
+    match objects {
+        0 => "nothing was sent since".to_owned(),
+        _ => format!(
+            "{objects} objects that may have been sent since are marked there, and the next publish sends or reads them again"
+        ),
+    }
+}
+
 /// Whether the same request may go better next time.
 pub(super) fn is_passing(error: &PublishError) -> bool {
     match error {
@@ -197,7 +252,12 @@ pub(super) fn is_passing(error: &PublishError) -> bool {
 /// Whether no other request will go better either.
 pub(super) fn ends_all(error: &PublishError) -> bool {
     let PublishError::Store(error) = error else {
-        return matches!(error, PublishError::Stopped(_) | PublishError::Journal { .. });
+        return matches!(
+            error,
+            PublishError::Stopped(_)
+                | PublishError::Journal { .. }
+                | PublishError::ClaimLost { .. }
+        );
     };
     matches!(
         error,

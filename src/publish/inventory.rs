@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::hashes::Hashes;
+use super::published::is_object;
 use super::{Digest, Entry, PublishError};
 use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED};
 use crate::model::Case;
@@ -336,6 +337,17 @@ impl Survey<'_> {
             let problem = format!("case {name} has been added since");
             return Err(PublishError::Unfinished { url, problem });
         }
+        // Put together once, and lost since, or being made again.
+        let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
+        let without = shared.iter().flat_map(|shared| &shared.cases).filter_map(|name| {
+            let case = name.parse::<Case>().ok().filter(|case| self.selection.has_case(case))?;
+            (!has_record(name)).then(|| (case, below(root, name)))
+        });
+        let without: Vec<_> = without.collect();
+        for (case, name) in without {
+            self.inventory.cases.insert(case);
+            self.inventory.pending.push(name);
+        }
         let source = self.source;
         let mut wanted = keys;
         wanted.retain(|(_, (_, case))| self.selection.has_case(case));
@@ -372,12 +384,13 @@ impl Survey<'_> {
     }
 
     fn add(&mut self, root: &str, record: Record) {
-        let files = record.files.into_iter().filter(|file| is_public(&file.key));
-        self.inventory.entries.extend(files.map(|FileOf { key, size, md5 }| Entry {
-            key: below(root, &key).into(),
-            size,
-            md5,
-        }));
+        self.inventory.entries.extend(
+            record.files.into_iter().map(|FileOf { key, size, md5 }| Entry {
+                key: below(root, &key).into(),
+                size,
+                md5,
+            }),
+        );
         self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
     }
 
@@ -390,8 +403,13 @@ impl Survey<'_> {
 async fn read_record(source: &Store, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
     let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
     let url = || source.location().join(key).to_string();
-    let record = serde_json::from_slice(&bytes);
-    let record = record.map_err(|source| PublishError::Record { url: url(), source })?;
+    let unusable = |source| PublishError::Record { url: url(), source };
+    let record: Record = serde_json::from_slice(&bytes).map_err(unusable)?;
+    let is_odd = |file: &&FileOf| !is_object(&file.key) || !is_public(&file.key);
+    if let Some(FileOf { key, .. }) = record.files.iter().find(is_odd) {
+        let problem = format!("it names {key:?}, which nobody would publish");
+        return Err(unusable(serde::de::Error::custom(problem)));
+    }
     let entry = Entry { key: key.into(), size: bytes.len() as u64, md5: Digest::of(&bytes) };
     Ok(Some((record, entry)))
 }

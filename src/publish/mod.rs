@@ -9,14 +9,15 @@
 //!       [claim]  one publisher at a time
 //!                    |
 //!     [transfer]  chunks and files -> metadata, deepest first -> consolidated metadata
-//!                    |
+//!                    |           [doubt]  what was written by one whose claim was lost
 //!     [published]  the new state, if nobody else wrote one -> deletes
 //! ```
 
 pub mod audit;
-pub mod claim;
+mod claim;
 mod cleanup;
 mod digest;
+pub mod doubt;
 mod error;
 mod flow;
 mod hashes;
@@ -25,9 +26,11 @@ mod journal;
 mod md5_lanes;
 mod md5_pair;
 pub mod plan;
+mod prepare;
 pub mod published;
 mod queue;
 mod run;
+pub mod sign;
 mod transfer;
 pub mod unfinished;
 
@@ -36,8 +39,9 @@ pub use error::PublishError;
 pub use flow::{Concurrency, Flow};
 pub use journal::{Journal, state_folder};
 pub use plan::Plan;
+pub use prepare::{Options, Prepared, look_at, prepare};
 pub use queue::Queue;
-pub use run::{Options, Outcome, Prepared, look_at, prepare, publish};
+pub use run::{Outcome, publish};
 pub use transfer::{Progress, Sent};
 
 /// An object with its place below the source and, the same, below the destination.

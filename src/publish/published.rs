@@ -164,6 +164,11 @@ impl Published {
     }
 }
 
+/// Whether a key is that of an object below the place that it is given for.
+pub(super) fn is_object(key: &str) -> bool {
+    !key.split('/').any(|part| ["", ".", ".."].contains(&part))
+}
+
 /// A header and entries, as objects of this folder hold them.
 pub(super) fn pack<'a>(
     header: &impl Serialize,
@@ -193,7 +198,11 @@ pub(super) fn unpack<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Vec<Entry>
     let mut entries = Vec::new();
     while next(&mut line)? > 0 {
         let (key, size, md5) = serde_json::from_str(&line).map_err(|error| error.to_string())?;
-        entries.push(Entry { key, size, md5 });
+        let entry = Entry { key, size, md5 };
+        if !is_object(&entry.key) {
+            return Err(format!("it names {:?}, which is no object", entry.key));
+        }
+        entries.push(entry);
     }
     match entries.is_sorted_by(|a, b| a.key < b.key) {
         true => Ok((header, entries)),
@@ -241,5 +250,9 @@ mod tests {
         whole.extend_from_slice(b"junk");
         store.put(&Published::key(), Bytes::from(whole)).await.unwrap();
         assert!(damaged().await.contains("is damaged"));
+        let outside = Published::after(None, "", BTreeMap::new(), vec![entry("../x")]);
+        let packed = pack(&outside.header, outside.entries.iter()).unwrap();
+        store.put(&Published::key(), Bytes::from(packed)).await.unwrap();
+        assert!(damaged().await.contains("../x"));
     }
 }

@@ -12,8 +12,9 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use tracing::warn;
 
+use super::claim::Held;
 use super::error::{ends_all, is_passing};
-use super::flow::Flow;
+use super::flow::{Flow, Leave};
 use super::journal::Journal;
 use super::md5_lanes::{Lane, Md5Lanes};
 use super::md5_pair::Md5Pair;
@@ -80,6 +81,7 @@ pub(super) struct Transfer {
     /// Where their digests are taken.
     pub lanes: Arc<Md5Lanes>,
     pub journal: Arc<Journal>,
+    pub held: Arc<Held>,
     pub progress: Arc<dyn Progress>,
     pub stop: Stop,
     pub cache_control: Option<String>,
@@ -134,16 +136,24 @@ impl Transfer {
                 Err(error) => {
                     failed += 1;
                     self.progress.failed(&entry.key, &error);
-                    let is_exhausted =
-                        matches!(error, PublishError::Store(StoreError::Exhausted { .. }));
-                    exhausted = if is_exhausted { exhausted + 1 } else { 0 };
-                    if exhausted >= GIVE_UP {
-                        end.get_or_insert(error);
-                    }
+                    exhausted = match error {
+                        PublishError::Store(source @ StoreError::Exhausted { .. }) => {
+                            if exhausted + 1 >= GIVE_UP {
+                                let source = Box::new(source);
+                                end.get_or_insert(PublishError::GivenUp { failed, source });
+                            }
+                            exhausted + 1
+                        }
+                        _ => 0,
+                    };
                 }
             }
         }
         match end {
+            // Of those that were under way, too.
+            Some(PublishError::GivenUp { source, .. }) => {
+                Err(PublishError::GivenUp { failed, source })
+            }
             Some(error) => Err(error),
             None if self.stop.is_requested() => Err(Stopped.into()),
             None => Ok(failed),
@@ -153,7 +163,10 @@ impl Transfer {
     /// Returns when a stop has waited long enough for what is under way.
     async fn given_up(&self) {
         self.stop.requested().await;
-        tokio::time::sleep(GRACE).await;
+        // What is another's now is not waited for.
+        if !self.held.is_lost() {
+            tokio::time::sleep(GRACE).await;
+        }
     }
 
     async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
@@ -162,7 +175,7 @@ impl Transfer {
         let (etag, attempts) = match by_parts {
             false => self.send_whole(entry).await?,
             true => {
-                let _leave = self.large.enter(0).await;
+                let _leave = self.enter(&self.large, 0).await?;
                 self.send_parts(entry).await?
             }
         };
@@ -176,6 +189,11 @@ impl Transfer {
         })
     }
 
+    /// Waits for leave to send so many bytes, or for a stop.
+    async fn enter(&self, flow: &Flow, bytes: u64) -> Result<Leave, PublishError> {
+        Ok(self.stop.unless(flow.enter(bytes)).await?)
+    }
+
     fn sending(&self, md5: Option<Digest>) -> Sending {
         Sending {
             content_type: self.content_type.clone(),
@@ -186,7 +204,7 @@ impl Transfer {
     }
 
     async fn send_whole(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
-        let leave = self.flow.enter(entry.size).await;
+        let leave = self.enter(&self.flow, entry.size).await?;
         let data = self.read_whole(entry).await?;
         let tries = Arc::default();
         let sending = Sending { tries: Arc::clone(&tries), ..self.sending(Some(entry.md5)) };
@@ -224,6 +242,7 @@ impl Transfer {
         data: Bytes,
         sending: &Sending,
     ) -> Result<Option<String>, PublishError> {
+        let _change = self.held.change(entry).await?;
         let info = self.destination.send(&entry.key, data, sending).await;
         self.follow();
         let etag = info?.etag;
@@ -280,6 +299,13 @@ impl Transfer {
                 return Err(error);
             }
         };
+        let change = match self.held.change(entry).await {
+            Ok(change) => change,
+            Err(error) => {
+                upload.abort().await?;
+                return Err(error);
+            }
+        };
         let etag = Digest::etag_of_parts(&parts);
         let info = match upload.complete().await {
             // A try whose answer was lost may have completed it; what a server says to the next
@@ -290,6 +316,7 @@ impl Transfer {
             }
             Ok(info) => info,
         };
+        drop(change);
         if self.destination.failures() != trouble {
             // An upload whose beginning was answered, but not heard, may have been left. It takes room, and
             // harms nobody: the object is there.
@@ -371,7 +398,7 @@ impl Transfer {
         md5: Digest,
     ) -> Result<(), PublishError> {
         let size = body.size();
-        let _leave = self.flow.enter(size).await;
+        let _leave = self.enter(&self.flow, size).await?;
         upload.part_with_md5(index, body, md5.0).await?;
         self.follow();
         self.progress.advance(size);

@@ -2,6 +2,7 @@
 //! Each test goes to the embedded server and to MinIO, with a proxy in front that logs and fails.
 
 mod beside;
+mod claim;
 mod corruption;
 mod credentials;
 mod faults;

@@ -39,7 +39,7 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
         // Again: a few requests, and none for an object.
         bench.publish("").assert().success();
         let requests = bench.server.requests();
-        assert!(requests.len() <= 2, "{requests:?}");
+        assert!(requests.len() <= 3, "{requests:?}");
         bench.write("site/notes/about.txt", b"ABOUT");
         let said = lines(&mut bench.publish("--json"));
         assert_eq!(said[0]["plan"]["changed"]["objects"], 1);

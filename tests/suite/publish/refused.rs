@@ -91,6 +91,28 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn a_case_of_a_map_store_that_has_lost_its_record_is_named() {
+    on_each(|bench| {
+        bench.publish("").assert().success();
+        let before = bench.published();
+        let record = bench.work.path(&format!("{MAPS}/.cases/112-04.json"));
+        let text = fs::read_to_string(&record).unwrap();
+        fs::remove_file(&record).unwrap();
+        let said = bench.publish("--delete").assert().success().get_output().stdout.clone();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("not complete, and not sent: maps.zarr/112-04"), "{said}");
+        assert_same(&before, &bench.published());
+        // One that names what is not below it.
+        let (head, own) = text.rsplit_once("\"key\": \"").unwrap();
+        fs::write(&record, format!("{head}\"key\": \"../{own}")).unwrap();
+        let error = fails(&mut bench.publish(""), BAD_DATA);
+        assert!(error.contains("112-04.json") && error.contains("\"../"), "{error}");
+        fs::write(&record, text).unwrap();
+        bench.publish("").assert().success();
+    });
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_named_before_anything_is_sent() {
     on_each(|bench| {
         // Root may read all: somebody else publishes.
@@ -177,7 +199,9 @@ fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
         let (told, shown) = refuse_many(bench, 300, Fault::Answer(503, "SlowDown"));
         let failed = told.lines().filter(|line| line.starts_with(r#"{"failed":{"#)).count();
         assert!((8..100).contains(&failed), "{failed} of 300 were tried");
-        assert!(shown.contains("503"), "{shown}");
+        let last = shown.lines().last().unwrap();
+        assert!(last.contains("SlowDown") && last.contains("takes none"), "{shown}");
+        assert!(last.contains("objects were not sent") && last.contains("run again"), "{shown}");
         bench.server.recover();
         bench.publish("").assert().success();
         assert_same(&bench.expected(), &bench.published());

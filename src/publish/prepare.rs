@@ -1,0 +1,337 @@
+//! Finding out what a publish would do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::audit::{Audit, Extent, Listing, audit, confirm, list};
+use super::cleanup::REQUESTS;
+use super::doubt::Doubt;
+use super::flow::Concurrency;
+use super::inventory::{Inventory, Selection, inventory};
+use super::journal::{Earlier, Journal, state_folder};
+use super::plan::Plan;
+use super::published::Published;
+use super::sign::Sign;
+use super::unfinished::Unfinished;
+use super::{Digest, Entry, FOLDER, PublishError};
+use crate::pipeline::Stop;
+use crate::store::{Location, ObjectInfo, Store, StoreError, is_public};
+
+/// Objects that an error names.
+const SHOWN: usize = 5;
+
+/// How a publish is done.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What of the source.
+    pub selection: Selection,
+    /// Remove what an earlier publish sent and the source no longer has,
+    pub delete: bool,
+    /// unless that are more objects than this.
+    pub max_delete: usize,
+    /// Compare with a listing of the destination.
+    pub audit: bool,
+    /// Read again afterwards what lies there.
+    pub verify: Option<Extent>,
+    /// Requests at a time.
+    pub concurrency: Concurrency,
+    /// Bytes per second.
+    pub rate: Option<u64>,
+    /// `Cache-Control` of all objects.
+    pub cache_control: Option<String>,
+    /// `Content-Type` of all objects; by name when there is none.
+    pub content_type: Option<String>,
+}
+
+/// A publish that has been found out, before anything is changed.
+pub struct Prepared {
+    pub(super) source: Store,
+    pub(super) destination: Store,
+    pub(super) options: Options,
+    /// What will be done.
+    pub plan: Plan,
+    /// What the source holds.
+    pub inventory: Inventory,
+    /// What was published before.
+    pub published: Option<Published>,
+    /// What a listing of the destination says.
+    pub audit: Option<Audit>,
+    /// Uploads that this machine has begun and not ended.
+    pub(super) uploads: BTreeMap<String, BTreeSet<String>>,
+    /// What lies at the destination, where that is not what the manifest tells, or may not be (`None`).
+    pub(super) arrived: BTreeMap<String, Option<Digest>>,
+    /// Whether the journal of this machine speaks of it.
+    pub(super) is_journal_valid: bool,
+    pub(super) unfinished: Unfinished,
+    /// What a publisher that had lost its claim may have written over.
+    pub doubt: Doubt,
+    /// Objects that are in no manifest and may lie there, but are not deleted now.
+    pub(super) left: Vec<Entry>,
+    /// Whether the journal tells of objects that this publish does not speak for, so that another
+    /// needs it.
+    pub(super) leaves_journal: bool,
+    /// Objects that have arrived since the last complete publish.
+    pub arrived_since: usize,
+    /// Objects of the plan of which there are folders, on disk.
+    pub(super) folders: Vec<String>,
+    /// Asked for when all is to stop, and when somebody else takes the claim over.
+    pub(super) stop: Stop,
+}
+
+/// Refuses a destination that cannot be one, without asking it.
+fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    refuse_within(source.location(), destination.location())?;
+    Ok(destination.refuse_read_only()?)
+}
+
+/// Finds out whether a destination can be published to, before work that takes long is begun.
+pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    check(source, destination)?;
+    Published::load(destination).await.map(drop)
+}
+
+/// Finds out what a publish would do. Changes nothing.
+pub async fn prepare(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    stop: &Stop,
+) -> Result<Prepared, PublishError> {
+    check(source, destination)?;
+    let state = state_folder(source.location(), destination.location());
+    let inventory = inventory(source, &options.selection, &state, stop).await?;
+    let published = match options.audit {
+        true => Published::load_or_begin(destination).await?,
+        false => Published::load(destination).await?,
+    };
+    let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
+    let (unfinished, doubt) =
+        tokio::try_join!(Unfinished::load(destination), Doubt::load(destination))?;
+    let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
+    if !is_journal_valid {
+        // Somebody else has published since, or all was removed: what the journal tells is past.
+        arrived.clear();
+    }
+    let arrived_since = arrived.values().flatten().count();
+    let of_others = |(key, md5): (&String, &Option<_>)| md5.is_some() && !inventory.has(key);
+    let leaves_journal = !options.selection.is_all() && arrived.iter().any(of_others);
+    // Who is about to publish knows what lies there; to publish now is refused anyway.
+    let is_open = unfinished.token().is_some() && Sign::find(destination).await?.is_none();
+    let is_unknown = is_open && !is_journal_valid;
+    if is_unknown && !options.audit {
+        tracing::warn!(
+            "a publish to {} was begun elsewhere and has not ended: comparing with what lies there",
+            destination.location()
+        );
+    }
+    let listed = match options.audit || is_open {
+        true => Some(list(destination).await?),
+        false => None,
+    };
+    if !doubt.is_none() {
+        tracing::warn!(
+            "a publisher that had lost its claim may have written over objects at {}: they are in doubt",
+            destination.location()
+        );
+    }
+    let known = || merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
+    let mut audited = None;
+    if let Some(listed) = &listed {
+        if options.audit || is_unknown {
+            let known = known();
+            let read_all = options.verify == Some(Extent::All);
+            // A size is enough only for what was published like this and has not been written since.
+            let read = |entry: &Entry, object: &ObjectInfo, tells_md5: bool| {
+                let before = names(published.as_ref(), &entry.key);
+                let is_in_doubt = unfinished.concerns(object)
+                    || doubt.concerns(&entry.key)
+                    || before != Some(entry);
+                // What a listing tells is not what can be read, where a disk has failed.
+                read_all || !tells_md5 && is_in_doubt
+            };
+            let (audit, states) = audit(destination, listed, &known, read, stop).await?;
+            arrived = states;
+            audited = Some(audit);
+        } else {
+            confirm(&mut arrived, listed);
+        }
+    }
+    if !doubt.is_none() && audited.is_none() {
+        let doubtful = known().into_iter().filter(|entry| doubt.concerns(&entry.key));
+        arrived.extend(doubtful.map(|entry| (entry.key.into(), None)));
+    }
+    let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
+    let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
+    let in_none = unfinished.objects.iter().chain(&doubt.objects);
+    let mut left = left_behind(&inventory, published.as_ref(), in_none, &arrived, listed.as_ref());
+    if options.delete && options.selection.is_whole() {
+        let concerned;
+        (concerned, left) = left.into_iter().partition(|entry: &Entry| concerns(&entry.key));
+        plan.gone.extend(concerned);
+        plan.gone.sort_by(|a, b| a.key.cmp(&b.key));
+        plan.gone.dedup_by(|a, b| a.key == b.key);
+    } else if let Some(entry) = plan.in_the_way().first() {
+        let url = destination.location().join(&entry.key).to_string();
+        return Err(PublishError::InTheWay { url });
+    } else {
+        plan.gone.clear();
+    }
+    let looked_for = async |entry| {
+        let is_gone = is_gone(source, &inventory, &entry).await?;
+        Ok::<_, PublishError>((is_gone, entry))
+    };
+    let looked_for =
+        stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(REQUESTS);
+    let looked_for: Vec<(bool, Entry)> = looked_for.try_collect().await?;
+    for (is_gone, entry) in looked_for {
+        match is_gone {
+            true => plan.gone.push(entry),
+            false if names(published.as_ref(), &entry.key).is_none() => left.push(entry),
+            false => {}
+        }
+    }
+    if plan.gone.len() > options.max_delete {
+        return Err(PublishError::TooManyDeletes {
+            url: destination.location().to_string(),
+            count: plan.gone.len(),
+            keys: plan.gone.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
+            allowed: options.max_delete,
+        });
+    }
+    let folders = folders_in_the_way(destination, &plan).await?;
+    let (source, destination, stop) = (source.clone(), destination.clone(), stop.child());
+    Ok(Prepared {
+        source,
+        destination,
+        options,
+        plan,
+        inventory,
+        published,
+        audit: audited,
+        uploads,
+        arrived,
+        is_journal_valid,
+        unfinished,
+        doubt,
+        left,
+        leaves_journal,
+        arrived_since,
+        folders,
+        stop,
+    })
+}
+
+/// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.
+async fn folders_in_the_way(destination: &Store, plan: &Plan) -> Result<Vec<String>, PublishError> {
+    let keys = plan.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
+    let found = destination.obstacles(keys).await?;
+    let stays = |file: &str| plan.gone.binary_search_by(|entry| (*entry.key).cmp(file)).is_err();
+    match found.files.into_iter().find(|(_, file)| stays(file)) {
+        None => Ok(found.folders),
+        Some((key, file)) => {
+            let url = destination.location().join(&file).to_string();
+            Err(PublishError::Obstacle { url, key })
+        }
+    }
+}
+
+/// What a manifest names; nothing when there is none.
+fn entries(published: Option<&Published>) -> &[Entry] {
+    published.map_or(&[], |published| &published.entries)
+}
+
+/// What a manifest has of an object.
+pub(super) fn names<'a>(published: Option<&'a Published>, key: &str) -> Option<&'a Entry> {
+    published.and_then(|published| published.entry(key))
+}
+
+/// Objects that may lie at the destination, are in no manifest or will not be, and are not in the source:
+/// they were to be sent or deleted, or somebody has replaced them.
+fn left_behind<'a>(
+    inventory: &Inventory,
+    published: Option<&'a Published>,
+    marked: impl Iterator<Item = &'a Entry>,
+    arrived: &BTreeMap<String, Option<Digest>>,
+    listed: Option<&Listing>,
+) -> Vec<Entry> {
+    let replaced = entries(published).iter().filter(|entry| differs(arrived, entry));
+    let in_none = marked.filter(|e| names(published, &e.key).is_none());
+    let may_be_there = |entry: &&Entry| {
+        !inventory.has(&entry.key) && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
+    };
+    let mut left: Vec<Entry> = in_none.chain(replaced).filter(may_be_there).cloned().collect();
+    left.sort_by(|a, b| a.key.cmp(&b.key));
+    left.dedup_by(|a, b| a.key == b.key);
+    left
+}
+
+/// Whether an object is no longer in the source. What belongs to a case that is being made again is no
+/// longer recorded, but not gone.
+async fn is_gone(
+    source: &Store,
+    inventory: &Inventory,
+    entry: &Entry,
+) -> Result<bool, PublishError> {
+    if !is_public(&entry.key) {
+        return Ok(true);
+    }
+    if inventory.is_pending(&entry.key) {
+        return Ok(false);
+    }
+    match source.find(&entry.key).await {
+        Ok(found) => Ok(found.is_none()),
+        // A folder has become a file, or a file a folder.
+        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Prepared {
+    /// Whether there is nothing to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.plan.is_empty()
+            && self.uploads.is_empty()
+            && self.doubt.is_none()
+            && (self.unfinished.token().is_none() || self.leaves_journal)
+            && self.forgotten() == 0
+            && self.published.as_ref().is_some_and(|published| !published.is_damaged)
+    }
+
+    /// Objects of the manifest that are known not to lie there as it tells, and that the source
+    /// does not have either: the next manifest is without them.
+    fn forgotten(&self) -> usize {
+        let before = entries(self.published.as_ref());
+        before.iter().filter(|e| !self.inventory.has(&e.key) && differs(&self.arrived, e)).count()
+    }
+}
+
+/// Whether an object is known not to be what the manifest tells.
+fn differs(arrived: &BTreeMap<String, Option<Digest>>, entry: &Entry) -> bool {
+    arrived.get(&*entry.key).is_some_and(|md5| *md5 != Some(entry.md5))
+}
+
+/// What is at the destination once a plan is carried out: of the source, and of what was published
+/// before what the source does not speak for and what still lies there as it was.
+pub(super) fn merge(
+    inventory: &Inventory,
+    published: Option<&Published>,
+    plan: &Plan,
+    arrived: &BTreeMap<String, Option<Digest>>,
+) -> Vec<Entry> {
+    let goes = |key: &str| plan.gone.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
+    let stays = |e: &&Entry| !inventory.has(&e.key) && !goes(&e.key) && !differs(arrived, e);
+    let kept = entries(published).iter().filter(stays).cloned();
+    let mut entries: Vec<Entry> = inventory.entries.iter().cloned().chain(kept).collect();
+    entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    entries
+}
+
+fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
+    let [a, b] = [source, destination].map(|location| format!("{}/", location.real()));
+    if !a.starts_with(&b) && !b.starts_with(&a) {
+        return Ok(());
+    }
+    let [source_url, destination] = [source, destination].map(Location::to_string);
+    Err(PublishError::Within { source_url, destination })
+}

@@ -1,0 +1,167 @@
+//! A publisher that loses its claim leaves nothing behind that the other one does not hear of.
+
+use std::process::{Child, Command as Process, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::super::support::case::{Tree, assert_same};
+use super::super::support::dor::{dor, fails};
+use super::super::support::s3::S3Server;
+use super::{Bench, INTERRUPTED, Server, on_each};
+
+const OBJECTS: usize = 200;
+const CLAIM: &str = ".dor/publishing.json";
+/// Longer than a claim counts as held without a look at it.
+const PAUSE: Duration = Duration::from_secs(6);
+
+/// Two that publish other bytes of the same sizes and names to the same place.
+struct Rivals<'a> {
+    bench: &'a Bench,
+    destination: String,
+    first: Child,
+}
+
+impl<'a> Rivals<'a> {
+    /// The first one is at work, and has sent something.
+    fn new(bench: &'a Bench, destination: String) -> Self {
+        for name in ["one", "two"] {
+            bench.write_many(OBJECTS, 20_000);
+            std::fs::rename(bench.work.path("site/many"), bench.work.path(name)).unwrap();
+        }
+        let mut first = Process::new(env!("CARGO_BIN_EXE_dor"));
+        first.env_clear().env("HOME", bench.work.folder()).current_dir(bench.work.folder());
+        first.envs(bench.server.variables());
+        first.args(["publish", "one", &destination, "--bwlimit", "400k", "--concurrency", "4"]);
+        let first = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let rivals = Self { bench, destination, first };
+        let began = Instant::now();
+        while rivals.published().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        rivals
+    }
+
+    fn is_on_disk(&self) -> bool {
+        !self.destination.starts_with("s3://")
+    }
+
+    fn remove_claim(&self) {
+        match self.is_on_disk() {
+            true => {
+                std::fs::remove_file(self.bench.work.path(&self.destination).join(CLAIM)).unwrap();
+            }
+            false => self.bench.remove(CLAIM),
+        }
+    }
+
+    fn published(&self) -> Tree {
+        let mut there = match self.is_on_disk() {
+            false => self.bench.published(),
+            true if !self.bench.work.path(&self.destination).exists() => Tree::new(),
+            true => self.bench.work.tree(&self.destination),
+        };
+        there.retain(|name, _| !name.starts_with('.') && !name.contains("/."));
+        there
+    }
+
+    /// What the second one does, elsewhere.
+    fn second(&self, words: &str) -> assert_cmd::Command {
+        let mut command = dor(self.bench.work.folder());
+        command.envs(self.bench.server.variables());
+        command.env("DOR_STATE_DIR", self.bench.work.path("elsewhere"));
+        let words = words.replace("THERE", &self.destination);
+        command.args(["publish"]).args(words.split(' '));
+        command
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.first.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// The first one stops, and soon; what it said.
+    fn lost(&mut self) -> String {
+        let began = Instant::now();
+        let code = self.first.wait().unwrap().code();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.first.stderr.take().unwrap(), &mut said).unwrap();
+        assert_eq!(code, Some(INTERRUPTED), "{said}");
+        assert!(began.elapsed() < 3 * PAUSE, "it took {:?}", began.elapsed());
+        assert!(said.contains("the claim on") && said.contains("is lost"), "{said}");
+        said
+    }
+
+    fn differing(&self) -> usize {
+        let (there, wanted) = (self.published(), self.bench.work.tree("two"));
+        wanted.iter().filter(|(name, bytes)| there.get(*name) != Some(bytes)).count()
+    }
+
+    fn in_doubt(&self) -> u64 {
+        let output = self.second("status THERE --json").output().unwrap().stdout;
+        serde_json::from_slice::<Value>(&output).unwrap()["in_doubt"].as_u64().unwrap()
+    }
+
+    fn is_mended_by(&self, words: &str) {
+        self.second(words).assert().success();
+        assert_same(&self.bench.work.tree("two"), &self.published());
+        assert_eq!(self.in_doubt(), 0);
+        let again = self.second("two THERE").assert().success().get_output().stdout.clone();
+        assert!(String::from_utf8_lossy(&again).contains("nothing to send"));
+    }
+}
+
+/// With servers and with a folder.
+fn on_all(test: impl Fn(Rivals)) {
+    on_each(|bench| test(Rivals::new(bench, bench.destination())));
+    let bench = Bench::new(Server::Embedded(S3Server::start()));
+    test(Rivals::new(&bench, "public".to_owned()));
+}
+
+#[test]
+fn what_was_written_over_after_the_claim_was_lost_is_told_and_sent_again() {
+    for mend in ["two THERE", "two THERE --audit"] {
+        on_all(|mut rivals| {
+            rivals.remove_claim();
+            rivals.second("two THERE").assert().success();
+            let said = rivals.lost();
+            assert!(said.contains("marked there"), "{said}");
+            assert!(rivals.differing() > 0, "nothing was written over");
+            assert!(rivals.in_doubt() >= rivals.differing() as u64);
+            let status = rivals.second("status THERE --source two").output().unwrap().stdout;
+            let status = String::from_utf8(status).unwrap();
+            assert!(status.contains("in doubt") && !status.contains("pending: 0 "), "{status}");
+            rivals.is_mended_by(mend);
+        });
+    }
+}
+
+#[test]
+fn one_that_was_paused_sends_nothing_more() {
+    on_all(|mut rivals| {
+        rivals.signal(Signal::STOP);
+        let began = Instant::now();
+        rivals.remove_claim();
+        rivals.second("two THERE").assert().success();
+        std::thread::sleep(PAUSE.saturating_sub(began.elapsed()));
+        rivals.signal(Signal::CONT);
+        rivals.lost();
+        // What was under way.
+        assert!(rivals.differing() <= 4, "{} were written over", rivals.differing());
+        rivals.is_mended_by("two THERE");
+    });
+}
+
+#[test]
+fn who_is_disturbed_while_it_publishes_hears_of_it() {
+    on_all(|mut rivals| {
+        rivals.remove_claim();
+        // Until long after the first one has noticed.
+        let disturbed = fails(&mut rivals.second("two THERE --bwlimit 400k"), INTERRUPTED);
+        assert!(disturbed.contains("written over") && disturbed.contains("run again"));
+        rivals.lost();
+        rivals.is_mended_by("two THERE");
+    });
+}
