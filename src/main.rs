@@ -1,8 +1,12 @@
 //! `dor`: parse, run, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use dor_atlas::cli::{self, Exit, Stdout};
+
+/// How long threads that a stop has cut short are waited for.
+const GRACE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let mut out = Stdout::new();
@@ -15,7 +19,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(cli.run(&mut out)))
+        .and_then(|runtime| {
+            let done = runtime.block_on(cli.run(&mut out));
+            // Only what a stop has cut short is still at work.
+            runtime.shutdown_timeout(GRACE);
+            done
+        })
         .and_then(|exit| out.finish().map(|()| exit).map_err(anyhow::Error::from));
     done.unwrap_or_else(|error| {
         cli::report(&error);

@@ -22,6 +22,8 @@ const RENEWED: Duration = Duration::from_secs(30);
 const DEAD: TimeDelta = TimeDelta::seconds(180);
 /// Time between two writes at least.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long the end waits to be told.
+const GRACE: Duration = Duration::from_secs(10);
 /// Marks that are read at the same time.
 const READS: usize = 32;
 
@@ -133,6 +135,8 @@ struct State {
     log_key: String,
     told: Mutex<Told>,
     changed: Notify,
+    /// One writes at a time.
+    turn: tokio::sync::Mutex<()>,
 }
 
 struct Told {
@@ -161,7 +165,8 @@ impl Reporter {
         let process = mark.process;
         let log_key = format!("{folder}/log/{index:04}-of-{of:04}-{began}-{process}.jsonl");
         let told = Mutex::new(Told { mark, log: Vec::new() });
-        let state = Arc::new(State { store, mark_key, log_key, told, changed: Notify::new() });
+        let (changed, turn) = (Notify::new(), tokio::sync::Mutex::default());
+        let state = Arc::new(State { store, mark_key, log_key, told, changed, turn });
         state.event(
             "begun",
             |mark| json!({ "plan": mark.plan, "host": mark.host, "version": crate::VERSION }),
@@ -205,15 +210,23 @@ impl Reporter {
         });
     }
 
-    /// The shard has ended, by itself or because it was told to.
-    pub async fn end(self, exit: u8) -> Result<(), StoreError> {
-        drop(self.writing);
-        self.state.event("ended", |mark| {
+    /// The shard has ended, by itself or because it was told to. Where that cannot be told, it counts as at
+    /// work for a while.
+    pub async fn end(self, exit: u8) {
+        let Self { state, writing } = self;
+        state.event("ended", |mark| {
             mark.running.clear();
             mark.ended = Some(mark.renewed);
             json!({ "exit": exit })
         });
-        self.state.write().await
+        let told = match tokio::time::timeout(GRACE, state.write()).await {
+            Ok(told) => told.map_err(|error| error.to_string()),
+            Err(_) => Err("it takes too long".to_owned()),
+        };
+        drop(writing);
+        if let Err(error) = told {
+            tracing::warn!(%error, "cannot tell that this shard has ended");
+        }
     }
 }
 
@@ -238,6 +251,8 @@ impl State {
     }
 
     async fn write(&self) -> Result<(), StoreError> {
+        // What was told earlier must not land later.
+        let _turn = self.turn.lock().await;
         let (mark, log) = {
             let mut told = self.told();
             if told.mark.ended.is_none() {
@@ -286,7 +301,7 @@ mod tests {
             reporter.case_begun(case);
             assert!(!reporter.state.told().mark.failed.contains_key("112-04"));
             reporter.case_ended(case, (10, 5), &failures, 1.0);
-            reporter.end(1).await.unwrap();
+            reporter.end(1).await;
         }
         let marks = Mark::all(&store, "p.json", &plan).await.unwrap();
         assert!(!marks[0].is_alive() && marks[0].bytes_read == 10);

@@ -14,6 +14,6 @@ mod stage;
 pub mod status;
 
 pub use one_pass::StageError;
-pub use plan::{Places, Plan, PlanFileError, Planned};
+pub use plan::{Givens, Places, Plan, PlanFileError, Planned};
 pub use shard::{Shard, ShardError};
 pub use stage::Stage;

@@ -45,7 +45,7 @@ pub struct Products<'a> {
 pub struct Distances {
     /// The store.
     pub destination: Destination,
-    /// Centres of the polygons, and the name of their file.
+    /// Centres of the polygons, and where they are from.
     pub centers: (Centers, String),
     /// The full grid with the SHA-256 of its file, when there is one.
     pub grid: Option<(Arc<Grid>, String)>,
@@ -140,7 +140,7 @@ impl Products<'_> {
 
     /// Makes all products of a case of so many `planned` files.
     pub async fn make(&self, case: Case, planned: usize) -> Outcome {
-        let table = Table::new(self.workshop.pool.clone());
+        let table = Table::new(self.workshop.pool.clone(), self.workshop.stop.clone());
         let files = match self.files(case, planned).await {
             Ok(files) => files,
             Err(error) => {

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Stage;
-use crate::model::{Case, hex};
+use crate::ledger::InputRecord;
+use crate::model::{Case, Place, hex};
+use crate::read::centers::Centers;
 use crate::store::{Condition, Location, Sending, Store, StoreError};
 use crate::vis::Recipe;
 
 /// Version of a plan's form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A plan cannot be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,14 @@ pub enum PlanFileError {
         url: String,
         /// What is wrong.
         problem: String,
+    },
+    /// A file that results depend on has changed.
+    #[error(
+        "{url} is not what it was when the plan was made; put it back as it was, or make another plan"
+    )]
+    Changed {
+        /// The file.
+        url: String,
     },
     /// The store failed.
     #[error(transparent)]
@@ -77,8 +87,18 @@ impl Places {
     }
 }
 
+/// Files that results depend on besides the archive, as they were when the plan was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Givens {
+    /// SHA-256 of the grid file, in hexadecimal.
+    pub grid_sha256: Option<String>,
+    /// The series of sea surface height.
+    pub ssh: Option<InputRecord>,
+}
+
 /// A case of a plan, and what there is to read of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Planned {
     /// The case in short, `PPP-MM`.
@@ -87,10 +107,12 @@ pub struct Planned {
     pub files: usize,
     /// Bytes of them.
     pub bytes: u64,
+    /// Centre of its polygon, for store 3.
+    pub center: Option<Place>,
 }
 
 /// What a campaign is to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     format: u32,
@@ -100,6 +122,9 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// Where they come from and go to.
     pub places: Places,
+    /// What results depend on besides the archive.
+    #[serde(default)]
+    pub givens: Givens,
     /// Use the months that are there when others are missing.
     pub allow_missing: bool,
     /// Reproduce the known defects of the published atlas.
@@ -111,9 +136,24 @@ pub struct Plan {
 impl Plan {
     /// A plan of these cases.
     pub fn new(stages: Vec<Stage>, places: Places, cases: Vec<Planned>) -> Self {
-        let (allow_missing, reference_compat, sha256) = (false, false, String::new());
-        Self { format: FORMAT, sha256, stages, places, allow_missing, reference_compat, cases }
-            .signed()
+        let (sha256, givens) = (String::new(), Givens::default());
+        let (allow_missing, reference_compat) = (false, false);
+        Self {
+            format: FORMAT,
+            sha256,
+            stages,
+            places,
+            givens,
+            allow_missing,
+            reference_compat,
+            cases,
+        }
+        .signed()
+    }
+
+    /// The same with files that results depend on.
+    pub fn with_givens(self, givens: Givens) -> Self {
+        Self { givens, ..self }.signed()
     }
 
     /// The same under other rules.
@@ -135,6 +175,12 @@ impl Plan {
     pub fn recipe(&self, stage: Stage) -> Recipe {
         // Efficiencies have none of the defects.
         Recipe::new(self.reference_compat && stage != Stage::Store1)
+    }
+
+    /// The centres of its polygons.
+    pub fn centers(&self) -> Centers {
+        let cases = self.cases().zip(&self.cases);
+        cases.filter_map(|((_, case), planned)| Some((case.polygon(), planned.center?))).collect()
     }
 
     /// Bytes to read for all cases.
@@ -192,7 +238,8 @@ mod tests {
     use crate::store::{S3Options, Stores};
 
     fn plan(bytes: u64) -> Plan {
-        let case = Planned { case: "112-04".to_owned(), files: 180, bytes };
+        let center = Some(Place { lat: 0.1 + 0.2, lon: 1.0 / 3.0 });
+        let case = Planned { case: "112-04".to_owned(), files: 180, bytes, center };
         Plan::new(Stage::ALL.to_vec(), Places::default(), vec![case])
     }
 

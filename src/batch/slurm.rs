@@ -74,7 +74,11 @@ element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 trap 'scancel --signal=TERM "$element.0"' TERM INT
 {command} &
 run=$!
-while wait "$run"; code=$?; kill -0 "$run" 2>/dev/null; do :; done
+wait "$run"
+# A signal ends the wait, not what it waits for.
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done
+wait "$run"
+code=$?
 
 # Told to stop, it has more to do. A job that ends by itself is not queued again, so it asks for that,
 # and waits to be taken away.

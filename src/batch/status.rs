@@ -1,18 +1,20 @@
-//! How far a plan is: from the records of its cases, and from what its shards tell.
+//! How far a plan is: from the records of its cases, and from what its shards tell. Done is what was made of
+//! what the plan names, under its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::mark::{Failure, Mark};
-use super::{Plan, Shard, Stage, StageError};
+use super::{Plan, Planned, Shard, Stage, StageError};
 use crate::ledger::{COMPLETE, Record};
 use crate::model::Case;
 use crate::research::{RECIPE, folder};
 use crate::store::{Store, Stores};
-use crate::vis::VisError;
 use crate::vis::record::CaseRecord;
+use crate::vis::{VisError, store3};
 
 /// Records that are looked for at the same time.
 const READS: usize = 32;
@@ -39,6 +41,8 @@ pub struct Status {
     pub done: usize,
     /// Cases that failed last time, and why.
     pub failed: BTreeMap<String, Vec<Failure>>,
+    /// What was made, but not as the plan has it: it is made again.
+    pub outdated: Vec<Missing>,
     /// Bytes of the raw files of all cases.
     pub bytes: u64,
     /// Bytes of those of the cases that are done.
@@ -61,7 +65,35 @@ pub struct Missing {
     /// Product.
     pub stage: Stage,
     /// What is wrong.
-    pub problem: String,
+    pub problem: Problem,
+}
+
+/// Why a product of a case is not what a plan asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Not made, or not to its end.
+    #[error("there is no record of it")]
+    Absent,
+    /// Made by another version, or with or without the known defects.
+    #[error("it was made under other rules than the plan's")]
+    Rules,
+    /// Made of more or fewer raw files.
+    #[error("it was made of {found} files, the plan has {planned}")]
+    Files {
+        /// Files it was made of.
+        found: usize,
+        /// Files of the plan.
+        planned: usize,
+    },
+    /// Made with another file beside the archive.
+    #[error("it was made with another {0} than the plan's")]
+    Given(&'static str),
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
 }
 
 /// Where the products of a plan are.
@@ -74,27 +106,87 @@ pub fn outputs(plan: &Plan, stores: &Stores) -> Result<Vec<(Stage, Store)>, VisE
     plan.stages.iter().map(open).collect()
 }
 
-/// Cases of the plan of which a product has a record.
-async fn recorded(stage: Stage, store: &Store, plan: &Plan) -> Result<BTreeSet<Case>, StageError> {
-    if stage != Stage::Research {
-        return Ok(CaseRecord::cases(store).await?.into_iter().collect());
-    }
-    let find = async |(_, case): (usize, Case)| {
-        let found = store.find(&format!("{}/{COMPLETE}", folder(case))).await?;
-        Ok::<_, StageError>(found.map(|_| case))
-    };
-    let found = stream::iter(plan.cases()).map(find).buffer_unordered(READS);
-    found.try_filter_map(async |case| Ok(case)).try_collect().await
+/// The first of the problems that is one.
+fn compare(problems: impl IntoIterator<Item = (bool, Problem)>) -> Option<Problem> {
+    problems.into_iter().find_map(|(is_right, problem)| (!is_right).then_some(problem))
 }
 
-/// How far a plan is; `shards` is the number of shards that what is left is distributed over, when it is
-/// not that of the shard that was at work last.
-pub async fn status(
+/// Why a product of a case is not what the plan asks for; `None` when it is.
+async fn problem(
+    plan: &Plan,
+    (stage, store): (Stage, &Store),
+    (case, planned): (Case, &Planned),
+) -> Result<Option<Problem>, StageError> {
+    let grid = plan.givens.grid_sha256.as_deref();
+    let of_files =
+        |found: usize| (found == planned.files, Problem::Files { found, planned: planned.files });
+    if stage == Stage::Research {
+        let record = Record::load(store, &folder(case), COMPLETE).await;
+        let record = record.map_err(crate::research::PlanError::from)?;
+        let Some(record) = record else { return Ok(Some(Problem::Absent)) };
+        return Ok(compare([
+            (record.recipe.version == RECIPE, Problem::Rules),
+            of_files(record.files.len()),
+            (record.recipe.grid_sha256.as_deref() == grid, Problem::Given("grid")),
+        ]));
+    }
+    let record = CaseRecord::load(store, case).await?;
+    let Some(record) = record else { return Ok(Some(Problem::Absent)) };
+    let has = |name: &str, wanted: Value| record.settings.get(name) == Some(&wanted);
+    let of_all =
+        [(record.recipe == plan.recipe(stage), Problem::Rules), of_files(record.inputs.len())];
+    // What decides, in the words of those who fill the stores.
+    let of_givens = match stage {
+        // With the known defects, the grid is that of the raw files.
+        Stage::Store2 => vec![
+            (
+                has("grid_sha256", json!(grid.filter(|_| !plan.reference_compat))),
+                Problem::Given("grid"),
+            ),
+            (has("ssh", json!(plan.givens.ssh)), Problem::Given("series of sea surface height")),
+        ],
+        Stage::Store3 => {
+            let wanted = planned.center.map(|center| store3::settings(center, grid));
+            let is_grid = has("grid_sha256", json!(grid));
+            vec![
+                (is_grid, Problem::Given("grid")),
+                (wanted.as_ref() == Some(&record.settings), Problem::Given("centre")),
+            ]
+        }
+        Stage::Research | Stage::Store1 => Vec::new(),
+    };
+    Ok(compare(of_all.into_iter().chain(of_givens)))
+}
+
+/// What a plan asks for and what is not there, or was not made as the plan has it; but for what is `done`
+/// already, where what is found to be goes too.
+pub async fn missing(
     plan: &Plan,
     outputs: &[(Stage, Store)],
-    marks: &[Mark],
-    shards: Option<usize>,
-) -> Result<Status, StageError> {
+    done: &mut BTreeSet<(Stage, Case)>,
+) -> Result<Vec<Missing>, StageError> {
+    let mut missing = Vec::new();
+    for (stage, store) in outputs {
+        let stage = *stage;
+        let cases = plan.cases().zip(&plan.cases).map(|((_, case), planned)| (case, planned));
+        let open: Vec<_> = cases.filter(|(case, _)| !done.contains(&(stage, *case))).collect();
+        let look = async |(case, planned): (Case, &Planned)| {
+            Ok::<_, StageError>((case, problem(plan, (stage, store), (case, planned)).await?))
+        };
+        let looked: Vec<_> = stream::iter(open).map(look).buffered(READS).try_collect().await?;
+        for (case, problem) in looked {
+            match problem {
+                None => _ = done.insert((stage, case)),
+                Some(problem) => missing.push(Missing { case: case.short(), stage, problem }),
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// How far a plan is of which this is missing; `shards` is the number of shards that what is left is
+/// distributed over, when it is not that of the shard that was at work last.
+pub fn status(plan: &Plan, missing: Vec<Missing>, marks: &[Mark], shards: Option<usize>) -> Status {
     let mut marks: Vec<&Mark> = marks.iter().collect();
     marks.sort_by_key(|mark| mark.renewed);
     let alive: Vec<&&Mark> = marks.iter().filter(|mark| mark.is_alive()).collect();
@@ -112,32 +204,29 @@ pub async fn status(
         shards: shards.or(marks.last().map(|mark| mark.shards)),
         ..Status::default()
     };
-    let mut open: BTreeSet<Case> = BTreeSet::new();
-    for (stage, store) in outputs {
-        let recorded = recorded(*stage, store, plan).await?;
+    let absent: BTreeSet<(Stage, &str)> =
+        missing.iter().map(|missing| (missing.stage, missing.case.as_str())).collect();
+    for stage in &plan.stages {
         let counts = status.stages.entry(*stage).or_default();
-        for (_, case) in plan.cases() {
-            let short = case.short();
-            if recorded.contains(&case) {
-                counts.done += 1;
-                continue;
-            }
-            open.insert(case);
+        for planned in &plan.cases {
+            let case = &planned.case;
             let of = match () {
-                () if running.contains(&short) => &mut counts.running,
-                () if has_failed(&short, *stage) => &mut counts.failed,
+                () if !absent.contains(&(*stage, case)) => &mut counts.done,
+                () if running.contains(case) => &mut counts.running,
+                () if has_failed(case, *stage) => &mut counts.failed,
                 () => &mut counts.waiting,
             };
             *of += 1;
         }
     }
+    let open: BTreeSet<&str> = absent.iter().map(|(_, case)| *case).collect();
     for ((n, case), planned) in plan.cases().zip(&plan.cases) {
-        if !open.contains(&case) {
+        let short = case.short();
+        if !open.contains(short.as_str()) {
             status.done += 1;
             status.bytes_done += planned.bytes;
             continue;
         }
-        let short = case.short();
         if let Some(failures) = failed.get(&short).filter(|_| !running.contains(&short)) {
             status.failed.insert(short, failures.to_vec());
         }
@@ -145,40 +234,9 @@ pub async fn status(
     }
     status.to_run.sort_unstable();
     status.to_run.dedup();
-    Ok(status)
-}
-
-/// What a plan asks for and what is not there, or was not made of all its files.
-pub async fn missing(plan: &Plan, outputs: &[(Stage, Store)]) -> Result<Vec<Missing>, StageError> {
-    let mut missing = Vec::new();
-    for (stage, store) in outputs {
-        let look = async |((_, case), planned): ((usize, Case), &super::Planned)| {
-            let files = match stage {
-                Stage::Research => {
-                    let record = Record::load(store, &folder(case), COMPLETE).await;
-                    let record = record.map_err(crate::research::PlanError::from)?;
-                    record.map(|record| (record.files.len(), record.recipe.version == RECIPE))
-                }
-                _ => CaseRecord::load(store, case)
-                    .await?
-                    .map(|record| (record.inputs.len(), record.recipe == plan.recipe(*stage))),
-            };
-            let problem = match files {
-                None => "there is no record of it".to_owned(),
-                Some((_, false)) => "it was made under other rules than the plan's".to_owned(),
-                Some((files, _)) if files != planned.files => {
-                    format!("it was made of {files} files, the plan has {}", planned.files)
-                }
-                Some(_) => return Ok(None),
-            };
-            Ok::<_, StageError>(Some(Missing { case: case.short(), stage: *stage, problem }))
-        };
-        let looked = stream::iter(plan.cases().zip(&plan.cases)).map(look).buffered(READS);
-        let found: Vec<Missing> =
-            looked.try_filter_map(async |found| Ok(found)).try_collect().await?;
-        missing.extend(found);
-    }
-    Ok(missing)
+    status.outdated =
+        missing.into_iter().filter(|missing| missing.problem != Problem::Absent).collect();
+    status
 }
 
 /// Numbers as Slurm's `--array` takes them: `3,7,10-12`.

@@ -13,7 +13,7 @@ use crate::research::check::CheckError;
 use crate::research::convert::ConvertError;
 use crate::research::run::FileError;
 use crate::research::{CaseError, PlanError};
-use crate::store::StoreError;
+use crate::store::{CredentialsProblem, StoreError};
 use crate::vis::VisError;
 
 /// The exit codes, for scripts and schedulers.
@@ -141,7 +141,7 @@ impl Exit {
         match error {
             PlanFileError::Store(StoreError::NotAFile { .. }) => Some(Self::Configuration),
             PlanFileError::Store(error) => Self::of_store(error),
-            PlanFileError::Damaged { .. } => Some(Self::BadData),
+            PlanFileError::Damaged { .. } | PlanFileError::Changed { .. } => Some(Self::BadData),
             PlanFileError::Exists { .. } | PlanFileError::Absent { .. } => {
                 Some(Self::Configuration)
             }
@@ -207,10 +207,11 @@ impl Exit {
             | StoreError::BadOption { .. }
             | StoreError::NoSuchBucket { .. }
             | StoreError::PermissionDenied { .. }
-            | StoreError::Credentials { .. }
             | StoreError::WrongRegion { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
+            StoreError::Credentials { problem: CredentialsProblem::Unanswered, .. } => None,
+            StoreError::Credentials { .. } => Some(Self::Configuration),
             StoreError::NotAFile { .. } | StoreError::BadKey { .. } => Some(Self::BadData),
             _ => None,
         }

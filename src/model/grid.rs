@@ -1,5 +1,7 @@
 //! The horizontal grid.
 
+use serde::{Deserialize, Serialize};
+
 /// T points of the whole grid, without fill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
@@ -47,7 +49,8 @@ impl Grid {
 }
 
 /// A place on the Earth.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Place {
     /// Degrees north.
     pub lat: f64,

@@ -41,6 +41,12 @@ pub enum PoolError {
     Closed,
 }
 
+impl From<Stopped> for PoolError {
+    fn from(_: Stopped) -> Self {
+        Self::Closed
+    }
+}
+
 impl From<AcquireError> for PoolError {
     fn from(_: AcquireError) -> Self {
         Self::Closed
@@ -134,6 +140,11 @@ impl Pool {
             memory_mib,
             too_little: Arc::new(Once::new()),
         }
+    }
+
+    /// Bytes of memory there are for all work.
+    pub fn total(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
     }
 
     /// Number of workers.

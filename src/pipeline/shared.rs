@@ -74,7 +74,7 @@ impl Reader {
         work: impl FnOnce(Box<dyn Source>) -> T + Send + 'static,
     ) -> Result<(T, Arc<Memory>), PoolError> {
         let Some(member) = &self.0 else {
-            let place = pool.place(memory).await?;
+            let place = stop.unless(pool.place(memory)).await??;
             let source = Box::new(ObjectSource::new(object, stop.clone(), passed));
             let value = Pool::run(&place, move || work(source)).await?;
             return Ok((value, place.memory()));
@@ -118,6 +118,7 @@ struct Job {
 /// Files, and who wants to read them.
 pub struct Table {
     pool: Pool,
+    stop: Stop,
     fetched: Arc<AtomicU64>,
     state: Mutex<State>,
 }
@@ -146,9 +147,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Table {
-    /// A table whose work is done in `pool`.
-    pub fn new(pool: Pool) -> Arc<Self> {
-        Arc::new(Self { pool, fetched: Arc::default(), state: Mutex::default() })
+    /// A table whose work is done in `pool`, until a stop.
+    pub fn new(pool: Pool, stop: Stop) -> Arc<Self> {
+        Arc::new(Self { pool, stop, fetched: Arc::default(), state: Mutex::default() })
     }
 
     /// Somebody who will read the files of these keys; all join before the first one reads.
@@ -198,19 +199,25 @@ impl Table {
         }
     }
 
-    /// Fetches a file and does what is asked, on one worker; last what takes the file in order,
-    /// for it gives up the bytes on the way.
-    async fn work(self: Arc<Self>, object: Object, mut jobs: Vec<Job>) {
-        jobs.sort_by_key(|job| job.extent == Extent::Whole);
-        let (size, key) = (object.info().size, object.info().key.clone());
-        let whole = jobs.last().is_some_and(|job| job.extent == Extent::Whole);
-        let bytes = memory(&jobs, size);
+    /// Fetches a file and does what is asked; whoever waits for what a stop has cut short learns of it.
+    async fn work(self: Arc<Self>, object: Object, jobs: Vec<Job>) {
+        let key = object.info().key.clone();
         let held = self.hold(object);
-        // Closed only when the program ends; whoever waits learns of it.
-        let Ok(memory) = self.pool.memory(bytes).await else { return };
+        let _ = self.stop.unless(self.work_on(&held, jobs)).await;
+        lock(&self.state).held.remove(&key);
+    }
+
+    /// Does what is asked of a file, on one worker; last what takes the file in order, for it gives up the
+    /// bytes on the way.
+    async fn work_on(&self, held: &Arc<Mutex<Held>>, mut jobs: Vec<Job>) {
+        jobs.sort_by_key(|job| job.extent == Extent::Whole);
+        let whole = jobs.last().is_some_and(|job| job.extent == Extent::Whole);
+        let size = lock(held).object.info().size;
+        // Closed only when the program ends.
+        let Ok(memory) = self.pool.memory(memory(&jobs, size)).await else { return };
         if whole {
             // What fails here fails again for those who need it, who say what it was.
-            let _ = fill_all(&held).await;
+            let _ = fill_all(held).await;
         }
         let Ok(place) = self.pool.place_in(memory).await else { return };
         let memory = place.memory();
@@ -219,7 +226,6 @@ impl Table {
             // A panic is told to the one whose work it was.
             let _ = Pool::run(&place, move || (job.run)(held, memory)).await;
         }
-        lock(&self.state).held.remove(&key);
     }
 }
 
@@ -325,7 +331,8 @@ impl HeldSource {
         }
         let mut held = lock(&self.held);
         for gap in held.gaps(range) {
-            let bytes = self.runtime.block_on(held.object.range(gap.clone()))?;
+            let fetching = self.stop.unless(held.object.range(gap.clone()));
+            let bytes = self.runtime.block_on(fetching)??;
             held.put(gap.start, bytes);
         }
         Ok(())

@@ -23,6 +23,12 @@ pub const BASIN_FILES: [&str; 4] = [
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Centers(BTreeMap<u16, Place>);
 
+impl FromIterator<(u16, Place)> for Centers {
+    fn from_iter<T: IntoIterator<Item = (u16, Place)>>(centers: T) -> Self {
+        Self(centers.into_iter().collect())
+    }
+}
+
 impl Centers {
     /// The centre of a polygon, when the file has it.
     pub fn of(&self, polygon: u16) -> Option<Place> {

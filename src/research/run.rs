@@ -247,12 +247,13 @@ async fn convert_all(
     let before_first = async || opened.get_or_try_init(&open).await.copied();
     let mut saved = Instant::now();
     let files = steps.len();
+    let queue = QUEUE.max(environment.pool.workers() + 1);
 
     let mut running = FuturesUnordered::new();
     let mut steps = steps.into_iter().peekable();
     loop {
         let may_start = failures.is_empty() && !environment.stop.is_requested();
-        if let Some(step) = steps.next_if(|_| may_start && running.len() < QUEUE) {
+        if let Some(step) = steps.next_if(|_| may_start && running.len() < queue) {
             running.push(convert_one(environment, context.clone(), step, &before_first));
             continue;
         }

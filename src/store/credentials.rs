@@ -107,10 +107,8 @@ impl Credentials {
         let new = self.source.provide_credentials().await.map_err(|error| NoCredentials {
             problem: match &error {
                 CredentialsError::CredentialsNotLoaded(_) => CredentialsProblem::Missing,
-                _ if with_causes(&error).to_lowercase().contains("expired") => {
-                    CredentialsProblem::Expired
-                }
-                _ => CredentialsProblem::Missing,
+                CredentialsError::ProviderTimedOut(_) => CredentialsProblem::Unanswered,
+                _ => problem_of(&with_causes(&error)),
             },
             detail: with_causes(&error),
         })?;
@@ -132,6 +130,25 @@ impl Credentials {
     }
 }
 
+/// What is wrong when a source of credentials says this.
+fn problem_of(said: &str) -> CredentialsProblem {
+    const PASSING: [&str; 7] = [
+        "timed out",
+        "timeout",
+        "dispatch failure",
+        "connection re",
+        "throttl",
+        "too many requests",
+        "unavailable",
+    ];
+    let said = said.to_lowercase();
+    match () {
+        () if said.contains("expired") => CredentialsProblem::Expired,
+        () if PASSING.iter().any(|words| said.contains(words)) => CredentialsProblem::Unanswered,
+        () => CredentialsProblem::Missing,
+    }
+}
+
 #[async_trait]
 impl CredentialProvider for Credentials {
     type Credential = AwsCredential;
@@ -149,5 +166,24 @@ impl CredentialProvider for Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_go_better_later_is_told_from_what_must_be_mended() {
+        use CredentialsProblem::{Expired, Missing, Unanswered};
+        for (said, problem) in [
+            ("an error occurred while loading credentials: dispatch failure: io error", Unanswered),
+            ("service error: Throttling: Rate exceeded", Unanswered),
+            ("credential_process: HTTP 503 Service Unavailable", Unanswered),
+            ("The SSO session has expired, or timed out", Expired),
+            ("credential_process returned 1: no such user", Missing),
+        ] {
+            assert_eq!(problem_of(said), problem, "{said}");
+        }
     }
 }

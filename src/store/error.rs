@@ -10,6 +10,8 @@ use super::location::LocationError;
 pub enum CredentialsProblem {
     /// None were found, or their source failed.
     Missing,
+    /// Their source did not answer, or was too busy: it may do so later.
+    Unanswered,
     /// They were good once.
     Expired,
     /// The server does not know them, or the signature is wrong.
@@ -20,6 +22,7 @@ impl std::fmt::Display for CredentialsProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Missing => "no credentials",
+            Self::Unanswered => "the source of the credentials does not answer",
             Self::Expired => "the credentials have expired",
             Self::Rejected => "the credentials were rejected",
         })

@@ -107,8 +107,9 @@ pub async fn read(
     // In the order of store 2, which may read the same files at the same time.
     let in_order = reading_order().filter_map(|n| Some((n, files.month(n)?)));
     let all: Vec<_> = in_order.map(|(n, (month, info))| (n, month, info.clone())).collect();
+    let queue = QUEUE.max(workshop.pool.workers() + 1);
     let months: Vec<(usize, Month)> =
-        stream::iter(all).map(read).buffer_unordered(QUEUE).try_collect().await?;
+        stream::iter(all).map(read).buffer_unordered(queue).try_collect().await?;
     for (n, month) in months {
         series.fetched += month.fetched;
         series.exchanges[n] = month.exchange;

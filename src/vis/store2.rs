@@ -31,9 +31,11 @@ use crate::store::ObjectInfo;
 
 /// Memory for a month: two fields of 60 levels, compressed, shuffled and as they are, twice.
 const MONTH_MEMORY: u64 = 220 << 20;
-/// Memory for a chunk, and for a shard.
+/// Memory for a chunk, and at most for a shard on its way.
 const CHUNK_MEMORY: u64 = 2 << 20;
-const SHARD_MEMORY: u64 = 200 << 20;
+const SHARD_MEMORY: u64 = 1 << 30;
+/// Memory that the maps of a case leave to the files and shards that they are made from and go to.
+const LEFT_MEMORY: u64 = 2 << 30;
 /// Chunks on their way to the store.
 const PUTS: usize = 16;
 
@@ -51,12 +53,15 @@ pub struct Atlas<'a> {
     pub grid: String,
     /// Rows and columns of it.
     pub shape: Shape,
-    /// The grid file's points, if there is one: they must be where the files' own are.
-    pub given: Option<Arc<Grid>>,
+    /// The grid file's points with the SHA-256 of the file, if there is one: they must be where the files'
+    /// own are.
+    pub given: Option<(Arc<Grid>, String)>,
     /// The series of sea surface height and the file that it is in; needed for `DIC`.
     pub ssh: Option<(Arc<SeaSurfaceHeight>, InputRecord)>,
     /// Workers and progress.
     pub workshop: &'a Workshop,
+    /// Where a case lies in memory as a whole, others wait.
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 /// The points that the weights are made from: those of the grid file, or of the case's first file.
@@ -96,6 +101,7 @@ impl Atlas<'_> {
         let missing = files.missing.iter().map(YearMonth::to_string).collect();
         let settings = json!({
             "weights_sha256": self.digest,
+            "grid_sha256": self.given.as_ref().map(|(_, sha256)| sha256),
             "ssh": self.ssh.as_ref().map(|(_, file)| file),
         });
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
@@ -114,6 +120,16 @@ impl Atlas<'_> {
             CaseRecord::remove(&self.destination.store, case).await?;
         }
         let mut filled = Filled { size: files.size(), ..Filled::default() };
+        let _memory = match Whole::bytes(&self.pyramid) {
+            0 => None,
+            bytes => {
+                // Two that each hold a part of their memory would wait for each other.
+                let turn = self.turn.lock().await;
+                let pool = &self.workshop.pool;
+                let bytes = bytes.min(pool.total().saturating_sub(LEFT_MEMORY));
+                Some((turn, pool.memory(bytes).await?))
+            }
+        };
         let mut whole = Whole::new(&self.pyramid);
         let mut months = stream::iter(reading_order())
             .map(|elapsed| {
@@ -186,7 +202,8 @@ impl Atlas<'_> {
     }
 
     async fn check_points(&self, files: &CaseFiles) -> Result<(), VisError> {
-        let (Some(grid), Some((_, month, info))) = (self.given.clone(), files.iter().next()) else {
+        let (Some((grid, _)), Some((_, month, info))) = (self.given.clone(), files.iter().next())
+        else {
             return Ok(());
         };
         let source = files.source(info, self.workshop);
@@ -264,7 +281,7 @@ impl Atlas<'_> {
         let (polygon, season) = place(case);
         let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
         async move {
-            let held = pool.place(SHARD_MEMORY).await?;
+            let held = pool.place((4 * values.len() as u64).min(SHARD_MEMORY)).await?;
             let key = array.path.clone();
             let work = move || v3::Encoder::new(&array)?.floats(&index, &values);
             let shard = Pool::run(&held, work).await?;
@@ -339,15 +356,24 @@ struct Whole {
 
 impl Whole {
     fn new(pyramid: &Pyramid) -> Self {
-        if pyramid.format == Format::V2 {
-            return Self { arrays: Vec::new() };
-        }
-        let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
-        let arrays = hierarchy.arrays.into_iter().filter(Array::is_data).map(|array| {
+        let filled = |(array, len)| (array, vec![FILL; len]);
+        Self { arrays: Self::parts(pyramid).map(filled).collect() }
+    }
+
+    /// Memory that the maps take.
+    fn bytes(pyramid: &Pyramid) -> u64 {
+        Self::parts(pyramid).map(|(_, len)| 4 * len as u64).sum()
+    }
+
+    /// The arrays that have shards, with the numbers in one.
+    fn parts(pyramid: &Pyramid) -> impl Iterator<Item = (Array, usize)> {
+        let hierarchy = (pyramid.format == Format::V3)
+            .then(|| Kind::Store2(pyramid.clone()).hierarchy(None).arrays);
+        let arrays = hierarchy.into_iter().flatten().filter(Array::is_data);
+        arrays.map(|array| {
             let len = array.shards.iter().flatten().product();
-            (array, vec![FILL; len])
-        });
-        Self { arrays: arrays.collect() }
+            (array, len)
+        })
     }
 
     /// Takes over a month of 15 years.

@@ -64,7 +64,7 @@ pub async fn fill_from_excess(
 }
 
 /// What the result depends on besides the files.
-fn settings(center: Place, grid_sha256: Option<&str>) -> Value {
+pub fn settings(center: Place, grid_sha256: Option<&str>) -> Value {
     json!({"center": {"lat": center.lat, "lon": center.lon}, "grid_sha256": grid_sha256})
 }
 

@@ -1,5 +1,6 @@
 //! `dor finalize`: the end of a campaign.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
@@ -34,12 +35,14 @@ impl Finalize {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let Opened { stores, plan, .. } = Opened::load(&config).await?;
         let outputs = outputs(&plan, &stores)?;
-        let missing = missing(&plan, &outputs).await?;
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        let missing = stop.unless(missing(&plan, &outputs, &mut BTreeSet::new())).await??;
         if !missing.is_empty() {
             let products = count(missing.len(), "product");
             writeln!(
                 out,
-                "{products} missing; nothing was written; see dor status, and for what is not as planned dor run --force"
+                "{products} missing; nothing was written; see dor status, and for what is not as planned dor run"
             )?;
             for Missing { case, stage, problem } in missing.iter().take(SHOWN) {
                 writeln!(out, "{case}, {stage}: {problem}")?;
@@ -53,15 +56,13 @@ impl Finalize {
             match stage {
                 Stage::Research => {
                     // Of writers that were killed beside others who then ended the case.
-                    store.sweep("").await?;
+                    stop.unless(store.sweep("")).await??;
                     let cases = count(plan.cases.len(), "case");
                     writeln!(out, "{}: research-grade files of {cases}", store.location())?;
                 }
-                _ => finalize_store(store, out).await?,
+                _ => stop.unless(finalize_store(store, out)).await??,
             }
         }
-        let stop = Stop::default();
-        stop_on_signals(stop.clone());
         for (_, store) in &outputs {
             let name = store.location().file_name().unwrap_or_default().to_owned();
             self.publish_to.publish_below(&name, &stores, store, &stop, out).await?;

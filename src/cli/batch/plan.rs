@@ -7,16 +7,19 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::plan_file;
-use crate::batch::{self, Places, Planned, Stage};
+use crate::batch::{self, Givens, Places, Planned, Stage};
+use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count};
-use crate::cli::vis::{Cases, chosen, in_order, polygon};
+use crate::cli::research_data::refuse_mixed;
+use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
 use crate::cli::{Exit, GlobalArgs, from_one, size};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
+use crate::read::centers::Centers;
 use crate::research::plan::{missing_months, raw_files};
 use crate::store::{Location, LocationError, Store, Stores};
-use crate::vis::VisError;
 use crate::vis::input::Input;
+use crate::vis::{VisError, centers};
 
 /// Bytes of raw files that a core makes all products of in a second, as measured on two cores
 /// (docs/benchmarks.md).
@@ -105,13 +108,24 @@ impl Plan {
             flag: "--data-dir",
             variable: "OCEAN_CDR_DATA_ARCHIVE_DIR",
         };
+        if let (Some(archive), Some(output)) = (&config.data_dir, &config.output_dir)
+            && self.stages.contains(&Stage::Research)
+        {
+            refuse_mixed(archive, output)?;
+        }
         let raw = stores.open(places.data_dir.as_ref().ok_or(unset)?)?;
         let input = Input::Raw(raw.clone());
         let range = self.polygon_range.as_deref();
         in_order(range)?;
         let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
-        let planned = self.count(&raw, cases).await?;
+        let centers = match &places.centers {
+            Some(at) => Some((centers::load(&stores, at).await?, at.to_string())),
+            None => None,
+        };
+        let givens = Self::givens(&places, &config, &stores).await?;
+        let planned = self.count(&raw, cases, centers.as_ref()).await?;
         let plan = batch::Plan::new(self.stages, places, planned)
+            .with_givens(givens)
             .with_rules(self.allow_missing, self.reference_compat);
         let (store, key) = plan_file(&stores, &self.output)?;
         plan.save(&store, &key).await?;
@@ -174,13 +188,36 @@ impl Plan {
         Ok(places)
     }
 
+    /// What the results depend on besides the archive, as it is now.
+    async fn givens(places: &Places, config: &Config, stores: &Stores) -> anyhow::Result<Givens> {
+        let mut givens = Givens::default();
+        if let Some(setting) = &config.grid {
+            givens.grid_sha256 = Some(load_grid(stores, setting).await?.1);
+        }
+        if let Some(at) = &places.ssh {
+            givens.ssh = Some(load_ssh(stores, at, &workshop(config)).await?.1);
+        }
+        Ok(givens)
+    }
+
     /// What there is to read of each case.
-    async fn count(&self, raw: &Store, cases: Vec<Case>) -> Result<Vec<Planned>, VisError> {
+    async fn count(
+        &self,
+        raw: &Store,
+        cases: Vec<Case>,
+        centers: Option<&(Centers, String)>,
+    ) -> Result<Vec<Planned>, VisError> {
         let count = async |case: Case| {
+            let polygon = case.polygon();
+            let center = centers.map(|(centers, url)| {
+                let none = || VisError::NoCenter { url: url.clone(), polygon };
+                centers.of(polygon).ok_or_else(none)
+            });
+            let center = center.transpose()?;
             let files = raw_files(raw, case).await?;
             missing_months(case, &files, self.allow_missing)?;
             let bytes = files.values().map(|info| info.size).sum();
-            Ok(Planned { case: case.short(), files: files.len(), bytes })
+            Ok(Planned { case: case.short(), files: files.len(), bytes, center })
         };
         stream::iter(cases).map(count).buffered(LISTINGS).try_collect().await
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use super::{Opened, PlanArgs};
 use crate::batch::mark::{Failure, Reporter};
 use crate::batch::one_pass::{Distances, Outcome, Products};
-use crate::batch::{Plan, Shard, Stage};
+use crate::batch::{Plan, PlanFileError, Shard, Stage};
 use crate::cli::capabilities::Capabilities;
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
@@ -26,10 +26,12 @@ use crate::research::{Environment, PlanOptions, Progress, RECIPE};
 use crate::store::{Location, Stores};
 use crate::vis::input::Input;
 use crate::vis::template::Destination;
-use crate::vis::{VisError, Workshop, centers};
+use crate::vis::{VisError, Workshop};
 
 /// Cases at the same time: the second begins while the last files of the first are worked on.
 const CASES: usize = 2;
+/// How long a stop waits for what is under way.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Make all products of the cases of a shard, reading each raw file once
 ///
@@ -100,7 +102,15 @@ impl Shift<'_> {
         });
         let mut running = std::pin::pin!(running.map(|case| make(*case)).buffer_unordered(CASES));
         let mut failed = Vec::new();
-        while let Some((planned, outcome, elapsed)) = running.next().await {
+        let given_up = async {
+            stop.requested().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let mut given_up = std::pin::pin!(given_up);
+        while let Some((planned, outcome, elapsed)) = tokio::select! {
+            ended = running.next() => ended,
+            () = &mut given_up => None,
+        } {
             let (case, _) = planned;
             let Outcome { stages, size, fetched } = outcome;
             self.read += fetched;
@@ -151,6 +161,52 @@ impl Shift<'_> {
     }
 }
 
+/// Makes the products of cases, and tells how that went.
+async fn work(
+    products: &Products<'_>,
+    reporter: &Reporter,
+    planned: &[Planned],
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let mut shift =
+        Shift { products, reporter, all: planned.len(), done: 0, read: 0, is_misconfigured: false };
+    let began = Instant::now();
+    let mut failed = shift.work(planned, out).await?;
+    // What may go better next time is tried once more.
+    let passing = |(_, failures): &(Planned, Vec<Failure>)| failures.iter().all(|f| !f.permanent);
+    let again: Vec<(Planned, Vec<Failure>)>;
+    (again, failed) = failed.into_iter().partition(passing);
+    let again: Vec<Planned> = again.into_iter().map(|(case, _)| case).collect();
+    failed.extend(shift.work(&again, out).await?);
+    let Shift { done, read, is_misconfigured, .. } = shift;
+    let rate = bytes((read as f64 / began.elapsed().as_secs_f64().max(1e-3)) as u64);
+    writeln!(
+        out,
+        "{done} of {} done, {} failed, {} read, {rate}/s",
+        count(planned.len(), "case"),
+        failed.len(),
+        bytes(read)
+    )?;
+    for ((case, _), Failure { stages, error, .. }) in
+        failed.iter().flat_map(|(case, all)| all.iter().map(move |failure| (case, failure)))
+    {
+        let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
+        writeln!(out, "failed: {}, {}: {error}", case.short(), stages.join(" and "))?;
+    }
+    let mut failures = failed.iter().flat_map(|(_, failures)| failures);
+    let exit = match () {
+        () if products.workshop.stop.is_requested() => Exit::Interrupted,
+        () if failed.is_empty() => Exit::Done,
+        // Nothing is gained by running again.
+        () if is_misconfigured && failures.clone().all(|failure| failure.permanent) => {
+            Exit::Configuration
+        }
+        () if failures.all(|failure| failure.permanent) => Exit::BadData,
+        () => Exit::SomeFailed,
+    };
+    Ok(exit)
+}
+
 /// Progress of what reads along.
 struct Silent;
 
@@ -167,7 +223,7 @@ impl Run {
         let mut config = Config::load(&overrides)?;
         let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
         // What the plan says holds on every node, whatever its own settings are.
-        let of_plan = |value| Setting { value, source: Source::Default };
+        let of_plan = |value| Setting { value, source: Source::Plan };
         config.grid = plan.places.grid.clone().map(of_plan);
         let stages = self.stages_of(&plan)?;
         let shard = Shard::find(self.shards.get(), self.shard, |name| std::env::var(name).ok())?;
@@ -190,54 +246,19 @@ impl Run {
         let progress: Arc<dyn Progress> =
             if has_research { Arc::new(Silent) } else { terminal.clone() };
         let workshop = Workshop { pool, stop, progress };
-        let products =
-            self.products((&plan, &stages), &config, &stores, terminal, &cases, &workshop).await?;
         let reporter = Reporter::begin(store, &key, &plan, shard).await?;
-        let mut shift = Shift {
-            products: &products,
-            reporter: &reporter,
-            all: cases.len(),
-            done: 0,
-            read: 0,
-            is_misconfigured: false,
-        };
-        let began = Instant::now();
-        let mut failed = shift.work(&planned, out).await?;
-        // What may go better next time is tried once more.
-        let passing =
-            |(_, failures): &(Planned, Vec<Failure>)| failures.iter().all(|f| !f.permanent);
-        let again: Vec<(Planned, Vec<Failure>)>;
-        (again, failed) = failed.into_iter().partition(passing);
-        let again: Vec<Planned> = again.into_iter().map(|(case, _)| case).collect();
-        failed.extend(shift.work(&again, out).await?);
-        let Shift { done, read, is_misconfigured, .. } = shift;
-        let rate = bytes((read as f64 / began.elapsed().as_secs_f64().max(1e-3)) as u64);
-        writeln!(
-            out,
-            "{done} of {} done, {} failed, {} read, {rate}/s",
-            count(cases.len(), "case"),
-            failed.len(),
-            bytes(read)
-        )?;
-        for ((case, _), Failure { stages, error, .. }) in
-            failed.iter().flat_map(|(case, all)| all.iter().map(move |failure| (case, failure)))
-        {
-            let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
-            writeln!(out, "failed: {}, {}: {error}", case.short(), stages.join(" and "))?;
-        }
-        let mut failures = failed.iter().flat_map(|(_, failures)| failures);
-        let exit = match () {
-            () if workshop.stop.is_requested() => Exit::Interrupted,
-            () if failed.is_empty() => Exit::Done,
-            // Nothing is gained by running again.
-            () if is_misconfigured && failures.clone().all(|failure| failure.permanent) => {
-                Exit::Configuration
+        let work = async {
+            if cases.is_empty() {
+                writeln!(out, "this shard has none of the cases")?;
+                return Ok(Exit::Done);
             }
-            () if failures.all(|failure| failure.permanent) => Exit::BadData,
-            () => Exit::SomeFailed,
+            let products =
+                self.products((&plan, &stages), &config, &stores, terminal, &cases, &workshop);
+            work(&products.await?, &reporter, &planned, out).await
         };
-        reporter.end(exit as u8).await?;
-        Ok(exit)
+        let done = work.await;
+        reporter.end(done.as_ref().map_or_else(Exit::of, |exit| *exit) as u8).await;
+        done
     }
 
     /// The plan's products that are asked for.
@@ -270,6 +291,9 @@ impl Run {
             None => None,
             Some(at) => {
                 let (grid, sha256) = load_grid(stores, at).await?;
+                if plan.givens.grid_sha256.as_ref() != Some(&sha256) {
+                    return Err(PlanFileError::Changed { url: at.value.to_string() }.into());
+                }
                 Some((Arc::new(grid), sha256))
             }
         };
@@ -317,16 +341,19 @@ impl Run {
                     };
                     let (store, input) = (open(&places.store2, "store2")?, Input::Raw(raw.clone()));
                     let atlas = maps.atlas(store, (stores, config), (&input, cases), workshop);
-                    products.store2 = Some(atlas.await?);
+                    let atlas = atlas.await?;
+                    if atlas.ssh.as_ref().map(|(_, file)| file) != plan.givens.ssh.as_ref() {
+                        let url = places.ssh.as_ref().map(Location::to_string).unwrap_or_default();
+                        return Err(PlanFileError::Changed { url }.into());
+                    }
+                    products.store2 = Some(atlas);
                 }
                 Stage::Store3 => {
                     let store = open(&places.store3, "store3")?;
-                    let needed = || VisError::Needs("the plan names no centers".to_owned());
-                    let at = places.centers.as_ref().ok_or_else(needed)?;
                     products.store3 = Some(Distances {
                         destination: Destination::open(store, "store3", plan.recipe(*stage))
                             .await?,
-                        centers: (centers::load(stores, at).await?, at.to_string()),
+                        centers: (plan.centers(), "the plan".to_owned()),
                         grid: grid.clone(),
                     });
                 }

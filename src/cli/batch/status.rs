@@ -1,5 +1,6 @@
 //! `dor status`: how far a plan is.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use super::{Opened, PlanArgs};
 use crate::batch::mark::Mark;
-use crate::batch::status::{Status as Progress, array, outputs, status};
+use crate::batch::status::{Missing, Status as Progress, array, missing, outputs, status};
 use crate::batch::{Plan, StageError};
 use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs, from_one};
@@ -22,7 +23,8 @@ const SHOWN: usize = 20;
 
 /// Tell how far a plan is: done, running, failed, and which shards are still to run
 ///
-/// Done is what has a record; running and failed is what the shards tell beside the plan.
+/// Done is what has a record of the plan's files and rules; running and failed is what the shards tell beside
+/// the plan.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Status {
     #[command(flatten)]
@@ -43,10 +45,13 @@ impl Status {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
         let outputs = outputs(&plan, &stores)?;
+        // What is done stays so.
+        let mut done = BTreeSet::new();
         loop {
+            let missing = missing(&plan, &outputs, &mut done).await?;
             let marks = Mark::all(&store, &key, &plan).await.map_err(StageError::from)?;
             let shards = self.shards.map(NonZeroUsize::get);
-            let found = status(&plan, &outputs, &marks, shards).await?;
+            let found = status(&plan, missing, &marks, shards);
             match self.json {
                 true => write_json(
                     out,
@@ -86,6 +91,12 @@ fn write_status(out: &mut dyn Write, plan: &Plan, found: &Progress) -> anyhow::R
     for (case, failure) in failures.clone().take(SHOWN) {
         let stages: Vec<_> = failure.stages.iter().map(|stage| stage.name()).collect();
         writeln!(out, "failed: {case}, {}: {}", stages.join(" and "), failure.error)?;
+    }
+    for Missing { case, stage, problem } in found.outdated.iter().take(SHOWN) {
+        writeln!(out, "to be made again: {case}, {stage}: {problem}")?;
+    }
+    if found.outdated.len() > SHOWN {
+        writeln!(out, "and {} more to be made again", found.outdated.len() - SHOWN)?;
     }
     let more = failures.count().saturating_sub(SHOWN);
     if more > 0 {

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 
 use super::{Exit, GlobalArgs};
 use list_cases::ListCases;
+pub(super) use places::refuse_mixed;
 use process_all_cases::ProcessAllCases;
 use process_case::ProcessCase;
 pub(super) use run::convert_case;

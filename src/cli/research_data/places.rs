@@ -8,7 +8,7 @@ use crate::model::case::POLYGONS;
 use crate::store::{Location, Store};
 
 /// Refuses an output in which raw and research-grade files would lie in the same folders.
-pub(super) fn refuse_mixed(
+pub(in crate::cli) fn refuse_mixed(
     archive: &Setting<Location>,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {

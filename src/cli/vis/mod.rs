@@ -13,7 +13,8 @@ mod run;
 pub(super) use arguments::{Cases, in_order, polygon};
 pub(super) use finalize::finalize_store;
 pub(super) use populate_store1::chosen;
-pub(super) use populate_store2::Maps;
+pub(super) use populate_store2::{Maps, load_ssh};
+pub(super) use run::workshop;
 
 use std::io::Write;
 

@@ -120,7 +120,7 @@ impl Maps {
             let problem = format!("has {} levels; leave out --levels", pyramid.levels);
             return Err(VisError::Mismatch { url, problem }.into());
         }
-        let (grid, name, given) = self.points(stores, config, input, cases, workshop).await?;
+        let (grid, name, sha256) = self.points(stores, config, input, cases, workshop).await?;
         let grid = Arc::new(grid);
         let weights = self.weights(stores, grid.clone(), pyramid.levels, workshop).await?;
         Ok(Atlas {
@@ -130,13 +130,15 @@ impl Maps {
             weights: Arc::new(weights),
             grid: name,
             shape: (grid.nlat, grid.nlon),
-            given: given.then_some(grid),
+            given: sha256.map(|sha256| (grid, sha256)),
             ssh,
             workshop,
+            turn: tokio::sync::Mutex::default(),
         })
     }
 
-    /// The points to regrid from, with a name for messages, and whether they are of a grid file.
+    /// The points to regrid from, with a name for messages, and the SHA-256 of the grid file that they are
+    /// of.
     async fn points(
         &self,
         stores: &Stores,
@@ -144,16 +146,26 @@ impl Maps {
         input: &Input,
         cases: &[Case],
         workshop: &Workshop,
-    ) -> anyhow::Result<(Grid, String, bool)> {
+    ) -> anyhow::Result<(Grid, String, Option<String>)> {
         if let (Some(setting), false) = (&config.grid, self.reference_compat) {
-            return Ok((load_grid(stores, setting).await?.0, setting.value.to_string(), true));
+            let (grid, sha256) = load_grid(stores, setting).await?;
+            return Ok((grid, setting.value.to_string(), Some(sha256)));
         }
-        // Cases are of one model grid; fields of another size are refused one by one.
-        let case = cases.first().copied();
-        let case = case.ok_or_else(|| VisError::Needs("no case was chosen".to_owned()))?;
-        let files = input.case(case, true).await?;
-        let grid = store2::grid_of(&files, &Recipe::new(self.reference_compat), workshop).await?;
-        Ok((grid, format!("the first file of case {case}"), false))
+        // Cases are of one model grid; fields of another size are refused one by one. One that cannot be
+        // read fails by itself later.
+        let recipe = Recipe::new(self.reference_compat);
+        let mut failure = VisError::Needs("no case was chosen".to_owned());
+        for &case in cases {
+            let grid = async {
+                let files = input.case(case, true).await?;
+                store2::grid_of(&files, &recipe, workshop).await
+            };
+            match grid.await {
+                Ok(grid) => return Ok((grid, format!("the first file of case {case}"), None)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure.into())
     }
 
     /// Weights that were stored, or computed.
@@ -180,7 +192,8 @@ impl Maps {
     }
 }
 
-async fn load_ssh(
+/// The series of sea surface height, and the file that it is in.
+pub(in crate::cli) async fn load_ssh(
     stores: &Stores,
     location: &Location,
     workshop: &Workshop,

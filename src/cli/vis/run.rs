@@ -17,7 +17,7 @@ use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
 
 /// Workers, memory, progress and the stop signal of a command.
-pub(super) fn workshop(config: &Config) -> Workshop {
+pub(in crate::cli) fn workshop(config: &Config) -> Workshop {
     let stop = Stop::default();
     stop_on_signals(stop.clone());
     let pool = Pool::new(config.workers.value.get(), Capabilities::memory_to_use());

@@ -1,5 +1,6 @@
 //! Plans and shards: all products of cases in one pass, stopped, killed and repaired.
 
+mod givens;
 mod slurm;
 mod state;
 
@@ -14,6 +15,8 @@ use serde_json::Value;
 
 use super::support::case::{Workspace, assert_same};
 use super::support::dor::{dor, fails, json};
+use super::support::proxy::Fault;
+use super::support::s3::{BUCKET, S3Server};
 
 /// A workspace with the first months of cases.
 fn workspace(cases: &[&str], months: u16) -> Workspace {
@@ -247,6 +250,46 @@ fn a_stop_ends_soon_and_leaves_nothing_half_written() {
     }
     assert!(start(&work, "stopped").wait().unwrap().success());
     assert_same(&work.tree("calm"), &work.tree("stopped"));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_archive_that_is_slow() {
+    let work = workspace(&["112-04"], 12);
+    let server = S3Server::start();
+    let bucket = server.bucket_folder();
+    assert!(
+        Command::new("cp")
+            .arg("-r")
+            .arg(work.path("archive"))
+            .arg(&bucket)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut planned = dor(work.folder());
+    planned.envs(server.variables());
+    let words = format!(
+        "plan -o p.json -d s3://{BUCKET}/archive --output-dir out --stages research,store1 --store1 s1 --allow-missing"
+    );
+    planned.args(words.split(' ')).assert().success();
+    says(&work, "vis create-template-store1 -o s1");
+    let is_raw = |target: &str| target.contains("/archive/");
+    let mut served = 0;
+    server.fail_when(move |asked| {
+        served += usize::from(asked.method == "GET" && is_raw(asked.target));
+        // Some are read, and some of the rest are under way.
+        (served > 3).then_some(Fault::Late)
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+    command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
+    command.envs(server.variables()).args(["run", "--plan", "p.json", "--shards", "1"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the archive");
+    let told = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -27,6 +28,8 @@ pub enum Fault {
     Lost,
     /// The server does what it is asked, but the answer has the ETag of something else.
     WrongEtag,
+    /// All goes well, after a minute and a half.
+    Late,
 }
 
 /// What goes through a proxy, as far as faults depend on it.
@@ -195,6 +198,7 @@ async fn pass(
             let _ = request.body_mut().frame().await;
             return Err("cut".into());
         }
+        Some(Fault::Late) => tokio::time::sleep(Duration::from_secs(90)).await,
         _ => {}
     }
     let (mut head, body) = request.into_parts();
