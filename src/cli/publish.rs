@@ -20,6 +20,7 @@ use crate::publish::inventory::{Selection, patterns};
 use crate::publish::plan::Why;
 use crate::publish::published::Published;
 use crate::publish::sign::Sign;
+use crate::publish::unfinished::Unfinished;
 use crate::publish::{self, Concurrency, Options, Outcome, Prepared, PublishError, Sent};
 use crate::store::{Location, Store, Stores};
 
@@ -249,7 +250,7 @@ impl Publish {
             let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
             writeln!(
                 out,
-                "at the destination: {} right{}, {} missing, {} wrong, {} that nobody published",
+                "at the destination: {} right{}, {} missing, {} wrong, {} of no publish",
                 audit.right,
                 match audit.by_size {
                     0 => String::new(),
@@ -281,11 +282,16 @@ impl Publish {
         progress: &Transfers,
         outcome: &Outcome,
     ) -> anyhow::Result<()> {
-        let Outcome { version, sent, deleted, verified } = outcome;
+        let Outcome { version, sent, deleted, forgotten, verified } = outcome;
         let retried = progress.retried();
         if self.json {
             let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
-            let more = json!({ "version": version, "deleted": deleted, "verified": verified });
+            let more = json!({
+                "version": version,
+                "deleted": deleted,
+                "forgotten": forgotten,
+                "verified": verified,
+            });
             return Ok(write_summary(out, progress, &more)?);
         }
         let sent = count(*sent, "object");
@@ -296,6 +302,13 @@ impl Publish {
                 let summary = progress.summary();
                 writeln!(out, "version {version}: {sent} sent in {summary}, {deleted} deleted")?;
             }
+        }
+        if *forgotten > 0 {
+            let objects = count(*forgotten, "object");
+            writeln!(
+                out,
+                "{objects} that others have changed, and that are not of what was published now, count as published no more: publish all to send them again"
+            )?;
         }
         if !retried.is_empty() {
             writeln!(out, "{} took more than one try:", count(retried.len(), "object"))?;
@@ -322,6 +335,7 @@ impl Status {
         let published = Published::load(&destination).await?;
         let publishing = Sign::find(&destination).await?;
         let doubt = Doubt::load(&destination).await?;
+        let unfinished = Unfinished::load(&destination).await?;
         let pending = match &self.source {
             None => None,
             Some(location) => {
@@ -336,6 +350,8 @@ impl Status {
                 "published": published.as_ref().map(|published| &published.header),
                 "publishing": publishing,
                 "in_doubt": doubt.objects.len(),
+                "unfinished": unfinished.token().is_some(),
+                "of_no_publish": unfinished.objects.len(),
                 "pending": pending.as_ref().map(|would| json!({
                     "objects": would.plan.send.len(),
                     "bytes": would.plan.bytes(),
@@ -370,10 +386,22 @@ impl Status {
             writeln!(out, "being published to by {sign}")?;
         }
         if !doubt.is_none() {
-            let objects = count(doubt.objects.len(), "object");
+            let objects = match doubt.is_all {
+                true => "all (a mark is damaged)".to_owned(),
+                false => count(doubt.objects.len(), "object"),
+            };
             writeln!(
                 out,
-                "in doubt: {objects} that a publisher which had lost its claim may have written over; publish again"
+                "in doubt: {objects}; a publisher that had lost its claim may have changed them: publish again"
+            )?;
+        }
+        if unfinished.token().is_some() && !being_published {
+            writeln!(out, "a publish was begun and has not ended: run it again")?;
+        } else if !unfinished.objects.is_empty() && !being_published {
+            let objects = count(unfinished.objects.len(), "object");
+            writeln!(
+                out,
+                "may lie there, and no longer belong to what is published: {objects}; publish all of it, with --delete where they are to go"
             )?;
         }
         if let Some(would) = pending {

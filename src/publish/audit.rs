@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::error::ends_all;
 use super::hashes::hash;
@@ -52,7 +53,7 @@ pub async fn audit(
             states.insert(entry.key.to_string(), None);
             continue;
         };
-        let md5 = md5_of(info);
+        let md5 = md5_of(destination, info);
         let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
         if !is_right {
             audit.wrong.push(entry.key.to_string());
@@ -81,16 +82,35 @@ pub async fn audit(
 /// The objects of a destination, by key.
 pub type Listing = HashMap<String, ObjectInfo>;
 
-/// The MD5 that a listing tells.
-fn md5_of(info: &ObjectInfo) -> Option<Digest> {
-    info.etag.as_deref().and_then(|etag| etag.parse().ok())
+/// What tells two listings apart, but for what publishers keep there.
+pub fn fingerprint(listed: &Listing) -> [u8; 32] {
+    let mut objects: Vec<&ObjectInfo> = listed.values().collect();
+    objects.retain(|info| !info.key.starts_with(&format!("{FOLDER}/")));
+    objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let mut digest = Sha256::new();
+    for ObjectInfo { key, size, modified, etag } in objects {
+        digest.update(format!("{key}\n{size} {modified:?} {etag:?}\n"));
+    }
+    digest.finalize().into()
+}
+
+/// The MD5 that a listing of a destination tells.
+fn md5_of(destination: &Store, info: &ObjectInfo) -> Option<Digest> {
+    let etag = info.etag.as_deref().filter(|_| destination.tells_md5());
+    etag.and_then(|etag| etag.parse().ok())
 }
 
 /// Takes back what a journal tells of objects that a listing does not have, or has otherwise.
-pub fn confirm(arrived: &mut BTreeMap<String, Option<Digest>>, listed: &Listing) {
+pub fn confirm(
+    destination: &Store,
+    arrived: &mut BTreeMap<String, Option<Digest>>,
+    listed: &Listing,
+) {
     for (key, state) in arrived {
         let found = listed.get(key);
-        *state = state.filter(|md5| found.is_some_and(|f| md5_of(f).is_none_or(|is| is == *md5)));
+        let may_be =
+            |found: &ObjectInfo, md5| md5_of(destination, found).is_none_or(|is| is == md5);
+        *state = state.filter(|md5| found.is_some_and(|found| may_be(found, *md5)));
     }
 }
 

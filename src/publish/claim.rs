@@ -19,6 +19,8 @@ use crate::store::{Condition, Store, StoreError};
 const RENEWED: Duration = Duration::from_secs(60);
 /// Nothing is changed when the sign was not looked at for so long.
 const LOOK: Duration = Duration::from_secs(5);
+/// After so long with a claim, one that had it before and is at work has seen that, and stopped.
+pub(super) const OUTLASTED: Duration = Duration::from_secs(15);
 /// How long giving a claim up waits for a server.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,8 @@ pub struct Claim {
     held: Arc<Held>,
     /// Renews the sign while the claim is held.
     renewing: Task<()>,
+    /// Whether one that published before may still be at work: it was not seen to be dead.
+    pub is_disputed: bool,
 }
 
 /// A claim, for those who work under it.
@@ -92,7 +96,10 @@ impl Claim {
             who,
             minutes: DEAD.as_secs() / 60,
         };
-        let condition = match Sign::load(destination).await? {
+        let found = Sign::load(destination).await?;
+        let of_dead = |sign: &Option<Sign>| sign.as_ref().is_some_and(Sign::is_gone);
+        let is_disputed = !found.as_ref().is_some_and(|(sign, _)| of_dead(sign));
+        let condition = match found {
             None => Condition::Absent,
             Some((Some(sign), _)) if sign.is_alive() => return Err(busy(sign.to_string())),
             Some((_, etag)) => etag.map_or(Condition::Always, Condition::Is),
@@ -109,7 +116,7 @@ impl Claim {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
         let held = Held::new(destination.clone(), sign, now, stop.clone());
-        Ok(Self { renewing: Task::spawn(renew(held.clone())), held })
+        Ok(Self { renewing: Task::spawn(renew(held.clone())), held, is_disputed })
     }
 
     /// The claim, for those who work under it.
@@ -121,7 +128,7 @@ impl Claim {
     /// lost is somebody else's to give up, and why the work was stopped: what may have been written over
     /// the other's is marked.
     pub async fn release(self, done: Result<(), PublishError>) -> Result<(), PublishError> {
-        let Self { held, renewing } = self;
+        let Self { held, renewing, .. } = self;
         drop(renewing);
         let give_up = async {
             held.confirm().await?;
@@ -351,7 +358,8 @@ mod tests {
         let then = Moment(Utc::now() - chrono::TimeDelta::seconds(seconds), Instant::now());
         let stop = Stop::default();
         let held = Held::new(store.clone(), sign, then, stop.clone());
-        (Claim { held, renewing: Task::spawn(std::future::pending()) }, stop)
+        let renewing = Task::spawn(std::future::pending());
+        (Claim { held, renewing, is_disputed: false }, stop)
     }
 
     #[tokio::test]

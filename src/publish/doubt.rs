@@ -20,7 +20,7 @@ pub struct Doubt {
     /// Objects, ordered by key, as they may have been written.
     pub objects: Vec<Entry>,
     /// Whether all is in doubt: a mark cannot be understood.
-    is_all: bool,
+    pub is_all: bool,
     /// Keys of the marks.
     marks: Vec<String>,
 }

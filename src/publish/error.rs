@@ -105,7 +105,7 @@ pub enum PublishError {
     },
     /// The same, and what is in doubt could not be marked.
     #[error(
-        "the claim on {url} is lost, and the {doubtful} objects that may have been sent since could not be marked there: {source}; when the other publisher has ended, publish with --audit --verify all"
+        "the claim on {url} is lost, and what may have been changed since ({doubtful} of its objects) could not be marked there: {source}; when the other publisher has ended, publish with --audit --verify all"
     )]
     NotMarked {
         /// The destination.
@@ -117,7 +117,7 @@ pub enum PublishError {
     },
     /// A publisher that had lost its claim has written meanwhile.
     #[error(
-        "another publisher, which had lost its claim on {url}, may have written over {objects} of its objects while this one published; run again: they are sent again"
+        "another publisher, which had lost its claim on {url}, may have changed objects while this one published ({objects} in doubt); run again: they are sent again"
     )]
     Disturbed {
         /// The destination.
@@ -201,9 +201,7 @@ pub enum PublishError {
         looked_at: usize,
     },
     /// The local journal cannot be kept.
-    #[error(
-        "cannot keep the journal {path}: {source}; set DOR_STATE_DIR to a folder that can be written"
-    )]
+    #[error("cannot keep {path}: {source}; set DOR_STATE_DIR to a folder that can be written")]
     Journal {
         /// File.
         path: String,
@@ -224,9 +222,9 @@ pub enum PublishError {
 /// What became of objects that were changed when the claim may have been another's.
 fn in_doubt(objects: usize) -> String {
     match objects {
-        0 => "nothing was sent since".to_owned(),
+        0 => "nothing was changed since".to_owned(),
         _ => format!(
-            "{objects} objects that may have been sent since are marked there, and the next publish sends or reads them again"
+            "what may have been changed since ({objects} in number) is marked there, and the next publish sends or reads it again"
         ),
     }
 }

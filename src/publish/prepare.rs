@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::audit::{Audit, Extent, Listing, audit, confirm, list};
+use super::audit::{Audit, Extent, Listing, audit, confirm, fingerprint, list};
 use super::cleanup::REQUESTS;
 use super::doubt::Doubt;
 use super::flow::Concurrency;
@@ -61,6 +61,8 @@ pub struct Prepared {
     pub(super) uploads: BTreeMap<String, BTreeSet<String>>,
     /// What lies at the destination, where that is not what the manifest tells, or may not be (`None`).
     pub(super) arrived: BTreeMap<String, Option<Digest>>,
+    /// What tells the listing of a destination from others, where a publish of somebody else has not ended.
+    pub(super) of_others: Option<[u8; 32]>,
     /// Whether the journal of this machine speaks of it.
     pub(super) is_journal_valid: bool,
     pub(super) unfinished: Unfinished,
@@ -101,13 +103,16 @@ pub async fn prepare(
     check(source, destination)?;
     let state = state_folder(source.location(), destination.location());
     let inventory = inventory(source, &options.selection, &state, stop).await?;
-    let published = match options.audit {
-        true => Published::load_or_begin(destination).await?,
-        false => Published::load(destination).await?,
+    let published = async {
+        match options.audit {
+            true => Published::load_or_begin(destination).await,
+            false => Published::load(destination).await,
+        }
     };
+    let unfinished = async { Ok(Unfinished::load(destination).await?) };
+    let doubt = async { Ok(Doubt::load(destination).await?) };
+    let (published, unfinished, doubt) = tokio::try_join!(published, unfinished, doubt)?;
     let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
-    let (unfinished, doubt) =
-        tokio::try_join!(Unfinished::load(destination), Doubt::load(destination))?;
     let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
     if !is_journal_valid {
         // Somebody else has published since, or all was removed: what the journal tells is past.
@@ -131,7 +136,7 @@ pub async fn prepare(
     };
     if !doubt.is_none() {
         tracing::warn!(
-            "a publisher that had lost its claim may have written over objects at {}: they are in doubt",
+            "a publisher that had lost its claim may have changed objects at {}: they are in doubt",
             destination.location()
         );
     }
@@ -154,7 +159,7 @@ pub async fn prepare(
             arrived = states;
             audited = Some(audit);
         } else {
-            confirm(&mut arrived, listed);
+            confirm(destination, &mut arrived, listed);
         }
     }
     if !doubt.is_none() && audited.is_none() {
@@ -211,6 +216,7 @@ pub async fn prepare(
         audit: audited,
         uploads,
         arrived,
+        of_others: listed.as_ref().filter(|_| is_unknown).map(fingerprint),
         is_journal_valid,
         unfinished,
         doubt,
@@ -300,7 +306,7 @@ impl Prepared {
 
     /// Objects of the manifest that are known not to lie there as it tells, and that the source
     /// does not have either: the next manifest is without them.
-    fn forgotten(&self) -> usize {
+    pub(super) fn forgotten(&self) -> usize {
         let before = entries(self.published.as_ref());
         before.iter().filter(|e| !self.inventory.has(&e.key) && differs(&self.arrived, e)).count()
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::audit::{Extent, Wrong, verify};
-use super::claim::Claim;
+use super::audit::{Extent, Wrong, fingerprint, list, verify};
+use super::claim::{Claim, OUTLASTED};
 use super::cleanup::{delete, end_uploads};
 use super::doubt::Doubt;
 use super::flow::Flow;
@@ -26,6 +26,9 @@ pub struct Outcome {
     pub sent: usize,
     /// Objects deleted.
     pub deleted: usize,
+    /// Objects that the manifest no longer names: others have changed them, and the source has them not, or not of
+    /// what was asked for.
+    pub forgotten: usize,
     /// Objects read again, and those of them that are wrong.
     pub verified: Option<(usize, Vec<Wrong>)>,
 }
@@ -40,8 +43,13 @@ pub async fn publish(
     let mut outcome = Outcome { version, ..Outcome::default() };
     if !prepared.is_done() {
         let claim = Claim::take(&prepared.destination, &prepared.stop).await?;
-        let changed = change(&prepared, &claim, progress, &mut outcome).await;
+        let changed = async {
+            outlast(&prepared, &claim).await?;
+            change(&prepared, &claim, progress, &mut outcome).await
+        };
+        let changed = changed.await;
         claim.release(changed).await?;
+        outcome.forgotten = prepared.forgotten();
         let Prepared { destination, doubt, .. } = &prepared;
         let now = Doubt::load(destination).await?;
         if now.is_more_than(doubt) {
@@ -62,6 +70,23 @@ pub async fn publish(
         outcome.verified = Some((read_before + read, wrong));
     }
     Ok(outcome)
+}
+
+/// Where somebody else's publish has not ended and may still be at work, waits until it has noticed that the
+/// claim is ours; [`PublishError::Overtaken`] when it was at work.
+async fn outlast(prepared: &Prepared, claim: &Claim) -> Result<(), PublishError> {
+    let Prepared { destination, stop, doubt, .. } = prepared;
+    let Some(before) = prepared.of_others.filter(|_| claim.is_disputed) else { return Ok(()) };
+    let url = destination.location().to_string();
+    let seconds = OUTLASTED.as_secs();
+    tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
+    stop.unless(tokio::time::sleep(OUTLASTED)).await?;
+    let is_same = fingerprint(&list(destination).await?) == before
+        && !Doubt::load(destination).await?.is_more_than(doubt);
+    match is_same {
+        true => Ok(()),
+        false => Err(PublishError::Overtaken { url }),
+    }
 }
 
 async fn change(

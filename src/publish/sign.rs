@@ -99,6 +99,11 @@ impl Sign {
         }
     }
 
+    /// Whether the publisher is known to be gone: it was a process of this machine.
+    pub(super) fn is_gone(&self) -> bool {
+        self.machine.is_some() && self.machine == machine() && !self.is_alive()
+    }
+
     /// Whether the process that has the number of the publisher now is the publisher.
     fn is_process(&self) -> bool {
         match (started(self.process), self.started) {
@@ -171,8 +176,10 @@ mod tests {
     fn a_process_that_has_the_number_of_another_is_not_taken_for_it() {
         let own = Sign::own();
         let late = Sign { renewed: Utc::now() - chrono::TimeDelta::minutes(20), ..own.clone() };
-        assert!(own.machine.is_some() && late.is_alive());
-        assert!(!Sign { started: own.started.map(|ticks| ticks + 1), ..own }.is_alive());
+        assert!(own.machine.is_some() && late.is_alive() && !late.is_gone());
+        let other = Sign { started: own.started.map(|ticks| ticks + 1), ..own };
+        assert!(!other.is_alive() && other.is_gone());
+        assert!(!Sign { machine: Some("another".to_owned()), ..other }.is_gone());
     }
 
     #[test]

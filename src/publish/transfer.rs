@@ -419,11 +419,13 @@ impl Transfer {
             digest.parse::<Digest>().is_ok() && parts.is_empty() != sent.contains('-')
         };
         match etag {
-            Some(found) if tells_md5(found) && found != sent => Err(PublishError::Damaged {
-                url: self.destination.location().join(key).to_string(),
-                found: found.to_owned(),
-                sent: sent.to_owned(),
-            }),
+            Some(found) if self.destination.tells_md5() && tells_md5(found) && found != sent => {
+                Err(PublishError::Damaged {
+                    url: self.destination.location().join(key).to_string(),
+                    found: found.to_owned(),
+                    sent: sent.to_owned(),
+                })
+            }
             _ => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 //! of files while they are sent, says when a server does not answer, and gives up one that cannot be
 //! reached sooner than one that is busy.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::poll_fn;
 use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use md5::{Digest, Md5};
 use object_store::client::{
@@ -31,11 +31,19 @@ const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
+/// What was seen of servers.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Requests that have failed.
+    pub failures: AtomicU64,
+    /// Whether objects are encrypted so that their ETags are no MD5 of their bytes.
+    pub hides_md5: AtomicBool,
+}
+
 /// Makes such clients, for servers that are reached in the same way.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    /// Requests that have failed.
-    pub failures: Arc<AtomicU64>,
+    pub seen: Arc<Seen>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
     /// Whether http without TLS may be spoken.
@@ -62,15 +70,15 @@ impl HttpConnector for Connector {
             store: "HTTP client",
             source: Box::new(error),
         })?;
-        let (failures, trouble) = (Arc::clone(&self.failures), Mutex::default());
-        Ok(HttpClient::new(Watched { client, failures, trouble }))
+        let (seen, trouble) = (Arc::clone(&self.seen), Mutex::default());
+        Ok(HttpClient::new(Watched { client, seen, trouble }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
     client: Client,
-    failures: Arc<AtomicU64>,
+    seen: Arc<Seen>,
     trouble: Mutex<Trouble>,
 }
 
@@ -219,14 +227,17 @@ impl HttpService for Watched {
                 }
                 let status = answer.status();
                 (trouble.unreachable_since, trouble.given_up) = (None, None);
+                if hides_md5(answer.headers()) {
+                    self.seen.hides_md5.store(true, Ordering::Relaxed);
+                }
                 if status.is_server_error() || status.as_u16() == 429 {
-                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    self.seen.failures.fetch_add(1, Ordering::Relaxed);
                     trouble.warn(&server, &status.to_string());
                 }
                 Ok(answer)
             }
             Err(error) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.seen.failures.fetch_add(1, Ordering::Relaxed);
                 let text = with_causes(&error);
                 if is_unreachable(&text) && (text.contains("certificate") || trouble.ends()) {
                     // A kind that is not tried again.
@@ -237,6 +248,13 @@ impl HttpService for Watched {
             }
         }
     }
+}
+
+/// Whether an object is encrypted by KMS or by a key of the client's.
+fn hides_md5(headers: &HeaderMap) -> bool {
+    let by = headers.get("x-amz-server-side-encryption");
+    by.is_some_and(|by| by.as_bytes().starts_with(b"aws:kms"))
+        || headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
 }
 
 /// Whether a failure, told with its causes, came before there was a connection.

@@ -1,7 +1,6 @@
 //! S3 clients: one for a bucket, one set of credentials for all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -10,7 +9,7 @@ use object_store::{BackoffConfig, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
-use super::connect::{Connector, LONGEST_PAUSE};
+use super::connect::{Connector, LONGEST_PAUSE, Seen};
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
@@ -31,18 +30,13 @@ pub(super) struct Session {
     source: Option<SharedCredentialsProvider>,
     settings: OnceCell<Settings>,
     credentials: OnceCell<Arc<Credentials>>,
-    failures: Arc<AtomicU64>,
+    pub(super) seen: Arc<Seen>,
 }
 
 impl Session {
     pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
         let (settings, credentials) = (OnceCell::new(), OnceCell::new());
-        Self { options, source, settings, credentials, failures: Arc::default() }
-    }
-
-    /// Requests that have failed.
-    pub(super) fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        Self { options, source, settings, credentials, seen: Arc::default() }
     }
 
     async fn settings(&self) -> Result<&Settings, StoreError> {
@@ -89,7 +83,7 @@ impl Session {
     /// Makes clients; whether they may speak http without TLS.
     pub(super) fn connector(&self, plain: bool) -> Connector {
         Connector {
-            failures: Arc::clone(&self.failures),
+            seen: Arc::clone(&self.seen),
             timeout: self.options.timeout(),
             connect_timeout: self.options.connect_timeout(),
             plain,

@@ -1,7 +1,8 @@
 //! How an object is sent: what its readers are told of it, on which condition, with which checksum.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -14,6 +15,10 @@ use super::connect::{Tries, with_body_md5};
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::{ObjectInfo, unquoted};
+
+/// How often a write on a condition is tried again when its connection was lost, and how long after.
+const AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// When an object may be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,8 +73,8 @@ fn content_type(name: &str) -> &'static str {
 }
 
 impl Store {
-    /// Writes a small object whole. [`StoreError::Changed`] when the condition does not hold; on
-    /// disk, writers that check at the same moment can both find that [`Condition::Is`] holds.
+    /// Writes a small object whole. [`StoreError::Changed`] when the condition does not hold, as it no longer does
+    /// after a try of which only the answer was lost; on disk, writers that check at the same moment can both find that [`Condition::Is`] holds.
     pub async fn send(
         &self,
         key: &str,
@@ -116,14 +121,34 @@ impl Store {
             let options = PutOptions { mode, attributes, extensions, ..PutOptions::default() };
             objects.put_opts(&path, payload.clone(), options)
         };
-        let result = with_body_md5(sending.md5, self.attempt(key, "write", put)).await?;
+        let mut left = match sending.condition {
+            Condition::Always => 0,
+            Condition::Absent | Condition::Is(_) => AGAIN,
+        };
+        let result = loop {
+            match with_body_md5(sending.md5, self.attempt(key, "write", &put)).await {
+                // Nobody below sends again what the server may have done: the condition guards it.
+                Err(StoreError::Exhausted { attempts: 1, .. }) if left > 0 => left -= 1,
+                result => break result?,
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
         Ok(written(key, size, result.e_tag.as_deref()))
+    }
+
+    /// Whether an ETag that looks like an MD5 is one, as far as is known. It is not where the service encrypts by
+    /// KMS.
+    pub fn tells_md5(&self) -> bool {
+        match self.backend() {
+            Backend::S3(bucket) => !bucket.session.seen.hides_md5.load(Ordering::Relaxed),
+            _ => true,
+        }
     }
 
     /// How many requests to this service have failed so far; those that were sent again count.
     pub fn failures(&self) -> u64 {
         match self.backend() {
-            Backend::S3(bucket) => bucket.session.failures(),
+            Backend::S3(bucket) => bucket.session.seen.failures.load(Ordering::Relaxed),
             _ => 0,
         }
     }

@@ -39,3 +39,23 @@ fn a_busy_server_cut_connections_and_lost_answers_are_survived() {
         assert_eq!(said[0]["plan"]["changed"]["objects"], 0);
     });
 }
+
+#[test]
+fn a_claim_and_a_manifest_are_written_although_a_connection_is_lost() {
+    for fault in [Fault::Cut, Fault::Lost] {
+        on_each(|bench| {
+            for name in ["publishing.json", "published.jsonl.gz"] {
+                let mut is_first = true;
+                bench.server.fail_when(move |asked| {
+                    let is_written = asked.method == "PUT" && asked.target.contains(name);
+                    (is_written && std::mem::take(&mut is_first)).then_some(fault)
+                });
+            }
+            bench.publish("").assert().success();
+            assert_same(&bench.expected(), &bench.published());
+            bench.server.requests();
+            bench.publish("").assert().success();
+            assert!(!bench.has_changed_something());
+        });
+    }
+}

@@ -7,7 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use dor_atlas::model::hex;
 use dor_atlas::store::{S3Options, Stores};
+use md5::Md5;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::s3::keys;
@@ -44,6 +49,8 @@ impl Minio {
             .env("MINIO_ROOT_USER", KEYS.0)
             .env("MINIO_ROOT_PASSWORD", KEYS.1)
             .env("MINIO_UPDATE", "off")
+            // For buckets that encrypt.
+            .env("MINIO_KMS_SECRET_KEY", "key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -89,6 +96,18 @@ impl Minio {
         let answer = self.ask(&["--request", "GET"], &place);
         let ids = answer.split("<UploadId>").skip(1);
         ids.map(|rest| rest.split('<').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// From now on, objects are encrypted by KMS.
+    pub fn encrypt(&self) {
+        let rule = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
+            <SSEAlgorithm>aws:kms</SSEAlgorithm><KMSMasterKeyID>key</KMSMasterKeyID>\
+            </ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
+        let sha256 = format!("x-amz-content-sha256: {}", hex(&Sha256::digest(rule)));
+        let md5 = format!("Content-MD5: {}", BASE64_STANDARD.encode(Md5::digest(rule)));
+        let request = ["--request", "PUT", "--data-binary", rule, "--header", &sha256];
+        let request = [&request[..], &["--header", &md5]].concat();
+        self.ask(&request, &format!("{}?encryption=", self.bucket));
     }
 
     /// A signed request: curl can sign.
