@@ -104,18 +104,19 @@ impl From<Filled> for Made {
     }
 }
 
+/// Each product, or those together that failed together.
+pub type Results = Vec<(Vec<Stage>, Result<Made, StageError>)>;
+
 /// How a case went.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Each product, or those together that failed together.
-    pub stages: Vec<(Vec<Stage>, Result<Made, StageError>)>,
+    /// The products.
+    pub stages: Results,
     /// Bytes of the raw files.
     pub size: u64,
     /// Bytes that were read from the archive.
     pub fetched: u64,
 }
-
-type Results = Vec<(Vec<Stage>, Result<Made, StageError>)>;
 
 impl Products<'_> {
     /// The products there are to be.
@@ -132,9 +133,10 @@ impl Products<'_> {
     /// The files of a case, as many as are `planned`.
     async fn files(&self, case: Case, planned: usize) -> Result<CaseFiles, StageError> {
         let files = Input::Raw(self.raw.clone()).case(case, self.allow_missing).await?;
-        match files.len() == planned {
+        let found = files.len();
+        match found == planned {
             true => Ok(files),
-            false => Err(StageError::Files { case, found: files.len(), planned }),
+            false => Err(StageError::Files { case, found, planned }),
         }
     }
 

@@ -71,21 +71,26 @@ element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 
 # When time is nearly up or somebody needs the node, Slurm tells dor, which stops within a minute. What is told to this
 # script only is handed on; not to srun, which would kill dor.
-trap 'scancel --signal=TERM "$element.0"' TERM INT
-{command} &
+hand_on() {{
+    until scancel --signal=TERM "$element.0" || ! kill -0 "${{run:-}}" 2>/dev/null; do sleep 1; done
+}}
+trap hand_on TERM INT
+status=$(mktemp)
+{{ {command}; echo "$?" >"$status"; }} &
 run=$!
 wait "$run"
 # A signal ends the wait, not what it waits for.
 while kill -0 "$run" 2>/dev/null; do wait "$run"; done
-wait "$run"
-code=$?
+# What the wait tells can be that of the signal.
+code=$(<"$status")
+rm -f "$status"
 
 # Told to stop, it has more to do. A job that ends by itself is not queued again, so it asks for that,
 # and waits to be taken away.
-if [ "$code" -eq 75 ] && scontrol requeue "$element"; then
+if [ "$code" = 75 ] && scontrol requeue "$element"; then
     sleep 600
 fi
-exit "$code"
+exit "${{code:-1}}"
 "#
         );
         text

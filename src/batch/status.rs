@@ -1,6 +1,7 @@
 //! How far a plan is: from the records of its cases, and from what its shards tell. Done is what was made of
 //! what the plan names, under its rules.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::mark::{Failure, Mark};
 use super::{Plan, Planned, Shard, Stage, StageError};
-use crate::ledger::{COMPLETE, Record};
+use crate::ledger::{COMPLETE, InputRecord, LedgerError, Record};
 use crate::model::Case;
 use crate::research::{RECIPE, folder};
 use crate::store::{Store, Stores};
@@ -74,20 +75,40 @@ pub enum Problem {
     /// Not made, or not to its end.
     #[error("there is no record of it")]
     Absent,
+    /// Its record cannot be used.
+    #[error("{0} (dor run --force)")]
+    Damaged(String),
+    /// The store is another.
+    #[error("it is a result of {0}: the plan has the place of another store")]
+    Store(String),
     /// Made by another version, or with or without the known defects.
-    #[error("it was made under other rules than the plan's")]
+    #[error(
+        "it was made under other rules than the plan's, which one store must not mix: give another store"
+    )]
     Rules,
-    /// Made of more or fewer raw files.
-    #[error("it was made of {found} files, the plan has {planned}")]
+    /// Made of other raw files.
+    #[error(
+        "it was made of {} files of {} bytes, the plan has {} of {}{}", .found.0, .found.1, .planned.0, .planned.1,
+hint(.found.0, .planned.0)
+    )]
     Files {
-        /// Files it was made of.
-        found: usize,
-        /// Files of the plan.
-        planned: usize,
+        /// Number and bytes of the files it was made of.
+        found: (usize, u64),
+        /// Those of the plan.
+        planned: (usize, u64),
     },
     /// Made with another file beside the archive.
     #[error("it was made with another {0} than the plan's")]
     Given(&'static str),
+}
+
+/// What to do about a result of other files.
+fn hint(found: usize, planned: usize) -> &'static str {
+    match found.cmp(&planned) {
+        Ordering::Greater => " (dor run --force gives up what is gone)",
+        Ordering::Equal => " (make another plan where the archive has changed, then dor run)",
+        Ordering::Less => "",
+    }
 }
 
 impl Serialize for Problem {
@@ -118,23 +139,39 @@ async fn problem(
     (case, planned): (Case, &Planned),
 ) -> Result<Option<Problem>, StageError> {
     let grid = plan.givens.grid_sha256.as_deref();
-    let of_files =
-        |found: usize| (found == planned.files, Problem::Files { found, planned: planned.files });
+    let of_files = |inputs: &mut dyn Iterator<Item = &InputRecord>| {
+        let found = inputs.fold((0, 0), |(n, bytes), input| (n + 1, bytes + input.size));
+        let planned = (planned.files, planned.bytes);
+        (found == planned, Problem::Files { found, planned })
+    };
     if stage == Stage::Research {
         let record = Record::load(store, &folder(case), COMPLETE).await;
-        let record = record.map_err(crate::research::PlanError::from)?;
+        let record = match record {
+            Err(error @ (LedgerError::Damaged { .. } | LedgerError::Format { .. })) => {
+                return Ok(Some(Problem::Damaged(error.to_string())));
+            }
+            record => record.map_err(crate::research::PlanError::from)?,
+        };
         let Some(record) = record else { return Ok(Some(Problem::Absent)) };
         return Ok(compare([
             (record.recipe.version == RECIPE, Problem::Rules),
-            of_files(record.files.len()),
+            of_files(&mut record.files.iter().map(|file| &file.input)),
             (record.recipe.grid_sha256.as_deref() == grid, Problem::Given("grid")),
         ]));
     }
-    let record = CaseRecord::load(store, case).await?;
+    let record = match CaseRecord::load(store, case).await {
+        Err(error @ VisError::Record { .. }) => {
+            return Ok(Some(Problem::Damaged(error.to_string())));
+        }
+        record => record?,
+    };
     let Some(record) = record else { return Ok(Some(Problem::Absent)) };
     let has = |name: &str, wanted: Value| record.settings.get(name) == Some(&wanted);
-    let of_all =
-        [(record.recipe == plan.recipe(stage), Problem::Rules), of_files(record.inputs.len())];
+    let of_all = [
+        (record.store == stage.name(), Problem::Store(record.store.clone())),
+        (record.recipe == plan.recipe(stage), Problem::Rules),
+        of_files(&mut record.inputs.iter()),
+    ];
     // What decides, in the words of those who fill the stores.
     let of_givens = match stage {
         // With the known defects, the grid is that of the raw files.

@@ -39,6 +39,9 @@ const LEFT_MEMORY: u64 = 2 << 30;
 /// Chunks on their way to the store.
 const PUTS: usize = 16;
 
+/// What is said without a series of sea surface height.
+pub const NEEDS_SSH: &str = "the variable DIC needs the sea surface height: give --ssh FILE";
+
 /// What all cases of a run share.
 pub struct Atlas<'a> {
     /// The store.
@@ -95,8 +98,7 @@ impl Atlas<'_> {
     /// Fills a case's part of the store; its record comes last.
     pub async fn fill(&self, files: &CaseFiles, force: bool) -> Result<Filled, VisError> {
         if self.pyramid.variables.contains(&MapVariable::Dic) && self.ssh.is_none() {
-            let needed = "the variable DIC needs the sea surface height: give --ssh FILE";
-            return Err(VisError::Needs(needed.to_owned()));
+            return Err(VisError::Needs(NEEDS_SSH.to_owned()));
         }
         let missing = files.missing.iter().map(YearMonth::to_string).collect();
         let settings = json!({

@@ -42,7 +42,7 @@ impl Finalize {
             let products = count(missing.len(), "product");
             writeln!(
                 out,
-                "{products} missing; nothing was written; see dor status, and for what is not as planned dor run"
+                "{products} missing or not as planned; nothing was written; see dor status, then dor run"
             )?;
             for Missing { case, stage, problem } in missing.iter().take(SHOWN) {
                 writeln!(out, "{case}, {stage}: {problem}")?;

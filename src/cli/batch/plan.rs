@@ -15,11 +15,12 @@ use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
 use crate::cli::{Exit, GlobalArgs, from_one, size};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
+use crate::model::atlas::MapVariable;
 use crate::read::centers::Centers;
 use crate::research::plan::{missing_months, raw_files};
 use crate::store::{Location, LocationError, Store, Stores};
 use crate::vis::input::Input;
-use crate::vis::{VisError, centers};
+use crate::vis::{Kind, VisError, centers, store2, template};
 
 /// Bytes of raw files that a core makes all products of in a second, as measured on two cores
 /// (docs/benchmarks.md).
@@ -90,6 +91,22 @@ fn file(text: &str) -> Result<Location, String> {
     }
 }
 
+/// Refuses products that would lie within each other.
+fn refuse_shared(places: &Places) -> Result<(), VisError> {
+    let all: Vec<&Location> = Stage::ALL.iter().filter_map(|stage| places.of(*stage)).collect();
+    for (n, one) in all.iter().enumerate() {
+        for other in &all[n + 1..] {
+            let [a, b] = [one, other].map(|at| format!("{}/", at.real()));
+            if a.starts_with(&b) || b.starts_with(&a) {
+                return Err(VisError::Needs(format!(
+                    "{one} and {other} are the same place, or one lies within the other: give each product a place of its own"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Plan {
     pub async fn run(mut self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         self.stages.sort_unstable();
@@ -112,6 +129,13 @@ impl Plan {
             && self.stages.contains(&Stage::Research)
         {
             refuse_mixed(archive, output)?;
+        }
+        refuse_shared(&places)?;
+        if let (Some(at), None) = (&places.store2, &places.ssh)
+            && let Ok(opened) = template::open(&stores.open(at)?, "store2").await
+            && matches!(&opened.kind, Kind::Store2(maps) if maps.variables.contains(&MapVariable::Dic))
+        {
+            return Err(VisError::Needs(store2::NEEDS_SSH.to_owned()).into());
         }
         let raw = stores.open(places.data_dir.as_ref().ok_or(unset)?)?;
         let input = Input::Raw(raw.clone());

@@ -195,7 +195,7 @@ async fn work(
     }
     let mut failures = failed.iter().flat_map(|(_, failures)| failures);
     let exit = match () {
-        () if products.workshop.stop.is_requested() => Exit::Interrupted,
+        () if products.workshop.stop.is_requested() && done < planned.len() => Exit::Interrupted,
         () if failed.is_empty() => Exit::Done,
         // Nothing is gained by running again.
         () if is_misconfigured && failures.clone().all(|failure| failure.permanent) => {
@@ -219,6 +219,8 @@ impl Progress for Silent {
 
 impl Run {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
         let overrides = Overrides { workers: self.workers, ..self.plan.over(global.overrides()) };
         let mut config = Config::load(&overrides)?;
         let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
@@ -237,8 +239,6 @@ impl Run {
         let own = own.map(|((_, case), planned)| (case, planned.files));
         let planned: Vec<Planned> = own.filter(is_asked).collect();
         let cases: Vec<Case> = planned.iter().map(|(case, _)| *case).collect();
-        let stop = Stop::default();
-        stop_on_signals(stop.clone());
         let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
         let pool = Pool::new(config.workers.value.get(), memory);
         let terminal = Arc::new(Terminal::new());
@@ -287,7 +287,8 @@ impl Run {
             Ok::<_, VisError>(stores.open(place.as_ref().ok_or_else(needed)?)?)
         };
         let raw = open(&places.data_dir, "data_dir")?;
-        let grid: Option<(Arc<Grid>, String)> = match &config.grid {
+        let needs_grid = stages.iter().any(|stage| *stage != Stage::Store1);
+        let grid: Option<(Arc<Grid>, String)> = match config.grid.as_ref().filter(|_| needs_grid) {
             None => None,
             Some(at) => {
                 let (grid, sha256) = load_grid(stores, at).await?;

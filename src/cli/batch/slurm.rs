@@ -197,7 +197,9 @@ impl Slurm {
         writeln!(out, "job {id}: {plan} on {}", count(options.nodes.get(), "node"))?;
         if let Some(finalize) = finalize {
             // An element that failed would keep afterok waiting for ever: finalize looks for itself.
-            let last = submit(&finalize, Some(&id))?;
+            let last = submit(&finalize, Some(&id)).with_context(|| {
+                format!("job {id} is queued; dor finalize it by hand when it has ended")
+            })?;
             writeln!(out, "job {last}: finalize, after it")?;
         }
         writeln!(out, "how far it is: dor status --plan {plan} --shards {}", options.nodes)?;
@@ -274,7 +276,11 @@ fn submit(script: &Path, after: Option<&str>) -> anyhow::Result<String> {
     }
     // With several clusters, the cluster's name follows.
     let id = String::from_utf8_lossy(&output.stdout);
-    Ok(id.trim().split(';').next().unwrap_or_default().to_owned())
+    let number = id.trim().split(';').next().unwrap_or_default();
+    match !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Ok(number.to_owned()),
+        false => anyhow::bail!("sbatch told no number of a job for {}: {id:?}", script.display()),
+    }
 }
 
 #[cfg(test)]

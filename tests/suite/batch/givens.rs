@@ -79,6 +79,23 @@ fn what_was_made_with_others_is_not_done_and_is_made_again() {
     assert!(named.contains("store2: it was made with another series of sea surface"), "{named}");
     says(&work, "run --plan ssh.json --shards 1");
     assert_eq!(state(&work, "ssh").0, all);
+
+    // As many raw files, of other sizes.
+    let whole = fs::read(work.raw(0)).unwrap();
+    fs::write(work.raw(0), [&whole[..], b"\0"].concat()).unwrap();
+    plan_again(&work, "raw");
+    let (done, named) = state(&work, "raw");
+    assert!(done.is_empty() && named.contains("it was made of 2 files of"), "{named}");
+    says(&work, "run --plan raw.json --shards 1");
+    assert_eq!(state(&work, "raw").0, all);
+
+    // A record that cannot be read is one product's affair.
+    fs::write(work.path("one/s1/.cases/112-04.json"), b"junk").unwrap();
+    let (done, named) = state(&work, "raw");
+    assert_eq!(done, ["research", "store2", "store3"]);
+    assert!(named.contains("112-04, store1: ") && named.contains("dor run --force"), "{named}");
+    says(&work, "run --plan raw.json --shards 1 --force");
+    assert_eq!(state(&work, "raw").0, all);
 }
 
 #[test]
@@ -100,6 +117,9 @@ fn a_plan_of_what_cannot_be_used_is_not_made() {
     refused(&format!("{store3} --centers few.csv"), 65, "112");
     refused("--stages store2 --store2 s2 --ssh grid.nc", 65, "grid.nc");
     refused("--stages store2 --store2 s2 --ssh none.nc", 78, "none.nc");
+    refused("--stages store1,store2 --store1 s --store2 s/2", 78, "a place of its own");
+    says(&work, "vis create-template-store2 -o s2");
+    refused("--stages store2 --store2 s2", 78, "--ssh");
 }
 
 #[test]

@@ -17,7 +17,10 @@ fn nothing_is_put_together_before_every_case_is_there() {
     let said = finalize.output().unwrap();
     assert_eq!(said.status.code(), Some(3));
     let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.contains("12 products missing") && said.contains("114-07, store3"), "{said}");
+    assert!(
+        said.contains("12 products missing or not as planned") && said.contains("114-07, store3"),
+        "{said}"
+    );
     assert_eq!(work.tree("all"), before);
 
     says(&work, "run --plan all.json --shards 3 --shard 1");
@@ -48,7 +51,7 @@ fn nothing_is_put_together_before_every_case_is_there() {
     fewer["inputs"].as_array_mut().unwrap().pop();
     fs::write(&record, fewer.to_string()).unwrap();
     let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
-    assert!(said.contains("113-04, store1: it was made of 1 files, the plan has 2"), "{said}");
+    assert!(said.contains("113-04, store1: it was made of 1 files of "), "{said}");
     fs::write(&record, whole).unwrap();
 
     let said = says(&work, "finalize --plan all.json --publish-to published");
