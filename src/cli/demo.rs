@@ -214,6 +214,8 @@ impl Demo {
         let research = self.location.join(RESEARCH);
         if self.plan {
             writeln!(out, "2. converted, and the map stores made, in one pass over the files")?;
+            // The input is new, and plans do not change.
+            stores.open(&self.location)?.delete("plan.json").await?;
             let exit = self.run_all(self.planned(case), global, out).await?;
             if exit != Exit::Done {
                 return Ok(exit);
