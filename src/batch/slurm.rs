@@ -71,10 +71,7 @@ element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 
 # When time is nearly up or somebody needs the node, Slurm tells dor, which stops within a minute. What is told to this
 # script only is handed on; not to srun, which would kill dor.
-hand_on() {{
-    until scancel --signal=TERM "$element.0" || ! kill -0 "${{run:-}}" 2>/dev/null; do sleep 1; done
-}}
-trap hand_on TERM INT
+trap 'until scancel --signal=TERM "$element.0" || ! kill -0 "${{run:-}}" 2>/dev/null; do sleep 1; done' TERM INT
 status=$(mktemp)
 {{ {command}; echo "$?" >"$status"; }} &
 run=$!
