@@ -13,7 +13,7 @@ use super::progress::Transfers;
 use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
-use crate::pipeline::{Stop, Stopped};
+use crate::pipeline::Stop;
 use crate::publish::audit::Extent;
 use crate::publish::doubt::Doubt;
 use crate::publish::inventory::{Selection, patterns};
@@ -152,10 +152,8 @@ impl Publish {
         let (source, destination) = (stores.open(source)?, stores.open(destination)?);
         let stop = Stop::default();
         stop_on_signals(stop.clone());
-        let prepared = tokio::select! {
-            prepared = publish::prepare(&source, &destination, options, &stop) => prepared?,
-            () = stop.requested() => return Err(Stopped.into()),
-        };
+        let preparing = publish::prepare(&source, &destination, options, &stop);
+        let prepared = stop.unless(preparing).await??;
         self.write_plan(out, &prepared)?;
         out.flush()?;
         if self.dry_run {
