@@ -19,11 +19,17 @@ pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisEr
         match folder.read(file).await? {
             Some((bytes, _)) => arrays.push(bytes),
             None => {
-                let problem = match arrays.is_empty() {
-                    true => format!("there is no such file, and no folder with {file}"),
-                    false => format!("it is a folder without {file}"),
-                };
-                return Err(ReadError::Centers { url, problem }.into());
+                // Nothing there is a wrong setting, part of it damaged data.
+                return Err(match arrays.is_empty() {
+                    true => VisError::Needs(format!(
+                        "{url} cannot be the centres of the polygons (--centers): \
+                         there is no such file, and no folder with {file}"
+                    )),
+                    false => {
+                        let problem = format!("it is a folder without {file}");
+                        ReadError::Centers { url, problem }.into()
+                    }
+                });
             }
         }
     }

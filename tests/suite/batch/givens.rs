@@ -112,6 +112,7 @@ fn a_plan_of_what_cannot_be_used_is_not_made() {
     refused(&format!("{research} --grid none.nc"), 78, "none.nc");
     refused("--stages research --output-dir archive", 78, "mixed");
     let store3 = "--stages store3 --store3 s3";
+    refused(&format!("{store3} --centers absent.csv"), 78, "absent.csv");
     refused(&format!("{store3} --centers grid.nc"), 65, "grid.nc");
     fs::write(work.path("few.csv"), "polygon_id,lon,lat\n5,10,20\n").unwrap();
     refused(&format!("{store3} --centers few.csv"), 65, "112");
