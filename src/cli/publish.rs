@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use globset::Glob;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -16,7 +17,7 @@ use crate::model::Case;
 use crate::pipeline::Stop;
 use crate::publish::audit::Extent;
 use crate::publish::doubt::Doubt;
-use crate::publish::inventory::{Selection, patterns};
+use crate::publish::inventory::{Selection, pattern, patterns};
 use crate::publish::plan::Why;
 use crate::publish::published::Published;
 use crate::publish::sign::Sign;
@@ -54,11 +55,11 @@ struct Publish {
     #[arg(required = true)]
     destination: Option<Location>,
     /// Only objects that match a pattern: `*` within a folder, `**` across folders; several may be given
-    #[arg(long, value_name = "GLOB")]
-    include: Vec<String>,
+    #[arg(long, value_name = "GLOB", value_parser = pattern)]
+    include: Vec<Glob>,
     /// No objects that match a pattern
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
+    #[arg(long, value_name = "GLOB", value_parser = pattern)]
+    exclude: Vec<Glob>,
     /// Only these products
     #[arg(long, value_name = "PRODUCT", value_parser = ["research", "store1", "store2", "store3"])]
     only: Vec<String>,
@@ -349,7 +350,7 @@ impl Status {
                 "publishing": publishing,
                 "in_doubt": doubt.objects.len(),
                 "unfinished": unfinished.token().is_some(),
-                "of_no_publish": unfinished.objects.len(),
+                "may_lie_there": unfinished.objects.len(),
                 "pending": pending.as_ref().map(|would| json!({
                     "objects": would.plan.send.len(),
                     "bytes": would.plan.bytes(),

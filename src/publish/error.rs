@@ -208,8 +208,8 @@ pub enum PublishError {
         /// Cause.
         source: std::io::Error,
     },
-    /// A pattern is none.
-    #[error("not a pattern: {0}")]
+    /// Patterns are too many, or too large together.
+    #[error("--include or --exclude cannot be used: {0}; give fewer or simpler patterns")]
     Pattern(#[from] globset::Error),
     /// Work was not done.
     #[error(transparent)]

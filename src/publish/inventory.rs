@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -46,14 +46,19 @@ pub struct Selection {
     pub unfinished: bool,
 }
 
-/// A set of patterns over whole keys, where `*` stays within a folder and `**` does not.
-pub fn patterns(patterns: &[String]) -> Result<Option<GlobSet>, globset::Error> {
+/// A pattern over whole keys, where `*` stays within a folder and `**` does not.
+pub fn pattern(text: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(text).literal_separator(true).build()
+}
+
+/// A set of patterns; none when there are none.
+pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
     if patterns.is_empty() {
         return Ok(None);
     }
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        set.add(GlobBuilder::new(pattern).literal_separator(true).build()?);
+        set.add(pattern.clone());
     }
     set.build().map(Some)
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use super::md5_lanes::{Lane, Md5Lanes};
 use super::md5_pair::Md5Pair;
 use super::{Concurrency, Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped, Task};
-use crate::store::{Body, Object, Sending, Store, StoreError, Upload};
+use crate::store::{Body, Object, Sending, Store, StoreError, Upload, count_failures};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
 /// and parts of each: bounds the memory, and leaves most requests to small objects.
@@ -47,7 +47,7 @@ pub struct Sent {
     pub md5: Digest,
     /// What the server calls this version of it.
     pub etag: Option<String>,
-    /// How often it was tried.
+    /// One, and one more for each request or try that failed.
     pub attempts: u32,
     /// Time it took, with all tries.
     pub milliseconds: u64,
@@ -170,21 +170,21 @@ impl Transfer {
     }
 
     async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
-        let begun = Instant::now();
-        let by_parts = entry.size > self.destination.part_size() as u64;
-        let (etag, attempts) = match by_parts {
-            false => self.send_whole(entry).await?,
-            true => {
-                let _leave = self.enter(&self.large, 0).await?;
-                self.send_parts(entry).await?
+        let (begun, failures) = (Instant::now(), Arc::default());
+        let sent = count_failures(&failures, async {
+            if entry.size <= self.destination.part_size() as u64 {
+                return self.send_whole(entry, &failures).await;
             }
-        };
+            let _leave = self.enter(&self.large, 0).await?;
+            self.try_often(entry, &failures, || self.send_parts_once(entry)).await
+        });
+        let etag = sent.await?;
         Ok(Sent {
             key: entry.key.to_string(),
             bytes: entry.size,
             md5: entry.md5,
             etag,
-            attempts,
+            attempts: failures.load(Ordering::Relaxed).saturating_add(1),
             milliseconds: begun.elapsed().min(Duration::from_secs(1 << 40)).as_millis() as u64,
         })
     }
@@ -203,21 +203,19 @@ impl Transfer {
         }
     }
 
-    async fn send_whole(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
+    async fn send_whole(
+        &self,
+        entry: &Entry,
+        failures: &AtomicU32,
+    ) -> Result<Option<String>, PublishError> {
         let leave = self.enter(&self.flow, entry.size).await?;
         let data = self.read_whole(entry).await?;
-        let tries = Arc::default();
-        let sending = Sending { tries: Arc::clone(&tries), ..self.sending(Some(entry.md5)) };
-        let mut left = TRIES;
-        let etag = loop {
-            match self.send_whole_once(entry, data.clone(), &sending).await {
-                Err(error) if self.goes_on(entry, &error, &mut left) => {}
-                result => break result?,
-            }
-        };
+        let sending = self.sending(Some(entry.md5));
+        let once = || self.send_whole_once(entry, data.clone(), &sending);
+        let etag = self.try_often(entry, failures, once).await?;
         drop(leave);
         self.progress.advance(entry.size);
-        Ok((etag, tries.load(Ordering::Relaxed).max(1)))
+        Ok(etag)
     }
 
     async fn read_whole(&self, entry: &Entry) -> Result<Bytes, PublishError> {
@@ -250,28 +248,29 @@ impl Transfer {
         Ok(etag)
     }
 
-    /// Sends an object by parts, while nothing but its parts is in memory.
-    async fn send_parts(&self, entry: &Entry) -> Result<(Option<String>, u32), PublishError> {
+    /// Tries until it goes well, or there is no hope: the client below has tried each request often by itself.
+    async fn try_often<T, F: Future<Output = Result<T, PublishError>>>(
+        &self,
+        entry: &Entry,
+        failures: &AtomicU32,
+        once: impl Fn() -> F,
+    ) -> Result<T, PublishError> {
         let mut left = TRIES;
         loop {
-            match self.send_parts_once(entry).await {
-                Err(error) if self.goes_on(entry, &error, &mut left) => {}
-                result => break Ok((result?, TRIES - left + 1)),
+            left -= 1;
+            let before = failures.load(Ordering::Relaxed);
+            match once().await {
+                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_requested() => {
+                    // What comes of good answers is one failure too.
+                    failures.fetch_max(before.saturating_add(1), Ordering::Relaxed);
+                    self.progress.retried(&entry.key, &error);
+                }
+                result => break result,
             }
         }
     }
 
-    /// Whether to try again after a failure: the client below has tried each request often by
-    /// itself.
-    fn goes_on(&self, entry: &Entry, error: &PublishError, left: &mut u32) -> bool {
-        *left -= 1;
-        let again = *left > 0 && is_passing(error) && !self.stop.is_requested();
-        if again {
-            self.progress.retried(&entry.key, error);
-        }
-        again
-    }
-
+    /// Sends an object by parts, while nothing but its parts is in memory.
     async fn send_parts_once(&self, entry: &Entry) -> Result<Option<String>, PublishError> {
         let key = &*entry.key;
         let url = || self.source.location().join(key).to_string();

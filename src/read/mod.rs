@@ -48,7 +48,7 @@ pub enum ReadError {
         source: SourceError,
     },
     /// No NetCDF signature.
-    #[error("{url} is not a NetCDF file: it begins with {start:?}")]
+    #[error("{url} is not a NetCDF file (it begins with {start:?}); copy it again")]
     NotNetcdf {
         /// File.
         url: String,

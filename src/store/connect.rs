@@ -115,15 +115,18 @@ impl Trouble {
     }
 }
 
-/// Counts the times that a request is sent.
-#[derive(Clone)]
-pub(super) struct Tries(pub Arc<AtomicU32>);
-
 tokio::task_local! {
+    /// Counts the requests that fail.
+    static FAILURES: Arc<AtomicU32>;
     /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
     static BODY_MD5: [u8; 16];
     /// What is sent in place of the body of the request.
     static BODY: Arc<Streamed>;
+}
+
+/// Counts the requests that fail while something is done, those that are sent again too.
+pub async fn count_failures<T>(failures: &Arc<AtomicU32>, work: impl Future<Output = T>) -> T {
+    FAILURES.scope(Arc::clone(failures), work).await
 }
 
 /// Sends an object or a part whose MD5 may be known, so that it is not computed again.
@@ -163,6 +166,12 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
 }
 
 impl Watched {
+    fn has_failed(&self) {
+        self.seen.failures.fetch_add(1, Ordering::Relaxed);
+        // Nobody may ask.
+        _ = FAILURES.try_with(|failures| failures.fetch_add(1, Ordering::Relaxed));
+    }
+
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         match BODY.try_with(Arc::clone) {
             Ok(body) if request.method() == "PUT" => self.stream(request, &body).await,
@@ -205,9 +214,6 @@ impl Watched {
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if let Some(Tries(tries)) = request.extensions().get() {
-            tries.fetch_add(1, Ordering::Relaxed);
-        }
         let request = with_content_md5(request).await?;
         let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
@@ -231,13 +237,13 @@ impl HttpService for Watched {
                     self.seen.hides_md5.store(true, Ordering::Relaxed);
                 }
                 if status.is_server_error() || status.as_u16() == 429 {
-                    self.seen.failures.fetch_add(1, Ordering::Relaxed);
+                    self.has_failed();
                     trouble.warn(&server, &status.to_string());
                 }
                 Ok(answer)
             }
             Err(error) => {
-                self.seen.failures.fetch_add(1, Ordering::Relaxed);
+                self.has_failed();
                 let text = with_causes(&error);
                 if is_unreachable(&text) && (text.contains("certificate") || trouble.ends()) {
                     // A kind that is not tried again.

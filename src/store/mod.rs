@@ -33,6 +33,7 @@ mod write;
 mod zarr;
 
 pub use check::Check;
+pub use connect::count_failures;
 pub use error::{CredentialsProblem, StoreError};
 pub use location::{Location, LocationError};
 pub use obstacle::Obstacles;

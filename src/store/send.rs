@@ -1,17 +1,16 @@
 //! How an object is sent: what its readers are told of it, on which condition, with which checksum.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    Attribute, Attributes, Extensions, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
+    Attribute, Attributes, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 
-use super::connect::{Tries, with_body_md5};
+use super::connect::with_body_md5;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::{ObjectInfo, unquoted};
@@ -46,8 +45,6 @@ pub struct Sending {
     /// Bytes of an object by parts, where they are known: more than 10,000 parts, which S3 does not take, are
     /// fewer and larger ones.
     pub size: u64,
-    /// Counts the requests that it took to write it whole.
-    pub tries: Arc<AtomicU32>,
 }
 
 impl Sending {
@@ -107,8 +104,6 @@ impl Store {
         let payload = PutPayload::from_iter(data);
         let size = payload.content_length() as u64;
         let put = || {
-            let mut extensions = Extensions::new();
-            extensions.insert(Tries(Arc::clone(&sending.tries)));
             let mode = match &sending.condition {
                 Condition::Always => PutMode::Overwrite,
                 Condition::Absent => PutMode::Create,
@@ -118,7 +113,7 @@ impl Store {
                 }
             };
             let attributes = sending.attributes(&path);
-            let options = PutOptions { mode, attributes, extensions, ..PutOptions::default() };
+            let options = PutOptions { mode, attributes, ..PutOptions::default() };
             objects.put_opts(&path, payload.clone(), options)
         };
         let mut left = match sending.condition {

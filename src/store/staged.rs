@@ -19,6 +19,8 @@ use rustix::process::{Pid, test_kill_process};
 use tracing::{debug, warn};
 
 const SUFFIX: &str = ".staged";
+/// Bytes in the name of a file.
+const NAME_MAX: usize = 255;
 /// Whether a writer that is not known, or of another host, still lives cannot be known; a day is beyond any write.
 const FOREIGN_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,8 +68,7 @@ impl Staged {
             ));
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let hidden = format!(".{name}.{}-{}-{number}{SUFFIX}", host(), std::process::id());
-        let path = target.with_file_name(hidden);
+        let path = target.with_file_name(hidden_name(name, number));
         in_use().insert(number);
         let open = || OpenOptions::new().write(true).create_new(true).open(&path);
         let file = match open() {
@@ -124,6 +125,13 @@ impl Drop for Staged {
         }
         in_use().remove(&self.number);
     }
+}
+
+/// `.NAME.HOST-PID-N.staged`, of a long name only the beginning: what follows is nobody else's.
+fn hidden_name(name: &str, number: u64) -> String {
+    let whose = format!(".{}-{}-{number}{SUFFIX}", host(), std::process::id());
+    let room = NAME_MAX.saturating_sub(1 + whose.len());
+    format!(".{}{whose}", &name[..name.floor_char_boundary(room)])
 }
 
 /// What it means that nothing is found in a folder that is there, such as /proc.
@@ -245,6 +253,16 @@ mod tests {
         );
         for name in [".staged", ".x.staged", ".x.h-1.staged", ".x.h-a-1.staged", "x.h-1-1.staged"] {
             assert_eq!(parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_the_disk_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["x".repeat(255), "ä".repeat(127)] {
+            let target = folder.path().join(name);
+            Staged::create(&target).unwrap().finish().unwrap();
+            assert!(target.is_file());
         }
     }
 

@@ -80,7 +80,7 @@ pub enum VisError {
         wanted: String,
     },
     /// A record is damaged.
-    #[error("{url} is not a record of this program; delete it and populate its case again")]
+    #[error("{url} is not a record of this program; populate its case again with --force")]
     Record {
         /// Object.
         url: String,

@@ -108,7 +108,12 @@ impl Atlas<'_> {
         });
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
         let mut record = CaseRecord::new("store2", case, recipe, settings, missing, inputs);
-        let earlier = CaseRecord::load(&self.destination.store, case).await?;
+        let earlier = CaseRecord::load(&self.destination.store, case).await;
+        let is_there = !matches!(earlier, Ok(None));
+        let earlier = match earlier {
+            Err(VisError::Record { .. }) if force => None,
+            earlier => earlier?,
+        };
         if let Some(earlier) = earlier.as_ref().filter(|_| !force) {
             earlier.keep(case, &files.missing)?;
         }
@@ -116,7 +121,7 @@ impl Atlas<'_> {
         if !force && earlier.as_ref().is_some_and(|earlier| earlier.is_like(&record)) {
             return Ok(Filled { before: true, ..Filled::default() });
         }
-        if earlier.is_some() {
+        if is_there {
             // What is there is given up only for what can be read.
             self.look_at_all(files).await?;
             CaseRecord::remove(&self.destination.store, case).await?;

@@ -41,6 +41,23 @@ fn a_busy_server_cut_connections_and_lost_answers_are_survived() {
 }
 
 #[test]
+fn a_part_that_is_sent_again_is_a_try_of_its_object() {
+    on_each(|bench| {
+        bench.write_large("site/large.nc", 12 << 20);
+        let mut left = 2;
+        bench.server.fail_when(move |asked| {
+            let fails = asked.target.contains("partNumber=2") && left > 0;
+            left -= i32::from(fails);
+            fails.then_some(Fault::Answer(503, "SlowDown"))
+        });
+        let said = lines(&mut bench.publish("--json --include **/large.nc"));
+        // The answer may break the connection of another.
+        assert!(said[1]["sent"]["attempts"].as_u64() >= Some(3), "{said:?}");
+        assert_eq!(said[2]["summary"]["retried"], 1, "{said:?}");
+    });
+}
+
+#[test]
 fn a_claim_and_a_manifest_are_written_although_a_connection_is_lost() {
     for fault in [Fault::Cut, Fault::Lost] {
         on_each(|bench| {

@@ -48,6 +48,8 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         refused(&[asked], "--include *.nothing", CONFIGURATION);
         let missing = "site has no complete case 113-04; make it first, or check --case";
         refused(&[missing], "--case 112-04 --case 113-04", CONFIGURATION);
+        let error = fails(&mut bench.publish("--include ["), 2);
+        assert!(error.contains("'--include <GLOB>'") && error.contains("unclosed"), "{error}");
         // Results that nobody has put together.
         let shared = bench.work.path(&format!("{MAPS}/.cases/shared.json"));
         fs::rename(&shared, bench.work.path("aside.json")).unwrap();
