@@ -155,7 +155,7 @@ fn centres_and_levels_that_do_not_fit() {
     let with =
         |centers: &str| format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers {centers}");
     refuses(&work, &with("few.csv"), BAD_DATA, &["few.csv", "polygon 112"]);
-    refuses(&work, &with("none.csv"), BAD_DATA, &["none.csv", "no such file"]);
+    refuses(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "no such file"]);
     refuses(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
     let levels = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc --levels 3");
     refuses(&work, &levels, BAD_DATA, &["has 2 levels"]);
