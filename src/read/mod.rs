@@ -48,7 +48,9 @@ pub enum ReadError {
         source: SourceError,
     },
     /// No NetCDF signature.
-    #[error("{url} is not a NetCDF file (it begins with {start:?}); copy it again")]
+    #[error(
+        "{url} is not a NetCDF file (it begins with {start:?}); copy it again, or give another"
+    )]
     NotNetcdf {
         /// File.
         url: String,

@@ -166,9 +166,9 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
 }
 
 impl Watched {
-    fn has_failed(&self) {
+    fn note_failure(&self) {
         self.seen.failures.fetch_add(1, Ordering::Relaxed);
-        // Nobody may ask.
+        // Not everybody counts.
         _ = FAILURES.try_with(|failures| failures.fetch_add(1, Ordering::Relaxed));
     }
 
@@ -237,13 +237,13 @@ impl HttpService for Watched {
                     self.seen.hides_md5.store(true, Ordering::Relaxed);
                 }
                 if status.is_server_error() || status.as_u16() == 429 {
-                    self.has_failed();
+                    self.note_failure();
                     trouble.warn(&server, &status.to_string());
                 }
                 Ok(answer)
             }
             Err(error) => {
-                self.has_failed();
+                self.note_failure();
                 let text = with_causes(&error);
                 if is_unreachable(&text) && (text.contains("certificate") || trouble.ends()) {
                     // A kind that is not tried again.
