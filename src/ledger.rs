@@ -18,6 +18,8 @@ pub const PARTIAL: &str = "manifest.partial.json";
 pub const CASES: &str = ".cases";
 /// and this for what the cases share: metadata, coordinates, the chunks that hold all of them.
 pub const SHARED: &str = "shared.json";
+/// There, the rules that the store is filled under, decided by the first process that fills it.
+pub const RULES: &str = "recipe.json";
 /// Version of the form of the records.
 const FORMAT: u32 = 1;
 

@@ -94,6 +94,8 @@ impl Exit {
             VisError::Check(error) => Self::of_check(error),
             VisError::Stopped(_) => Some(Self::Interrupted),
             VisError::NotEmpty { .. }
+            | VisError::OtherKind { .. }
+            | VisError::Uncovered { .. }
             | VisError::NoStore { .. }
             | VisError::Recipe { .. }
             | VisError::Needs(_) => Some(Self::Configuration),
@@ -121,6 +123,7 @@ impl Exit {
             PublishError::Empty { .. }
             | PublishError::NoCase { .. }
             | PublishError::Unfinished { .. }
+            | PublishError::Extended { .. }
             | PublishError::TooManyDeletes { .. }
             | PublishError::InTheWay { .. }
             | PublishError::Obstacle { .. }

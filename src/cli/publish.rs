@@ -1,5 +1,7 @@
 //! `dor publish`: outputs to where the world reads them, and what is published there.
 
+mod status;
+
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,21 +11,17 @@ use globset::Glob;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use super::output::{Table, bytes, count, write_json};
+use super::output::{Table, bytes, count};
 use super::progress::Transfers;
 use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::Stop;
 use crate::publish::audit::Extent;
-use crate::publish::doubt::Doubt;
 use crate::publish::inventory::{Selection, pattern, patterns};
 use crate::publish::plan::Why;
-use crate::publish::published::Published;
-use crate::publish::sign::Sign;
-use crate::publish::unfinished::Unfinished;
-use crate::publish::{self, Concurrency, Options, Outcome, Prepared, PublishError, Sent};
-use crate::store::{Location, Store, Stores};
+use crate::publish::{self, Concurrency, Entry, Options, Outcome, Prepared, PublishError, Sent};
+use crate::store::{Location, Stores};
 
 /// Objects that a summary names of each kind.
 const SHOWN: usize = 20;
@@ -43,7 +41,7 @@ pub(super) struct Command {
 
 #[derive(Debug, Subcommand)]
 enum About {
-    Status(Status),
+    Status(status::Status),
 }
 
 #[derive(Args, Debug)]
@@ -78,6 +76,9 @@ struct Publish {
     /// One line of JSON for each object, and for the plan and the summary
     #[arg(long)]
     json: bool,
+    /// Replace map stores that were finalized at the destination since they were published
+    #[arg(long)]
+    overwrite: bool,
     /// Compare with a listing of the destination, not only with what was published before; with --verify all, read everything
     #[arg(long)]
     audit: bool,
@@ -96,19 +97,6 @@ struct Publish {
     /// `Content-Type` of all objects [default: by name]
     #[arg(long, value_name = "TYPE", value_parser = header)]
     content_type: Option<String>,
-}
-
-/// Tell what is published at a destination: version, recipes, and whether somebody publishes now
-#[derive(Args, Debug)]
-struct Status {
-    /// The destination: a path or URL
-    destination: Location,
-    /// What is published there from: tells what is pending, of all that it holds
-    #[arg(long, value_name = "LOCATION")]
-    source: Option<Location>,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A number of bytes with an optional k, M, G, Ki, Mi or Gi.
@@ -201,6 +189,7 @@ impl Publish {
             selection,
             delete: self.delete,
             max_delete: self.max_delete,
+            overwrite: self.overwrite,
             audit: self.audit,
             verify,
             concurrency: self.concurrency,
@@ -213,7 +202,7 @@ impl Publish {
     fn write_plan(&self, out: &mut dyn Write, prepared: &Prepared) -> anyhow::Result<()> {
         let Prepared { plan, inventory, audit, .. } = prepared;
         let [new, changed] = [Why::New, Why::Changed].map(|why| plan.count(why));
-        let gone = (plan.gone.len(), plan.gone.iter().map(|entry| entry.size).sum::<u64>());
+        let [gone, orphaned] = [&plan.gone, &prepared.orphans].map(|entries| size_of(entries));
         let rows = [
             ("new", new),
             ("changed", changed),
@@ -227,6 +216,8 @@ impl Publish {
                     (name.replace(' ', "_"), json!({"objects": n, "bytes": bytes}))
                 })
                 .collect();
+            let (objects, size) = orphaned;
+            document.insert("orphaned".to_owned(), json!({"objects": objects, "bytes": size}));
             document.insert("pending".to_owned(), json!(inventory.pending));
             document.insert("audit".to_owned(), json!(audit));
             if self.dry_run {
@@ -241,6 +232,7 @@ impl Publish {
             table.row([name.to_owned(), n.to_string(), bytes(size)]);
         }
         table.write(out)?;
+        write_orphaned(out, orphaned)?;
         if !inventory.pending.is_empty() {
             let cases = inventory.pending.join(", ");
             writeln!(out, "not complete, and not sent: {cases}")?;
@@ -326,97 +318,22 @@ impl Publish {
     }
 }
 
-impl Status {
-    async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = Config::load(&global.overrides())?;
-        let stores = Stores::new(config.s3.clone());
-        let destination: Store = stores.open(&self.destination)?;
-        let published = Published::load(&destination).await?;
-        let publishing = Sign::find(&destination).await?;
-        let doubt = Doubt::load(&destination).await?;
-        let unfinished = Unfinished::load(&destination).await?;
-        let pending = match &self.source {
-            None => None,
-            Some(location) => {
-                let source = stores.open(location)?;
-                let (options, stop) = (Options::default(), Stop::default());
-                let would = publish::prepare(&source, &destination, options, &stop).await?;
-                Some(would)
-            }
-        };
-        if self.json {
-            let document = json!({
-                "published": published.as_ref().map(|published| &published.header),
-                "publishing": publishing,
-                "in_doubt": doubt.objects.len(),
-                "unfinished": unfinished.token().is_some(),
-                "may_lie_there": unfinished.objects.len(),
-                "pending": pending.as_ref().map(|would| json!({
-                    "objects": would.plan.send.len(),
-                    "bytes": would.plan.bytes(),
-                    "arrived_since": would.arrived_since,
-                    "not_complete": would.inventory.pending,
-                })),
-            });
-            write_json(out, &document)?;
-            return Ok(Exit::Done);
-        }
-        match &published {
-            None => writeln!(out, "nothing is published at {}", self.destination)?,
-            Some(Published { header, .. }) => {
-                writeln!(
-                    out,
-                    "version {} of {} by {}, from {}: {}, {}",
-                    header.version,
-                    header.published.format("%Y-%m-%d %H:%M UTC"),
-                    header.program,
-                    header.source,
-                    count(header.objects, "object"),
-                    bytes(header.bytes)
-                )?;
-                for (folder, recipe) in &header.recipes {
-                    let folder = if folder.is_empty() { "." } else { folder };
-                    writeln!(out, "{folder}: {recipe}")?;
-                }
-            }
-        }
-        let being_published = publishing.is_some();
-        if let Some(sign) = publishing {
-            writeln!(out, "being published to by {sign}")?;
-        }
-        if !doubt.is_none() {
-            let objects = match doubt.is_all {
-                true => "all (a mark is damaged)".to_owned(),
-                false => count(doubt.objects.len(), "object"),
-            };
-            writeln!(
-                out,
-                "in doubt: {objects}; a publisher that had lost its claim may have changed them: publish again"
-            )?;
-        }
-        if unfinished.token().is_some() && !being_published {
-            writeln!(out, "a publish was begun and has not ended: run it again")?;
-        } else if !unfinished.objects.is_empty() && !being_published {
-            let objects = count(unfinished.objects.len(), "object");
-            writeln!(
-                out,
-                "may lie there, and no longer belong to what is published: {objects}; publish all of it, with --delete where they are to go"
-            )?;
-        }
-        if let Some(would) = pending {
-            let (plan, cases) = (&would.plan, &would.inventory.pending);
-            let objects = count(plan.send.len(), "object");
-            writeln!(out, "pending: {objects}, {}", bytes(plan.bytes()))?;
-            if would.arrived_since > 0 && !being_published {
-                let arrived = count(would.arrived_since, "object");
-                writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
-            }
-            if !cases.is_empty() {
-                writeln!(out, "not complete: {}", cases.join(", "))?;
-            }
-        }
-        Ok(Exit::Done)
+/// Number and bytes of objects.
+fn size_of(entries: &[Entry]) -> (usize, u64) {
+    (entries.len(), entries.iter().map(|entry| entry.size).sum())
+}
+
+/// Says what is published and no longer in the source, if anything.
+fn write_orphaned(out: &mut dyn Write, (objects, size): (usize, u64)) -> std::io::Result<()> {
+    if objects == 0 {
+        return Ok(());
     }
+    let objects = count(objects, "object");
+    writeln!(
+        out,
+        "orphaned: {objects}, {}, published before and no longer in the source; --delete removes them",
+        bytes(size)
+    )
 }
 
 /// The last line of JSON: what was sent and how, and `more`.

@@ -217,6 +217,32 @@ impl FromStr for Case {
     }
 }
 
+/// Cases in short, such as `0 to 111, 112 (month 1, 7, 10), 113 to 689`.
+pub fn in_short(cases: &[Case]) -> String {
+    let mut parts: Vec<(u16, u16, Vec<u8>)> = Vec::new();
+    for group in cases.chunk_by(|a, b| a.polygon() == b.polygon()) {
+        let polygon = group.first().map_or(0, |case| case.polygon());
+        let months: Vec<u8> = group.iter().map(|case| case.month().number()).collect();
+        let whole = months.len() == InterventionMonth::ALL.len();
+        match parts.last_mut() {
+            Some((_, last, of)) if whole && of.is_empty() && *last + 1 == polygon => {
+                *last = polygon
+            }
+            _ => parts.push((polygon, polygon, if whole { Vec::new() } else { months })),
+        }
+    }
+    let text = |(first, last, months): &(u16, u16, Vec<u8>)| match months.as_slice() {
+        [] if first == last => format!("{first}"),
+        [] => format!("{first} to {last}"),
+        months => {
+            let months: Vec<String> = months.iter().map(u8::to_string).collect();
+            format!("{first} (month {})", months.join(", "))
+        }
+    };
+    let text = parts.iter().map(text).collect::<Vec<_>>().join(", ");
+    format!("polygons {text}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,5 +306,13 @@ mod tests {
         assert_eq!(months.len(), 180);
         assert_eq!(months[0].to_string(), "0347-04");
         assert_eq!(months[179].to_string(), "0362-03");
+    }
+
+    #[test]
+    fn whole_polygons_are_ranges() {
+        let here: Case = "112-04".parse().unwrap();
+        let cases: Vec<Case> = Case::all().filter(|case| *case != here).collect();
+        let text = "polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689";
+        assert_eq!(in_short(&cases), text);
     }
 }

@@ -10,6 +10,18 @@ use plotters::style::{FontStyle, register_font};
 /// Name of the registered font.
 pub const FONT: &str = "sans-serif";
 
+/// Keyword of the PNG text chunk that names the program that made a picture, and this program there.
+const SOFTWARE: &str = "Software";
+const PROGRAM: &str = "dor-atlas";
+
+/// Whether a file is a picture that this program has drawn.
+pub fn is_own_picture(file: &[u8]) -> bool {
+    let decoder = png::Decoder::new(std::io::Cursor::new(file));
+    let Ok(reader) = decoder.read_info() else { return false };
+    let mut text = reader.info().uncompressed_latin1_text.iter();
+    text.any(|chunk| chunk.keyword == SOFTWARE && chunk.text == PROGRAM)
+}
+
 /// A picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
@@ -91,6 +103,7 @@ impl Canvas {
         let mut encoder = png::Encoder::new(&mut out, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder.add_text_chunk(SOFTWARE.to_owned(), PROGRAM.to_owned())?;
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&self.rgb)?;
         writer.finish()?;

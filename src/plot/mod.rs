@@ -5,6 +5,6 @@ mod curves;
 mod map;
 mod scale;
 
-pub use canvas::PlotError;
+pub use canvas::{PlotError, is_own_picture};
 pub use curves::{Curve, curves};
 pub use map::{MapPicture, map};

@@ -7,6 +7,15 @@ use crate::store::StoreError;
 /// Publishing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
+    /// A map store was changed where it is published.
+    #[error(
+        "the map store at {url} was finalized there since it was published, and the source does not \
+         have what was added; add it to the source, or replace the store with --overwrite"
+    )]
+    Extended {
+        /// The store.
+        url: String,
+    },
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::hashes::Hashes;
 use super::published::is_object;
 use super::{Digest, Entry, PublishError};
-use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED};
+use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};
 use crate::model::Case;
 use crate::pipeline::Stop;
 use crate::store::{Store, Surveyed, is_public};
@@ -121,7 +121,13 @@ impl Inventory {
     /// Whether an object is of a case that is not complete.
     pub fn is_pending(&self, key: &str) -> bool {
         let is_in = |folder: &String| key.strip_prefix(folder).is_some_and(|r| r.starts_with('/'));
-        self.pending.iter().any(is_in)
+        // Of a map store the name of the case stands for its record.
+        let record = key.strip_suffix(".json").and_then(|key| key.rsplit_once('/'));
+        let is_record = |name: &String| {
+            let Some((folder, case)) = record else { return false };
+            folder.strip_suffix(CASES).is_some_and(|root| *name == format!("{root}{case}"))
+        };
+        self.pending.iter().any(|name| is_in(name) || is_record(name))
     }
 }
 
@@ -322,7 +328,7 @@ impl Survey<'_> {
     async fn store(&mut self, root: &str) -> Result<(), PublishError> {
         let folder = below(root, CASES);
         let shared = self.record(&format!("{folder}/{SHARED}")).await?;
-        let shared = shared.map(|(shared, _)| shared).filter(|_| !self.selection.unfinished);
+        let shared = shared.filter(|_| !self.selection.unfinished);
         let found = self.source.list(&folder).await?;
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
@@ -337,14 +343,15 @@ impl Survey<'_> {
             let lacks = |(_, (name, _)): &&(String, (String, Case))| !shared.cases.contains(name);
             keys.iter().find(lacks).filter(|_| shared.store != "store2")
         };
-        if let Some((_, (name, _))) = shared.as_ref().and_then(late) {
+        if let Some((_, (name, _))) = shared.as_ref().and_then(|(shared, _)| late(shared)) {
             let url = self.source.location().join(root).to_string();
             let problem = format!("case {name} has been added since");
             return Err(PublishError::Unfinished { url, problem });
         }
         // Put together once, and lost since, or being made again.
         let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
-        let without = shared.iter().flat_map(|shared| &shared.cases).filter_map(|name| {
+        let named = shared.iter().flat_map(|(shared, _)| &shared.cases);
+        let without = named.filter_map(|name| {
             let case = name.parse::<Case>().ok().filter(|case| self.selection.has_case(case))?;
             (!has_record(name)).then(|| (case, below(root, name)))
         });
@@ -354,6 +361,10 @@ impl Survey<'_> {
             self.inventory.pending.push(name);
         }
         let source = self.source;
+        let rules = format!("{folder}/{RULES}");
+        if let Some((bytes, _)) = source.read(&rules).await? {
+            self.inventory.entries.push(entry_of(&rules, &bytes));
+        }
         let mut wanted = keys;
         wanted.retain(|(_, (_, case))| self.selection.has_case(case));
         self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
@@ -362,10 +373,11 @@ impl Survey<'_> {
             .buffered(READS)
             .try_collect()
             .await?;
-        if let Some(shared) = shared {
-            self.add(root, shared);
-        }
-        for (record, _) in records.into_iter().flatten() {
+        for (record, own) in shared.into_iter().chain(records.into_iter().flatten()) {
+            // Of a store that nobody has put together, only what belongs to one case goes out.
+            if !self.selection.unfinished || !record.files.is_empty() {
+                self.inventory.entries.push(own);
+            }
             self.add(root, record);
         }
         Ok(())
@@ -415,6 +427,10 @@ async fn read_record(source: &Store, key: &str) -> Result<Option<(Record, Entry)
         let problem = format!("it names {key:?}, which nobody would publish");
         return Err(unusable(serde::de::Error::custom(problem)));
     }
-    let entry = Entry { key: key.into(), size: bytes.len() as u64, md5: Digest::of(&bytes) };
-    Ok(Some((record, entry)))
+    Ok(Some((record, entry_of(key, &bytes))))
+}
+
+/// The entry of a small object that was read.
+fn entry_of(key: &str, bytes: &[u8]) -> Entry {
+    Entry { key: key.into(), size: bytes.len() as u64, md5: Digest::of(bytes) }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::published::Published;
-use super::{Digest, Entry};
+use super::{Digest, Entry, is_record};
 
 /// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
 const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
@@ -18,7 +18,7 @@ pub fn stage(key: &str) -> u32 {
     let depth = key.bytes().filter(|&byte| byte == b'/').count().min(DEEPEST as usize) as u32;
     match key.rsplit('/').next().unwrap_or(key) {
         CONSOLIDATED => 2 * (DEEPEST - depth) + 2,
-        name if METADATA.contains(&name) => 2 * (DEEPEST - depth) + 1,
+        name if METADATA.contains(&name) || is_record(key) => 2 * (DEEPEST - depth) + 1,
         _ => 0,
     }
 }
@@ -145,6 +145,7 @@ mod tests {
             "a/b/c.nc",
             "112/04/manifest.json",
             "s/zarr.json",
+            "s/.cases/112-04.json",
         ];
         keys.sort_by_key(|key| stage(key));
         assert_eq!(keys[..2], ["s/0/x/0", "a/b/c.nc"]);
@@ -153,6 +154,7 @@ mod tests {
         after("s/.zgroup", "s/0/.zgroup");
         after("s/.zmetadata", "s/.zgroup");
         after("s/zarr.json", "s/0/zarr.json");
+        after("s/.cases/112-04.json", "s/0/x/0");
     }
 
     #[test]

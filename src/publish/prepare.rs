@@ -14,9 +14,10 @@ use super::plan::Plan;
 use super::published::Published;
 use super::sign::Sign;
 use super::unfinished::Unfinished;
-use super::{Digest, Entry, FOLDER, PublishError};
+use super::{Digest, Entry, FOLDER, PublishError, is_publishable};
+use crate::ledger::{CASES, SHARED};
 use crate::pipeline::Stop;
-use crate::store::{Location, ObjectInfo, Store, StoreError, is_public};
+use crate::store::{Location, ObjectInfo, Store, StoreError};
 
 /// Objects that an error names.
 const SHOWN: usize = 5;
@@ -30,6 +31,8 @@ pub struct Options {
     pub delete: bool,
     /// unless that are more objects than this.
     pub max_delete: usize,
+    /// Replace map stores that were finalized at the destination since they were published.
+    pub overwrite: bool,
     /// Compare with a listing of the destination.
     pub audit: bool,
     /// Read again afterwards what lies there.
@@ -68,6 +71,9 @@ pub struct Prepared {
     pub(super) unfinished: Unfinished,
     /// What a publisher that had lost its claim may have written over.
     pub doubt: Doubt,
+    /// Objects that an earlier publish has sent and that the source no longer has; they stay, because
+    /// nobody asked to delete them.
+    pub orphans: Vec<Entry>,
     /// Objects that are in no manifest and may lie there, but are not deleted now.
     pub(super) left: Vec<Entry>,
     /// Whether the journal tells of objects that this publish does not speak for, so that another
@@ -112,6 +118,9 @@ pub async fn prepare(
     let unfinished = async { Ok(Unfinished::load(destination).await?) };
     let doubt = async { Ok(Doubt::load(destination).await?) };
     let (published, unfinished, doubt) = tokio::try_join!(published, unfinished, doubt)?;
+    if unfinished.token().is_none() && !options.overwrite {
+        refuse_extended(destination, &inventory, published.as_ref()).await?;
+    }
     let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
     let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
     if !is_journal_valid {
@@ -179,7 +188,7 @@ pub async fn prepare(
     } else if let Some(entry) = plan.in_the_way().first() {
         let url = destination.location().join(&entry.key).to_string();
         return Err(PublishError::InTheWay { url });
-    } else {
+    } else if !options.selection.is_whole() {
         plan.gone.clear();
     }
     let looked_for = async |entry| {
@@ -196,6 +205,7 @@ pub async fn prepare(
             false => {}
         }
     }
+    let orphans = if options.delete { Vec::new() } else { std::mem::take(&mut plan.gone) };
     if plan.gone.len() > options.max_delete {
         return Err(PublishError::TooManyDeletes {
             url: destination.location().to_string(),
@@ -220,12 +230,34 @@ pub async fn prepare(
         is_journal_valid,
         unfinished,
         doubt,
+        orphans,
         left,
         leaves_journal,
         arrived_since,
         folders,
         stop,
     })
+}
+
+/// Refuses to replace a map store that was extended where it is published: what was added there is not
+/// in the source.
+async fn refuse_extended(
+    destination: &Store,
+    inventory: &Inventory,
+    published: Option<&Published>,
+) -> Result<(), PublishError> {
+    let of_stores = format!("{CASES}/{SHARED}");
+    for entry in inventory.entries.iter().filter(|entry| entry.key.ends_with(&of_stores)) {
+        let Some(before) = names(published, &entry.key) else { continue };
+        let Some((bytes, _)) = destination.read(&entry.key).await? else { continue };
+        let there = Digest::of(&bytes);
+        if there != before.md5 && there != entry.md5 {
+            let store = entry.key.trim_end_matches(&of_stores).trim_end_matches('/');
+            let url = destination.location().join(store).to_string();
+            return Err(PublishError::Extended { url });
+        }
+    }
+    Ok(())
 }
 
 /// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.
@@ -279,7 +311,7 @@ async fn is_gone(
     inventory: &Inventory,
     entry: &Entry,
 ) -> Result<bool, PublishError> {
-    if !is_public(&entry.key) {
+    if !is_publishable(&entry.key) {
         return Ok(true);
     }
     if inventory.is_pending(&entry.key) {

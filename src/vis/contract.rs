@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use super::Recipe;
 use crate::derive::uptake::RADII;
 use crate::encode::zarr::{Array, Content, Format, Hierarchy};
-use crate::model::InterventionMonth;
 use crate::model::atlas::{Band, MapVariable, YEARS};
 use crate::model::case::{MONTHS, POLYGONS};
+use crate::model::{Case, InterventionMonth};
 use crate::regrid::mercator::{self, TILE};
 
 /// Version of the stores' form.
@@ -26,6 +26,34 @@ pub const YEAR: usize = 12;
 /// 2 need them: the same month of all years together.
 pub fn reading_order() -> impl Iterator<Item = usize> {
     (0..YEAR).flat_map(|month| (0..YEARS).map(move |year| year * YEAR + month))
+}
+
+/// Place of a case along the axes of the polygons and of the intervention months.
+pub fn place(case: Case) -> (usize, usize) {
+    let season = InterventionMonth::ALL.iter().position(|month| *month == case.month());
+    (case.polygon().into(), season.unwrap_or_default())
+}
+
+/// Keys of the objects that hold a case's part of an array of store 2.
+pub fn case_keys(array: &Array, format: Format, case: Case) -> Vec<String> {
+    let (polygon, season) = place(case);
+    if format == Format::V3 {
+        return vec![format!("{}/c/{polygon}/0/{season}/0/0/0/0", array.path)];
+    }
+    // One polygon and one season of the whole array.
+    let shape = [1, Band::ALL.len(), 1].into_iter().chain(array.shape.iter().skip(3).copied());
+    let one = Array { shape: shape.collect(), path: String::new(), ..array.clone() };
+    let keys = one.chunk_keys().into_iter().map(|key| {
+        let mut parts: Vec<String> =
+            key.trim_start_matches('/').split('.').map(str::to_owned).collect();
+        for (at, index) in [(0, polygon), (2, season)] {
+            if let Some(part) = parts.get_mut(at) {
+                *part = index.to_string();
+            }
+        }
+        format!("{}/{}", array.path, parts.join("."))
+    });
+    keys.collect()
 }
 
 /// The place of a month in [`reading_order`].

@@ -42,6 +42,29 @@ pub enum VisError {
         /// What is there.
         what: String,
     },
+    /// A store of another kind is there.
+    #[error(
+        "{url} holds {found}, not {wanted}; a store never replaces one of another kind: give another place"
+    )]
+    OtherKind {
+        /// Store.
+        url: String,
+        /// Which one is there.
+        found: &'static str,
+        /// Which one was to be made.
+        wanted: &'static str,
+    },
+    /// Chunks hold values that no record covers.
+    #[error(
+        "{url} holds values of cases without a record (.cases): {cases}; keep them with \
+         `dor vis finalize --adopt`, or take them out with `dor vis remove`"
+    )]
+    Uncovered {
+        /// Store.
+        url: String,
+        /// The cases, in short.
+        cases: String,
+    },
     /// Nothing is there.
     #[error("there is no store at {url}; make one with `dor vis create-template-{store}`")]
     NoStore {

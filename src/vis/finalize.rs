@@ -2,14 +2,13 @@
 //! so each case leaves its numbers in a record, and one process assembles the chunks. Safe to run
 //! again, also while cases are still being made. What killed writers left on disk is removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::contract::Kind;
-use super::record::{CaseRecord, FileEntry, SharedRecord};
-use super::store2::place;
-use super::{VisError, template};
+use super::contract::{Kind, place};
+use super::record::{CaseRecord, FileEntry, Recorded, SharedRecord};
+use super::{VisError, coverage, template};
 use crate::encode::zarr::{Object, chunk};
 use crate::model::Case;
 use crate::model::atlas::FILL;
@@ -30,9 +29,19 @@ pub struct Completeness {
     pub partial: Vec<Case>,
 }
 
-/// Assembles the shared chunks and writes the metadata, the consolidated metadata last.
+/// Assembles the shared chunks and writes the metadata, the consolidated metadata last. A store with
+/// values that no record covers is refused: they would be dropped.
 pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
+    assemble(store, &BTreeSet::new()).await
+}
+
+/// The same; values of the cases `without` are dropped.
+pub(super) async fn assemble(
+    store: &Store,
+    without: &BTreeSet<Case>,
+) -> Result<(Kind, Completeness), VisError> {
     let opened = template::open(store, "store1, 2 or 3").await?;
+    coverage::refuse_uncovered(store, &opened.kind, without).await?;
     let records = records(store).await?;
     let mut recipe = opened.recipe.clone();
     for (case, record) in &records {
@@ -88,17 +97,20 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
 /// The records of all cases.
 pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
     let load = async |case: Case| Ok((case, CaseRecord::load(store, case).await?));
-    let loaded = stream::iter(CaseRecord::cases(store).await?).map(load).buffered(READS);
+    let loaded = stream::iter(Recorded::of(store).await?.done).map(load).buffered(READS);
     let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
     found.try_collect::<BTreeMap<_, _>>().await
 }
 
-/// Two cases whose maps were made with different weights.
+/// Two cases whose maps were made with different weights, as far as their records tell them.
 pub fn other_weights(records: &BTreeMap<Case, CaseRecord>) -> Option<(Case, Case)> {
-    let weights = |record: &CaseRecord| record.settings.get("weights_sha256").cloned();
-    let (first, of_first) = records.iter().next()?;
-    let other = records.iter().find(|(_, record)| weights(record) != weights(of_first))?;
-    Some((*first, *other.0))
+    let weights = |(case, record): (&Case, &CaseRecord)| {
+        Some((*case, record.settings.get("weights_sha256")?.clone()))
+    };
+    let mut known = records.iter().filter_map(weights);
+    let (first, of_first) = known.next()?;
+    let (other, _) = known.find(|(_, weights)| *weights != of_first)?;
+    Some((first, other))
 }
 
 /// Which cases of the catalogue have results.

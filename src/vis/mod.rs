@@ -8,12 +8,15 @@
 //!
 //! [`contract`] says what each store looks like, [`template`] makes one, a case's part is filled in
 //! by [`store1`], [`store2`] and [`store3`], [`finalize`] puts together what cases share, [`check`]
-//! verifies the whole, [`view`] reads a map or a curve back.
+//! verifies the whole, [`view`] reads a map or a curve back. [`coverage`] finds values that no record
+//! covers; [`adopt`] makes records of them, [`remove`] takes a case out.
 
+pub mod adopt;
 pub mod analysis;
 pub mod centers;
 pub mod check;
 pub mod contract;
+pub mod coverage;
 mod error;
 pub mod excess;
 pub mod finalize;
@@ -21,6 +24,7 @@ pub mod input;
 mod month;
 pub mod recipe;
 pub mod record;
+pub mod remove;
 pub mod series;
 pub mod store1;
 pub mod store2;

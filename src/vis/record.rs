@@ -1,8 +1,11 @@
 //! What was made of a case for a store: its numbers (stores 1 and 3) or the names of its chunks
 //! (store 2), and from what. Written last, below a folder that readers and publishers pass over.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Recipe, VisError};
@@ -14,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// Version of the records' form.
 const FORMAT: u32 = 1;
+/// Follows the case in the name of the record of a case that is being written.
+const BEGUN: &str = ".partial";
 
 /// What was made of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +66,8 @@ impl FileEntry {
 }
 
 /// What the cases of a store share, as it was put together last.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SharedRecord {
     /// Version of the record's form.
     pub format: u32,
@@ -81,18 +87,78 @@ impl SharedRecord {
         Self { format: FORMAT, store: store.to_owned(), recipe, cases, files: Vec::new() }
     }
 
+    /// Reads the record of a store.
+    pub async fn load(store: &Store) -> Result<Option<Self>, VisError> {
+        load(store, &format!("{CASES}/{SHARED}")).await
+    }
+
     /// Writes the record.
     pub async fn save(&self, store: &Store) -> Result<(), VisError> {
         save(store, format!("{CASES}/{SHARED}"), self).await
     }
 }
 
+/// The cases that the records of a store name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Cases whose results are complete.
+    pub done: BTreeSet<Case>,
+    /// Cases that a process has begun to write: it is at work, or was interrupted.
+    pub begun: BTreeSet<Case>,
+}
+
+impl Recorded {
+    /// Lists the records. Over https, where nothing can be listed, the last `finalize` tells them.
+    pub async fn of(store: &Store) -> Result<Self, VisError> {
+        let mut recorded = Self::default();
+        if !store.can_list() {
+            let cases = SharedRecord::load(store).await?.map(|shared| shared.cases);
+            let cases = cases.unwrap_or_default().into_iter();
+            recorded.done = cases.filter_map(|case| case.parse().ok()).collect();
+            return Ok(recorded);
+        }
+        for object in store.list(CASES).await? {
+            let name = object.key.strip_prefix(CASES).and_then(|key| key.strip_prefix('/'));
+            let Some(name) = name.and_then(|name| name.strip_suffix(".json")) else { continue };
+            if let Ok(case) = name.parse() {
+                recorded.done.insert(case);
+            } else if let Some(Ok(case)) = name.strip_suffix(BEGUN).map(str::parse) {
+                recorded.begun.insert(case);
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// Whether no case has a record.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.begun.is_empty()
+    }
+
+    /// Whether a case has a record, complete or begun.
+    pub fn has(&self, case: &Case) -> bool {
+        self.done.contains(case) || self.begun.contains(case)
+    }
+}
+
+pub(super) async fn load<T: DeserializeOwned>(
+    store: &Store,
+    key: &str,
+) -> Result<Option<T>, VisError> {
+    let Some((bytes, _)) = store.read(key).await? else { return Ok(None) };
+    let damaged = |source| VisError::Record { url: store.location().join(key).to_string(), source };
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
 async fn save(store: &Store, key: String, record: &impl Serialize) -> Result<(), VisError> {
-    let mut text = serde_json::to_vec_pretty(record)
-        .map_err(|source| VisError::Record { url: key.clone(), source })?;
-    text.push(b'\n');
-    store.put(&key, Bytes::from(text)).await?;
+    store.put(&key, to_json(&key, record)?).await?;
     Ok(())
+}
+
+pub(super) fn to_json(key: &str, record: &impl Serialize) -> Result<Bytes, VisError> {
+    let mut text = serde_json::to_vec_pretty(record)
+        .map_err(|source| VisError::Record { url: key.to_owned(), source })?;
+    text.push(b'\n');
+    Ok(text.into())
 }
 
 impl CaseRecord {
@@ -147,34 +213,41 @@ impl CaseRecord {
         format!("{CASES}/{}.json", case.short())
     }
 
-    /// Reads the record of a case.
-    pub async fn load(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
-        let key = Self::key(case);
-        let Some((bytes, _)) = store.read(&key).await? else { return Ok(None) };
-        let damaged =
-            |source| VisError::Record { url: store.location().join(&key).to_string(), source };
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    fn begun_key(case: Case) -> String {
+        format!("{CASES}/{}{BEGUN}.json", case.short())
     }
 
-    /// Writes the record.
+    /// Reads the record of a case.
+    pub async fn load(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
+        load(store, &Self::key(case)).await
+    }
+
+    /// Notes that the case's objects are about to be written: from now on the case is not complete,
+    /// and a process that is killed leaves objects that this note covers.
+    pub async fn begin(&self, store: &Store, case: Case) -> Result<(), VisError> {
+        save(store, Self::begun_key(case), self).await?;
+        Ok(store.delete(&Self::key(case)).await?)
+    }
+
+    /// Writes the record: the case is complete.
     pub async fn save(&self, store: &Store, case: Case) -> Result<(), VisError> {
         save(store, Self::key(case), self).await
     }
 
-    /// Removes the record: its case is about to change.
-    pub async fn remove(store: &Store, case: Case) -> Result<(), StoreError> {
-        store.delete(&Self::key(case)).await
+    /// Writes the record of a case that was begun with [`Self::begin`].
+    pub async fn complete(&self, store: &Store, case: Case) -> Result<(), VisError> {
+        self.save(store, case).await?;
+        Ok(store.delete(&Self::begun_key(case)).await?)
     }
 
-    /// The cases that have a record.
-    pub async fn cases(store: &Store) -> Result<Vec<Case>, StoreError> {
-        let found = store.list(CASES).await?;
-        let case = |key: &str| {
-            let name = key.strip_prefix(CASES)?.strip_prefix('/')?;
-            name.strip_suffix(".json")?.parse().ok()
-        };
-        let mut cases: Vec<Case> = found.iter().filter_map(|object| case(&object.key)).collect();
-        cases.sort_unstable();
-        Ok(cases)
+    /// Whether a process has begun to write the case's objects and has not completed it.
+    pub async fn is_begun(store: &Store, case: Case) -> Result<bool, StoreError> {
+        Ok(store.find(&Self::begun_key(case)).await?.is_some())
+    }
+
+    /// Removes the records of a case.
+    pub async fn remove(store: &Store, case: Case) -> Result<(), StoreError> {
+        store.delete(&Self::key(case)).await?;
+        store.delete(&Self::begun_key(case)).await
     }
 }

@@ -225,7 +225,6 @@ impl<'a> Part<'a> {
     pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<(), VisError> {
         self.destination.claim().await?;
         self.record.values = values;
-        self.destination.confirm().await?;
         self.record.save(&self.destination.store, self.case).await
     }
 }

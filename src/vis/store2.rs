@@ -11,18 +11,18 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::contract::{Pyramid, YEAR, reading_order};
+use super::contract::{Pyramid, YEAR, place, reading_order};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape, fits};
 use super::record::{CaseRecord, FileEntry};
 use super::series::Filled;
-use super::template::Destination;
-use super::{Kind, Recipe, VisError, Workshop};
+use super::template::{Begun, Destination};
+use super::{Kind, Recipe, VisError, Workshop, coverage};
 use crate::derive::column;
 use crate::encode::zarr::{Array, Format, Object, chunk, v3};
 use crate::ledger::InputRecord;
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
-use crate::model::{Case, Grid, InterventionMonth, YearMonth, hex};
+use crate::model::{Case, Grid, YearMonth, hex};
 use crate::pipeline::{Pool, Stopped, Task};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
@@ -124,8 +124,10 @@ impl Atlas<'_> {
         if is_there {
             // What is there is given up only for what can be read.
             self.look_at_all(files).await?;
-            CaseRecord::remove(&self.destination.store, case).await?;
+        } else if !force {
+            coverage::refuse_uncovered_maps(&self.destination.store, &self.pyramid, case).await?;
         }
+        let begun = Arc::new(Begun::new(self.destination.clone(), case, record.clone()));
         let mut filled = Filled { size: files.size(), ..Filled::default() };
         let _memory = match Whole::bytes(&self.pyramid) {
             0 => None,
@@ -170,14 +172,16 @@ impl Atlas<'_> {
                 whole.take(&years, of_year);
                 continue;
             }
-            if let Some(entries) = writing.replace(self.write(self.chunks(case, of_year, years))) {
+            if let Some(entries) =
+                writing.replace(self.write(&begun, self.chunks(case, of_year, years)))
+            {
                 record.files.extend(entries.await??);
             }
         }
         drop(months);
         for (array, values) in whole.arrays {
             let shard = self.shard(case, array, values);
-            if let Some(entries) = writing.replace(self.write(vec![shard])) {
+            if let Some(entries) = writing.replace(self.write(&begun, vec![shard])) {
                 record.files.extend(entries.await??);
             }
         }
@@ -187,8 +191,7 @@ impl Atlas<'_> {
         filled.objects = record.files.len();
         filled.written = record.files.iter().map(|entry| entry.size).sum();
         record.files.sort_by(|a, b| a.key.cmp(&b.key));
-        self.destination.confirm().await?;
-        record.save(&self.destination.store, case).await?;
+        record.complete(&self.destination.store, case).await?;
         Ok(filled)
     }
 
@@ -297,28 +300,26 @@ impl Atlas<'_> {
     }
 
     /// Begins to write objects as they become ready; gives their entries for the record.
-    fn write<F>(&self, objects: Vec<F>) -> Task<Result<Vec<FileEntry>, VisError>>
+    fn write<F>(
+        &self,
+        begun: &Arc<Begun>,
+        objects: Vec<F>,
+    ) -> Task<Result<Vec<FileEntry>, VisError>>
     where
         F: Future<Output = Result<Object, VisError>> + Send + 'static,
     {
-        let destination = self.destination.clone();
+        let begun = begun.clone();
         Task::spawn(async move {
-            destination.claim().await?;
+            begun.note().await?;
             let put = async |object: F| {
                 let Object { key, bytes } = object.await?;
                 let entry = FileEntry::new(key, &bytes);
-                destination.store.put(&entry.key, bytes).await?;
+                begun.store().put(&entry.key, bytes).await?;
                 Ok::<_, VisError>(entry)
             };
             stream::iter(objects).map(put).buffered(PUTS).try_collect().await
         })
     }
-}
-
-/// Place of a case along the first and third dimension of the data.
-pub(super) fn place(case: Case) -> (usize, usize) {
-    let season = InterventionMonth::ALL.iter().position(|month| *month == case.month());
-    (case.polygon().into(), season.unwrap_or_default())
 }
 
 /// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.

@@ -1,15 +1,19 @@
 //! Making an empty store, and opening one that is there.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
-use super::record::FileEntry;
-use super::{Recipe, VisError};
+use super::record::{self, CaseRecord, FileEntry, Recorded};
+use super::{Recipe, VisError, coverage};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
-use crate::ledger::{CASES, SHARED};
+use crate::ledger::{CASES, RULES};
+use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
-use crate::store::Store;
+use crate::store::{Condition, Sending, Store, StoreError};
 
 /// A store that is there.
 pub struct Opened {
@@ -21,35 +25,14 @@ pub struct Opened {
 
 /// Makes an empty store: metadata, coordinates and, where cases share chunks, chunks of fill.
 ///
-/// A store that holds more than that is replaced only when `overwrite` is set, and other folders
-/// never.
+/// A store that holds results is replaced only when `overwrite` is set; a store of another kind and
+/// other folders never are.
 pub async fn create(store: &Store, kind: &Kind, overwrite: bool) -> Result<Hierarchy, VisError> {
     let hierarchy = kind.hierarchy(None);
     let objects = objects(kind, &hierarchy)?;
-    let url = || store.location().to_string();
-    let is_new = |key: &str| objects.iter().any(|object| object.key == key);
     let mut others: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
-    others.retain(|key| !is_new(key));
-    if !others.is_empty() {
-        let foreign = |problem| VisError::Foreign { url: url(), problem };
-        let before = match open(store, kind.name()).await {
-            Ok(opened) => opened.kind,
-            Err(VisError::NoStore { .. } | VisError::Foreign { .. }) => {
-                return Err(foreign("it holds files of something else".to_owned()));
-            }
-            Err(error) => return Err(error),
-        };
-        let parts = before.hierarchy(None);
-        if let Some(key) = others.iter().find(|key| !belongs(key, &parts)) {
-            let problem = format!("it also holds {key}: move away what is no part of it");
-            return Err(foreign(problem));
-        }
-        let data = others.iter().filter(|key| is_data(key, &before, &parts)).count();
-        if data > 0 && !overwrite {
-            let what = format!("a store with data ({data} objects)");
-            return Err(VisError::NotEmpty { url: url(), what });
-        }
-    }
+    refuse_occupied(store, kind, &objects, &others, overwrite).await?;
+    others.retain(|key| !objects.iter().any(|object| object.key == *key));
     // Readers find nothing rather than half of it; what tells that it is a store goes last.
     if !others.is_empty() {
         store.delete(v2::CONSOLIDATED).await?;
@@ -69,11 +52,66 @@ fn is_metadata(key: &str) -> bool {
     [".zarray", ".zattrs", ".zgroup", v2::CONSOLIDATED, v3::METADATA].contains(&name)
 }
 
-/// Whether an object holds results: of stores 1 and 3 that is in the records of the cases.
-fn is_data(key: &str, kind: &Kind, parts: &Hierarchy) -> bool {
-    let mut arrays = parts.arrays.iter().filter(|array| array.is_data() && kind.columns() == 0);
-    let mut is_chunk = || arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key);
-    is_below(key, CASES) && !key.ends_with(SHARED) || is_chunk()
+/// Refuses to make a store where something lies that it would replace and that is not its to replace.
+async fn refuse_occupied(
+    store: &Store,
+    kind: &Kind,
+    objects: &[Object],
+    found: &[String],
+    overwrite: bool,
+) -> Result<(), VisError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let url = || store.location().to_string();
+    let foreign = |problem| VisError::Foreign { url: url(), problem };
+    let before = match open(store, kind.name()).await {
+        Ok(opened) => opened.kind,
+        Err(VisError::NoStore { .. } | VisError::Foreign { .. }) => {
+            // What a process that was killed has left of the same template is completed.
+            for key in found {
+                let same = objects.iter().find(|object| object.key == *key);
+                let there = store.read(key).await?.map(|(bytes, _)| bytes);
+                if there.as_ref() != same.map(|object| &object.bytes) {
+                    return Err(foreign("it holds files of something else".to_owned()));
+                }
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if before.name() != kind.name() {
+        return Err(VisError::OtherKind { url: url(), found: before.name(), wanted: kind.name() });
+    }
+    let parts = before.hierarchy(None);
+    if let Some(key) = found.iter().find(|key| !belongs(key, &parts)) {
+        let problem = format!("it also holds {key}: move away what is no part of it");
+        return Err(foreign(problem));
+    }
+    if overwrite {
+        return Ok(());
+    }
+    let mut cases = coverage::with_values(store, &before).await?;
+    let recorded = Recorded::of(store).await?;
+    cases.extend(recorded.done.into_iter().chain(recorded.begun));
+    // Of a pyramid any object counts: the listing has them all.
+    let is_chunk = |key: &&String| {
+        let mut arrays = parts.arrays.iter().filter(|array| array.is_data());
+        arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key)
+    };
+    let chunks = match before.columns() {
+        0 => found.iter().filter(is_chunk).count(),
+        _ => 0,
+    };
+    match (cases.len(), chunks) {
+        (0, 0) => Ok(()),
+        (0, chunks) => {
+            Err(VisError::NotEmpty { url: url(), what: format!("{chunks} objects of data") })
+        }
+        (cases, _) => {
+            Err(VisError::NotEmpty { url: url(), what: format!("results of {cases} cases") })
+        }
+    }
 }
 
 fn is_below(key: &str, folder: &str) -> bool {
@@ -297,8 +335,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Opens the store `wanted`; one that is filled under other rules
-    /// is refused.
+    /// Opens the store `wanted`. A store that is filled under other rules, and one of series with
+    /// values that no record covers, are refused.
     pub async fn open(
         store: Store,
         wanted: &'static str,
@@ -313,28 +351,66 @@ impl Destination {
         if has.is_some() {
             agree(&store, has.as_ref(), &recipe)?;
         }
+        if kind.columns() > 0 {
+            coverage::refuse_uncovered(&store, &kind, &BTreeSet::new()).await?;
+        }
         let claimed = OnceCell::new_with(has.map(|_| ()));
         Ok(Self { store, kind, recipe, claimed })
     }
 
-    /// Writes into the store under which rules it is filled, unless it says so.
+    /// Decides under which rules the store is filled, and writes it into the metadata, unless the
+    /// store says so. Of processes that begin at the same moment, one decides.
     pub async fn claim(&self) -> Result<(), VisError> {
         let claim = async || {
-            // Another process may have begun since this one looked.
-            if let Some(has) = open(&self.store, self.kind.name()).await?.recipe {
-                agree(&self.store, Some(&has), &self.recipe)?;
-            }
-            write_metadata(&self.store, &self.kind, Some(&self.recipe)).await?;
-            self.confirm().await
+            let decided = decide(&self.store, &self.recipe).await?;
+            agree(&self.store, Some(&decided), &self.recipe)?;
+            write_metadata(&self.store, &self.kind, Some(&self.recipe)).await.map(drop)
         };
         self.claimed.get_or_try_init(claim).await.copied()
     }
+}
 
-    /// Checks once more: another process may have begun to fill the store at the same moment.
-    pub async fn confirm(&self) -> Result<(), VisError> {
-        let has = open(&self.store, self.kind.name()).await?.recipe;
-        agree(&self.store, has.as_ref(), &self.recipe)
+/// A case whose objects are being written, noted before the first of them.
+pub struct Begun {
+    destination: Arc<Destination>,
+    case: Case,
+    /// The case's record, without its objects yet.
+    record: CaseRecord,
+    noted: OnceCell<()>,
+}
+
+impl Begun {
+    /// For a case, before its first object.
+    pub fn new(destination: Arc<Destination>, case: Case, record: CaseRecord) -> Self {
+        Self { destination, case, record, noted: OnceCell::new() }
     }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.destination.store
+    }
+
+    /// Notes that the case is being written, once.
+    pub async fn note(&self) -> Result<(), VisError> {
+        let note = async || {
+            self.destination.claim().await?;
+            self.record.begin(&self.destination.store, self.case).await
+        };
+        self.noted.get_or_try_init(note).await.copied()
+    }
+}
+
+/// Writes `recipe` down as that of an empty store, unless there is one already; gives the one that
+/// holds. A write on the condition that there is none decides between processes that begin at once.
+async fn decide(store: &Store, recipe: &Recipe) -> Result<Recipe, VisError> {
+    let key = format!("{CASES}/{RULES}");
+    let absent = Sending { condition: Condition::Absent, ..Sending::default() };
+    match store.send(&key, record::to_json(&key, recipe)?, &absent).await {
+        // A try whose answer was lost may have written it.
+        Ok(_) | Err(StoreError::Changed { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(record::load(store, &key).await?.unwrap_or_else(|| recipe.clone()))
 }
 
 fn agree(store: &Store, has: Option<&Recipe>, recipe: &Recipe) -> Result<(), VisError> {

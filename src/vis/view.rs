@@ -1,7 +1,6 @@
 //! Reading back from a store what people look at: a map, or curves.
 
-use super::contract::{EFFICIENCY, Kind, UPTAKE, YEAR};
-use super::store2::place;
+use super::contract::{EFFICIENCY, Kind, UPTAKE, YEAR, place};
 use super::{VisError, template};
 use crate::derive::uptake::RADII;
 use crate::encode::zarr::{Array, Format, chunk, v3};

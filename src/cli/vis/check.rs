@@ -9,7 +9,8 @@ use super::arguments::{Work, config};
 use super::run::workshop;
 use crate::cli::output::{Table, write_json};
 use crate::cli::{Exit, GlobalArgs};
-use crate::model::{Case, InterventionMonth};
+use crate::model::Case;
+use crate::model::case::in_short;
 use crate::store::{Location, Stores};
 use crate::vis::check::{self, Report};
 
@@ -64,6 +65,8 @@ fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::R
             "chunks": report.chunks,
             "records": report.records,
             "others": report.others,
+            "has_records": report.has_records,
+            "without_record": short(&report.uncovered),
             "cases": {
                 "done": short(&report.cases.done),
                 "missing": short(&report.cases.missing),
@@ -97,6 +100,14 @@ fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std
             writeln!(out, "wrong: and {} more (--json has all)", part.problems.len() - SHOWN)?;
         }
     }
+    if !report.has_records && !report.uncovered.is_empty() {
+        writeln!(
+            out,
+            "the store has no records of its cases (.cases), so that its values can be compared with \
+             nothing: {}; dor vis finalize --adopt makes records of them",
+            in_short(&report.uncovered)
+        )?;
+    }
     if !report.chunks.problems.is_empty() {
         writeln!(out, "to mend chunks, populate their case again with --force, then finalize")?;
     }
@@ -114,43 +125,4 @@ fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std
         writeln!(out, "missing: {}", in_short(&cases.missing))?;
     }
     Ok(())
-}
-
-/// Cases in short, such as `0 to 111, 112 (month 1, 7, 10), 113 to 689`.
-pub(super) fn in_short(cases: &[Case]) -> String {
-    let mut parts: Vec<(u16, u16, Vec<u8>)> = Vec::new();
-    for group in cases.chunk_by(|a, b| a.polygon() == b.polygon()) {
-        let polygon = group.first().map_or(0, |case| case.polygon());
-        let months: Vec<u8> = group.iter().map(|case| case.month().number()).collect();
-        let whole = months.len() == InterventionMonth::ALL.len();
-        match parts.last_mut() {
-            Some((_, last, of)) if whole && of.is_empty() && *last + 1 == polygon => {
-                *last = polygon
-            }
-            _ => parts.push((polygon, polygon, if whole { Vec::new() } else { months })),
-        }
-    }
-    let text = |(first, last, months): &(u16, u16, Vec<u8>)| match months.as_slice() {
-        [] if first == last => format!("{first}"),
-        [] => format!("{first} to {last}"),
-        months => {
-            let months: Vec<String> = months.iter().map(u8::to_string).collect();
-            format!("{first} (month {})", months.join(", "))
-        }
-    };
-    let text = parts.iter().map(text).collect::<Vec<_>>().join(", ");
-    format!("polygons {text}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_polygons_are_ranges() {
-        let here: Case = "112-04".parse().unwrap();
-        let cases: Vec<Case> = Case::all().filter(|case| *case != here).collect();
-        let text = "polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689";
-        assert_eq!(in_short(&cases), text);
-    }
 }

@@ -5,22 +5,30 @@ use std::io::Write;
 use clap::Args;
 
 use super::arguments::config;
-use super::check::in_short;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals};
+use crate::model::Case;
+use crate::model::case::in_short;
 use crate::pipeline::Stop;
 use crate::store::{Location, Store, Stores};
 use crate::vis::finalize::{self, Completeness};
+use crate::vis::{Kind, Recipe, adopt};
 
 /// Put the results of all cases into the chunks that they share, and write the metadata last
 ///
 /// For stores 1 and 3; of store 2 only the metadata is written again. Cases without a result are
-/// fill, and are listed. Safe to run again.
+/// fill, and are listed. A store with values of cases that have no record is refused. Safe to run again.
 #[derive(Args, Debug)]
 pub(super) struct Finalize {
     /// The store: a path or URL
     store: Location,
+    /// Make records of the cases whose values lie in the store without one, as another program or an older version left them
+    #[arg(long)]
+    adopt: bool,
+    /// The store was filled by the reference workflow, with its known defects; for a store that does not state its rules
+    #[arg(long, requires = "adopt")]
+    reference_compat: bool,
     #[command(flatten)]
     publish_to: PublishTo,
 }
@@ -30,6 +38,14 @@ impl Finalize {
         let config = config(global, None, None)?;
         let stores = Stores::new(config.s3.clone());
         let store = stores.open(&self.store)?;
+        if self.adopt {
+            let stated = self.reference_compat.then(|| Recipe::new(true));
+            let cases: Vec<Case> = adopt::adopt(&store, stated).await?.into_iter().collect();
+            match cases.is_empty() {
+                true => writeln!(out, "{}: every value has a record", store.location())?,
+                false => writeln!(out, "records made of {}", in_short(&cases))?,
+            }
+        }
         finalize_store(&store, out).await?;
         let stop = Stop::default();
         stop_on_signals(stop.clone());
@@ -44,7 +60,17 @@ pub(in crate::cli) async fn finalize_store(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let (kind, cases) = finalize::finalize(store).await?;
-    let Completeness { done, missing, partial } = &cases;
+    write_completeness(out, store, &kind, &cases)
+}
+
+/// Says what a store holds that was put together.
+pub(super) fn write_completeness(
+    out: &mut dyn Write,
+    store: &Store,
+    kind: &Kind,
+    cases: &Completeness,
+) -> anyhow::Result<()> {
+    let Completeness { done, missing, partial } = cases;
     writeln!(
         out,
         "{}: {} with {} of {} cases, {} missing",

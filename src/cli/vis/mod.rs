@@ -8,6 +8,7 @@ mod plot;
 mod populate_store1;
 mod populate_store2;
 mod populate_store3;
+mod remove;
 mod run;
 
 pub(super) use arguments::{Cases, in_order, polygon};
@@ -46,6 +47,7 @@ enum Verb {
     Finalize(finalize::Finalize),
     Check(check::Check),
     Plot(plot::Plot),
+    Remove(remove::Remove),
 }
 
 impl Command {
@@ -60,6 +62,7 @@ impl Command {
             Verb::Finalize(command) => command.run(global, out).await,
             Verb::Check(command) => command.run(global, out).await,
             Verb::Plot(command) => command.run(global, out).await,
+            Verb::Remove(command) => command.run(global, out).await,
         }
     }
 }

@@ -41,6 +41,9 @@ pub(super) struct Plot {
     /// The picture, a .png: a path or URL
     #[arg(short, long, value_name = "LOCATION", value_parser = png)]
     output: Location,
+    /// Replace a file that this program has not drawn
+    #[arg(long)]
+    overwrite: bool,
 }
 
 impl Plot {
@@ -51,6 +54,17 @@ impl Plot {
         let selection =
             Cases { polygon_ids: self.polygons.clone(), intervention_months: self.months.clone() };
         let cases = selection.asked(None);
+        let (Some(folder), Some(name)) = (self.output.parent(), self.output.file_name()) else {
+            anyhow::bail!("{} names no file; give --output FILE.png", self.output);
+        };
+        let folder = stores.open(&folder)?;
+        if let Some((found, _)) = folder.read(name).await?
+            && !self.overwrite
+            && !plot::is_own_picture(&found)
+        {
+            let what = "a file that dor has not drawn".to_owned();
+            return Err(VisError::NotEmpty { url: self.output.to_string(), what }.into());
+        }
         let png = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
                 let query = MapQuery { variable, band: self.band, case, step: step.into() };
@@ -62,10 +76,7 @@ impl Plot {
             }
             (None, ..) => curves(&store, &cases).await?,
         };
-        let (Some(folder), Some(name)) = (self.output.parent(), self.output.file_name()) else {
-            anyhow::bail!("{} names no file; give --output FILE.png", self.output);
-        };
-        stores.open(&folder)?.put(name, png.into()).await?;
+        folder.put(name, png.into()).await?;
         writeln!(out, "{}", self.output)?;
         Ok(Exit::Done)
     }

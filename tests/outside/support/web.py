@@ -4,10 +4,12 @@ import base64
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,14 +61,43 @@ class _Files(SimpleHTTPRequestHandler):
             self.wfile.write(content)
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for `localhost`, its key, and the authority that signed it."""
+
+    authority: Path
+    chain: Path
+    key: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> "Certificate":
+        def openssl(*arguments: str) -> None:
+            subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+        new = ("req", "-newkey", "rsa:2048", "-nodes")
+        extension = ("-addext", "basicConstraints=critical,CA:TRUE")
+        openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", *extension)
+        openssl(*new, "-keyout", "own.key", "-out", "own.csr", "-subj", "/CN=localhost")
+        (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
+        openssl("x509", "-req", "-in", "own.csr", "-out", "own.pem", "-days", "9", *signed)
+        return cls(folder / "ca.pem", folder / "own.pem", folder / "own.key")
+
+
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """The URL of a folder while it is served."""
+def serve(folder: Path, certificate: Certificate | None = None) -> Iterator[str]:
+    """The URL of a folder while it is served: http, or https with a certificate."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=folder)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.chain, certificate.key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            url = f"https://localhost:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield url
         finally:
             server.shutdown()
             thread.join()

@@ -108,6 +108,26 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
 }
 
 #[test]
+fn a_whole_case_is_taken_out_by_its_folder() {
+    on_each(|bench| {
+        let mut convert = dor(bench.work.folder());
+        convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
+        convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
+        bench.publish("").assert().success();
+        let before = bench.published();
+        let of_case = before.keys().filter(|name| name.starts_with("files/112/04/")).count();
+        assert!(of_case > 1);
+        fs::remove_dir_all(bench.work.path("site/files/112")).unwrap();
+        // Without --delete the case stays, and is counted.
+        let said = lines(&mut bench.publish("--json"));
+        assert_eq!(said[0]["plan"]["orphaned"]["objects"], of_case, "{said:?}");
+        assert_same(&before, &bench.published());
+        bench.publish("--delete").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
 fn what_names_others_is_deleted_before_them() {
     on_each(|bench| {
         bench.publish("").assert().success();

@@ -1,4 +1,5 @@
 mod bad_input;
 mod parity;
+mod records;
 mod stores;
 mod support;

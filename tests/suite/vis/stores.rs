@@ -6,25 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::super::support::case::{Workspace, assert_same, tree};
-use super::super::support::dor::{dor, json};
+use super::super::support::case::{assert_same, tree};
+use super::super::support::dor::json;
 use super::super::support::s3::{BUCKET, S3Server};
-use super::support::{FILL, floats, runs, vis};
+use super::support::{FILL, add_polygon_113, floats, runs, vis, workspace};
 
 /// Arguments that choose the case of a workspace.
 const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
 /// The variables that need no sea surface height.
 const SURFACE: &str = "-v DIC_SURF PH FG pCO2SURF";
-
-/// A workspace with the first months of a case, its series of sea surface height and centres.
-fn workspace(months: u16) -> Workspace {
-    let work = Workspace::empty(b"");
-    let months = months.to_string();
-    let mut raw = dor(work.folder());
-    raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
-    raw.args(["--months", &months]).assert().success();
-    work
-}
 
 #[test]
 fn a_template_says_what_it_is_and_is_sound() {
@@ -153,15 +143,7 @@ fn months_that_are_missing_are_refused_or_fill() {
 fn cases_filled_at_once_killed_or_again_give_the_same_bytes() {
     let work = workspace(26);
     // A second case of the same bytes under another name.
-    let other = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_113_1999-04-01_00453.001";
-    let raw = work.path(&format!("archive/{other}/ocn/hist"));
-    fs::create_dir_all(&raw).unwrap();
-    let own = super::super::support::case::case();
-    for entry in fs::read_dir(work.archive()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().replace(&own.to_string(), other);
-        fs::copy(&path, raw.join(name)).unwrap();
-    }
+    add_polygon_113(&work);
     let fill = |store: &str, polygons: &str| {
         format!(
             "populate-store2 -o {store} -p {polygons} -m 4 --data-dir archive --allow-missing \

@@ -7,6 +7,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use flate2::read::ZlibDecoder;
 
+use super::super::support::case::{Workspace, case};
 use super::super::support::dor::dor;
 
 /// Stands for no value.
@@ -35,4 +36,26 @@ pub fn floats(path: &Path) -> Vec<f32> {
     let packed = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     ZlibDecoder::new(packed.as_slice()).read_to_end(&mut bytes).unwrap();
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// A workspace with the first months of a case, its series of sea surface height and centres.
+pub fn workspace(months: u16) -> Workspace {
+    let work = Workspace::empty(b"");
+    let months = months.to_string();
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
+    raw.args(["--months", &months]).assert().success();
+    work
+}
+
+/// Adds the raw files of case 113-04 to the archive: the same bytes under other names.
+pub fn add_polygon_113(work: &Workspace) {
+    let other = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_113_1999-04-01_00453.001";
+    let folder = work.path(&format!("archive/{other}/ocn/hist"));
+    fs::create_dir_all(&folder).unwrap();
+    for entry in fs::read_dir(work.archive()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        fs::copy(&path, folder.join(name.replace(&case().to_string(), other))).unwrap();
+    }
 }

@@ -1,0 +1,56 @@
+//! `dor vis remove`: cases taken out of a store.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use clap::Args;
+
+use super::arguments::{Cases, config};
+use super::finalize::write_completeness;
+use crate::cli::{Exit, GlobalArgs};
+use crate::model::Case;
+use crate::model::case::in_short;
+use crate::store::{Location, Stores};
+use crate::vis::{VisError, remove};
+
+/// Take cases out of a store: their records and values, and finalize the store without them
+///
+/// `dor publish --delete` takes them out of a published copy afterwards.
+#[derive(Args, Debug)]
+pub(super) struct Remove {
+    /// The store: a path or URL
+    store: Location,
+    /// Polygons, 0 to 689
+    #[arg(short, long = "polygon", visible_alias = "polygon-ids", value_name = "P", required = true, num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
+    polygons: Vec<u16>,
+    /// Intervention months, of 1, 4, 7 and 10 [default: all four]
+    #[arg(short, long = "month", visible_alias = "intervention-months", value_name = "M", num_args = 1..)]
+    months: Vec<crate::model::InterventionMonth>,
+    /// Print the cases, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Remove {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config(global, None, None)?;
+        let store = Stores::new(config.s3.clone()).open(&self.store)?;
+        let selection = Cases { polygon_ids: self.polygons, intervention_months: self.months };
+        let asked: BTreeSet<Case> = selection.asked(None).into_iter().collect();
+        let present = remove::present(&store, &asked).await?;
+        let cases: Vec<Case> = present.iter().copied().collect();
+        if cases.is_empty() {
+            let asked: Vec<Case> = asked.into_iter().collect();
+            let problem = format!("{} holds nothing of {}", self.store, in_short(&asked));
+            return Err(VisError::Needs(problem).into());
+        }
+        if self.dry_run {
+            writeln!(out, "{}: would remove {}", self.store, in_short(&cases))?;
+            return Ok(Exit::Done);
+        }
+        let (kind, completeness) = remove::remove(&store, &present).await?;
+        writeln!(out, "{}: removed {}", self.store, in_short(&cases))?;
+        write_completeness(out, &store, &kind, &completeness)?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,121 @@
+//! Records for a store that has none, because another program or an older version filled it: what lies
+//! in the chunks becomes what the records tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
+
+use super::contract::{Kind, Pyramid, case_keys};
+use super::record::{CaseRecord, FileEntry};
+use super::{Recipe, VisError, coverage, template};
+use crate::encode::zarr::Array;
+use crate::model::Case;
+use crate::model::atlas::FILL;
+use crate::model::case::in_short;
+use crate::store::Store;
+
+/// Objects that are read at the same time.
+const READS: usize = 16;
+
+/// Writes a record for each case whose values lie in the store without one; gives those cases.
+///
+/// The rules are those that the store states; `recipe` names them for a store that states none. What
+/// the values were made from is not known, so that the records name no inputs.
+pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Case>, VisError> {
+    let opened = template::open(store, "store1, 2 or 3").await?;
+    let cases = coverage::uncovered(store, &opened.kind).await?;
+    if cases.is_empty() {
+        return Ok(cases);
+    }
+    let unstated = || {
+        VisError::Needs(format!(
+            "{} does not state the rules that it was filled under; if the reference workflow filled \
+             it, say so with --reference-compat",
+            store.location()
+        ))
+    };
+    let recipe = opened.recipe.or(recipe).ok_or_else(unstated)?;
+    let record = |case| {
+        let settings = json!({ "adopted": true });
+        let (kind, recipe) = (opened.kind.name(), recipe.clone());
+        CaseRecord::new(kind, case, recipe, settings, Vec::new(), Vec::new())
+    };
+    let records = match &opened.kind {
+        Kind::Store1 | Kind::Store3 => of_series(store, &opened.kind, &cases, record).await?,
+        Kind::Store2(pyramid) => of_maps(store, pyramid, &cases, record).await?,
+    };
+    for (case, record) in records {
+        record.save(store, case).await?;
+    }
+    Ok(cases)
+}
+
+async fn of_series(
+    store: &Store,
+    kind: &Kind,
+    cases: &BTreeSet<Case>,
+    record: impl Fn(Case) -> CaseRecord,
+) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
+    let hierarchy = kind.hierarchy(None);
+    let mut records: BTreeMap<Case, CaseRecord> =
+        cases.iter().map(|case| (*case, record(*case))).collect();
+    for array in hierarchy.arrays.iter().filter(|array| array.is_data()) {
+        for chunk in coverage::shared_values(store, kind, array).await? {
+            for (case, record) in &mut records {
+                let rows = chunk.of(*case);
+                if rows.is_empty() {
+                    continue;
+                }
+                let months = case.months().zip(&rows);
+                let missing = months.filter(|(_, row)| row.iter().all(|value| *value == FILL));
+                record.missing_months = missing.map(|(month, _)| month.to_string()).collect();
+                let known = |value: f32| (value != FILL).then_some(value);
+                record.values =
+                    rows.into_iter().map(|row| row.into_iter().map(known).collect()).collect();
+            }
+        }
+    }
+    Ok(records)
+}
+
+async fn of_maps(
+    store: &Store,
+    pyramid: &Pyramid,
+    cases: &BTreeSet<Case>,
+    record: impl Fn(Case) -> CaseRecord,
+) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
+    let arrays: Vec<Array> = Kind::Store2(pyramid.clone()).hierarchy(None).arrays;
+    let mut records = BTreeMap::new();
+    let mut incomplete = Vec::new();
+    for &case in cases {
+        let data = arrays.iter().filter(|array| array.is_data());
+        let keys: Vec<String> =
+            data.flat_map(|array| case_keys(array, pyramid.format, case)).collect();
+        let wanted = keys.len();
+        let entry = async |key: String| {
+            let found = store.read(&key).await?;
+            Ok::<_, VisError>(found.map(|(bytes, _)| FileEntry::new(key, &bytes)))
+        };
+        let found: Vec<Option<FileEntry>> =
+            stream::iter(keys).map(entry).buffered(READS).try_collect().await?;
+        let mut files: Vec<FileEntry> = found.into_iter().flatten().collect();
+        if files.len() < wanted {
+            incomplete.push(case);
+            continue;
+        }
+        files.sort_by(|a, b| a.key.cmp(&b.key));
+        records.insert(case, CaseRecord { files, ..record(case) });
+    }
+    match incomplete.is_empty() {
+        true => Ok(records),
+        false => Err(VisError::Mismatch {
+            url: store.location().to_string(),
+            problem: format!(
+                "lacks chunks of cases without a record: {}; take these cases out with `dor vis \
+                 remove`, or populate them again with --force",
+                in_short(&incomplete)
+            ),
+        }),
+    }
+}

@@ -1,0 +1,140 @@
+//! Which cases a store holds values of, and which of them a record covers. Values without a record are
+//! somebody's results all the same: nothing that would drop them goes on.
+
+use std::collections::BTreeSet;
+
+use super::VisError;
+use super::contract::{self, Kind, Pyramid};
+use super::record::{CaseRecord, Recorded};
+use crate::encode::zarr::{Array, Format, chunk};
+use crate::model::atlas::FILL;
+use crate::model::case::{MONTHS, POLYGONS, in_short};
+use crate::model::{Case, InterventionMonth};
+use crate::store::Store;
+
+/// Cases whose values lie in the chunks and that have no record.
+pub async fn uncovered(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
+    let mut found = with_values(store, kind).await?;
+    // A case may be completed while its records are listed: a second listing has it.
+    for _ in 0..2 {
+        if found.is_empty() {
+            break;
+        }
+        let recorded = Recorded::of(store).await?;
+        found.retain(|case| !recorded.has(case));
+    }
+    Ok(found)
+}
+
+/// Refuses a store with values that no record covers, other than of the cases in `except`.
+pub async fn refuse_uncovered(
+    store: &Store,
+    kind: &Kind,
+    except: &BTreeSet<Case>,
+) -> Result<(), VisError> {
+    let mut uncovered = uncovered(store, kind).await?;
+    uncovered.retain(|case| !except.contains(case));
+    match uncovered.is_empty() {
+        true => Ok(()),
+        false => Err(error(store, uncovered)),
+    }
+}
+
+/// Refuses to write over maps of a case that no record covers. Looks for one object of each variable.
+pub async fn refuse_uncovered_maps(
+    store: &Store,
+    pyramid: &Pyramid,
+    case: Case,
+) -> Result<(), VisError> {
+    if CaseRecord::is_begun(store, case).await? {
+        return Ok(());
+    }
+    let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
+    let first = |array: &Array| contract::case_keys(array, pyramid.format, case).into_iter().next();
+    for key in hierarchy.arrays.iter().filter(|array| array.is_data()).filter_map(first) {
+        if store.find(&key).await?.is_some() {
+            return Err(error(store, [case].into()));
+        }
+    }
+    Ok(())
+}
+
+fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
+    let cases: Vec<Case> = cases.into_iter().collect();
+    VisError::Uncovered { url: store.location().to_string(), cases: in_short(&cases) }
+}
+
+/// Cases that the chunks of a store hold values of.
+pub async fn with_values(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
+    let hierarchy = kind.hierarchy(None);
+    let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
+        return Ok(BTreeSet::new());
+    };
+    match kind {
+        Kind::Store2(pyramid) => of_maps(store, array, pyramid.format).await,
+        Kind::Store1 | Kind::Store3 => {
+            let chunks = shared_values(store, kind, array).await?;
+            let cases = Case::all().filter(|case| {
+                chunks.iter().any(|chunk| !chunk.of(*case).iter().flatten().all(|v| *v == FILL))
+            });
+            Ok(cases.collect())
+        }
+    }
+}
+
+/// Values of a season that all polygons share.
+pub struct SharedValues {
+    season: usize,
+    columns: usize,
+    values: Vec<f32>,
+}
+
+impl SharedValues {
+    /// The values of a case, month by month; none when it is of another season.
+    pub fn of(&self, case: Case) -> Vec<Vec<f32>> {
+        let (polygon, season) = contract::place(case);
+        if season != self.season {
+            return Vec::new();
+        }
+        let rows = (0..MONTHS).map(|month| {
+            let at = (month * usize::from(POLYGONS) + polygon) * self.columns;
+            self.values[at..at + self.columns].to_vec()
+        });
+        rows.collect()
+    }
+}
+
+/// The chunks of stores 1 and 3. One that cannot be decoded holds nothing that could be kept.
+pub async fn shared_values(
+    store: &Store,
+    kind: &Kind,
+    array: &Array,
+) -> Result<Vec<SharedValues>, VisError> {
+    let mut chunks = Vec::new();
+    for (season, key) in array.chunk_keys().into_iter().enumerate() {
+        let Some((bytes, _)) = store.read(&key).await? else { continue };
+        if let Ok(values) = chunk::decode_floats(&bytes, array.chunk_len()) {
+            chunks.push(SharedValues { season, columns: kind.columns(), values });
+        }
+    }
+    Ok(chunks)
+}
+
+/// Cases that a variable of the pyramid has objects of.
+async fn of_maps(store: &Store, array: &Array, format: Format) -> Result<BTreeSet<Case>, VisError> {
+    if !store.can_list() {
+        return Ok(BTreeSet::new());
+    }
+    let found = store.list(&array.path).await?;
+    let case = |key: &str| {
+        let name = key.strip_prefix(&array.path)?.strip_prefix('/')?;
+        let mut parts = match format {
+            Format::V2 => name.split('.'),
+            Format::V3 => name.strip_prefix("c/")?.split('/'),
+        };
+        let polygon: u16 = parts.next()?.parse().ok()?;
+        let season: usize = parts.nth(1)?.parse().ok()?;
+        Case::new(polygon, *InterventionMonth::ALL.get(season)?).ok()
+    };
+    Ok(found.iter().filter_map(|object| case(&object.key)).collect())
+}
