@@ -118,9 +118,6 @@ pub async fn prepare(
     let unfinished = async { Ok(Unfinished::load(destination).await?) };
     let doubt = async { Ok(Doubt::load(destination).await?) };
     let (published, unfinished, doubt) = tokio::try_join!(published, unfinished, doubt)?;
-    if unfinished.token().is_none() && !options.overwrite {
-        refuse_extended(destination, &inventory, published.as_ref()).await?;
-    }
     let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
     let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
     if !is_journal_valid {
@@ -177,6 +174,9 @@ pub async fn prepare(
     }
     let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
+    if unfinished.token().is_none() && !options.overwrite {
+        refuse_extended(destination, &inventory, &plan, published.as_ref()).await?;
+    }
     let in_none = unfinished.objects.iter().chain(&doubt.objects);
     let mut left = left_behind(&inventory, published.as_ref(), in_none, &arrived, listed.as_ref());
     if options.delete && options.selection.is_whole() {
@@ -244,16 +244,20 @@ pub async fn prepare(
 async fn refuse_extended(
     destination: &Store,
     inventory: &Inventory,
+    plan: &Plan,
     published: Option<&Published>,
 ) -> Result<(), PublishError> {
     let of_stores = format!("{CASES}/{SHARED}");
-    for entry in inventory.entries.iter().filter(|entry| entry.key.ends_with(&of_stores)) {
+    for entry in &inventory.entries {
+        let Some(root) = entry.key.strip_suffix(&of_stores) else { continue };
+        if !plan.send.iter().any(|(sent, _)| sent.key.starts_with(root)) {
+            continue;
+        }
         let Some(before) = names(published, &entry.key) else { continue };
         let Some((bytes, _)) = destination.read(&entry.key).await? else { continue };
         let there = Digest::of(&bytes);
         if there != before.md5 && there != entry.md5 {
-            let store = entry.key.trim_end_matches(&of_stores).trim_end_matches('/');
-            let url = destination.location().join(store).to_string();
+            let url = destination.location().join(root.trim_end_matches('/')).to_string();
             return Err(PublishError::Extended { url });
         }
     }

@@ -58,12 +58,12 @@ fn a_published_copy_is_checked_extended_and_finalized() {
         assert!(said.contains("2 of 2760 cases"), "{said}");
         // The source does not have what was added there: publishing it again is no repair.
         let before = work.tree(&copy);
-        runs(work.folder(), &format!("{populate} {CASE} --force"));
-        runs(work.folder(), &format!("finalize {store}"));
+        runs(work.folder(), &format!("remove {store} -p 112 -m 4"));
         let mut again = dor(work.folder());
         let error = fails(again.args(["publish", &store, &copy]), CONFIGURATION);
         assert!(error.contains(&copy) && error.contains("--overwrite"), "{error}");
         assert_same(&before, &work.tree(&copy));
+        runs(work.folder(), &format!("{populate} {CASE}"));
         runs(work.folder(), &format!("{populate} {case}"));
         runs(work.folder(), &format!("finalize {store}"));
         let mut extended = work.tree(&copy);
