@@ -108,6 +108,7 @@ async fn refuse_occupied(
         (0, chunks) => {
             Err(VisError::NotEmpty { url: url(), what: format!("{chunks} objects of data") })
         }
+        (1, _) => Err(VisError::NotEmpty { url: url(), what: "results of 1 case".to_owned() }),
         (cases, _) => {
             Err(VisError::NotEmpty { url: url(), what: format!("results of {cases} cases") })
         }

@@ -62,6 +62,7 @@ fn a_store_with_data_is_replaced_only_when_that_is_asked_for() {
     // Neither is what lies in a store, but is no part of it.
     fs::write(work.path("s2/notes.txt"), "mine").unwrap();
     vis(work.folder(), "create-template-store1 -o s2 --overwrite").assert().code(78);
+    vis(work.folder(), "create-template-store2 -o s2 --overwrite").assert().code(65);
     assert!(work.path("s2/notes.txt").exists() && work.path("s2/.zmetadata").exists());
     fs::create_dir(work.path("home")).unwrap();
     fs::write(work.path("home/.zgroup"), r#"{"zarr_format": 2}"#).unwrap();
