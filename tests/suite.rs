@@ -14,8 +14,10 @@ mod suite {
     mod config;
     mod conversion;
     mod damaged_headers;
+    mod file_systems;
     mod killed;
     mod parity;
+    mod pipes;
     mod publish;
     mod resume;
     mod setup_environment;

@@ -63,6 +63,8 @@ impl Jobs {
         let _ = write!(
             text,
             r#"set -u
+# Where Slurm and the system have their programs, should the environment of the job lack it.
+export PATH="${{PATH:-}}:/usr/local/bin:/usr/bin:/bin"
 # File systems such as /dvs_ro have no locks.
 export HDF5_USE_FILE_LOCKING=FALSE
 
@@ -72,15 +74,15 @@ element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 # When time is nearly up or somebody needs the node, Slurm tells dor, which stops within a minute. What is told to this
 # script only is handed on; not to srun, which would kill dor.
 trap 'until scancel --signal=TERM "$element.0" || ! kill -0 "${{run:-}}" 2>/dev/null; do sleep 1; done' TERM INT
-status=$(mktemp)
-{{ {command}; echo "$?" >"$status"; }} &
+# The exit code comes through a pipe: what a wait tells can be that of a signal, and a file needs a place,
+# which TMPDIR of the node may not be. A signal to all processes ends dor, not the shell that waits for its code.
+exec 3>&1 4< <(trap : TERM INT; {command} >&3 3>&-; echo "$?")
 run=$!
-wait "$run"
-# A signal ends the wait, not what it waits for.
-while kill -0 "$run" 2>/dev/null; do wait "$run"; done
-# What the wait tells can be that of the signal.
-code=$(<"$status")
-rm -f "$status"
+code=
+# A signal may end the reading, not what it waits for.
+until read -r -u 4 code || ! kill -0 "$run" 2>/dev/null; do :; done
+# It may have come in between.
+[ -n "$code" ] || read -r -u 4 code
 
 # Told to stop, it has more to do. A job that ends by itself is not queued again, so it asks for that,
 # and waits to be taken away.
@@ -101,6 +103,7 @@ exit "${{code:-1}}"
             text,
             r#"
 set -u
+export PATH="${{PATH:-}}:/usr/local/bin:/usr/bin:/bin"
 export HDF5_USE_FILE_LOCKING=FALSE
 # Exit code 3 says that cases are missing: dor status --plan tells which elements to run again.
 exec {command}

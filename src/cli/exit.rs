@@ -215,7 +215,9 @@ impl Exit {
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
             StoreError::Credentials { problem: CredentialsProblem::Unanswered, .. } => None,
             StoreError::Credentials { .. } => Some(Self::Configuration),
-            StoreError::NotAFile { .. } | StoreError::BadKey { .. } => Some(Self::BadData),
+            StoreError::NotAFile { .. }
+            | StoreError::BadKey { .. }
+            | StoreError::TooLarge { .. } => Some(Self::BadData),
             _ => None,
         }
     }

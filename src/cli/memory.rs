@@ -1,4 +1,4 @@
-//! What the allocator does with the memory of whole fields.
+//! What the allocator does with the memory of whole fields, and HDF5 with files.
 
 /// Tells glibc what to do with the memory of whole fields.
 ///
@@ -15,5 +15,15 @@ pub(super) fn manage_large_buffers(keep: bool) {
         libc::mallopt(libc::M_MMAP_THRESHOLD, limit);
         libc::mallopt(libc::M_TRIM_THRESHOLD, if keep { 1 << 30 } else { 256 << 20 });
         libc::mallopt(libc::M_ARENA_MAX, arenas);
+    }
+}
+
+/// Tells HDF5 to lock no files, unless the user has told it otherwise: it writes none that others see, and file
+/// systems such as those of /dvs_ro have no locks.
+pub(super) fn lock_no_files() {
+    const LOCKING: &str = "HDF5_USE_FILE_LOCKING";
+    if std::env::var_os(LOCKING).is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var(LOCKING, "FALSE") };
     }
 }

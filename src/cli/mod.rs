@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -72,14 +73,16 @@ enum Command {
 }
 
 impl Cli {
-    /// Suits the allocator to the command; before any other thread runs.
+    /// Suits the allocator and the libraries to the command; before any other thread runs.
     pub fn manage_memory(&self) {
+        memory::lock_no_files();
         memory::manage_large_buffers(matches!(self.command, Command::Vis(_)));
     }
 
     /// Runs the command.
     pub async fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         init_logging(self.global.verbosity());
+        outlive_limits();
         match self.command {
             Command::SetupEnvironment(command) => command.run(&self.global, out).await,
             Command::ResearchData(command) => command.run(&self.global, out).await,
@@ -140,11 +143,20 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 /// Prints an error and its causes.
 pub fn report(error: &anyhow::Error) {
     let mut to = io::stderr().lock();
+    let causes = causes(error.as_ref());
+    let says = |words: &str| causes.iter().any(|said| said.contains(words));
+    let too_many = TOO_MANY_FILES.into_iter().any(says) && !says("ulimit -n");
     // Nowhere is left to report to when this fails.
-    for (n, said) in causes(error.as_ref()).into_iter().enumerate() {
+    for (n, said) in causes.into_iter().enumerate() {
         let _ = writeln!(to, "{} {said}", if n == 0 { "error:" } else { "  caused by:" });
     }
+    if too_many {
+        let _ = writeln!(to, "  raise the limit (ulimit -n 4096) or use fewer workers (--workers)");
+    }
 }
+
+/// How the system's errors of too many open files, of the process and of the machine, are told.
+const TOO_MANY_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// Parses a number from 1 on.
 fn from_one(text: &str) -> Result<NonZeroUsize, String> {
@@ -221,6 +233,16 @@ fn hangup_is_ignored() -> bool {
     mask.is_some_and(|mask| mask & 1 == 1)
 }
 
+/// A file that grows beyond the limit of the process (`ulimit -f`) fails to be written, which is told,
+/// instead of ending the program; and as many files may be open as the system allows.
+fn outlive_limits() {
+    // With a handler, the signal no longer ends the process; nobody waits for it.
+    let _ = signal(SignalKind::from_raw(libc::SIGXFSZ));
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, fewer will do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 fn init_logging(verbose: u8) {
     // What these warn of comes back to us as an error, and is reported.
     let warnings = "warn,aws_config=off,rustls_platform_verifier=off";
@@ -236,6 +258,8 @@ fn init_logging(verbose: u8) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // A reader that is gone is no failure, and nowhere is left to tell of it.
+        .log_internal_errors(false)
         .try_init();
 }
 

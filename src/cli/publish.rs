@@ -224,6 +224,10 @@ impl Publish {
                 let send: Vec<_> = plan.send.iter().map(|(entry, _)| &entry.key).collect();
                 let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
                 document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
+                let left_out = prepared.left_out().into_iter().map(
+                    |(why, number, first)| json!({"reason": why, "number": number, "first": first}),
+                );
+                document.insert("left_out".into(), left_out.collect());
             }
             return Ok(line(out, &json!({ "plan": document }))?);
         }
@@ -262,6 +266,9 @@ impl Publish {
             }
             for entry in &plan.gone {
                 writeln!(out, "delete {}", entry.key)?;
+            }
+            for (why, number, first) in prepared.left_out() {
+                writeln!(out, "not published: {number} {} (such as {first})", why.describe())?;
             }
         }
         Ok(())

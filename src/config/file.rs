@@ -9,6 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, KEYS, s3_keys};
 use super::raw::Raw;
 use super::{ConfigError, Source, Surroundings};
+use crate::store::read_text;
+
+/// Bytes of a file of settings.
+const LONGEST: u64 = 1 << 20;
 
 /// A configuration file and its text.
 pub(super) struct Found {
@@ -46,7 +50,7 @@ pub(super) fn find(
 }
 
 fn read(path: &Path, asked_by: &str, surroundings: &Surroundings) -> Result<Found, ConfigError> {
-    let text = std::fs::read_to_string(surroundings.folder.join(path)).map_err(|source| {
+    let text = read_text(&surroundings.folder.join(path), LONGEST).map_err(|source| {
         ConfigError::Unreadable { path: path.to_owned(), asked_by: asked_by.to_owned(), source }
     })?;
     Ok(Found { path: path.to_owned(), text })

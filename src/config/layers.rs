@@ -96,9 +96,16 @@ impl Layers {
         Ok(Some(Setting { value, source: raw.source.clone() }))
     }
 
-    pub fn workers(&self) -> Result<Setting<NonZeroUsize>, ConfigError> {
+    pub fn workers(
+        &self,
+        surroundings: &Surroundings,
+    ) -> Result<Setting<NonZeroUsize>, ConfigError> {
         let Some(raw) = self.get("workers") else {
-            let value = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            // What the affinity of the process and the quota of its control group leave.
+            let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let of_task = surroundings.variable("SLURM_CPUS_PER_TASK");
+            let of_task = of_task.and_then(|number| number.to_str()?.trim().parse().ok());
+            let value = of_task.map_or(cores, |of_task| cores.min(of_task));
             return Ok(Setting { value, source: Source::Default });
         };
         let text = raw.value.as_str().map_or_else(|| raw.value.to_string(), str::to_owned);

@@ -128,7 +128,7 @@ impl Config {
             store2: or_under_parent("store2", "store2.zarr")?,
             store3: or_under_parent("store3", "cumulative_FG_CO2_percent.zarr")?,
             plan: layers.location("plan")?,
-            workers: layers.workers()?,
+            workers: layers.workers(surroundings)?,
             s3: layers.s3()?,
             parent_data_dir: parent_data_dir.clone(),
             entries: Vec::new(),

@@ -10,6 +10,7 @@
 use std::ffi::{CString, c_void};
 use std::ops::Range;
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdf5_metno_sys::{h5, h5a, h5d, h5e, h5f, h5i, h5p, h5s, h5t};
@@ -35,7 +36,7 @@ pub enum EncodeError {
     },
     /// The definition could not be kept in memory.
     #[error(
-        "cannot keep the file's definition in {place}: set TMPDIR to a folder that can be written"
+        "cannot keep the file's definition in {place}: {source}; make room there, raise the limit of file sizes (ulimit -f), or set TMPDIR to a folder that can be written"
     )]
     Scratch {
         /// Where it was tried.
@@ -81,6 +82,17 @@ impl Drop for Id {
 pub struct ImageWriter {
     file: Id,
     access: Id,
+}
+
+/// Keeps the library from tidying up when the process ends: files that could not be written are
+/// damaged in its memory, and it would fail on them. Nothing of ours is left for it to do.
+pub fn leave_at_exit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _lock = hdf5_metno_sys::LOCK.lock();
+        // SAFETY: the lock is held, and the call takes nothing.
+        unsafe { h5::H5dont_atexit() };
+    });
 }
 
 impl ImageWriter {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use netcdf::types::{FloatType, IntType, NcVariableType};
 
@@ -285,7 +286,29 @@ pub fn define(
     order: ByteOrder,
     raw: impl Fn(usize) -> Option<Vec<u8>>,
 ) -> Result<ImageWriter, EncodeError> {
-    let (mut file, scratch) = Scratch::new()?.create()?;
+    super::hdf5::leave_at_exit();
+    let scratch = Scratch::new()?;
+    let probe = scratch.file.try_clone();
+    // netCDF-C tells only that a write has failed: why, another write tells.
+    define_in(scratch, layout, order, raw)
+        .map_err(|error| probe.ok().as_ref().and_then(no_room).unwrap_or(error))
+}
+
+/// Why nothing more can be written to the scratch file, if that is so.
+fn no_room(scratch: &File) -> Option<EncodeError> {
+    let room = [0; 64 << 10];
+    let written = scratch.metadata().and_then(|found| scratch.write_all_at(&room, found.len()));
+    let source = written.err()?;
+    Some(EncodeError::Scratch { place: "memory (/dev/shm) or TMPDIR".to_owned(), source })
+}
+
+fn define_in(
+    scratch: Scratch,
+    layout: &Layout,
+    order: ByteOrder,
+    raw: impl Fn(usize) -> Option<Vec<u8>>,
+) -> Result<ImageWriter, EncodeError> {
+    let (mut file, scratch) = scratch.create()?;
     let failed = |object: &str| {
         let object = object.to_owned();
         move |source| EncodeError::Define { object, source }

@@ -11,7 +11,7 @@ use super::hashes::hash;
 use super::plan::stage;
 use super::{Digest, Entry, FOLDER, PublishError};
 use crate::pipeline::{Stop, Stopped};
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Folders that are listed at the same time, and objects that are read.
 const LISTS: usize = 32;
@@ -114,8 +114,13 @@ pub fn confirm(
     }
 }
 
-/// Lists a destination, folder by folder at the same time.
+/// Lists a destination, folder by folder at the same time; on disk in one walk, which passes over what is
+/// closed to us.
 pub async fn list(destination: &Store) -> Result<Listing, PublishError> {
+    if destination.location().is_local() {
+        let found = destination.list("").await?;
+        return Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect());
+    }
     let mut folders = Vec::new();
     let mut prefixes = destination.list_dirs("").await?;
     let mut found = destination.list_level("").await?;
@@ -203,10 +208,12 @@ async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, P
         (found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5))
     };
     if entry.size <= SMALL {
-        return match destination.read(&entry.key).await? {
-            None => missing(),
-            Some((data, _)) if data.len() as u64 != entry.size => other_size(data.len() as u64),
-            Some((data, _)) => Ok(other_md5(Digest::of(&data))),
+        return match destination.read_within(&entry.key, entry.size).await {
+            Ok(None) => missing(),
+            Ok(Some((data, _))) if data.len() as u64 != entry.size => other_size(data.len() as u64),
+            Ok(Some((data, _))) => Ok(other_md5(Digest::of(&data))),
+            Err(StoreError::TooLarge { size: Some(size), .. }) => other_size(size),
+            Err(error) => Err(error.into()),
         };
     }
     let object = match destination.object(&entry.key).await {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::published::{pack, unpack};
+use super::published::{PACKED, pack, unpack};
 use super::unfinished::Unfinished;
 use super::{Entry, FOLDER, PublishError};
 use crate::store::{Store, StoreError};
@@ -34,13 +34,17 @@ impl Doubt {
     pub async fn load(destination: &Store) -> Result<Self, StoreError> {
         let marks = destination.list(&Self::folder()).await?;
         let marks: Vec<String> = marks.into_iter().map(|mark| mark.key).collect();
-        let read = stream::iter(marks.clone()).map(async |key| destination.read(&key).await);
+        let read = stream::iter(marks.clone())
+            .map(async |key| destination.read_within(&key, PACKED).await);
         let read: Vec<_> = read.buffered(MARKS).try_collect().await?;
         let mut doubt = Self { marks, ..Self::default() };
         // Somebody may have settled one meanwhile.
         for (bytes, _) in read.into_iter().flatten() {
-            match unpack::<()>(&bytes) {
-                Ok(((), objects)) => doubt.objects.extend(objects),
+            match unpack::<()>(&bytes, destination) {
+                Ok(unpacked) => {
+                    let ((), objects) = unpacked.without_refused(destination, &Self::folder());
+                    doubt.objects.extend(objects);
+                }
                 Err(_) => doubt.is_all = true,
             }
         }

@@ -275,5 +275,6 @@ pub(super) fn ends_all(error: &PublishError) -> bool {
             | StoreError::WrongRegion { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Full { .. }
+            | StoreError::FileLimit { .. }
     )
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 
 use super::{Digest, Entry, PublishError};
 use crate::pipeline::{Stop, Stopped};
-use crate::store::{Object, Store, StoreError, Surveyed};
+use crate::store::{Lines, Object, Store, StoreError, Surveyed, open_file};
 
 const NAME: &str = "hashes.jsonl";
 /// Objects that are read at the same time.
@@ -27,7 +27,7 @@ impl Hashes {
     /// Those that were kept in a folder.
     pub(super) fn load(folder: &Path) -> Result<Self, PublishError> {
         let path = folder.join(NAME);
-        let known = match File::open(&path) {
+        let known = match open_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
             file => file.and_then(read).map_err(|source| failed(&path, source))?,
         };
@@ -75,13 +75,21 @@ impl Hashes {
 
 fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
     let mut known = HashMap::new();
-    for line in BufReader::new(file).split(b'\n') {
-        // A kill may have cut a line off, and a crash have left anything there.
-        if let Ok((key, fingerprint, md5)) = serde_json::from_slice(&line?) {
-            known.insert(key, (fingerprint, md5));
+    let mut lines = Lines::new(file, u64::MAX);
+    loop {
+        match lines.next_line() {
+            // A kill may have cut a line off, and a crash have left anything there.
+            Ok(Some(line)) => {
+                if let Ok((key, fingerprint, md5)) = serde_json::from_slice(line) {
+                    known.insert(key, (fingerprint, md5));
+                }
+            }
+            Ok(None) => return Ok(known),
+            // No line of ours is so long: what follows is not believed.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(known),
+            Err(error) => return Err(error),
         }
     }
-    Ok(known)
 }
 
 /// The MD5 of an object, which may be large.

@@ -15,7 +15,7 @@ use super::{Digest, Entry, PublishError};
 use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};
 use crate::model::Case;
 use crate::pipeline::Stop;
-use crate::store::{Store, Surveyed, is_public};
+use crate::store::{Store, StoreError, Surveyed, is_public};
 
 /// Records that are read at the same time.
 const READS: usize = 64;
@@ -212,7 +212,13 @@ fn is_number(folder: &str, digits: usize) -> bool {
 impl Survey<'_> {
     /// What a folder is.
     async fn part(&self, folder: &str) -> Result<Part, PublishError> {
-        let folders = self.source.list_dirs(folder).await?;
+        let folders = match self.source.list_dirs(folder).await {
+            // Whether it is left out is seen when it is looked over.
+            Err(StoreError::PermissionDenied { .. }) if !folder.is_empty() => {
+                return Ok(Part::Other);
+            }
+            folders => folders?,
+        };
         let shared = below(folder, &format!("{CASES}/{SHARED}"));
         if let Some((record, _)) = self.record(&shared).await? {
             return Ok(Part::Store(record.store));
@@ -289,10 +295,10 @@ impl Survey<'_> {
 
     async fn research(&mut self, root: &str) -> Result<(), PublishError> {
         let mut months = Vec::new();
-        for polygon in self.source.list_dirs(root).await? {
-            if is_number(&polygon, 3) {
-                months.extend(self.source.list_dirs(&polygon).await?);
-            }
+        // What they hold may have been published: one that leads nowhere is not taken for absent.
+        let polygons = self.source.list_dirs_ours(root, |key| is_number(key, 3)).await?;
+        for polygon in polygons.iter().filter(|folder| is_number(folder, 3)) {
+            months.extend(self.source.list_dirs_ours(polygon, |key| is_number(key, 2)).await?);
         }
         let mut cases = Vec::new();
         for folder in months.into_iter().filter(|month| is_number(month, 2)) {
@@ -329,11 +335,11 @@ impl Survey<'_> {
         let folder = below(root, CASES);
         let shared = self.record(&format!("{folder}/{SHARED}")).await?;
         let shared = shared.filter(|_| !self.selection.unfinished);
-        let found = self.source.list(&folder).await?;
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
             Some((name.to_owned(), name.parse::<Case>().ok()?))
         };
+        let found = self.source.list_ours(&folder, move |key| case_of(key).is_some()).await?;
         let keys: Vec<_> = found
             .iter()
             .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))

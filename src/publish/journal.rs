@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{Digest, PublishError};
 use crate::model::hex;
-use crate::store::Location;
+use crate::store::{Lines, Location, open_file};
 
 const NAME: &str = "journal.jsonl";
 
@@ -60,37 +60,53 @@ impl Earlier {
     /// What a journal tells, and how many bytes of it do. Nothing when a line is damaged that has others
     /// after it: what that one told would be missing.
     fn read(path: &Path) -> io::Result<(Self, usize)> {
-        let text = match fs::read(path) {
+        let mut lines = match open_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-            text => text?,
+            file => Lines::new(file?, u64::MAX),
         };
         let mut earlier = Self::default();
-        let mut whole = 0;
-        let mut lines = text.split_inclusive(|&byte| byte == b'\n').map(|line| {
-            let parsed = serde_json::from_slice(line).ok().filter(|_| line.ends_with(b"\n"));
-            parsed.map(|parsed: Line| (parsed, line.len()))
-        });
-        // A kill may have cut the last line off, and a crash have left anything there.
-        for (parsed, length) in lines.by_ref().map_while(|line| line) {
-            whole += length;
-            match parsed {
-                Line::Of(token) => earlier.token = Some(token),
-                Line::Changing(key) => drop(earlier.arrived.insert(key, None)),
-                Line::Done(key, md5) => {
-                    earlier.uploads.remove(&key);
-                    earlier.arrived.insert(key, Some(md5));
+        let (mut whole, mut is_torn, mut is_damaged) = (0, false, false);
+        loop {
+            let line = match lines.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                // No line of a journal is so long.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    is_damaged = true;
+                    break;
                 }
-                Line::Begun(key) => drop(earlier.uploads.entry(key).or_default()),
-                Line::Upload(key, id) => {
-                    earlier.uploads.entry(key).or_default().insert(id);
+                Err(error) => return Err(error),
+            };
+            match serde_json::from_slice(line).ok().filter(|_| line.ends_with(b"\n")) {
+                Some(_) if is_torn => is_damaged = true,
+                Some(told) => {
+                    whole += line.len();
+                    earlier.take(told);
                 }
+                // A kill may have cut the last line off, and a crash have left anything there.
+                None => is_torn = true,
             }
         }
-        if lines.any(|line| line.is_some()) {
+        if is_damaged {
             tracing::warn!("{} is damaged: it is not believed", path.display());
             return Ok(Default::default());
         }
         Ok((earlier, whole))
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Of(token) => self.token = Some(token),
+            Line::Changing(key) => drop(self.arrived.insert(key, None)),
+            Line::Done(key, md5) => {
+                self.uploads.remove(&key);
+                self.arrived.insert(key, Some(md5));
+            }
+            Line::Begun(key) => drop(self.uploads.entry(key).or_default()),
+            Line::Upload(key, id) => {
+                self.uploads.entry(key).or_default().insert(id);
+            }
+        }
     }
 }
 

@@ -14,10 +14,10 @@ use super::plan::Plan;
 use super::published::Published;
 use super::sign::Sign;
 use super::unfinished::Unfinished;
-use super::{Digest, Entry, FOLDER, PublishError, is_publishable};
+use super::{Digest, Entry, PublishError, is_publishable};
 use crate::ledger::{CASES, SHARED};
 use crate::pipeline::Stop;
-use crate::store::{Location, ObjectInfo, Store, StoreError};
+use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
 /// Objects that an error names.
 const SHOWN: usize = 5;
@@ -140,6 +140,7 @@ pub async fn prepare(
         true => Some(list(destination).await?),
         false => None,
     };
+    [source, destination].into_iter().for_each(Store::tell_passed_over);
     if !doubt.is_none() {
         tracing::warn!(
             "a publisher that had lost its claim may have changed objects at {}: they are in doubt",
@@ -172,7 +173,8 @@ pub async fn prepare(
         let doubtful = known().into_iter().filter(|entry| doubt.concerns(&entry.key));
         arrived.extend(doubtful.map(|entry| (entry.key.into(), None)));
     }
-    let concerns = |key: &str| options.selection.has(key) && !key.starts_with(FOLDER);
+    // Whatever a manifest names, only what this program could have sent is deleted.
+    let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
     if unfinished.token().is_none() && !options.overwrite {
         refuse_extended(destination, &inventory, &plan, published.as_ref()).await?;
@@ -300,7 +302,9 @@ fn left_behind<'a>(
     let replaced = entries(published).iter().filter(|entry| differs(arrived, entry));
     let in_none = marked.filter(|e| names(published, &e.key).is_none());
     let may_be_there = |entry: &&Entry| {
-        !inventory.has(&entry.key) && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
+        is_publishable(&entry.key)
+            && !inventory.has(&entry.key)
+            && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
     };
     let mut left: Vec<Entry> = in_none.chain(replaced).filter(may_be_there).cloned().collect();
     left.sort_by(|a, b| a.key.cmp(&b.key));
@@ -315,9 +319,6 @@ async fn is_gone(
     inventory: &Inventory,
     entry: &Entry,
 ) -> Result<bool, PublishError> {
-    if !is_publishable(&entry.key) {
-        return Ok(true);
-    }
     if inventory.is_pending(&entry.key) {
         return Ok(false);
     }
@@ -330,6 +331,11 @@ async fn is_gone(
 }
 
 impl Prepared {
+    /// What of the source is not published whatever is asked for: why, how many, and one of them.
+    pub fn left_out(&self) -> Vec<(PassedOver, usize, String)> {
+        self.source.passed_over()
+    }
+
     /// Whether there is nothing to do.
     pub(super) fn is_done(&self) -> bool {
         self.plan.is_empty()

@@ -4,7 +4,7 @@
 //! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "md5"]` in order of the keys.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 
 use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Digest, Entry, FOLDER, PublishError};
-use crate::store::{Condition, Sending, Store, StoreError};
+use crate::store::{Condition, Lines, Sending, Store, StoreError};
 
 const FORMAT: u32 = 1;
+/// Bytes of a manifest, compressed and not: tens of millions of objects.
+pub(super) const PACKED: u64 = 256 << 20;
+const UNPACKED: u64 = 2 << 30;
 
 /// What stands at the head of the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,26 +88,40 @@ impl Published {
 
     /// Reads the manifest of a destination; `None` when there is none.
     pub async fn load(destination: &Store) -> Result<Option<Self>, PublishError> {
+        Self::load_as(destination, false).await
+    }
+
+    /// The same where keys that no object can have may be left out.
+    async fn load_as(destination: &Store, lenient: bool) -> Result<Option<Self>, PublishError> {
         let key = Self::key();
-        let Some((bytes, info)) = destination.read(&key).await? else { return Ok(None) };
+        let Some((bytes, info)) = destination.read_within(&key, PACKED).await? else {
+            return Ok(None);
+        };
         let url = destination.location().join(&key).to_string();
         let damaged = |problem: String| PublishError::Published { url: url.clone(), problem };
-        let (header, entries) = unpack::<Header>(&bytes).map_err(damaged)?;
-        if entries.len() != header.objects {
-            let problem = format!("it has {} of {} entries", entries.len(), header.objects);
+        let unpacked = unpack::<Header>(&bytes, destination).map_err(damaged)?;
+        let (header, number) = (&unpacked.header, unpacked.entries.len() + unpacked.refused.len());
+        if number != header.objects {
+            let problem = format!("it has {number} of {} entries", header.objects);
             return Err(damaged(problem));
         }
         if header.format != FORMAT {
             let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
-            return Err(PublishError::Published { url, problem });
+            return Err(damaged(problem));
         }
+        if let Some(refused) = unpacked.refused.first().filter(|_| !lenient) {
+            return Err(damaged(format!("it names {refused:?}, which no object can have")));
+        }
+        let is_damaged = !unpacked.refused.is_empty();
+        let (header, entries) = unpacked.without_refused(destination, &key);
         let (written, etag) = (info.modified, info.etag);
-        Ok(Some(Self { header, entries, written, is_damaged: false, etag }))
+        Ok(Some(Self { header, entries, written, is_damaged, etag }))
     }
 
-    /// The same where a damaged manifest counts as one of nothing, to be replaced.
+    /// The same where a damaged manifest counts as one of nothing, to be replaced, and keys that no object
+    /// can have are left out.
     pub async fn load_or_begin(destination: &Store) -> Result<Option<Self>, PublishError> {
-        match Self::load(destination).await {
+        match Self::load_as(destination, true).await {
             Err(error @ PublishError::Published { .. }) => {
                 let Some(info) = destination.find(&Self::key()).await? else { return Err(error) };
                 tracing::warn!("{error}");
@@ -151,7 +168,7 @@ impl Published {
         match sent {
             Ok(info) => self.etag = info.etag,
             // A try whose answer was lost may have written it.
-            Err(StoreError::Changed { .. }) => match destination.read(&key).await? {
+            Err(StoreError::Changed { .. }) => match destination.read_within(&key, PACKED).await? {
                 Some((found, info)) if found == bytes => self.etag = info.etag,
                 _ => {
                     let url = destination.location().to_string();
@@ -184,30 +201,57 @@ pub(super) fn pack<'a>(
     out.finish()
 }
 
-/// What was packed; entries must be in order of their keys.
-pub(super) fn unpack<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Vec<Entry>), String> {
+/// What was packed for a place.
+pub(super) struct Unpacked<H> {
+    pub header: H,
+    /// Entries, ordered by key.
+    pub entries: Vec<Entry>,
+    /// Keys that no object there can have: this program has not written them.
+    pub refused: Vec<String>,
+}
+
+impl<H> Unpacked<H> {
+    /// The same where such keys are only warned of.
+    pub(super) fn without_refused(self, destination: &Store, key: &str) -> (H, Vec<Entry>) {
+        let Self { header, entries, refused } = self;
+        if let Some(first) = refused.first() {
+            tracing::warn!(
+                "{} names {} that no object there can have, such as {first:?}: passed over",
+                destination.location().join(key),
+                match refused.len() {
+                    1 => "a key".to_owned(),
+                    number => format!("{number} keys"),
+                }
+            );
+        }
+        (header, entries)
+    }
+}
+
+/// What was packed for `destination`; entries must be in order of their keys.
+pub(super) fn unpack<H: DeserializeOwned>(
+    bytes: &[u8],
+    destination: &Store,
+) -> Result<Unpacked<H>, String> {
     // Several members, so that what was appended to the one is seen.
-    let mut lines = BufReader::with_capacity(1 << 20, MultiGzDecoder::new(bytes));
-    let mut line = String::new();
-    let mut next = |line: &mut String| {
-        line.clear();
-        lines.read_line(line).map_err(|error| error.to_string())
-    };
-    next(&mut line)?;
-    let header = serde_json::from_str(&line).map_err(|error| error.to_string())?;
-    let mut entries = Vec::new();
-    while next(&mut line)? > 0 {
-        let (key, size, md5) = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+    let mut lines = Lines::new(MultiGzDecoder::new(bytes), UNPACKED);
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    let line = lines.next_line().map_err(|error| told(&error))?.unwrap_or_default();
+    let header = serde_json::from_slice(line).map_err(|error| told(&error))?;
+    let (mut entries, mut refused): (Vec<Entry>, _) = (Vec::new(), Vec::new());
+    while let Some(line) = lines.next_line().map_err(|error| told(&error))? {
+        let (key, size, md5) = serde_json::from_slice(line).map_err(|error| told(&error))?;
         let entry = Entry { key, size, md5 };
-        if !is_object(&entry.key) {
-            return Err(format!("it names {:?}, which is no object", entry.key));
+        if !destination.can_hold(&entry.key) {
+            refused.push(entry.key.to_string());
+            continue;
+        }
+        if entries.last().is_some_and(|last| last.key >= entry.key) {
+            return Err("its entries are not in order".to_owned());
         }
         entries.push(entry);
     }
-    match entries.is_sorted_by(|a, b| a.key < b.key) {
-        true => Ok((header, entries)),
-        false => Err("its entries are not in order".to_owned()),
-    }
+    Ok(Unpacked { header, entries, refused })
 }
 
 #[cfg(test)]
@@ -254,5 +298,12 @@ mod tests {
         let packed = pack(&outside.header, outside.entries.iter()).unwrap();
         store.put(&Published::key(), Bytes::from(packed)).await.unwrap();
         assert!(damaged().await.contains("../x"));
+        let audited = Published::load_or_begin(&store).await.unwrap().unwrap();
+        assert!(audited.entries.is_empty() && audited.is_damaged, "it is written anew");
+        // Of the same line again and again, a bomb is refused at the second.
+        let twice = Published::after(None, "", BTreeMap::new(), vec![entry("x"), entry("x")]);
+        let packed = pack(&twice.header, twice.entries.iter()).unwrap();
+        store.put(&Published::key(), Bytes::from(packed)).await.unwrap();
+        assert!(damaged().await.contains("not in order"));
     }
 }

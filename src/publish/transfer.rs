@@ -221,9 +221,13 @@ impl Transfer {
     async fn read_whole(&self, entry: &Entry) -> Result<Bytes, PublishError> {
         let url = || self.source.location().join(&entry.key).to_string();
         let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
-        let Some((data, _)) = self.source.read(&entry.key).await? else {
-            return Err(changed("it is gone".to_owned()));
+        let found = match self.source.read_within(&entry.key, entry.size).await {
+            Err(StoreError::TooLarge { size: Some(size), .. }) => {
+                return Err(changed(format!("{size} bytes, not {}", entry.size)));
+            }
+            found => found?,
         };
+        let Some((data, _)) = found else { return Err(changed("it is gone".to_owned())) };
         if data.len() as u64 != entry.size {
             return Err(changed(format!("{} bytes, not {}", data.len(), entry.size)));
         }

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::published::{pack, unpack};
+use super::published::{PACKED, pack, unpack};
 use super::{Entry, FOLDER, PublishError};
 use crate::store::{ObjectInfo, Store, StoreError};
 
@@ -55,11 +55,14 @@ impl Unfinished {
 
     /// The mark at a destination. One that cannot be understood is of something that nobody knows.
     pub async fn load(destination: &Store) -> Result<Self, StoreError> {
-        let Some((bytes, _)) = destination.read(&Self::key()).await? else {
+        let Some((bytes, _)) = destination.read_within(&Self::key(), PACKED).await? else {
             return Ok(Self::default());
         };
-        Ok(match unpack(&bytes) {
-            Ok((header, objects)) => Self { header, objects },
+        Ok(match unpack(&bytes, destination) {
+            Ok(unpacked) => {
+                let (header, objects) = unpacked.without_refused(destination, &Self::key());
+                Self { header, objects }
+            }
             Err(_) => {
                 let header = Header { token: Some(String::new()), since: None };
                 Self { header, objects: Vec::new() }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::plan::{month_in_name, raw_folder};
@@ -11,9 +12,11 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
 
-/// Up to this many cases are listed one by one; more by one listing of everything, which takes
-/// fewer requests.
+/// Up to this many cases are listed one by one; more, in a bucket that holds nothing else, by one
+/// listing of everything, which takes fewer requests.
 const FEW: usize = 24;
+/// Cases that are listed at the same time.
+const LISTINGS: usize = 16;
 
 /// How far a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +45,8 @@ pub struct Survey {
     pub state: State,
 }
 
-/// Surveys cases by listing, never by asking for single objects.
+/// Surveys cases by listing, never by asking for single objects, and only below folders that are
+/// those of cases.
 pub async fn survey(
     raw: &Store,
     out: Option<&Store>,
@@ -51,24 +55,17 @@ pub async fn survey(
     let mut inputs = Months::default();
     let mut outputs = Months::default();
     let mut records = BTreeMap::new();
-    let few = cases.len() <= FEW;
-    let folders = |folder: fn(Case) -> String| -> Vec<String> {
-        if few { cases.iter().map(|&c| folder(c)).collect() } else { vec![String::new()] }
-    };
-    for folder in folders(raw_folder) {
-        inputs.add(list(raw, &folder).await?, raw_month);
-    }
+    inputs.add(list_cases(raw, cases, raw_folder, is_raw).await?, raw_month);
     if let Some(out) = out {
-        for folder in folders(layout::folder) {
-            let objects = list(out, &folder).await?;
-            for object in &objects {
-                if let Some((folder, name @ (COMPLETE | PARTIAL))) = object.key.rsplit_once('/') {
-                    records.insert((folder.to_owned(), name == COMPLETE), ());
-                }
+        let objects = list_cases(out, cases, layout::folder, is_output).await?;
+        for object in &objects {
+            if let Some((folder, name @ (COMPLETE | PARTIAL))) = object.key.rsplit_once('/') {
+                records.insert((folder.to_owned(), name == COMPLETE), ());
             }
-            outputs.add(objects, output_month);
         }
+        outputs.add(objects, output_month);
     }
+    [Some(raw), out].into_iter().flatten().for_each(Store::tell_passed_over);
     let survey = |&case: &Case| {
         let complete = inputs.of(case).is_subset(outputs.of(case));
         let (raw, outputs) = (inputs.of(case).len(), outputs.of(case).len());
@@ -106,14 +103,58 @@ impl Months {
     }
 }
 
-/// The listing of a folder. A bucket that is not there is no matter of the case asked for first.
-async fn list(store: &Store, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-    store.list(folder).await.map_err(|error| match error {
+/// The objects of cases, each of which has a `folder`; keys that are `ours` are those of objects.
+async fn list_cases(
+    store: &Store,
+    cases: &[Case],
+    folder: fn(Case) -> String,
+    ours: fn(&str) -> bool,
+) -> Result<Vec<ObjectInfo>, StoreError> {
+    let mut folders: Vec<String> = cases.iter().map(|&case| folder(case)).collect();
+    if cases.len() > FEW {
+        let first = |folder: &str| folder.split('/').next().unwrap_or(folder).to_owned();
+        let of_any: BTreeSet<String> = Case::all().map(|case| first(&folder(case))).collect();
+        let of_case = of_any.clone();
+        let there = store.list_dirs_ours("", move |key| of_case.contains(key)).await;
+        let there = there.map_err(|error| of_whole(store, error))?;
+        // Where nothing else lies, one listing takes fewer requests.
+        if !store.location().is_local() && there.iter().all(|folder| of_any.contains(folder)) {
+            folders = if there.is_empty() { Vec::new() } else { vec![String::new()] };
+        } else {
+            let there: BTreeSet<String> = there.into_iter().collect();
+            folders.retain(|folder| there.contains(&first(folder)));
+        }
+    }
+    let list = async |folder: String| {
+        let listed = store.list_ours(&folder, ours).await;
+        listed.map_err(|error| of_whole(store, error))
+    };
+    let listed = stream::iter(folders).map(list).buffered(LISTINGS);
+    Ok(listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+}
+
+/// A bucket that is not there is no matter of the case asked for first.
+fn of_whole(store: &Store, error: StoreError) -> StoreError {
+    match error {
         StoreError::NoSuchBucket { bucket, endpoint, .. } => {
             StoreError::NoSuchBucket { url: store.location().to_string(), bucket, endpoint }
         }
         other => other,
-    })
+    }
+}
+
+/// Whether a key is that of a raw file.
+fn is_raw(key: &str) -> bool {
+    raw_month(key).is_some()
+}
+
+/// Whether a key is that of a research-grade file or of a record.
+fn is_output(key: &str) -> bool {
+    output_month(key).is_some()
+        || key.rsplit_once('/').is_some_and(|(folder, name)| {
+            [COMPLETE, PARTIAL].contains(&name)
+                && folder.replace('/', "-").parse().is_ok_and(|c: Case| layout::folder(c) == folder)
+        })
 }
 
 /// Case and month of a raw file's key.

@@ -1,6 +1,6 @@
 //! What there is to do for a case, found out before anything is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -171,8 +171,11 @@ pub async fn plan(
     let inputs = raw_files(raw, case).await?;
     let missing = missing_months(case, &inputs, options.allow_missing)?;
     let folder = layout::folder(case);
-    let present: BTreeMap<String, u64> =
-        out.list(&folder).await?.into_iter().map(|o| (o.key, o.size)).collect();
+    let names = case.months().map(|month| layout::key(case, month));
+    let mut ours: BTreeSet<String> = names.collect();
+    ours.extend([COMPLETE, PARTIAL].map(|name| format!("{folder}/{name}")));
+    let listed = out.list_ours(&folder, move |key| ours.contains(key)).await?;
+    let present: BTreeMap<String, u64> = listed.into_iter().map(|o| (o.key, o.size)).collect();
 
     let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     let mut complete = false;
@@ -227,7 +230,7 @@ pub async fn raw_files(
     let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
     let first = case.first_month();
     let found = match raw.can_list() {
-        true => raw.list(&folder).await?,
+        true => raw.list_ours(&folder, move |key| month_in_name(case, key).is_some()).await?,
         false => probe(raw, case).await?,
     };
     for mut object in found {

@@ -23,7 +23,7 @@ use reqwest::Client;
 use tracing::warn;
 
 use super::streamed::Streamed;
-use super::with_causes;
+use super::{addressable, with_causes};
 
 /// A wrong endpoint or a lost network is for the user to mend.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
@@ -217,7 +217,13 @@ impl HttpService for Watched {
         let request = with_content_md5(request).await?;
         let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let result = self.execute(request).await;
+        let is_listing = addressable::is_listing(request.uri());
+        let result = match self.execute(request).await {
+            Ok(answer) if is_listing && answer.status().is_success() => {
+                addressable::without_others(answer).await
+            }
+            result => result,
+        };
         if result.is_err() && BODY.try_with(|body| body.has_failed()).unwrap_or(false) {
             // That is not the server's doing.
             return result;

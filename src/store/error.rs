@@ -125,6 +125,29 @@ pub enum StoreError {
         /// What the system said.
         detail: String,
     },
+    /// An object that is read whole has more bytes than one of its kind.
+    #[error(
+        "{url}: {} bytes, and no more than {most} are read here; is it the right object?",
+        size.map_or("too many".to_owned(), |size| size.to_string())
+    )]
+    TooLarge {
+        /// The object.
+        url: String,
+        /// What it has, if that is known.
+        size: Option<u64>,
+        /// What it may have.
+        most: u64,
+    },
+    /// A file is larger than files can be here.
+    #[error(
+        "{url}: {detail}: a limit of this process (ulimit -f) or of the file system; raise it, or write elsewhere, then run again"
+    )]
+    FileLimit {
+        /// The object.
+        url: String,
+        /// What the system said.
+        detail: String,
+    },
     /// The object was replaced while it was read.
     #[error("{url}: changed while it was read ({detail}); run again when its writer has finished")]
     Changed {
@@ -240,8 +263,13 @@ impl StoreError {
             }
             Kind::PermissionDenied => Self::PermissionDenied { url, action, detail },
             Kind::ReadOnlyFilesystem => Self::ReadOnly { url, detail },
-            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
-                Self::Full { url, detail }
+            Kind::StorageFull | Kind::QuotaExceeded => Self::Full { url, detail },
+            Kind::FileTooLarge => Self::FileLimit { url, detail },
+            _ if [Some(libc::EMFILE), Some(libc::ENFILE)].contains(&source.raw_os_error()) => {
+                let told = format!(
+                    "{source}: raise the limit (ulimit -n 4096) or use fewer workers (--workers)"
+                );
+                Self::Io { url, action, source: io::Error::new(source.kind(), told) }
             }
             _ => Self::Io { url, action, source },
         }

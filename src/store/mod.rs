@@ -11,16 +11,19 @@
 //!                              '------list, list_dirs, read, put, delete, sweep, check
 //! ```
 
+mod addressable;
 mod check;
 mod connect;
 mod credentials;
 mod error;
 mod failure;
+mod limit;
 mod list;
 mod location;
 mod obstacle;
 mod open;
 mod options;
+mod passed;
 mod profile;
 mod read;
 mod s3;
@@ -29,16 +32,19 @@ mod staged;
 mod streamed;
 mod survey;
 mod uploads;
+mod walk;
 mod write;
 mod zarr;
 
 pub use check::Check;
 pub use connect::count_failures;
 pub use error::{CredentialsProblem, StoreError};
+pub use limit::{Lines, SMALL_OBJECT, open_file, read_text};
 pub use location::{Location, LocationError};
 pub use obstacle::Obstacles;
 pub use open::{Store, Stores};
 pub use options::{Addressing, Number, S3Options};
+pub use passed::PassedOver;
 pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use send::{Condition, Sending};

@@ -17,6 +17,7 @@ use super::error::{CredentialsProblem, StoreError};
 use super::failure::{self, Site};
 use super::location::{Location, LocationError, Place};
 use super::options::S3Options;
+use super::passed::Passed;
 use super::s3::{Bucket, Session};
 
 /// Part of a large object on disk: a part costs no request there, and small ones less memory.
@@ -120,6 +121,14 @@ struct Opened {
     root: ObjectPath,
     backend: Backend,
     part_size: usize,
+    passed: Mutex<Passed>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let passed = self.passed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        passed.tell(&self.location);
+    }
 }
 
 pub(super) enum Backend {
@@ -131,7 +140,11 @@ pub(super) enum Backend {
 
 impl Store {
     fn new(location: Location, root: ObjectPath, backend: Backend, part_size: usize) -> Self {
-        Self(Arc::new(Opened { location, root, backend, part_size }))
+        Self(Arc::new(Opened { location, root, backend, part_size, passed: Mutex::default() }))
+    }
+
+    pub(super) fn passed_cell(&self) -> &Mutex<Passed> {
+        &self.0.passed
     }
 
     /// An empty store in memory, for tests; its clones share the contents.
@@ -177,6 +190,11 @@ impl Store {
             }
             _ => Ok(path),
         }
+    }
+
+    /// Whether an object of this store can have a key.
+    pub fn can_hold(&self, key: &str) -> bool {
+        self.path(key).is_ok()
     }
 
     /// The path of a folder, which may be the root.

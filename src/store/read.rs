@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
+use super::walk::{modified, refuse_dangling};
 use super::write::blocking;
 
 /// Ranges closer than this are read as one: on disk, then over a network.
@@ -112,28 +113,16 @@ impl Store {
         Object { store: self.clone(), path, info: Arc::new(info), version: Arc::default() }
     }
 
-    /// A small object whole; `None` when there is none.
-    pub async fn read(&self, key: &str) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
-        let objects = self.objects().await?;
-        let path = self.path(key)?;
-        self.refuse_odd(key)?;
-        let whole = async || {
-            let found = objects.get(&path).await?;
-            let meta = found.meta.clone();
-            Ok((found.bytes().await?, meta))
-        };
-        match self.attempt(key, "read", whole).await {
-            Ok((data, meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Refuses what is no file on disk.
-    fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
+    /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
+    pub(super) fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
         let location = self.location().join(key);
-        let found = location.local_path().and_then(|path| fs::metadata(path).ok());
-        match found.and_then(|found| oddity(found.file_type())) {
+        let Some(path) = location.local_path() else { return Ok(()) };
+        let what = match fs::metadata(path) {
+            Ok(found) if modified(&found).is_none() => Some("a file whose time cannot be told"),
+            Ok(found) => oddity(found.file_type()),
+            Err(_) => return refuse_dangling(path),
+        };
+        match what {
             Some(what) => Err(StoreError::NotAFile { url: self.url(key), what: what.to_owned() }),
             None => Ok(()),
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use tracing::{debug, warn};
 
@@ -46,7 +49,8 @@ pub(super) fn is_staged(name: &str) -> bool {
 /// A file being written; unlinked when dropped before [`Staged::finish`].
 #[derive(Debug)]
 pub(super) struct Staged {
-    file: File,
+    /// `None` once it has ended.
+    file: Option<File>,
     path: PathBuf,
     target: PathBuf,
     number: u64,
@@ -79,7 +83,10 @@ impl Staged {
             result => result,
         };
         match file {
-            Ok(file) => Ok(Self { file, path, target: target.to_owned(), number, renamed: false }),
+            Ok(file) => {
+                let (file, target) = (Some(file), target.to_owned());
+                Ok(Self { file, path, target, number, renamed: false })
+            }
             Err(error) => {
                 in_use().remove(&number);
                 Err(error)
@@ -88,38 +95,120 @@ impl Staged {
     }
 
     pub(super) fn write_at(&self, mut offset: u64, data: &[Bytes]) -> io::Result<()> {
+        let file = self.file()?;
         for bytes in data {
-            self.file.write_all_at(bytes, offset)?;
+            file.write_all_at(bytes, offset)?;
             offset += bytes.len() as u64;
         }
         Ok(())
     }
 
     pub(super) fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.file()?.metadata()?.len())
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Puts the file under its name, on the platter: contents first, then the name.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, &self.target)?;
+        self.end()?;
+        uninterrupted(|| fs::rename(&self.path, &self.target))?;
         self.renamed = true;
         sync_folder(self.target.parent().unwrap_or(&self.target))
     }
 
     /// The same where nothing has this name yet, else [`io::ErrorKind::AlreadyExists`].
-    pub(super) fn finish_first(self) -> io::Result<()> {
-        self.file.sync_all()?;
-        // Unlike a rename, this never replaces anything.
-        fs::hard_link(&self.path, &self.target)?;
+    pub(super) fn finish_first(mut self) -> io::Result<()> {
+        self.end()?;
+        // Unlike a plain rename, these never replace anything; the first is the one that nearly all file
+        // systems have.
+        match uninterrupted(|| fs::hard_link(&self.path, &self.target)) {
+            Err(error) if cannot(&error) => self.rename_first()?,
+            linked => linked?,
+        }
         sync_folder(self.target.parent().unwrap_or(&self.target))
     }
+
+    /// The same on a file system without hard links.
+    fn rename_first(&mut self) -> io::Result<()> {
+        let rename =
+            || Ok(renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE)?);
+        match uninterrupted(rename) {
+            Err(error) if cannot(&error) => take_name(&self.path, &self.target)?,
+            renamed => renamed?,
+        }
+        self.renamed = true;
+        Ok(())
+    }
+
+    /// Ends the file: its bytes are on the platter. Some file systems tell only now that they had no
+    /// room for them.
+    fn end(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        match file.sync_all() {
+            Err(error) if cannot(&error) => {}
+            synced => synced?,
+        }
+        close(file)
+    }
+}
+
+/// Renames a file where its name can only be taken first: who makes the empty file has it, and nobody
+/// else then gets it.
+fn take_name(path: &Path, target: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(target)?;
+    uninterrupted(|| fs::rename(path, target)).inspect_err(|_| {
+        // It holds nothing, and that the file did not come to be there is told.
+        let _ = fs::remove_file(target);
+    })
+}
+
+/// Closes a file, and tells what the system says of that.
+fn close(file: File) -> io::Result<()> {
+    // SAFETY: the descriptor is this file's own, which gives it up here.
+    match unsafe { libc::close(file.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // It is closed all the same.
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// Repeats a call of the system that a signal has cut short.
+fn uninterrupted<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether a file system does not know an operation, or does not grant it to anybody.
+fn cannot(error: &io::Error) -> bool {
+    let unknown = [
+        Errno::INVAL,
+        Errno::NOSYS,
+        Errno::NOTSUP,
+        Errno::OPNOTSUPP,
+        Errno::NOTTY,
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::MLINK,
+        Errno::XDEV,
+        Errno::BADF,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| unknown.contains(&error))
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.renamed
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = uninterrupted(|| fs::remove_file(&self.path))
         {
             warn!(path = %self.path.display(), %error, "cannot remove an unfinished file");
         }
@@ -147,7 +236,7 @@ fn no_place(error: io::Error) -> io::Error {
 /// Like `create_dir_all`, with the new names on the platter.
 pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
     let new: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::create_dir_all(folder)?;
+    uninterrupted(|| fs::create_dir_all(folder))?;
     for made in new {
         sync_folder(made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     }
@@ -155,9 +244,9 @@ pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some network filesystems cannot, and need not.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some network file systems cannot, and need not; a folder may take files and show none.
+        Err(error) if cannot(&error) => Ok(()),
         result => result,
     }
 }
@@ -167,15 +256,14 @@ pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
     let host = host();
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
-    let mut below = false;
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Somebody else's, where we have written nothing: such as lost+found.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && below => continue,
+            // Somebody else's, where we have written nothing: such as lost+found. Or one that takes
+            // files and shows none.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
             result => result?,
         };
-        below = true;
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
@@ -183,8 +271,9 @@ pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
                 folders.push(entry.path());
             } else if kind.is_file() && is_abandoned(&entry, &host) {
                 debug!(path = %entry.path().display(), "removing what a dead writer left");
-                match fs::remove_file(entry.path()) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                match uninterrupted(|| fs::remove_file(entry.path())) {
+                    // Somebody else has removed it, or is the one who may.
+                    Err(error) if cannot(&error) || error.kind() == io::ErrorKind::NotFound => {}
                     result => {
                         result?;
                         removed += 1;
@@ -263,6 +352,32 @@ mod tests {
             let target = folder.path().join(name);
             Staged::create(&target).unwrap().finish().unwrap();
             assert!(target.is_file());
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_once_on_a_file_system_that_knows_no_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x");
+        for by_rename in [true, false] {
+            let staged = |text: &'static str| {
+                let staged = Staged::create(&target).unwrap();
+                staged.write_at(0, &[Bytes::from_static(text.as_bytes())]).unwrap();
+                staged
+            };
+            let (mut first, mut second) = (staged("first"), staged("second"));
+            let finish = |staged: &mut Staged| match by_rename {
+                true => staged.rename_first(),
+                false => take_name(&staged.path, &staged.target),
+            };
+            finish(&mut first).unwrap();
+            first.renamed = true;
+            let error = finish(&mut second).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
+            drop((first, second));
+            assert_eq!(fs::read_to_string(&target).unwrap(), "first");
+            fs::remove_file(&target).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }
 

@@ -2,13 +2,16 @@
 
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
-use super::list::usable_name;
 use super::open::Store;
-use super::read::oddity;
+use super::passed::{Noted, PassedOver, shown};
+use super::read::{ObjectInfo, oddity};
+use super::staged::is_staged;
+use super::walk::{has_number, usable_name};
 use super::write::blocking;
 
 /// Metadata of Zarr: the only names with a dot in front that others are to read.
@@ -28,59 +31,71 @@ pub struct Surveyed {
 /// Whether a key is one that is to be read by others: no part of it begins with a dot, but for the
 /// metadata of Zarr, and it is no file that a writer left.
 pub fn is_public(key: &str) -> bool {
+    why_not_public(key).is_none()
+}
+
+fn why_not_public(key: &str) -> Option<PassedOver> {
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
-    let left = |name: &str| {
-        name.rsplit_once('#')
-            .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    !folders.split('/').any(|folder| folder.starts_with('.'))
-        && (!name.starts_with('.') || DOTTED.contains(&name))
-        && !left(name)
+    let is_hidden = folders.split('/').any(|folder| folder.starts_with('.'))
+        || (name.starts_with('.') && !DOTTED.contains(&name));
+    match is_hidden {
+        true => Some(PassedOver::Hidden),
+        false => has_number(key).then_some(PassedOver::Name),
+    }
 }
 
 impl Store {
     /// The public objects in the folder `prefix` (`""`: the root) that are `wanted`, sorted by key;
     /// with `deep` also those in its folders. On disk, links that lead nowhere or in a circle,
-    /// files that cannot be read, and what is no file are errors.
+    /// files and folders that cannot be read, and what is no file are errors: they may have been
+    /// readable when they were published. What no object can be named is passed over.
     pub async fn survey(
         &self,
         prefix: &str,
         deep: bool,
         wanted: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<Surveyed>, StoreError> {
-        let mut found = match self.folder(prefix)? {
-            None => {
-                let objects = match deep {
-                    true => self.list(prefix).await?,
-                    false => self.list_level(prefix).await?,
-                };
-                let surveyed = objects
-                    .into_iter()
-                    .filter(|object| is_public(&object.key) && wanted(&object.key));
-                let of_etag = |object: super::ObjectInfo| {
-                    let version = object.etag.unwrap_or_else(|| object.modified.to_rfc3339());
-                    let fingerprint = format!("{}-{version}", object.size);
-                    Surveyed { key: object.key, size: object.size, fingerprint }
-                };
-                surveyed.map(of_etag).collect()
-            }
-            Some(folder) => {
-                let prefix = prefix.trim_end_matches('/').to_owned();
-                let url = self.url(&prefix);
-                let walk = move || {
-                    let mut found = Vec::new();
-                    let real = match folder.canonicalize() {
-                        Ok(real) => real,
-                        Err(error) => return Ok(failed(&folder, error)),
-                    };
-                    let above = deep.then_some(real).into_iter().collect();
-                    Ok(look_over(&folder, &prefix, above, &wanted, &mut found).map(|()| found))
-                };
-                blocking(&url, "list", walk).await??
-            }
+        let Some(folder) = self.folder(prefix)? else {
+            let objects = match deep {
+                true => self.list(prefix).await?,
+                false => self.list_level(prefix).await?,
+            };
+            return Ok(self.surveyed(objects, wanted));
         };
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        let url = self.url(&prefix);
+        let look = move || {
+            let real = match folder.canonicalize() {
+                Ok(real) => real,
+                Err(error) => return Ok(failed(&folder, error)),
+            };
+            let above = deep.then_some(real).into_iter().collect();
+            let mut survey = Survey { wanted: &wanted, found: Vec::new(), passed: Noted::new() };
+            let looked = survey.look_over(&folder, &prefix, above);
+            Ok(looked.map(|()| (survey.found, survey.passed)))
+        };
+        let (mut found, passed) = blocking(&url, "list", look).await??;
+        self.note_passed(passed);
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    /// Those objects of a bucket that are public and wanted.
+    fn surveyed(&self, listed: Vec<ObjectInfo>, wanted: impl Fn(&str) -> bool) -> Vec<Surveyed> {
+        let (mut found, mut passed) = (Vec::new(), Noted::new());
+        for ObjectInfo { key, size, modified, etag } in listed {
+            match why_not_public(&key) {
+                Some(why) => passed.push((key, why)),
+                None if wanted(&key) => {
+                    let version = etag.unwrap_or_else(|| modified.to_rfc3339());
+                    let fingerprint = format!("{size}-{version}");
+                    found.push(Surveyed { key, size, fingerprint });
+                }
+                None => {}
+            }
+        }
+        self.note_passed(passed);
+        found
     }
 }
 
@@ -88,59 +103,84 @@ fn failed<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {
     Err(StoreError::io(&path.display().to_string(), "list", error))
 }
 
-/// `above` are the real paths of the folder and of those on the way to it; with none, folders in it
-/// are passed over.
-fn look_over(
-    folder: &Path,
-    prefix: &str,
-    above: Vec<PathBuf>,
-    wanted: &impl Fn(&str) -> bool,
-    found: &mut Vec<Surveyed>,
-) -> Result<(), StoreError> {
-    let entries = fs::read_dir(folder).or_else(|error| failed(folder, error))?;
-    for entry in entries {
-        let entry = entry.or_else(|error| failed(folder, error))?;
-        let path = entry.path();
-        let odd = |what: String| StoreError::NotAFile { url: path.display().to_string(), what };
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let key = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        if !is_public(&key) {
-            continue;
+struct Survey<'a, F> {
+    wanted: &'a F,
+    found: Vec<Surveyed>,
+    passed: Noted,
+}
+
+impl<F: Fn(&str) -> bool> Survey<'_, F> {
+    /// `above` are the real paths of the folder and of those on the way to it; with none, folders in
+    /// it are passed over.
+    fn look_over(
+        &mut self,
+        folder: &Path,
+        prefix: &str,
+        above: Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        let entries = match fs::read_dir(folder) {
+            // Nothing in it is to be published: a pattern leaves all out.
+            Err(_) if !prefix.is_empty() && !(self.wanted)(&format!("{prefix}/*")) => {
+                self.pass(folder, PassedOver::Unreadable);
+                return Ok(());
+            }
+            entries => entries.or_else(|error| failed(folder, error))?,
+        };
+        for entry in entries {
+            let path = entry.or_else(|error| failed(folder, error))?.path();
+            let Some(name) = usable_name(&path) else {
+                let is_hidden = path.file_name().is_some_and(|n| n.as_bytes().starts_with(b"."));
+                self.pass(&path, if is_hidden { PassedOver::Hidden } else { PassedOver::Name });
+                continue;
+            };
+            let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+            match why_not_public(&key) {
+                // What a writer has not finished is nothing yet.
+                Some(_) if is_staged(name) => {}
+                Some(why) => self.pass(&path, why),
+                None => self.look_at(&path, key, &above)?,
+            }
         }
-        let metadata = match fs::metadata(&path) {
+        Ok(())
+    }
+
+    fn look_at(&mut self, path: &Path, key: String, above: &[PathBuf]) -> Result<(), StoreError> {
+        let odd = |what: String| StoreError::NotAFile { url: path.display().to_string(), what };
+        let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(_) if !wanted(&key) => continue,
+            Err(_) if !(self.wanted)(&key) => return Ok(()),
             Err(error) if path.is_symlink() => {
-                let target = fs::read_link(&path).unwrap_or_default();
+                let target = fs::read_link(path).unwrap_or_default();
                 return Err(odd(format!("a link to {}: {error}", target.display())));
             }
-            Err(error) => return failed(&path, error),
+            Err(error) => return failed(path, error),
         };
         let kind = metadata.file_type();
-        if kind.is_dir() || wanted(&key) {
-            usable_name(&path)?;
-        }
         if kind.is_dir() {
-            let real = path.canonicalize().or_else(|error| failed(&path, error))?;
+            let real = path.canonicalize().or_else(|error| failed(path, error))?;
             if above.contains(&real) {
                 return Err(odd("a link in a circle, to a folder that it is in".to_owned()));
             }
             if !above.is_empty() {
                 let above = above.iter().cloned().chain([real]).collect();
-                look_over(&path, &key, above, wanted, found)?;
+                self.look_over(path, &key, above)?;
             }
-        } else if !wanted(&key) {
-            continue;
-        } else if kind.is_file() {
-            rustix::fs::access(&path, rustix::fs::Access::READ_OK).map_err(|error| {
+        } else if (self.wanted)(&key) {
+            if let Some(what) = oddity(kind) {
+                return Err(odd(what.to_owned()));
+            }
+            rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|error| {
                 StoreError::io(&path.display().to_string(), "read", error.into())
             })?;
-            found.push(Surveyed { key, size: metadata.len(), fingerprint: fingerprint(&metadata) });
-        } else if let Some(what) = oddity(kind) {
-            return Err(odd(what.to_owned()));
+            let (size, fingerprint) = (metadata.len(), fingerprint(&metadata));
+            self.found.push(Surveyed { key, size, fingerprint });
         }
+        Ok(())
     }
-    Ok(())
+
+    fn pass(&mut self, path: &Path, why: PassedOver) {
+        self.passed.push((shown(&path.to_string_lossy()), why));
+    }
 }
 
 /// The time of the inode cannot be set back, as that of the bytes can.
@@ -193,8 +233,10 @@ mod tests {
             fs::remove_file(at("d/link")).unwrap();
         }
         fs::write(at("d/two\nlines"), "").unwrap();
-        let error = store.survey("", true, |_| true).await.unwrap_err();
-        assert!(error.to_string().contains("line break"), "{error}");
+        assert_eq!(store.survey("", true, |_| true).await.unwrap(), second);
+        let passed: Vec<_> =
+            store.passed_over().into_iter().map(|(why, number, _)| (why, number)).collect();
+        assert_eq!(passed, [(PassedOver::Hidden, 1), (PassedOver::Name, 2)]);
         assert!(store.survey("absent", true, |_| true).await.unwrap_err().is_not_found());
     }
 }

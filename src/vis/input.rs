@@ -64,7 +64,10 @@ async fn research_files(
         case.months().map(|month| (layout::key(case, month), month)).collect();
     let folder = layout::folder(case);
     let found = match store.can_list() {
-        true => store.list(&folder).await?,
+        true => {
+            let ours = names.clone();
+            store.list_ours(&folder, move |key| ours.contains_key(key)).await?
+        }
         false => probe_each(store, names.keys().cloned()).await?,
     };
     let files: BTreeMap<_, _> =

@@ -208,3 +208,27 @@ fn the_documentation_has_every_key_and_its_example_works() {
     assert_eq!(config.locations().count(), 8);
     assert_eq!(config.s3.profile.as_deref(), Some("source-coop"));
 }
+
+#[test]
+fn the_workers_are_no_more_than_the_task_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let workers = |task: &str| {
+        let mut command = dor(folder.path());
+        setting(&show(command.env("SLURM_CPUS_PER_TASK", task)), "workers")
+    };
+    let (all, _) = setting(&show(&mut dor(folder.path())), "workers");
+    assert_eq!(workers("1"), (1.into(), json!("default")));
+    for unusable in ["", "0", "-1", "many", "99999"] {
+        assert_eq!(workers(unusable).0, all, "{unusable}");
+    }
+    // The affinity of the process, by util-linux.
+    let mut bound = std::process::Command::new("taskset");
+    bound.args(["-c", "0", env!("CARGO_BIN_EXE_dor"), "config", "show", "--json"]);
+    match bound.current_dir(folder.path()).env("HOME", folder.path()).output() {
+        Ok(output) => {
+            let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(setting(&shown, "workers").0, 1);
+        }
+        Err(_) => super::support::skipped("there is no taskset"),
+    }
+}

@@ -1,6 +1,7 @@
 //! Plans and shards: all products of cases in one pass, stopped, killed and repaired.
 
 mod givens;
+mod script;
 mod slurm;
 mod state;
 

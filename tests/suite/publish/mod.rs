@@ -8,6 +8,7 @@ mod credentials;
 mod faults;
 mod hazards;
 mod killed;
+mod manifests;
 mod order;
 mod profile;
 mod readers;

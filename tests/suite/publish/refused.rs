@@ -33,17 +33,33 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         symlink("ring", bench.work.path("site/ring")).unwrap();
         refused(&["site/ring: a link to ring"], "", BAD_DATA);
         fs::remove_file(bench.work.path("site/ring")).unwrap();
-        for (name, shown) in [(&b"two\nlines"[..], "site/two\\nlines"), (b"\xff", "site/")] {
+        // What no object can be named cannot have been published either.
+        for name in [&b"two\nlines"[..], b"\xff"] {
             let name = bench.work.path("site").join(OsStr::from_bytes(name));
             for is_folder in [false, true] {
                 match is_folder {
                     true => fs::create_dir(&name).unwrap(),
                     false => fs::write(&name, "").unwrap(),
                 }
-                refused(&[shown, "not a usable name", "give it another"], "", BAD_DATA);
+                let output = bench.publish("--dry-run").output().unwrap();
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(output.status.success(), "{error}");
+                // Beside what a writer has left in the bench.
+                assert_eq!(error.matches("passed over: 2 with a name").count(), 1, "{error}");
+                assert!(said.contains("not published: 2 with a name that no object"), "{said}");
                 if is_folder { fs::remove_dir(&name) } else { fs::remove_file(&name) }.unwrap();
             }
         }
+        bench.write("site/.hidden/x", b"x");
+        bench.write("site/left#12", b"x");
+        let output = bench.publish("--dry-run").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        for words in ["not published: 2 hidden", "not published: 2 with a name"] {
+            assert!(said.contains(words), "`{words}` is missing in: {said}");
+        }
+        fs::remove_dir_all(bench.work.path("site/.hidden")).unwrap();
+        fs::remove_file(bench.work.path("site/left#12")).unwrap();
         let asked = "has nothing to publish of what was asked for";
         refused(&[asked], "--include *.nothing", CONFIGURATION);
         let missing = "site has no complete case 113-04; make it first, or check --case";

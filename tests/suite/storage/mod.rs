@@ -3,4 +3,5 @@
 mod conformance;
 mod credentials;
 mod failures;
+mod listings;
 mod staged;

@@ -9,6 +9,7 @@ pub mod netcdf;
 pub mod proxy;
 pub mod s3;
 pub mod shared;
+pub mod shim;
 pub mod slurm;
 
 /// Says so past the test runner, which would keep the words of a test that passes to itself.

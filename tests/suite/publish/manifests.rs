@@ -1,0 +1,126 @@
+//! Manifests and marks at a destination that this program has not written so: what they lead to.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use super::super::support::case::Workspace;
+use super::super::support::dor::{dor, fails};
+
+fn workspace() -> Workspace {
+    let work = Workspace::empty(b"");
+    fs::create_dir(work.path("site")).unwrap();
+    fs::write(work.path("site/a"), "x").unwrap();
+    work
+}
+
+fn publish(work: &Workspace, more: &str) -> assert_cmd::Command {
+    let mut command = dor(work.folder());
+    command.args(["publish", "site", "published"]).args(more.split_whitespace());
+    command
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn packed(header: &serde_json::Value, keys: &[&str]) -> Vec<u8> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    writeln!(out, "{header}").unwrap();
+    for key in keys {
+        writeln!(out, "{}", json!([key, 8, "0".repeat(32)])).unwrap();
+    }
+    out.finish().unwrap()
+}
+
+/// Puts a manifest there that names these.
+fn manifest(work: &Workspace, keys: &[&str]) {
+    let header = json!({
+        "format": 1, "version": 1, "published": "2026-01-01T00:00:00Z", "program": "dor",
+        "source": "x", "recipes": {}, "objects": keys.len(), "bytes": 8 * keys.len(),
+    });
+    write(&work.path("published/.dor/published.jsonl.gz"), &packed(&header, keys));
+}
+
+#[test]
+fn only_what_this_program_could_have_sent_is_deleted() {
+    let work = workspace();
+    let hidden = [".dor/precious", ".git/config", ".profile", "b/.ssh/key", "b/x#1"];
+    for name in hidden.into_iter().chain(["b/old"]) {
+        write(&work.path(&format!("published/{name}")), b"precious");
+    }
+    manifest(&work, &[".dor/precious", ".git/config", ".profile", "b/.ssh/key", "b/old"]);
+    publish(&work, "--delete").assert().success();
+    // What a publish has left behind, by its mark.
+    let mark = packed(&json!({"token": null, "since": null}), &[".git/config", "b/.ssh/key"]);
+    write(&work.path("published/.dor/unfinished.jsonl.gz"), &mark);
+    publish(&work, "--delete").assert().success();
+    publish(&work, "--delete --audit").assert().success();
+    for name in hidden {
+        assert!(work.path(&format!("published/{name}")).exists(), "{name}");
+    }
+    assert!(!work.path("published/b/old").exists() && work.path("published/a").exists());
+}
+
+#[test]
+fn keys_that_no_object_can_have_are_left_out_by_an_audit() {
+    let work = workspace();
+    write(&work.path("outside"), b"precious");
+    let absolute = work.path("outside").display().to_string();
+    for odd in ["../outside", &absolute, "b//c", "b/./c", "two\nlines", "b/x#1", ""] {
+        let mut keys = [odd, "b/old"];
+        keys.sort_unstable();
+        manifest(&work, &keys);
+        write(&work.path("published/b/old"), b"precious");
+        let error = fails(&mut publish(&work, "--delete"), 65);
+        assert!(error.contains("published.jsonl.gz") && error.contains("--audit"), "{error}");
+        let output = publish(&work, "--delete --audit").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{odd:?}: {said}");
+        assert!(said.contains("no object there can have"), "{odd:?}: {said}");
+        assert!(!work.path("published/b/old").exists(), "{odd:?}: what could be sent goes");
+        publish(&work, "--delete").assert().success();
+    }
+    assert!(work.path("outside").exists());
+}
+
+#[test]
+fn bombs_are_refused_by_name() {
+    let work = workspace();
+    let line = {
+        let mut out = GzEncoder::new(Vec::new(), Compression::best());
+        for _ in 0..256 {
+            out.write_all(&[b' '; 1 << 20]).unwrap();
+        }
+        out.finish().unwrap()
+    };
+    for name in ["published.jsonl.gz", "unfinished.jsonl.gz", "doubt/x.jsonl.gz"] {
+        let path = work.path("published/.dor").join(name);
+        write(&path, &line);
+        let output = publish(&work, "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code();
+        assert!(code == Some(65) || code == Some(0), "{name}: {code:?} {said}");
+        if name == "published.jsonl.gz" {
+            assert!(said.contains(name) && said.contains("more than"), "{said}");
+        }
+        // One that claims to be large, and has nothing in it.
+        write(&path, b"");
+        fs::File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = fails(&mut publish(&work, ""), 65);
+        assert!(error.contains(name) && error.contains("1099511627776"), "{error}");
+        fs::remove_dir_all(work.path("published")).unwrap();
+    }
+    for (name, words) in [("dor.toml", "config show"), ("plan.json", "status --plan plan.json")] {
+        fs::File::create(work.path(name)).unwrap().set_len(1 << 40).unwrap();
+        let output = dor(work.folder()).args(words.split(' ')).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(name), "{said}");
+        fs::remove_file(work.path(name)).unwrap();
+    }
+}
