@@ -14,6 +14,7 @@ mod suite {
     mod config;
     mod conversion;
     mod damaged_headers;
+    mod declared;
     mod file_systems;
     mod killed;
     mod parity;

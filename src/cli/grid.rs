@@ -4,11 +4,12 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, Setting};
 use crate::model::{Grid, hex};
+use crate::pipeline::{ObjectSource, Pool, Stop};
 use crate::read::grid;
 use crate::store::{Location, Stores};
 
-/// Bytes of a grid file: those of POP have tens of megabytes.
-const LARGEST: u64 = 2 << 30;
+/// Memory for the points of the finest grid, as they are stored and as they are used.
+const MEMORY: u64 = 512 << 20;
 
 /// The grid, and the SHA-256 of its file in hexadecimal.
 pub(super) async fn load_grid(
@@ -24,10 +25,19 @@ pub(super) async fn load_grid(
     let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
         return Err(unusable("name the grid file, not a folder").into());
     };
-    let Some((data, _)) = stores.open(&folder)?.read_within(name, LARGEST).await? else {
-        let is_folder = stores.open(location)?.list("").await.is_ok_and(|found| !found.is_empty());
-        let reason = if is_folder { "it is a folder" } else { "there is no such file" };
-        return Err(unusable(reason).into());
+    let object = match stores.open(&folder)?.object(name).await {
+        Err(error) if error.is_not_found() => {
+            let files = stores.open(location)?.list("").await;
+            let is_folder = files.is_ok_and(|found| !found.is_empty());
+            let reason = if is_folder { "it is a folder" } else { "there is no such file" };
+            return Err(unusable(reason).into());
+        }
+        object => object?,
     };
-    Ok((grid::parse(&data, &location.to_string())?, hex(&Sha256::digest(&data))))
+    let size = object.info().size;
+    let digest = object.fold(0..size, Sha256::new(), |digest, piece| digest.update(piece)).await?;
+    let source = ObjectSource::new(object, Stop::default(), |_| {});
+    let place = Pool::new(1, MEMORY).place(MEMORY).await?;
+    let grid = Pool::run(&place, move || grid::read(Box::new(source))).await??;
+    Ok((grid, hex(&digest.finalize())))
 }

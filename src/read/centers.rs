@@ -19,6 +19,13 @@ pub const BASIN_FILES: [&str; 4] = [
     "Southern_Ocean_final_cluster_centers.npy",
 ];
 
+/// The longest file of centres that is read: the public archive has a hundredth of it.
+pub const LONGEST_FILE: u64 = 64 << 20;
+/// The longest array of a basin: a header, and two numbers for each polygon.
+const LONGEST_ARRAY: usize = 1 << 20;
+/// The longest line of a table that is quoted.
+const QUOTED: usize = 80;
+
 /// Where the centre of each polygon is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Centers(BTreeMap<u16, Place>);
@@ -59,7 +66,8 @@ impl Centers {
             let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<f64>().ok());
             let polygon = cells.get(id).and_then(|cell| cell.parse().ok());
             let (Some(polygon), Some(lon), Some(lat)) = (polygon, number(lon), number(lat)) else {
-                return Err(refuse(url, &format!("line {} is {line:?}", n + 1)));
+                let start: String = line.chars().take(QUOTED).collect();
+                return Err(refuse(url, &format!("line {} is {start:?}", n + 1)));
             };
             let center = checked(polygon, lon, lat, url)?;
             if centers.insert(polygon, center).is_some() {
@@ -74,12 +82,13 @@ impl Centers {
         let mut centers = BTreeMap::new();
         let mut first = 0;
         for ((bytes, file), (_, count)) in arrays.into_iter().zip(BASIN_FILES).zip(BASINS) {
-            let array = read_array(bytes).map_err(|e| refuse(url, &format!("{file}: {e}")))?;
-            if array.shape() != [usize::from(count), 2] {
-                let shape = array.shape();
+            // The reader makes room for what the header claims.
+            let shape = shape_of(bytes).unwrap_or_default();
+            if shape != [u64::from(count), 2] {
                 let wanted = format!("{file} has shape {shape:?}, not ({count}, 2)");
                 return Err(refuse(url, &wanted));
             }
+            let array = read_array(bytes).map_err(|e| refuse(url, &format!("{file}: {e}")))?;
             for (polygon, row) in (first..).zip(array.rows()) {
                 centers.insert(polygon, checked(polygon, row[0], row[1], url)?);
             }
@@ -99,10 +108,29 @@ impl Centers {
             let name = names.iter().find(is_it);
             let name = name.ok_or_else(|| refuse(url, &format!("it holds no {file}")))?;
             let mut entry = archive.by_name(name).map_err(|e| broken(&e))?;
-            entry.read_to_end(array).map_err(|e| broken(&e))?;
+            let most = LONGEST_ARRAY as u64 + 1;
+            entry.by_ref().take(most).read_to_end(array).map_err(|e| broken(&e))?;
         }
         Self::from_arrays(arrays.each_ref().map(Vec::as_slice), url)
     }
+}
+
+/// The shape that the header of an array tells ("NPY format", versions 1 to 3: a Python literal
+/// behind its length).
+fn shape_of(bytes: &[u8]) -> Option<Vec<u64>> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
+    let (len, header) = match rest {
+        [1, _, a, b, header @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), header),
+        [2 | 3, _, a, b, c, d, header @ ..] => {
+            (usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok()?, header)
+        }
+        _ => return None,
+    };
+    let header = std::str::from_utf8(header.get(..len)?).ok()?;
+    let (_, shape) = header.split_once("'shape':")?;
+    let (shape, _) = shape.trim_start().strip_prefix('(')?.split_once(')')?;
+    let lens = shape.split(',').map(str::trim).filter(|len| !len.is_empty());
+    lens.map(|len| len.parse().ok()).collect()
 }
 
 fn read_array(bytes: &[u8]) -> Result<Array2<f64>, ndarray_npy::ReadNpyError> {
@@ -174,5 +202,13 @@ mod tests {
         let swapped = [slices[1], slices[0], slices[2], slices[3]];
         let error = Centers::from_arrays(swapped, "folder").unwrap_err().to_string();
         assert!(error.contains("Atlantic") && error.contains("not (150, 2)"), "{error}");
+        // 2^40 rows, of which none is there.
+        let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 2), }\n";
+        let mut huge = b"\x93NUMPY\x01\x00".to_vec();
+        huge.extend((header.len() as u16).to_le_bytes());
+        huge.extend(header.as_bytes());
+        let claims = [&huge, slices[1], slices[2], slices[3]];
+        let error = Centers::from_arrays(claims, "folder").unwrap_err().to_string();
+        assert!(error.contains("1099511627776"), "{error}");
     }
 }

@@ -8,11 +8,11 @@ use hdf5_reader::error::Error;
 use hdf5_reader::filters::{FILTER_DEFLATE, FILTER_SHUFFLE};
 use libdeflater::{DecompressionError, Decompressor};
 
-/// No chunk of a model field comes near this size: a longer one is damage.
-const LONGEST_CHUNK: usize = 1 << 30;
+/// Bytes that a checksum inside the compressed data adds.
+const SLACK: usize = 64;
 
 /// The reader's filters with these two in place of its own; `size` tells how long the next chunk
-/// is likely to be.
+/// is: one that is longer is damage.
 pub(super) fn registry(size: Arc<AtomicUsize>) -> FilterRegistry {
     let mut registry = FilterRegistry::new();
     let inflate = move |data: &[u8]| inflate(data, size.load(Ordering::Relaxed));
@@ -21,21 +21,19 @@ pub(super) fn registry(size: Arc<AtomicUsize>) -> FilterRegistry {
     registry
 }
 
-/// Undoes zlib compression.
+/// Undoes zlib compression that comes to `size` bytes, or a little more.
 fn inflate(data: &[u8], size: usize) -> Result<Vec<u8>, Error> {
-    let mut room = size.clamp(1 << 12, LONGEST_CHUNK);
-    let mut decompressor = Decompressor::new();
-    loop {
-        let mut out = vec![0; room];
-        match decompressor.zlib_decompress(data, &mut out) {
-            Ok(len) => {
-                out.truncate(len);
-                return Ok(out);
-            }
-            Err(DecompressionError::InsufficientSpace) if room < LONGEST_CHUNK => room *= 2,
-            Err(error) => return Err(Error::DecompressionError(error.to_string())),
-        }
-    }
+    let failed = |detail: String| Error::DecompressionError(detail);
+    let room = size.saturating_add(SLACK);
+    let mut out = Vec::new();
+    out.try_reserve_exact(room).map_err(|e| failed(e.to_string()))?;
+    out.resize(room, 0);
+    let len = Decompressor::new().zlib_decompress(data, &mut out).map_err(|error| match error {
+        DecompressionError::InsufficientSpace => failed(format!("it has more than {size} bytes")),
+        error => failed(error.to_string()),
+    })?;
+    out.truncate(len);
+    Ok(out)
 }
 
 /// Puts the bytes of each element together again: the first bytes of all elements come first,
@@ -75,12 +73,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deflated_comes_back_however_small_it_was() {
+    fn what_was_deflated_comes_back_and_nothing_beyond_its_size() {
         let data = vec![7; 1 << 20];
         let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
         let mut packed = vec![0; compressor.zlib_compress_bound(data.len())];
         let len = compressor.zlib_compress(&data, &mut packed).unwrap();
-        assert_eq!(inflate(&packed[..len], 9).unwrap(), data);
+        assert_eq!(inflate(&packed[..len], 1 << 20).unwrap(), data);
+        let error = inflate(&packed[..len], 1 << 19).unwrap_err().to_string();
+        assert!(error.contains("more than 524288 bytes"), "{error}");
         assert!(inflate(b"not zlib", 1 << 20).is_err());
     }
 }

@@ -8,10 +8,12 @@ use crate::model::dataset::Header;
 pub struct Glance {
     /// The header.
     pub header: Header,
-    /// Values of `time_bound`.
+    /// Values of `time_bound`, where it has the two of one month.
     pub time_bound: Vec<f64>,
     /// Values of `TLAT` and `TLONG`, where they were asked for.
     pub points: Option<[Vec<f64>; 2]>,
+    /// Bytes of memory that its conversion takes.
+    pub memory: u64,
 }
 
 /// Reads the header of any NetCDF file.
@@ -20,11 +22,15 @@ pub fn header(source: Box<dyn Source>) -> Result<Header, ReadError> {
 }
 
 /// Reads the header and the month, and checks that the data is all there; fetches little more
-/// than that, except for the T points.
-pub fn glance(source: Box<dyn Source>, with_points: bool) -> Result<Glance, ReadError> {
+/// than that, except for the T points of a grid with as many as `points`.
+pub fn glance(source: Box<dyn Source>, points: Option<usize>) -> Result<Glance, ReadError> {
     let file = Ranged::open(source)?;
-    let values = |name: &str| Ok(file.stored(name)?.unwrap_or_default());
-    let time_bound = values("time_bound")?;
-    let points = with_points.then(|| Ok([values("TLAT")?, values("TLONG")?])).transpose()?;
-    Ok(Glance { header: file.header().clone(), time_bound, points })
+    file.check_all()?;
+    let values = |name: &str, count: usize| match file.header().variable(name) {
+        Some(variable) if variable.len() == count => Ok(file.stored(name)?.unwrap_or_default()),
+        _ => Ok(Vec::new()),
+    };
+    let time_bound = values("time_bound", 2)?;
+    let points = points.map(|n| Ok([values("TLAT", n)?, values("TLONG", n)?])).transpose()?;
+    Ok(Glance { header: file.header().clone(), time_bound, points, memory: file.memory() })
 }

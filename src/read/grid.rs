@@ -6,15 +6,14 @@
 
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
-use netcdf_reader::NcFile;
-
-use super::ReadError;
-use super::history::header_of;
+use super::{Ranged, ReadError, Source};
 use crate::model::Grid;
 use crate::model::dataset::Dimension;
 
 /// Rows and columns of gx1v7.
 const GX1: [usize; 2] = [384, 320];
+/// Points of a grid: of the finest ocean models there are 8.6 million.
+pub const MOST_POINTS: usize = 1 << 24;
 /// Fields of the binary grid file, with the least and the largest value: radians, then lengths in
 /// cm, none longer than a quarter of the Earth's circumference.
 const FIELDS: [(&str, f64, f64); 7] = [
@@ -27,18 +26,24 @@ const FIELDS: [(&str, f64, f64); 7] = [
     ("ANGLE", -PI, PI),
 ];
 
-/// The grid in the bytes of a grid file of either form, longitudes brought to 0 to 360.
+/// The grid in a grid file of either form, longitudes brought to 0 to 360.
 ///
 /// The binary form does not say its shape: it must be that of gx1v7, 384 x 320.
-pub fn parse(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
-    let refuse = |problem: String| ReadError::Grid { url: url.to_owned(), problem };
-    let mut grid = if bytes.starts_with(b"CDF") || bytes.starts_with(b"\x89HDF") {
-        from_netcdf(bytes, url)?
-    } else if bytes.len() == FIELDS.len() * 8 * GX1[0] * GX1[1] {
-        from_u_points(bytes).map_err(refuse)?
+pub fn read(mut source: Box<dyn Source>) -> Result<Grid, ReadError> {
+    const BINARY: u64 = (FIELDS.len() * 8 * GX1[0] * GX1[1]) as u64;
+    let (url, len) = (source.url().to_owned(), source.len());
+    let refuse = |problem: String| ReadError::Grid { url: url.clone(), problem };
+    let fetch = |source: &mut dyn Source, len| {
+        source.range(0..len).map_err(|source| ReadError::Fetch { url: url.clone(), source })
+    };
+    let start = fetch(&mut *source, len.min(16))?;
+    let mut grid = if start.starts_with(b"CDF") || start.starts_with(b"\x89HDF") {
+        from_netcdf(&Ranged::open(source)?)?
+    } else if len == BINARY {
+        from_u_points(&fetch(&mut *source, len)?).map_err(refuse)?
     } else {
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).into_owned();
-        return Err(refuse(match bytes.len() {
+        let start = String::from_utf8_lossy(&start).into_owned();
+        return Err(refuse(match len {
             0 => "it is empty".to_owned(),
             len => format!(
                 "it is neither NetCDF nor the binary grid of gx1v7: {len} bytes that begin with \
@@ -51,14 +56,12 @@ pub fn parse(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
     Ok(grid)
 }
 
-fn from_netcdf(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
-    let damaged = |source| ReadError::Damaged { url: url.to_owned(), source };
-    let refuse = |problem: String| ReadError::Grid { url: url.to_owned(), problem };
-    let file = NcFile::from_bytes(bytes).map_err(damaged)?;
-    let header = header_of(&file, url)?;
+fn from_netcdf(file: &Ranged) -> Result<Grid, ReadError> {
+    let refuse = |problem: String| ReadError::Grid { url: file.url().to_owned(), problem };
     let field = |name: &str| {
         let missing = || refuse(format!("it has no variable `{name}` of shape (nlat, nlon)"));
-        let variable = header.variable(name).filter(|v| v.dtype.is_float()).ok_or_else(missing)?;
+        let variable = file.header().variable(name).filter(|v| v.dtype.is_float());
+        let variable = variable.ok_or_else(missing)?;
         let &[Dimension { len: nlat @ 1.., .. }, Dimension { len: nlon @ 1.., .. }] =
             variable.dims.as_slice()
         else {
@@ -68,10 +71,8 @@ fn from_netcdf(bytes: &[u8], url: &str) -> Result<Grid, ReadError> {
         if units.to_ascii_lowercase().contains("radian") {
             return Err(refuse(format!("`{name}` is in {units}; give degrees")));
         }
-        let fill = variable.fill_values();
-        let values = file.read_variable_as_f64(name).map_err(damaged)?;
-        let none_as_nan = |v: f64| if fill.contains(&v) { f64::NAN } else { v };
-        Ok(([nlat, nlon], values.into_iter().map(none_as_nan).collect::<Vec<f64>>()))
+        file.at_most(name, MOST_POINTS)?;
+        Ok(([nlat, nlon], file.values(name)?))
     };
     let (shape, tlat) = field("TLAT")?;
     let (other, tlong) = field("TLONG")?;
@@ -151,7 +152,36 @@ fn from_u_points(bytes: &[u8]) -> Result<Grid, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::read::SourceError;
+
+    struct Whole(Vec<u8>, &'static str);
+
+    impl Source for Whole {
+        fn url(&self) -> &str {
+            self.1
+        }
+
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+            Ok(None)
+        }
+
+        fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError> {
+            Ok(Bytes::copy_from_slice(&self.0[range.start as usize..range.end as usize]))
+        }
+    }
+
+    fn parse(bytes: &[u8], url: &'static str) -> Result<Grid, ReadError> {
+        read(Box::new(Whole(bytes.to_vec(), url)))
+    }
 
     /// A regular grid of U points, in the binary form.
     fn binary(lat: impl Fn(usize) -> f64, lon: impl Fn(usize) -> f64) -> Vec<u8> {

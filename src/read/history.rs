@@ -15,14 +15,13 @@ use hdf5_reader::{Storage, StorageBuffer};
 use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcOpenOptions, NcType};
 use sha2::{Digest, Sha256};
 
-use super::{ReadError, Source, SourceError};
+use super::bounds::{LONGEST_HEADER, TOO_LONG, check_header, claims, guarded};
+use super::validate::Structure;
+use super::{ReadError, Source, SourceError, classic};
 use crate::model::YearMonth;
 use crate::model::dataset::{
     Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
 };
-
-/// No header of a history file comes near this size: a longer one is damage.
-const LONGEST_HEADER: usize = 64 << 20;
 
 /// A history file that is being read.
 pub struct History {
@@ -138,14 +137,30 @@ impl History {
     }
 
     fn open_netcdf4(start: Bytes, mut input: Input, url: String) -> Result<Self, ReadError> {
-        let mut whole = BytesMut::with_capacity(input.source.len() as usize);
+        let mut whole = Vec::new();
+        let room = whole.try_reserve_exact(input.source.len() as usize);
+        room.map_err(|e| input.failed(e.into()))?;
         whole.extend_from_slice(&start);
         while let Some(piece) = input.fetch()? {
             whole.extend_from_slice(&piece);
         }
-        let file = NcFile::from_owner(whole.freeze(), NcOpenOptions::default())
-            .map_err(|e| damaged(&url, e))?;
-        let header = header_of(&file, &url)?;
+        let whole = Bytes::from(whole);
+        let (file, header) = guarded(&url, || {
+            let len = whole.len() as u64;
+            let held = Prefix { bytes: whole.clone(), len, short: AtomicBool::new(false) };
+            let structure = Structure::open(&whole, Arc::new(held), &url)?;
+            structure.refuse_groups()?;
+            let options = NcOpenOptions {
+                max_chunk_bytes: u32::MAX as usize,
+                max_object_header_bytes: LONGEST_HEADER,
+                ..NcOpenOptions::default()
+            };
+            let file = NcFile::from_owner(whole.clone(), options).map_err(|e| damaged(&url, e))?;
+            let header = header_of(&file, &url)?;
+            structure.compare_shapes(&header)?;
+            structure.check_all(&header)?;
+            Ok((file, header))
+        })?;
         Ok(Self { header, layout: Layout::Netcdf4(Box::new(file)), input })
     }
 
@@ -197,9 +212,9 @@ impl History {
                 self.input.take(range, sink)
             }
             Layout::Netcdf4(file) => {
-                let name = &self.header.variables[index].name;
-                let bytes = file.read_variable_native_bytes(name);
-                sink(&bytes.map_err(|e| damaged(self.input.source.url(), e))?);
+                let (name, url) = (&self.header.variables[index].name, self.input.source.url());
+                let read = || file.read_variable_native_bytes(name).map_err(|e| damaged(url, e));
+                sink(&guarded(url, read)?);
                 Ok(())
             }
         }
@@ -318,8 +333,12 @@ pub(super) fn positions(
     for (variable, own) in variables.iter().zip(&header.variables) {
         let is_record = variable.dimensions().first().is_some_and(|d| d.is_unlimited);
         // Of records the first: there is one, or the file is refused for that.
-        let times = own.dims.first().filter(|_| is_record).map_or(1, |time| time.len.max(1));
-        let (start, size) = (variable.data_offset, (own.bytes() / times) as u64);
+        let size = match own.dims.first().filter(|_| is_record).map(|time| time.len) {
+            Some(0) => 0,
+            Some(times) => (own.bytes() / times) as u64,
+            None => own.bytes() as u64,
+        };
+        let start = variable.data_offset;
         let position = start..start.saturating_add(size);
         in_order.push((is_record, position.clone(), own));
         positions.push(position);
@@ -329,7 +348,8 @@ pub(super) fn positions(
         let between = pair.iter().map(|(_, _, variable)| variable.name.clone()).collect();
         return Err(ReadError::Overlap { url: url.to_owned(), between });
     }
-    match in_order.iter().find(|(_, position, _)| position.end > len) {
+    let is_beyond = |position: &Range<u64>| !position.is_empty() && position.end > len;
+    match in_order.iter().find(|(_, position, _)| is_beyond(position)) {
         None => Ok(positions),
         Some((_, position, variable)) => Err(ReadError::Truncated {
             url: url.to_owned(),
@@ -344,6 +364,7 @@ pub(super) fn positions(
 fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, Bytes), ReadError> {
     let mut prefix = start;
     loop {
+        classic::look_over(&prefix).map_err(|problem| claims(url, problem))?;
         let storage = Arc::new(Prefix {
             bytes: prefix.clone(),
             len: input.source.len(),
@@ -353,8 +374,11 @@ fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, B
             Ok(file) => return Ok((file, prefix)),
             Err(error) => error,
         };
-        if !storage.short.load(Ordering::Relaxed) || prefix.len() > LONGEST_HEADER {
+        if !storage.short.load(Ordering::Relaxed) {
             return Err(damaged(url, error));
+        }
+        if prefix.len() > LONGEST_HEADER {
+            return Err(claims(url, TOO_LONG));
         }
         match input.fetch()? {
             Some(piece) => {
@@ -403,7 +427,9 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
     }
     let attributes = file.global_attributes().map_err(|e| damaged(url, e))?;
     let attributes = attributes_of(attributes, url)?;
-    Ok(Header { variables, attributes })
+    let header = Header { variables, attributes };
+    check_header(&header, url)?;
+    Ok(header)
 }
 
 /// A name that may stand in a NetCDF file: anything else is damage, and netCDF-C would refuse it.

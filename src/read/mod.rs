@@ -1,12 +1,15 @@
 //! From bytes to the model: POP history, research-grade files, grid files, sea surface height, centres. Bytes come through [`Source`].
 
+pub mod bounds;
 pub mod centers;
+mod classic;
 mod filters;
 pub mod glance;
 pub mod grid;
 pub mod history;
 pub mod ranged;
 pub mod ssh;
+mod validate;
 
 use std::ops::Range;
 
@@ -104,6 +107,55 @@ pub enum ReadError {
         /// The variables.
         between: Vec<String>,
     },
+    /// What the header says of a variable is not so.
+    #[error("{url} is damaged: `{variable}` {problem}; copy it again")]
+    Contradiction {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Data that was never written, or whose place is lost: what is read would be fill.
+    #[error(
+        "{url}: `{variable}` has {found} of its {expected} {}: it was not written to its end, \
+         or the file is damaged; copy it again, or write it anew",
+        if *.expected == 1 { "blocks of data" } else { "chunks" }
+    )]
+    Unwritten {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Chunks that are there.
+        found: u64,
+        /// Chunks that its shape needs.
+        expected: u64,
+    },
+    /// Data in groups, of which nothing would be converted.
+    #[error(
+        "{url} has variables in groups, which would be lost: {}; \
+         move them into the root group, or take them out", listed(.paths)
+    )]
+    Groups {
+        /// File.
+        url: String,
+        /// Paths of the variables.
+        paths: Vec<String>,
+    },
+    /// More than can be meant.
+    #[error("{url}: `{variable}` has {found} values, where at most {most} are expected")]
+    TooMany {
+        /// File.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Number of values.
+        found: usize,
+        /// The most.
+        most: usize,
+    },
     /// A name that NetCDF does not allow.
     #[error("{url} is damaged: its header has the name {name:?}; copy it again")]
     Name {
@@ -197,4 +249,14 @@ pub enum ReadError {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+/// The first names of a list, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use hdf5_reader::messages::HdfMessage;
-use hdf5_reader::{Hdf5File, Storage, StorageBuffer, filters};
+use hdf5_reader::{Storage, StorageBuffer};
 use netcdf_reader::{NcFile, NcOpenOptions, NcSliceInfo, NcSliceInfoElem};
 
+use super::bounds::{self, LONGEST_HEADER, TOO_LONG, claims, guarded};
+use super::classic;
 use super::filters::registry;
 use super::history::{Form, damaged, header_of, positions, range_within};
+use super::validate::Structure;
 use super::{ReadError, Source, SourceError};
 use crate::model::dataset::{DataType, Header, Variable};
 
@@ -21,15 +23,8 @@ use crate::model::dataset::{DataType, Header, Variable};
 const SUPERBLOCK: u64 = 64;
 /// What is fetched at a time: most of a header, and little beside it.
 const BLOCK: u64 = 64 << 10;
-/// The filters that the reader undoes; netCDF-C writes the first three.
-const READABLE: [u16; 6] = [
-    filters::FILTER_DEFLATE,
-    filters::FILTER_SHUFFLE,
-    filters::FILTER_FLETCHER32,
-    filters::FILTER_SZIP,
-    filters::FILTER_NBIT,
-    filters::FILTER_SCALEOFFSET,
-];
+/// Blocks that are kept: more than any header has.
+const MOST_BLOCKS: usize = 256;
 
 /// An open file: its header is read, its variables are when they are asked for.
 pub struct Ranged {
@@ -37,7 +32,9 @@ pub struct Ranged {
     file: NcFile,
     header: Header,
     ranges: Arc<Ranges>,
-    /// Bytes of the variable that is being read: most are one chunk.
+    /// What an HDF5 file declares.
+    structure: Option<Structure>,
+    /// Bytes of a chunk of the variable that is being read.
     size: Arc<AtomicUsize>,
 }
 
@@ -49,35 +46,85 @@ impl Ranged {
         let state = State { source, blocks: HashMap::new(), failed: None };
         let ranges = Arc::new(Ranges { len, state: Mutex::new(state), fetched: AtomicU64::new(0) });
         let size = Arc::<AtomicUsize>::default();
-        let opened = Self::open_ranges(&ranges, &url, size.clone());
-        let (file, header) = ranges.settle(&url, opened)?;
-        Ok(Self { url, file, header, ranges, size })
+        let opened = guarded(&url, || Self::open_ranges(&ranges, &url, size.clone()));
+        let (file, header, structure) = ranges.settle(&url, opened)?;
+        Ok(Self { url, file, header, ranges, structure, size })
     }
 
     fn open_ranges(
         ranges: &Arc<Ranges>,
         url: &str,
         size: Arc<AtomicUsize>,
-    ) -> Result<(NcFile, Header), ReadError> {
+    ) -> Result<(NcFile, Header, Option<Structure>), ReadError> {
         let start = ranges.read(0..ranges.len.min(SUPERBLOCK));
         let start = start.map_err(|e| damaged(url, e.into()))?;
         let form = Form::of(&start, url)?;
-        if let Form::Netcdf4 = form {
-            check_hdf5(&start, ranges.clone(), url)?;
-        }
+        let structure = match form {
+            Form::Netcdf4 => Some(Structure::open(&start, ranges.clone(), url)?),
+            Form::Classic => ranges.look_over_header(url).map(|()| None)?,
+        };
         let options = NcOpenOptions {
             filter_registry: Some(registry(size)),
             // Every variable is read once.
             chunk_cache_bytes: 0,
+            max_object_header_bytes: LONGEST_HEADER,
             ..NcOpenOptions::default()
         };
         let file = NcFile::from_storage_with_options(ranges.clone(), options)
             .map_err(|e| damaged(url, e))?;
         let header = header_of(&file, url)?;
-        if let Form::Classic = form {
-            positions(&file, &header, url, ranges.len)?;
+        match &structure {
+            Some(structure) => structure.compare_shapes(&header)?,
+            None => drop(positions(&file, &header, url, ranges.len)?),
         }
-        Ok((file, header))
+        Ok((file, header, structure))
+    }
+
+    /// Checks that a file to convert has nothing in groups and that all its data is there.
+    pub(super) fn check_all(&self) -> Result<(), ReadError> {
+        let Some(structure) = &self.structure else { return Ok(()) };
+        let checked = guarded(&self.url, || {
+            structure.refuse_groups()?;
+            structure.check_all(&self.header)
+        });
+        self.ranges.settle(&self.url, checked)
+    }
+
+    /// Bytes of memory that the conversion of the file takes.
+    pub(super) fn memory(&self) -> u64 {
+        match self.structure {
+            // The file in memory and its largest variable take less than the raw file.
+            None => self.ranges.len,
+            Some(_) => bounds::memory(&self.header, self.ranges.len),
+        }
+    }
+
+    /// Refuses a variable with more values than can be meant, before it is read.
+    pub fn at_most(&self, name: &str, most: usize) -> Result<(), ReadError> {
+        match self.header.variable(name).map(Variable::len) {
+            Some(found) if found > most => {
+                let (url, variable) = (self.url.clone(), name.to_owned());
+                Err(ReadError::TooMany { url, variable, found, most })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads from a variable of which all data is there.
+    fn read<T>(
+        &self,
+        variable: &Variable,
+        read: impl FnOnce(&NcFile) -> Result<T, netcdf_reader::Error>,
+    ) -> Result<T, ReadError> {
+        let values = guarded(&self.url, || {
+            let size = match &self.structure {
+                Some(structure) => structure.place(variable)?.chunk,
+                None => variable.bytes(),
+            };
+            self.size.store(size, Ordering::Relaxed);
+            read(&self.file).map_err(|e| damaged(&self.url, e))
+        });
+        self.ranges.settle(&self.url, values)
     }
 
     /// What the file says of itself.
@@ -99,9 +146,8 @@ impl Ranged {
     /// variable.
     pub fn stored(&self, name: &str) -> Result<Option<Vec<f64>>, ReadError> {
         let Some(variable) = self.header.variable(name) else { return Ok(None) };
-        self.size.store(variable.bytes(), Ordering::Relaxed);
-        let values = self.file.read_variable_as_f64(name).map_err(|e| damaged(&self.url, e));
-        Ok(Some(self.ranges.settle(&self.url, values)?.into_iter().collect()))
+        let values = self.read(variable, |file| file.read_variable_as_f64(name))?;
+        Ok(Some(values.into_iter().collect()))
     }
 
     /// All values of a variable that must be there, NaN where they are fill.
@@ -121,12 +167,11 @@ impl Ranged {
         if variable.dtype != DataType::F32 {
             return Ok(self.values(name)?.into_iter().map(|v| v as f32).collect());
         }
-        self.size.store(variable.bytes(), Ordering::Relaxed);
         let mut fill: Vec<f32> = variable.fill_values().into_iter().map(|v| v as f32).collect();
         // `missing_value` mostly repeats `_FillValue`.
         fill.dedup();
-        let values = self.file.read_variable::<f32>(name).map_err(|e| damaged(&self.url, e));
-        let mut values = self.ranges.settle(&self.url, values)?.into_raw_vec_and_offset().0;
+        let values = self.read(variable, |file| file.read_variable::<f32>(name))?;
+        let mut values = values.into_raw_vec_and_offset().0;
         for fill in fill {
             values.iter_mut().for_each(|v| *v = if *v == fill { f32::NAN } else { *v });
         }
@@ -141,10 +186,9 @@ impl Ranged {
         let all = NcSliceInfoElem::Slice { start: 0, end: u64::MAX, step: 1 };
         selections.resize(variable.dims.len(), all);
         let selection = NcSliceInfo { selections };
-        let values = self.file.read_variable_slice_as_f64(name, &selection);
-        let values = values.map_err(|e| damaged(&self.url, e));
+        let slice = |file: &NcFile| file.read_variable_slice_as_f64(name, &selection);
         let none_as_nan = |v: f64| if fill.contains(&v) { f64::NAN } else { v };
-        Ok(self.ranges.settle(&self.url, values)?.into_iter().map(none_as_nan).collect())
+        Ok(self.read(variable, slice)?.into_iter().map(none_as_nan).collect())
     }
 
     fn variable(&self, name: &str) -> Result<&Variable, ReadError> {
@@ -183,6 +227,9 @@ impl State {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         for block in range.start / BLOCK..range.end.div_ceil(BLOCK) {
             let start = block * BLOCK;
+            if self.blocks.len() >= MOST_BLOCKS {
+                self.blocks.clear();
+            }
             let held = match self.blocks.entry(block) {
                 Entry::Occupied(held) => held.into_mut(),
                 Entry::Vacant(place) => {
@@ -211,6 +258,23 @@ impl Ranges {
         })
     }
 
+    /// Looks over the header of a classic file.
+    fn look_over_header(&self, url: &str) -> Result<(), ReadError> {
+        let most = self.len.min(LONGEST_HEADER as u64);
+        let mut len = BLOCK.min(most);
+        loop {
+            let bytes = self.read(0..len).map_err(|e| damaged(url, e.into()))?;
+            match classic::look_over(&bytes) {
+                Ok(classic::Extent::Longer) if len < most => len = (2 * len).min(most),
+                // A file that ends in its header is truncated, and found to be so by the parser.
+                Ok(classic::Extent::Longer) if len == self.len => return Ok(()),
+                Ok(classic::Extent::Whole) => return Ok(()),
+                Ok(classic::Extent::Longer) => return Err(claims(url, TOO_LONG)),
+                Err(problem) => return Err(claims(url, problem)),
+            }
+        }
+    }
+
     /// The result, unless bytes could not be fetched: the reader takes that for damage.
     fn settle<T>(&self, url: &str, result: Result<T, ReadError>) -> Result<T, ReadError> {
         match self.state().failed.take() {
@@ -233,45 +297,4 @@ impl Storage for Ranges {
         let bytes = self.read(range_within(offset, len, self.len)?)?;
         Ok(StorageBuffer::from_vec(bytes))
     }
-}
-
-/// Checks that an HDF5 file is as long as its superblock says and that its filters can be undone.
-fn check_hdf5(start: &[u8], ranges: Arc<Ranges>, url: &str) -> Result<(), ReadError> {
-    let has = ranges.len;
-    if let Some(needs) = hdf5_end(start).filter(|&end| end > has) {
-        let variable = "HDF5 data".to_owned();
-        return Err(ReadError::Truncated { url: url.to_owned(), variable, needs, has });
-    }
-    let broken = |e: hdf5_reader::error::Error| damaged(url, e.into());
-    let file = Hdf5File::from_storage(ranges).map_err(broken)?;
-    for dataset in file.root_group().and_then(|root| root.datasets()).map_err(broken)? {
-        let header = file.get_or_parse_header(dataset.address()).map_err(broken)?;
-        let filters = header.messages.iter().filter_map(|message| match message {
-            HdfMessage::FilterPipeline(pipeline) => Some(&pipeline.filters),
-            _ => None,
-        });
-        if let Some(filter) = filters.flatten().find(|f| !READABLE.contains(&f.id)) {
-            let name = filter.name.as_deref().map(|n| n.trim_end_matches('\0'));
-            let name = name.filter(|n| !n.is_empty()).unwrap_or("an unknown filter");
-            return Err(ReadError::Filter {
-                url: url.to_owned(),
-                variable: dataset.name().to_owned(),
-                filter: format!("{name} (HDF5 filter {})", filter.id),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Length of an HDF5 file as its superblock has it ("HDF5 file format", II.A), for versions 0 to 3
-/// with addresses of 8 bytes, which is what netCDF-C writes.
-fn hdf5_end(start: &[u8]) -> Option<u64> {
-    let (address_size, at) = match *start.get(8)? {
-        0 => (13, 40),
-        1 => (13, 44),
-        2 | 3 => (9, 28),
-        _ => return None,
-    };
-    let end = start.get(at..)?.first_chunk()?;
-    (*start.get(address_size)? == 8).then(|| u64::from_le_bytes(*end))
 }

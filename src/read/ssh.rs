@@ -8,6 +8,9 @@ use super::ranged::Ranged;
 use super::{ReadError, Source};
 use crate::model::YearMonth;
 
+/// Bounds of more months than any run has.
+const MOST_TIMES: usize = 1 << 20;
+
 /// An open series; a month's map is read when it is asked for.
 pub struct SeaSurfaceHeight {
     file: Ranged,
@@ -39,6 +42,7 @@ impl SeaSurfaceHeight {
         if !epoch.is_empty() && !epoch.starts_with("days since 0000-01-01") {
             return Err(refuse(format!("`time` is in {epoch}, not in days since 0000-01-01")));
         }
+        file.at_most("time_bound", MOST_TIMES)?;
         let bounds =
             file.stored("time_bound")?.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
         let months = bounds.chunks(2).enumerate();

@@ -64,6 +64,41 @@ pub enum CheckError {
         /// In what.
         difference: String,
     },
+    /// No record in a file.
+    #[error(
+        "{url} has no record, its `time` has length 0: the run ended before it wrote one; \
+         replace it, or move it away (--allow-missing converts the others)"
+    )]
+    NoRecord {
+        /// Raw file.
+        url: String,
+    },
+    /// A variable without a value.
+    #[error(
+        "{url}: `{variable}` has no values, for `{dimension}` has length 0; \
+         take it out of the file: ncks -x -v {variable} INPUT OUTPUT"
+    )]
+    Empty {
+        /// Raw file.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Its dimension of length 0.
+        dimension: String,
+    },
+    /// A variable that does not fit into a chunk.
+    #[error(
+        "{url}: `{variable}` takes {bytes} bytes, and a research-grade file keeps each variable \
+         as one chunk, of less than 4 GiB; take it out of the file: ncks -x -v {variable} INPUT OUTPUT"
+    )]
+    TooLarge {
+        /// Raw file.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Bytes of its data.
+        bytes: usize,
+    },
     /// More than one time in a file.
     #[error("{url} has {found} times where a monthly file has one")]
     Times {
@@ -74,21 +109,23 @@ pub enum CheckError {
     },
 }
 
+/// Bytes of the largest chunk that HDF5 can hold.
+const LARGEST: usize = u32::MAX as usize;
 /// The largest distance between a point of the grid file and of the data, degrees: well above
 /// the rounding of 4-byte coordinates, well below a cell.
 const SAME_PLACE: f64 = 0.01;
 
 /// Checks what can be checked without reading the data: the form, the length, the grid and the
-/// month of a file; with `points` also where its points are, which are megabytes. Gives its
-/// header.
+/// month of a file; with `points` also where its points are, which are megabytes.
 pub fn check(
     source: Box<dyn Source>,
     month: YearMonth,
     grid: Option<&Grid>,
     points: bool,
-) -> Result<Header, CheckError> {
+) -> Result<Checked, CheckError> {
     let url = source.url().to_owned();
-    let Glance { header, time_bound, points } = glance::glance(source, points && grid.is_some())?;
+    let points = grid.filter(|_| points).map(|grid| grid.tlat.len());
+    let Glance { header, time_bound, points, memory } = glance::glance(source, points)?;
     check_names(&header, &url)?;
     check_fields(&header, &url)?;
     check_shapes(&header, &url, grid)?;
@@ -97,7 +134,16 @@ pub fn check(
     if let (Some(grid), Some([tlat, tlong])) = (grid, points) {
         check_points(&tlat, &tlong, &url, grid)?;
     }
-    Ok(header)
+    Ok(Checked { header, memory })
+}
+
+/// A file that may be converted.
+#[derive(Debug)]
+pub struct Checked {
+    /// What the file says of itself.
+    pub header: Header,
+    /// Bytes of memory that its conversion takes.
+    pub memory: u64,
 }
 
 /// The points of the grid file are where the data's own are, as far as those are not fill.
@@ -245,7 +291,8 @@ fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
     }
 }
 
-/// One time, and the horizontal grid that the grid file has.
+/// One time, values in every variable and no more than a chunk can hold, and the horizontal grid
+/// that the grid file has.
 pub(super) fn check_shapes(
     header: &Header,
     url: &str,
@@ -254,7 +301,19 @@ pub(super) fn check_shapes(
     let url = || url.to_owned();
     for variable in &header.variables {
         if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
-            return Err(CheckError::Times { url: url(), found: time.len });
+            return Err(match time.len {
+                0 => CheckError::NoRecord { url: url() },
+                found => CheckError::Times { url: url(), found },
+            });
+        }
+        let name = || variable.name.clone();
+        if let Some(empty) = variable.dims.iter().find(|d| d.len == 0) {
+            let dimension = empty.name.clone();
+            return Err(CheckError::Empty { url: url(), variable: name(), dimension });
+        }
+        if variable.bytes() > LARGEST {
+            let bytes = variable.bytes();
+            return Err(CheckError::TooLarge { url: url(), variable: name(), bytes });
         }
         let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
         let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {

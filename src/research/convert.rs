@@ -16,6 +16,7 @@ use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::dataset::{ByteOrder, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
+use crate::read::bounds;
 use crate::read::history::{self, History};
 use crate::read::{ReadError, Source};
 
@@ -267,14 +268,11 @@ fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'
 /// In the classic formats these come before the data variables, so that they are read in passing;
 /// the few that do not are fetched by themselves.
 fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadError> {
-    let is_small = |v: &Variable| {
-        !v.leads_with("time") || !v.dtype.is_float() || v.name == "time" || v.name == "time_bound"
-    };
     let mut small = HashMap::new();
     let mut passed_data = false;
     for index in history.order() {
         let variable = &history.header().variables[index];
-        if !is_small(variable) {
+        if !bounds::is_small(variable) {
             passed_data = true;
             continue;
         }

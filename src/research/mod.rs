@@ -8,4 +8,4 @@ pub mod run;
 
 pub use crate::encode::research::{RECIPE, folder};
 pub use plan::{Plan, PlanError, PlanOptions, plan};
-pub use run::{CaseError, Environment, Progress, Summary, run};
+pub use run::{CaseError, Environment, Progress, Summary, check_inputs, run};

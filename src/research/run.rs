@@ -1,5 +1,6 @@
 //! Carrying out the plan of a case.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,15 @@ use super::plan::{Plan, PlanError, Step};
 use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
-use crate::model::{Case, Grid};
+use crate::model::{Case, Grid, YearMonth};
 use crate::pipeline::{Extent, Pool, PoolError, Reader, Stop, Stopped, UploadSink};
 use crate::store::{Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
 const CHECKS: usize = 16;
+/// Bytes of memory for such a check beside the points of the grid: blocks of the header, and what
+/// is parsed of it.
+const CHECK_MEMORY: u64 = 32 << 20;
 /// Files of a case that wait for a worker or are under way.
 const QUEUE: usize = 32;
 /// Variables that a case is hardly of use without, and what follows when it has none.
@@ -162,10 +166,10 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
     }
     let case = plan.case;
     environment.out.sweep(&folder).await?;
-    check_inputs(environment, &plan).await?;
+    let memory = check_inputs(environment, &plan).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
     environment.progress.begin(case, plan.steps.len(), bytes);
-    let result = convert_all(environment, plan, &folder).await;
+    let result = convert_all(environment, plan, &memory, &folder).await;
     environment.progress.end(case);
     let (record, mut summary) = result?;
     record.save(&environment.out, &folder, COMPLETE).await?;
@@ -176,33 +180,44 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
 }
 
 /// Reads the header of every input before anything is written, so that a case with a bad file is
-/// refused as a whole and all its bad files are named at once.
-async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), CaseError> {
-    let pool = &Pool::new(CHECKS, u64::MAX);
+/// refused as a whole and all its bad files are named at once. Gives the bytes of memory that the
+/// conversion of each takes.
+pub async fn check_inputs(
+    environment: &Environment,
+    plan: &Plan,
+) -> Result<BTreeMap<YearMonth, u64>, CaseError> {
+    // Requests keep no worker busy, but take memory as all work does.
+    let threads = &Pool::new(CHECKS, u64::MAX);
     let check = async |step: &Step| {
         let object = environment.raw.object_known(&step.input.key, step.input.clone());
         let source = environment.reader.source(object, &environment.stop);
         let (month, grid) = (step.month, environment.grid.clone());
         // One file of the case tells whether the grid file is the right one.
         let points = plan.steps.first().is_some_and(|first| first.month == month);
+        let of_points = grid.as_ref().filter(|_| points).map_or(0, |g| 64 * g.tlat.len() as u64);
+        let _memory = environment.pool.memory(CHECK_MEMORY + of_points).await?;
         let check = move || check::check(source, month, grid.as_deref(), points);
-        let place = pool.place(0).await?;
+        let place = threads.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     };
     let mut checks = futures::stream::iter(&plan.steps).map(check).buffered(CHECKS);
     let (mut inventories, mut failures) = (Vec::new(), Vec::new());
+    let mut memory = BTreeMap::new();
     for step in &plan.steps {
         match checks.next().await {
-            Some(Ok(header)) => inventories.push((step, Inventory::of(&header), 1)),
+            Some(Ok(file)) => {
+                inventories.push((step, Inventory::of(&file.header), 1));
+                memory.insert(step.month, file.memory);
+            }
             Some(Err(error)) => failures.push((step.input.key.clone(), error)),
             None => {}
         }
     }
     // The files that are done were compared with each other: one speaks for all of them.
     if let Some(step) = &plan.done
-        && let Ok(header) = check(step).await
+        && let Ok(file) = check(step).await
     {
-        inventories.push((step, Inventory::of(&header), plan.record.files.len()));
+        inventories.push((step, Inventory::of(&file.header), plan.record.files.len()));
     }
     if environment.stop.is_requested() {
         return Err(CaseError::Stopped { case: plan.case, converted: 0, files: plan.steps.len() });
@@ -224,12 +239,13 @@ async fn check_inputs(environment: &Environment, plan: &Plan) -> Result<(), Case
             tracing::warn!("the raw files of case {} have no {variable}: {effect}", plan.case);
         }
     }
-    Ok(())
+    Ok(memory)
 }
 
 async fn convert_all(
     environment: &Environment,
     plan: Plan,
+    memory: &BTreeMap<YearMonth, u64>,
     folder: &str,
 ) -> Result<(Record, Summary), CaseError> {
     let Plan { case, steps, mut record, .. } = plan;
@@ -254,7 +270,8 @@ async fn convert_all(
     loop {
         let may_start = failures.is_empty() && !environment.stop.is_requested();
         if let Some(step) = steps.next_if(|_| may_start && running.len() < queue) {
-            running.push(convert_one(environment, context.clone(), step, &before_first));
+            let memory = memory.get(&step.month).copied().unwrap_or(step.input.size);
+            running.push(convert_one(environment, context.clone(), (step, memory), &before_first));
             continue;
         }
         let Some((step, result)) = running.next().await else { break };
@@ -296,7 +313,7 @@ async fn convert_all(
 async fn convert_one(
     environment: &Environment,
     context: Arc<CaseContext>,
-    step: Step,
+    (step, memory): (Step, u64),
     before_first: &impl AsyncFn() -> Result<(), LedgerError>,
 ) -> (Step, Result<(FileRecord, Timing), FileError>) {
     let result = async {
@@ -314,8 +331,7 @@ async fn convert_one(
             let input = convert::Input { source, month, name, modified: input.modified };
             Ok((convert::convert(input, &context, &mut sink), sink, started))
         };
-        // The file in memory and its largest variable take less than the raw file.
-        let needs = (Extent::Whole, step.input.size);
+        let needs = (Extent::Whole, memory);
         let passed = move |bytes| progress.advance(bytes);
         let (converted, memory) =
             environment.reader.read(pool, object, needs, stop, passed, work).await?;

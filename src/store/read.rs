@@ -3,7 +3,7 @@
 use std::fs::{self, File, FileType};
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -110,7 +110,8 @@ impl Store {
     }
 
     fn object_at(&self, path: ObjectPath, info: ObjectInfo) -> Object {
-        Object { store: self.clone(), path, info: Arc::new(info), version: Arc::default() }
+        let (version, changed) = Default::default();
+        Object { store: self.clone(), path, info: Arc::new(info), version, changed }
     }
 
     /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
@@ -164,6 +165,8 @@ pub struct Object {
     info: Arc<ObjectInfo>,
     /// The first answer's version, for listings that tell none.
     version: Arc<OnceLock<String>>,
+    /// On disk, when the file was changed last before the first read, in seconds and nanoseconds.
+    changed: Arc<OnceLock<(i64, i64)>>,
 }
 
 impl Object {
@@ -187,6 +190,7 @@ impl Object {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.is_unchanged()?;
         let objects = self.store.objects().await?;
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
         let if_match =
@@ -276,6 +280,7 @@ impl Object {
 
     /// The open file of an object on disk.
     pub(super) async fn open(&self) -> Result<File, StoreError> {
+        self.is_unchanged()?;
         let objects = self.store.objects().await?;
         let found = self.store.attempt(&self.info.key, "read", || objects.get(&self.path)).await;
         let found = found.map_err(|error| self.now_gone(error))?;
@@ -318,7 +323,9 @@ impl Object {
             }
             Ok(state)
         });
-        folded.await.map_err(now_shorter)
+        let state = folded.await.map_err(now_shorter)?;
+        self.is_unchanged()?;
+        Ok(state)
     }
 
     /// Bytes of a file that [`Self::open`] gave, into `data`, off the async threads.
@@ -357,7 +364,22 @@ impl Object {
         if let Some(etag) = now.etag {
             self.version.get_or_init(|| etag);
         }
-        Ok(())
+        self.is_unchanged()
+    }
+
+    /// Whether a file on disk has not been touched since the first read. Who overwrites it in place
+    /// can put its time back (`cp -p`, `rsync -t`), but not the time of that change.
+    fn is_unchanged(&self) -> Result<(), StoreError> {
+        let location = self.store.location().join(&self.info.key);
+        let Some(Ok(found)) = location.local_path().map(fs::metadata) else { return Ok(()) };
+        let now = (found.ctime(), found.ctime_nsec());
+        match *self.changed.get_or_init(|| now) == now {
+            true => Ok(()),
+            false => {
+                let detail = "it was changed in place".to_owned();
+                Err(StoreError::Changed { url: self.url(), detail })
+            }
+        }
     }
 }
 

@@ -1,23 +1,25 @@
 //! Loading the centres of the polygons: a table, a zip archive, or a folder of arrays.
 
+use bytes::Bytes;
+
 use super::VisError;
 use crate::read::ReadError;
-use crate::read::centers::{BASIN_FILES, Centers};
-use crate::store::{Location, Stores};
+use crate::read::centers::{BASIN_FILES, Centers, LONGEST_FILE};
+use crate::store::{Location, Store, StoreError, Stores};
 
 /// Loads the centres from a file or a folder.
 pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisError> {
     let url = location.to_string();
     if let (Some(folder), Some(name)) = (location.parent(), location.file_name())
-        && let Ok(Some((bytes, _))) = stores.open(&folder)?.read(name).await
+        && let Ok(Some(bytes)) = read(&stores.open(&folder)?, name).await?
     {
         return Ok(Centers::parse(&bytes, &url)?);
     }
     let folder = stores.open(location)?;
     let mut arrays = Vec::new();
     for file in BASIN_FILES {
-        match folder.read(file).await? {
-            Some((bytes, _)) => arrays.push(bytes),
+        match read(&folder, file).await?? {
+            Some(bytes) => arrays.push(bytes),
             None => {
                 // Nothing there is a wrong setting, part of it damaged data.
                 return Err(match arrays.is_empty() {
@@ -36,4 +38,18 @@ pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisEr
     let slices: Vec<&[u8]> = arrays.iter().map(|bytes| bytes.as_ref()).collect();
     let slices = <[&[u8]; 4]>::try_from(slices).unwrap_or_default();
     Ok(Centers::from_arrays(slices, &url)?)
+}
+
+/// A file whole, unless it is longer than any file of centres; the inner error is the store's.
+async fn read(folder: &Store, name: &str) -> Result<Result<Option<Bytes>, StoreError>, VisError> {
+    match folder.find(name).await {
+        Ok(Some(info)) if info.size > LONGEST_FILE => {
+            let url = folder.location().join(name).to_string();
+            let problem = format!("it has {} bytes, more than {LONGEST_FILE}", info.size);
+            Err(ReadError::Centers { url, problem }.into())
+        }
+        Ok(Some(_)) => Ok(folder.read(name).await.map(|found| Some(found?.0))),
+        Ok(None) => Ok(Ok(None)),
+        Err(error) => Ok(Err(error)),
+    }
 }

@@ -41,18 +41,12 @@ impl Excess {
     ) -> Result<Series, VisError> {
         let storage = excesses.zarr(&self.folder).await?;
         let url = |name: &str| excesses.location().join(&self.folder).join(name).to_string();
-        let excess = values(&storage, &format!("/{EXCESS}"), url(EXCESS)).await?;
-        let area = values(&storage, "/TAREA", url("TAREA")).await?;
         let points = grid.tlat.len();
-        for (name, found, expected) in
-            [(EXCESS, excess.len(), points * MONTHS), ("TAREA", area.len(), points)]
-        {
-            if found != expected {
-                let other = "the grid file".to_owned();
-                let [found, expected] = [found, expected].map(|n| n.to_string());
-                return Err(VisError::Size { url: url(name), found, other, expected });
-            }
-        }
+        let read = async |name: &str, count: usize| {
+            values(&storage, &format!("/{name}"), url(name), count..=count).await
+        };
+        let excess = read(EXCESS, points * MONTHS).await?;
+        let area = read("TAREA", points).await?;
         let rings = Rings::new(grid, center, recipe.reference_compat);
         let none = vec![0.0; points];
         let months = excess.chunks(points).zip(case.months());

@@ -13,6 +13,7 @@
 
 pub mod adopt;
 pub mod analysis;
+mod bounded;
 pub mod centers;
 pub mod check;
 pub mod contract;

@@ -2,11 +2,18 @@
 
 use super::VisError;
 use crate::model::{Grid, YearMonth};
+use crate::read::grid::MOST_POINTS;
 use crate::read::{Ranged, ReadError, Source, history};
 use crate::research::check::{CheckError, check_points};
 
 /// Rows and columns of a grid.
 pub type Shape = (usize, usize);
+
+/// Times of a monthly file, with room for a message that tells how many there are.
+const MOST_TIMES: usize = 1 << 12;
+
+/// Layers of the ocean: POP has 60 or 62.
+pub const MOST_LAYERS: usize = 128;
 
 /// A file of the month that its name says, on (nlat, nlon).
 pub struct MonthFile {
@@ -20,6 +27,9 @@ impl MonthFile {
     /// Opens a raw or research-grade file.
     pub fn open(source: Box<dyn Source>, named: YearMonth) -> Result<Self, CheckError> {
         let file = Ranged::open(source)?;
+        for name in ["time_bound", "time", "time_delta"] {
+            file.at_most(name, MOST_TIMES)?;
+        }
         let bounds = match file.stored("time_bound")? {
             Some(bounds) => bounds,
             None if file.header().variable("time_delta").is_none() => {
@@ -58,6 +68,8 @@ impl MonthFile {
             });
         };
         let (nlat, nlon) = (nlat.len, nlon.len);
+        self.file.at_most(lat, MOST_POINTS)?;
+        self.file.at_most(lon, MOST_POINTS)?;
         let grid = Grid { nlat, nlon, tlat: self.file.values(lat)?, tlong: self.file.values(lon)? };
         Ok(grid)
     }
@@ -80,7 +92,16 @@ impl MonthFile {
         if let Some(found) = self.shape(name) {
             self.fits(found, grid, other)?;
         }
-        Ok(self.file.floats(name)?)
+        let points = grid.0 * grid.1;
+        self.file.at_most(name, points.saturating_mul(MOST_LAYERS))?;
+        let field = self.file.floats(name)?;
+        match field.len() {
+            found if found < points => {
+                let (variable, shape) = (name.to_owned(), "(..., nlat, nlon)".to_owned());
+                Err(ReadError::Missing { url: self.file.url().to_owned(), variable, shape }.into())
+            }
+            _ => Ok(field),
+        }
     }
 
     /// Rows and columns of a field.

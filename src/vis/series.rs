@@ -18,10 +18,13 @@ use crate::ledger::InputRecord;
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, Place, YearMonth};
 use crate::pipeline::{Pool, Stopped};
+use crate::read::grid::MOST_POINTS;
 use crate::store::ObjectInfo;
 
 /// Memory for a month: five fields and the bytes they come from.
 const MEMORY: u64 = 16 << 20;
+/// Bytes of such a month for each point.
+const BYTES_OF_POINT: u64 = 128;
 /// Months that wait for a worker or are under way.
 const QUEUE: usize = 16;
 
@@ -92,6 +95,7 @@ pub async fn read(
         Pool::run(&place, work).await??
     };
     series.fetched += fetched;
+    let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
     let read = async |(n, month, info): (usize, YearMonth, ObjectInfo)| {
         if workshop.stop.is_requested() {
@@ -99,7 +103,7 @@ pub async fn read(
         }
         let shared = shared.clone();
         let work = move |source| shared.month(&MonthFile::open(source, month)?);
-        let month = files.read(&info, workshop, MEMORY, work).await??;
+        let month = files.read(&info, workshop, memory, work).await??;
         workshop.progress.advance(info.size);
         workshop.progress.file_done();
         Ok::<_, VisError>((n, month))
@@ -120,9 +124,13 @@ pub async fn read(
 
 impl Shared {
     fn new(file: &MonthFile, wanted: &Wanted) -> Result<Self, VisError> {
-        let area = file.file.values("TAREA")?;
+        let points = |name: &str| {
+            file.file.at_most(name, MOST_POINTS)?;
+            file.file.values(name)
+        };
+        let area = points("TAREA")?;
         let shape = file.shape("TAREA").unwrap_or_default();
-        let depth = if wanted.efficiency { file.file.values("KMT")? } else { Vec::new() };
+        let depth = if wanted.efficiency { points("KMT")? } else { Vec::new() };
         let rings = match &wanted.uptake {
             None => None,
             Some(Spread { center, grid, recipe }) => {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::contract::{Pyramid, YEAR, place, reading_order};
 use super::input::CaseFiles;
-use super::month::{MonthFile, Shape, fits};
+use super::month::{MOST_LAYERS, MonthFile, Shape, fits};
 use super::record::{CaseRecord, FileEntry};
 use super::series::Filled;
 use super::template::{Begun, Destination};
@@ -433,8 +433,9 @@ impl Fields<'_> {
                 (Some((with, without)), MapVariable::Dic) => {
                     let Some(ssh) = ssh else { continue };
                     // The reference takes the month whose end has the name of this month.
-                    let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
                     fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
+                    let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
+                    self.file.file.at_most("dz", MOST_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
                     self.layers(with.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());

@@ -48,9 +48,12 @@ pub async fn load(
     for level in 0..levels {
         let url = |name: &str| store.location().join(&format!("{level}/{name}")).to_string();
         let path = |name: &str| format!("/{level}/{name}");
-        let s = values(&storage, &path("S"), url("S")).await.map_err(failed)?;
-        let row = values(&storage, &path("row"), url("row")).await.map_err(failed)?;
-        let col = values(&storage, &path("col"), url("col")).await.map_err(failed)?;
+        // No point of the map has more sources than four.
+        let most = 4 * mercator::size(level).pow(2);
+        let read = async |name: &str| {
+            values(&storage, &path(name), url(name), 0..=most).await.map_err(failed)
+        };
+        let (s, row, col) = (read("S").await?, read("row").await?, read("col").await?);
         let assembled = assemble(level, grid.tlat.len(), &s, &row, &col);
         let verified = assembled.and_then(|weights| verify(weights, grid));
         weights.push(verified.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);

@@ -1,9 +1,11 @@
 //! Zarr stores that others made: arrays of any codec, in either version of the format.
 
+use std::ops::RangeInclusive;
+
 use zarrs::array::Array;
 use zarrs::storage::AsyncReadableStorage;
 
-use super::VisError;
+use super::{VisError, bounded};
 use crate::model::Case;
 use crate::store::{ObjectInfo, Store};
 
@@ -34,17 +36,24 @@ pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
     Ok(cases)
 }
 
-/// All values of an array as f64, whatever its type and codec; an infinite one is damage.
+/// Bytes of a chunk beyond those of its array, for arrays that are smaller than their chunks.
+const LARGEST_CHUNK: u64 = 16 << 20;
+
+/// All values of an array as f64, whatever its type and codec, of which there are `counts`; an
+/// infinite one is damage.
 pub async fn values(
     storage: &AsyncReadableStorage,
     path: &str,
     url: String,
+    counts: RangeInclusive<usize>,
 ) -> Result<Vec<f64>, VisError> {
+    bounded::register();
     let failed = |error: &dyn std::error::Error| VisError::Zarr {
         url: url.clone(),
         problem: crate::store::with_causes(error),
     };
     let array = Array::async_open(storage.clone(), path).await.map_err(|e| failed(&e))?;
+    check_size(&array, &counts).map_err(|problem| VisError::Zarr { url: url.clone(), problem })?;
     let all = array.subset_all();
     macro_rules! as_f64 {
         ($type:ty) => {{
@@ -69,4 +78,27 @@ pub async fn values(
         return Err(VisError::Zarr { url, problem: format!("value {at} is infinite") });
     }
     Ok(values)
+}
+
+/// Nothing of an array's metadata is believed beyond what is expected of it: the values that there
+/// should be, in chunks that are not larger than all of them, but for small ones.
+fn check_size<T: ?Sized>(array: &Array<T>, counts: &RangeInclusive<usize>) -> Result<(), String> {
+    let product = |shape: &[u64]| shape.iter().copied().try_fold(1, u64::checked_mul);
+    let found = product(array.shape()).and_then(|found| usize::try_from(found).ok());
+    let shape = array.shape();
+    let Some(found) = found.filter(|found| counts.contains(found)) else {
+        return Err(match counts.start() == counts.end() {
+            true => format!("its shape is {shape:?}, not one of {} values", counts.end()),
+            false => format!("its shape is {shape:?}, of more than {} values", counts.end()),
+        });
+    };
+    let origin = vec![0; shape.len()];
+    let chunk = array.chunk_shape(&origin).map_err(|e| e.to_string())?;
+    let chunk: Vec<u64> = chunk.iter().map(|n| n.get()).collect();
+    // Values of more than 8 bytes are refused for their type.
+    let bytes = product(&chunk).and_then(|values| values.checked_mul(8));
+    match bytes {
+        Some(bytes) if bytes <= LARGEST_CHUNK.max(8 * found as u64) => Ok(()),
+        _ => Err(format!("its chunks are of shape {chunk:?}, and it is of shape {shape:?}")),
+    }
 }

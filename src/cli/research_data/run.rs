@@ -100,23 +100,24 @@ impl Run {
         }
         let plan = plan.map_err(CaseError::from)?;
         if self.dry_run {
+            // Nobody should learn from the run that a file cannot be converted.
+            research::check_inputs(&self.environment, &plan).await.map_err(|e| self.told(e))?;
             return Ok(write_plan(out, &plan, raw, target)?);
         }
         let missing = plan.missing();
-        match research::run(&self.environment, plan).await {
-            Ok(summary) => {
-                write_summary(out, case, &summary)?;
-                if let Some(missing) = missing {
-                    writeln!(out, "  {missing}")?;
-                }
-                Ok(summary)
-            }
-            Err(error) => {
-                let error = error.into();
-                failures::lines(&error).iter().for_each(|line| self.terminal.line(line));
-                Err(error)
-            }
+        let summary = research::run(&self.environment, plan).await.map_err(|e| self.told(e))?;
+        write_summary(out, case, &summary)?;
+        if let Some(missing) = missing {
+            writeln!(out, "  {missing}")?;
         }
+        Ok(summary)
+    }
+
+    /// Tells which files of a case failed.
+    fn told(&self, error: CaseError) -> anyhow::Error {
+        let error = error.into();
+        failures::lines(&error).iter().for_each(|line| self.terminal.line(line));
+        error
     }
 }
 

@@ -222,6 +222,27 @@ async fn unwritable_folder_is_named_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = folder.path().display().to_string().parse().unwrap();
+    let store = Stores::new(S3Options::default()).open(&location).unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, [1; 8]).unwrap();
+    let object = store.object("file").await.unwrap();
+    assert_eq!(object.range(0..4).await.unwrap(), [1; 4][..]);
+    let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, [2; 8]).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+    let error = object.range(4..8).await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+    let sum = |sum: &mut u64, piece: &mut Vec<u8>| {
+        *sum += piece.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    };
+    assert!(object.fold(0..8, 0, sum).await.is_err());
+    assert_eq!(store.object("file").await.unwrap().fold(0..8, 0, sum).await.unwrap(), 16);
+}
+
+#[tokio::test]
 async fn full_disk_leaves_nothing() {
     // A file size limit is the full disk that needs no privilege: in a child, because it binds
     // the whole process.

@@ -1,8 +1,9 @@
 //! What is refused, in which words and with which code; nothing is changed by it.
 
 use std::fs;
+use std::io::Write;
 
-use super::super::support::case::{Workspace, assert_same};
+use super::super::support::case::{Workspace, assert_same, case};
 use super::super::support::dor::{dor, fails};
 use super::support::{runs, vis};
 
@@ -184,6 +185,44 @@ fn stores_that_cannot_be_written() {
     let https = "populate-store1 -o https://127.0.0.1:1/s1";
     refuses(&work, &format!("{https} {CASE}"), 1, &["127.0.0.1"]);
     refuses(&work, "create-template-store1 -o https://127.0.0.1:1/s1", CONFIGURATION, &["https"]);
+}
+
+/// An analysis store of the case whose arrays have this shape and these chunks.
+fn analysis(work: &Workspace, shape: u64, chunk: u64, compressor: &str) {
+    for array in ["DIC_ADD_TOTAL", "DIC_FLUX"] {
+        let folder = work.path(&format!("a/{}.analysis.zarr/{array}", case()));
+        fs::create_dir_all(&folder).unwrap();
+        let metadata = format!(
+            r#"{{"zarr_format": 2, "shape": [{shape}], "chunks": [{chunk}], "dtype": "<f8",
+                "compressor": {compressor}, "fill_value": 0.0, "filters": null, "order": "C"}}"#
+        );
+        fs::write(folder.join(".zarray"), metadata).unwrap();
+    }
+}
+
+#[test]
+fn arrays_are_not_believed_beyond_what_is_expected() {
+    let work = workspace();
+    let populate = "populate-store1 -o s1 -p 112 -m 4 -a a";
+    for (shape, chunk) in [(1 << 27, 1 << 20), (1 << 40, 180), (1 << 62, 180), (180, 1 << 40)] {
+        analysis(&work, shape, chunk, "null");
+        refuses(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "shape"]);
+    }
+    // A chunk of 180 values that comes to 64 MiB, packed in each way.
+    let long = vec![0; 64 << 20];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&long).unwrap();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    zlib.write_all(&long).unwrap();
+    let zstd = zstd::encode_all(&long[..], 1).unwrap();
+    for (name, packed) in
+        [("gzip", gzip.finish().unwrap()), ("zlib", zlib.finish().unwrap()), ("zstd", zstd)]
+    {
+        analysis(&work, 180, 180, &format!(r#"{{"id": "{name}", "level": 1}}"#));
+        let chunk = work.path(&format!("a/{}.analysis.zarr/DIC_ADD_TOTAL/0", case()));
+        fs::write(&chunk, packed).unwrap();
+        refuses(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "more than its 1440 bytes"]);
+    }
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! What no file is believed beyond, whatever its form; and what a conversion needs of memory.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::ReadError;
+use super::history::damaged;
+use crate::model::dataset::{Dimension, Header, Variable};
+
+/// The most that the header of one object may take; a classic file's header as a whole.
+pub(super) const LONGEST_HEADER: usize = 4 << 20;
+/// What is wrong with a header that does not end.
+pub(super) const TOO_LONG: &str = "more than 4 MiB of dimensions, attributes and variables";
+
+/// Does work of the reading library; a panic there is damage of the file, which it did not expect.
+pub(super) fn guarded<T>(
+    url: &str,
+    work: impl FnOnce() -> Result<T, ReadError>,
+) -> Result<T, ReadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let problem = "the reader does not know what to make of it".to_owned();
+        Err(damaged(url, netcdf_reader::Error::InvalidData(problem)))
+    })
+}
+
+/// Refuses a header in which a name stands for two things.
+pub(super) fn check_header(header: &Header, url: &str) -> Result<(), ReadError> {
+    let (mut variables, mut lens) = (HashSet::new(), HashMap::new());
+    for variable in &header.variables {
+        let wrong = |problem: String| {
+            let (url, variable) = (url.to_owned(), variable.name.clone());
+            Err(ReadError::Contradiction { url, variable, problem })
+        };
+        if !variables.insert(&variable.name) {
+            return wrong("stands in its header twice".to_owned());
+        }
+        for dim in &variable.dims {
+            let other = *lens.entry(&dim.name).or_insert(dim.len);
+            if other != dim.len {
+                let Dimension { name, len } = dim;
+                return wrong(format!(
+                    "has `{name}` of length {len}, which others have of {other}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A header that claims more than any file has.
+pub(super) fn claims(url: &str, problem: &str) -> ReadError {
+    damaged(url, netcdf_reader::Error::InvalidData(format!("its header claims {problem}")))
+}
+
+/// Bytes of memory that the conversion of a NetCDF-4 file of `size` bytes takes: the file as it is
+/// stored, the result, the small variables, and the largest as it is read, in planes, and deflated.
+pub(super) fn memory(header: &Header, size: u64) -> u64 {
+    let bytes = || header.variables.iter().map(|v| (v, v.bytes() as u64));
+    let largest = bytes().map(|(_, bytes)| bytes).max().unwrap_or_default();
+    let small =
+        bytes().filter(|(v, _)| is_small(v)).fold(0, |sum: u64, (_, n)| sum.saturating_add(n));
+    size.saturating_mul(2).saturating_add(small).saturating_add(largest.saturating_mul(3))
+}
+
+/// Whether a conversion keeps the variable until the file is defined: what does not vary with
+/// time, the times, and what is not stored in chunks.
+pub fn is_small(variable: &Variable) -> bool {
+    let name = variable.name.as_str();
+    !variable.leads_with("time")
+        || !variable.dtype.is_float()
+        || matches!(name, "time" | "time_bound")
+}

@@ -1,0 +1,173 @@
+//! Files that declare what they do not hold: no number of them is made up, and nothing is believed.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::Path;
+
+use dor_atlas::synthetic::SyntheticCase;
+use dor_atlas::synthetic::classic::{Format, Header, Kind, Variable};
+use hdf5_metno_sys::{h5, h5f, h5l, h5p};
+use netcdf::types::{FloatType, NcVariableType};
+
+use super::support::case::{TINY, Workspace, assert_same, case, set_age, write_dated};
+use super::support::dor::fails;
+use super::support::netcdf::{Form, contents, copy, put_all};
+
+const BAD_DATA: i32 = 65;
+const FLOAT: NcVariableType = NcVariableType::Float(FloatType::F32);
+
+/// Holds that the case is refused, by a run and by a dry one, with the name of the file and all the
+/// `words`, and that nothing is written.
+#[track_caller]
+fn refused(work: &Workspace, words: &[&str]) {
+    let before = work.tree("out");
+    let file = work.raw(1).file_name().unwrap().to_str().unwrap().to_owned();
+    for more in [&["--dry-run"][..], &[]] {
+        let error = fails(&mut work.process(more), BAD_DATA);
+        for word in words.iter().chain([&file.as_str()]) {
+            assert!(error.contains(word), "`{word}` is missing in: {error}");
+        }
+    }
+    assert_same(&before, &work.tree("out"));
+}
+
+/// Two months, of which the second is a NetCDF-4 copy with something more.
+fn with_second(more: impl FnOnce(&mut netcdf::FileMut)) -> Workspace {
+    let work = Workspace::new(2);
+    copy(&contents(&work.raw(1)), &work.raw(1), Form::Deflated(1), true, more);
+    set_age(&work.raw(1), 0);
+    work
+}
+
+/// The same with changed bytes.
+fn with_bytes(change: impl FnOnce(&mut Vec<u8>)) -> Workspace {
+    let work = with_second(|_| {});
+    let mut bytes = fs::read(work.raw(1)).unwrap();
+    change(&mut bytes);
+    write_dated(&work.raw(1), &bytes);
+    work
+}
+
+/// Two months, of which the second is of zeros behind a changed header.
+fn with_header(format: Format, change: impl FnOnce(&mut Header)) -> Workspace {
+    let work = Workspace::new(2);
+    let mut header = SyntheticCase::new(case(), TINY, 1).header();
+    header.format = format;
+    change(&mut header);
+    write_dated(&work.raw(1), &header.encode().unwrap());
+    fs::File::options().write(true).open(work.raw(1)).unwrap().set_len(header.file_size()).unwrap();
+    set_age(&work.raw(1), 0);
+    work
+}
+
+#[test]
+fn a_chunk_that_the_index_has_lost_is_no_fill() {
+    let work = with_bytes(|bytes| {
+        // The first key of a node that points to chunks: size, filter mask, offsets.
+        let node = bytes.windows(6).rposition(|w| w == b"TREE\x01\x00").unwrap();
+        bytes[node + 24 + 8 + 1] ^= 0x10;
+    });
+    refused(&work, &["chunks", "copy it again, or write it anew"]);
+}
+
+#[test]
+fn a_variable_that_was_never_written_is_no_fill() {
+    let work = with_second(|file| {
+        file.add_variable_with_type("LATER", &["time", "nlat", "nlon"], &FLOAT).unwrap();
+    });
+    refused(&work, &["`LATER`", "0 of its 1", "not written to its end"]);
+}
+
+#[test]
+fn a_dimension_scale_of_another_length_than_the_data() {
+    let change = |bytes: &mut Vec<u8>| {
+        let file = hdf5_reader::Hdf5File::from_bytes(bytes).unwrap();
+        let scale = file.root_group().unwrap().dataset("nlat").unwrap().address() as usize;
+        // The dataspace: the length and the most it may be.
+        let [old, new] = [8u64, 4].map(|len| [len.to_le_bytes(), len.to_le_bytes()].concat());
+        let at = bytes[scale..].windows(16).position(|w| w == old).unwrap();
+        bytes[scale + at..scale + at + 16].copy_from_slice(&new);
+    };
+    refused(&with_bytes(change), &["shape", "nlat = 4"]);
+}
+
+#[test]
+fn a_dimension_of_length_0() {
+    let work = with_second(|file| {
+        file.add_unlimited_dimension("obs").unwrap();
+        file.add_variable_with_type("OBS", &["obs"], &FLOAT).unwrap();
+    });
+    refused(&work, &["`OBS`", "`obs` has length 0"]);
+}
+
+#[test]
+fn a_file_without_a_record_is_whole() {
+    let work = with_header(Format::Cdf2, |header| header.records = 0);
+    refused(&work, &["has no record", "ended before it wrote one"]);
+    let error = fails(&mut work.process(&[]), BAD_DATA);
+    assert!(!error.contains("truncated"), "{error}");
+}
+
+#[test]
+fn a_variable_that_no_chunk_can_hold() {
+    let work = with_header(Format::Cdf5, |header| {
+        header.dimensions.push(("long".to_owned(), Some(1 << 30)));
+        let dimensions = vec![header.dimensions.len() - 1];
+        let (name, attributes) = ("HUGE".to_owned(), Vec::new());
+        header.variables.push(Variable { name, kind: Kind::Float, dimensions, attributes });
+    });
+    refused(&work, &["`HUGE`", "4294967296 bytes", "less than 4 GiB"]);
+}
+
+#[test]
+fn counts_beyond_any_header() {
+    for at in [12, 16] {
+        let work = Workspace::new(2);
+        let mut bytes = fs::read(work.raw(1)).unwrap();
+        bytes[at..at + 4].copy_from_slice(&(1u32 << 27).to_be_bytes());
+        write_dated(&work.raw(1), &bytes);
+        // So long that the header could be there.
+        fs::File::options().write(true).open(work.raw(1)).unwrap().set_len(1 << 30).unwrap();
+        refused(&work, &["its header claims", "copy it again"]);
+    }
+}
+
+#[test]
+fn variables_in_groups_are_named() {
+    let work = with_second(|file| {
+        let mut group = file.add_group("bgc").unwrap();
+        group.add_dimension("x", 2).unwrap();
+        let mut variable = group.add_variable_with_type("CHL", &["x"], &FLOAT).unwrap();
+        put_all(&mut variable, &[1.0f32, 2.0], &[2]);
+    });
+    refused(&work, &["groups", "`bgc/CHL`"]);
+}
+
+/// Links a group of an HDF5 file below another name.
+fn link(path: &Path, from: &str, to: &str) {
+    let [path, from, to] = [path.to_str().unwrap(), from, to].map(|s| CString::new(s).unwrap());
+    let _lock = hdf5_metno_sys::LOCK.lock();
+    // SAFETY: the lock is held, the texts end in NUL, and the file is closed once.
+    unsafe {
+        h5::H5open();
+        let file = h5f::H5Fopen(path.as_ptr(), h5f::H5F_ACC_RDWR, h5p::H5P_DEFAULT);
+        let default = h5p::H5P_DEFAULT;
+        let linked = h5l::H5Lcreate_hard(file, from.as_ptr(), file, to.as_ptr(), default, default);
+        assert!(file >= 0 && linked >= 0);
+        assert!(h5f::H5Fclose(file) >= 0);
+    }
+}
+
+#[test]
+fn a_group_that_contains_itself() {
+    let work = with_second(|file| {
+        file.add_group("a").unwrap();
+    });
+    link(&work.raw(1), "/a", "/a/a");
+    set_age(&work.raw(1), 0);
+    refused(&work, &["damaged", "copy it again"]);
+    let work = with_second(|_| {});
+    link(&work.raw(1), "/", "/loop");
+    set_age(&work.raw(1), 0);
+    refused(&work, &["damaged", "copy it again"]);
+}
