@@ -119,9 +119,8 @@ pub enum ReadError {
     },
     /// Data that was never written, or whose place is lost: what is read would be fill.
     #[error(
-        "{url}: `{variable}` has {found} of its {expected} {}: it was not written to its end, \
-         or the file is damaged; copy it again, or write it anew",
-        if *.expected == 1 { "blocks of data" } else { "chunks" }
+        "{url}: `{variable}` has {found} of its {expected} {what}: it was not written to its end, \
+         or the file is damaged; copy it again, or write it anew"
     )]
     Unwritten {
         /// File.
@@ -132,16 +131,28 @@ pub enum ReadError {
         found: u64,
         /// Chunks that its shape needs.
         expected: u64,
+        /// What is counted.
+        what: String,
+    },
+    /// Something of HDF5 that NetCDF has no counterpart of.
+    #[error("{url}: `{object}` {what}, which NetCDF does not know; take it out of the file")]
+    Foreign {
+        /// File.
+        url: String,
+        /// Dataset.
+        object: String,
+        /// What it is.
+        what: String,
     },
     /// Data in groups, of which nothing would be converted.
     #[error(
-        "{url} has variables in groups, which would be lost: {}; \
+        "{url} has variables or attributes in groups, which would be lost: {}; \
          move them into the root group, or take them out", listed(.paths)
     )]
     Groups {
         /// File.
         url: String,
-        /// Paths of the variables.
+        /// Paths of the variables, and of groups with nothing but attributes.
         paths: Vec<String>,
     },
     /// More than can be meant.

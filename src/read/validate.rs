@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use hdf5_reader::chunk_index::{self, ChunkEntry};
 use hdf5_reader::group::Group;
 use hdf5_reader::messages::HdfMessage;
+use hdf5_reader::messages::dataspace::DataspaceType;
 use hdf5_reader::messages::filter_pipeline::FilterDescription;
 use hdf5_reader::messages::layout::{ChunkIndexing, DataLayout};
 use hdf5_reader::storage::DynStorage;
@@ -60,7 +61,7 @@ pub(super) struct Structure {
     file: Hdf5File,
     /// Datasets of the root group, by name.
     datasets: HashMap<String, Dataset>,
-    /// Paths of datasets in other groups.
+    /// Paths of datasets in other groups, and of groups with attributes only.
     in_groups: Vec<String>,
     places: Mutex<HashMap<String, Place>>,
 }
@@ -80,7 +81,19 @@ impl Structure {
         let root = file.root_group().map_err(broken)?;
         let mut in_groups = Vec::new();
         let datasets = walk(&root, url, &mut in_groups)?;
+        let mut names = HashMap::new();
         for dataset in &datasets {
+            let (name, foreign) = (leaf(dataset.name()), |what: String| {
+                let object = leaf(dataset.name()).to_owned();
+                Err(ReadError::Foreign { url: url.to_owned(), object, what })
+            });
+            if let Some(other) = names.insert(dataset.address(), name) {
+                return foreign(format!("is another name of `{other}`"));
+            }
+            let has = |name: &str| dataset.attribute(name).is_ok();
+            if dataset.ndim() > 0 && !has("CLASS") && !has("DIMENSION_LIST") {
+                return foreign("is a dataset without dimensions".to_owned());
+            }
             check_types(dataset, url)?;
             check_filters(&file, dataset, url)?;
         }
@@ -97,12 +110,18 @@ impl Structure {
         }
     }
 
-    /// Compares the shape that each variable has by its dimensions with that of its data.
+    /// Compares the shape that each variable has by its dimensions with that of its data, but for
+    /// records that were not written.
     pub(super) fn compare_shapes(&self, header: &Header) -> Result<(), ReadError> {
         for variable in &header.variables {
             let declared: Vec<u64> = variable.dims.iter().map(|d| d.len as u64).collect();
-            let found = self.datasets.get(&variable.name).map_or(&[][..], Dataset::shape);
-            if found != declared {
+            let dataset = self.datasets.get(&variable.name);
+            let found = dataset.map_or(&[][..], Dataset::shape);
+            let most = dataset.and_then(Dataset::max_dims).unwrap_or(found);
+            let fits = |((found, declared), most): ((&u64, &u64), &u64)| {
+                found == declared || (*most == u64::MAX && found < declared)
+            };
+            if found.len() != declared.len() || !found.iter().zip(&declared).zip(most).all(fits) {
                 let dims: Vec<_> =
                     variable.dims.iter().map(|d| format!("{} = {}", d.name, d.len)).collect();
                 let problem = format!(
@@ -145,6 +164,13 @@ impl Structure {
                 variable: variable.name.clone(),
             });
         };
+        for (dim, &found) in variable.dims.iter().zip(dataset.shape()) {
+            // What is missing is fill to netCDF-C.
+            if dim.len as u64 > found {
+                let what = format!("records along `{}`", dim.name);
+                return Err(self.unwritten(&variable.name, (found, dim.len as u64), &what));
+            }
+        }
         let place = self.find(&variable.name, dataset)?;
         places().insert(variable.name.clone(), place.clone());
         Ok(place)
@@ -164,17 +190,21 @@ impl Structure {
             return Err(wrong(format!("has shape {shape:?}, which no file can hold")));
         };
         let header = self.file.get_or_parse_header(dataset.address()).map_err(broken)?;
-        let (mut layout, mut pipeline, mut external) = (None, &[][..], false);
+        let (mut layout, mut pipeline, mut elsewhere) = (None, &[][..], None);
         for message in &header.messages {
             match message {
                 HdfMessage::DataLayout(found) => layout = Some(&found.layout),
                 HdfMessage::FilterPipeline(found) => pipeline = &found.filters,
-                HdfMessage::ExternalFiles(_) => external = true,
+                HdfMessage::ExternalFiles(_) => elsewhere = Some("has its data in another file"),
+                HdfMessage::Dataspace(space) if space.dataspace_type == DataspaceType::Null => {
+                    elsewhere = Some("has no dataspace");
+                }
                 _ => {}
             }
         }
-        if external {
-            return Err(wrong("has its data in another file".to_owned()));
+        if let Some(what) = elsewhere {
+            let (url, object, what) = (self.url.clone(), name.to_owned(), what.to_owned());
+            return Err(ReadError::Foreign { url, object, what });
         }
         let whole = |ranges| Ok(Place { chunk: bytes as usize, ranges });
         match layout {
@@ -186,7 +216,7 @@ impl Structure {
                 data.len()
             ))),
             Some(DataLayout::Contiguous { address, .. }) if self.is_undefined(*address) => {
-                Err(self.unwritten(name, 0, 1))
+                Err(self.unwritten(name, (0, 1), "blocks of data"))
             }
             Some(DataLayout::Contiguous { address, size }) => {
                 if *size != bytes {
@@ -212,7 +242,7 @@ impl Structure {
                 let counts = || shape.iter().zip(dims).map(|(&n, &d)| n.div_ceil(u64::from(d)));
                 let expected = counts().try_fold(1, u64::checked_mul).unwrap_or(u64::MAX);
                 if self.is_undefined(*address) {
-                    return Err(self.unwritten(name, 0, expected));
+                    return Err(self.unwritten(name, (0, expected), "chunks"));
                 }
                 if expected > MOST_CHUNKS {
                     return Err(wrong(format!("has {expected} chunks, more than {MOST_CHUNKS}")));
@@ -237,7 +267,7 @@ impl Structure {
                 }
                 match ranges.len() as u64 {
                     found if found == expected => Ok(Place { chunk: chunk as usize, ranges }),
-                    found => Err(self.unwritten(name, found, expected)),
+                    found => Err(self.unwritten(name, (found, expected), "chunks")),
                 }
             }
         }
@@ -325,9 +355,9 @@ impl Structure {
         Err(ReadError::Truncated { url: self.url.clone(), variable: name.to_owned(), needs, has })
     }
 
-    fn unwritten(&self, name: &str, found: u64, expected: u64) -> ReadError {
-        let (url, variable) = (self.url.clone(), name.to_owned());
-        ReadError::Unwritten { url, variable, found, expected }
+    fn unwritten(&self, name: &str, (found, expected): (u64, u64), what: &str) -> ReadError {
+        let (url, variable, what) = (self.url.clone(), name.to_owned(), what.to_owned());
+        ReadError::Unwritten { url, variable, found, expected, what }
     }
 
     fn contradiction(&self, name: &str, problem: String) -> ReadError {
@@ -359,6 +389,9 @@ fn walk(root: &Group, url: &str, in_groups: &mut Vec<String>) -> Result<Vec<Data
         }
         let (groups, datasets) = group.members().map_err(broken)?;
         in_groups.extend(datasets.iter().map(|d| format!("{path}/{}", leaf(d.name()))));
+        if datasets.is_empty() && !group.attributes().map_err(broken)?.is_empty() {
+            in_groups.push(path.clone());
+        }
         left.extend(below(groups, &format!("{path}/"), depth + 1));
     }
     in_groups.sort_unstable();

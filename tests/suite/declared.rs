@@ -79,6 +79,15 @@ fn a_variable_that_was_never_written_is_no_fill() {
 }
 
 #[test]
+fn records_that_were_not_written_are_no_fill() {
+    let work = with_second(|file| {
+        let records: netcdf::Extent = (1..3).into();
+        file.variable_mut("time").unwrap().put_values(&[1.0f64; 2], vec![records]).unwrap();
+    });
+    refused(&work, &["1 of its 3 records along `time`", "not written to its end"]);
+}
+
+#[test]
 fn a_dimension_scale_of_another_length_than_the_data() {
     let change = |bytes: &mut Vec<u8>| {
         let file = hdf5_reader::Hdf5File::from_bytes(bytes).unwrap();
