@@ -92,10 +92,22 @@ fn a_dimension_scale_of_another_length_than_the_data() {
     let change = |bytes: &mut Vec<u8>| {
         let file = hdf5_reader::Hdf5File::from_bytes(bytes).unwrap();
         let scale = file.root_group().unwrap().dataset("nlat").unwrap().address() as usize;
+        let header = &mut bytes[scale..];
         // The dataspace: the length and the most it may be.
         let [old, new] = [8u64, 4].map(|len| [len.to_le_bytes(), len.to_le_bytes()].concat());
-        let at = bytes[scale..].windows(16).position(|w| w == old).unwrap();
-        bytes[scale + at..scale + at + 16].copy_from_slice(&new);
+        let at = header.windows(16).position(|w| w == old).unwrap();
+        header[at..at + 16].copy_from_slice(&new);
+        // An object header of version 2 ends in a checksum ("HDF5 file format", IV.A.1.b).
+        if header.starts_with(b"OHDR") {
+            let flags = header[5];
+            let times = if flags & 0x20 != 0 { 16 } else { 0 };
+            let phases = if flags & 0x10 != 0 { 4 } else { 0 };
+            let (size, width) = (6 + times + phases, 1 << (flags & 3));
+            let len = (0..width).rev().fold(0, |len, n| len << 8 | usize::from(header[size + n]));
+            let end = size + width + len;
+            let sum = hdf5_reader::checksum::jenkins_lookup3(&header[..end]);
+            header[end..end + 4].copy_from_slice(&sum.to_le_bytes());
+        }
     };
     refused(&with_bytes(change), &["shape", "nlat = 4"]);
 }
