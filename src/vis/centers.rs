@@ -48,7 +48,7 @@ async fn read(folder: &Store, name: &str) -> Result<Result<Option<Bytes>, StoreE
             let problem = format!("it has {} bytes, more than {LONGEST_FILE}", info.size);
             Err(ReadError::Centers { url, problem }.into())
         }
-        Ok(Some(_)) => Ok(folder.read(name).await.map(|found| Some(found?.0))),
+        Ok(Some(_)) => Ok(folder.read_within(name, LONGEST_FILE).await.map(|found| Some(found?.0))),
         Ok(None) => Ok(Ok(None)),
         Err(error) => Ok(Err(error)),
     }
