@@ -17,6 +17,7 @@ mod suite {
     mod declared;
     mod file_systems;
     mod killed;
+    mod network;
     mod parity;
     mod pipes;
     mod publish;

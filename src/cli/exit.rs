@@ -42,6 +42,13 @@ impl Exit {
         error.chain().find_map(Self::of_cause).unwrap_or(Self::SomeFailed)
     }
 
+    /// Whether an error is nothing but a stop, whoever tells of it.
+    pub(super) fn stopped(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| {
+            cause.is::<Stopped>() || matches!(cause.downcast_ref(), Some(StoreError::Stopped))
+        })
+    }
+
     /// The code that a single error stands for, if it stands for one by itself. Errors that
     /// speak through another are not seen in a chain: they are asked here.
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
@@ -209,15 +216,21 @@ impl Exit {
             StoreError::BadLocation(_)
             | StoreError::BadOption { .. }
             | StoreError::NoSuchBucket { .. }
+            | StoreError::NoSuchProduct { .. }
             | StoreError::PermissionDenied { .. }
             | StoreError::WrongRegion { .. }
+            | StoreError::Redirected { .. }
+            | StoreError::NotImplemented { .. }
+            | StoreError::Untrusted { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Unsupported { .. } => Some(Self::Configuration),
             StoreError::Credentials { problem: CredentialsProblem::Unanswered, .. } => None,
             StoreError::Credentials { .. } => Some(Self::Configuration),
             StoreError::NotAFile { .. }
             | StoreError::BadKey { .. }
+            | StoreError::BadListing { .. }
             | StoreError::TooLarge { .. } => Some(Self::BadData),
+            StoreError::Stopped => Some(Self::Interrupted),
             _ => None,
         }
     }

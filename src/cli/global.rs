@@ -87,6 +87,10 @@ fn absolute(path: &Path) -> PathBuf {
 fn service(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     match url.scheme() {
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            Err("it has no user or password: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                .to_owned())
+        }
         "http" | "https" => Ok(text.to_owned()),
         _ => Err("give the http:// or https:// URL of the service".to_owned()),
     }

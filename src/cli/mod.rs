@@ -7,6 +7,7 @@ mod capabilities;
 mod completions;
 mod config;
 mod demo;
+mod environment;
 mod exit;
 mod failures;
 mod global;
@@ -35,9 +36,11 @@ use tracing_subscriber::EnvFilter;
 pub use exit::Exit;
 pub use global::GlobalArgs;
 pub use output::Stdout;
+use output::{Log, printable};
 
-use crate::pipeline::Stop;
-use crate::store::{RESENT, causes};
+use crate::config::redact;
+use crate::pipeline::{Stop, Stopped};
+use crate::store::{RESENT, Stores, causes};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 not all of a plan is done; 65 bad data; 75 interrupted, safe to run \
@@ -117,17 +120,24 @@ async fn run_words<'a>(
 }
 
 /// Reads the command line; help, version and errors are printed here and end the program.
+///
+/// Forgets the variables that are set to nothing, too: call it before any other thread runs.
 pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
+    environment::forget_empty();
     Cli::try_parse().map_err(|error| {
         let text = error.render();
         let written = match error.kind() {
             _ if error.use_stderr() => {
-                // Nowhere is left to report to when this fails.
-                let _ = error.print();
+                let text = match io::stderr().is_terminal() {
+                    true => text.ansi().to_string(),
+                    false => text.to_string(),
+                };
+                // It quotes what was given. Nowhere is left to report to when this fails.
+                let _ = write!(io::stderr().lock(), "{}", redact(&text));
                 return Exit::Usage;
             }
             ErrorKind::DisplayVersion => version::write(out),
-            _ if io::stdout().is_terminal() => write!(out, "{}", text.ansi()),
+            _ if io::stdout().is_terminal() => out.write_styled(&text.ansi().to_string()),
             _ => write!(out, "{text}"),
         };
         match written.and_then(|()| out.finish()) {
@@ -143,11 +153,15 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 /// Prints an error and its causes.
 pub fn report(error: &anyhow::Error) {
     let mut to = io::stderr().lock();
-    let causes = causes(error.as_ref());
+    let mut causes = causes(error.as_ref());
+    // A stop is no failure of what it has cut short.
+    if Exit::stopped(error) {
+        causes = vec![Stopped.to_string()];
+    }
     let says = |words: &str| causes.iter().any(|said| said.contains(words));
     let too_many = TOO_MANY_FILES.into_iter().any(says) && !says("ulimit -n");
     // Nowhere is left to report to when this fails.
-    for (n, said) in causes.into_iter().enumerate() {
+    for (n, said) in causes.iter().map(|said| printable(said)).enumerate() {
         let _ = writeln!(to, "{} {said}", if n == 0 { "error:" } else { "  caused by:" });
     }
     if too_many {
@@ -188,7 +202,7 @@ fn size(text: &str) -> Result<u64, String> {
 /// Prints a line to standard error.
 fn say(line: &str) {
     // Nowhere is left to report to when this fails.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
 /// A signal that follows another so soon is the same.
@@ -225,6 +239,15 @@ fn stop_on_signals(stop: Stop) {
     });
 }
 
+/// The same stores, of which nothing is read any more over a network after a stop.
+fn until(stop: &Stop, stores: &Stores) -> Stores {
+    let stop = stop.clone();
+    stores.until(move || {
+        let stop = stop.clone();
+        async move { stop.requested().await }
+    })
+}
+
 /// Whether this process was started with SIGHUP ignored. Only Linux tells.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -256,8 +279,8 @@ fn init_logging(verbose: u8) {
     // Fails only when a program that embeds this has its own logging, which then stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_writer(|| Log)
+        .with_ansi(false)
         // A reader that is gone is no failure, and nowhere is left to tell of it.
         .log_internal_errors(false)
         .try_init();

@@ -1,9 +1,74 @@
-//! What is printed: standard output, aligned tables, JSON, sizes and times.
+//! What is printed: standard output, aligned tables, JSON, sizes and times. What comes from outside cannot
+//! steer the terminal, nor does a URL tell its password.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::config::redact;
+
+/// A line that may quote what comes from outside: control characters are escaped, and users, passwords and
+/// queries of URLs hidden.
+pub(super) fn printable(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for c in redact(line).chars() {
+        match c {
+            '\t' => shown.push(c),
+            '\n' => shown.push_str("\\n"),
+            c if c.is_control() => shown.push_str(&escaped(c)),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// As in JSON.
+fn escaped(c: char) -> String {
+    format!("\\u{:04x}", u32::from(c))
+}
+
+/// Text without control characters but tabs and ends of lines. Characters of a text must not be torn.
+fn harmless(text: &[u8]) -> Cow<'_, [u8]> {
+    let is_control = |n: usize, byte: u8| match byte {
+        b'\n' | b'\t' => false,
+        // C1 in UTF-8.
+        0x80..=0x9f => n > 0 && text.get(n - 1) == Some(&0xc2),
+        byte => byte.is_ascii_control(),
+    };
+    if !text.iter().enumerate().any(|(n, byte)| is_control(n, *byte)) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = Vec::with_capacity(2 * text.len());
+    for (n, &byte) in text.iter().enumerate() {
+        if !is_control(n, byte) {
+            shown.push(byte);
+            continue;
+        }
+        if !byte.is_ascii() {
+            shown.pop();
+        }
+        shown.extend_from_slice(escaped(char::from(byte)).as_bytes());
+    }
+    Cow::Owned(shown)
+}
+
+/// Standard error for the log: every event is a line.
+pub(super) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        writeln!(io::stderr().lock(), "{}", printable(line))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
 
 /// Standard output that outlives its reader.
 ///
@@ -23,6 +88,12 @@ impl Stdout {
     /// Writes out what is buffered.
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()
+    }
+
+    /// Writes a text of our own, with the colours of a terminal.
+    pub fn write_styled(&mut self, text: &str) -> io::Result<()> {
+        let written = self.to.write_all(text.as_bytes());
+        self.unless_closed(written, ())
     }
 
     fn unless_closed<T>(&mut self, result: io::Result<T>, closed: T) -> io::Result<T> {
@@ -49,7 +120,7 @@ impl Write for Stdout {
         if self.closed {
             return Ok(bytes.len());
         }
-        let written = self.to.write(bytes);
+        let written = self.to.write_all(&harmless(bytes)).map(|()| bytes.len());
         self.unless_closed(written, bytes.len())
     }
 
@@ -73,7 +144,7 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -137,6 +208,20 @@ mod tests {
         table.write(&mut out).expect("writes to memory");
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text, "a            long header  c\nwide ° cell  x\n");
+    }
+
+    #[test]
+    fn what_comes_from_outside_steers_no_terminal() {
+        assert_eq!(printable("a\x1b[2J\u{9b}1m\r\nb\tc ä"), "a\\u001b[2J\\u009b1m\\u000d\\nb\tc ä");
+        assert_eq!(printable("at https://me:pw@host/x"), "at https://***@host/x");
+        let shown = |text: &str| String::from_utf8(harmless(text.as_bytes()).into_owned()).unwrap();
+        assert_eq!(
+            shown("a\x1b[2J\u{9b}1m\x7f\r\nb\tc äÂ "),
+            "a\\u001b[2J\\u009b1m\\u007f\\u000d\nb\tc äÂ "
+        );
+        // JSON stays JSON.
+        let json = serde_json::to_string("\u{9b}\x7f\x1b").unwrap();
+        assert_eq!(serde_json::from_str::<String>(&shown(&json)).unwrap(), "\u{9b}\x7f\x1b");
     }
 
     #[test]

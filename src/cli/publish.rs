@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::output::{Table, bytes, count};
 use super::progress::Transfers;
-use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals};
+use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, until};
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::Stop;
@@ -138,9 +138,10 @@ impl Publish {
         let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
             return Ok(Exit::Usage);
         };
-        let (source, destination) = (stores.open(source)?, stores.open(destination)?);
         let stop = Stop::default();
         stop_on_signals(stop.clone());
+        let source = until(&stop, &stores).open(source)?;
+        let destination = stores.open(destination)?;
         let preparing = publish::prepare(&source, &destination, options, &stop);
         let prepared = stop.unless(preparing).await??;
         self.write_plan(out, &prepared)?;

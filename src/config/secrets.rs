@@ -1,41 +1,23 @@
 //! What of a value may be shown.
 
 use serde_json::Value;
-use url::Url;
 
-const HIDDEN: &str = "***";
+use crate::store::{HIDDEN, without_user};
 
-/// `text` without the user, the password and the query of a URL: all three carry credentials.
+/// `text` without the users, the passwords and the queries of the URLs in it: all three carry credentials.
 pub fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let Ok(mut url) = Url::parse(text) else {
-        // Not parseable, so nothing is known of its parts: only what follows the last `@` is no user.
-        return match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}"),
-            None => text.to_owned(),
-        };
-    };
-    let has_user = !url.username().is_empty() || url.password().is_some();
-    if !has_user && url.query().is_none() {
-        return text.to_owned();
-    }
-    if has_user && (url.set_username(HIDDEN).is_err() || url.set_password(None).is_err()) {
-        return format!("{scheme}://{HIDDEN}");
-    }
-    if url.query().is_some() {
-        url.set_query(Some(HIDDEN));
-    }
-    url.to_string()
+    without_user(text)
 }
 
 /// `message` without what is secret in `text`, which it may quote in whole or in part.
 pub(super) fn redact_within(message: &str, text: &str) -> String {
     let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
-    let user = after_scheme.split(['/', '?']).next().and_then(|host| host.rsplit_once('@'));
+    let user = after_scheme.rsplit_once('@');
     let query = after_scheme.split_once('?').map(|(_, query)| query);
     [user.map(|(user, _)| user), query]
         .into_iter()
         .flatten()
+        .flat_map(|part| [part, part.rsplit_once(':').map_or("", |(_, password)| password)])
         .filter(|part| !part.is_empty())
         .fold(message.to_owned(), |message, part| message.replace(part, HIDDEN))
 }
@@ -67,7 +49,7 @@ mod tests {
     fn users_and_queries_of_urls_are_hidden() {
         assert_eq!(redact("https://me:pw@host/a"), "https://***@host/a");
         assert_eq!(redact("https://host/a?X-Amz-Signature=f00"), "https://host/a?***");
-        assert_eq!(redact("s3://me:pw@bucket/a b"), "s3://***@bucket/a%20b");
+        assert_eq!(redact("s3://me:pw@bucket/a b"), "s3://***@bucket/a b");
         assert_eq!(redact("https://me:p@w@ho st/a"), "https://***@ho st/a");
     }
 

@@ -105,13 +105,28 @@ impl Claim {
             Some((_, etag)) => etag.map_or(Condition::Always, Condition::Is),
         };
         let (sign, now) = (Sign::own(), Moment::now());
-        match sign.write(destination, condition).await {
+        let write = async || match sign.write(destination, condition.clone()).await {
+            Ok(()) => Ok(false),
             // A try whose answer was lost may have written it.
-            Ok(()) | Err(StoreError::Changed { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+            Err(StoreError::Changed { .. }) => Ok(true),
+            Err(error) => Err(error),
+        };
+        let mut refused = write().await?;
         // Not every server knows conditions: of two that wrote, the later one has it.
-        let found = Sign::load(destination).await?.and_then(|(found, _)| found);
+        let mut found = Sign::load(destination).await?;
+        let is_first = condition == Condition::Absent;
+        if is_first && refused && found.is_none() {
+            // Who had it may have given it up just now.
+            refused = write().await?;
+            found = Sign::load(destination).await?;
+        }
+        if is_first && refused && found.is_none() {
+            let url = destination.location().join(&Sign::key()).to_string();
+            let request = "a write on the condition that there is nothing".to_owned();
+            let detail = "there is nothing".to_owned();
+            return Err(StoreError::Refused { url, request, status: 412, detail }.into());
+        }
+        let found = found.and_then(|(found, _)| found);
         if found.as_ref() != Some(&sign) {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }

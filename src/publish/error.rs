@@ -243,9 +243,9 @@ pub(super) fn is_passing(error: &PublishError) -> bool {
     match error {
         PublishError::Damaged { .. } => true,
         PublishError::Store(error) => match error {
-            StoreError::Exhausted { .. }
-            | StoreError::Incomplete { .. }
-            | StoreError::Library { .. } => true,
+            // The client below has tried the end of the upload as often as it may.
+            StoreError::Exhausted { late, .. } => !late,
+            StoreError::Incomplete { .. } | StoreError::Library { .. } => true,
             StoreError::Refused { status, detail, .. } => {
                 let damaged = ["BadDigest", "InvalidDigest", "RequestTimeout", "IncompleteBody"];
                 *status >= 500 || damaged.iter().any(|code| detail.contains(code))
@@ -270,9 +270,13 @@ pub(super) fn ends_all(error: &PublishError) -> bool {
         error,
         StoreError::BadOption { .. }
             | StoreError::NoSuchBucket { .. }
+            | StoreError::NoSuchProduct { .. }
             | StoreError::PermissionDenied { .. }
             | StoreError::Credentials { .. }
             | StoreError::WrongRegion { .. }
+            | StoreError::Redirected { .. }
+            | StoreError::NotImplemented { .. }
+            | StoreError::Untrusted { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Full { .. }
             | StoreError::FileLimit { .. }

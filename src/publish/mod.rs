@@ -23,6 +23,7 @@ mod flow;
 mod hashes;
 pub mod inventory;
 mod journal;
+mod losses;
 mod md5_lanes;
 mod md5_pair;
 pub mod plan;

@@ -10,6 +10,7 @@ use super::doubt::Doubt;
 use super::flow::Concurrency;
 use super::inventory::{Inventory, Selection, inventory};
 use super::journal::{Earlier, Journal, state_folder};
+use super::losses::losses;
 use super::plan::Plan;
 use super::published::Published;
 use super::sign::Sign;
@@ -217,6 +218,10 @@ pub async fn prepare(
         });
     }
     let folders = folders_in_the_way(destination, &plan).await?;
+    let sent: Vec<Entry> = plan.send.iter().map(|(entry, _)| entry.clone()).collect();
+    for loss in losses(destination, &sent, options.cache_control.as_deref()) {
+        tracing::warn!("{}: {loss}", destination.location());
+    }
     let (source, destination, stop) = (source.clone(), destination.clone(), stop.child());
     Ok(Prepared {
         source,

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::StreamExt;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
@@ -67,13 +66,9 @@ impl Store {
             };
             return blocking(&url, "read", look).await;
         }
-        let objects = self.objects().await?;
         match self.backend() {
             Backend::Http(_) => Ok(false),
-            _ => {
-                let first = async || objects.list(Some(self.root())).next().await.transpose();
-                Ok(self.attempt("", "list", first).await?.is_some())
-            }
+            _ => self.has_any("").await,
         }
     }
 

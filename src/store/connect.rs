@@ -1,7 +1,8 @@
 //! The HTTP client below the retrying one: tells the server the MD5 of what it is sent, reads parts
-//! of files while they are sent, says when a server does not answer, and gives up one that cannot be
-//! reached sooner than one that is busy.
+//! of files while they are sent, takes no more of an answer than was asked for, says when a server does not
+//! answer, and gives up one that cannot be reached sooner than one that is busy.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,17 +12,21 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::poll_fn;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body::Body;
+use http_body_util::BodyExt;
 use md5::{Digest, Md5};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
 };
 use object_store::{ClientOptions, HeaderValue};
-use reqwest::Client;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Certificate, Client, redirect};
 use tracing::warn;
+use url::form_urlencoded;
 
+use super::answer::{Asked, LATE, Refusal, taken};
 use super::streamed::Streamed;
 use super::{addressable, with_causes};
 
@@ -48,18 +53,25 @@ pub(super) struct Connector {
     pub connect_timeout: Duration,
     /// Whether http without TLS may be spoken.
     pub plain: bool,
+    /// Whether the server is on this machine, where no proxy stands between.
+    pub direct: bool,
+    /// Authorities that are trusted beside those of the system.
+    pub roots: Vec<Certificate>,
 }
 
 impl Connector {
-    fn client(&self) -> reqwest::Result<Client> {
-        Client::builder()
+    pub(super) fn client(&self) -> reqwest::Result<Client> {
+        let client = Client::builder()
             .user_agent(concat!("dor-atlas/", env!("CARGO_PKG_VERSION")))
             .timeout(self.timeout)
             .connect_timeout(self.connect_timeout)
             .https_only(!self.plain)
+            // A request is for the server that it was made and signed for.
+            .redirect(redirect::Policy::none())
+            .tls_certs_merge(self.roots.iter().cloned())
             // One stream of parts on one connection would be slower than several connections.
-            .http1_only()
-            .build()
+            .http1_only();
+        if self.direct { client.no_proxy() } else { client }.build()
     }
 }
 
@@ -165,6 +177,23 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
     Ok(request)
 }
 
+/// Writes a query as signatures cover it, in which only letters, digits and `-._~` stand for themselves:
+/// who verifies it as it was sent would find another.
+fn with_strict_query(mut request: HttpRequest) -> HttpRequest {
+    const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let Some(query) = request.uri().query() else { return request };
+    let strict = |text: &str| utf8_percent_encode(text, STRICT).to_string();
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let pairs: Vec<_> = pairs.map(|(k, v)| format!("{}={}", strict(&k), strict(&v))).collect();
+    let target = format!("{}?{}", request.uri().path(), pairs.join("&"));
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
 impl Watched {
     fn note_failure(&self) {
         self.seen.failures.fetch_add(1, Ordering::Relaxed);
@@ -190,12 +219,7 @@ impl Watched {
         head.headers.insert(CONTENT_LENGTH, body.size().into());
         let stream = reqwest::Body::wrap_stream(body.stream());
         let request = http::Request::from_parts(head, stream).try_into().map_err(unusable)?;
-        let sent = async {
-            let answer = self.client.execute(request).await?;
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            Ok((status, headers, answer.bytes().await?))
-        };
-        let (status, headers, data) = sent.await.map_err(|error: reqwest::Error| {
+        let failed = |error: reqwest::Error| {
             let kind = match () {
                 // Reading failed: to send it again is of no use.
                 () if body.has_failed() => HttpErrorKind::Unknown,
@@ -204,21 +228,28 @@ impl Watched {
                 () => HttpErrorKind::Interrupted,
             };
             HttpError::new(kind, error.without_url())
-        })?;
-        let mut answer = Response::new(HttpResponseBody::from(data));
-        (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
-        Ok(answer)
+        };
+        let answer = self.client.execute(request).await.map_err(failed)?;
+        let (head, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
+        let lost =
+            |error: reqwest::Error| HttpError::new(HttpErrorKind::Interrupted, error.without_url());
+        Ok(Response::from_parts(head, HttpResponseBody::new(rest.map_err(lost))))
     }
 }
 
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let request = with_content_md5(request).await?;
+        let request = with_content_md5(with_strict_query(request)).await?;
+        let asked = Asked::of(&request);
         let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let is_listing = addressable::is_listing(request.uri());
         let result = match self.execute(request).await {
+            Ok(answer) => taken(answer, asked).await,
+            Err(error) => Err(error),
+        };
+        let result = match result {
             Ok(answer) if is_listing && answer.status().is_success() => {
                 addressable::without_others(answer).await
             }
@@ -244,14 +275,20 @@ impl HttpService for Watched {
                 }
                 if status.is_server_error() || status.as_u16() == 429 {
                     self.note_failure();
-                    trouble.warn(&server, &status.to_string());
+                    match status == LATE {
+                        true => trouble.warn(&server, "an error in an answer that had begun well"),
+                        false => trouble.warn(&server, &status.to_string()),
+                    }
                 }
                 Ok(answer)
             }
             Err(error) => {
                 self.note_failure();
                 let text = with_causes(&error);
-                if is_unreachable(&text) && (text.contains("certificate") || trouble.ends()) {
+                if error.source().is_some_and(|cause| cause.is::<Refusal>()) {
+                    return Err(error);
+                }
+                if is_unreachable(&text) && (is_untrusted(&text) || trouble.ends()) {
                     // A kind that is not tried again.
                     return Err(HttpError::new(HttpErrorKind::Unknown, error));
                 }
@@ -274,6 +311,11 @@ pub(super) fn is_unreachable(text: &str) -> bool {
     text.contains("client error (Connect)")
 }
 
+/// Whether such a failure is because of the server's certificate.
+pub(super) fn is_untrusted(text: &str) -> bool {
+    is_unreachable(text) && text.contains("certificate")
+}
+
 /// What a failure, told with its causes, says to a user.
 pub(super) fn cause(text: &str) -> String {
     // What stands before says only that a request was sent, and failed.
@@ -284,6 +326,8 @@ pub(super) fn cause(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use object_store::client::HttpRequestBody;
+
     use super::*;
 
     #[test]
@@ -301,6 +345,18 @@ mod tests {
             ("SlowDown: as ordered".into(), "SlowDown: as ordered", false),
         ] {
             assert_eq!((cause(&text).as_str(), is_unreachable(&text)), (said, unreachable));
+        }
+    }
+
+    #[test]
+    fn queries_are_written_as_they_are_signed() {
+        for (sent, strict) in [
+            ("http://h/b?list-type=2&prefix=a+b%7Ec*%2F", "list-type=2&prefix=a%20b~c%2A%2F"),
+            ("http://h/b/k?uploadId=x%2By%25&partNumber=1", "uploadId=x%2By%25&partNumber=1"),
+            ("http://h/b?uploads", "uploads="),
+        ] {
+            let request = http::Request::get(sent).body(HttpRequestBody::empty()).unwrap();
+            assert_eq!(with_strict_query(request).uri().query(), Some(strict));
         }
     }
 

@@ -110,7 +110,8 @@ impl Credentials {
                 CredentialsError::ProviderTimedOut(_) => CredentialsProblem::Unanswered,
                 _ => problem_of(&with_causes(&error)),
             },
-            detail: with_causes(&error),
+            // It goes over several lines.
+            detail: with_causes(&error).split_whitespace().collect::<Vec<_>>().join(" "),
         })?;
         let since = SystemTime::now();
         let expires = new.expiry();

@@ -79,6 +79,18 @@ pub enum StoreError {
         /// Where it was looked for.
         endpoint: String,
     },
+    /// No such product of Source Cooperative.
+    #[error(
+        "{url}: {endpoint} has no product `{product}`, or these credentials may not see it; correct the name, or make the product on https://source.coop"
+    )]
+    NoSuchProduct {
+        /// The object or location asked for.
+        url: String,
+        /// Its account and its product.
+        product: String,
+        /// Where it was looked for.
+        endpoint: String,
+    },
     /// The credentials or the user may not do this.
     #[error("{url}: permission denied to {action}: {detail}")]
     PermissionDenied {
@@ -109,6 +121,62 @@ pub enum StoreError {
         /// What the server said.
         detail: String,
     },
+    /// A server sends its clients elsewhere, where nothing is sent that was meant for it.
+    #[error(
+        "{url}: the server redirects to {to}, and no redirect is followed to another host; {advice}"
+    )]
+    Redirected {
+        /// The object or location.
+        url: String,
+        /// Where to, with the region if it was told.
+        to: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A server that cannot do what is needed.
+    #[error("{url}: the server does not support {request} ({detail}); use one that does")]
+    NotImplemented {
+        /// The object or location.
+        url: String,
+        /// Method and address of the request.
+        request: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// Nobody that is trusted vouches for the server.
+    #[error(
+        "{url}: the certificate of the server is not trusted ({detail}); if it is one of your own authority, name the file with its certificate in SSL_CERT_FILE or AWS_CA_BUNDLE"
+    )]
+    Untrusted {
+        /// The object or location.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A listing that cannot be one.
+    #[error("{url}: the listing of the server cannot be used: {detail}")]
+    BadListing {
+        /// The folder.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An object that is read whole has more bytes than one of its kind.
+    #[error(
+        "{url}: {} bytes, and no more than {most} are read here; is it the right object?",
+        size.map_or("too many".to_owned(), |size| size.to_string())
+    )]
+    TooLarge {
+        /// The object.
+        url: String,
+        /// What it has, if that is known.
+        size: Option<u64>,
+        /// What it may have.
+        most: u64,
+    },
+    /// Told to stop while something was read.
+    #[error("stopped; run the same command again to continue")]
+    Stopped,
     /// Nothing can be written here.
     #[error("{url}: read-only: {detail}")]
     ReadOnly {
@@ -124,19 +192,6 @@ pub enum StoreError {
         url: String,
         /// What the system said.
         detail: String,
-    },
-    /// An object that is read whole has more bytes than one of its kind.
-    #[error(
-        "{url}: {} bytes, and no more than {most} are read here; is it the right object?",
-        size.map_or("too many".to_owned(), |size| size.to_string())
-    )]
-    TooLarge {
-        /// The object.
-        url: String,
-        /// What it has, if that is known.
-        size: Option<u64>,
-        /// What it may have.
-        most: u64,
     },
     /// A file is larger than files can be here.
     #[error(
@@ -191,6 +246,8 @@ pub enum StoreError {
         detail: String,
         /// What to do.
         advice: &'static str,
+        /// Whether the server had already begun to answer that it went well.
+        late: bool,
     },
     /// The server refused, for a reason of its own.
     #[error("{url}: {request} was refused with {status}: {detail}")]

@@ -8,7 +8,8 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use super::connect;
+use super::answer::{LATE, Refusal};
+use super::connect::{self, is_untrusted};
 use super::error::{CredentialsProblem, StoreError};
 use super::location::LocationError;
 use super::with_causes;
@@ -34,6 +35,8 @@ pub(super) struct Site<'a> {
     /// How to renew the credentials.
     pub advice: &'a str,
     pub anonymous: bool,
+    /// Whether accounts of Source Cooperative stand where buckets do.
+    pub is_source_coop: bool,
 }
 
 /// A failure to get credentials, passed through `object_store` and recognised on the way out.
@@ -74,7 +77,11 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
             advice: site.advice.to_owned(),
         };
     }
-    if let Some(request) = chain(&error).find_map(|e| Request::parse(&with_causes(e))) {
+    let request = chain(&error).find_map(|e| Request::parse(&with_causes(e)));
+    if let Some(refusal) = chain(&error).find_map(|e| e.downcast_ref::<Refusal>()) {
+        return refused(refusal.clone(), request.map(|r| r.request).unwrap_or_default(), site);
+    }
+    if let Some(request) = request {
         return request.translate(site);
     }
     match error {
@@ -96,6 +103,27 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
     }
 }
 
+/// Why an answer was not taken, as a caller sees it.
+fn refused(refusal: Refusal, request: String, site: Site<'_>) -> StoreError {
+    let Site { url, bucket, .. } = site;
+    match refusal {
+        Refusal::NotImplemented { detail } => StoreError::NotImplemented { url, request, detail },
+        Refusal::TooLong { most } => StoreError::TooLarge { url, size: None, most },
+        Refusal::Redirected { to, region: Some(region) } => {
+            let to = to.map(|to| format!(" at {to}")).unwrap_or_default();
+            StoreError::WrongRegion { url, detail: format!("the server tells of {region}{to}") }
+        }
+        Refusal::Redirected { to, region: None } => StoreError::Redirected {
+            url,
+            to: to.unwrap_or_else(|| "a place that it does not name".to_owned()),
+            advice: match bucket.is_empty() {
+                true => "give that location, if it is what you want",
+                false => "correct the endpoint (--endpoint-url) or the region (--region)",
+            },
+        },
+    }
+}
+
 impl Request {
     fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("Error performing ")?;
@@ -113,7 +141,6 @@ impl Request {
             }
             None => match outcome.strip_prefix("Server returned error response: ") {
                 Some(body) => (Some(500), body),
-                None if outcome.starts_with("Received redirect") => (Some(301), ""),
                 None => (None, ""),
             },
         };
@@ -133,7 +160,7 @@ impl Request {
     }
 
     fn translate(self, site: Site<'_>) -> StoreError {
-        let Site { url, action, bucket, endpoint, advice, anonymous } = site;
+        let Site { url, action, bucket, endpoint, advice, anonymous, is_source_coop } = site;
         let credentials = match self.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
                 Some((CredentialsProblem::Expired, advice))
@@ -161,6 +188,12 @@ impl Request {
             return StoreError::Credentials { url, problem, detail, advice };
         }
         match self.code.as_deref() {
+            Some("NoSuchBucket") if is_source_coop => {
+                let place = url.strip_prefix("s3://").unwrap_or(&url);
+                let product: Vec<&str> = place.splitn(3, '/').take(2).collect();
+                let (product, endpoint) = (product.join("/"), endpoint.to_owned());
+                return StoreError::NoSuchProduct { url, product, endpoint };
+            }
             Some("NoSuchBucket") => {
                 let (bucket, endpoint) = (bucket.to_owned(), endpoint.to_owned());
                 return StoreError::NoSuchBucket { url, bucket, endpoint };
@@ -185,12 +218,15 @@ impl Request {
                 StoreError::PermissionDenied { url, action, detail }
             }
             Some(412) => StoreError::Changed { url, detail: "its version is another".into() },
-            Some(301 | 302 | 307 | 308) => StoreError::WrongRegion { url, detail: self.detail },
             Some(status) if status < 500 && status != 429 && status != 408 => {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }
+            None if is_untrusted(&self.detail) => {
+                StoreError::Untrusted { url, detail: connect::cause(&self.detail) }
+            }
             status => StoreError::Exhausted {
                 url,
+                late: status == Some(LATE.as_u16()),
                 request: self.request,
                 attempts: self.attempts,
                 elapsed: self.elapsed,
@@ -207,7 +243,7 @@ impl Request {
 }
 
 /// The text of an XML element without attributes or children.
-fn tag<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn tag<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
+use super::answer::with_most;
 use super::read::{ObjectInfo, oddity};
 use super::{Store, StoreError};
 
@@ -40,7 +41,7 @@ impl Store {
             let data = if is_small { Some(found.bytes().await?) } else { None };
             Ok((data, meta))
         };
-        match self.attempt(key, "read", whole).await {
+        match with_most(limit, self.reading(key, "read", whole)).await {
             Ok((Some(data), meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
             Ok((None, meta)) => {
                 Err(StoreError::TooLarge { url: self.url(key), size: Some(meta.size), most: limit })

@@ -3,10 +3,7 @@
 //! A listing is a list of whatever lies there. What cannot be addressed or read, and what is no file, is
 //! passed over and counted ([`Store::passed_over`]), unless the caller says that it should be one of its own.
 
-use std::sync::Arc;
-
-use futures::TryStreamExt;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::ObjectMeta;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
@@ -33,11 +30,9 @@ impl Store {
         if let Some(found) = self.walk(prefix, true, Expected::Files(Box::new(ours))).await? {
             return Ok(found.files);
         }
-        let objects = self.listable("list").await?;
-        let path = self.prefix(prefix)?;
-        let all = self.attempt(prefix, "list", || objects.list(Some(&path)).try_collect());
-        let found = self.noted(all).await?;
-        Ok(self.infos(found))
+        self.refuse_unlistable("list")?;
+        let found = self.noted(self.listing(prefix, "list", false)).await?;
+        Ok(self.infos(found.objects))
     }
 
     /// The folders directly in the folder `prefix`, as keys, sorted. An absent folder has none.
@@ -55,11 +50,8 @@ impl Store {
         if let Some(found) = self.walk(prefix, false, Expected::Folders(Box::new(ours))).await? {
             return Ok(found.folders);
         }
-        let objects = self.listable("list folders").await?;
-        let path = self.prefix(prefix)?;
-        let level =
-            self.attempt(prefix, "list folders", || objects.list_with_delimiter(Some(&path)));
-        let found = self.noted(level).await?;
+        self.refuse_unlistable("list folders")?;
+        let found = self.noted(self.listing(prefix, "list folders", true)).await?;
         let mut folders: Vec<_> =
             found.common_prefixes.iter().filter_map(|path| self.key(path)).collect();
         folders.sort_unstable();
@@ -71,10 +63,8 @@ impl Store {
         if let Some(found) = self.walk(prefix, false, Expected::nothing()).await? {
             return Ok(found.files);
         }
-        let objects = self.listable("list").await?;
-        let path = self.prefix(prefix)?;
-        let level = self.attempt(prefix, "list", || objects.list_with_delimiter(Some(&path)));
-        let found = self.noted(level).await?;
+        self.refuse_unlistable("list")?;
+        let found = self.noted(self.listing(prefix, "list", true)).await?;
         Ok(self.infos(found.objects))
     }
 
@@ -83,11 +73,11 @@ impl Store {
         !matches!(self.backend(), Backend::Http(_))
     }
 
-    async fn listable(&self, action: &'static str) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        if !self.can_list() {
-            return Err(StoreError::Unsupported { url: self.location().to_string(), action });
+    fn refuse_unlistable(&self, action: &'static str) -> Result<(), StoreError> {
+        match self.can_list() {
+            true => Ok(()),
+            false => Err(StoreError::Unsupported { url: self.location().to_string(), action }),
         }
-        self.objects().await
     }
 
     fn infos(&self, found: Vec<ObjectMeta>) -> Vec<ObjectInfo> {

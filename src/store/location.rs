@@ -155,7 +155,10 @@ impl FromStr for Location {
     type Err = LocationError;
 
     fn from_str(text: &str) -> Result<Self, LocationError> {
-        parse(text).map(Self).map_err(|reason| LocationError { text: text.to_owned(), reason })
+        parse(text).map(Self).map_err(|reason| {
+            let text = without_user(text);
+            LocationError { text, reason }
+        })
     }
 }
 
@@ -195,6 +198,7 @@ fn parse_s3(rest: &str) -> Result<Place, String> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if bucket.is_empty() || !bucket.chars().all(named) {
+        let bucket = bucket.rsplit_once('@').map_or(bucket, |(_, bucket)| bucket);
         return Err(format!("`{bucket}` cannot be the name of a bucket"));
     }
     let prefix = prefix.trim_end_matches('/');
@@ -211,8 +215,8 @@ fn parse_http(text: &str) -> Result<Place, String> {
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err("plain http is only for this machine (localhost): use https://".into());
     }
-    if url.query().is_some() || url.fragment().is_some() || url.username() != "" {
-        return Err("a web location has no user, query or fragment".into());
+    if url.query().is_some() || url.fragment().is_some() || has_user(&url) {
+        return Err("a web location has no user, password, query or fragment".into());
     }
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty();
@@ -255,6 +259,53 @@ impl From<Location> for String {
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
         Self(Place::Local { path })
+    }
+}
+
+/// Whether a URL carries a user or a password.
+pub(super) fn has_user(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+/// What is shown in place of what is secret.
+pub(crate) const HIDDEN: &str = "***";
+
+/// Text with the user, the password and the query of each URL in it hidden: all three carry credentials.
+pub(crate) fn without_user(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        // A URL ends where it is quoted, or a word does; a password may have a bracket.
+        let is_end = |c: char| c.is_whitespace() || c.is_control() || "`'\"<>".contains(c);
+        let (url, behind) = after.split_at(after.find(is_end).unwrap_or(after.len()));
+        shown.push_str(&url_without_user(url));
+        rest = behind;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// The same of what follows `://`.
+fn url_without_user(url: &str) -> String {
+    let authority = url.find(['/', '?', '#']).unwrap_or(url.len());
+    let (host, place) = url.split_at(authority);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    // What is no port is the beginning of a password with a slash in it.
+    let may_be_user = host.rsplit_once(':').is_some_and(|(_, port)| !is_port(port));
+    let user = match host.rfind('@') {
+        None if may_be_user && !host.starts_with('[') => url.rfind('@'),
+        user => user,
+    };
+    let (hidden, place) = match user {
+        Some(user) => (format!("{HIDDEN}@"), &url[user + 1..]),
+        None => (host.to_owned(), place),
+    };
+    match place.split_once('?') {
+        // With none, it is the end of a question.
+        Some((place, query)) if !query.is_empty() => format!("{hidden}{place}?{HIDDEN}"),
+        _ => hidden + place,
     }
 }
 
@@ -327,7 +378,13 @@ mod tests {
             ("gs://b/p", "gs://"),
             ("s3:/b/p", "`//`"),
             ("s3://", "bucket"),
-            ("s3://key:secret@b/p", "bucket"),
+            ("s3://key:secret@b/p", "`b` cannot"),
+            ("https://me:secret@h/x", "no user"),
+            ("https://:secret@h/x", "password"),
+            ("https://me:sec/secret@h/x", "port"),
+            ("https://me:secret@h /x", "host"),
+            ("http://me:secret@example.org/x", "plain http"),
+            ("gs://me:secret@b", "gs://"),
             ("s3://b/p//q", "segments"),
             ("s3://b/../q", "segments"),
             ("http://example.org/x", "plain http"),
@@ -340,6 +397,26 @@ mod tests {
         ] {
             let error = text.parse::<Location>().unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");
+            assert!(!error.to_string().contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn users_passwords_and_queries_are_hidden_wherever_a_url_stands() {
+        for (text, shown) in [
+            ("https://me:pw@host/a", "https://***@host/a"),
+            ("`https://:pw@host:9/a` is none", "`https://***@host:9/a` is none"),
+            ("https://host/a?X-Amz-Signature=f00", "https://host/a?***"),
+            ("https://me:p@w@ho st/a", "https://***@ho st/a"),
+            ("https://me:p/w@host/a", "https://***@host/a"),
+            ("a s3://me@b/x and https://u:p@h", "a s3://***@b/x and https://***@h"),
+            ("s3://bucket/a@b", "s3://bucket/a@b"),
+            ("https://host:80/a@b", "https://host:80/a@b"),
+            ("https://[::1]:80/a", "https://[::1]:80/a"),
+            ("is it https://host/a?", "is it https://host/a?"),
+            ("no URL: a@b", "no URL: a@b"),
+        ] {
+            assert_eq!(without_user(text), shown);
         }
     }
 }

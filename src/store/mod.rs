@@ -12,6 +12,8 @@
 //! ```
 
 mod addressable;
+mod answer;
+mod aws_http;
 mod check;
 mod connect;
 mod credentials;
@@ -23,9 +25,11 @@ mod location;
 mod obstacle;
 mod open;
 mod options;
+mod pages;
 mod passed;
 mod profile;
 mod read;
+mod roots;
 mod s3;
 mod send;
 mod staged;
@@ -40,6 +44,7 @@ pub use check::Check;
 pub use connect::count_failures;
 pub use error::{CredentialsProblem, StoreError};
 pub use limit::{Lines, SMALL_OBJECT, open_file, read_text};
+pub(crate) use location::{HIDDEN, without_user};
 pub use location::{Location, LocationError};
 pub use obstacle::Obstacles;
 pub use open::{Store, Stores};

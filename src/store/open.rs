@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::http::{HttpBuilder, HttpStore};
 use object_store::local::LocalFileSystem;
@@ -28,18 +29,35 @@ const DISK_PART: usize = 2 << 20;
 pub struct Stores {
     session: Arc<Session>,
     buckets: Arc<Mutex<HashMap<String, Arc<Bucket>>>>,
+    until: Option<Until>,
 }
+
+/// Makes a future that ends when nothing is to be read any more.
+type Until = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Stores {
     /// No request is made, and no file is read, before a store is used.
     pub fn new(options: S3Options) -> Self {
-        Self { session: Arc::new(Session::new(options, None)), buckets: Arc::default() }
+        let session = Arc::new(Session::new(options, None));
+        Self { session, buckets: Arc::default(), until: None }
     }
 
     /// The same with credentials from `source`, wherever the options would look for them.
     pub fn with_credentials(options: S3Options, source: impl ProvideCredentials + 'static) -> Self {
         let source = SharedCredentialsProvider::new(source);
-        Self { session: Arc::new(Session::new(options, Some(source))), buckets: Arc::default() }
+        let session = Arc::new(Session::new(options, Some(source)));
+        Self { session, buckets: Arc::default(), until: None }
+    }
+
+    /// The same for stores of which nothing is read any more over a network once a future that `stop`
+    /// makes has ended: listings and reads that are under way fail with [`StoreError::Stopped`].
+    #[must_use]
+    pub fn until<F>(&self, stop: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let until: Until = Arc::new(move || Box::pin(stop()));
+        Self { until: Some(until), ..self.clone() }
     }
 
     /// A store rooted at `location`, which need not exist.
@@ -62,7 +80,7 @@ impl Stores {
             Place::Http { url } => {
                 let client = HttpBuilder::new()
                     .with_url(url.as_str().trim_end_matches('/'))
-                    .with_http_connector(self.session.connector(url.scheme() == "http"))
+                    .with_http_connector(self.session.connector(url, None)?)
                     .with_retry(self.session.retry())
                     .build()
                     .map_err(|error| refuse(error.to_string()))?;
@@ -73,7 +91,9 @@ impl Stores {
             Backend::Local(_) => DISK_PART,
             _ => self.session.options.part_size(),
         };
-        Ok(Store::new(location.clone(), root, backend, part_size))
+        let until = self.until.clone();
+        let (location, passed) = (location.clone(), Mutex::default());
+        Ok(Store(Arc::new(Opened { location, root, backend, part_size, until, passed })))
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
@@ -121,6 +141,7 @@ struct Opened {
     root: ObjectPath,
     backend: Backend,
     part_size: usize,
+    until: Option<Until>,
     passed: Mutex<Passed>,
 }
 
@@ -139,18 +160,20 @@ pub(super) enum Backend {
 }
 
 impl Store {
-    fn new(location: Location, root: ObjectPath, backend: Backend, part_size: usize) -> Self {
-        Self(Arc::new(Opened { location, root, backend, part_size, passed: Mutex::default() }))
-    }
-
     pub(super) fn passed_cell(&self) -> &Mutex<Passed> {
         &self.0.passed
     }
 
     /// An empty store in memory, for tests; its clones share the contents.
     pub fn memory() -> Self {
-        let backend = Backend::Memory(Arc::new(InMemory::new()));
-        Self::new(Location::memory(), ObjectPath::ROOT, backend, S3Options::default().part_size())
+        Self(Arc::new(Opened {
+            location: Location::memory(),
+            root: ObjectPath::ROOT,
+            backend: Backend::Memory(Arc::new(InMemory::new())),
+            part_size: S3Options::default().part_size(),
+            until: None,
+            passed: Mutex::default(),
+        }))
     }
 
     /// What was opened.
@@ -213,8 +236,10 @@ impl Store {
 
     /// The key of what a backend calls `path`; `None` for the root itself.
     pub(super) fn key(&self, path: &ObjectPath) -> Option<String> {
-        let root = self.root().as_ref();
-        let key = path.as_ref().strip_prefix(root)?.trim_start_matches('/');
+        let key = match self.root().as_ref() {
+            "" => path.as_ref(),
+            root => path.as_ref().strip_prefix(root)?.strip_prefix('/')?,
+        };
         (!key.is_empty()).then(|| key.to_owned())
     }
 
@@ -247,6 +272,31 @@ impl Store {
     pub(super) fn read_only(&self) -> StoreError {
         let detail = "https cannot be written to; use a path or s3://".to_owned();
         StoreError::ReadOnly { url: self.location().to_string(), detail }
+    }
+
+    /// Whether this is at Source Cooperative, as far as its settings have been asked for.
+    pub fn is_source_coop(&self) -> bool {
+        matches!(self.backend(), Backend::S3(bucket) if bucket.is_source_coop())
+    }
+
+    /// Runs an operation that changes nothing, unless nothing is to be read any more.
+    pub(super) async fn reading<T, F>(
+        &self,
+        key: &str,
+        action: &'static str,
+        operation: impl Fn() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let attempt = self.attempt(key, action, operation);
+        match (&self.0.until, self.backend()) {
+            (Some(until), Backend::S3(_) | Backend::Http(_)) => tokio::select! {
+                result = attempt => result,
+                () = until() => Err(StoreError::Stopped),
+            },
+            _ => attempt.await,
+        }
     }
 
     /// Runs one operation on `key`, once more when credentials had expired and can be renewed.
@@ -285,7 +335,9 @@ impl Store {
             _ => ("", false, ("", "")),
         };
         let url = self.url(key);
-        failure::translate(error, Site { url, action, bucket, endpoint, advice, anonymous })
+        let is_source_coop = self.is_source_coop();
+        let site = Site { url, action, bucket, endpoint, advice, anonymous, is_source_coop };
+        failure::translate(error, site)
     }
 }
 
@@ -309,6 +361,17 @@ mod tests {
         assert!(disk.path("a#1").is_err());
         assert!(Store::memory().path("a#1").is_ok());
         assert_eq!(disk.path("a b/c%20#x").unwrap().as_ref(), "data/a b/c%20#x");
+    }
+
+    #[test]
+    fn a_key_is_below_the_root_and_its_slash() {
+        let at = |root: &str| Stores::new(S3Options::default()).open(&root.parse().unwrap());
+        let key = |root: &str, path: &str| at(root).unwrap().key(&ObjectPath::from(path));
+        assert_eq!(key("s3://b/data", "data/x/y"), Some("x/y".to_owned()));
+        assert_eq!(key("s3://b", "data/x"), Some("data/x".to_owned()));
+        for other in ["database/x", "data", "other/x"] {
+            assert_eq!(key("s3://b/data", other), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,15 +9,21 @@ use aws_config::environment::{
 };
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::{self, ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::profile::{
+    self, ProfileFileCredentialsProvider, ProfileFileLoadError, ProfileFileRegionProvider,
+    ProfileSet,
+};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
 
+use super::aws_http::AwsHttp;
 use super::error::StoreError;
 use super::options::{Addressing, S3Options};
+use super::roots::Bundle;
 use super::with_causes;
 
 const DEFAULT_REGION: &str = "us-east-1";
@@ -94,13 +100,18 @@ pub(super) struct Settings {
     pub addressing: (Addressing, Decider),
     /// How to renew the credentials.
     pub advice: String,
+    /// `ca_bundle` of the profile.
+    pub bundle: Option<Bundle>,
+    /// Name of the profile, if it is one of `aws login`.
+    login: Option<String>,
     built_in: Option<&'static BuiltIn>,
     profile: Option<String>,
 }
 
 impl Settings {
     pub(super) async fn resolve(options: &S3Options) -> Result<Self, StoreError> {
-        let profile = options.profile.clone().or_else(|| env::var("AWS_PROFILE").ok());
+        let of_environment = || variable("AWS_PROFILE");
+        let profile = options.profile.clone().or_else(of_environment);
         let built_in = BUILT_IN.iter().find(|known| Some(known.name) == profile.as_deref());
         let absent = match (built_in, &profile) {
             (None, Some(name)) => absent(name).await,
@@ -148,17 +159,52 @@ impl Settings {
                              public bucket with --no-sign-request"
                 .to_owned(),
         };
+        let files = load_files().await.ok();
+        let known = files.as_ref().and_then(|files| {
+            files.get_profile(profile.as_deref().unwrap_or_else(|| files.selected_profile()))
+        });
+        let of_file = |key: &str| known?.get(key).filter(|value| !value.is_empty());
+        let bundle = of_file("ca_bundle");
+        let bundle = bundle.map(|path| Bundle { named_by: "ca_bundle", path: path.into() });
+        let login = of_file("login_session").and(known).map(|known| known.name().to_owned());
+        let advice = match &login {
+            Some(name) => format!(
+                "dor cannot read what `aws login` keeps: run `eval \"$(aws configure export-credentials --profile {name} \
+                 --format env)\"`, or name a profile with the line `credential_process = aws configure \
+                 export-credentials --profile {name} --format process`"
+            ),
+            None => advice,
+        };
         let profile = options.profile.clone();
-        Ok(Self { endpoint, region, addressing, advice, built_in, profile })
+        Ok(Self { endpoint, region, addressing, advice, bundle, login, built_in, profile })
     }
 
-    /// Where credentials come from.
-    pub(super) async fn credentials(&self) -> SharedCredentialsProvider {
+    /// Whether the service is Source Cooperative, by its profile or its address.
+    pub(super) fn is_source_coop(&self) -> bool {
+        self.built_in.is_some_and(|known| known.name == "source-coop")
+            || self.endpoint.as_ref().is_some_and(|(url, _)| url.contains("data.source.coop"))
+    }
+
+    /// Where credentials come from; what has to be asked for is asked for through `http`.
+    pub(super) async fn credentials(&self, http: AwsHttp) -> SharedCredentialsProvider {
         let region = Region::new(self.region.0.clone());
+        let config = ProviderConfig::without_region()
+            .with_region(Some(region.clone()))
+            .with_http_client(http);
         let from_files = |name: &str| {
-            let config = ProviderConfig::without_region().with_region(Some(region.clone()));
             ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build()
         };
+        if let Some(name) = &self.login {
+            let environment = EnvironmentVariableCredentialsProvider::new();
+            let login = OfLogin(name.clone());
+            return match self.profile {
+                Some(_) => SharedCredentialsProvider::new(login),
+                None => SharedCredentialsProvider::new(
+                    CredentialsProviderChain::first_try("Environment", environment)
+                        .or_else("Profile", login),
+                ),
+            };
+        }
         match (self.built_in, &self.profile) {
             (Some(known), _) => SharedCredentialsProvider::new(
                 CredentialsProviderChain::first_try("Profile", from_files(known.name))
@@ -167,27 +213,52 @@ impl Settings {
             (None, Some(name)) => SharedCredentialsProvider::new(from_files(name)),
             (None, None) => {
                 let metadata = imds::Client::builder()
+                    .configure(&config)
                     .connect_timeout(METADATA_WAIT)
                     .read_timeout(METADATA_WAIT)
                     .max_attempts(2)
                     .build();
-                let chain = DefaultCredentialsChain::builder().region(region).imds_client(metadata);
+                let chain = DefaultCredentialsChain::builder().configure(config);
+                let chain = chain.region(region).imds_client(metadata);
                 SharedCredentialsProvider::new(chain.build().await)
             }
         }
     }
 }
 
+/// A profile of `aws login`, whose credentials only the AWS tools read.
+#[derive(Debug)]
+struct OfLogin(String);
+
+impl ProvideCredentials for OfLogin {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let problem = format!("the AWS profile {} is one of `aws login`", self.0);
+        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded(problem)))
+    }
+}
+
+/// What a variable says; an empty one says nothing.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+async fn load_files() -> Result<ProfileSet, ProfileFileLoadError> {
+    profile::load(&Fs::real(), &Env::real(), &Default::default(), None).await
+}
+
 /// Why a profile that is not built in cannot be used: `None` when the AWS files have it.
 async fn absent(name: &str) -> Option<String> {
-    let known = match profile::load(&Fs::real(), &Env::real(), &Default::default(), None).await {
+    let known = match load_files().await {
         Ok(known) => known,
         Err(error) => return Some(with_causes(&error)),
     };
     if known.get_profile(name).is_some() {
         return None;
     }
-    let file = |variable: &str, default: &str| env::var(variable).unwrap_or(default.to_owned());
+    let file = |name: &str, default: &str| variable(name).unwrap_or(default.to_owned());
     let mut names: Vec<_> = known.profiles().chain(BUILT_IN.iter().map(|b| b.name)).collect();
     names.sort_unstable();
     names.dedup();

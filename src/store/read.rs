@@ -88,7 +88,7 @@ impl Store {
         let objects = self.objects().await?;
         let path = self.path(key)?;
         self.refuse_odd(key)?;
-        match self.attempt(key, "read", || objects.head(&path)).await {
+        match self.reading(key, "read", || objects.head(&path)).await {
             Ok(meta) => Ok(self.object_at(path, ObjectInfo::new(key.to_owned(), meta))),
             Err(error) => Err(self.explained(key, error).await),
         }
@@ -141,13 +141,10 @@ impl Store {
         if !vague || !matches!(self.backend(), Backend::S3(_)) {
             return error;
         }
-        let (Ok(objects), Ok(path)) = (self.objects().await, self.path(key)) else {
-            return error;
-        };
-        let listing = async || objects.list(Some(&path)).next().await.transpose();
-        match self.attempt(key, "read", listing).await {
+        match self.has_any(key).await {
             Err(
                 clear @ (StoreError::NoSuchBucket { .. }
+                | StoreError::NoSuchProduct { .. }
                 | StoreError::Credentials { .. }
                 | StoreError::WrongRegion { .. }),
             ) => clear,
@@ -205,7 +202,7 @@ impl Object {
             }
             Ok((found.bytes().await?, meta))
         };
-        let found = self.store.attempt(&self.info.key, "read", get).await;
+        let found = self.store.reading(&self.info.key, "read", get).await;
         let (data, meta) = found.map_err(|error| self.now_gone(error))?;
         self.compare(meta)?;
         let wanted = range.end - range.start;
@@ -430,11 +427,7 @@ impl Future for Fetching {
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // Only a runtime that shuts down cancels it.
-                Err(_) => Err(StoreError::Io {
-                    url: String::new(),
-                    action: "read",
-                    source: std::io::ErrorKind::Interrupted.into(),
-                }),
+                Err(_) => Err(StoreError::Stopped),
             },
         })
     }

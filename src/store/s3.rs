@@ -9,13 +9,16 @@ use object_store::{BackoffConfig, RetryConfig};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
+use super::aws_http::AwsHttp;
 use super::connect::{Connector, LONGEST_PAUSE, Seen};
 use super::credentials::Credentials;
 use super::error::StoreError;
 use super::failure::NoCredentials;
-use super::location::is_loopback;
+use super::location::{has_user, is_loopback, without_user};
 use super::options::{Addressing, S3Options};
 use super::profile::Settings;
+use super::roots::{self, Bundle};
+use super::with_causes;
 
 /// From the first try on. A request keeps its signature meanwhile: it must end before that does.
 const RETRY_FOR: Duration = Duration::from_secs(180);
@@ -51,7 +54,10 @@ impl Session {
         let load = async || {
             let source = match &self.source {
                 Some(source) => source.clone(),
-                None => self.settings().await?.credentials().await,
+                None => {
+                    let settings = self.settings().await?;
+                    settings.credentials(self.aws_http(settings)?).await
+                }
             };
             Ok(Arc::new(Credentials::new(source)))
         };
@@ -80,14 +86,40 @@ impl Session {
         }
     }
 
-    /// Makes clients; whether they may speak http without TLS.
-    pub(super) fn connector(&self, plain: bool) -> Connector {
-        Connector {
+    /// Asks for credentials.
+    fn aws_http(&self, settings: &Settings) -> Result<AwsHttp, StoreError> {
+        let connector = Connector {
+            seen: Arc::default(),
+            timeout: self.options.timeout(),
+            connect_timeout: self.options.connect_timeout(),
+            // Services of this machine speak it; which they are is not for us to say.
+            plain: true,
+            direct: false,
+            roots: roots::named(settings.bundle.as_ref())?,
+        };
+        let failed = |error: reqwest::Error| StoreError::BadOption {
+            option: "the HTTP client for credentials",
+            value: "TLS".to_owned(),
+            reason: with_causes(&error),
+        };
+        let direct = Connector { direct: true, ..connector.clone() }.client().map_err(failed)?;
+        Ok(AwsHttp { outside: connector.client().map_err(failed)?, direct })
+    }
+
+    /// Makes clients for a server, which may be trusted because of a file of a profile.
+    pub(super) fn connector(
+        &self,
+        server: &Url,
+        bundle: Option<&Bundle>,
+    ) -> Result<Connector, StoreError> {
+        Ok(Connector {
             seen: Arc::clone(&self.seen),
             timeout: self.options.timeout(),
             connect_timeout: self.options.connect_timeout(),
-            plain,
-        }
+            plain: server.scheme() == "http",
+            direct: is_loopback(server),
+            roots: roots::named(bundle)?,
+        })
     }
 }
 
@@ -117,18 +149,35 @@ impl Bucket {
         })
     }
 
+    /// Whether the service is Source Cooperative, whose buckets are accounts.
+    pub(super) fn is_source_coop(&self) -> bool {
+        self.session.settings.get().is_some_and(Settings::is_source_coop)
+    }
+
     /// The URL of the bucket itself and the region that requests are signed for.
     pub(super) async fn url_and_region(&self) -> Result<(String, String), StoreError> {
         let settings = self.session.settings().await?;
         let path_style = self.is_path_style(settings);
         let region = settings.region.0.clone();
         let url = match &settings.endpoint {
-            Some((text, _)) => endpoint_for(text, &self.name, path_style)?.0,
+            Some((text, _)) => endpoint_for(text, &self.name, path_style)?,
             None if path_style => format!("https://s3.{region}.amazonaws.com"),
             None => format!("https://{}.s3.{region}.amazonaws.com", self.name),
         };
         let url = if path_style { format!("{url}/{}", self.name) } else { url };
         Ok((url, region))
+    }
+
+    /// Makes clients for the bucket's server.
+    pub(super) async fn connector(&self) -> Result<Connector, StoreError> {
+        let settings = self.session.settings().await?;
+        let (url, _) = self.url_and_region().await?;
+        let url = Url::parse(&url).map_err(|error| StoreError::BadOption {
+            option: "endpoint_url",
+            value: without_user(&url),
+            reason: error.to_string(),
+        })?;
+        self.session.connector(&url, settings.bundle.as_ref())
     }
 
     fn is_path_style(&self, settings: &Settings) -> bool {
@@ -152,13 +201,10 @@ impl Bucket {
             .with_unsigned_payload(true)
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
-        let mut is_plain = false;
         if let Some((text, _)) = &settings.endpoint {
-            let (endpoint, plain) = endpoint_for(text, &self.name, path_style)?;
-            builder = builder.with_endpoint(endpoint);
-            is_plain = plain;
+            builder = builder.with_endpoint(endpoint_for(text, &self.name, path_style)?);
         }
-        builder = builder.with_http_connector(self.session.connector(is_plain));
+        builder = builder.with_http_connector(self.connector().await?);
         builder = match self.session.credentials().await? {
             Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
             None => builder.with_skip_signature(true),
@@ -172,17 +218,20 @@ impl Bucket {
     }
 }
 
-/// The endpoint as the client wants it (virtual-host style: with the bucket), and whether it is
-/// plain http.
-fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, bool), StoreError> {
+/// The endpoint as the client wants it (virtual-host style: with the bucket).
+fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<String, StoreError> {
     let bad = |reason: &str| StoreError::BadOption {
         option: "endpoint_url",
-        value: text.to_owned(),
+        value: without_user(text),
         reason: reason.to_owned(),
     };
     let mut url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
-    let plain = url.scheme() == "http";
-    if plain && !is_loopback(&url) {
+    if has_user(&url) {
+        return Err(bad(
+            "it has no user or password: the keys of S3 are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
         return Err(bad("plain http is only for this machine (localhost): use https://"));
     }
     if !matches!(url.scheme(), "http" | "https") {
@@ -201,7 +250,7 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<(String, b
         let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
         url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
     }
-    Ok((url.as_str().trim_end_matches('/').to_owned(), plain))
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
@@ -223,19 +272,24 @@ mod tests {
     #[test]
     fn endpoint_by_style() {
         let of = |text, path_style| endpoint_for(text, "b", path_style).unwrap();
-        assert_eq!(of("https://h:9/", true), ("https://h:9".into(), false));
-        assert_eq!(of("https://h:9", false), ("https://b.h:9".into(), false));
-        assert_eq!(of("http://127.0.0.1:9000", true), ("http://127.0.0.1:9000".into(), true));
-        assert_eq!(of("http://localhost:9000", false).0, "http://b.localhost:9000");
+        assert_eq!(of("https://h:9/", true), "https://h:9");
+        assert_eq!(of("https://h:9", false), "https://b.h:9");
+        assert_eq!(of("http://127.0.0.1:9000", true), "http://127.0.0.1:9000");
+        assert_eq!(of("http://localhost:9000", false), "http://b.localhost:9000");
         for address in ["http://127.0.0.1:9000", "https://[::1]:9000"] {
             let error = endpoint_for(address, "b", false).unwrap_err().to_string();
             assert!(error.contains(address) && error.contains("use path"), "{error}");
         }
-        for (text, reason) in
-            [("http://minio.example:9000", "plain http"), ("h:9000", "https://"), ("h", "relative")]
-        {
+        for (text, reason) in [
+            ("http://minio.example:9000", "plain http"),
+            ("h:9000", "https://"),
+            ("h", "relative"),
+            ("https://me:pass@h", "no user"),
+            ("https://:pass@h", "no user"),
+            ("https://me:pass@h:x", "port"),
+        ] {
             let error = endpoint_for(text, "b", true).unwrap_err().to_string();
-            assert!(error.contains(reason), "{error}");
+            assert!(error.contains(reason) && !error.contains("pass@"), "{error}");
         }
     }
 }

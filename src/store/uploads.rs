@@ -3,6 +3,8 @@
 //!
 //! `object_store` cannot ask for them, so this request is made here.
 
+use std::error::Error;
+
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpConnector, HttpRequestBody};
 use object_store::{ClientOptions, CredentialProvider};
@@ -10,6 +12,7 @@ use serde::Deserialize;
 use tracing::{debug, warn};
 use url::Url;
 
+use super::answer::Refusal;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::s3::Bucket;
@@ -66,8 +69,6 @@ async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, 
     };
     let mut url = Url::parse(&url).map_err(|error| other(&error))?;
     url.query_pairs_mut().append_pair("prefix", name).append_pair("uploads", "");
-    // S3 signs a space as %20.
-    url.set_query(url.query().map(|query| query.replace('+', "%20")).as_deref());
     let mut request = http::Request::get(url.as_str())
         .body(HttpRequestBody::empty())
         .map_err(|error| other(&error))?;
@@ -76,9 +77,13 @@ async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, 
         let authorizer = AwsAuthorizer::new(&credential, "s3", &region);
         authorizer.try_authorize(&mut request, None).map_err(failed)?;
     }
-    let connector = bucket.session.connector(url.scheme() == "http");
-    let client = connector.connect(&ClientOptions::new()).map_err(failed)?;
-    let answer = client.execute(request).await.map_err(|error| other(&error))?;
+    let client = bucket.connector().await?.connect(&ClientOptions::new()).map_err(failed)?;
+    let answer = match client.execute(request).await {
+        Ok(answer) => answer,
+        // It redirects, or says that it cannot.
+        Err(error) if error.source().is_some_and(|cause| cause.is::<Refusal>()) => return Ok(None),
+        Err(error) => return Err(other(&error)),
+    };
     let status = answer.status();
     if !status.is_success() {
         debug!(%status, bucket = bucket.name, "the server does not tell unfinished uploads");

@@ -148,7 +148,8 @@ pub(super) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(io::ErrorKind::Interrupted.into()),
+            // Only a runtime that shuts down cancels it.
+            Err(_) => return Err(StoreError::Stopped),
         },
     };
     result.map_err(|source| StoreError::io(url, action, source))

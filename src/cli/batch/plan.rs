@@ -12,7 +12,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count};
 use crate::cli::research_data::refuse_mixed;
 use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
-use crate::cli::{Exit, GlobalArgs, from_one, size};
+use crate::cli::{Exit, GlobalArgs, from_one, size, until};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::model::atlas::MapVariable;
@@ -219,7 +219,9 @@ impl Plan {
             givens.grid_sha256 = Some(load_grid(stores, setting).await?.1);
         }
         if let Some(at) = &places.ssh {
-            givens.ssh = Some(load_ssh(stores, at, &workshop(config)).await?.1);
+            let workshop = workshop(config);
+            let stores = until(&workshop.stop, stores);
+            givens.ssh = Some(load_ssh(&stores, at, &workshop).await?.1);
         }
         Ok(givens)
     }

@@ -17,7 +17,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::vis::{Maps, in_order, polygon};
-use crate::cli::{Exit, GlobalArgs, failures, from_one, report, say, size, stop_on_signals};
+use crate::cli::{Exit, GlobalArgs, failures, from_one, report, say, size, stop_on_signals, until};
 use crate::config::{Config, Overrides, Setting, Source};
 use crate::ledger;
 use crate::model::{Case, Grid};
@@ -223,7 +223,8 @@ impl Run {
         stop_on_signals(stop.clone());
         let overrides = Overrides { workers: self.workers, ..self.plan.over(global.overrides()) };
         let mut config = Config::load(&overrides)?;
-        let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
+        let opening = stop.unless(Opened::load(&config));
+        let Opened { stores, store, key, plan, .. } = opening.await??;
         // What the plan says holds on every node, whatever its own settings are.
         let of_plan = |value| Setting { value, source: Source::Plan };
         config.grid = plan.places.grid.clone().map(of_plan);
@@ -282,6 +283,7 @@ impl Run {
         workshop: &'a Workshop,
     ) -> anyhow::Result<Products<'a>> {
         let places = &plan.places;
+        let stores = &until(&workshop.stop, stores);
         let open = |place: &Option<Location>, what: &str| {
             let needed = || VisError::Needs(format!("the plan names no {what}"));
             Ok::<_, VisError>(stores.open(place.as_ref().ok_or_else(needed)?)?)

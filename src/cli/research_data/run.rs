@@ -10,7 +10,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::publish_to::{PublishTo, Publishing};
-use crate::cli::{GlobalArgs, failures, stop_on_signals};
+use crate::cli::{GlobalArgs, failures, stop_on_signals, until};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
@@ -50,10 +50,13 @@ impl Run {
         let archive = data_dir(config)?;
         places::refuse_mixed(archive, output)?;
         let stores = Stores::new(config.s3.clone());
-        let raw = stores.open(&archive.value)?;
-        let out = stores.open(&output.value)?;
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        let reading = until(&stop, &stores);
+        let raw = reading.open(&archive.value)?;
+        let out = reading.open(&output.value)?;
         let grid = match &config.grid {
-            Some(setting) => Some(load_grid(&stores, setting).await?),
+            Some(setting) => Some(load_grid(&reading, setting).await?),
             None => {
                 tracing::warn!(
                     "no grid file (--grid): TLAT and TLONG keep the fill that raw files have over land blocks"
@@ -62,8 +65,6 @@ impl Run {
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let stop = Stop::default();
-        stop_on_signals(stop.clone());
         let memory = Capabilities::memory_to_use();
         let terminal = Arc::new(Terminal::new());
         let environment = Environment {

@@ -8,7 +8,7 @@ use clap::Args;
 use super::arguments::{Cases, Months, Work, config};
 use super::create::store_of;
 use super::run::{each, workshop};
-use crate::cli::{Exit, GlobalArgs, say};
+use crate::cli::{Exit, GlobalArgs, say, until};
 use crate::model::Case;
 use crate::store::{Location, Stores};
 use crate::vis::series::{self, Filled, Wanted};
@@ -38,10 +38,10 @@ pub(super) struct PopulateStore1 {
 impl PopulateStore1 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), None)?;
-        let stores = Stores::new(config.s3.clone());
+        let workshop = workshop(&config);
+        let stores = until(&workshop.stop, &Stores::new(config.s3.clone()));
         let location = store_of(&Kind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
-        let workshop = workshop(&config);
         let force = self.work.force;
         if let Some(analyses) = &self.analysis_zarr_stores_dir {
             let analyses = stores.open(analyses)?;

@@ -11,7 +11,7 @@ use super::populate_store1::chosen;
 use super::run::{each, workshop};
 use crate::cli::grid::load_grid;
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, until};
 use crate::config::Config;
 use crate::ledger::InputRecord;
 use crate::model::{Case, Grid};
@@ -77,13 +77,15 @@ impl PopulateStore2 {
         let stores = Stores::new(config.s3.clone());
         let kind = Kind::Store2(Pyramid::default());
         let location = store_of(&kind, self.output_store.as_ref(), &config)?;
-        let store = stores.open(&location)?;
         let workshop = workshop(&config);
-        let input = self.months.open(&stores, &config)?;
+        let reading = until(&workshop.stop, &stores);
+        let store = reading.open(&location)?;
+        let input = self.months.open(&reading, &config)?;
         let range = self.polygon_range.as_deref();
         let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
         let publishing = self.publish_to.queue(&stores, &store, &workshop.stop).await?;
-        let atlas = self.maps.atlas(store, (&stores, &config), (&input, &cases), &workshop).await?;
+        let atlas =
+            self.maps.atlas(store, (&reading, &config), (&input, &cases), &workshop).await?;
         let fill = async |case: Case| {
             let files = input.case(case, self.work.allow_missing).await?;
             workshop.progress.begin(case, files.len(), files.size());

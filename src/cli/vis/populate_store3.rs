@@ -10,7 +10,7 @@ use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
 use crate::cli::grid::load_grid;
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, until};
 use crate::model::Case;
 use crate::store::{Location, Stores};
 use crate::vis::series::{self, Filled, Spread, Wanted};
@@ -51,12 +51,12 @@ pub(super) struct PopulateStore3 {
 impl PopulateStore3 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), Some(&self.grid))?;
-        let stores = Stores::new(config.s3.clone());
+        let workshop = workshop(&config);
+        let stores = until(&workshop.stop, &Stores::new(config.s3.clone()));
         let location = store_of(&Kind::Store3, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
         let recipe = Recipe::new(self.reference_compat);
-        let workshop = workshop(&config);
         let centers = centers::load(&stores, &self.centers).await?;
         let grid = match &config.grid {
             Some(setting) => Some(load_grid(&stores, setting).await?),

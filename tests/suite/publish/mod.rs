@@ -13,6 +13,7 @@ mod order;
 mod profile;
 mod readers;
 mod refused;
+mod source_coop_proxy;
 
 use std::fs;
 use std::ops::Deref;
@@ -29,6 +30,7 @@ use super::support::dor::dor;
 use super::support::minio::Minio;
 use super::support::proxy::Proxy;
 use super::support::s3::S3Server;
+use super::support::source_coop;
 
 const CONFIGURATION: i32 = 78;
 const INTERRUPTED: i32 = 75;
@@ -39,7 +41,15 @@ const MAPS: &str = "site/maps.zarr";
 /// What is published to.
 enum Server {
     Embedded(S3Server),
-    Minio { minio: Minio, proxy: Proxy },
+    Minio {
+        minio: Minio,
+        proxy: Proxy,
+    },
+    /// Source Cooperative's, before a MinIO.
+    SourceCoop {
+        minio: Minio,
+        proxy: Proxy,
+    },
 }
 
 impl Deref for Server {
@@ -48,7 +58,7 @@ impl Deref for Server {
     fn deref(&self) -> &Proxy {
         match self {
             Self::Embedded(server) => server,
-            Self::Minio { proxy, .. } => proxy,
+            Self::Minio { proxy, .. } | Self::SourceCoop { proxy, .. } => proxy,
         }
     }
 }
@@ -58,6 +68,7 @@ impl Server {
         let mut variables = match self {
             Self::Embedded(server) => server.variables(),
             Self::Minio { minio, .. } => minio.variables(),
+            Self::SourceCoop { .. } => source_coop::variables(),
         };
         variables.retain(|(name, _)| !name.starts_with("DOR_S3_"));
         variables.push(("DOR_S3_ENDPOINT_URL", self.endpoint.clone()));
@@ -69,7 +80,7 @@ impl Server {
     fn bucket(&self) -> &str {
         match self {
             Self::Embedded(_) => super::support::s3::BUCKET,
-            Self::Minio { minio, .. } => &minio.bucket,
+            Self::Minio { minio, .. } | Self::SourceCoop { minio, .. } => &minio.bucket,
         }
     }
 
@@ -77,7 +88,7 @@ impl Server {
     fn stores(&self) -> Stores {
         match self {
             Self::Embedded(server) => server.own_stores(),
-            Self::Minio { minio, .. } => minio.stores(),
+            Self::Minio { minio, .. } | Self::SourceCoop { minio, .. } => minio.stores(),
         }
     }
 
@@ -85,7 +96,7 @@ impl Server {
     fn unfinished(&self, key: &str) -> Vec<String> {
         match self {
             Self::Embedded(server) => server.unfinished(),
-            Self::Minio { minio, .. } => minio.unfinished(key),
+            Self::Minio { minio, .. } | Self::SourceCoop { minio, .. } => minio.unfinished(key),
         }
     }
 
@@ -108,6 +119,14 @@ fn on_each(test: impl Fn(&Bench)) {
         let proxy = Proxy::before(&minio.endpoint);
         test(&Bench::new(Server::Minio { minio, proxy }));
     }
+}
+
+/// Through Source Cooperative's own proxy, when there is a MinIO to stand behind it. Its one product is what
+/// is published to.
+fn through_source_coop() -> Option<Bench> {
+    let minio = Minio::start()?;
+    let proxy = Proxy::before(&source_coop::before(&minio, "site"));
+    Some(Bench::new(Server::SourceCoop { minio, proxy }))
 }
 
 /// The same, at the same time.

@@ -4,4 +4,5 @@ mod conformance;
 mod credentials;
 mod failures;
 mod listings;
+mod servers;
 mod staged;

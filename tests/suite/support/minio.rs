@@ -90,6 +90,11 @@ impl Minio {
         ]
     }
 
+    /// Access key and secret of who may do anything.
+    pub fn keys(&self) -> (&str, &str) {
+        (&self.keys.0, &self.keys.1)
+    }
+
     /// Ids of the uploads of an object that were begun and neither completed nor aborted.
     pub fn unfinished(&self, key: &str) -> Vec<String> {
         let place = format!("{}?prefix={}&uploads=", self.bucket, key.replace('/', "%2F"));

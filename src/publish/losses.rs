@@ -1,0 +1,42 @@
+//! What gets lost on the way to a destination, told beforehand.
+
+use super::Entry;
+use crate::store::Store;
+
+/// What the service of a destination does not keep of these objects, or cannot do: a sentence for each.
+pub(super) fn losses(
+    destination: &Store,
+    entries: &[Entry],
+    cache_control: Option<&str>,
+) -> Vec<String> {
+    let mut told = Vec::new();
+    if !destination.is_source_coop() {
+        return told;
+    }
+    let counted = |number: usize| format!("{number} object{}", if number == 1 { "" } else { "s" });
+    let part = destination.part_size() as u64;
+    let large = entries.iter().filter(|entry| entry.size > part).count();
+    if cache_control.is_some() && large > 0 {
+        told.push(format!(
+            "Source Cooperative drops Cache-Control of {}, which go in parts of {part} bytes",
+            counted(large)
+        ));
+    }
+    if large > 0 {
+        told.push(
+            "Source Cooperative does not tell of unfinished uploads: parts that a killed publish leaves are \
+             removed only by the next publish from this machine"
+                .to_owned(),
+        );
+    }
+    let mut odd = entries.iter().filter(|entry| entry.key.contains('%'));
+    if let Some(first) = odd.next() {
+        told.push(format!(
+            "Source Cooperative cannot list folders with a % in their name ({}, such as {}): --audit takes \
+             what is there for absent; give them another name",
+            counted(1 + odd.count()),
+            first.key
+        ));
+    }
+    told
+}

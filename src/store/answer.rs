@@ -1,0 +1,284 @@
+//! What is taken of a server's answer. Nothing in it is believed: how much of it is held is bounded
+//! here for all requests, a redirect is not followed, and an error is one under whatever status it
+//! comes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use http::header::{CONTENT_LENGTH, LOCATION, RANGE};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame};
+use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
+use url::Url;
+
+use super::failure::tag;
+use super::limit::SMALL_OBJECT;
+
+/// Most bytes of an answer that is no object. The longest is a page of 1000 keys of 1024 bytes: 6 MiB
+/// when each byte is escaped.
+const CONTROL: u64 = 16 << 20;
+/// Most bytes of an error that are looked at.
+const ERROR: u64 = 64 << 10;
+/// Stands for an error that comes when an upload was said to go well, and may pass.
+pub(super) const LATE: StatusCode = match StatusCode::from_u16(599) {
+    Ok(status) => status,
+    Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+};
+
+/// Why an answer is not taken. Nothing of it is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// To another place, which the request was not signed for.
+    #[error("it redirects to {}", to.as_deref().unwrap_or("a place that it does not name"))]
+    Redirected {
+        /// Without user, password and query.
+        to: Option<String>,
+        region: Option<String>,
+    },
+    #[error("{detail}")]
+    NotImplemented { detail: String },
+    #[error("its answer has more than the {most} bytes that were expected")]
+    TooLong { most: u64 },
+}
+
+impl Refusal {
+    fn into_error(self) -> HttpError {
+        // A kind that is not tried again.
+        HttpError::new(HttpErrorKind::Unknown, self)
+    }
+}
+
+tokio::task_local! {
+    /// Most bytes of an object that is read whole.
+    static MOST: u64;
+}
+
+/// Reads an object whole that may have so many bytes.
+pub(super) async fn with_most<T>(most: u64, reading: impl Future<Output = T>) -> T {
+    MOST.scope(most, reading).await
+}
+
+/// What a request asks for, as far as the answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Asked {
+    /// The bytes of an object, at most so many.
+    Object(u64),
+    /// The end of an upload by parts.
+    End,
+    /// Something else: what is done, what there is.
+    Control,
+}
+
+impl Asked {
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        let query = request.uri().query().unwrap_or_default();
+        match request.method().as_str() {
+            "GET" if query.is_empty() => {
+                let most = || MOST.try_with(|most| *most).unwrap_or(SMALL_OBJECT);
+                Self::Object(range_length(request.headers()).unwrap_or_else(most))
+            }
+            "POST" if query.starts_with("uploadId=") => Self::End,
+            _ => Self::Control,
+        }
+    }
+}
+
+/// How many bytes a request asks for; `None` for all.
+fn range_length(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
+    let (first, last) = range.split_once('-')?;
+    last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
+}
+
+/// An answer, or why it is not taken.
+pub(super) async fn taken(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
+    let status = answer.status();
+    let (mut head, body) = answer.into_parts();
+    let redirects = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+    if redirects || status == StatusCode::NOT_IMPLEMENTED {
+        let body = start(body).await;
+        let text = String::from_utf8_lossy(&body);
+        return Err(match redirects {
+            true => redirected(&head.headers, &text),
+            false => Refusal::NotImplemented { detail: told(&text, status) },
+        }
+        .into_error());
+    }
+    if !status.is_success() {
+        // Not always text: what cannot be read is told by its status.
+        let text = String::from_utf8_lossy(&start(body).await).into_owned();
+        return Ok(HttpResponse::from_parts(head, text.into()));
+    }
+    let most = match asked {
+        Asked::Object(most) => {
+            let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+            if length.is_some_and(|length| length.parse::<u64>().is_ok_and(|n| n > most)) {
+                return Err(Refusal::TooLong { most }.into_error());
+            }
+            let body = HttpResponseBody::new(Taken { body, left: most });
+            return Ok(HttpResponse::from_parts(head, body));
+        }
+        Asked::End | Asked::Control => CONTROL,
+    };
+    let body = whole(body, most).await?;
+    if let Some(status) = error_within(&body) {
+        let is_late = asked == Asked::End && status.is_server_error();
+        head.status = if is_late { LATE } else { status };
+        return Ok(HttpResponse::from_parts(head, body.into()));
+    }
+    Ok(HttpResponse::from_parts(head, body.into()))
+}
+
+/// The beginning of an error.
+async fn start(body: HttpResponseBody) -> Bytes {
+    whole(HttpResponseBody::new(Taken { body, left: ERROR }), ERROR).await.unwrap_or_default()
+}
+
+/// All of a body; an error when there is more than `most`. Nothing is reserved for what a server says will come.
+async fn whole(body: HttpResponseBody, most: u64) -> Result<Bytes, HttpError> {
+    let mut stream = body.bytes_stream();
+    let mut data = BytesMut::new();
+    while let Some(more) = stream.try_next().await? {
+        if data.len() as u64 + more.len() as u64 > most {
+            return Err(Refusal::TooLong { most }.into_error());
+        }
+        data.extend_from_slice(&more);
+    }
+    Ok(data.freeze())
+}
+
+/// The status of an error that comes under the status of a success, as S3 sends it when it has begun to
+/// answer before it knew. Those of its codes that may pass are tried again as under a status of their own.
+fn error_within(body: &[u8]) -> Option<StatusCode> {
+    const PASSING: [&str; 5] =
+        ["InternalError", "SlowDown", "ServiceUnavailable", "Busy", "RequestTimeout"];
+    let text = std::str::from_utf8(body.get(..body.len().min(ERROR as usize))?).ok()?;
+    let text = text.trim_start();
+    let text = match text.strip_prefix("<?xml") {
+        Some(rest) => rest.split_once("?>")?.1.trim_start(),
+        None => text,
+    };
+    if !text.starts_with("<Error>") && !text.starts_with("<Error ") {
+        return None;
+    }
+    let code = tag(text, "Code").unwrap_or_default();
+    Some(match code {
+        "PreconditionFailed" => StatusCode::PRECONDITION_FAILED,
+        "NoSuchUpload" | "NoSuchKey" | "NoSuchBucket" => StatusCode::NOT_FOUND,
+        "AccessDenied" => StatusCode::FORBIDDEN,
+        code if code.is_empty() || PASSING.contains(&code) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    })
+}
+
+/// Code and message of an error.
+fn told(body: &str, status: StatusCode) -> String {
+    match (tag(body, "Code"), tag(body, "Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => status.to_string(),
+    }
+}
+
+fn redirected(headers: &HeaderMap, body: &str) -> Refusal {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let region = text("x-amz-bucket-region").or_else(|| tag(body, "Region")).map(str::to_owned);
+    let location = text(LOCATION.as_str()).map(|text| match Url::parse(text) {
+        // A query may be a signature.
+        Ok(url) if url.host().is_some() => {
+            url[..url::Position::BeforeUsername].to_owned()
+                + &url[url::Position::BeforeHost..url::Position::AfterPath]
+        }
+        _ => text.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    });
+    let to = tag(body, "Endpoint").map(str::to_owned).or(location);
+    Refusal::Redirected { to, region }
+}
+
+/// A body of which no more is taken than was asked for.
+struct Taken {
+    body: HttpResponseBody,
+    left: u64,
+}
+
+impl Body for Taken {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other => return other,
+        };
+        let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+        data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= data.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_under_the_status_of_a_success() {
+        for (body, status) in [
+            ("<Error><Code>InternalError</Code></Error>", Some(500)),
+            ("\n  <?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code></Error>", Some(500)),
+            ("<Error xmlns=\"x\"><Code>AccessDenied</Code></Error>", Some(403)),
+            ("<Error><Code>InvalidPart</Code></Error>", Some(400)),
+            ("<Error/>", None),
+            // A name is none.
+            ("<ListBucketResult><Contents><Key>SlowDown</Key></Contents></ListBucketResult>", None),
+            ("", None),
+        ] {
+            assert_eq!(error_within(body.as_bytes()).map(|s| s.as_u16()), status, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_tells_where_to_without_what_is_secret() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            LOCATION,
+            "https://me:pw@other.example:9/a?X-Amz-Signature=f0".parse().unwrap(),
+        );
+        let Refusal::Redirected { to, region } = redirected(&headers, "") else { panic!() };
+        assert_eq!((to.as_deref(), region), (Some("https://other.example:9/a"), None));
+        headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
+        let body = "<Error><Endpoint>b.s3.eu-west-1.amazonaws.com</Endpoint></Error>";
+        let Refusal::Redirected { to, region } = redirected(&headers, body) else { panic!() };
+        assert_eq!(to.as_deref(), Some("b.s3.eu-west-1.amazonaws.com"));
+        assert_eq!(region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn a_range_has_a_length() {
+        let length =
+            |range: &str| range_length(&HeaderMap::from_iter([(RANGE, range.parse().unwrap())]));
+        assert_eq!(length("bytes=2-4"), Some(3));
+        assert_eq!(length("bytes=-4"), None);
+        assert_eq!(length("bytes=4-2"), None);
+        assert_eq!(length("bytes=0-18446744073709551615"), None);
+        assert_eq!(range_length(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_was_asked_for() {
+        let answer = || HttpResponse::new(vec![1; 100].into());
+        let taken = taken(answer(), Asked::Object(7)).await.unwrap();
+        assert_eq!(taken.into_body().bytes().await.unwrap().len(), 7);
+        let body = || HttpResponseBody::from(vec![1; 100]);
+        assert!(whole(body(), 99).await.is_err());
+        assert_eq!(whole(body(), 100).await.unwrap().len(), 100);
+    }
+}

@@ -1,0 +1,331 @@
+//! The network as sites have it: proxies, authorities of their own, variables set to nothing; and what must
+//! not be told or shown of it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command as Process, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+
+use super::support::dor::{dor, fails};
+use super::support::scripted::{Answer, Scripted, error};
+use super::support::skipped;
+
+const USAGE: i32 = 2;
+const CONFIGURATION: i32 = 78;
+const PASSWORD: &str = "pass-w0rd";
+
+/// `dor` with these words, against a server that is taken for S3.
+fn asking(server: &Scripted, folder: &Path, words: &[&str]) -> Command {
+    let mut command = dor(folder);
+    command.envs(server.variables()).args(words);
+    command
+}
+
+fn nothing_there() -> Scripted {
+    Scripted::start(|asked| match asked.line().contains("list-type") {
+        true => super::support::scripted::xml("200 OK", "<ListBucketResult/>"),
+        false => error("404 Not Found", "NoSuchKey"),
+    })
+}
+
+#[test]
+fn what_is_for_this_machine_goes_through_no_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Scripted::start(|_| error("503 Busy", "SlowDown"));
+    let server = nothing_there();
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"] {
+        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        command.env(name, &proxy.endpoint).output().unwrap();
+        let mut command = dor(folder.path());
+        let plan = format!("{}/plan.json", server.endpoint);
+        command.args(["status", "--plan", &plan]).env(name, &proxy.endpoint).output().unwrap();
+    }
+    assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
+    assert!(server.asked().len() >= 10, "{:?}", server.asked());
+}
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = nothing_there();
+    let names = [
+        "AWS_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_DEFAULT_REGION",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_CA_BUNDLE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_SESSION_TOKEN",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "ALL_PROXY",
+        "DOR_S3_PROFILE",
+        "DOR_S3_REGION",
+        "DOR_S3_ADDRESSING",
+        "DOR_S3_NO_SIGN_REQUEST",
+        "DOR_WORKERS",
+        "DOR_GRID",
+        "DOR_CONFIG",
+        "DOR_S3_PART_SIZE",
+        "OCEAN_CDR_DATA_ARCHIVE_DIR",
+        "SLURM_ARRAY_TASK_ID",
+        "SLURM_JOB_ID",
+        "SLURM_CPUS_PER_TASK",
+        "SLURM_MEM_PER_NODE",
+    ];
+    let words = ["publish", "status", "s3://b/p"];
+    let plain = asking(&server, folder.path(), &words).output().unwrap();
+    let mut empty = asking(&server, folder.path(), &words);
+    for name in names {
+        empty.env(name, "");
+    }
+    let empty = empty.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&empty.stderr), text(&plain.stderr));
+    assert_eq!(
+        (empty.status.code(), text(&empty.stdout)),
+        (plain.status.code(), text(&plain.stdout))
+    );
+}
+
+#[test]
+fn a_profile_of_aws_login_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = nothing_there();
+    std::fs::create_dir(folder.path().join(".aws")).unwrap();
+    let text = "[profile l]\nlogin_session = arn:aws:iam::1:user/x\nregion = us-west-2\n";
+    std::fs::write(folder.path().join(".aws/config"), text).unwrap();
+    for by_flag in [true, false] {
+        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            command.env_remove(name);
+        }
+        match by_flag {
+            true => command.args(["--profile", "l"]),
+            false => command.env("AWS_PROFILE", "l"),
+        };
+        let said = fails(&mut command, CONFIGURATION);
+        assert!(said.contains("aws configure export-credentials --profile l"), "{said}");
+        assert!(!said.contains("feature") && !said.contains("sso login"), "{said}");
+    }
+    // Keys of the environment go before it, as everywhere.
+    let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+    command.env("AWS_PROFILE", "l").assert().success();
+}
+
+#[test]
+fn users_and_passwords_of_urls_are_never_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://somebody:{PASSWORD}@127.0.0.1:1");
+    let location = format!("https://somebody:{PASSWORD}@127.0.0.1:1/plan.json");
+    let only_password = format!("https://:{PASSWORD}@127.0.0.1:1/plan.json");
+    let slash = format!("https://somebody:x/{PASSWORD}@127.0.0.1/plan.json");
+    let in_s3 = format!("s3://somebody:{PASSWORD}@bucket/plan.json");
+    let file = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    };
+    file("endpoint.toml", format!("[s3]\nendpoint_url = \"{endpoint}\"\n"));
+    file("place.toml", format!("plan = \"{only_password}\"\n"));
+    file("broken.toml", format!("plan = \"{location}\n"));
+    file("key.toml", format!("\"{location}\" = 1\n"));
+    file("config", format!("[default]\nendpoint_url = {endpoint}\n"));
+    let status = ["status", "--plan", "s3://b/plan.json"];
+    let with = |more: &[&str]| [&status[..], more].concat().join("\n");
+    let commands = [
+        (with(&["--endpoint-url", &endpoint]), USAGE),
+        (with(&["--config", "endpoint.toml"]), CONFIGURATION),
+        (with(&["--config", "place.toml"]), CONFIGURATION),
+        (with(&["--config", "broken.toml"]), CONFIGURATION),
+        (with(&["--config", "key.toml"]), CONFIGURATION),
+        (with(&["--config", &location]), CONFIGURATION),
+        (format!("status\n--plan\n{location}"), USAGE),
+        (format!("status\n--plan\n{only_password}"), USAGE),
+        (format!("status\n--plan\n{slash}"), USAGE),
+        (format!("status\n--plan\n{in_s3}"), USAGE),
+        (format!("publish\n.\n{only_password}"), USAGE),
+        (format!("nonsense\n{location}"), USAGE),
+        (format!("status\n{location}"), USAGE),
+        (format!("slurm\nscript\n--nodes\n1\n--plan\ns3://b/p\n--endpoint-url\n{endpoint}"), USAGE),
+        ("config\nshow\n--config\nendpoint.toml".to_owned(), 0),
+        ("config\nshow\n--json\n--config\nendpoint.toml".to_owned(), 0),
+        ("setup-environment\n--config\nendpoint.toml".to_owned(), CONFIGURATION),
+    ];
+    for (words, code) in commands {
+        let output = dor(folder.path()).args(words.split('\n')).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains(PASSWORD), "{words}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+    }
+    // By variables and files of others, and in all that is logged.
+    for (name, value) in [
+        ("DOR_S3_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ENDPOINT_URL_S3", &endpoint),
+        ("AWS_CONFIG_FILE", "config"),
+        ("DOR_GRID", &only_password),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &endpoint),
+        ("https_proxy", &endpoint),
+    ] {
+        for words in [&status[..], &["config", "show"], &["publish", "status", "s3://b/p"]] {
+            let mut command = dor(folder.path());
+            command.args(words).arg("-v").arg("--verbose").arg("--verbose");
+            command.env(name, value).env("DOR_S3_MAX_RETRIES", "0");
+            let output = command.timeout(Duration::from_secs(60)).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(!said.contains(PASSWORD), "{name}, {words:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_says_does_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}1m\r\nerror: all is well";
+    for status in ["400 Bad", "403 Forbidden", "500 Wrong"] {
+        let server = Scripted::start(move |_| error(status, code));
+        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let is_harmless = |c: char| c == '\n' || !c.is_control();
+        assert!(said.chars().all(is_harmless), "{status}: {said:?}");
+        assert!(said.contains("\\u001b[2J"), "{status}: {said}");
+        assert!(!said.contains("\nerror: all is well"), "{status}: {said}");
+    }
+}
+
+#[test]
+fn a_stop_ends_what_waits_for_a_server_that_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        "research-data process-case 112-04 -d s3://b/raw -o out",
+        "research-data process-all-cases -d s3://b/raw -o out",
+        "publish s3://b/raw s3://b/there",
+        "run --plan s3://b/plan.json --shards 1 --shard 0",
+        "status --plan s3://b/plan.json",
+    ] {
+        let server = Scripted::start(|_| Answer::Nothing);
+        let mut command = Process::new(env!("CARGO_BIN_EXE_dor"));
+        command.env_clear().env("HOME", folder.path()).current_dir(folder.path());
+        command.envs(server.variables()).args(words.split(' '));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        while server.asked().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{words}: nothing is asked");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let stopped = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        // A second, and what a busy machine needs.
+        assert!(stopped.elapsed() < Duration::from_secs(3), "{words}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Where nothing is at work yet, the signal does what it does by itself.
+        assert!(matches!(output.status.code(), Some(75) | None), "{words}: {said}");
+        assert!(!said.contains("cannot read"), "{words}: {said}");
+    }
+}
+
+/// A server with a certificate of an authority of its own, for `localhost`; stops with this value.
+struct OwnAuthority {
+    endpoint: String,
+    server: Child,
+}
+
+impl OwnAuthority {
+    fn start(folder: &Path) -> Option<Self> {
+        let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 9 \
+            -subj /CN=ca -addext basicConstraints=critical,CA:TRUE && \
+            openssl req -newkey rsa:2048 -nodes -keyout s.key -out s.csr -subj /CN=localhost && \
+            printf 'subjectAltName=DNS:localhost\\n' >x && \
+            openssl x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s.pem -days 9 \
+            -extfile x";
+        let made = Process::new("sh").args(["-c", script]).current_dir(folder).output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            skipped("no openssl: nothing was tested with an authority of its own");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Process::new("openssl")
+            .args(["s_server", "-quiet", "-www", "-cert", "s.pem", "-key", "s.key", "-accept"])
+            .arg(format!("127.0.0.1:{port}"))
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(10), "openssl does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { endpoint: format!("https://localhost:{port}"), server })
+    }
+}
+
+impl Drop for OwnAuthority {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn authorities_that_are_named_are_trusted_beside_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = OwnAuthority::start(folder.path()) else { return };
+    std::fs::create_dir(folder.path().join(".aws")).unwrap();
+    let profile = "[profile own]\nca_bundle = ca.pem\n[profile other]\nca_bundle = absent.pem\n";
+    std::fs::write(folder.path().join(".aws/config"), profile).unwrap();
+    std::fs::write(folder.path().join("none.pem"), "no certificate").unwrap();
+    let plan = format!("{}/plan.json", server.endpoint);
+    let asks = |in_s3: bool, variables: &[(&str, &str)]| {
+        let mut command = dor(folder.path());
+        command.env("DOR_S3_MAX_RETRIES", "0").env("AWS_REGION", "us-east-1");
+        match in_s3 {
+            true => command
+                .args(["status", "--plan", "s3://b/plan.json", "--endpoint-url", &server.endpoint])
+                .env("AWS_ACCESS_KEY_ID", "key")
+                .env("AWS_SECRET_ACCESS_KEY", "secret"),
+            false => command.args(["status", "--plan", &plan]),
+        };
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for in_s3 in [true, false] {
+        let (code, said) = asks(in_s3, &[]);
+        assert_eq!(code, Some(CONFIGURATION), "{said}");
+        assert!(said.contains("not trusted") && said.contains("AWS_CA_BUNDLE"), "{said}");
+        for trusted in [
+            &[("SSL_CERT_FILE", "ca.pem")][..],
+            &[("AWS_CA_BUNDLE", "ca.pem")],
+            &[("SSL_CERT_FILE", ""), ("AWS_CA_BUNDLE", "ca.pem")],
+        ] {
+            // What the server sends is no plan: it was read.
+            let (code, said) = asks(in_s3, trusted);
+            assert!(!said.contains("certificate"), "{trusted:?}: {code:?} {said}");
+        }
+        for (name, value) in [("SSL_CERT_FILE", "none.pem"), ("AWS_CA_BUNDLE", "absent.pem")] {
+            let (code, said) = asks(in_s3, &[(name, value)]);
+            assert_eq!(code, Some(CONFIGURATION), "{said}");
+            assert!(said.contains(name) && said.contains(value), "{said}");
+        }
+    }
+    let (_, said) = asks(true, &[("AWS_PROFILE", "own")]);
+    assert!(!said.contains("certificate"), "{said}");
+    let (code, said) = asks(true, &[("AWS_PROFILE", "other")]);
+    assert_eq!(code, Some(CONFIGURATION), "{said}");
+    assert!(said.contains("ca_bundle") && said.contains("absent.pem"), "{said}");
+}

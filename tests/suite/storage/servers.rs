@@ -1,0 +1,244 @@
+//! Servers that answer what no server should: nothing is believed, and nothing held without a bound.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dor_atlas::store::{Condition, S3Options, Sending, Store, StoreError, Stores};
+
+use super::super::support::scripted::{Answer, Scripted, error, xml};
+
+fn stores(server: &Scripted, retries: u32) -> Stores {
+    let options = S3Options {
+        endpoint_url: Some(server.endpoint.clone()),
+        region: Some("us-east-1".into()),
+        max_retries: Some(retries),
+        part_size: Some(5 << 20),
+        timeout_seconds: Some(20),
+        ..S3Options::default()
+    };
+    let token = Some("the-session-token".to_owned());
+    let keys = aws_credential_types::Credentials::new("key", "secret", token, None, "test");
+    Stores::with_credentials(options, keys)
+}
+
+fn store(server: &Scripted, place: &str) -> Store {
+    stores(server, 0).open(&place.parse().unwrap()).unwrap()
+}
+
+/// A page of a listing with these keys and sizes.
+fn page(keys: &[(&str, &str)], token: &str) -> Answer {
+    let entries: String = keys
+        .iter()
+        .map(|(key, size)| {
+            format!(
+                "<Contents><Key>{key}</Key><Size>{size}</Size>\
+                 <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            )
+        })
+        .collect();
+    xml(
+        "200 OK",
+        &format!(
+            "<ListBucketResult>{entries}<NextContinuationToken>{token}</NextContinuationToken>\
+             </ListBucketResult>"
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_redirect_is_named_and_nothing_follows_it() {
+    let other = Scripted::start(|_| xml("200 OK", "<ok/>"));
+    let elsewhere = other.endpoint.replace("127.0.0.1", "localhost");
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        let to = format!("Location: {elsewhere}/b/x?X-Amz-Signature=f00\r\n");
+        let script = to.clone();
+        let server = Scripted::start(move |_| Answer::Whole(status, script.clone(), Vec::new()));
+        let store = store(&server, "s3://b");
+        let errors = [
+            store.object("x").await.unwrap_err(),
+            store.read("x").await.unwrap_err(),
+            store.list("").await.unwrap_err(),
+            store.put("x", Bytes::from_static(b"x")).await.unwrap_err(),
+            store.delete("x").await.unwrap_err(),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(matches!(error, StoreError::Redirected { .. }), "{status}: {error:?}");
+            assert!(text.contains(&elsewhere) && !text.contains("f00"), "{text}");
+        }
+        // Nor where there are no credentials.
+        let web = Stores::new(S3Options::default());
+        let web = web.open(&format!("{}/data", server.endpoint).parse().unwrap()).unwrap();
+        let error = web.read("x").await.unwrap_err();
+        assert!(matches!(error, StoreError::Redirected { .. }), "{error:?}");
+    }
+    assert!(other.asked().is_empty(), "{:?}", other.asked());
+    let server = Scripted::start(|_| {
+        let body = "<Error><Code>PermanentRedirect</Code><Endpoint>b.s3.eu-west-1.amazonaws.com\
+                    </Endpoint></Error>";
+        let region = "x-amz-bucket-region: eu-west-1\r\n".to_owned();
+        Answer::Whole("301 Moved Permanently", region, body.into())
+    });
+    let error = store(&server, "s3://b").list("").await.unwrap_err();
+    assert!(matches!(error, StoreError::WrongRegion { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("eu-west-1 at b.s3.eu-west-1.amazonaws.com"), "{text}");
+}
+
+#[tokio::test]
+async fn a_listing_that_does_not_come_to_an_end_ends() {
+    // The same token, and two in turn.
+    for tokens in [&["same"][..], &["one", "two"]] {
+        let server = Scripted::start(move |asked| {
+            let next = match asked.line().contains("continuation-token=one") {
+                true => tokens[tokens.len() - 1],
+                false => tokens[0],
+            };
+            page(&[("data/x", "1")], next)
+        });
+        let store = store(&server, "s3://b/data");
+        for error in [store.list("").await.unwrap_err(), store.list_dirs("").await.unwrap_err()] {
+            assert!(matches!(error, StoreError::BadListing { .. }), "{error:?}");
+            assert!(error.to_string().contains("the same continuation token twice"), "{error}");
+        }
+        assert!(server.asked().len() < 10);
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_below_the_folder_and_its_slash_is_listed() {
+    let server = Scripted::start(|_| {
+        page(&[("data/x/1", "1"), ("database/2", "2"), ("data/xy/3", "3"), ("other", "4")], "")
+    });
+    let store = store(&server, "s3://b/data");
+    let keys = async |prefix: &str| -> Vec<String> {
+        store.list(prefix).await.unwrap().into_iter().map(|found| found.key).collect()
+    };
+    assert_eq!(keys("").await, ["x/1", "xy/3"]);
+    assert_eq!(keys("x").await, ["x/1"]);
+    assert!(server.asked()[1].line().contains("prefix=data%2Fx%2F"), "{:?}", server.asked());
+}
+
+#[tokio::test]
+async fn sizes_of_a_listing_are_not_believed_when_nothing_has_them() {
+    let huge = "18446744073709551615";
+    for keys in [vec![("a", huge)], vec![("a", "1125899906842624"); 1025]] {
+        let server = Scripted::start(move |_| page(&keys, ""));
+        let error = store(&server, "s3://b").list("").await.unwrap_err();
+        assert!(matches!(error, StoreError::BadListing { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_says_so_at_once() {
+    let server = Scripted::start(|_| error("501 Not Implemented", "NotImplemented"));
+    let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
+    let began = Instant::now();
+    let sending = Sending { condition: Condition::Absent, ..Sending::default() };
+    let refused = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
+    let errors = [refused, store.list("").await.unwrap_err()];
+    for error in errors {
+        assert!(matches!(error, StoreError::NotImplemented { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("does not support") && !text.contains("try again"), "{text}");
+    }
+    assert_eq!(server.asked().len(), 2);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let server = Scripted::start(|_| error("412 Precondition Failed", "PreconditionFailed"));
+    let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
+    let error = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
+    assert!(matches!(error, StoreError::Changed { .. }), "{error:?}");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn an_error_within_a_200_is_a_failure_and_tried_again_as_one() {
+    const RETRIES: u32 = 2;
+    for (code, tries) in [("InternalError", 1 + RETRIES as usize), ("AccessDenied", 1)] {
+        let server = Scripted::start(move |asked| match asked.line() {
+            line if line.contains("uploads=") => xml(
+                "200 OK",
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+            ),
+            line if line.starts_with("PUT") => {
+                Answer::Whole("200 OK", "ETag: \"e\"\r\n".to_owned(), Vec::new())
+            }
+            line if line.starts_with("POST") => error("200 OK", code),
+            _ => Answer::Whole("204 No Content", String::new(), Vec::new()),
+        });
+        let store = stores(&server, RETRIES).open(&"s3://b".parse().unwrap()).unwrap();
+        let upload = store.create("x").await.unwrap();
+        for index in 0..2 {
+            upload.part(index, vec![vec![1; 5 << 20].into()]).await.unwrap();
+        }
+        let error = upload.complete().await.unwrap_err();
+        assert!(error.to_string().contains(code), "{error}");
+        match tries {
+            1 => assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error:?}"),
+            _ => assert!(matches!(error, StoreError::Exhausted { late: true, .. }), "{error:?}"),
+        }
+        let ends =
+            server.asked().iter().filter(|a| a.line().contains("POST /b/x?uploadId")).count();
+        assert_eq!(ends, tries);
+    }
+    // So it is with an object that is sent whole, even with an ETag.
+    let server = Scripted::start(|_| {
+        let body = "<Error><Code>InvalidRequest</Code></Error>";
+        Answer::Whole("200 OK", "ETag: \"e\"\r\n".to_owned(), body.into())
+    });
+    let error = store(&server, "s3://b").put("x", Bytes::from_static(b"x")).await.unwrap_err();
+    assert!(error.to_string().contains("InvalidRequest"), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_is_held_of_an_answer_than_was_asked_for() {
+    // A length that nothing has, for a small object.
+    let server = Scripted::start(|_| {
+        let head = "Content-Length: 1152921504606846976\r\nETag: \"e\"\r\n".to_owned();
+        Answer::Whole("200 OK", head, vec![b'x'; 1 << 20])
+    });
+    let small = store(&server, "s3://b").read("plan.json").await.unwrap_err();
+    assert!(matches!(small, StoreError::TooLarge { .. }), "{small:?}");
+    let object = store(&server, "s3://b").object("x").await;
+    if let Ok(object) = object {
+        assert!(object.range(0..1 << 40).await.is_err());
+    }
+    // Pages and errors without an end.
+    for (status, bytes) in [
+        ("200 OK", &b"<ListBucketResult>"[..]),
+        ("403 Forbidden", b"<Error>no end"),
+        ("404 Not Found", &[0xff; 1000]),
+    ] {
+        let server = Scripted::start(move |_| Answer::Endless(status, bytes.to_vec()));
+        let began = Instant::now();
+        store(&server, "s3://b").list("").await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(10), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_listings_and_reads_that_wait_for_a_server() {
+    let server = Scripted::start(|_| Answer::Nothing);
+    let stop = std::sync::Arc::new(tokio::sync::Notify::new());
+    let asked = stop.clone();
+    let reading = stores(&server, 10).until(move || {
+        let asked = asked.clone();
+        async move { asked.notified().await }
+    });
+    let store = reading.open(&"s3://b".parse().unwrap()).unwrap();
+    let began = Instant::now();
+    let waiting = async { tokio::join!(store.list(""), store.read("x"), store.object("x")) };
+    let ask = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for _ in 0..3 {
+            stop.notify_waiters();
+            tokio::task::yield_now().await;
+        }
+    };
+    let ((list, read, object), ()) = tokio::join!(waiting, ask);
+    let errors = [list.unwrap_err(), read.unwrap_err(), object.unwrap_err()];
+    for error in errors {
+        assert!(matches!(error, StoreError::Stopped), "{error:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
