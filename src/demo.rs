@@ -1,10 +1,12 @@
 //! Synthetic raw cases written to any location.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::encode::{PartSink, SinkError};
 use crate::model::{Case, YearMonth};
@@ -22,9 +24,21 @@ pub const SSH: &str = "ssh.nc";
 /// Centres of the polygons.
 pub const CENTERS: &str = "centers.csv";
 
+/// What the demo made in a folder, by name: nothing else there is ever replaced.
+pub const MADE: &str = ".dor-demo.json";
+
 /// A synthetic file was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
+    /// Something is there that the demo did not make.
+    #[error(
+        "{url} is there, and `dor demo` did not make it ({MADE} tells what it made); nothing was changed: \
+         give an empty folder, or one that is not there yet"
+    )]
+    NotOurs {
+        /// What is there.
+        url: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,6 +65,62 @@ pub struct Raw {
     pub months: usize,
     /// Whether the series of sea surface height is written as well.
     pub ssh: bool,
+}
+
+impl Raw {
+    /// Keys of what is written.
+    fn keys(&self) -> BTreeSet<String> {
+        let folder = format!("{ARCHIVE}/{}", raw_folder(self.case));
+        let months = self.case.months().take(self.months);
+        let files = months.map(|month| format!("{folder}/{}", self.synthetic.file_name(month)));
+        let others = [GRID, CENTERS].into_iter().chain(self.ssh.then_some(SSH));
+        files.chain(others.map(str::to_owned)).collect()
+    }
+}
+
+/// The contents of [`MADE`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Made {
+    /// Keys of files, and names of folders, below the location.
+    made: BTreeSet<String>,
+}
+
+/// Refuses a location where something would be replaced that the demo did not make, and notes down what
+/// it is about to make. With `products` (names of folders and files), the location as a whole must be
+/// one that the demo made, or empty.
+pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), DemoError> {
+    let url = |key: &str| store.location().join(key).to_string();
+    let not_ours = |key: &str| Err(DemoError::NotOurs { url: url(key) });
+    // What cannot be read tells of nothing.
+    let made = |bytes: Bytes| serde_json::from_slice::<Made>(&bytes).unwrap_or_default();
+    let before = store.read(MADE).await?.map(|(bytes, _)| made(bytes));
+    let files = store.list_level("").await?.into_iter().map(|object| object.key);
+    let there: BTreeSet<String> = files.chain(store.list_dirs("").await?).collect();
+    if let (false, None, Some(first)) = (products.is_empty(), &before, there.first()) {
+        return not_ours(first);
+    }
+    let Made { mut made } = before.unwrap_or_default();
+    let top = |key: &str| key.split('/').next().unwrap_or(key).to_owned();
+    let ours: BTreeSet<String> = made.iter().map(|key| top(key)).collect();
+    let keys: BTreeSet<String> =
+        raw.keys().into_iter().chain(products.iter().map(|name| (*name).to_owned())).collect();
+    for name in keys.iter().map(|key| top(key)).collect::<BTreeSet<_>>() {
+        // An archive without any file is as good as none.
+        let is_new = !there.contains(&name) || ours.contains(&name);
+        if !is_new && (name != ARCHIVE || !store.list(ARCHIVE).await?.is_empty()) {
+            return not_ours(&name);
+        }
+    }
+    let archive = store.list(&format!("{ARCHIVE}/{}", raw_folder(raw.case))).await?;
+    let others = archive.into_iter().map(|object| object.key);
+    if let Some(key) = others.filter(|key| keys.contains(key)).find(|key| !made.contains(key)) {
+        return not_ours(&key);
+    }
+    made.extend(keys);
+    // Text: this does not fail.
+    let text = serde_json::to_vec_pretty(&Made { made }).unwrap_or_default();
+    store.put(MADE, Bytes::from(text)).await?;
+    Ok(())
 }
 
 /// Writes raw files, the grid file and the centres of the polygons.

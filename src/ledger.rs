@@ -5,9 +5,14 @@
 //! stopped continues. Records hold no times and no machine names: the same case from the same
 //! input has the same record. They are also the manifests that publishing compares.
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
+use bytes::Bytes;
+use md5::Md5;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::model::hex;
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -75,6 +80,53 @@ pub struct Recipe {
     pub grid_sha256: Option<String>,
 }
 
+impl Recipe {
+    /// The settings for which a result under these rules would not be made again under those of
+    /// `now`: all that differ, but for a grid file where there was none, which makes it better.
+    pub fn conflicts(&self, now: &Self) -> Vec<Difference> {
+        let rules = |recipe: &Self| format!("{} version {}", recipe.product, recipe.version);
+        let same_rules = (&self.product, self.version) == (&now.product, now.version);
+        let rules = (!same_rules).then(|| Difference {
+            setting: "rules",
+            recorded: rules(self),
+            now: rules(now),
+        });
+        let grid = Difference::of_grid(self.grid_sha256.as_deref(), now.grid_sha256.as_deref());
+        rules.into_iter().chain(grid).collect()
+    }
+}
+
+/// A setting that a finished result depends on, and that is another one now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is.
+    pub setting: &'static str,
+    /// Its value in the record.
+    pub recorded: String,
+    /// Its value in this run.
+    pub now: String,
+}
+
+impl Difference {
+    /// Of the SHA-256 of the grid file; `None` when it is the same, and when there was none before.
+    pub fn of_grid(recorded: Option<&str>, now: Option<&str>) -> Option<Self> {
+        let text = |sha256: &str| format!("the file of SHA-256 {sha256}");
+        let before = recorded.filter(|before| now != Some(*before))?;
+        Some(Self {
+            setting: "grid",
+            recorded: text(before),
+            now: now.map_or_else(|| "none (--grid is not given)".to_owned(), text),
+        })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, recorded, now } = self;
+        write!(f, "{setting}: the record has {recorded}, this run has {now}")
+    }
+}
+
 /// An input and the output made from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +157,22 @@ pub struct InputRecord {
     /// SHA-256 of the content, in hexadecimal; none of files that were not read to the end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
+    /// MD5 of the content, in hexadecimal, where the record of who made the file has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub md5: Option<String>,
+}
+
+/// What became of an input since it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputState {
+    /// It is the same object.
+    Same,
+    /// Its time or name is another one, its content is the same.
+    Touched,
+    /// Its content is another one.
+    Changed,
+    /// Its time is another one, and there is no checksum to tell whether the content is too.
+    Unknown,
 }
 
 impl InputRecord {
@@ -116,18 +184,71 @@ impl InputRecord {
             modified: info.modified.to_rfc3339(),
             etag: info.etag.clone(),
             sha256,
+            md5: None,
         }
     }
 
-    /// Whether the object is still the one that was read: size and ETag, or time where one of the
-    /// two has no ETag.
-    pub fn is_still(&self, info: &ObjectInfo) -> bool {
-        let same = match (&self.etag, &info.etag) {
+    /// Whether the object is the one that was recorded, as far as can be told without reading it: its
+    /// name and size, and its ETag, or its time where one of the two has no ETag.
+    pub fn is_version(&self, other: &Self) -> bool {
+        let same = match (&self.etag, &other.etag) {
             (Some(a), Some(b)) => a == b,
-            _ => self.modified == info.modified.to_rfc3339(),
+            _ => self.modified == other.modified,
         };
-        self.key == info.key && self.size == info.size && same
+        self.key == other.key && self.size == other.size && same
     }
+
+    /// Whether the content is known to be that of `other`: by checksum where both have one, else as by
+    /// [`Self::is_version`].
+    pub fn is_content(&self, other: &Self) -> bool {
+        match (&self.sha256, &other.sha256) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.is_version(other),
+        }
+    }
+
+    /// What became of the input, which is `info` in `store` now. This decides everywhere what is done
+    /// again: size and time first; where the time (or the ETag) is another one, the object is read, and
+    /// the recorded checksum decides, so that a copied or touched archive converts nothing again.
+    pub async fn compare(
+        &self,
+        store: &Store,
+        info: &ObjectInfo,
+    ) -> Result<InputState, StoreError> {
+        if self.size != info.size {
+            return Ok(InputState::Changed);
+        }
+        let mut now = Self::new(info, None);
+        if store.location().is_local() {
+            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            now.etag = None;
+        }
+        if self.is_version(&now) {
+            return Ok(InputState::Same);
+        }
+        let (known, found) = match (&self.sha256, &self.md5) {
+            (Some(sha256), _) => (sha256, hash::<Sha256>(store, info).await?),
+            (None, Some(md5)) => (md5, hash::<Md5>(store, info).await?),
+            (None, None) => return Ok(InputState::Unknown),
+        };
+        let same = *known == found;
+        tracing::info!(
+            "{}: its time is another one, its content {}",
+            store.location().join(&info.key),
+            if same { "is the same" } else { "too" }
+        );
+        Ok(if same { InputState::Touched } else { InputState::Changed })
+    }
+}
+
+/// A digest of an object's content, in hexadecimal.
+pub async fn hash<D: Digest + Send + 'static>(
+    store: &Store,
+    info: &ObjectInfo,
+) -> Result<String, StoreError> {
+    let object = store.object_known(&info.key, info.clone());
+    let step = |digest: &mut D, piece: &mut Vec<u8>| digest.update(piece);
+    Ok(hex(&object.fold(0..info.size, D::new(), step).await?.finalize()))
 }
 
 impl Record {
@@ -228,15 +349,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_input_changes_with_size_etag_or_time() {
-        let with_etag = InputRecord::new(&info(5, Some("e")), None);
-        assert!(with_etag.is_still(&info(5, Some("e"))));
-        assert!(!with_etag.is_still(&info(5, Some("f"))));
-        assert!(!with_etag.is_still(&info(6, Some("e"))));
+    #[tokio::test]
+    async fn the_checksum_decides_where_time_or_etag_are_others() {
+        let store = Store::memory();
+        store.put("a", Bytes::from_static(b"12345")).await.unwrap();
+        let recorded = |etag: Option<&str>, of: Option<&[u8]>| {
+            InputRecord::new(&info(5, etag), of.map(|bytes| hex(&Sha256::digest(bytes))))
+        };
+        let states = [
+            (recorded(Some("e"), None), info(5, Some("e")), InputState::Same),
+            (recorded(Some("e"), None), info(6, Some("e")), InputState::Changed),
+            (recorded(Some("e"), None), info(5, Some("f")), InputState::Unknown),
+            (recorded(Some("e"), Some(b"12345")), info(5, Some("f")), InputState::Touched),
+            (recorded(Some("e"), Some(b"54321")), info(5, Some("f")), InputState::Changed),
+            (recorded(None, Some(b"54321")), info(5, Some("f")), InputState::Same),
+        ];
+        for (recorded, info, expected) in states {
+            assert_eq!(recorded.compare(&store, &info).await.unwrap(), expected, "{recorded:?}");
+        }
         let mut later = info(5, None);
-        assert!(with_etag.is_still(&later));
         later.modified += chrono::Duration::seconds(1);
-        assert!(!with_etag.is_still(&later));
+        let state = async |recorded: InputRecord| recorded.compare(&store, &later).await.unwrap();
+        assert_eq!(state(recorded(None, None)).await, InputState::Unknown);
+        assert_eq!(state(recorded(None, Some(b"12345"))).await, InputState::Touched);
+        let md5 = |of: &[u8]| Some(hex(&Md5::digest(of)));
+        let by_md5 = |md5| InputRecord { md5, ..recorded(None, None) };
+        assert_eq!(state(by_md5(md5(b"12345"))).await, InputState::Touched);
+        assert_eq!(state(by_md5(md5(b"54321"))).await, InputState::Changed);
+    }
+
+    #[test]
+    fn a_grid_where_there_was_none_is_no_conflict() {
+        let recipe = |version, grid: Option<&str>| Recipe {
+            product: "research-grade".to_owned(),
+            version,
+            grid_sha256: grid.map(str::to_owned),
+        };
+        let conflicts =
+            |a: &Recipe, b: &Recipe| a.conflicts(b).iter().map(|d| d.setting).collect::<Vec<_>>();
+        let (without, with) = (recipe(1, None), recipe(1, Some("a")));
+        assert_eq!(conflicts(&without, &with), [""; 0]);
+        assert_eq!(conflicts(&with, &with), [""; 0]);
+        assert_eq!(conflicts(&with, &without), ["grid"]);
+        assert_eq!(conflicts(&with, &recipe(1, Some("b"))), ["grid"]);
+        assert_eq!(conflicts(&without, &recipe(2, Some("b"))), ["rules"]);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod mark;
 pub mod one_pass;
+mod places;
 mod plan;
 mod shard;
 pub mod slurm;
@@ -14,6 +15,7 @@ mod stage;
 pub mod status;
 
 pub use one_pass::StageError;
-pub use plan::{Givens, Places, Plan, PlanFileError, Planned};
+pub use places::Places;
+pub use plan::{Givens, Plan, PlanFileError, Planned};
 pub use shard::{Shard, ShardError};
 pub use stage::Stage;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Stage;
 use crate::model::{Case, Grid, Place};
-use crate::pipeline::Table;
+use crate::pipeline::{Stopped, Table};
 use crate::read::centers::Centers;
 use crate::research::plan::Step;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions};
@@ -60,6 +60,19 @@ pub enum StageError {
     /// A part of a map store.
     #[error(transparent)]
     Vis(#[from] VisError),
+    /// The archive has no files any more.
+    #[error(
+        "case {case} has no raw files in {folder}, and had {planned} when the plan was made; bring \
+         the archive back, or make another plan"
+    )]
+    Gone {
+        /// Case.
+        case: Case,
+        /// Where they were.
+        folder: String,
+        /// Files there were.
+        planned: usize,
+    },
     /// The archive is not what it was when the plan was made.
     #[error(
         "case {case} has {found} raw files, and had {planned} when the plan was made; put the \
@@ -73,6 +86,12 @@ pub enum StageError {
         /// Files there were.
         planned: usize,
     },
+}
+
+impl From<Stopped> for StageError {
+    fn from(stopped: Stopped) -> Self {
+        Self::Vis(stopped.into())
+    }
 }
 
 impl From<StoreError> for StageError {
@@ -132,7 +151,15 @@ impl Products<'_> {
 
     /// The files of a case, as many as are `planned`.
     async fn files(&self, case: Case, planned: usize) -> Result<CaseFiles, StageError> {
-        let files = Input::Raw(self.raw.clone()).case(case, self.allow_missing).await?;
+        let files = match Input::Raw(self.raw.clone()).case(case, self.allow_missing).await {
+            Err(VisError::Plan(error)) => match *error {
+                PlanError::NoFiles { case, folder } => {
+                    return Err(StageError::Gone { case, folder, planned });
+                }
+                error => return Err(error.into()),
+            },
+            files => files?,
+        };
         let found = files.len();
         match found == planned {
             true => Ok(files),
@@ -143,7 +170,7 @@ impl Products<'_> {
     /// Makes all products of a case of so many `planned` files.
     pub async fn make(&self, case: Case, planned: usize) -> Outcome {
         let table = Table::new(self.workshop.pool.clone(), self.workshop.stop.clone());
-        let files = match self.files(case, planned).await {
+        let mut files = match self.files(case, planned).await {
             Ok(files) => files,
             Err(error) => {
                 let stages = vec![(self.stages(), Err(error))];
@@ -153,10 +180,18 @@ impl Products<'_> {
         let plan = match &self.research {
             None => None,
             Some((Environment { raw, out, .. }, options)) => {
-                let plan = research::plan(raw, out, case, options).await;
+                let plan = self.workshop.stop.unless(research::plan(raw, out, case, options)).await;
+                let plan = match plan {
+                    Ok(plan) => plan.map_err(StageError::from),
+                    Err(stopped) => Err(stopped.into()),
+                };
                 Some(plan.map(|plan| in_reading_order(case, plan)))
             }
         };
+        // What was read to be compared for one product need not be read again for the others.
+        if let Some(Ok(plan)) = &plan {
+            files = files.known_as(plan.unchanged.clone());
+        }
         // Everyone joins before the first one reads.
         let to_convert: Vec<String> = match &plan {
             Some(Ok(plan)) => plan.steps.iter().map(|step| step.input.key.clone()).collect(),
@@ -271,7 +306,7 @@ fn in_reading_order(case: Case, mut plan: Plan) -> Plan {
 
 async fn convert(
     environment: &Environment,
-    plan: Result<Plan, PlanError>,
+    plan: Result<Plan, StageError>,
 ) -> Result<Made, StageError> {
     let plan = plan?;
     let before = plan.complete;

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Stage;
+use super::{Places, Stage};
 use crate::ledger::InputRecord;
 use crate::model::{Case, Place, hex};
 use crate::read::centers::Centers;
-use crate::store::{Condition, Location, Sending, Store, StoreError};
+use crate::store::{Condition, Sending, Store, StoreError};
 use crate::vis::Recipe;
 
 /// Version of a plan's form.
@@ -48,43 +48,20 @@ pub enum PlanFileError {
         /// The file.
         url: String,
     },
+    /// A place that the plan names is not there.
+    #[error(
+        "{what} of the plan, {url}, is not there; bring it back, or make another plan: nothing is made \
+         anew in its place"
+    )]
+    NoPlace {
+        /// Which one.
+        what: &'static str,
+        /// Where it should be.
+        url: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Where a campaign reads and writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Places {
-    /// The archive of raw history.
-    pub data_dir: Option<Location>,
-    /// Research-grade files.
-    pub output_dir: Option<Location>,
-    /// Efficiencies.
-    pub store1: Option<Location>,
-    /// Maps.
-    pub store2: Option<Location>,
-    /// Uptake by distance.
-    pub store3: Option<Location>,
-    /// The full grid.
-    pub grid: Option<Location>,
-    /// Series of sea surface height.
-    pub ssh: Option<Location>,
-    /// Centres of the polygons.
-    pub centers: Option<Location>,
-}
-
-impl Places {
-    /// Where a product goes.
-    pub fn of(&self, stage: Stage) -> Option<&Location> {
-        match stage {
-            Stage::Research => self.output_dir.as_ref(),
-            Stage::Store1 => self.store1.as_ref(),
-            Stage::Store2 => self.store2.as_ref(),
-            Stage::Store3 => self.store3.as_ref(),
-        }
-    }
 }
 
 /// Files that results depend on besides the archive, as they were when the plan was made.
@@ -120,7 +97,7 @@ pub struct Plan {
     pub sha256: String,
     /// The products.
     pub stages: Vec<Stage>,
-    /// Where they come from and go to.
+    /// Where they come from and go to; in the file, what lies below the plan's folder is relative to it.
     pub places: Places,
     /// What results depend on besides the archive.
     #[serde(default)]

@@ -33,6 +33,16 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Name of the setting that says where it goes.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Research => "output_dir",
+            store => store.name(),
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::mark::{Failure, Mark};
 use super::{Plan, Planned, Shard, Stage, StageError};
-use crate::ledger::{COMPLETE, InputRecord, LedgerError, Record};
+use crate::ledger::{COMPLETE, InputRecord, InputState, LedgerError, Record};
 use crate::model::Case;
+use crate::research::catalogue::wrong_outputs;
+use crate::research::plan::raw_folder;
 use crate::research::{RECIPE, folder};
-use crate::store::{Store, Stores};
+use crate::store::{ObjectInfo, Store, StoreError, Stores};
 use crate::vis::record::CaseRecord;
 use crate::vis::{VisError, store3};
 
@@ -42,7 +44,7 @@ pub struct Status {
     pub done: usize,
     /// Cases that failed last time, and why.
     pub failed: BTreeMap<String, Vec<Failure>>,
-    /// What was made, but not as the plan has it: it is made again.
+    /// What was made, but not as the plan has it.
     pub outdated: Vec<Missing>,
     /// Bytes of the raw files of all cases.
     pub bytes: u64,
@@ -98,8 +100,19 @@ hint(.found.0, .planned.0)
         planned: (usize, u64),
     },
     /// Made with another file beside the archive.
-    #[error("it was made with another {0} than the plan's")]
+    #[error(
+        "it was made with another {0} than the plan's (make a plan with that one, or dor run --force)"
+    )]
     Given(&'static str),
+    /// Made without a grid file, where the plan has one.
+    #[error("it was made without the plan's grid (dor run makes it again)")]
+    NoGrid,
+    /// A raw file has other bytes by now.
+    #[error("{0} has other bytes than recorded (dor run makes it again)")]
+    Input(String),
+    /// A file is not as its record has it.
+    #[error("{0} (dor run makes it again)")]
+    Output(String),
 }
 
 /// What to do about a result of other files.
@@ -117,6 +130,12 @@ impl Serialize for Problem {
     }
 }
 
+/// The archive of a plan.
+pub fn archive(plan: &Plan, stores: &Stores) -> Result<Store, VisError> {
+    let needed = || VisError::Needs("the plan names no data_dir".to_owned());
+    Ok(stores.open(plan.places.data_dir.as_ref().ok_or_else(needed)?)?)
+}
+
 /// Where the products of a plan are.
 pub fn outputs(plan: &Plan, stores: &Stores) -> Result<Vec<(Stage, Store)>, VisError> {
     let open = |stage: &Stage| {
@@ -132,13 +151,17 @@ fn compare(problems: impl IntoIterator<Item = (bool, Problem)>) -> Option<Proble
     problems.into_iter().find_map(|(is_right, problem)| (!is_right).then_some(problem))
 }
 
-/// Why a product of a case is not what the plan asks for; `None` when it is.
-async fn problem(
+/// What a product of a case was made of, when it is what the plan asks for; else why not.
+async fn inputs_of(
     plan: &Plan,
     (stage, store): (Stage, &Store),
     (case, planned): (Case, &Planned),
-) -> Result<Option<Problem>, StageError> {
+) -> Result<Result<Vec<InputRecord>, Problem>, StageError> {
     let grid = plan.givens.grid_sha256.as_deref();
+    let with_grid = |recorded: Option<&str>, wanted: Option<&str>| {
+        let is_worse = recorded.is_none() && wanted.is_some();
+        (recorded == wanted, if is_worse { Problem::NoGrid } else { Problem::Given("grid") })
+    };
     let of_files = |inputs: &mut dyn Iterator<Item = &InputRecord>| {
         let found = inputs.fold((0, 0), |(n, bytes), input| (n + 1, bytes + input.size));
         let planned = (planned.files, planned.bytes);
@@ -148,25 +171,38 @@ async fn problem(
         let record = Record::load(store, &folder(case), COMPLETE).await;
         let record = match record {
             Err(error @ (LedgerError::Damaged { .. } | LedgerError::Format { .. })) => {
-                return Ok(Some(Problem::Damaged(error.to_string())));
+                return Ok(Err(Problem::Damaged(error.to_string())));
             }
             record => record.map_err(crate::research::PlanError::from)?,
         };
-        let Some(record) = record else { return Ok(Some(Problem::Absent)) };
-        return Ok(compare([
+        let Some(record) = record else { return Ok(Err(Problem::Absent)) };
+        let found = compare([
             (record.recipe.version == RECIPE, Problem::Rules),
             of_files(&mut record.files.iter().map(|file| &file.input)),
-            (record.recipe.grid_sha256.as_deref() == grid, Problem::Given("grid")),
-        ]));
+            with_grid(record.recipe.grid_sha256.as_deref(), grid),
+        ]);
+        let wrong = match found.is_none() && store.can_list() {
+            true => wrong_outputs(&record, &store.list(&folder(case)).await?),
+            false => Vec::new(),
+        };
+        let found = found.or_else(|| wrong.into_iter().next().map(Problem::Output));
+        let inputs = || record.files.into_iter().map(|file| file.input).collect();
+        return Ok(found.map_or_else(|| Ok(inputs()), Err));
     }
     let record = match CaseRecord::load(store, case).await {
         Err(error @ VisError::Record { .. }) => {
-            return Ok(Some(Problem::Damaged(error.to_string())));
+            return Ok(Err(Problem::Damaged(error.to_string())));
         }
         record => record?,
     };
-    let Some(record) = record else { return Ok(Some(Problem::Absent)) };
-    let has = |name: &str, wanted: Value| record.settings.get(name) == Some(&wanted);
+    let Some(record) = record else { return Ok(Err(Problem::Absent)) };
+    let text = |name: &str| record.settings.get(name).and_then(Value::as_str);
+    let ssh = || serde_json::from_value(record.settings.get("ssh")?.clone()).ok();
+    let is_ssh = match (ssh(), &plan.givens.ssh) {
+        // Only maps that need one are recorded with it.
+        (None, _) | (_, None) => true,
+        (Some(recorded), Some(planned)) => InputRecord::is_content(&recorded, planned),
+    };
     let of_all = [
         (record.store == stage.name(), Problem::Store(record.store.clone())),
         (record.recipe == plan.recipe(stage), Problem::Rules),
@@ -176,46 +212,74 @@ async fn problem(
     let of_givens = match stage {
         // With the known defects, the grid is that of the raw files.
         Stage::Store2 => vec![
-            (
-                has("grid_sha256", json!(grid.filter(|_| !plan.reference_compat))),
-                Problem::Given("grid"),
-            ),
-            (has("ssh", json!(plan.givens.ssh)), Problem::Given("series of sea surface height")),
+            with_grid(text("grid_sha256"), grid.filter(|_| !plan.reference_compat)),
+            (is_ssh, Problem::Given("series of sea surface height")),
         ],
         Stage::Store3 => {
             let wanted = planned.center.map(|center| store3::settings(center, grid));
-            let is_grid = has("grid_sha256", json!(grid));
             vec![
-                (is_grid, Problem::Given("grid")),
+                with_grid(text("grid_sha256"), grid),
                 (wanted.as_ref() == Some(&record.settings), Problem::Given("centre")),
             ]
         }
         Stage::Research | Stage::Store1 => Vec::new(),
     };
-    Ok(compare(of_all.into_iter().chain(of_givens)))
+    let found = compare(of_all.into_iter().chain(of_givens));
+    Ok(found.map_or_else(|| Ok(record.inputs), Err))
 }
 
-/// What a plan asks for and what is not there, or was not made as the plan has it; but for what is `done`
-/// already, where what is found to be goes too.
+/// The first of the inputs that has other bytes by now. One that is gone takes nothing from what was made
+/// of it, nor does one whose content nobody knows.
+async fn changed(
+    raw: &Store,
+    present: &[ObjectInfo],
+    inputs: &[InputRecord],
+) -> Result<Option<Problem>, StoreError> {
+    for input in inputs {
+        let Some(info) = present.iter().find(|info| info.key == input.key) else { continue };
+        if input.compare(raw, info).await? == InputState::Changed {
+            return Ok(Some(Problem::Input(raw.location().join(&input.key).to_string())));
+        }
+    }
+    Ok(None)
+}
+
+/// What a plan asks for and what is not there, or was not made as the plan has it of what is in the
+/// archive `raw`; but for what is `done` already, where what is found to be goes too.
 pub async fn missing(
     plan: &Plan,
+    raw: &Store,
     outputs: &[(Stage, Store)],
     done: &mut BTreeSet<(Stage, Case)>,
 ) -> Result<Vec<Missing>, StageError> {
+    let known = &*done;
+    let look = async |(case, planned): (Case, &Planned)| {
+        let mut found = Vec::new();
+        let mut present = None;
+        for (stage, store) in outputs.iter().filter(|(stage, _)| !known.contains(&(*stage, case))) {
+            let problem = match inputs_of(plan, (*stage, store), (case, planned)).await? {
+                Err(problem) => Some(problem),
+                Ok(_) if !raw.can_list() => None,
+                Ok(inputs) => {
+                    if present.is_none() {
+                        present = Some(raw.list(&raw_folder(case)).await?);
+                    }
+                    changed(raw, present.as_deref().unwrap_or_default(), &inputs).await?
+                }
+            };
+            found.push((*stage, case, problem));
+        }
+        Ok::<_, StageError>(found)
+    };
+    let cases = plan.cases().zip(&plan.cases).map(|((_, case), planned)| (case, planned));
+    let looked = stream::iter(cases).map(look).buffered(READS);
+    let mut looked: Vec<_> = looked.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+    looked.sort_by_key(|(stage, ..)| *stage);
     let mut missing = Vec::new();
-    for (stage, store) in outputs {
-        let stage = *stage;
-        let cases = plan.cases().zip(&plan.cases).map(|((_, case), planned)| (case, planned));
-        let open: Vec<_> = cases.filter(|(case, _)| !done.contains(&(stage, *case))).collect();
-        let look = async |(case, planned): (Case, &Planned)| {
-            Ok::<_, StageError>((case, problem(plan, (stage, store), (case, planned)).await?))
-        };
-        let looked: Vec<_> = stream::iter(open).map(look).buffered(READS).try_collect().await?;
-        for (case, problem) in looked {
-            match problem {
-                None => _ = done.insert((stage, case)),
-                Some(problem) => missing.push(Missing { case: case.short(), stage, problem }),
-            }
+    for (stage, case, problem) in looked {
+        match problem {
+            None => _ = done.insert((stage, case)),
+            Some(problem) => missing.push(Missing { case: case.short(), stage, problem }),
         }
     }
     Ok(missing)

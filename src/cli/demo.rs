@@ -29,10 +29,24 @@ const STORE1: &str = "@store1b.zarr";
 const STORE2: &str = "@store2.zarr";
 const STORE3: &str = "@cumulative_FG_CO2_percent.zarr";
 
+/// What is made below the demo's location besides the raw files.
+const PRODUCTS: [&str; 9] = [
+    RESEARCH,
+    "store1b.zarr",
+    "store2.zarr",
+    "cumulative_FG_CO2_percent.zarr",
+    "plan.json",
+    "plan.state",
+    "map.png",
+    "efficiency.png",
+    "uptake.png",
+];
+
 /// Make a synthetic case, convert it, make the map stores from it, and show what came out
 ///
 /// The case is complete and in the exact form of the model's raw output; none of it comes from a
-/// model. `dor demo raw` writes the raw files only.
+/// model. `dor demo raw` writes the raw files only. The folder must be empty, or one that the demo
+/// made; nothing that it did not make is ever replaced.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Command {
@@ -66,7 +80,7 @@ struct Synthetic {
     #[arg(long, default_value = "medium", value_name = "SIZE")]
     shape: ShapeArg,
     /// Months to write, of 180
-    #[arg(long, default_value_t = 180, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=180))]
+    #[arg(long, default_value_t = 180, value_name = "N", value_parser = months)]
     months: u16,
     /// Seed: the same seed gives the same bytes
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -80,6 +94,11 @@ struct Synthetic {
     /// Files written at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N", value_parser = from_one)]
     workers: Option<NonZeroUsize>,
+}
+
+fn months(text: &str) -> Result<u16, String> {
+    let months = text.parse().ok().filter(|months| (1..=180).contains(months));
+    months.ok_or_else(|| "a case has 1 to 180 months".to_owned())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +144,7 @@ impl Synthetic {
         location: &Location,
         workers: usize,
         ssh: bool,
+        products: &[&str],
     ) -> anyhow::Result<(Case, u64)> {
         let case = self.case;
         let store = stores.open(location)?;
@@ -150,6 +170,7 @@ impl Synthetic {
         let total = std::sync::atomic::AtomicU64::new(0);
         let months = self.months.into();
         let plan = demo::Raw { case, synthetic: Arc::new(synthetic), months, ssh };
+        demo::claim(&store, &plan, products).await?;
         demo::write_raw(&store, &plan, &pool, &stop, |size| {
             total.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
         })
@@ -164,7 +185,8 @@ impl Synthetic {
 
 /// Write the raw files of a synthetic case, with its grid file and the centres of the polygons
 ///
-/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc.
+/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc. None of
+/// these may be there already, unless `dor demo` made them.
 #[derive(Args, Debug)]
 struct Raw {
     /// Where to write: a path or URL
@@ -182,7 +204,8 @@ impl Raw {
         let config = self.synthetic.config(global)?;
         let stores = Stores::new(config.s3.clone());
         let workers = config.workers.value.get();
-        let (case, size) = self.synthetic.write(&stores, &self.location, workers, self.ssh).await?;
+        let written = self.synthetic.write(&stores, &self.location, workers, self.ssh, &[]);
+        let (case, size) = written.await?;
         writeln!(out, "case {case}: {} written to {}", bytes(size), self.location)?;
         Ok(Exit::Done)
     }
@@ -207,7 +230,8 @@ impl Demo {
         let workers = config.workers.value.get();
         writeln!(out, "1. raw history of a synthetic case")?;
         out.flush()?;
-        let (case, size) = self.synthetic.write(&stores, &self.location, workers, true).await?;
+        let written = self.synthetic.write(&stores, &self.location, workers, true, &PRODUCTS);
+        let (case, size) = written.await?;
         let archive = self.location.join(ARCHIVE);
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
@@ -297,7 +321,7 @@ impl Demo {
                 "plan -o @plan.json -d @{ARCHIVE} --output-dir @{RESEARCH} --store1 {STORE1} \
                  --store2 {STORE2} --store3 {STORE3} {inputs} --ssh @{SSH} --centers @{CENTERS}"
             ),
-            "run --plan @plan.json --shards 1 --shard 0".to_owned(),
+            "run --plan @plan.json --shards 1 --shard 0 --force".to_owned(),
             "finalize --plan @plan.json".to_owned(),
         ]);
         commands

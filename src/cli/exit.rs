@@ -80,6 +80,7 @@ impl Exit {
             return match error {
                 StageError::Research(error) => Self::of_case(error),
                 StageError::Vis(error) => Self::of_vis(error),
+                StageError::Gone { .. } => Some(Self::Configuration),
                 StageError::Files { .. } => Some(Self::BadData),
             };
         }
@@ -88,6 +89,7 @@ impl Exit {
         }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
+            Some(DemoError::NotOurs { .. }) => return Some(Self::Configuration),
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
             Some(DemoError::Pool(_)) | None => {}
         }
@@ -105,6 +107,7 @@ impl Exit {
             | VisError::Uncovered { .. }
             | VisError::NoStore { .. }
             | VisError::Recipe { .. }
+            | VisError::Settings { .. }
             | VisError::Needs(_) => Some(Self::Configuration),
             VisError::Pool(PoolError::Closed) => Some(Self::Interrupted),
             VisError::Pool(_) | VisError::Shard { .. } => None,
@@ -152,9 +155,9 @@ impl Exit {
             PlanFileError::Store(StoreError::NotAFile { .. }) => Some(Self::Configuration),
             PlanFileError::Store(error) => Self::of_store(error),
             PlanFileError::Damaged { .. } | PlanFileError::Changed { .. } => Some(Self::BadData),
-            PlanFileError::Exists { .. } | PlanFileError::Absent { .. } => {
-                Some(Self::Configuration)
-            }
+            PlanFileError::Exists { .. }
+            | PlanFileError::Absent { .. }
+            | PlanFileError::NoPlace { .. } => Some(Self::Configuration),
         }
     }
 
@@ -181,6 +184,7 @@ impl Exit {
         match error {
             PlanError::Store(error) => Self::of_store(error),
             PlanError::Ledger(error) => Self::of_ledger(error),
+            PlanError::Settings { .. } | PlanError::NoRecord { .. } => Some(Self::Configuration),
             _ => Some(Self::BadData),
         }
     }
@@ -188,7 +192,8 @@ impl Exit {
     fn of_ledger(error: &LedgerError) -> Option<Self> {
         match error {
             LedgerError::Store(error) => Self::of_store(error),
-            LedgerError::Damaged { .. } | LedgerError::Format { .. } => Some(Self::BadData),
+            LedgerError::Format { .. } => Some(Self::Configuration),
+            LedgerError::Damaged { .. } => Some(Self::BadData),
         }
     }
 

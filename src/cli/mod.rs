@@ -150,7 +150,7 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
     })
 }
 
-/// Prints an error and its causes.
+/// Prints an error and its causes; of what a stop cut short, only that it was stopped.
 pub fn report(error: &anyhow::Error) {
     let mut to = io::stderr().lock();
     let mut causes = causes(error.as_ref());

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::plan::{month_in_name, raw_folder};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, PARTIAL};
+use crate::ledger::{COMPLETE, LedgerError, PARTIAL, Record};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
@@ -17,6 +17,8 @@ use crate::store::{ObjectInfo, Store, StoreError};
 const FEW: usize = 24;
 /// Cases that are listed at the same time.
 const LISTINGS: usize = 16;
+/// Records that are read at the same time.
+const READS: usize = 32;
 
 /// How far a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,12 +30,14 @@ pub enum State {
     Partial,
     /// The record of the complete case is there, and a file for every raw file that is there.
     Done,
+    /// Research-grade files are not as their record has them: gone, or of another size.
+    Damaged,
     /// Neither raw nor research-grade files.
     Missing,
 }
 
 /// What exists of a case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// The case.
     pub case: Case,
@@ -43,10 +47,23 @@ pub struct Survey {
     pub outputs: usize,
     /// How far the case is.
     pub state: State,
+    /// What is wrong with its research-grade files, as far as a listing tells.
+    pub problems: Vec<String>,
 }
 
-/// Surveys cases by listing, never by asking for single objects, and only below folders that are
-/// those of cases.
+/// In which files differ from their record, as far as a listing of their folder tells.
+pub fn wrong_outputs(record: &Record, listed: &[ObjectInfo]) -> Vec<String> {
+    let sizes: BTreeMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
+    let wrong = |file: &crate::ledger::FileRecord| match sizes.get(file.key.as_str()) {
+        None => Some(format!("{} is gone", file.key)),
+        Some(size) if *size == file.size => None,
+        Some(size) => Some(format!("{} has {size} bytes, recorded {}", file.key, file.size)),
+    };
+    record.files.iter().filter_map(wrong).collect()
+}
+
+/// Surveys cases by listing, only below folders that are those of cases; of single objects only the
+/// records of the cases are read.
 pub async fn survey(
     raw: &Store,
     out: Option<&Store>,
@@ -54,32 +71,64 @@ pub async fn survey(
 ) -> Result<Vec<Survey>, StoreError> {
     let mut inputs = Months::default();
     let mut outputs = Months::default();
-    let mut records = BTreeMap::new();
+    let mut records = BTreeSet::new();
+    let mut listed: BTreeMap<Case, Vec<ObjectInfo>> = BTreeMap::new();
     inputs.add(list_cases(raw, cases, raw_folder, is_raw).await?, raw_month);
     if let Some(out) = out {
         let objects = list_cases(out, cases, layout::folder, is_output).await?;
         for object in &objects {
             if let Some((folder, name @ (COMPLETE | PARTIAL))) = object.key.rsplit_once('/') {
-                records.insert((folder.to_owned(), name == COMPLETE), ());
+                records.insert((folder.to_owned(), name == COMPLETE));
+            }
+            if let Some((case, _)) = output_month(&object.key) {
+                listed.entry(case).or_default().push(object.clone());
             }
         }
         outputs.add(objects, output_month);
     }
     [Some(raw), out].into_iter().flatten().for_each(Store::tell_passed_over);
-    let survey = |&case: &Case| {
+    let problems = async |&case: &Case| {
+        let is_there = |name: &&str| records.contains(&(layout::folder(case), *name == COMPLETE));
+        match (out, [COMPLETE, PARTIAL].into_iter().find(is_there)) {
+            (Some(out), Some(name)) => {
+                let listed = listed.get(&case).map_or(&[][..], Vec::as_slice);
+                problems_of(out, case, name, listed).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    };
+    let problems: Vec<Vec<String>> =
+        stream::iter(cases).map(problems).buffered(READS).try_collect().await?;
+    let survey = |(&case, problems): (&Case, Vec<String>)| {
         let complete = inputs.of(case).is_subset(outputs.of(case));
         let (raw, outputs) = (inputs.of(case).len(), outputs.of(case).len());
-        let has = |complete| records.contains_key(&(layout::folder(case), complete));
+        let has = |complete| records.contains(&(layout::folder(case), complete));
         let state = match (raw, outputs) {
+            _ if !problems.is_empty() => State::Damaged,
             (_, 1..) if complete && has(true) => State::Done,
             (_, 1..) => State::Partial,
             _ if has(true) || has(false) => State::Partial,
             (1.., 0) => State::Raw,
             (0, 0) => State::Missing,
         };
-        Survey { case, raw, outputs, state }
+        Survey { case, raw, outputs, state, problems }
     };
-    Ok(cases.iter().map(survey).collect())
+    Ok(cases.iter().zip(problems).map(survey).collect())
+}
+
+/// What is wrong with the files of a case by the record of this name. One that cannot be read is wrong
+/// itself.
+async fn problems_of(
+    out: &Store,
+    case: Case,
+    name: &str,
+    listed: &[ObjectInfo],
+) -> Result<Vec<String>, StoreError> {
+    match Record::load(out, &layout::folder(case), name).await {
+        Ok(record) => Ok(record.map_or_else(Vec::new, |record| wrong_outputs(&record, listed))),
+        Err(LedgerError::Store(error)) => Err(error),
+        Err(error) => Ok(vec![error.to_string()]),
+    }
 }
 
 /// Months of each case for which there is a file.
@@ -164,7 +213,7 @@ fn raw_month(key: &str) -> Option<(Case, YearMonth)> {
 }
 
 /// Case and month of a research-grade file's key.
-fn output_month(key: &str) -> Option<(Case, YearMonth)> {
+pub(super) fn output_month(key: &str) -> Option<(Case, YearMonth)> {
     let mut parts = key.splitn(3, '/');
     let (polygon, month) = (parts.next()?, parts.next()?);
     let case: Case = format!("{polygon}-{month}").parse().ok()?;
@@ -178,11 +227,26 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::ledger::{FileRecord, InputRecord, Recipe};
 
     async fn put(store: &Store, keys: impl IntoIterator<Item = String>) {
         for key in keys {
             store.put(&key, Bytes::from_static(b"x")).await.unwrap();
         }
+    }
+
+    /// The record of a case with files of these months and sizes.
+    async fn record(out: &Store, case: Case, files: &[(i32, u64)]) {
+        let recipe = Recipe { product: "research-grade".to_owned(), version: 1, grid_sha256: None };
+        let mut record = Record::new(case.to_string(), recipe, Vec::new());
+        for &(month, size) in files {
+            let key = layout::key(case, case.first_month().plus(month));
+            let modified = chrono::DateTime::UNIX_EPOCH;
+            let info = ObjectInfo { key: "raw".to_owned(), size: 1, modified, etag: None };
+            let input = InputRecord::new(&info, None);
+            record.insert(FileRecord { key, size, md5: String::new(), input });
+        }
+        record.save(out, &layout::folder(case), COMPLETE).await.unwrap();
     }
 
     #[tokio::test]
@@ -199,19 +263,39 @@ mod tests {
         put(&out, b.months().take(1).map(|m| layout::key(b, m))).await;
         put(&out, c.months().take(2).map(|m| layout::key(c, m))).await;
         // Made when one month was missing.
-        put(&out, [layout::key(e, e.first_month()), format!("689/07/{COMPLETE}")]).await;
-        put(&out, [format!("112/07/{COMPLETE}"), "112/07/notes.txt".to_owned()]).await;
+        put(&out, [layout::key(e, e.first_month())]).await;
+        put(&out, ["112/07/notes.txt".to_owned()]).await;
+        record(&out, c, &[(0, 1), (1, 1)]).await;
+        record(&out, e, &[(0, 1)]).await;
+        let of = |case, raw, outputs, state| Survey { case, raw, outputs, state, problems: vec![] };
         let expected = [
-            Survey { case: a, raw: 2, outputs: 0, state: State::Raw },
-            Survey { case: b, raw: 2, outputs: 1, state: State::Partial },
-            Survey { case: c, raw: 2, outputs: 2, state: State::Done },
-            Survey { case: d, raw: 0, outputs: 0, state: State::Missing },
-            Survey { case: e, raw: 2, outputs: 1, state: State::Partial },
+            of(a, 2, 0, State::Raw),
+            of(b, 2, 1, State::Partial),
+            of(c, 2, 2, State::Done),
+            of(d, 0, 0, State::Missing),
+            of(e, 2, 1, State::Partial),
         ];
         assert_eq!(survey(&raw, Some(&out), &[a, b, c, d, e]).await.unwrap(), expected);
         let all: Vec<Case> = Case::all().collect();
         let survey = survey(&raw, Some(&out), &all).await.unwrap();
         assert_eq!(survey.iter().filter(|s| s.state != State::Missing).count(), 4);
         assert_eq!(survey[b.index()], expected[1]);
+    }
+
+    #[tokio::test]
+    async fn outputs_that_are_cut_or_gone_are_damage() {
+        let (raw, out) = (Store::memory(), Store::memory());
+        let [a, b]: [Case; 2] = ["112-04", "112-07"].map(|c| c.parse().unwrap());
+        for case in [a, b] {
+            put(&out, case.months().take(2).map(|m| layout::key(case, m))).await;
+        }
+        record(&out, a, &[(0, 1), (1, 2), (2, 1)]).await;
+        put(&out, [format!("{}/{COMPLETE}", layout::folder(b))]).await;
+        let found = survey(&raw, Some(&out), &[a, b]).await.unwrap();
+        assert!(found.iter().all(|survey| survey.state == State::Damaged), "{found:?}");
+        let problems: Vec<&str> = found[0].problems.iter().map(|p| &p[p.len() - 30..]).collect();
+        assert!(problems[0].ends_with("has 1 bytes, recorded 2"), "{problems:?}");
+        assert!(problems[1].ends_with("0347-06.nc is gone"), "{problems:?}");
+        assert!(found[1].problems[0].contains("not a record"), "{found:?}");
     }
 }

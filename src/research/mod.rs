@@ -5,6 +5,7 @@ pub mod check;
 pub mod convert;
 pub mod plan;
 pub mod run;
+pub mod verify;
 
 pub use crate::encode::research::{RECIPE, folder};
 pub use plan::{Plan, PlanError, PlanOptions, plan};

@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, LedgerError, PARTIAL, Recipe, Record};
+use crate::ledger::{
+    COMPLETE, Difference, FileRecord, InputRecord, InputState, LedgerError, PARTIAL, Recipe, Record,
+};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Requests that are under way at the same time where each month is asked for.
 const PROBES: usize = 16;
+/// Files whose content is compared at the same time, where their times are others than recorded.
+const HASHES: usize = 4;
 
 /// A case cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,32 @@ pub enum PlanError {
     /// The case's record cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The case was made under other settings.
+    #[error(
+        "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
+         ({url}), or make the case again with --force", list(.differences)
+    )]
+    Settings {
+        /// Case.
+        case: Case,
+        /// Its record.
+        url: String,
+        /// The settings that differ.
+        differences: Vec<Difference>,
+    },
+    /// There are results that no record tells of.
+    #[error(
+        "{folder} holds {files} research-grade files of case {case} and no record of them ({COMPLETE}); \
+         bring it back, move the files away, or make the case again with --force"
+    )]
+    NoRecord {
+        /// Case.
+        case: Case,
+        /// Folder of its files.
+        folder: String,
+        /// How many there are.
+        files: usize,
+    },
     /// There is no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
     NoFiles {
@@ -105,6 +135,38 @@ pub struct Step {
     pub input: ObjectInfo,
     /// Key of the research-grade file.
     pub output: String,
+    /// Why it is to be converted.
+    pub reason: Reason,
+}
+
+/// Why a file is to be converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It was not before.
+    New,
+    /// The raw file has other bytes than when it was converted.
+    Input,
+    /// The research-grade file is not there.
+    NoOutput,
+    /// The research-grade file has another size than recorded.
+    OutputSize,
+    /// It was converted without a grid file, and there is one now.
+    Grid,
+    /// It is to be converted in any case.
+    Forced,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::New => "not converted yet",
+            Self::Input => "raw file has other bytes than recorded",
+            Self::NoOutput => "research-grade file is gone",
+            Self::OutputSize => "research-grade file has another size than recorded",
+            Self::Grid => "converted without a grid file before",
+            Self::Forced => "asked for with --force",
+        })
+    }
 }
 
 /// What there is to do for a case.
@@ -119,7 +181,13 @@ pub struct Plan {
     /// What is done already; entries that no longer hold are gone.
     pub record: Record,
     /// One of the files that are done.
-    pub done: Option<Step>,
+    pub done: Option<(YearMonth, ObjectInfo)>,
+    /// Inputs as the record has them, of the files that are done.
+    pub unchanged: Vec<InputRecord>,
+    /// Whether the time of one of them is another one by now, so that the record is to be renewed.
+    pub touched: bool,
+    /// Files in the folder of the raw files that are none of the case's months.
+    pub passed_over: usize,
     /// Whether the record of the complete case is in place and holds.
     pub complete: bool,
 }
@@ -168,7 +236,7 @@ pub async fn plan(
     case: Case,
     options: &PlanOptions,
 ) -> Result<Plan, PlanError> {
-    let inputs = raw_files(raw, case).await?;
+    let (inputs, passed_over) = months_and_others(raw, case).await?;
     let missing = missing_months(case, &inputs, options.allow_missing)?;
     let folder = layout::folder(case);
     let names = case.months().map(|month| layout::key(case, month));
@@ -177,21 +245,9 @@ pub async fn plan(
     let listed = out.list_ours(&folder, move |key| ours.contains(key)).await?;
     let present: BTreeMap<String, u64> = listed.into_iter().map(|o| (o.key, o.size)).collect();
 
-    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    let mut complete = false;
-    let mut earlier = None;
-    if !options.force {
-        if has(COMPLETE) {
-            earlier = Record::load(out, &folder, COMPLETE).await?;
-            // Left by a stop between the two records; carrying out the plan removes it.
-            complete = !has(PARTIAL);
-        } else if has(PARTIAL) {
-            earlier = Record::load(out, &folder, PARTIAL).await?;
-        }
-    }
+    let (earlier, mut complete) = earlier(out, case, options, &present).await?;
     let names = missing.iter().map(YearMonth::to_string).collect();
     let mut record = Record::new(case.to_string(), options.recipe.clone(), names);
-    let earlier = earlier.filter(|e| e.recipe == record.recipe);
     let is_done = |month: &YearMonth| {
         let key = layout::key(case, *month);
         earlier.as_ref().is_some_and(|e| e.file(&key).is_some()) && present.contains_key(&key)
@@ -201,24 +257,89 @@ pub async fn plan(
         return Err(PlanError::WouldLose { case, months: lost });
     }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
-    let (mut steps, mut done) = (Vec::new(), None);
-    for (month, input) in inputs {
+    let is_better = earlier.as_ref().is_some_and(|e| e.recipe != record.recipe);
+    let look = async |(month, input): (YearMonth, ObjectInfo)| {
         let output = layout::key(case, month);
-        let entry = earlier
-            .as_ref()
-            .and_then(|e| e.file(&output))
-            .filter(|f| f.input.is_still(&input) && present.get(&output) == Some(&f.size));
-        let step = Step { month, input, output };
-        match entry {
-            Some(file) => {
-                record.insert(file.clone());
-                done = Some(step);
+        let entry = earlier.as_ref().and_then(|e| e.file(&output));
+        let found = match entry {
+            None if options.force => Err(Reason::Forced),
+            None => Err(Reason::New),
+            Some(_) if is_better => Err(Reason::Grid),
+            Some(file) => match present.get(&output) {
+                None => Err(Reason::NoOutput),
+                Some(size) if *size != file.size => Err(Reason::OutputSize),
+                Some(_) => match file.input.compare(raw, &input).await? {
+                    state @ (InputState::Same | InputState::Touched) => Ok((file.clone(), state)),
+                    InputState::Changed | InputState::Unknown => Err(Reason::Input),
+                },
+            },
+        };
+        Ok::<_, PlanError>((month, input, output, found))
+    };
+    let looked: Vec<_> = stream::iter(inputs).map(look).buffered(HASHES).try_collect().await?;
+    let (mut steps, mut done, mut unchanged, mut touched) = (Vec::new(), None, Vec::new(), false);
+    for (month, input, output, found) in looked {
+        match found {
+            Ok((file, state)) => {
+                touched |= state == InputState::Touched;
+                let now = InputRecord::new(&input, file.input.sha256.clone());
+                unchanged.push(file.input);
+                record.insert(FileRecord { input: now, ..file });
+                done = Some((month, input));
             }
-            None => steps.push(step),
+            Err(reason) => steps.push(Step { month, input, output, reason }),
         }
     }
     complete &= steps.is_empty();
-    Ok(Plan { case, steps, missing, record, done, complete })
+    Ok(Plan { case, steps, missing, record, done, unchanged, touched, passed_over, complete })
+}
+
+/// What was made of the case before, and whether that is recorded as complete; refused when it was
+/// made under other settings that this run would not better, or is not recorded.
+async fn earlier(
+    out: &Store,
+    case: Case,
+    options: &PlanOptions,
+    present: &BTreeMap<String, u64>,
+) -> Result<(Option<Record>, bool), PlanError> {
+    if options.force {
+        return Ok((None, false));
+    }
+    let folder = layout::folder(case);
+    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    // Left by a stop between the two records: carrying out the plan removes the second.
+    let (mut name, complete) = match (has(COMPLETE), has(PARTIAL)) {
+        (true, partial) => (COMPLETE, !partial),
+        (false, _) => (PARTIAL, false),
+    };
+    let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
+    let mut record = match has(name) || files > 0 {
+        true => Record::load(out, &folder, name).await?,
+        false => return Ok((None, false)),
+    };
+    if record.is_none() && files > 0 {
+        // Another process may have ended the case while the folder was listed.
+        name = COMPLETE;
+        record = Record::load(out, &folder, name).await?;
+    }
+    if record.is_none() && files > 0 {
+        let folder = out.location().join(&folder).to_string();
+        return Err(PlanError::NoRecord { case, folder, files });
+    }
+    let record = record.filter(|record| !record.files.is_empty());
+    let differences = record.as_ref().map(|record| record.recipe.conflicts(&options.recipe));
+    match differences.filter(|differences| !differences.is_empty()) {
+        Some(differences) => {
+            let url = out.location().join(&format!("{folder}/{name}")).to_string();
+            Err(PlanError::Settings { case, url, differences })
+        }
+        None => Ok((record, complete)),
+    }
+}
+
+/// Differences in words.
+pub fn list(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The raw files of a case by month.
@@ -226,7 +347,16 @@ pub async fn raw_files(
     raw: &Store,
     case: Case,
 ) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
+    Ok(months_and_others(raw, case).await?.0)
+}
+
+/// The same, with the number of other files in their folder.
+async fn months_and_others(
+    raw: &Store,
+    case: Case,
+) -> Result<(BTreeMap<YearMonth, ObjectInfo>, usize), PlanError> {
     let folder = raw_folder(case);
+    let mut passed_over = 0;
     let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
     let first = case.first_month();
     let found = match raw.can_list() {
@@ -238,7 +368,10 @@ pub async fn raw_files(
             // On disk an ETag names the inode, which a copy of the same file does not keep.
             object.etag = None;
         }
-        let Some(month) = month_in_name(case, &object.key) else { continue };
+        let Some(month) = month_in_name(case, &object.key) else {
+            passed_over += 1;
+            continue;
+        };
         let url = || raw.location().join(&object.key).to_string();
         if !(0..MONTHS as i32).contains(&month.months_since(first)) {
             let last = first.plus(MONTHS as i32 - 1);
@@ -253,7 +386,7 @@ pub async fn raw_files(
     if inputs.is_empty() {
         return Err(PlanError::NoFiles { case, folder: raw.location().join(&folder).to_string() });
     }
-    Ok(inputs)
+    Ok((inputs, passed_over))
 }
 
 /// The months of a case that have no file; an error unless that is allowed.

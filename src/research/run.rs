@@ -15,7 +15,7 @@ use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
 use crate::model::{Case, Grid, YearMonth};
 use crate::pipeline::{Extent, Pool, PoolError, Reader, Stop, Stopped, UploadSink};
-use crate::store::{Store, StoreError};
+use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
 const CHECKS: usize = 16;
@@ -162,6 +162,12 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
     let folder = layout::folder(plan.case);
     let kept = plan.record.files.len();
     if plan.complete {
+        if plan.touched {
+            // So that the content need not be compared again; whoever may only read goes without.
+            if let Err(error) = plan.record.save(&environment.out, &folder, COMPLETE).await {
+                tracing::warn!("cannot record that raw files have other times: {error}");
+            }
+        }
         return Ok(Summary { kept, elapsed: begun.elapsed(), ..Summary::default() });
     }
     let case = plan.case;
@@ -188,10 +194,10 @@ pub async fn check_inputs(
 ) -> Result<BTreeMap<YearMonth, u64>, CaseError> {
     // Requests keep no worker busy, but take memory as all work does.
     let threads = &Pool::new(CHECKS, u64::MAX);
-    let check = async |step: &Step| {
-        let object = environment.raw.object_known(&step.input.key, step.input.clone());
+    let check = async |month: YearMonth, input: &ObjectInfo| {
+        let object = environment.raw.object_known(&input.key, input.clone());
         let source = environment.reader.source(object, &environment.stop);
-        let (month, grid) = (step.month, environment.grid.clone());
+        let grid = environment.grid.clone();
         // One file of the case tells whether the grid file is the right one.
         let points = plan.steps.first().is_some_and(|first| first.month == month);
         let of_points = grid.as_ref().filter(|_| points).map_or(0, |g| 64 * g.tlat.len() as u64);
@@ -200,13 +206,14 @@ pub async fn check_inputs(
         let place = threads.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     };
-    let mut checks = futures::stream::iter(&plan.steps).map(check).buffered(CHECKS);
+    let checks = futures::stream::iter(&plan.steps).map(|step| check(step.month, &step.input));
+    let mut checks = checks.buffered(CHECKS);
     let (mut inventories, mut failures) = (Vec::new(), Vec::new());
     let mut memory = BTreeMap::new();
     for step in &plan.steps {
         match checks.next().await {
             Some(Ok(file)) => {
-                inventories.push((step, Inventory::of(&file.header), 1));
+                inventories.push((&step.input, Inventory::of(&file.header), 1));
                 memory.insert(step.month, file.memory);
             }
             Some(Err(error)) => failures.push((step.input.key.clone(), error)),
@@ -214,20 +221,20 @@ pub async fn check_inputs(
         }
     }
     // The files that are done were compared with each other: one speaks for all of them.
-    if let Some(step) = &plan.done
-        && let Ok(file) = check(step).await
+    if let Some((month, input)) = &plan.done
+        && let Ok(file) = check(*month, input).await
     {
-        inventories.push((step, Inventory::of(&file.header), plan.record.files.len()));
+        inventories.push((input, Inventory::of(&file.header), plan.record.files.len()));
     }
     if environment.stop.is_requested() {
         return Err(CaseError::Stopped { case: plan.case, converted: 0, files: plan.steps.len() });
     }
     let usual = Inventory::commonest(inventories.iter().map(|(_, i, files)| (i, *files)));
-    for (step, inventory, _) in &inventories {
+    for (input, inventory, _) in &inventories {
         if let Some(difference) = usual.and_then(|usual| inventory.differs(usual)) {
-            let url = environment.raw.location().join(&step.input.key).to_string();
+            let url = environment.raw.location().join(&input.key).to_string();
             let error = CheckError::Differs { url, difference };
-            failures.push((step.input.key.clone(), error.into()));
+            failures.push((input.key.clone(), error.into()));
         }
     }
     if !failures.is_empty() {
@@ -322,7 +329,7 @@ async fn convert_one(
         let failed = |source: SinkError| FileError::Store { url: url.clone(), source };
         let progress = environment.progress.clone();
         let object = raw.object_known(&step.input.key, step.input.clone());
-        let (Step { month, input, output }, out, stopped) =
+        let (Step { month, input, output, .. }, out, stopped) =
             (step.clone(), out.clone(), stop.clone());
         let work = move |source| -> Result<_, StoreError> {
             let started = Instant::now();

@@ -104,6 +104,33 @@ impl Location {
         }
     }
 
+    /// The way from `folder` to this, `/`-separated, when this lies below it: through all links on disk,
+    /// within one bucket on S3.
+    pub fn below(&self, folder: &Self) -> Option<String> {
+        let way = match (&self.0, &folder.0) {
+            (Place::Local { path }, Place::Local { path: folder }) => {
+                real(path).strip_prefix(real(folder)).ok()?.to_str()?.to_owned()
+            }
+            (Place::S3 { bucket, prefix }, Place::S3 { bucket: other, prefix: folder })
+                if bucket == other =>
+            {
+                let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+                prefix.strip_prefix(&folder)?.to_owned()
+            }
+            _ => return None,
+        };
+        Some(way).filter(|way| !way.is_empty())
+    }
+
+    /// What this names for whoever is in `folder`: a relative path is one from there.
+    #[must_use]
+    pub fn seen_from(&self, folder: &Self) -> Self {
+        match &self.0 {
+            Place::Local { path } if path.is_relative() => folder.join(&path.display().to_string()),
+            _ => self.clone(),
+        }
+    }
+
     /// The last segment; `None` for a root, a whole bucket or a whole host.
     pub fn file_name(&self) -> Option<&str> {
         match &self.0 {
@@ -369,6 +396,24 @@ mod tests {
         for root in ["s3://b", "https://h"] {
             assert_eq!((at(root).file_name(), at(root).parent()), (None, None), "{root}");
         }
+    }
+
+    #[test]
+    fn the_way_to_what_lies_below_leads_there_from_anywhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = at(folder.path().to_str().unwrap());
+        for (inner, outer) in [(here.join("a/b"), here), (at("s3://b/p/a/b"), at("s3://b/p"))] {
+            let way = inner.below(&outer).unwrap();
+            assert_eq!(way, "a/b");
+            let moved = at("s3://other/place");
+            assert_eq!(at(&way).seen_from(&moved), moved.join("a/b"));
+            assert_eq!(inner.seen_from(&moved), inner, "it is not relative");
+            assert_eq!(outer.below(&inner), None);
+            assert_eq!(outer.below(&outer), None);
+        }
+        assert_eq!(at("s3://b/pq").below(&at("s3://b/p")), None);
+        assert_eq!(at("s3://c/p/a").below(&at("s3://b/p")), None);
+        assert_eq!(at("s3://b/p/a").below(&at("s3://b")).as_deref(), Some("p/a"));
     }
 
     #[test]

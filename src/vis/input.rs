@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use sha2::Sha256;
+
+use super::earlier::Inputs;
 use super::{VisError, Workshop};
 use crate::encode::research as layout;
-use crate::ledger::InputRecord;
+use crate::ledger::{COMPLETE, InputRecord, Record, hash};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::pipeline::{Extent, PoolError, Reader};
@@ -30,6 +33,10 @@ pub struct CaseFiles {
     pub missing: Vec<YearMonth>,
     store: Store,
     files: BTreeMap<YearMonth, ObjectInfo>,
+    /// MD5s of files of which there is a record, by key.
+    md5: BTreeMap<String, String>,
+    /// Earlier versions of the files that are known to have the same content.
+    same: Vec<InputRecord>,
     reader: Reader,
 }
 
@@ -51,8 +58,12 @@ impl Input {
             files.values_mut().for_each(|info| info.etag = None);
         }
         let missing = missing_months(case, &files, allow_missing)?;
-        let (store, reader) = (self.store().clone(), Reader::default());
-        Ok(CaseFiles { case, missing, store, files, reader })
+        let md5 = match self {
+            Self::Raw(_) => BTreeMap::new(),
+            Self::Research(store) => checksums(store, case, &files).await,
+        };
+        let (store, reader, same) = (self.store().clone(), Reader::default(), Vec::new());
+        Ok(CaseFiles { case, missing, store, files, md5, same, reader })
     }
 }
 
@@ -79,6 +90,32 @@ async fn research_files(
         }),
         false => Ok(files),
     }
+}
+
+/// MD5s of research-grade files, as far as the case's record tells of them; without a record that can
+/// be read there are none.
+async fn checksums(
+    store: &Store,
+    case: Case,
+    files: &BTreeMap<YearMonth, ObjectInfo>,
+) -> BTreeMap<String, String> {
+    let record = Record::load(store, &layout::folder(case), COMPLETE).await;
+    let Ok(Some(record)) = record else { return BTreeMap::new() };
+    let of = |info: &ObjectInfo| {
+        let file = record.file(&info.key).filter(|file| file.size == info.size)?;
+        Some((file.key.clone(), file.md5.clone()))
+    };
+    files.values().filter_map(of).collect()
+}
+
+/// A store that was made elsewhere: its metadata stands for it.
+pub async fn made_before(store: &Store, metadata: &ObjectInfo) -> Result<Inputs, VisError> {
+    let mut record = InputRecord::new(metadata, Some(hash::<Sha256>(store, metadata).await?));
+    if store.location().is_local() {
+        record.etag = None;
+    }
+    let files = vec![(metadata.clone(), record)];
+    Ok(Inputs { store: store.clone(), files, same: Vec::new() })
 }
 
 impl CaseFiles {
@@ -141,9 +178,19 @@ impl CaseFiles {
         Ok(self.reader.read(pool, object, needs, stop, |_| {}, work).await?.0)
     }
 
-    /// What a record says of the files.
-    pub fn records(&self) -> Vec<InputRecord> {
-        self.files.values().map(|info| InputRecord::new(info, None)).collect()
+    /// The files as they are now, for records and to be compared with them.
+    pub fn inputs(&self) -> Inputs {
+        let record = |info: &ObjectInfo| InputRecord {
+            md5: self.md5.get(&info.key).cloned(),
+            ..InputRecord::new(info, None)
+        };
+        let files = self.files.values().map(|info| (info.clone(), record(info))).collect();
+        Inputs { store: self.store.clone(), files, same: self.same.clone() }
+    }
+
+    /// The same files, of which these earlier versions are known to have the same content.
+    pub fn known_as(self, same: Vec<InputRecord>) -> Self {
+        Self { same, ..self }
     }
 }
 

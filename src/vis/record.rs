@@ -193,12 +193,6 @@ impl CaseRecord {
             .then(|| format!("case {} has not {months} months of {columns} values", self.case))
     }
 
-    /// Whether `other` was made from the same under the same rules.
-    pub fn is_like(&self, other: &Self) -> bool {
-        let bare = |record: &Self| Self { values: Vec::new(), files: Vec::new(), ..record.clone() };
-        bare(self) == bare(other)
-    }
-
     /// Refuses to give up months that this record has, when they are `missing` now.
     pub fn keep(&self, case: Case, missing: &[YearMonth]) -> Result<(), PlanError> {
         let had = |month: &&YearMonth| !self.missing_months.contains(&month.to_string());
@@ -217,9 +211,19 @@ impl CaseRecord {
         format!("{CASES}/{}{BEGUN}.json", case.short())
     }
 
+    /// Where the record of a case is, for messages.
+    pub fn url(store: &Store, case: Case) -> String {
+        store.location().join(&Self::key(case)).to_string()
+    }
+
     /// Reads the record of a case.
     pub async fn load(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
         load(store, &Self::key(case)).await
+    }
+
+    /// Reads the record of a case that a process has begun to write and has not completed.
+    pub async fn load_begun(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
+        load(store, &Self::begun_key(case)).await
     }
 
     /// Notes that the case's objects are about to be written: from now on the case is not complete,

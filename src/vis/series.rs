@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::contract::reading_order;
+use super::earlier::{Comparison, Inputs, compare, renew};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape};
 use super::record::CaseRecord;
@@ -14,7 +15,6 @@ use super::template::Destination;
 use super::{Recipe, VisError, Workshop};
 use crate::derive::efficiency::{Exchange, Fluxes, exchange};
 use crate::derive::uptake::{Rings, Uptake, uptake};
-use crate::ledger::InputRecord;
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, Place, YearMonth};
 use crate::pipeline::{Pool, Stopped};
@@ -204,35 +204,55 @@ pub struct Part<'a> {
     destination: &'a Destination,
     record: CaseRecord,
     case: Case,
+    /// What was made before of files that may be others.
+    earlier: Option<CaseRecord>,
     /// Whether the part is there already, from the same files under the same rules.
     pub done: bool,
 }
 
 impl<'a> Part<'a> {
     /// For a case from `inputs`, with settings that the result depends on.
+    ///
+    /// # Errors
+    /// [`VisError::Settings`] when it was made with other settings, unless it is to be made by `force`.
     pub async fn open(
         destination: &'a Destination,
         case: Case,
-        inputs: Vec<InputRecord>,
+        inputs: Inputs,
         missing: &[YearMonth],
         settings: Value,
         force: bool,
     ) -> Result<Self, VisError> {
-        let earlier = if force { None } else { CaseRecord::load(&destination.store, case).await? };
+        let store = &destination.store;
+        let mut earlier = if force { None } else { CaseRecord::load(store, case).await? };
         if let Some(earlier) = &earlier {
             earlier.keep(case, missing)?;
         }
         let missing = missing.iter().map(YearMonth::to_string).collect();
         let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
-        let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs);
-        let done = earlier.is_some_and(|earlier| earlier.is_like(&record));
-        Ok(Self { destination, record, case, done })
+        let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs.records());
+        let mut done = false;
+        if let Some(before) = &earlier {
+            let url = CaseRecord::url(store, case);
+            match compare(case, before, &record, &inputs, url).await? {
+                Comparison::Same => done = true,
+                Comparison::Touched(renewed) => {
+                    renew(store, case, &renewed).await;
+                    done = true;
+                }
+                Comparison::Other => {}
+            }
+        }
+        let earlier = earlier.take_if(|_| !done);
+        Ok(Self { destination, record, case, earlier, done })
     }
 
-    /// Stores the numbers of the case.
-    pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<(), VisError> {
+    /// Stores the numbers of the case; whether they are those that were there.
+    pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<bool, VisError> {
         self.destination.claim().await?;
+        let before = self.earlier.is_some_and(|earlier| earlier.values == values);
         self.record.values = values;
-        self.record.save(&self.destination.store, self.case).await
+        self.record.save(&self.destination.store, self.case).await?;
+        Ok(before)
     }
 }

@@ -4,11 +4,10 @@ use serde_json::Value;
 
 use super::VisError;
 use super::analysis;
-use super::input::CaseFiles;
+use super::input::{CaseFiles, made_before};
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
 use crate::derive::efficiency::{Exchange, NoIntervention, efficiency};
-use crate::ledger::InputRecord;
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::store::Store;
@@ -33,14 +32,15 @@ pub async fn part<'a>(
     files: &CaseFiles,
     force: bool,
 ) -> Result<Part<'a>, VisError> {
-    let (case, inputs) = (files.case, files.records());
+    let (case, inputs) = (files.case, files.inputs());
     Part::open(destination, case, inputs, &files.missing, Value::Null, force).await
 }
 
 /// Fills a case's part from months that were read, unless it is done.
 pub async fn fill(part: Part<'_>, files: &CaseFiles, series: &Series) -> Result<Filled, VisError> {
-    part.save(values(files.case, series)?).await?;
-    Ok(Filled { fetched: series.fetched, size: files.size(), objects: 1, ..Filled::default() })
+    let before = part.save(values(files.case, series)?).await?;
+    let (fetched, size) = (series.fetched, files.size());
+    Ok(Filled { fetched, size, objects: 1, before, ..Filled::default() })
 }
 
 /// Fills a case's part from an analysis store that was made before.
@@ -51,12 +51,12 @@ pub async fn fill_from_analysis(
     force: bool,
 ) -> Result<Filled, VisError> {
     let found = analysis::find(analyses, case).await?;
-    let inputs = vec![InputRecord::new(&found.metadata, None)];
+    let inputs = made_before(analyses, &found.metadata).await?;
     let part = Part::open(destination, case, inputs, &[], Value::Null, force).await?;
     if part.done {
         return Ok(Filled { before: true, ..Filled::default() });
     }
     let ratios = found.efficiency(analyses, case).await?;
-    part.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
-    Ok(Filled { objects: 1, ..Filled::default() })
+    let before = part.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
+    Ok(Filled { objects: 1, before, ..Filled::default() })
 }

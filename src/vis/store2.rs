@@ -12,12 +12,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::contract::{Pyramid, YEAR, place, reading_order};
+use super::earlier::{Comparison, compare, refuse_conflicts, renew};
 use super::input::CaseFiles;
 use super::month::{MOST_LAYERS, MonthFile, Shape, fits};
 use super::record::{CaseRecord, FileEntry};
 use super::series::Filled;
+use super::shards::Whole;
 use super::template::{Begun, Destination};
-use super::{Kind, Recipe, VisError, Workshop, coverage};
+use super::{Recipe, VisError, Workshop, coverage};
 use crate::derive::column;
 use crate::encode::zarr::{Array, Format, Object, chunk, v3};
 use crate::ledger::InputRecord;
@@ -101,13 +103,15 @@ impl Atlas<'_> {
             return Err(VisError::Needs(NEEDS_SSH.to_owned()));
         }
         let missing = files.missing.iter().map(YearMonth::to_string).collect();
+        let of_dic = self.pyramid.variables.contains(&MapVariable::Dic);
         let settings = json!({
             "weights_sha256": self.digest,
             "grid_sha256": self.given.as_ref().map(|(_, sha256)| sha256),
-            "ssh": self.ssh.as_ref().map(|(_, file)| file),
+            "ssh": self.ssh.as_ref().filter(|_| of_dic).map(|(_, file)| file),
         });
-        let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.records());
-        let mut record = CaseRecord::new("store2", case, recipe, settings, missing, inputs);
+        let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.inputs());
+        let mut record =
+            CaseRecord::new("store2", case, recipe, settings, missing, inputs.records());
         let earlier = CaseRecord::load(&self.destination.store, case).await;
         let is_there = !matches!(earlier, Ok(None));
         let earlier = match earlier {
@@ -117,17 +121,31 @@ impl Atlas<'_> {
         if let Some(earlier) = earlier.as_ref().filter(|_| !force) {
             earlier.keep(case, &files.missing)?;
         }
+        let comparison = match earlier.as_ref().filter(|_| !force) {
+            None => Comparison::Other,
+            Some(earlier) => {
+                let url = CaseRecord::url(&self.destination.store, case);
+                let compared = compare(case, earlier, &record, &inputs, url);
+                self.workshop.stop.unless(compared).await??
+            }
+        };
         self.check_points(files).await?;
-        if !force && earlier.as_ref().is_some_and(|earlier| earlier.is_like(&record)) {
+        if let Comparison::Touched(renewed) = &comparison {
+            renew(&self.destination.store, case, renewed).await;
+        }
+        if comparison != Comparison::Other {
             return Ok(Filled { before: true, ..Filled::default() });
         }
         if is_there {
             // What is there is given up only for what can be read.
             self.look_at_all(files).await?;
         } else if !force {
+            refuse_conflicts(&self.destination.store, case, &record).await?;
             coverage::refuse_uncovered_maps(&self.destination.store, &self.pyramid, case).await?;
         }
-        let begun = Arc::new(Begun::new(self.destination.clone(), case, record.clone()));
+        let kept = earlier.filter(|_| !force).map(|earlier| earlier.files).unwrap_or_default();
+        let begun = Begun::new(self.destination.clone(), case, record.clone(), kept);
+        let begun = Arc::new(begun);
         let mut filled = Filled { size: files.size(), ..Filled::default() };
         let _memory = match Whole::bytes(&self.pyramid) {
             0 => None,
@@ -188,6 +206,7 @@ impl Atlas<'_> {
         if let Some(entries) = writing {
             record.files.extend(entries.await??);
         }
+        filled.before = is_there && !begun.is_noted();
         filled.objects = record.files.len();
         filled.written = record.files.iter().map(|entry| entry.size).sum();
         record.files.sort_by(|a, b| a.key.cmp(&b.key));
@@ -299,7 +318,8 @@ impl Atlas<'_> {
         }
     }
 
-    /// Begins to write objects as they become ready; gives their entries for the record.
+    /// Begins to write objects as they become ready, but for those that are there; gives their entries
+    /// for the record.
     fn write<F>(
         &self,
         begun: &Arc<Begun>,
@@ -310,10 +330,13 @@ impl Atlas<'_> {
     {
         let begun = begun.clone();
         Task::spawn(async move {
-            begun.note().await?;
             let put = async |object: F| {
                 let Object { key, bytes } = object.await?;
                 let entry = FileEntry::new(key, &bytes);
+                if begun.keeps(&entry) {
+                    return Ok(entry);
+                }
+                begun.note().await?;
                 begun.store().put(&entry.key, bytes).await?;
                 Ok::<_, VisError>(entry)
             };
@@ -323,8 +346,8 @@ impl Atlas<'_> {
 }
 
 /// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.
-struct Month {
-    maps: Vec<Vec<Vec<f32>>>,
+pub(super) struct Month {
+    pub maps: Vec<Vec<Vec<f32>>>,
     /// Layers of the columns, when there are any, and the file that has them.
     layers: Option<usize>,
     url: String,
@@ -355,51 +378,6 @@ fn chunk_of(
         }
     }
     chunk::encode_floats(&values)
-}
-
-/// All maps of a case in memory: what a shard needs.
-struct Whole {
-    arrays: Vec<(Array, Vec<f32>)>,
-}
-
-impl Whole {
-    fn new(pyramid: &Pyramid) -> Self {
-        let filled = |(array, len)| (array, vec![FILL; len]);
-        Self { arrays: Self::parts(pyramid).map(filled).collect() }
-    }
-
-    /// Memory that the maps take.
-    fn bytes(pyramid: &Pyramid) -> u64 {
-        Self::parts(pyramid).map(|(_, len)| 4 * len as u64).sum()
-    }
-
-    /// The arrays that have shards, with the numbers in one.
-    fn parts(pyramid: &Pyramid) -> impl Iterator<Item = (Array, usize)> {
-        let hierarchy = (pyramid.format == Format::V3)
-            .then(|| Kind::Store2(pyramid.clone()).hierarchy(None).arrays);
-        let arrays = hierarchy.into_iter().flatten().filter(Array::is_data);
-        arrays.map(|array| {
-            let len = array.shards.iter().flatten().product();
-            (array, len)
-        })
-    }
-
-    /// Takes over a month of 15 years.
-    fn take(&mut self, years: &[Option<Month>], of_year: usize) {
-        let fields = years.iter().flatten().next().map_or(0, |month| month.maps[0].len());
-        let variables = fields / Band::ALL.len();
-        for (n, (_, values)) in self.arrays.iter_mut().enumerate() {
-            let (level, variable) = (n / variables.max(1), n % variables.max(1));
-            for (year, month) in years.iter().enumerate() {
-                let Some(month) = month else { continue };
-                for band in 0..Band::ALL.len() {
-                    let map = &month.maps[level][variable * Band::ALL.len() + band];
-                    let at = ((band * YEAR + of_year) * YEARS + year) * map.len();
-                    values[at..at + map.len()].copy_from_slice(map);
-                }
-            }
-        }
-    }
 }
 
 /// The fields of a month on their way to the map.

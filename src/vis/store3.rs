@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::input::CaseFiles;
+use super::input::{CaseFiles, made_before};
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
 use super::{VisError, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
-use crate::ledger::InputRecord;
 use crate::model::calendar::MONTH_LENGTHS;
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, Place};
@@ -51,7 +50,7 @@ pub async fn fill_from_excess(
     force: bool,
 ) -> Result<Filled, VisError> {
     let found = excess::find(excesses, case).await?;
-    let inputs = vec![InputRecord::new(&found.metadata, None)];
+    let inputs = made_before(excesses, &found.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
     let part = Part::open(destination, case, inputs, &[], settings, force).await?;
     if part.done {
@@ -59,8 +58,8 @@ pub async fn fill_from_excess(
     }
     let recipe = &destination.recipe;
     let series = found.series(excesses, case, (grid, center), recipe).await?;
-    part.save(values(case, &series, recipe.reference_compat)?).await?;
-    Ok(Filled { objects: 1, ..Filled::default() })
+    let before = part.save(values(case, &series, recipe.reference_compat)?).await?;
+    Ok(Filled { objects: 1, before, ..Filled::default() })
 }
 
 /// What the result depends on besides the files.
@@ -75,7 +74,7 @@ pub async fn part<'a>(
     (center, grid_sha256): (Place, Option<&str>),
     force: bool,
 ) -> Result<Part<'a>, VisError> {
-    let (case, inputs) = (files.case, files.records());
+    let (case, inputs) = (files.case, files.inputs());
     let settings = settings(center, grid_sha256);
     Part::open(destination, case, inputs, &files.missing, settings, force).await
 }
@@ -87,6 +86,7 @@ pub async fn fill(
     series: &Series,
     reference_compat: bool,
 ) -> Result<Filled, VisError> {
-    part.save(values(files.case, series, reference_compat)?).await?;
-    Ok(Filled { fetched: series.fetched, size: files.size(), objects: 1, ..Filled::default() })
+    let before = part.save(values(files.case, series, reference_compat)?).await?;
+    let (fetched, size) = (series.fetched, files.size());
+    Ok(Filled { fetched, size, objects: 1, before, ..Filled::default() })
 }

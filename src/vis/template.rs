@@ -377,13 +377,31 @@ pub struct Begun {
     case: Case,
     /// The case's record, without its objects yet.
     record: CaseRecord,
+    /// Objects that are there as they are to be, by key.
+    kept: Vec<FileEntry>,
     noted: OnceCell<()>,
 }
 
 impl Begun {
-    /// For a case, before its first object.
-    pub fn new(destination: Arc<Destination>, case: Case, record: CaseRecord) -> Self {
-        Self { destination, case, record, noted: OnceCell::new() }
+    /// For a case, before its first object; `kept` is what an earlier record says is there, by key.
+    pub fn new(
+        destination: Arc<Destination>,
+        case: Case,
+        record: CaseRecord,
+        kept: Vec<FileEntry>,
+    ) -> Self {
+        Self { destination, case, record, kept, noted: OnceCell::new() }
+    }
+
+    /// Whether an object is there as it is to be.
+    pub fn keeps(&self, entry: &FileEntry) -> bool {
+        let at = self.kept.binary_search_by(|kept| kept.key.cmp(&entry.key));
+        at.ok().and_then(|at| self.kept.get(at)) == Some(entry)
+    }
+
+    /// Whether an object was written.
+    pub fn is_noted(&self) -> bool {
+        self.noted.initialized()
     }
 
     /// The store.

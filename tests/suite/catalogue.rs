@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::support::case::{TINY, Tree, Workspace, assert_same, tree, write_dated};
 use super::support::dor::{dor, fails, json};
 use super::support::s3::{BUCKET, S3Server};
+use super::support::web;
 
 /// `dor research-data VERB` from `archive` to `out` in `folder`.
 fn research(folder: &Path, verb: &str, more: &[&str]) -> assert_cmd::Command {
@@ -48,7 +49,13 @@ fn four_states() -> tempfile::TempDir {
     {
         let out = folder.path().join("out").join(place);
         fs::create_dir_all(&out).unwrap();
-        fs::write(out.join(record), b"{}").unwrap();
+        let recipe = serde_json::json!(
+            {"product": "research-grade", "version": 1, "grid_sha256": null}
+        );
+        let of = serde_json::json!(
+            {"format": 1, "case": place, "recipe": recipe, "missing_months": [], "files": []}
+        );
+        fs::write(out.join(record), of.to_string()).unwrap();
         let short = place.replace('/', "-");
         for month in case(&short).months().take(months) {
             let name =
@@ -78,6 +85,87 @@ fn the_table_shows_what_exists_of_each_case() {
         "00451 North_Atlantic_basin 112 1999-10-01 0/180 0/180 missing",
     ];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn outputs_that_are_cut_or_gone_are_shown_and_found_by_a_check() {
+    let (work, cases) = three_cases(false);
+    process_all(&work, &[]).assert().success();
+    let (at, json_of) = (work.folder(), |more: &[&str]| {
+        let mut command = dor(work.folder());
+        command.args(["research-data", "check", "-o", "out", "--json"]).args(more);
+        let output = command.output().unwrap();
+        let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), rows)
+    });
+    let (code, rows) = json_of(&[]);
+    assert_eq!((code, rows.as_array().unwrap().len(), &rows[0]["read"]), (0, 3, &2.into()));
+    assert_eq!(json_of(&["--sample", "1"]).1[1]["read"], 1);
+
+    // One file cut, one gone, one with a byte that is another, one that no record tells of.
+    let file = |case: Case, n: i32| {
+        let short = case.short();
+        let month = case.first_month().plus(n);
+        let folder = work.path(&format!("out/{}", short.replace('-', "/")));
+        let season = &short[4..];
+        let polygon = &short[..3];
+        folder.join(format!("smyle.cdr-atlas-v0.glb-dor.{polygon}-1999-{season}.pop.h.{month}.nc"))
+    };
+    let whole = fs::read(file(cases[0], 0)).unwrap();
+    fs::write(file(cases[0], 0), &whole[..100]).unwrap();
+    fs::remove_file(file(cases[0], 1)).unwrap();
+    let mut bytes = fs::read(file(cases[1], 1)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(file(cases[1], 1), bytes).unwrap();
+    fs::write(file(cases[1], 2), b"x").unwrap();
+
+    let lines = table(at, &["-p", "3", "--month", "10"]);
+    assert!(lines[1].ends_with(" damaged"), "{lines:?}");
+    assert!(lines[2].contains("0347-10.nc has 100 bytes, recorded"), "{lines:?}");
+    assert!(lines[3].ends_with("0347-11.nc is gone"), "{lines:?}");
+    let damaged = table(at, &["--state", "damaged"]);
+    assert_eq!(damaged.iter().filter(|line| line.ends_with(" damaged")).count(), 1);
+
+    let (code, rows) = json_of(&[]);
+    assert_eq!(code, 65);
+    let problems = |n: usize| rows[n]["problems"].as_array().unwrap().len();
+    assert_eq!([0, 1, 2].map(problems), [2, 2, 0], "{rows}");
+    let said = rows[1]["problems"].to_string();
+    assert!(said.contains("0347-06.nc is not in the record"), "{said}");
+    assert!(said.contains("0347-05.nc has MD5 ") && said.contains("recorded "), "{said}");
+    // The sizes of all are compared, whatever is read.
+    assert_eq!(json_of(&["--sample", "1", "003-10"]).0, 65);
+    assert_eq!(json_of(&["689-01"]).0, 0);
+
+    fs::remove_file(work.path("out/689/01/manifest.json")).unwrap();
+    let mut check = dor(at);
+    check.args(["research-data", "check", "689-01", "112-10", "-o", "out"]);
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(65));
+    let said = String::from_utf8(output.stdout).unwrap();
+    for named in ["689/01/manifest.json is not there", "112/10/manifest.json is not there"] {
+        assert!(said.contains(named), "{said}");
+    }
+    let mut check = dor(at);
+    fails(check.args(["research-data", "check", "-o", "elsewhere"]), 78);
+}
+
+#[test]
+fn a_check_needs_no_listing() {
+    let work = Workspace::new(2);
+    work.convert();
+    let at = format!("{}/out", web::serve(work.folder()));
+    let check = |more: &[&str]| {
+        let mut command = dor(work.folder());
+        command.args(["research-data", "check", "-o", &at]).args(more);
+        command.output().unwrap()
+    };
+    let output = check(&["112-04"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("1 case as recorded"), "{said}{output:?}");
+    let output = check(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(78) && said.contains("name the cases"), "{said}");
 }
 
 #[test]
@@ -204,8 +292,8 @@ fn all_cases_with_raw_files_are_processed_a_few_at_a_time() {
         String::from_utf8(output.stdout).unwrap()
     };
     let dry = said(&["--dry-run", "--max-cases", "2"]);
-    let planned =
-        "2 cases planned, 0 failed, 0 not tried, 1 left by --max-cases: 4 files to convert";
+    let planned = "2 cases planned, 0 failed, 0 not tried, 1 left by --max-cases, \
+                   2757 of those selected without raw files: 4 files to convert";
     assert!(dry.contains("2 files to convert") && dry.contains(planned), "{dry}");
     assert!(done(&work).is_empty());
     let first = said(&["--max-cases", "1"]);

@@ -174,3 +174,56 @@ fn the_demo_goes_by_a_plan_as_well_and_can_be_run_again() {
         assert!(finalize < check && said[check..].contains("1 of 2760 cases are in it"), "{said}");
     }
 }
+
+#[test]
+fn the_demo_replaces_nothing_that_it_did_not_make() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let demo = |words: &[&str]| {
+        let mut command = dor(folder.path());
+        command.arg("demo").args(words).args(["--shape", "4x4x1", "--months", "1"]);
+        command
+    };
+    let write = |name: &str| {
+        std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        std::fs::write(at(name), "mine").unwrap();
+    };
+    // The whole demo wants a folder of its own.
+    for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv"] {
+        write(name);
+        let place = name.split('/').next().unwrap();
+        let error = fails(&mut demo(&[place]), 78);
+        assert!(error.contains("did not make it") && error.contains(place), "{error}");
+    }
+    // Raw files go beside other things, but replace none and join no archive.
+    demo(&["raw", "any"]).assert().success();
+    for place in ["data", "table"] {
+        fails(&mut demo(&["raw", place]), 78);
+    }
+    for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv"] {
+        assert_eq!(std::fs::read_to_string(at(name)).unwrap(), "mine");
+    }
+    assert_eq!(std::fs::read_dir(at("table")).unwrap().count(), 1, "nothing was written");
+    // Once more, and another case, but not over a file that was put between its own.
+    demo(&["raw", "any"]).assert().success();
+    demo(&["raw", "any", "--case", "113-04"]).assert().success();
+    let case: dor_atlas::model::Case = "114-04".parse().unwrap();
+    let mine = format!("any/archive/{case}/ocn/hist/{case}.pop.h.0347-04.nc");
+    write(&mine);
+    fails(&mut demo(&["raw", "any", "--case", "114-04"]), 78);
+    assert_eq!(std::fs::read_to_string(at(&mine)).unwrap(), "mine");
+    // Nor does the whole demo replace results that stand where its own would.
+    write("any/research-grade/112/04/x.nc");
+    let error = fails(&mut demo(&["any"]), 78);
+    assert!(error.contains("any/research-grade"), "{error}");
+}
+
+#[test]
+fn values_out_of_range_are_told_by_their_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = ["vis", "plot", "s2", "--variable", "PH", "-p", "1", "-m", "1", "-o", "x.png"];
+    let error = fails(dor(folder.path()).args(plot).args(["--step", "180"]), 2);
+    assert!(error.contains("0 to 179"), "{error}");
+    let error = fails(dor(folder.path()).args(["research-data", "list-cases", "-p", "690"]), 2);
+    assert!(error.contains("0 to 689"), "{error}");
+}

@@ -83,9 +83,6 @@ fn input_that_changed_is_converted_again() {
     let work = Workspace::new(4);
     work.convert();
     let before = work.tree("out");
-    // Newer, with the same bytes.
-    set_age(&work.raw(2), 5);
-    assert_eq!(redone(&work, 4, "1 file converted, 3 kept"), [2]);
     // Another size at the same time.
     let mut header = SyntheticCase::new(case(), TINY, 1).header();
     header.attributes.pop();
@@ -93,7 +90,13 @@ fn input_that_changed_is_converted_again() {
     let synthetic = SyntheticCase::new(case(), TINY, 9);
     synthetic.write_month_as(&header, case().first_month(), &mut bytes).unwrap();
     write_dated(&work.raw(0), &bytes);
-    assert_eq!(redone(&work, 4, "1 file converted, 3 kept"), [0]);
+    // Another byte and another time.
+    let mut bytes = fs::read(work.raw(2)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(work.raw(2), bytes).unwrap();
+    let plan = run(&work, &["--dry-run"]);
+    assert!(plan.contains("2 files: raw file has other bytes than recorded"), "{plan}");
+    assert_eq!(redone(&work, 4, "2 files converted, 2 kept"), [0, 2]);
     let after = work.tree("out");
     for n in 0..4 {
         let same = before[&output_key(n)] == after[&output_key(n)];
@@ -103,20 +106,94 @@ fn input_that_changed_is_converted_again() {
 }
 
 #[test]
-fn another_grid_makes_everything_anew() {
+fn an_archive_that_was_touched_or_copied_converts_nothing_again() {
+    let work = Workspace::new(4);
+    work.convert();
+    set_age(&work.raw(2), 5);
+    let plan = run(&work, &["--dry-run"]);
+    assert!(plan.contains("0 files to convert") && plan.contains("4 done"), "{plan}");
+    assert_eq!(redone(&work, 4, "done before, 4 files"), [0; 0]);
+    // The new time is recorded: the content is not compared once more.
+    let quiet = work.process(&["--verbose"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&quiet.stderr).contains("its time is another one"));
+
+    let server = S3Server::start();
+    let mut copy = System::new("cp");
+    copy.arg("-r").arg(work.path("archive")).arg(server.bucket_folder());
+    assert!(copy.status().unwrap().success());
+    let archive = format!("s3://{BUCKET}/archive");
+    let before = inodes(&work, 4);
+    let mut from_copy = work.process_case(&["112-04", "-d", &archive, "-o", "out"]);
+    from_copy.args(["--allow-missing", "--grid", "grid.nc", "--verbose"]);
+    let output = from_copy.envs(server.variables()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("done before, 4 files"), "{said}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("its time is another one, its content is the same").count(), 4);
+    assert_eq!(inodes(&work, 4), before);
+}
+
+/// The command must end with 78, name each of `words`, and change nothing.
+#[track_caller]
+fn refused(work: &Workspace, more: &[&str], words: &[&str]) {
+    let before = work.tree("out");
+    let mut command =
+        work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
+    let error = super::support::dor::fails(command.args(more), 78);
+    for word in words {
+        assert!(error.contains(word), "`{word}` is missing in: {error}");
+    }
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn a_case_that_was_made_with_other_settings_is_refused() {
     let work = Workspace::new(3);
     work.convert();
+    let sha256 = |name: &str| {
+        let output = System::new("sha256sum").arg(work.path(name)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+    };
+    let recorded = sha256("grid.nc");
     let other = fs::read(work.path("grid.nc")).unwrap();
     let last = other.len() - 1;
     let other: Vec<u8> =
         other.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == last)).collect();
-    fs::write(work.path("grid.nc"), other).unwrap();
+    fs::write(work.path("other.nc"), other).unwrap();
+    // The grid file forgotten, and another one.
+    for more in [&[][..], &["--dry-run"]] {
+        refused(&work, more, &["grid: ", &recorded, "none (--grid is not given)", "--force"]);
+        let with_other = [&["--grid", "other.nc"], more].concat();
+        refused(&work, &with_other, &[&recorded, &sha256("other.nc"), "manifest.json"]);
+    }
+    // Rules of another version of the program.
+    let record = work.path("out/112/04/manifest.json");
+    let whole = fs::read_to_string(&record).unwrap();
+    let older = whole.replacen("\"version\": ", "\"version\": 9", 1);
+    assert_ne!(whole, older);
+    fs::write(&record, older).unwrap();
+    refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
+    fs::write(&record, whole.replacen("\"format\": 1", "\"format\": 9", 1)).unwrap();
+    refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer dor"]);
+    // A case that was stopped is one, too.
+    fs::write(work.path("out/112/04/manifest.partial.json"), &whole).unwrap();
+    fs::remove_file(&record).unwrap();
+    refused(&work, &[], &["grid: ", "manifest.partial.json"]);
+    // Nor are files replaced that no record tells of.
+    fs::remove_file(work.path("out/112/04/manifest.partial.json")).unwrap();
+    refused(&work, &["--grid", "grid.nc"], &["3 research-grade files", "no record", "--force"]);
+    assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
+}
+
+#[test]
+fn a_grid_where_there_was_none_makes_the_case_better() {
+    let work = Workspace::new(3);
+    let arguments = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];
+    work.process_case(&arguments).assert().success();
+    let plan = run(&work, &["--dry-run"]);
+    assert!(plan.contains("3 files: converted without a grid file before"), "{plan}");
     assert_eq!(redone(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
-    let mut without =
-        work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
-    let said = String::from_utf8(without.output().unwrap().stdout).unwrap();
-    assert!(said.contains("3 files converted, 0 kept"), "{said}");
-    assert_eq!(redone(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
+    assert_eq!(redone(&work, 3, "done before"), [0; 0]);
 }
 
 #[test]
@@ -132,8 +209,13 @@ fn force_makes_everything_anew_with_the_same_bytes() {
 #[test]
 fn a_dry_run_prints_the_plan_and_writes_nothing() {
     let work = Workspace::new(3);
+    fs::write(work.archive().join("notes.txt"), b"").unwrap();
     let plan = run(&work, &["--dry-run"]);
     assert!(plan.contains("3 files to convert") && plan.contains("0 done"), "{plan}");
+    assert!(plan.contains("  3 files: not converted yet\n"), "{plan}");
+    assert!(plan.contains("1 other file beside the raw files passed over"), "{plan}");
+    assert!(!plan.contains(&output_key(0)), "{plan}");
+    let plan = run(&work, &["--dry-run", "--verbose"]);
     for n in 0..3 {
         let line = plan.lines().find(|line| line.ends_with(&output_key(n))).unwrap();
         assert!(line.contains(work.raw(n).file_name().unwrap().to_str().unwrap()), "{line}");
@@ -142,7 +224,8 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     work.convert();
     fs::remove_file(work.output(1)).unwrap();
     let before = work.tree("out");
-    let plan = run(&work, &["--dry-run"]);
+    let plan = run(&work, &["--dry-run", "--verbose"]);
+    assert!(plan.contains("  1 file: research-grade file is gone\n"), "{plan}");
     assert!(plan.contains("1 file to convert") && plan.contains("2 done"), "{plan}");
     assert!(plan.contains(&output_key(1)) && !plan.contains(&output_key(0)), "{plan}");
     assert_same(&before, &work.tree("out"));

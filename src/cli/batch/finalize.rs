@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Opened, PlanArgs};
 use crate::batch::Stage;
-use crate::batch::status::{Missing, missing, outputs};
+use crate::batch::status::{Missing, archive, missing, outputs};
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::vis::finalize_store;
@@ -34,10 +34,11 @@ impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let Opened { stores, plan, .. } = Opened::load(&config).await?;
-        let outputs = outputs(&plan, &stores)?;
+        plan.places.refuse_absent(&plan.stages, &stores).await?;
+        let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
         let stop = Stop::default();
         stop_on_signals(stop.clone());
-        let missing = stop.unless(missing(&plan, &outputs, &mut BTreeSet::new())).await??;
+        let missing = stop.unless(missing(&plan, &raw, &outputs, &mut BTreeSet::new())).await??;
         if !missing.is_empty() {
             let products = count(missing.len(), "product");
             writeln!(

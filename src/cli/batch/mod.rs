@@ -49,7 +49,8 @@ impl Opened {
         let location = config.plan.as_ref().ok_or_else(unset)?.value.absolute();
         let stores = Stores::new(config.s3.clone());
         let (store, key) = plan_file(&stores, &location)?;
-        let plan = crate::batch::Plan::load(&store, &key).await?;
+        let mut plan = crate::batch::Plan::load(&store, &key).await?;
+        plan.places = plan.places.seen_from(store.location());
         Ok(Self { location, stores, store, key, plan })
     }
 }

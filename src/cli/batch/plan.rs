@@ -31,7 +31,8 @@ const LISTINGS: usize = 16;
 /// Write down what is to be done for which cases
 ///
 /// The plan never changes: every node goes by the same. It names the places, so that `dor run`, `status`
-/// and `finalize` need no other setting than the credentials.
+/// and `finalize` need no other setting than the credentials; what lies below the plan's folder is named
+/// relative to it, so that all can be moved together.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Plan {
     /// Where the plan goes: a path or URL that every node can read
@@ -148,10 +149,12 @@ impl Plan {
         };
         let givens = Self::givens(&places, &config, &stores).await?;
         let planned = self.count(&raw, cases, centers.as_ref()).await?;
+        let (store, key) = plan_file(&stores, &self.output.absolute())?;
+        places.prepare(&stores).await?;
+        let places = places.relative_to(store.location());
         let plan = batch::Plan::new(self.stages, places, planned)
             .with_givens(givens)
             .with_rules(self.allow_missing, self.reference_compat);
-        let (store, key) = plan_file(&stores, &self.output)?;
         plan.save(&store, &key).await?;
         let of_cores = CORE_RATE * self.cores.get() as f64;
         let rate = self.node_rate.map_or(of_cores, |rate| rate as f64);

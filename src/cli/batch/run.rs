@@ -249,6 +249,7 @@ impl Run {
         let workshop = Workshop { pool, stop, progress };
         let reporter = Reporter::begin(store, &key, &plan, shard).await?;
         let work = async {
+            plan.places.refuse_absent(&stages, &stores).await?;
             if cases.is_empty() {
                 writeln!(out, "this shard has none of the cases")?;
                 return Ok(Exit::Done);
@@ -345,7 +346,11 @@ impl Run {
                     let (store, input) = (open(&places.store2, "store2")?, Input::Raw(raw.clone()));
                     let atlas = maps.atlas(store, (stores, config), (&input, cases), workshop);
                     let atlas = atlas.await?;
-                    if atlas.ssh.as_ref().map(|(_, file)| file) != plan.givens.ssh.as_ref() {
+                    let is_planned = match (&atlas.ssh, &plan.givens.ssh) {
+                        (Some((_, file)), Some(planned)) => planned.is_content(file),
+                        (found, planned) => found.is_none() && planned.is_none(),
+                    };
+                    if !is_planned {
                         let url = places.ssh.as_ref().map(Location::to_string).unwrap_or_default();
                         return Err(PlanFileError::Changed { url }.into());
                     }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Opened, PlanArgs};
 use crate::batch::mark::Mark;
-use crate::batch::status::{Missing, Status as Progress, array, missing, outputs, status};
+use crate::batch::status::{Missing, Status as Progress, archive, array, missing, outputs, status};
 use crate::batch::{Plan, StageError};
 use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs, from_one};
@@ -44,11 +44,12 @@ impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
-        let outputs = outputs(&plan, &stores)?;
+        plan.places.refuse_absent(&plan.stages, &stores).await?;
+        let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
         // What is done stays so.
         let mut done = BTreeSet::new();
         loop {
-            let missing = missing(&plan, &outputs, &mut done).await?;
+            let missing = missing(&plan, &raw, &outputs, &mut done).await?;
             let marks = Mark::all(&store, &key, &plan).await.map_err(StageError::from)?;
             let shards = self.shards.map(NonZeroUsize::get);
             let found = status(&plan, missing, &marks, shards);
@@ -93,10 +94,10 @@ fn write_status(out: &mut dyn Write, plan: &Plan, found: &Progress) -> anyhow::R
         writeln!(out, "failed: {case}, {}: {}", stages.join(" and "), failure.error)?;
     }
     for Missing { case, stage, problem } in found.outdated.iter().take(SHOWN) {
-        writeln!(out, "to be made again: {case}, {stage}: {problem}")?;
+        writeln!(out, "not as planned: {case}, {stage}: {problem}")?;
     }
     if found.outdated.len() > SHOWN {
-        writeln!(out, "and {} more to be made again", found.outdated.len() - SHOWN)?;
+        writeln!(out, "and {} more not as planned", found.outdated.len() - SHOWN)?;
     }
     let more = failures.count().saturating_sub(SHOWN);
     if more > 0 {

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
+use crate::cli::vis::polygon;
 use crate::cli::{GlobalArgs, from_one};
 use crate::config::{Config, ConfigError, Setting};
 use crate::model::{Case, InterventionMonth};
@@ -13,7 +14,7 @@ use crate::store::Location;
 #[derive(Args, Debug)]
 pub(super) struct Selection {
     /// Polygon, 0 to 689; may be given several times [default: all]
-    #[arg(short, long = "polygon", value_name = "ID", value_parser = clap::value_parser!(u16).range(0..690))]
+    #[arg(short, long = "polygon", value_name = "ID", value_parser = polygon)]
     polygons: Vec<u16>,
     /// Intervention month, 1, 4, 7 or 10; may be given several times [default: all]
     #[arg(long = "month", value_name = "M")]
@@ -73,10 +74,10 @@ pub(super) struct Conversion {
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
     #[arg(long, value_name = "LOCATION")]
     pub grid: Option<Location>,
-    /// Print what would be done, and do nothing
+    /// Print what would be done and why, and do nothing; with --verbose, name the files
     #[arg(long)]
     pub dry_run: bool,
-    /// Convert files again that are done
+    /// Convert files again that are done, whatever their settings and inputs were
     #[arg(long)]
     pub force: bool,
     /// Convert the months that are there when others are missing

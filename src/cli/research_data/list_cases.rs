@@ -14,11 +14,15 @@ use crate::model::case::MONTHS;
 use crate::research::catalogue::{self, State, Survey};
 use crate::store::Stores;
 
+/// Problems of a case that are shown.
+const SHOWN: usize = 5;
+
 /// List cases with what exists of each
 ///
 /// Shows for each case its basin, polygon and date, how many of its 180 raw and 180
 /// research-grade files exist, and its state: raw (not begun), partial, done (recorded as
-/// complete, with a research-grade file for every raw file that is there), or missing.
+/// complete, with a research-grade file for every raw file that is there), damaged (a file is gone or
+/// of another size than recorded; `dor research-data check` reads the files), or missing.
 #[derive(Args, Debug)]
 pub(super) struct ListCases {
     #[command(flatten)]
@@ -44,6 +48,8 @@ enum StateArg {
     Partial,
     /// Complete for the raw files that are there
     Done,
+    /// Research-grade files that are not as recorded
+    Damaged,
     /// No files at all
     Missing,
 }
@@ -54,6 +60,7 @@ impl StateArg {
             Self::Raw => State::Raw,
             Self::Partial => State::Partial,
             Self::Done => State::Done,
+            Self::Damaged => State::Damaged,
             Self::Missing => State::Missing,
         }
     }
@@ -69,6 +76,8 @@ struct CaseRow {
     raw_files: usize,
     output_files: usize,
     state: State,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 impl CaseRow {
@@ -83,6 +92,7 @@ impl CaseRow {
             raw_files: survey.raw,
             output_files: survey.outputs,
             state: survey.state,
+            problems: survey.problems.clone(),
         }
     }
 }
@@ -101,7 +111,7 @@ impl ListCases {
         let cases: Vec<Case> = selected.iter().copied().take(looked_at).collect();
         let surveys = catalogue::survey(&raw, research.as_ref(), &cases).await?;
         if surveys.iter().all(|survey| survey.raw == 0) {
-            places::refuse_absent(&raw, archive).await?;
+            places::refuse_absent(&raw, archive, "data_dir").await?;
         }
         let state = self.state.map(StateArg::state);
         let matching = surveys.iter().filter(|s| state.is_none_or(|state| s.state == state));
@@ -124,6 +134,14 @@ impl ListCases {
             ]);
         }
         table.write(out)?;
+        for row in rows.iter().filter(|row| !row.problems.is_empty()) {
+            for problem in row.problems.iter().take(SHOWN) {
+                writeln!(out, "damaged: {problem}")?;
+            }
+            if row.problems.len() > SHOWN {
+                writeln!(out, "and {} more of this case", row.problems.len() - SHOWN)?;
+            }
+        }
         if rows.len() < count {
             writeln!(out, "{} of {count} cases; --limit 0 shows all", rows.len())?;
         }

@@ -1,6 +1,7 @@
 //! `dor research-data`: the catalogue of cases, and their conversion.
 
 mod arguments;
+mod check;
 mod list_cases;
 mod places;
 mod process_all_cases;
@@ -12,13 +13,14 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use super::{Exit, GlobalArgs};
+use check::Check;
 use list_cases::ListCases;
 pub(super) use places::refuse_mixed;
 use process_all_cases::ProcessAllCases;
 use process_case::ProcessCase;
 pub(super) use run::convert_case;
 
-/// The research-grade dataset: list the cases, convert them
+/// The research-grade dataset: list the cases, convert them, check what was made
 #[derive(Args, Debug)]
 pub(super) struct Command {
     #[command(subcommand)]
@@ -30,6 +32,7 @@ enum Verb {
     ListCases(ListCases),
     ProcessCase(ProcessCase),
     ProcessAllCases(ProcessAllCases),
+    Check(Check),
 }
 
 impl Command {
@@ -38,6 +41,7 @@ impl Command {
             Verb::ListCases(command) => command.run(global, out).await,
             Verb::ProcessCase(command) => command.run(global, out).await,
             Verb::ProcessAllCases(command) => command.run(global, out).await,
+            Verb::Check(command) => command.run(global, out).await,
         }
     }
 }

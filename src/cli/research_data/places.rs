@@ -29,12 +29,13 @@ pub(in crate::cli) fn refuse_mixed(
     Err(unusable("output_dir", output, reason))
 }
 
-/// Refuses an archive that is not there; for when no file was found in it.
+/// Refuses the place of a setting when it is not there; for when no file was found in it.
 pub(super) async fn refuse_absent(
-    archive: &Store,
+    store: &Store,
     setting: &Setting<Location>,
+    key: &str,
 ) -> anyhow::Result<()> {
-    let check = archive.check(false).await;
+    let check = store.check(false).await;
     check.readable?;
     if check.exists {
         return Ok(());
@@ -43,7 +44,7 @@ pub(super) async fn refuse_absent(
         true => "there is no such folder",
         false => "there is no object below it",
     };
-    Err(unusable("data_dir", setting, reason.to_owned()).into())
+    Err(unusable(key, setting, reason.to_owned()).into())
 }
 
 fn unusable(

@@ -8,7 +8,7 @@ use futures::StreamExt;
 
 use super::arguments::{Conversion, Places, Selection};
 use super::places;
-use super::run::Run;
+use super::run::{Outcome, Reasons, Run, write_reasons};
 use crate::cli::output::{bytes, count};
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, failures, from_one, say};
@@ -23,8 +23,9 @@ const CASES: usize = 2;
 
 /// Convert every case that has raw files
 ///
-/// Cases without any raw file are passed over. Ends with 1 when a case failed; the failed cases
-/// are listed with the cause.
+/// Cases without any raw file are passed over. Ends with 1 when a case failed, 78 when all that failed
+/// did for their settings, such as another grid file than the record has; the failed cases are
+/// listed with the cause. A dry run looks at all cases.
 #[derive(Args, Debug)]
 pub(super) struct ProcessAllCases {
     #[command(flatten)]
@@ -51,7 +52,7 @@ impl ProcessAllCases {
         let surveys = catalogue::survey(raw, Some(target), &selected).await?;
         let present: Vec<&Survey> = surveys.iter().filter(|s| s.raw > 0).collect();
         if present.is_empty() {
-            places::refuse_absent(raw, &run.archive).await?;
+            places::refuse_absent(raw, &run.archive, "data_dir").await?;
             anyhow::bail!(research::PlanError::NoCases { archive: raw.location().to_string() });
         }
         let mut left = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
@@ -63,7 +64,8 @@ impl ProcessAllCases {
         };
         let cases: Vec<Case> = present.iter().filter(within_limit).map(|s| s.case).collect();
         let publishing = run.publishing(&self.publish_to).await?;
-        let mut total = Summary::default();
+        let (mut total, mut reasons) = (Summary::default(), Reasons::new());
+        let mut is_misconfigured = true;
         let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
         let stop = &run.environment.stop;
         let mut results = futures::stream::iter(&cases)
@@ -80,20 +82,24 @@ impl ProcessAllCases {
         while let Some((case, text, result)) = results.next().await {
             out.write_all(&text)?;
             match result {
-                Ok(summary) => {
+                Ok(Outcome { summary, reasons: of_case }) => {
                     if !run.dry_run {
                         publishing.add(case);
                     }
                     done += 1;
                     total += summary;
+                    for (reason, files) in of_case {
+                        *reasons.entry(reason).or_default() += files;
+                    }
                 }
                 Err(error) if Exit::of(&error) == Exit::Interrupted => {
                     interrupted.push(error.to_string());
                 }
                 Err(error) => {
                     crate::cli::report(&error);
+                    is_misconfigured &= Exit::of(&error) == Exit::Configuration;
                     failed.push(format!("{case}: {}", failures::cause(&error)));
-                    if !self.keep_going {
+                    if !self.keep_going && !run.dry_run {
                         break;
                     }
                 }
@@ -121,7 +127,12 @@ impl ProcessAllCases {
         if self.max_cases.is_some() {
             write!(out, ", {} left by --max-cases", present.len() - cases.len())?;
         }
+        if run.dry_run {
+            let without = selected.len() - present.len();
+            write!(out, ", {without} of those selected without raw files")?;
+        }
         writeln!(out, ": {} {files}", count(converted, "file"))?;
+        write_reasons(out, &reasons)?;
         for case in &failed {
             writeln!(out, "failed: {case}")?;
         }
@@ -132,7 +143,11 @@ impl ProcessAllCases {
             say(&Stopped.to_string());
             return publishing.end(Exit::Interrupted, out).await;
         }
-        let exit = if failed.is_empty() { Exit::Done } else { Exit::SomeFailed };
+        let exit = match failed.is_empty() {
+            true => Exit::Done,
+            false if is_misconfigured => Exit::Configuration,
+            false => Exit::SomeFailed,
+        };
         publishing.end(exit, out).await
     }
 }

@@ -13,7 +13,8 @@ use crate::model::Case;
 /// Convert one case to the research-grade dataset
 ///
 /// A case that was stopped continues with the files it lacks; one that is done is skipped unless
-/// its input has changed.
+/// the content of its input has changed. One that was made with other settings (grid file, rules)
+/// is refused with 78, unless it had no grid file and there is one now.
 #[derive(Args, Debug)]
 pub(super) struct ProcessCase {
     /// Full name, five-digit index (00449), or polygon and month (112-04)

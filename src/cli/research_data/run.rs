@@ -1,5 +1,6 @@
 //! Preparing a conversion, carrying it out, saying how it went.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ use crate::ledger::Recipe;
 use crate::model::Case;
 use crate::pipeline::{Pool, Reader, Stop};
 use crate::publish::PublishError;
+use crate::research::plan::Reason;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Stores};
 
 /// A prepared run: what all its cases share.
 pub(super) struct Run {
@@ -27,7 +29,26 @@ pub(super) struct Run {
     terminal: Arc<Terminal>,
     options: PlanOptions,
     pub dry_run: bool,
+    /// Whether a dry run names the files.
+    verbose: bool,
     stores: Stores,
+}
+
+/// What was done for a case or would be, and why.
+pub(super) struct Outcome {
+    pub summary: Summary,
+    /// Files to convert by reason, when the run is dry.
+    pub reasons: Reasons,
+}
+
+/// Numbers of files by the reason why they are to be converted.
+pub(super) type Reasons = BTreeMap<Reason, usize>;
+
+/// Prints numbers of files by reason.
+pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::Result<()> {
+    reasons
+        .iter()
+        .try_for_each(|(reason, files)| writeln!(out, "  {}: {reason}", count(*files, "file")))
 }
 
 impl Run {
@@ -37,10 +58,10 @@ impl Run {
         global: &GlobalArgs,
     ) -> anyhow::Result<Self> {
         let config = places.config(global, Some(conversion))?;
-        Self::new(&config, conversion).await
+        Self::new(&config, conversion, global.verbosity() > 0).await
     }
 
-    async fn new(config: &Config, conversion: &Conversion) -> anyhow::Result<Self> {
+    async fn new(config: &Config, conversion: &Conversion, verbose: bool) -> anyhow::Result<Self> {
         let unset = ConfigError::Unset {
             key: "output_dir",
             flag: "--output-dir",
@@ -84,7 +105,7 @@ impl Run {
         };
         let archive = archive.clone();
         let dry_run = conversion.dry_run;
-        Ok(Self { environment, archive, terminal, options, dry_run, stores })
+        Ok(Self { environment, archive, terminal, options, dry_run, verbose, stores })
     }
 
     /// Where finished cases go on to.
@@ -93,17 +114,17 @@ impl Run {
     }
 
     /// Converts a case and says so; when the run is dry, says what would be done.
-    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Summary> {
-        let Environment { raw, out: target, .. } = &self.environment;
-        let plan = research::plan(raw, target, case, &self.options).await;
+    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+        let Environment { raw, out: target, stop, .. } = &self.environment;
+        let plan = stop.unless(research::plan(raw, target, case, &self.options)).await?;
         if let Err(PlanError::NoFiles { .. }) = plan {
-            places::refuse_absent(raw, &self.archive).await?;
+            places::refuse_absent(raw, &self.archive, "data_dir").await?;
         }
         let plan = plan.map_err(CaseError::from)?;
         if self.dry_run {
             // Nobody should learn from the run that a file cannot be converted.
             research::check_inputs(&self.environment, &plan).await.map_err(|e| self.told(e))?;
-            return Ok(write_plan(out, &plan, raw, target)?);
+            return Ok(self.write_plan(out, &plan)?);
         }
         let missing = plan.missing();
         let summary = research::run(&self.environment, plan).await.map_err(|e| self.told(e))?;
@@ -111,7 +132,7 @@ impl Run {
         if let Some(missing) = missing {
             writeln!(out, "  {missing}")?;
         }
-        Ok(summary)
+        Ok(Outcome { summary, reasons: Reasons::new() })
     }
 
     /// Tells which files of a case failed.
@@ -122,49 +143,57 @@ impl Run {
     }
 }
 
-/// Converts a case as the configuration says, for the demo.
+impl Run {
+    /// Prints a plan; gives what it would come to.
+    fn write_plan(&self, out: &mut dyn Write, plan: &Plan) -> std::io::Result<Outcome> {
+        let Environment { raw, out: target, .. } = &self.environment;
+        let summary = Summary {
+            converted: plan.steps.len(),
+            kept: plan.record.files.len(),
+            bytes_in: plan.steps.iter().map(|s| s.input.size).sum(),
+            ..Summary::default()
+        };
+        writeln!(
+            out,
+            "case {}: {} to convert ({}), {} done",
+            plan.case,
+            count(summary.converted, "file"),
+            bytes(summary.bytes_in),
+            summary.kept,
+        )?;
+        if let Some(missing) = plan.missing() {
+            writeln!(out, "  {missing}")?;
+        }
+        if plan.passed_over > 0 {
+            let others = count(plan.passed_over, "other file");
+            writeln!(out, "  {others} beside the raw files passed over")?;
+        }
+        let mut reasons = Reasons::new();
+        for step in &plan.steps {
+            *reasons.entry(step.reason).or_default() += 1;
+        }
+        write_reasons(out, &reasons)?;
+        for step in plan.steps.iter().filter(|_| self.verbose) {
+            let (from, to) =
+                (raw.location().join(&step.input.key), target.location().join(&step.output));
+            writeln!(out, "  {from} -> {to}")?;
+        }
+        Ok(Outcome { summary, reasons })
+    }
+}
+
+/// Converts a case as the configuration says, once more if it was done before; for the demo.
 pub(in crate::cli) async fn convert_case(
     config: &Config,
     case: Case,
     allow_missing: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let run = Run::new(config, &Conversion { allow_missing, ..Conversion::default() }).await?;
+    let conversion = Conversion { allow_missing, force: true, ..Conversion::default() };
+    let run = Run::new(config, &conversion, false).await?;
     write!(out, "   ")?;
     run.case(case, out).await?;
     Ok(())
-}
-
-/// Prints a plan; gives what it would come to.
-fn write_plan(
-    out: &mut dyn Write,
-    plan: &Plan,
-    raw: &Store,
-    target: &Store,
-) -> std::io::Result<Summary> {
-    let planned = Summary {
-        converted: plan.steps.len(),
-        kept: plan.record.files.len(),
-        bytes_in: plan.steps.iter().map(|s| s.input.size).sum(),
-        ..Summary::default()
-    };
-    writeln!(
-        out,
-        "case {}: {} to convert ({}), {} done",
-        plan.case,
-        count(planned.converted, "file"),
-        bytes(planned.bytes_in),
-        planned.kept,
-    )?;
-    if let Some(missing) = plan.missing() {
-        writeln!(out, "  {missing}")?;
-    }
-    for step in &plan.steps {
-        let (from, to) =
-            (raw.location().join(&step.input.key), target.location().join(&step.output));
-        writeln!(out, "  {from} -> {to}")?;
-    }
-    Ok(planned)
 }
 
 fn write_summary(out: &mut dyn Write, case: Case, summary: &Summary) -> std::io::Result<()> {

@@ -16,7 +16,7 @@ use crate::vis::input::Input;
 #[derive(Args, Debug, Default)]
 pub(in crate::cli) struct Cases {
     /// Polygons, 0 to 689 [default: all that there are files of]
-    #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
+    #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = polygon)]
     pub polygon_ids: Vec<u16>,
     /// Intervention months, of 1, 4, 7 and 10 [default: all that there are files of]
     #[arg(short = 'm', long, visible_alias = "month", value_name = "M", num_args = 1..)]

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::arguments::{Cases, config};
+use super::arguments::{Cases, config, polygon};
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
@@ -27,13 +27,13 @@ pub(super) struct Plot {
     #[arg(long, value_name = "V", required_unless_present = "series")]
     variable: Option<MapVariable>,
     /// Polygons, 0 to 689; a map is of one
-    #[arg(short, long = "polygon", value_name = "P", required = true, num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
+    #[arg(short, long = "polygon", value_name = "P", required = true, num_args = 1.., value_parser = polygon)]
     polygons: Vec<u16>,
     /// Intervention months, of 1, 4, 7 and 10; a map is of one
     #[arg(short, long = "month", value_name = "M", required = true, num_args = 1..)]
     months: Vec<InterventionMonth>,
     /// Months since the intervention, 0 to 179
-    #[arg(long, value_name = "N", required_unless_present = "series", value_parser = clap::value_parser!(u16).range(0..MONTHS as i64))]
+    #[arg(long, value_name = "N", required_unless_present = "series", value_parser = step)]
     step: Option<u16>,
     /// What the map shows: delta (with minus without the intervention) or experimental (with it)
     #[arg(long, default_value = "delta")]
@@ -80,6 +80,11 @@ impl Plot {
         writeln!(out, "{}", self.output)?;
         Ok(Exit::Done)
     }
+}
+
+fn step(text: &str) -> Result<u16, String> {
+    let step = text.parse().ok().filter(|step| usize::from(*step) < MONTHS);
+    step.ok_or_else(|| format!("months since the intervention are 0 to {}", MONTHS - 1))
 }
 
 fn png(text: &str) -> Result<Location, String> {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
+use sha2::Sha256;
 
 use super::arguments::{Cases, GridFile, Months, Work, config, in_order, polygon};
 use super::create::store_of;
@@ -13,7 +14,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, until};
 use crate::config::Config;
-use crate::ledger::InputRecord;
+use crate::ledger::{InputRecord, hash};
 use crate::model::{Case, Grid};
 use crate::pipeline::{ObjectSource, Pool};
 use crate::read::ssh::SeaSurfaceHeight;
@@ -211,7 +212,9 @@ pub(in crate::cli) async fn load_ssh(
         }
         object => object?,
     };
-    let mut record = InputRecord::new(object.info(), None);
+    let folder = stores.open(&folder)?;
+    let sha256 = workshop.stop.unless(hash::<Sha256>(&folder, object.info())).await??;
+    let mut record = InputRecord::new(object.info(), Some(sha256));
     if location.is_local() {
         record.etag = None;
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::support::case::Workspace;
+use super::super::support::case::{Workspace, assert_same, set_age};
 use super::super::support::dor::{dor, fails, json};
 use super::{plan, says, workspace};
 
@@ -26,8 +26,39 @@ fn state(work: &Workspace, name: &str) -> (Vec<String>, String) {
     (done, String::from_utf8(finalized.stdout).unwrap())
 }
 
+/// A run of a plan must end with 78, say each of `words`, and change nothing that was made.
+fn stops(work: &Workspace, name: &str, words: &[&str]) {
+    let before = work.tree("one");
+    let plan = format!("{name}.json");
+    let error = fails(dor(work.folder()).args(["run", "--plan", &plan, "--shards", "1"]), 78);
+    for word in words {
+        assert!(error.contains(word), "`{word}` is missing in: {error}");
+    }
+    assert_same(&before, &work.tree("one"));
+}
+
 #[test]
-fn what_was_made_with_others_is_not_done_and_is_made_again() {
+fn files_that_were_touched_are_the_same() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "one");
+    says(&work, "run --plan one.json --shards 1");
+    let chunks = || {
+        let mut tree = work.tree("one");
+        tree.retain(|name, _| !name.contains(".cases") && !name.ends_with("manifest.json"));
+        tree
+    };
+    let before = chunks();
+    for path in [work.raw(0), work.raw(1), work.path("ssh.nc"), work.path("grid.nc")] {
+        set_age(&path, 7);
+    }
+    let said = says(&work, "run --plan one.json --shards 1");
+    assert!(said.contains("done before"), "{said}");
+    assert_same(&before, &chunks());
+    assert_eq!(state(&work, "one").0.len(), 4);
+}
+
+#[test]
+fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
     let work = workspace(&["112-04"], 2);
     plan(&work, "one");
     says(&work, "run --plan one.json --shards 1");
@@ -45,10 +76,11 @@ fn what_was_made_with_others_is_not_done_and_is_made_again() {
     assert_eq!(done, &all[..3]);
     assert!(named.contains("112-04, store3: it was made with another centre"), "{named}");
     let told = says(&work, "status --plan centers.json");
-    assert!(told.contains("to be made again: 112-04, store3"), "{told}");
+    assert!(told.contains("not as planned: 112-04, store3"), "{told}");
     // Every node goes by the plan, not by what the table has by now.
     fs::write(work.path("centers.csv"), &centers).unwrap();
-    says(&work, "run --plan centers.json --shards 1");
+    stops(&work, "centers", &["centre: the record has ", "--force"]);
+    says(&work, "run --plan centers.json --shards 1 --force");
     assert_eq!(state(&work, "centers").0, all);
     assert_eq!(state(&work, "one").0, &all[..3]);
 
@@ -66,7 +98,9 @@ fn what_was_made_with_others_is_not_done_and_is_made_again() {
         let expected = format!("112-04, {stage}: it was made with another grid");
         assert!(named.contains(&expected), "{named}");
     }
-    says(&work, "run --plan grid.json --shards 1");
+    stops(&work, "grid", &["grid: the record has the file of SHA-256 ", "--force"]);
+    assert_eq!(state(&work, "grid").0, ["store1"]);
+    says(&work, "run --plan grid.json --shards 1 --force");
     assert_eq!(state(&work, "grid").0, all);
 
     let bytes = fs::read(&ssh).unwrap();
@@ -77,7 +111,8 @@ fn what_was_made_with_others_is_not_done_and_is_made_again() {
     let (done, named) = state(&work, "ssh");
     assert_eq!(done, ["research", "store1", "store3"]);
     assert!(named.contains("store2: it was made with another series of sea surface"), "{named}");
-    says(&work, "run --plan ssh.json --shards 1");
+    stops(&work, "ssh", &["sea surface height: the record has ssh.nc, SHA-256 ", "--force"]);
+    says(&work, "run --plan ssh.json --shards 1 --force");
     assert_eq!(state(&work, "ssh").0, all);
 
     // As many raw files, of other sizes.

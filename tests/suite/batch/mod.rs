@@ -117,12 +117,14 @@ fn an_archive_that_is_not_as_planned_and_places_that_cannot_be_written_are_told(
     plan(&work, "all");
     let run = ["run", "--plan", "all.json", "--shards", "1"];
     // Root writes everywhere, but not into a file.
+    fs::remove_dir(work.path("all/out")).unwrap();
     fs::write(work.path("all/out"), b"").unwrap();
     let error = fails(dor(work.folder()).args(run), 78);
     assert!(error.contains("all/out"), "{error}");
     let told = fs::read_to_string(work.path("all.state/shard-0000-of-0001.json")).unwrap();
     assert!(told.contains("all/out") && told.contains("a file is where"), "{told}");
     fs::remove_file(work.path("all/out")).unwrap();
+    fs::create_dir(work.path("all/out")).unwrap();
 
     fs::remove_file(work.raw(1)).unwrap();
     let error = fails(dor(work.folder()).args(run), 65);
@@ -300,7 +302,7 @@ fn a_plan_never_changes() {
     let before = fs::read(work.path("one.json")).unwrap();
     let plan: Value = serde_json::from_slice(&before).unwrap();
     assert_eq!(plan["cases"][0]["case"], "112-04");
-    assert!(plan["places"]["data_dir"].as_str().unwrap().starts_with('/'), "on every node");
+    assert_eq!(plan["places"]["data_dir"], "archive", "relative to the plan");
     let other =
         "plan -o one.json -d archive --output-dir elsewhere --stages research --allow-missing";
     let error = fails(dor(work.folder()).args(other.split(' ')), 78);

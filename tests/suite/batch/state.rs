@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::super::support::case::set_age;
 use super::super::support::dor::{dor, fails, json};
 use super::{plan, says, start, workspace};
 
@@ -111,4 +112,87 @@ fn what_runs_and_what_failed_is_told() {
     assert!(error.contains("--plan") && error.contains("DOR_PLAN"), "{error}");
     let error = fails(dor(work.folder()).args(["status", "--plan", "none.json"]), 78);
     assert!(error.contains("no plan") && error.contains("dor plan"), "{error}");
+}
+
+#[test]
+fn a_tree_that_was_moved_works_and_a_place_that_is_gone_is_named() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "all");
+    says(&work, "run --plan all.json --shards 1");
+    fs::create_dir(work.path("moved")).unwrap();
+    for name in ["all", "all.json", "all.state", "archive", "grid.nc", "ssh.nc", "centers.csv"] {
+        fs::rename(work.path(name), work.path("moved").join(name)).unwrap();
+    }
+    let state = says(&work, "status --plan moved/all.json");
+    assert!(state.contains("1 of 1 case"), "{state}");
+    let said = says(&work, "run --plan moved/all.json --shards 1");
+    assert!(said.contains("done before"), "{said}");
+    says(&work, "finalize --plan moved/all.json");
+
+    for (what, place) in [
+        ("data_dir", "moved/archive"),
+        ("output_dir", "moved/all/out"),
+        ("store1", "moved/all/s1"),
+        ("store2", "moved/all/s2"),
+    ] {
+        fs::rename(work.path(place), work.path("away")).unwrap();
+        for words in [&["status"][..], &["finalize"], &["run", "--shards", "1"]] {
+            let mut command = dor(work.folder());
+            let error = fails(command.args(words).args(["--plan", "moved/all.json"]), 78);
+            assert!(error.contains(what) && error.contains(place), "{error}");
+            assert!(error.contains("is not there"), "{error}");
+        }
+        assert!(!work.path(place).exists(), "{place} is made anew");
+        fs::rename(work.path("away"), work.path(place)).unwrap();
+    }
+    // The folder is there, and the case's files are not.
+    fs::rename(work.path("moved/archive"), work.path("away")).unwrap();
+    fs::create_dir(work.path("moved/archive")).unwrap();
+    let mut run = dor(work.folder());
+    let error = fails(run.args(["run", "--plan", "moved/all.json", "--shards", "1"]), 78);
+    assert!(error.contains("has no raw files in") && error.contains("had 2"), "{error}");
+}
+
+#[test]
+fn research_grade_files_that_are_cut_or_gone_are_not_done() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "all");
+    says(&work, "run --plan all.json --shards 1");
+    let folder = work.path("all/out/112/04");
+    let file = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "nc"))
+        .unwrap();
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..50]).unwrap();
+    let state = says(&work, "status --plan all.json");
+    assert!(state.contains("not as planned: 112-04, research: ") && state.contains("50 bytes"));
+    let mut finalize = dor(work.folder());
+    let output = finalize.args(["finalize", "--plan", "all.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    says(&work, "run --plan all.json --shards 1");
+    assert_eq!(fs::read(&file).unwrap(), whole);
+    says(&work, "finalize --plan all.json");
+}
+
+#[test]
+fn a_raw_file_with_other_bytes_of_the_same_size_is_told() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "all");
+    says(&work, "run --plan all.json --shards 1");
+    set_age(&work.raw(0), 9);
+    assert!(says(&work, "status --plan all.json").contains("1 of 1 case"), "it was touched");
+    let mut bytes = fs::read(work.raw(1)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(work.raw(1), bytes).unwrap();
+    let state = says(&work, "status --plan all.json");
+    assert!(state.contains("not as planned: 112-04, research: "), "{state}");
+    assert!(state.contains("0347-05.nc has other bytes than recorded"), "{state}");
+    let mut finalize = dor(work.folder());
+    let output = finalize.args(["finalize", "--plan", "all.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = says(&work, "run --plan all.json --shards 1");
+    assert!(said.contains("4 of 4 products"), "{said}");
+    says(&work, "finalize --plan all.json");
 }

@@ -45,11 +45,13 @@ impl Workspace {
         this
     }
 
-    /// No month yet.
+    /// No month yet; without a grid file, if that has no bytes.
     pub fn empty(grid: &[u8]) -> Self {
         let this = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(this.archive()).unwrap();
-        fs::write(this.path("grid.nc"), grid).unwrap();
+        if !grid.is_empty() {
+            fs::write(this.path("grid.nc"), grid).unwrap();
+        }
         this
     }
 

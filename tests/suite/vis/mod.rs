@@ -1,3 +1,4 @@
+mod again;
 mod bad_input;
 mod parity;
 mod records;

@@ -1,0 +1,118 @@
+//! `dor research-data check`: research-grade files against their records.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::places;
+use crate::cli::output::{Table, bytes, count, write_json};
+use crate::cli::{Exit, GlobalArgs, from_one, stop_on_signals};
+use crate::config::{Config, ConfigError, Overrides};
+use crate::model::Case;
+use crate::pipeline::Stop;
+use crate::research::verify::{Verified, verify};
+use crate::store::{Location, Stores};
+use crate::vis::VisError;
+use crate::vis::input::Input;
+
+/// Problems of a case that are shown; --json has all.
+const SHOWN: usize = 20;
+
+/// Read research-grade files and compare them with their records
+///
+/// Each file must be there, with the size and the checksum (MD5) of the case's record. Works on any
+/// location, also https:// (name the cases there). Ends with 65 when something is wrong.
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// Cases: full name, five-digit index (00449), or polygon and month (112-04) [default: all there are]
+    cases: Vec<Case>,
+    /// Where the research-grade files are: a path or URL [default: output_dir of the configuration]
+    #[arg(short, long, value_name = "LOCATION")]
+    output_dir: Option<Location>,
+    /// Read only so many files of each case; the sizes of all are compared
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    sample: Option<NonZeroUsize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    case: String,
+    files: usize,
+    read: usize,
+    bytes: u64,
+    problems: Vec<String>,
+}
+
+impl Check {
+    pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let overrides = Overrides { output_dir: self.output_dir.clone(), ..global.overrides() };
+        let config = Config::load(&overrides)?;
+        let unset = ConfigError::Unset {
+            key: "output_dir",
+            flag: "--output-dir",
+            variable: "DOR_OUTPUT_DIR",
+        };
+        let setting = config.output_dir.as_ref().ok_or(unset)?;
+        let store = Stores::new(config.s3.clone()).open(&setting.value)?;
+        let stop = Stop::default();
+        stop_on_signals(stop.clone());
+        if store.can_list() {
+            stop.unless(places::refuse_absent(&store, setting, "output_dir")).await??;
+        } else if self.cases.is_empty() {
+            let needed = format!("{} cannot be listed: name the cases", setting.value);
+            return Err(VisError::Needs(needed).into());
+        }
+        let cases = match self.cases.is_empty() {
+            true => stop.unless(Input::Research(store.clone()).cases()).await??,
+            false => self.cases,
+        };
+        if cases.is_empty() {
+            let needed = format!("{} has no cases: check --output-dir", setting.value);
+            return Err(VisError::Needs(needed).into());
+        }
+        let sample = self.sample.map(NonZeroUsize::get);
+        let mut rows = Vec::with_capacity(cases.len());
+        for case in cases {
+            let found = stop.unless(verify(&store, case, sample)).await??;
+            let Verified { files, read, bytes, problems } = found;
+            rows.push(Row { case: case.short(), files, read, bytes, problems });
+        }
+        match self.json {
+            true => write_json(out, &rows)?,
+            false => write_rows(out, &rows)?,
+        }
+        let is_well = rows.iter().all(|row| row.problems.is_empty());
+        Ok(if is_well { Exit::Done } else { Exit::BadData })
+    }
+}
+
+fn write_rows(out: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
+    let mut table = Table::new(["CASE", "FILES", "READ", "SIZE", "PROBLEMS"]);
+    for Row { case, files, read, bytes: size, problems } in rows {
+        let [files, read, problems] = [*files, *read, problems.len()].map(|n| n.to_string());
+        table.row([case.clone(), files, read, bytes(*size), problems]);
+    }
+    table.write(out)?;
+    for row in rows {
+        for problem in row.problems.iter().take(SHOWN) {
+            writeln!(out, "{}: {problem}", row.case)?;
+        }
+        if row.problems.len() > SHOWN {
+            writeln!(out, "{}: and {} more", row.case, row.problems.len() - SHOWN)?;
+        }
+    }
+    let wrong = rows.iter().filter(|row| !row.problems.is_empty()).count();
+    match wrong {
+        0 => writeln!(out, "{} as recorded", count(rows.len(), "case")),
+        _ => writeln!(
+            out,
+            "{wrong} of {} not as recorded; convert them again",
+            count(rows.len(), "case")
+        ),
+    }
+}

@@ -1,0 +1,169 @@
+//! Whether what is there of a case is what a run would make: decided before anything is read for it.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+
+use super::VisError;
+use super::record::CaseRecord;
+use crate::ledger::{Difference, InputRecord, InputState};
+use crate::model::Case;
+use crate::store::{ObjectInfo, Store};
+
+/// Files whose content is compared at the same time, where their times are others than recorded.
+const HASHES: usize = 4;
+
+/// The files that a result is made of, as they are now.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Where they are.
+    pub store: Store,
+    /// What they are, each with what a record says of it.
+    pub files: Vec<(ObjectInfo, InputRecord)>,
+    /// Earlier versions of them that are known to have the same content.
+    pub same: Vec<InputRecord>,
+}
+
+impl Inputs {
+    /// What a record says of them.
+    pub fn records(&self) -> Vec<InputRecord> {
+        self.files.iter().map(|(_, record)| record.clone()).collect()
+    }
+}
+
+/// How an earlier result compares.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Comparison {
+    /// It is the result of this run.
+    Same,
+    /// The same, but the files have other times by now: this is the record to keep.
+    Touched(Box<CaseRecord>),
+    /// It is of other files, or may be: their times are others, and no checksum is recorded.
+    Other,
+}
+
+/// The settings in which an earlier result differs from `now` without being worse.
+pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
+    let differ = |setting, recorded: String, now: String| {
+        (recorded != now).then_some(Difference { setting, recorded, now })
+    };
+    let value = |record: &CaseRecord, name: &str| record.settings.get(name).cloned();
+    let text = |value: Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
+    let [grid, grid_now] = [earlier, now].map(|record| text(value(record, "grid_sha256")));
+    let of = |name: &str| [earlier, now].map(|r| value(r, name).unwrap_or_default().to_string());
+    let [center, center_now] = of("center");
+    // They follow from the grid, where that is another one.
+    let weights = (grid == grid_now).then(|| of("weights_sha256")).and_then(|[before, after]| {
+        differ("regridding weights", format!("SHA-256 {before}"), format!("SHA-256 {after}"))
+    });
+    let ssh = |record| serde_json::from_value(value(record, "ssh")?).ok();
+    let ssh =
+        ssh(earlier).zip(ssh(now)).filter(|(a, b): &(InputRecord, InputRecord)| !a.is_content(b));
+    let file = |file: InputRecord| format!("{} of {} bytes", file.key, file.size);
+    let content = |file: &InputRecord| match &file.sha256 {
+        Some(sha256) => format!("{}, SHA-256 {sha256}", file.key),
+        None => file.key.clone() + " written " + &file.modified,
+    };
+    let ssh = ssh.and_then(|(a, b)| {
+        let [of_a, of_b] = [content(&a), content(&b)];
+        differ("sea surface height", of_a, of_b)
+            .or_else(|| differ("sea surface height", file(a), file(b)))
+    });
+    let kind =
+        |record: &CaseRecord| format!("{} under the rules of {}", record.store, record.recipe);
+    [
+        differ("rules", kind(earlier), kind(now)),
+        differ("kind of input", source(&earlier.inputs), source(&now.inputs)),
+        Difference::of_grid(grid.as_deref(), grid_now.as_deref()),
+        weights,
+        differ("centre", center, center_now),
+        ssh,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What inputs are, in words: raw history and research-grade files have names of their own.
+fn source(inputs: &[InputRecord]) -> String {
+    let key = inputs.first().map_or("", |input| input.key.as_str());
+    let words = match () {
+        () if key.contains("/ocn/hist/") => "raw history",
+        () if key.ends_with(".nc") => "research-grade files",
+        () => "an analysis made before",
+    };
+    words.to_owned()
+}
+
+/// Compares what is there of a case with what this run would make of `inputs`.
+///
+/// # Errors
+/// [`VisError::Settings`] when it was made with other settings, and this run would not better it.
+pub async fn compare(
+    case: Case,
+    earlier: &CaseRecord,
+    now: &CaseRecord,
+    inputs: &Inputs,
+    url: String,
+) -> Result<Comparison, VisError> {
+    let differences = conflicts(earlier, now);
+    if !differences.is_empty() {
+        return Err(VisError::Settings { case, url, differences });
+    }
+    let bare = |record: &CaseRecord| record.settings.get("grid_sha256").cloned();
+    let is_same = earlier.missing_months == now.missing_months
+        && bare(earlier) == bare(now)
+        && earlier.inputs.len() == inputs.files.len();
+    if !is_same {
+        return Ok(Comparison::Other);
+    }
+    let look = async |(info, now): &(ObjectInfo, InputRecord)| {
+        let Some(recorded) = earlier.inputs.iter().find(|recorded| recorded.key == info.key) else {
+            return Ok((InputState::Changed, now.clone()));
+        };
+        let checksums = || InputRecord {
+            sha256: recorded.sha256.clone(),
+            md5: recorded.md5.clone(),
+            ..now.clone()
+        };
+        let state = match recorded.compare(&inputs.store, info).await? {
+            InputState::Unknown if inputs.same.iter().any(|same| same.is_version(recorded)) => {
+                InputState::Touched
+            }
+            state => state,
+        };
+        Ok::<_, VisError>((state, checksums()))
+    };
+    let looked: Vec<_> =
+        stream::iter(&inputs.files).map(look).buffered(HASHES).try_collect().await?;
+    let has = |state| looked.iter().any(|(found, _)| *found == state);
+    match () {
+        () if has(InputState::Changed) || has(InputState::Unknown) => Ok(Comparison::Other),
+        () if has(InputState::Touched) => {
+            let inputs = looked.into_iter().map(|(_, record)| record).collect();
+            Ok(Comparison::Touched(Box::new(CaseRecord { inputs, ..earlier.clone() })))
+        }
+        () => Ok(Comparison::Same),
+    }
+}
+
+/// Keeps the times that files have by now, so that their content need not be compared again; whoever
+/// may only read goes without.
+pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
+    if let Err(error) = record.save(store, case).await {
+        tracing::warn!("cannot record that the files of case {case} have other times: {error}");
+    }
+}
+
+/// Refuses other settings than those of a process that has begun to write the case and was
+/// interrupted: it may have been about to make a result better.
+pub async fn refuse_conflicts(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
+    let begun = CaseRecord::load_begun(store, case).await?;
+    let differences = begun.map(|begun| conflicts(&begun, now)).unwrap_or_default();
+    match differences.is_empty() {
+        true => Ok(()),
+        false => {
+            let url = CaseRecord::url(store, case);
+            Err(VisError::Settings { case, url, differences })
+        }
+    }
+}

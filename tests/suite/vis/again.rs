@@ -1,0 +1,145 @@
+//! A case that is there is left as it is: by files that were touched, and by other settings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::super::support::case::{Workspace, assert_same, set_age};
+use super::super::support::dor::{dor, fails};
+use super::support::{runs, vis};
+
+/// A workspace with the first months of a case, raw and research-grade, and a template of each store.
+fn workspace() -> Workspace {
+    let work = Workspace::empty(b"");
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
+    raw.args(["--months", "3"]).assert().success();
+    work.convert();
+    work
+}
+
+fn templates(work: &Workspace) {
+    for store in ["1", "2", "3"] {
+        runs(work.folder(), &format!("create-template-store{store} -o s{store} --overwrite"));
+    }
+}
+
+/// The commands that fill the stores from `input`.
+fn commands(input: &str) -> [String; 3] {
+    let of = format!("-p 112 -m 4 --allow-missing {input}");
+    [
+        format!("populate-store1 -o s1 {of}"),
+        format!("populate-store2 -o s2 {of} --grid grid.nc --ssh ssh.nc"),
+        format!("populate-store3 -o s3 {of} --grid grid.nc --centers centers.csv"),
+    ]
+}
+
+/// Inodes of all objects of a store, but for the records.
+fn objects(store: &Path) -> BTreeMap<String, u64> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![store.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.path() {
+                path if path.ends_with(".cases") => {}
+                path if path.is_dir() => folders.push(path),
+                path => {
+                    let inode = entry.metadata().unwrap().ino();
+                    found.insert(path.to_str().unwrap().to_owned(), inode);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn files_that_were_touched_change_nothing() {
+    let work = workspace();
+    let of_inputs = |age: u64| {
+        for n in 0..3 {
+            set_age(&work.raw(n), age);
+            set_age(&work.output(n), age);
+        }
+        for name in ["ssh.nc", "grid.nc", "centers.csv"] {
+            set_age(&work.path(name), age);
+        }
+    };
+    for input in ["--data-dir archive", "-i out"] {
+        templates(&work);
+        for command in commands(input) {
+            runs(work.folder(), &command);
+        }
+        let stores = || ["s1", "s2", "s3"].map(|store| objects(&work.path(store)));
+        let before = stores();
+        of_inputs(100);
+        for command in commands(input) {
+            let said = runs(work.folder(), &command);
+            assert!(said.contains("done before"), "{command}: {said}");
+        }
+        assert_eq!(stores(), before, "{input}");
+        // The new times are recorded.
+        for command in commands(input) {
+            let output = vis(work.folder(), &command).arg("--verbose").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && !said.contains("its time is another"), "{said}");
+        }
+        of_inputs(0);
+    }
+}
+
+#[test]
+fn a_case_that_was_made_with_other_settings_is_refused() {
+    let work = workspace();
+    templates(&work);
+    let all = commands("--data-dir archive");
+    for command in &all {
+        runs(work.folder(), command);
+    }
+    let centers = fs::read_to_string(work.path("centers.csv")).unwrap();
+    let line = centers.lines().find(|line| line.starts_with("112,")).unwrap();
+    let cells: Vec<&str> = line.split(',').collect();
+    let moved = format!("112,{},{}", cells[1].parse::<f64>().unwrap() + 0.5, cells[2]);
+    fs::write(work.path("moved.csv"), centers.replace(line, &moved)).unwrap();
+    for name in ["grid.nc", "ssh.nc"] {
+        let bytes = [&fs::read(work.path(name)).unwrap()[..], b"\0"].concat();
+        fs::write(work.path(&format!("other-{name}")), bytes).unwrap();
+    }
+    let refused = |command: String, word: &str| {
+        let before = ["s1", "s2", "s3"].map(|store| work.tree(store));
+        let error = fails(&mut vis(work.folder(), &command), 78);
+        for said in [word, "the record has", "this run has", "--force", ".cases/112-04.json"] {
+            assert!(error.contains(said), "`{said}` is missing in: {error}");
+        }
+        for (before, store) in before.iter().zip(["s1", "s2", "s3"]) {
+            assert_same(before, &work.tree(store));
+        }
+    };
+    let [curves, maps, shares] = &all;
+    refused(maps.replace(" --grid grid.nc", ""), "grid: ");
+    refused(maps.replace("grid.nc", "other-grid.nc"), "grid: ");
+    refused(maps.replace("ssh.nc", "other-ssh.nc"), "sea surface height: ");
+    refused(shares.replace(" --grid grid.nc", ""), "grid: ");
+    refused(shares.replace("centers.csv", "moved.csv"), "centre: ");
+    refused(curves.replace("--data-dir archive", "-i out"), "kind of input: ");
+    let forced = shares.replace("centers.csv", "moved.csv --force");
+    assert!(!runs(work.folder(), &forced).contains("done before"));
+}
+
+#[test]
+fn a_grid_where_there_was_none_goes_on_by_itself() {
+    let work = workspace();
+    templates(&work);
+    let [_, maps, shares] = commands("--data-dir archive");
+    for command in [maps, shares] {
+        runs(work.folder(), &command.replace(" --grid grid.nc", ""));
+        let record = || {
+            let store = if command.contains("s2") { "s2" } else { "s3" };
+            fs::read_to_string(work.path(store).join(".cases/112-04.json")).unwrap()
+        };
+        assert!(record().contains("\"grid_sha256\": null"));
+        runs(work.folder(), &command);
+        assert!(!record().contains("\"grid_sha256\": null"));
+        assert!(runs(work.folder(), &command).contains("done before"));
+    }
+}
