@@ -132,10 +132,12 @@ impl Proxy {
                 chance -= share;
                 chance < 0.0
             });
-            // Only what writes an object is answered with the error of one.
+            // Only what writes an object is answered with the error of one; not the end of an upload, which is
+            // then tried as often as a request may be, and its object not once more.
             hit.map(|(_, fault)| *fault).filter(|fault| {
-                !matches!(fault, Fault::Answer(200, _))
-                    || [Method::PUT, Method::POST].contains(asked.method)
+                let writes = asked.method == Method::PUT
+                    || asked.method == Method::POST && !asked.target.contains("uploadId=");
+                !matches!(fault, Fault::Answer(200, _)) || writes
             })
         });
     }
