@@ -242,7 +242,17 @@ pub async fn plan(
     let names = case.months().map(|month| layout::key(case, month));
     let mut ours: BTreeSet<String> = names.collect();
     ours.extend([COMPLETE, PARTIAL].map(|name| format!("{folder}/{name}")));
-    let listed = out.list_ours(&folder, move |key| ours.contains(key)).await?;
+    let is_ours = {
+        let ours = ours.clone();
+        move |key: &str| ours.contains(key)
+    };
+    let listed = match out.list_ours(&folder, is_ours).await {
+        // A folder on disk may take files and show none: they are asked for by name.
+        Err(StoreError::PermissionDenied { .. }) if out.location().is_local() => {
+            probe_each(out, ours.into_iter()).await?
+        }
+        listed => listed?,
+    };
     let present: BTreeMap<String, u64> = listed.into_iter().map(|o| (o.key, o.size)).collect();
 
     let (earlier, mut complete) = earlier(out, case, options, &present).await?;

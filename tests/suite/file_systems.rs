@@ -214,6 +214,16 @@ fn what_is_closed_to_us_is_passed_over_where_it_is_none_of_ours() {
     assert_eq!(told(&output).matches("passed over").count(), 1, "{}", told(&output));
     let output = nobody(&work, &["publish", "site", "dropbox"]);
     assert!(output.status.success(), "{}", told(&output));
+    fs::create_dir_all(work.path("dropbox/112/04")).unwrap();
+    open(&work.path("dropbox/112"), 0o333);
+    open(&work.path("dropbox/112/04"), 0o333);
+    let one =
+        all.replace("process-all-cases", "process-case 112-04").replace("-o out", "-o dropbox");
+    for done in ["1 file converted, 0 kept", "0 files converted, 1 kept"] {
+        let output = nobody(&work, &one.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains(done), "{said}{}", told(&output));
+    }
     // In a source it may have been published: it is named, unless a pattern leaves it out.
     fs::create_dir(work.path("site/closed")).unwrap();
     open(&work.path("site/closed"), if rustix::process::geteuid().is_root() { 0o700 } else { 0 });
@@ -222,7 +232,14 @@ fn what_is_closed_to_us_is_passed_over_where_it_is_none_of_ours() {
     assert!(told(&output).contains("site/closed"), "{}", told(&output));
     let output = nobody(&work, &["publish", "site", "published", "--exclude", "closed/**"]);
     assert!(output.status.success(), "{}", told(&output));
-    for name in ["archive/private", "published/lost+found", "dropbox", "site/closed"] {
+    for name in [
+        "archive/private",
+        "published/lost+found",
+        "dropbox",
+        "dropbox/112",
+        "dropbox/112/04",
+        "site/closed",
+    ] {
         open(&work.path(name), 0o755);
     }
 }
