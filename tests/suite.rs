@@ -10,6 +10,7 @@ mod suite {
     mod bad_places;
     mod batch;
     mod catalogue;
+    mod cf;
     mod cli;
     mod config;
     mod conversion;

@@ -15,19 +15,23 @@ pub struct Columns {
 /// water. A column whose surface is NaN is NaN; other cells that are NaN are passed over. The
 /// difference is taken before the sum: columns are 10^7 times larger than what the map shows of
 /// their difference, and two of them in f32 would leave noise.
-pub fn columns(with: &[f32], without: &[f32], thickness: &[f64], height: &[f64]) -> Columns {
+pub fn columns<T: Copy + Into<f64>>(
+    with: &[T],
+    without: &[T],
+    thickness: &[f64],
+    height: &[f64],
+) -> Columns {
     let n = height.len();
     let surface = || with.iter().zip(without).zip(height);
     let raised = |value: f64, height: f64| value * (height * 0.01);
-    let mut experimental: Vec<f64> =
-        surface().map(|((&w, _), &h)| raised(f64::from(w), h)).collect();
+    let mut experimental: Vec<f64> = surface().map(|((&w, _), &h)| raised(w.into(), h)).collect();
     let mut delta: Vec<f64> =
-        surface().map(|((&w, &o), &h)| raised(f64::from(w) - f64::from(o), h)).collect();
+        surface().map(|((&w, &o), &h)| raised(w.into() - o.into(), h)).collect();
     for ((with, without), thickness) in with.chunks(n).zip(without.chunks(n)).zip(thickness) {
         let meters = thickness * 0.01;
         let sums = experimental.iter_mut().zip(&mut delta);
         for (((sum, change), &w), &o) in sums.zip(with).zip(without) {
-            let (value, difference) = (f64::from(w), f64::from(w) - f64::from(o));
+            let (value, difference): (f64, f64) = (w.into(), w.into() - o.into());
             *sum += if value.is_nan() { 0.0 } else { value * meters };
             *change += if difference.is_nan() { 0.0 } else { difference * meters };
         }

@@ -19,13 +19,13 @@ pub struct Exchange {
 }
 
 /// The fields of a month that the exchange is taken from, all on (nlat, nlon).
-pub struct Fluxes<'a> {
+pub struct Fluxes<'a, T> {
     /// `FG_CO2`, mmol/m^3 cm/s.
-    pub with: &'a [f32],
+    pub with: &'a [T],
     /// `FG_ALT_CO2`, the same.
-    pub without: &'a [f32],
+    pub without: &'a [T],
     /// `DIC_FLUX`, the same.
-    pub intervention: &'a [f32],
+    pub intervention: &'a [T],
     /// `TAREA`, cm^2.
     pub area: &'a [f64],
     /// `KMT`, number of layers with water.
@@ -33,7 +33,7 @@ pub struct Fluxes<'a> {
 }
 
 /// Adds up a month's exchange.
-pub fn exchange(fields: &Fluxes<'_>, days: f64) -> Exchange {
+pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> Exchange {
     let present = |v: f64| if v.is_nan() { 0.0 } else { v };
     let (mut outgassing, mut intervention) = (0.0, 0.0);
     let cells = fields.area.iter().zip(fields.depth);
@@ -41,9 +41,9 @@ pub fn exchange(fields: &Fluxes<'_>, days: f64) -> Exchange {
     for ((area, depth), ((&with, &without), &flux)) in cells.zip(fluxes) {
         let to_mol_per_year = TO_MOL_PER_M2_YR * area * TO_M2;
         if *depth > 0.0 {
-            outgassing -= present((f64::from(with) - f64::from(without)) * to_mol_per_year);
+            outgassing -= present((with.into() - without.into()) * to_mol_per_year);
         }
-        intervention += present(f64::from(flux) * to_mol_per_year);
+        intervention += present(flux.into() * to_mol_per_year);
     }
     Exchange { days, outgassing, intervention }
 }

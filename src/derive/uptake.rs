@@ -49,10 +49,16 @@ impl Uptake {
 
 /// Adds up a month's additional uptake: `FG_CO2 - FG_ALT_CO2` (mmol/m^3 cm/s) times `area`
 /// (`TAREA`, cm^2) times `days`.
-pub fn uptake(rings: &Rings, with: &[f32], without: &[f32], area: &[f64], days: f64) -> Uptake {
+pub fn uptake<T: Copy + Into<f64>>(
+    rings: &Rings,
+    with: &[T],
+    without: &[T],
+    area: &[f64],
+    days: f64,
+) -> Uptake {
     let mut by_ring = [0.0; RADII.len() + 1];
     for (((&ring, &with), &without), area) in rings.0.iter().zip(with).zip(without).zip(area) {
-        let weight = (f64::from(with) - f64::from(without)) * area;
+        let weight = (with.into() - without.into()) * area;
         if !weight.is_nan() {
             by_ring[usize::from(ring)] += weight;
         }

@@ -2,8 +2,10 @@
 
 pub mod deflate;
 pub mod hdf5;
+mod netcdf;
 pub mod research;
 pub mod shuffle;
+mod writable;
 pub mod zarr;
 
 use bytes::Bytes;

@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use netcdf::types::{FloatType, IntType, NcVariableType};
-
 use super::hdf5::{EncodeError, ImageWriter};
+use super::netcdf as types;
+use super::writable;
 use crate::model::case::Case;
+use crate::model::cf::{self, CfError, Decoding};
+use crate::model::clock::{self, Clock};
 use crate::model::dataset::{
     Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
 };
@@ -21,9 +23,10 @@ use crate::model::{Grid, YearMonth};
 /// version are made again.
 pub const RECIPE: u32 = 1;
 
-/// Variables that describe time; their values are replaced.
+/// The variable of time; its values are replaced.
 const TIME: &str = "time";
-const TIME_BOUND: &str = "time_bound";
+/// Units in which times are written that the model did not write so.
+const TIME_UNITS: &str = "days since 0000-01-01 00:00:00";
 
 /// Bytes that the index of a chunk takes in the file: a version 1 B-tree node of the HDF5 format
 /// with 64 children, each an address and a key of a size, a filter mask and `rank + 1` offsets.
@@ -81,6 +84,18 @@ pub struct Layout {
     pub attributes: Vec<Attribute>,
 }
 
+impl Layout {
+    /// Name of the HDF5 dataset that netCDF-C makes of a variable: another where the variable has
+    /// the name of a dimension that it does not begin with.
+    pub fn dataset(&self, variable: &Variable) -> String {
+        let mut dims = self.outputs.iter().flat_map(|o| &o.variable.dims);
+        match dims.any(|d| d.name == variable.name) && !variable.leads_with(&variable.name) {
+            true => format!("_nc4_non_coord_{}", variable.name),
+            false => variable.name.clone(),
+        }
+    }
+}
+
 /// Name of the attribute with the digest of the raw file, and the text that holds its place until
 /// the raw file has been read to its end.
 pub const SOURCE_SHA256: &str = "source_sha256";
@@ -100,40 +115,65 @@ pub fn folder(case: Case) -> String {
     format!("{:03}/{:02}", case.polygon(), case.month().number())
 }
 
-/// Raw variables whose values [`layout`] needs: those that it changes.
+/// Raw variables whose numbers [`layout`] needs: those that it changes.
 pub fn needed(header: &Header) -> impl Iterator<Item = usize> + '_ {
-    let needed = |v: &Variable| matches!(v.name.as_str(), TIME_BOUND | "TAREA" | "KMT");
+    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
+    let needed = move |v: &Variable| {
+        matches!(v.name.as_str(), "TAREA" | "KMT") || Some(v.name.as_str()) == bounds
+    };
     header.variables.iter().enumerate().filter(move |(_, v)| needed(v)).map(|(i, _)| i)
 }
 
-/// What becomes of a header. `values` gives the numbers of a raw variable that [`needed`] names.
+/// Whether a header can become a research-grade file: what is computed from has a meaning, and
+/// netCDF-C takes what is written.
+pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
+    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
+    for variable in &header.variables {
+        match variable.name.as_str() {
+            TIME => {
+                Clock::of(header, variable)?;
+                Decoding::without_units(variable)?;
+            }
+            "TAREA" => drop(Decoding::to_units(variable, "m^2")?),
+            "KMT" => drop(Decoding::of(variable)?),
+            "TLAT" | "TLONG" if with_grid => drop(Decoding::of(variable)?),
+            _ => {}
+        }
+        let mut written = variable.clone();
+        match &*variable.name {
+            name if Some(name) == bounds => {}
+            // Is written in another type.
+            TIME => writable::mend_attributes(TIME, &mut written.attributes)?,
+            _ => writable::mend_variable(&mut written)?,
+        }
+    }
+    writable::mend_attributes("file", &mut header.attributes.clone())
+}
+
+/// What becomes of a header. `stored` gives the numbers of a raw variable that [`needed`] names, as
+/// they are stored.
 pub fn layout(
     header: &Header,
     origin: &Origin<'_>,
-    values: impl Fn(&str) -> Option<Vec<f64>>,
-) -> Layout {
+    stored: impl Fn(&str) -> Option<Vec<f64>>,
+) -> Result<Layout, CfError> {
+    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
     let mut outputs = Vec::new();
     for (index, raw) in header.variables.iter().enumerate() {
-        if raw.name == TIME_BOUND {
+        if Some(raw.name.as_str()) == bounds {
             continue;
         }
         let mut variable = raw.clone();
         let mut made = Values::Raw(index);
         match (raw.name.as_str(), origin.grid) {
-            (TIME, _) => {
-                variable.dtype = DataType::F64;
-                variable.dims = vec![dimension("elapsed_time", 1)];
-                variable.attributes.retain(|a| a.name != "bounds");
-                let middle = f64::midpoint(origin.bounds[0], origin.bounds[1]);
-                made = Values::Made(bytes_of(&[middle], DataType::F64));
-            }
-            ("TLAT", Some(grid)) => made = Values::Made(bytes_of(&grid.tlat, raw.dtype)),
-            ("TLONG", Some(grid)) => made = Values::Made(bytes_of(&grid.tlong, raw.dtype)),
+            (TIME, _) => made = time(&mut variable, header, origin)?,
+            ("TLAT", Some(grid)) => made = replaced(&mut variable, &grid.tlat)?,
+            ("TLONG", Some(grid)) => made = replaced(&mut variable, &grid.tlong)?,
             ("KMT", _) => {
-                if let Some(mut kmt) = values("KMT") {
-                    let fill = raw.fill_values();
-                    kmt.iter_mut().filter(|k| fill.contains(*k)).for_each(|k| *k = 0.0);
-                    made = Values::Made(bytes_of(&kmt, raw.dtype));
+                if let Some(kmt) = stored("KMT") {
+                    let mut kmt = Decoding::of(raw)?.values(kmt);
+                    kmt.iter_mut().filter(|k| k.is_nan()).for_each(|k| *k = 0.0);
+                    made = replaced(&mut variable, &kmt)?;
                 }
             }
             _ if raw.leads_with(TIME) => {
@@ -143,17 +183,68 @@ pub fn layout(
         }
         outputs.push(Output { variable, values: made });
     }
-    outputs.extend(added(header, origin, values));
-    let attributes = global_attributes(header, &outputs, origin);
-    Layout { outputs, attributes }
+    outputs.extend(added(header, origin, stored)?);
+    outputs.iter_mut().try_for_each(|output| writable::mend_variable(&mut output.variable))?;
+    let mut attributes = global_attributes(header, &outputs, origin);
+    writable::mend_attributes("file", &mut attributes)?;
+    Ok(Layout { outputs, attributes })
+}
+
+/// The middle of the month, in the model's units where these are what it is in.
+fn time(variable: &mut Variable, header: &Header, origin: &Origin<'_>) -> Result<Values, CfError> {
+    let clock = Clock::of(header, variable)?;
+    let is_plain = variable.dtype == DataType::F64 && Decoding::without_units(variable)?.is_plain();
+    variable.dtype = DataType::F64;
+    variable.dims = vec![dimension("elapsed_time", 1)];
+    let drops = |name: &str| name == "bounds" || !is_plain && is_storage(name);
+    variable.attributes.retain(|a| !drops(&a.name) && !is_range(&a.name));
+    if !clock.is_plain() || variable.text("units").is_empty() {
+        set_text(&mut variable.attributes, "units", TIME_UNITS);
+    }
+    if variable.text("calendar").is_empty() {
+        set_text(&mut variable.attributes, "calendar", "noleap");
+    }
+    let middle = f64::midpoint(origin.bounds[0], origin.bounds[1]);
+    Ok(Values::Made(bytes_of(&[middle], DataType::F64)))
+}
+
+/// Values in place of a variable's own, in its type unless its numbers are packed.
+fn replaced(variable: &mut Variable, values: &[f64]) -> Result<Values, CfError> {
+    let decoding = Decoding::of(variable)?;
+    if !decoding.is_plain() || decoding.excludes_any(values) {
+        variable.attributes.retain(|a| !is_storage(&a.name));
+    }
+    let is_exact = variable.dtype.is_float() || values.iter().all(|v| v.fract() == 0.0);
+    if !decoding.is_plain() || !is_exact {
+        variable.dtype = DataType::F64;
+        variable.attributes.retain(|a| !is_storage(&a.name));
+    }
+    Ok(Values::Made(bytes_of(values, variable.dtype)))
+}
+
+/// Whether an attribute belongs to the numbers as they are stored.
+fn is_storage(name: &str) -> bool {
+    cf::STORAGE_ATTRIBUTES.contains(&name)
+}
+
+/// Whether an attribute tells what range stored numbers are in.
+fn is_range(name: &str) -> bool {
+    name.starts_with("valid_")
+}
+
+fn set_text(attributes: &mut Vec<Attribute>, name: &str, text: &str) {
+    match attributes.iter_mut().find(|a| a.name == name) {
+        Some(attribute) => attribute.value = AttributeValue::Text(text.to_owned()),
+        None => attributes.push(Attribute::text(name, text)),
+    }
 }
 
 /// The variables that the raw file does not have.
 fn added(
     header: &Header,
     origin: &Origin<'_>,
-    values: impl Fn(&str) -> Option<Vec<f64>>,
-) -> Vec<Output> {
+    stored: impl Fn(&str) -> Option<Vec<f64>>,
+) -> Result<Vec<Output>, CfError> {
     let start = origin.case.first_month();
     let elapsed = origin.month.first_day() - start.first_day();
     let length = origin.bounds[1] - origin.bounds[0];
@@ -168,20 +259,8 @@ fn added(
         vec![Attribute::text("long_name", "length of the month"), Attribute::text("units", "days")],
         bytes_of(&[length], DataType::F64),
     )];
-    if let (Some(area), Some(raw)) = (values("TAREA"), header.variable("TAREA")) {
-        let fill = raw.fill_values();
-        let area: Vec<f64> =
-            area.into_iter().map(|a| if fill.contains(&a) { a } else { a * 1e-4 }).collect();
-        let mut attributes = raw.attributes.clone();
-        attributes.retain(|a| a.name != "units");
-        attributes.push(Attribute::text("units", "m^2"));
-        outputs.push(made(
-            "area_m2",
-            raw.dtype,
-            raw.dims.clone(),
-            attributes,
-            bytes_of(&area, raw.dtype),
-        ));
+    if let (Some(area), Some(raw)) = (stored("TAREA"), header.variable("TAREA")) {
+        outputs.push(square_meters(raw, area)?);
     }
     let date = format!("days since 1999-{:02}-01 00:00:00.000000", start.month);
     let [polygon_id, intervention_date, elapsed_time] = case_dimensions();
@@ -213,19 +292,38 @@ fn added(
         ],
         elapsed.to_le_bytes().to_vec(),
     ));
-    outputs
+    Ok(outputs)
+}
+
+/// The area of the cells in m^2, from what is stored in `TAREA`.
+fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<Output, CfError> {
+    let decoding = Decoding::to_units(raw, "m^2")?;
+    let is_stored = raw.dtype.is_float() && !decoding.is_packed();
+    let fill = if is_stored { decoding.fill() } else { None };
+    let dtype = if is_stored { raw.dtype } else { DataType::F64 };
+    let area = |stored: f64| match decoding.value(stored) {
+        // Fill stays what it is.
+        value if value.is_nan() => match decoding.is_missing(stored) && is_stored {
+            true => stored,
+            false => fill.unwrap_or(f64::NAN),
+        },
+        value => value,
+    };
+    let area: Vec<f64> = stored.into_iter().map(area).collect();
+    let mut attributes = raw.attributes.clone();
+    attributes
+        .retain(|a| a.name != "units" && !is_range(&a.name) && (is_stored || !is_storage(&a.name)));
+    attributes.push(Attribute::text("units", "m^2"));
+    let (name, dims) = ("area_m2".to_owned(), raw.dims.clone());
+    let values = Values::Made(bytes_of(&area, dtype));
+    Ok(Output { variable: Variable { name, dtype, dims, attributes }, values })
 }
 
 fn global_attributes(header: &Header, outputs: &[Output], origin: &Origin<'_>) -> Vec<Attribute> {
     let mut attributes = header.attributes.clone();
-    let mut set = |name: &str, text: String| match attributes.iter_mut().find(|a| a.name == name) {
-        Some(attribute) => attribute.value = AttributeValue::Text(text),
-        None => attributes.push(Attribute::text(name, text)),
-    };
-    let before = header.attributes.iter().find_map(|a| match &a.value {
-        AttributeValue::Text(text) if a.name == "history" && text != "none" => Some(text.as_str()),
-        _ => None,
-    });
+    let mut set = |name: &str, text: String| set_text(&mut attributes, name, &text);
+    let before = header.attributes.iter().find(|a| a.name == "history");
+    let before = before.and_then(|a| a.value.as_text()).filter(|text| *text != "none");
     let history = before.map_or(origin.history.clone(), |b| format!("{}\n{b}", origin.history));
     set("history", history);
     set("coordinates", unnamed_coordinates(outputs).join(" "));
@@ -239,14 +337,8 @@ fn global_attributes(header: &Header, outputs: &[Output], origin: &Origin<'_>) -
 /// attribute of the file. A coordinate is what does not vary along the case's dimensions, and the
 /// two times.
 fn unnamed_coordinates(outputs: &[Output]) -> Vec<&str> {
-    let named: Vec<&str> = outputs
-        .iter()
-        .filter_map(|o| match o.variable.attribute("coordinates") {
-            Some(AttributeValue::Text(text)) => Some(text.split_whitespace()),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let named: Vec<&str> =
+        outputs.iter().flat_map(|o| o.variable.text("coordinates").split_whitespace()).collect();
     let mut names: Vec<&str> = outputs
         .iter()
         .map(|o| &o.variable)
@@ -274,7 +366,11 @@ fn bytes_of(values: &[f64], dtype: DataType) -> Vec<u8> {
         DataType::I32 => values.iter().flat_map(|&v| (v as i32).to_le_bytes()).collect(),
         DataType::I64 => values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
         DataType::I16 => values.iter().flat_map(|&v| (v as i16).to_le_bytes()).collect(),
-        DataType::I8 | DataType::Char => values.iter().map(|&v| v as u8).collect(),
+        DataType::I8 => values.iter().map(|&v| v as i8 as u8).collect(),
+        DataType::U8 | DataType::Char => values.iter().map(|&v| v as u8).collect(),
+        DataType::U16 => values.iter().flat_map(|&v| (v as u16).to_le_bytes()).collect(),
+        DataType::U32 => values.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        DataType::U64 => values.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect(),
         DataType::F64 => values.iter().flat_map(|&v| v.to_le_bytes()).collect(),
     }
 }
@@ -326,7 +422,7 @@ fn define_in(
         let failed = || failed(&variable.name);
         let dims: Vec<&str> = variable.dims.iter().map(|d| d.name.as_str()).collect();
         let mut defined = file
-            .add_variable_with_type(&variable.name, &dims, &netcdf_type(variable.dtype))
+            .add_variable_with_type(&variable.name, &dims, &types::type_of(variable.dtype))
             .map_err(failed())?;
         if output.is_chunked() {
             let shape: Vec<usize> = variable.dims.iter().map(|d| d.len).collect();
@@ -336,12 +432,12 @@ fn define_in(
         }
         for attribute in &variable.attributes {
             defined
-                .put_attribute(&attribute.name, netcdf_value(&attribute.value))
+                .put_attribute(&attribute.name, types::value_of(&attribute.value))
                 .map_err(failed())?;
         }
     }
     for attribute in &layout.attributes {
-        file.add_attribute(&attribute.name, netcdf_value(&attribute.value))
+        file.add_attribute(&attribute.name, types::value_of(&attribute.value))
             .map_err(failed(&attribute.name))?;
     }
     file.enddef().map_err(failed("research-grade file"))?;
@@ -362,7 +458,8 @@ fn define_in(
             call: "nc_inq_varid",
             object: variable.name.clone(),
         })?;
-        put_values(&mut target, &bytes, variable.dtype, order).map_err(failed(&variable.name))?;
+        types::put_values(&mut target, &bytes, variable.dtype, order)
+            .map_err(failed(&variable.name))?;
     }
     file.close().map_err(failed("research-grade file"))?;
     let mut definition = contents(scratch)?;
@@ -370,72 +467,6 @@ fn define_in(
     // Small steps keep the excess small; growing costs no copy, for pages are moved.
     let growth = (total / 64).clamp(1 << 20, 8 << 20);
     ImageWriter::open(&mut definition, growth, indexes)
-}
-
-fn put_values(
-    target: &mut netcdf::VariableMut<'_>,
-    bytes: &[u8],
-    dtype: DataType,
-    order: ByteOrder,
-) -> Result<(), netcdf::Error> {
-    macro_rules! put {
-        ($type:ty, $n:literal) => {{
-            let read = match order {
-                ByteOrder::Big => <$type>::from_be_bytes,
-                ByteOrder::Little => <$type>::from_le_bytes,
-            };
-            let values: Vec<$type> = bytes.as_chunks::<$n>().0.iter().map(|&b| read(b)).collect();
-            target.put_values(&values, ..)
-        }};
-    }
-    match dtype {
-        DataType::Char => {
-            let text: Vec<Char> = bytes.iter().map(|&b| Char(b)).collect();
-            target.put_values(&text, ..)
-        }
-        DataType::I8 => put!(i8, 1),
-        DataType::I16 => put!(i16, 2),
-        DataType::I32 => put!(i32, 4),
-        DataType::I64 => put!(i64, 8),
-        DataType::F32 => put!(f32, 4),
-        DataType::F64 => put!(f64, 8),
-    }
-}
-
-/// A byte of text, for netCDF-C.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Char(#[allow(dead_code, reason = "read by netCDF-C")] u8);
-
-// SAFETY: NC_CHAR is one byte in memory, as Char is.
-unsafe impl netcdf::NcTypeDescriptor for Char {
-    fn type_descriptor() -> NcVariableType {
-        NcVariableType::Char
-    }
-}
-
-fn netcdf_type(dtype: DataType) -> NcVariableType {
-    match dtype {
-        DataType::Char => NcVariableType::Char,
-        DataType::I8 => NcVariableType::Int(IntType::I8),
-        DataType::I16 => NcVariableType::Int(IntType::I16),
-        DataType::I32 => NcVariableType::Int(IntType::I32),
-        DataType::I64 => NcVariableType::Int(IntType::I64),
-        DataType::F32 => NcVariableType::Float(FloatType::F32),
-        DataType::F64 => NcVariableType::Float(FloatType::F64),
-    }
-}
-
-fn netcdf_value(value: &AttributeValue) -> netcdf::AttributeValue {
-    match value.clone() {
-        AttributeValue::Text(text) => text.into(),
-        AttributeValue::I8(v) => v.into(),
-        AttributeValue::I16(v) => v.into(),
-        AttributeValue::I32(v) => v.into(),
-        AttributeValue::I64(v) => v.into(),
-        AttributeValue::F32(v) => v.into(),
-        AttributeValue::F64(v) => v.into(),
-    }
 }
 
 /// A file that netCDF-C can open by path and that is gone when nobody holds it any more.

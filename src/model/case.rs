@@ -64,6 +64,11 @@ impl FromStr for InterventionMonth {
     }
 }
 
+/// Start of the full name of every case.
+pub const NAME_START: &str = "smyle.cdr-atlas-v0.glb-dor_";
+/// End of the full name of every case: the member of the ensemble.
+pub const NAME_END: &str = ".001";
+
 /// One run of the model: a removal in one polygon, started at one date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Case {
@@ -190,12 +195,12 @@ impl FromStr for Case {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let form = || CaseNameError::Form { text: text.to_owned() };
         let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-        if let Some(rest) = text.strip_suffix(".001") {
+        if let Some(rest) = text.strip_suffix(NAME_END) {
             let index = rest.rsplit('_').next().filter(|s| s.len() == 5 && is_number(s));
             let case = index
                 .and_then(|s| s.parse().ok())
                 .and_then(Self::from_index)
-                .filter(|_| text.starts_with("smyle.cdr-atlas-v0.glb-dor_"))
+                .filter(|_| text.starts_with(NAME_START))
                 .ok_or_else(form)?;
             let catalogue = case.to_string();
             return if catalogue == text {

@@ -24,6 +24,14 @@ pub enum DataType {
     I32,
     /// 64-bit signed integer.
     I64,
+    /// 8-bit unsigned integer.
+    U8,
+    /// 16-bit unsigned integer.
+    U16,
+    /// 32-bit unsigned integer.
+    U32,
+    /// 64-bit unsigned integer.
+    U64,
     /// 32-bit float.
     F32,
     /// 64-bit float.
@@ -34,16 +42,21 @@ impl DataType {
     /// Bytes of an element.
     pub fn size(self) -> usize {
         match self {
-            Self::Char | Self::I8 => 1,
-            Self::I16 => 2,
-            Self::I32 | Self::F32 => 4,
-            Self::I64 | Self::F64 => 8,
+            Self::Char | Self::I8 | Self::U8 => 1,
+            Self::I16 | Self::U16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
         }
     }
 
     /// Whether the elements are floating-point numbers.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
+    }
+
+    /// Whether the elements are integers without a sign.
+    pub fn is_unsigned(self) -> bool {
+        matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
     }
 }
 
@@ -53,6 +66,7 @@ impl fmt::Display for DataType {
         let kind = match self {
             Self::Char => return f.write_str("char"),
             _ if self.is_float() => 'f',
+            _ if self.is_unsigned() => 'u',
             _ => 'i',
         };
         write!(f, "{kind}{}", self.size())
@@ -64,6 +78,8 @@ impl fmt::Display for DataType {
 pub enum AttributeValue {
     /// Text.
     Text(String),
+    /// An array of texts, also of one (the type NC_STRING).
+    Texts(Vec<String>),
     /// 8-bit signed integers.
     I8(Vec<i8>),
     /// 16-bit signed integers.
@@ -72,10 +88,104 @@ pub enum AttributeValue {
     I32(Vec<i32>),
     /// 64-bit signed integers.
     I64(Vec<i64>),
+    /// 8-bit unsigned integers.
+    U8(Vec<u8>),
+    /// 16-bit unsigned integers.
+    U16(Vec<u16>),
+    /// 32-bit unsigned integers.
+    U32(Vec<u32>),
+    /// 64-bit unsigned integers.
+    U64(Vec<u64>),
     /// 32-bit floats.
     F32(Vec<f32>),
     /// 64-bit floats.
     F64(Vec<f64>),
+}
+
+impl AttributeValue {
+    /// Its numbers; `None` for text.
+    pub fn numbers(&self) -> Option<Vec<f64>> {
+        macro_rules! numbers {
+            ($values:expr) => {
+                $values.iter().map(|&v| v as f64).collect()
+            };
+        }
+        Some(match self {
+            Self::Text(_) | Self::Texts(_) => return None,
+            Self::I8(v) => numbers!(v),
+            Self::I16(v) => numbers!(v),
+            Self::I32(v) => numbers!(v),
+            Self::I64(v) => numbers!(v),
+            Self::U8(v) => numbers!(v),
+            Self::U16(v) => numbers!(v),
+            Self::U32(v) => numbers!(v),
+            Self::U64(v) => numbers!(v),
+            Self::F32(v) => numbers!(v),
+            Self::F64(v) => v.clone(),
+        })
+    }
+
+    /// Its text, also where it is the only one of an array; `None` for all else.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Texts(texts) => match texts.as_slice() {
+                [text] => Some(text),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it holds one number of this type.
+    pub fn is_one_of(&self, dtype: DataType) -> bool {
+        let (of, len) = match self {
+            Self::Text(_) | Self::Texts(_) => return false,
+            Self::I8(v) => (DataType::I8, v.len()),
+            Self::I16(v) => (DataType::I16, v.len()),
+            Self::I32(v) => (DataType::I32, v.len()),
+            Self::I64(v) => (DataType::I64, v.len()),
+            Self::U8(v) => (DataType::U8, v.len()),
+            Self::U16(v) => (DataType::U16, v.len()),
+            Self::U32(v) => (DataType::U32, v.len()),
+            Self::U64(v) => (DataType::U64, v.len()),
+            Self::F32(v) => (DataType::F32, v.len()),
+            Self::F64(v) => (DataType::F64, v.len()),
+        };
+        (of, len) == (dtype, 1)
+    }
+
+    /// Whether it holds floating-point numbers.
+    pub fn is_float(&self) -> bool {
+        matches!(self, Self::F32(_) | Self::F64(_))
+    }
+}
+
+impl fmt::Display for AttributeValue {
+    /// For messages: text between backticks, arrays in brackets, no more than a line of either.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let quoted = |text: &str| {
+            let short: String = text.chars().take(80).collect();
+            format!("`{}`", short.escape_debug())
+        };
+        let mut parts: Vec<String> = match self {
+            Self::Text(text) => return f.write_str(&quoted(text)),
+            Self::Texts(texts) => texts.iter().take(SHOWN + 1).map(|text| quoted(text)).collect(),
+            _ => {
+                let numbers = self.numbers().unwrap_or_default();
+                let shown = |n: &f64| if n.abs() < 1e6 { n.to_string() } else { format!("{n:e}") };
+                numbers.iter().take(SHOWN + 1).map(shown).collect()
+            }
+        };
+        if parts.len() > SHOWN {
+            parts[SHOWN] = "...".to_owned();
+        }
+        match parts.as_slice() {
+            [one] => f.write_str(one),
+            _ => write!(f, "[{}]", parts.join(", ")),
+        }
+    }
 }
 
 /// A named value that describes a variable or a file.
@@ -130,23 +240,7 @@ impl Variable {
 
     /// The text of an attribute; empty when it has none.
     pub fn text(&self, name: &str) -> &str {
-        match self.attribute(name) {
-            Some(AttributeValue::Text(text)) => text,
-            _ => "",
-        }
-    }
-
-    /// The values that stand for none: `_FillValue` and `missing_value`.
-    pub fn fill_values(&self) -> Vec<f64> {
-        ["_FillValue", "missing_value"]
-            .iter()
-            .filter_map(|name| match self.attribute(name)? {
-                AttributeValue::F64(v) => v.first().copied(),
-                AttributeValue::F32(v) => v.first().map(|&v| f64::from(v)),
-                AttributeValue::I32(v) => v.first().map(|&v| f64::from(v)),
-                _ => None,
-            })
-            .collect()
+        self.attribute(name).and_then(AttributeValue::as_text).unwrap_or_default()
     }
 
     /// Whether the first dimension is `name`.

@@ -3,8 +3,11 @@
 pub mod atlas;
 pub mod calendar;
 pub mod case;
+pub mod cf;
+pub mod clock;
 pub mod dataset;
 pub mod grid;
+pub mod units;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};

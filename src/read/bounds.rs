@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ReadError;
 use super::history::damaged;
+use crate::model::clock;
 use crate::model::dataset::{Dimension, Header, Variable};
 
 /// The most that the header of one object may take; a classic file's header as a whole.
@@ -57,16 +58,18 @@ pub(super) fn claims(url: &str, problem: &str) -> ReadError {
 pub(super) fn memory(header: &Header, size: u64) -> u64 {
     let bytes = || header.variables.iter().map(|v| (v, v.bytes() as u64));
     let largest = bytes().map(|(_, bytes)| bytes).max().unwrap_or_default();
-    let small =
-        bytes().filter(|(v, _)| is_small(v)).fold(0, |sum: u64, (_, n)| sum.saturating_add(n));
+    let small = bytes()
+        .filter(|(v, _)| is_small(header, v))
+        .fold(0, |sum: u64, (_, n)| sum.saturating_add(n));
     size.saturating_mul(2).saturating_add(small).saturating_add(largest.saturating_mul(3))
 }
 
 /// Whether a conversion keeps the variable until the file is defined: what does not vary with
 /// time, the times, and what is not stored in chunks.
-pub fn is_small(variable: &Variable) -> bool {
-    let name = variable.name.as_str();
-    !variable.leads_with("time")
-        || !variable.dtype.is_float()
-        || matches!(name, "time" | "time_bound")
+pub fn is_small(header: &Header, variable: &Variable) -> bool {
+    let is_time = || {
+        let bounds = clock::time_bounds(header);
+        variable.name == "time" || bounds.is_some_and(|bounds| bounds.name == variable.name)
+    };
+    !variable.leads_with("time") || !variable.dtype.is_float() || is_time()
 }

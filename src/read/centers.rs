@@ -146,7 +146,7 @@ fn checked(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<Place, ReadErr
     if polygon >= POLYGONS {
         return Err(refuse(url, &format!("polygon {polygon} is not one of 0 to {}", POLYGONS - 1)));
     }
-    let is_place = lat.abs() <= 90.0 && lon.abs() <= 360.0;
+    let is_place = lat.abs() <= 90.0 && lon.abs() <= 720.0;
     is_place.then_some(Place { lat, lon }).ok_or_else(|| {
         refuse(url, &format!("the centre of polygon {polygon} is {lon}, {lat}: not degrees"))
     })

@@ -19,11 +19,17 @@ pub(super) enum Extent {
     Longer,
 }
 
+/// The bytes of every attribute of type NC_CHAR, in the order of the file: its own, then those of
+/// its variables. `None` when the bytes do not hold the whole header.
+pub(super) fn texts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut header = Cursor::of(bytes);
+    header.all().ok()?;
+    Some(header.texts)
+}
+
 /// Goes over a header; what is wrong with it when it claims more than any file has.
 pub(super) fn look_over(bytes: &[u8]) -> Result<Extent, &'static str> {
-    let version = bytes.get(3).copied().unwrap_or_default();
-    let mut header = Cursor { bytes: bytes.get(4..).unwrap_or_default(), wide: version == 5 };
-    match header.all(if version == 1 { 4 } else { 8 }) {
+    match Cursor::of(bytes).all() {
         Ok(()) => Ok(Extent::Whole),
         Err(None) => Ok(Extent::Longer),
         Err(Some(problem)) => Err(problem),
@@ -34,13 +40,23 @@ struct Cursor<'a> {
     bytes: &'a [u8],
     /// Whether counts have 8 bytes.
     wide: bool,
+    /// Bytes of an offset.
+    offset: u64,
+    /// Texts of attributes that were passed.
+    texts: Vec<&'a [u8]>,
 }
 
 /// What ends the walk: the end of the bytes, or a claim that cannot be.
 type Ended = Option<&'static str>;
 
-impl Cursor<'_> {
-    fn all(&mut self, offset: u64) -> Result<(), Ended> {
+impl<'a> Cursor<'a> {
+    fn of(file: &'a [u8]) -> Self {
+        let version = file.get(3).copied().unwrap_or_default();
+        let (wide, offset) = (version == 5, if version == 1 { 4 } else { 8 });
+        Self { bytes: file.get(4..).unwrap_or_default(), wide, offset, texts: Vec::new() }
+    }
+
+    fn all(&mut self) -> Result<(), Ended> {
         self.count()?;
         let mut names = Vec::new();
         for _ in 0..self.list("more dimensions than any file has")? {
@@ -62,7 +78,7 @@ impl Cursor<'_> {
             self.attributes()?;
             self.skip(4)?;
             self.count()?;
-            self.skip(offset)?;
+            self.skip(self.offset)?;
         }
         Ok(())
     }
@@ -70,14 +86,19 @@ impl Cursor<'_> {
     fn attributes(&mut self) -> Result<(), Ended> {
         for _ in 0..self.list("more attributes than any object has")? {
             self.name()?;
-            let size = match self.number(4)? {
+            let kind = self.number(4)?;
+            let size = match kind {
                 1 | 2 | 7 => 1,
                 3 | 8 => 2,
                 4 | 5 | 9 => 4,
                 _ => 8,
             };
             let count = self.count()?;
+            let start = self.bytes;
             self.skip(count.saturating_mul(size).div_ceil(4).saturating_mul(4))?;
+            if kind == 2 {
+                self.texts.extend(usize::try_from(count).ok().and_then(|len| start.get(..len)));
+            }
         }
         Ok(())
     }

@@ -2,13 +2,14 @@
 
 use super::ranged::Ranged;
 use super::{ReadError, Source};
+use crate::model::clock;
 use crate::model::dataset::Header;
 
 /// What a file says of itself and of its month, read without its data.
 pub struct Glance {
     /// The header.
     pub header: Header,
-    /// Values of `time_bound`, where it has the two of one month.
+    /// The bounds of its time, days since 0000-01-01, where it has the two of one month.
     pub time_bound: Vec<f64>,
     /// Values of `TLAT` and `TLONG`, where they were asked for.
     pub points: Option<[Vec<f64>; 2]>,
@@ -27,10 +28,13 @@ pub fn glance(source: Box<dyn Source>, points: Option<usize>) -> Result<Glance, 
     let file = Ranged::open(source)?;
     file.check_all()?;
     let values = |name: &str, count: usize| match file.header().variable(name) {
-        Some(variable) if variable.len() == count => Ok(file.stored(name)?.unwrap_or_default()),
+        Some(variable) if variable.len() == count => file.values(name),
         _ => Ok(Vec::new()),
     };
-    let time_bound = values("time_bound", 2)?;
+    let time_bound = match clock::time_bounds(file.header()) {
+        Some(bounds) if bounds.len() == 2 => file.time_bounds(2)?.unwrap_or_default(),
+        _ => Vec::new(),
+    };
     let points = points.map(|n| Ok([values("TLAT", n)?, values("TLONG", n)?])).transpose()?;
     Ok(Glance { header: file.header().clone(), time_bound, points, memory: file.memory() })
 }

@@ -8,6 +8,7 @@ use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
 use super::{Ranged, ReadError, Source};
 use crate::model::Grid;
+use crate::model::cf::Decoding;
 use crate::model::dataset::Dimension;
 
 /// Rows and columns of gx1v7.
@@ -52,27 +53,34 @@ pub fn read(mut source: Box<dyn Source>) -> Result<Grid, ReadError> {
         }));
     };
     check(&grid).map_err(refuse)?;
-    grid.tlong.iter_mut().for_each(|lon| *lon = lon.rem_euclid(360.0));
+    grid.tlong.iter_mut().for_each(|lon| *lon = within_360(*lon));
     Ok(grid)
+}
+
+/// A longitude of any range as one from 0 to less than 360.
+fn within_360(lon: f64) -> f64 {
+    // What is barely below 0 is rounded to 360.
+    Some(lon.rem_euclid(360.0)).filter(|&lon| lon < 360.0).unwrap_or(0.0)
 }
 
 fn from_netcdf(file: &Ranged) -> Result<Grid, ReadError> {
     let refuse = |problem: String| ReadError::Grid { url: file.url().to_owned(), problem };
     let field = |name: &str| {
         let missing = || refuse(format!("it has no variable `{name}` of shape (nlat, nlon)"));
-        let variable = file.header().variable(name).filter(|v| v.dtype.is_float());
-        let variable = variable.ok_or_else(missing)?;
+        let variable = file.header().variable(name).ok_or_else(missing)?;
         let &[Dimension { len: nlat @ 1.., .. }, Dimension { len: nlon @ 1.., .. }] =
             variable.dims.as_slice()
         else {
             return Err(missing());
         };
-        let units = variable.text("units");
-        if units.to_ascii_lowercase().contains("radian") {
-            return Err(refuse(format!("`{name}` is in {units}; give degrees")));
-        }
+        // Files of grids alone may have no units: what looks like radians is refused below.
+        let decoding = match variable.text("units").trim() {
+            "" => Decoding::without_units(variable),
+            _ => Decoding::of(variable),
+        };
+        let decoding = decoding.map_err(|e| refuse(e.to_string()))?;
         file.at_most(name, MOST_POINTS)?;
-        Ok(([nlat, nlon], file.values(name)?))
+        Ok(([nlat, nlon], decoding.values(file.stored(variable)?)))
     };
     let (shape, tlat) = field("TLAT")?;
     let (other, tlong) = field("TLONG")?;
@@ -99,7 +107,7 @@ fn check(grid: &Grid) -> Result<(), String> {
         })
     };
     within("TLAT", &grid.tlat, 90.0)?;
-    within("TLONG", &grid.tlong, 360.0)?;
+    within("TLONG", &grid.tlong, 720.0)?;
     // With room for the rounding of 4-byte values.
     let below = |values: &[f64], limit: f64| values.iter().all(|v| v.abs() <= limit + 1e-6);
     if below(&grid.tlat, FRAC_PI_2) && below(&grid.tlong, TAU) {

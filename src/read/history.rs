@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use hdf5_reader::{Storage, StorageBuffer};
+use hdf5_reader::{BytesStorage, Storage, StorageBuffer};
 use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcOpenOptions, NcType};
 use sha2::{Digest, Sha256};
 
 use super::bounds::{LONGEST_HEADER, TOO_LONG, check_header, claims, guarded};
 use super::validate::Structure;
-use super::{ReadError, Source, SourceError, classic};
+use super::{ReadError, Source, SourceError, classic, text};
 use crate::model::YearMonth;
+use crate::model::cf::{CfError, Decoding};
+use crate::model::clock::Clock;
 use crate::model::dataset::{
     Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
 };
@@ -130,8 +132,11 @@ impl History {
             Form::Classic => {}
         }
         let (file, prefix) = parse_header(start, &mut input, &url)?;
+        let mut header = header_of(&file, &url)?;
+        if text::is_replaced(&header) {
+            text::recode_classic(&mut header, &prefix, &url);
+        }
         input.pending = prefix;
-        let header = header_of(&file, &url)?;
         let positions = positions(&file, &header, &url, input.source.len())?;
         Ok(Self { header, layout: Layout::Classic(positions), input })
     }
@@ -146,17 +151,15 @@ impl History {
         }
         let whole = Bytes::from(whole);
         let (file, header) = guarded(&url, || {
-            let len = whole.len() as u64;
-            let held = Prefix { bytes: whole.clone(), len, short: AtomicBool::new(false) };
-            let structure = Structure::open(&whole, Arc::new(held), &url)?;
+            let storage = Arc::new(BytesStorage::from_owner(whole.clone()));
+            let structure = Structure::open(&whole, storage.clone(), &url)?;
             structure.refuse_groups()?;
-            let options = NcOpenOptions {
+            let options = || NcOpenOptions {
                 max_chunk_bytes: u32::MAX as usize,
                 max_object_header_bytes: LONGEST_HEADER,
                 ..NcOpenOptions::default()
             };
-            let file = NcFile::from_owner(whole.clone(), options).map_err(|e| damaged(&url, e))?;
-            let header = header_of(&file, &url)?;
+            let (file, header) = text::open(storage, options, &url)?;
             structure.compare_shapes(&header)?;
             structure.check_all(&header)?;
             Ok((file, header))
@@ -259,9 +262,30 @@ pub fn to_f64(bytes: &[u8], dtype: DataType, order: ByteOrder) -> Vec<f64> {
         DataType::I16 => values!(i16, 2),
         DataType::I32 => values!(i32, 4),
         DataType::I64 => values!(i64, 8),
+        DataType::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+        DataType::U16 => values!(u16, 2),
+        DataType::U32 => values!(u32, 4),
+        DataType::U64 => values!(u64, 8),
         DataType::F32 => values!(f32, 4),
         DataType::F64 => values!(f64, 8),
     }
+}
+
+/// The numbers of a time variable or its bounds in days since 0000-01-01 of the noleap calendar.
+pub fn days(
+    header: &Header,
+    variable: &Variable,
+    stored: Vec<f64>,
+    url: &str,
+) -> Result<Vec<f64>, ReadError> {
+    let clock = Clock::of(header, variable).map_err(meaning(url))?;
+    let decoding = Decoding::without_units(variable).map_err(meaning(url))?;
+    Ok(decoding.values(stored).into_iter().map(|value| clock.days(value)).collect())
+}
+
+/// Names the file whose numbers have no certain meaning.
+pub(super) fn meaning(url: &str) -> impl Fn(CfError) -> ReadError + '_ {
+    |source| ReadError::Meaning { url: url.to_owned(), source }
 }
 
 /// The month that a file stands for and its bounds in days, from the values of `time_bound`.
@@ -409,6 +433,10 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
             NcType::Short => DataType::I16,
             NcType::Int => DataType::I32,
             NcType::Int64 => DataType::I64,
+            NcType::UByte => DataType::U8,
+            NcType::UShort => DataType::U16,
+            NcType::UInt => DataType::U32,
+            NcType::UInt64 => DataType::U64,
             NcType::Float => DataType::F32,
             NcType::Double => DataType::F64,
             other => return Err(unknown_type(url, variable.name(), other)),
@@ -447,19 +475,19 @@ fn attributes_of(attributes: &[NcAttribute], url: &str) -> Result<Vec<Attribute>
 fn attribute_of(attribute: &NcAttribute, url: &str) -> Result<Attribute, ReadError> {
     let value = match &attribute.value {
         NcAttrValue::Chars(text) => AttributeValue::Text(text.clone()),
-        NcAttrValue::Strings(texts) => AttributeValue::Text(texts.join(" ")),
+        NcAttrValue::Strings(texts) => AttributeValue::Texts(texts.clone()),
         NcAttrValue::Bytes(v) => AttributeValue::I8(v.clone()),
         NcAttrValue::Shorts(v) => AttributeValue::I16(v.clone()),
         NcAttrValue::Ints(v) => AttributeValue::I32(v.clone()),
         NcAttrValue::Int64s(v) => AttributeValue::I64(v.clone()),
+        NcAttrValue::UBytes(v) => AttributeValue::U8(v.clone()),
+        NcAttrValue::UShorts(v) => AttributeValue::U16(v.clone()),
+        NcAttrValue::UInts(v) => AttributeValue::U32(v.clone()),
+        NcAttrValue::UInt64s(v) => AttributeValue::U64(v.clone()),
         NcAttrValue::Floats(v) => AttributeValue::F32(v.clone()),
         NcAttrValue::Doubles(v) => AttributeValue::F64(v.clone()),
-        NcAttrValue::UBytes(_)
-        | NcAttrValue::UShorts(_)
-        | NcAttrValue::UInts(_)
-        | NcAttrValue::UInt64s(_)
-        | NcAttrValue::UserDefined { .. } => {
-            return Err(unknown_type(url, &attribute.name, &NcType::UInt));
+        NcAttrValue::UserDefined { dtype, .. } => {
+            return Err(unknown_type(url, &attribute.name, dtype));
         }
     };
     Ok(Attribute { name: allowed(&attribute.name, url)?, value })

@@ -9,6 +9,7 @@ pub mod grid;
 pub mod history;
 pub mod ranged;
 pub mod ssh;
+mod text;
 mod validate;
 
 use std::ops::Range;
@@ -16,9 +17,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::model::YearMonth;
+use crate::model::cf::CfError;
 
 pub use history::History;
-pub use ranged::Ranged;
+pub use ranged::{Field, Ranged};
 
 /// What can go wrong while bytes are fetched, whoever fetches them.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -247,6 +249,14 @@ pub enum ReadError {
         variable: String,
         /// The HDF5 filter.
         filter: String,
+    },
+    /// An attribute that leaves open what the numbers of a variable mean.
+    #[error("{url}: {source}")]
+    Meaning {
+        /// File.
+        url: String,
+        /// The attribute.
+        source: CfError,
     },
     /// A value that makes no sense.
     #[error("{url}: `{variable}` is {value}, which {why}")]

@@ -14,9 +14,11 @@ use netcdf_reader::{NcFile, NcOpenOptions, NcSliceInfo, NcSliceInfoElem};
 use super::bounds::{self, LONGEST_HEADER, TOO_LONG, claims, guarded};
 use super::classic;
 use super::filters::registry;
-use super::history::{Form, damaged, header_of, positions, range_within};
+use super::history::{self, Form, damaged, meaning, positions, range_within};
 use super::validate::Structure;
-use super::{ReadError, Source, SourceError};
+use super::{ReadError, Source, SourceError, text};
+use crate::model::cf::Decoding;
+use crate::model::clock;
 use crate::model::dataset::{DataType, Header, Variable};
 
 /// More bytes than an HDF5 superblock has up to its end-of-file address.
@@ -63,16 +65,14 @@ impl Ranged {
             Form::Netcdf4 => Some(Structure::open(&start, ranges.clone(), url)?),
             Form::Classic => ranges.look_over_header(url).map(|()| None)?,
         };
-        let options = NcOpenOptions {
-            filter_registry: Some(registry(size)),
+        let options = || NcOpenOptions {
+            filter_registry: Some(registry(size.clone())),
             // Every variable is read once.
             chunk_cache_bytes: 0,
             max_object_header_bytes: LONGEST_HEADER,
             ..NcOpenOptions::default()
         };
-        let file = NcFile::from_storage_with_options(ranges.clone(), options)
-            .map_err(|e| damaged(url, e))?;
-        let header = header_of(&file, url)?;
+        let (file, header) = text::open(ranges.clone(), options, url)?;
         match &structure {
             Some(structure) => structure.compare_shapes(&header)?,
             None => drop(positions(&file, &header, url, ranges.len)?),
@@ -142,53 +142,62 @@ impl Ranged {
         self.ranges.fetched.load(Ordering::Relaxed)
     }
 
-    /// All values of a variable as they are stored, fill included; `None` when there is no such
-    /// variable.
-    pub fn stored(&self, name: &str) -> Result<Option<Vec<f64>>, ReadError> {
-        let Some(variable) = self.header.variable(name) else { return Ok(None) };
-        let values = self.read(variable, |file| file.read_variable_as_f64(name))?;
-        Ok(Some(values.into_iter().collect()))
+    /// All numbers of a variable as they are stored, packed and with fill.
+    pub(super) fn stored(&self, variable: &Variable) -> Result<Vec<f64>, ReadError> {
+        let values = self.read(variable, |file| file.read_variable_as_f64(&variable.name))?;
+        Ok(values.into_iter().collect())
     }
 
-    /// All values of a variable that must be there, NaN where they are fill.
+    /// How the stored numbers of a variable become values.
+    pub fn decoding(&self, name: &str) -> Result<Decoding, ReadError> {
+        Decoding::of(self.variable(name)?).map_err(meaning(&self.url))
+    }
+
+    /// All values of a variable, in the units that [`crate::model::cf`] has for it, NaN where there
+    /// is none.
     pub fn values(&self, name: &str) -> Result<Vec<f64>, ReadError> {
         let variable = self.variable(name)?;
-        let fill = variable.fill_values();
-        let mut values = self.stored(name)?.unwrap_or_default();
-        for value in values.iter_mut().filter(|v| fill.contains(v)) {
-            *value = f64::NAN;
-        }
-        Ok(values)
+        Ok(self.decoding(name)?.values(self.stored(variable)?))
     }
 
-    /// The same for a variable of 4-byte floats, as such.
-    pub fn floats(&self, name: &str) -> Result<Vec<f32>, ReadError> {
+    /// The same as a field.
+    pub fn field(&self, name: &str) -> Result<Field, ReadError> {
         let variable = self.variable(name)?;
-        if variable.dtype != DataType::F32 {
-            return Ok(self.values(name)?.into_iter().map(|v| v as f32).collect());
+        let decoding = self.decoding(name)?;
+        if variable.dtype != DataType::F32 || !decoding.is_plain() {
+            return Ok(Field::Double(decoding.values(self.stored(variable)?)));
         }
-        let mut fill: Vec<f32> = variable.fill_values().into_iter().map(|v| v as f32).collect();
-        // `missing_value` mostly repeats `_FillValue`.
-        fill.dedup();
         let values = self.read(variable, |file| file.read_variable::<f32>(name))?;
         let mut values = values.into_raw_vec_and_offset().0;
-        for fill in fill {
-            values.iter_mut().for_each(|v| *v = if *v == fill { f32::NAN } else { *v });
-        }
-        Ok(values)
+        decoding.mask(&mut values);
+        Ok(Field::Single(values))
     }
 
-    /// The `index`-th slice along the first dimension of a variable, NaN where it is fill.
+    /// The same of the `index`-th slice along the first dimension of a variable.
     pub fn slice(&self, name: &str, index: usize) -> Result<Vec<f64>, ReadError> {
         let variable = self.variable(name)?;
-        let fill = variable.fill_values();
+        let decoding = self.decoding(name)?;
         let mut selections = vec![NcSliceInfoElem::Index(index as u64)];
         let all = NcSliceInfoElem::Slice { start: 0, end: u64::MAX, step: 1 };
         selections.resize(variable.dims.len(), all);
         let selection = NcSliceInfo { selections };
         let slice = |file: &NcFile| file.read_variable_slice_as_f64(name, &selection);
-        let none_as_nan = |v: f64| if fill.contains(&v) { f64::NAN } else { v };
-        Ok(self.read(variable, slice)?.into_iter().map(none_as_nan).collect())
+        Ok(decoding.values(self.read(variable, slice)?.into_iter().collect()))
+    }
+
+    /// The bounds of its times, in days since 0000-01-01 of the noleap calendar, which must be no
+    /// more than `most`; `None` when it has none.
+    pub fn time_bounds(&self, most: usize) -> Result<Option<Vec<f64>>, ReadError> {
+        let Some(variable) = clock::time_bounds(&self.header) else { return Ok(None) };
+        self.at_most(&variable.name, most)?;
+        let stored = self.stored(variable)?;
+        history::days(&self.header, variable, stored, &self.url).map(Some)
+    }
+
+    /// The values of `time`, in such days.
+    pub fn times(&self) -> Result<Vec<f64>, ReadError> {
+        let variable = self.variable("time")?;
+        history::days(&self.header, variable, self.stored(variable)?, &self.url)
     }
 
     fn variable(&self, name: &str) -> Result<&Variable, ReadError> {
@@ -196,6 +205,39 @@ impl Ranged {
             url: self.url.clone(),
             variable: name.to_owned(),
         })
+    }
+}
+
+/// The values of a field: of 4 bytes where the file has them so, of 8 where they follow from what
+/// it has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Field {
+    /// As the model writes them.
+    Single(Vec<f32>),
+    /// Of 8-byte floats, packed numbers or other units.
+    Double(Vec<f64>),
+}
+
+impl Field {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Single(values) => values.len(),
+            Self::Double(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All as 8-byte floats.
+    pub fn into_doubles(self) -> Vec<f64> {
+        match self {
+            Self::Single(values) => values.into_iter().map(f64::from).collect(),
+            Self::Double(values) => values,
+        }
     }
 }
 

@@ -33,18 +33,9 @@ impl SeaSurfaceHeight {
             return Err(missing("SSH", "(time, nlat, nlon)"));
         };
         let shape = (nlat.len, nlon.len);
-        let units = file.header().variable("SSH").map_or("", |v| v.text("units"));
-        let refuse = |problem: String| ReadError::Series { url: file.url().to_owned(), problem };
-        if !["", "cm", "centimeter", "centimeters"].contains(&units) {
-            return Err(refuse(format!("`SSH` is in {units}; give cm")));
-        }
-        let epoch = file.header().variable("time").map_or("", |v| v.text("units"));
-        if !epoch.is_empty() && !epoch.starts_with("days since 0000-01-01") {
-            return Err(refuse(format!("`time` is in {epoch}, not in days since 0000-01-01")));
-        }
-        file.at_most("time_bound", MOST_TIMES)?;
-        let bounds =
-            file.stored("time_bound")?.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
+        file.decoding("SSH")?;
+        let bounds = file.time_bounds(MOST_TIMES)?;
+        let bounds = bounds.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
         let months = bounds.chunks(2).enumerate();
         let months = months
             .map(|(n, bounds)| Ok((month_of(file.url(), bounds)?.0, n)))

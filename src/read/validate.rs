@@ -400,7 +400,9 @@ fn walk(root: &Group, url: &str, in_groups: &mut Vec<String>) -> Result<Vec<Data
 
 /// The last part of an object's path.
 fn leaf(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
+    let name = name.rsplit('/').next().unwrap_or(name);
+    // netCDF-C's name for a variable that only shares its name with a dimension.
+    name.strip_prefix("_nc4_non_coord_").unwrap_or(name)
 }
 
 /// Refuses what has no counterpart in NetCDF, such as references, by name: it is no damage.

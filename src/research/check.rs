@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use crate::encode::research;
+use crate::model::case;
 use crate::model::dataset::{DataType, Dimension, Header, Variable};
 use crate::model::grid::Distance;
-use crate::model::{Grid, YearMonth};
+use crate::model::{Case, Grid, YearMonth};
 use crate::read::glance::{self, Glance};
 use crate::read::{ReadError, Source, history};
 
@@ -107,6 +109,29 @@ pub enum CheckError {
         /// Number of times.
         found: usize,
     },
+    /// A dimension order that the research-grade form does not have.
+    #[error(
+        "{url} has `{variable}` on ({dims}) where `time` comes first in POP history; \
+         put it there (ncpdq -a time INPUT OUTPUT)"
+    )]
+    Order {
+        /// Raw file.
+        url: String,
+        /// Variable.
+        variable: String,
+        /// Its dimensions.
+        dims: String,
+    },
+    /// The file says that it is of another case.
+    #[error("{url} is in the folder of case {case} but its title names {found}; move it there")]
+    Case {
+        /// Raw file.
+        url: String,
+        /// Case of the folder.
+        case: Case,
+        /// Case of the title.
+        found: String,
+    },
 }
 
 /// Bytes of the largest chunk that HDF5 can hold.
@@ -119,17 +144,19 @@ const SAME_PLACE: f64 = 0.01;
 /// month of a file; with `points` also where its points are, which are megabytes.
 pub fn check(
     source: Box<dyn Source>,
-    month: YearMonth,
+    (case, month): (Case, YearMonth),
     grid: Option<&Grid>,
     points: bool,
 ) -> Result<Checked, CheckError> {
     let url = source.url().to_owned();
     let points = grid.filter(|_| points).map(|grid| grid.tlat.len());
     let Glance { header, time_bound, points, memory } = glance::glance(source, points)?;
+    check_title(&header, &url, case)?;
     check_names(&header, &url)?;
     check_fields(&header, &url)?;
     check_shapes(&header, &url, grid)?;
-    check_time(&header, &url)?;
+    let meaning = |source| ReadError::Meaning { url: url.clone(), source };
+    research::check(&header, grid.is_some()).map_err(meaning)?;
     check_month(&time_bound, &url, month)?;
     if let (Some(grid), Some([tlat, tlong])) = (grid, points) {
         check_points(&tlat, &tlong, &url, grid)?;
@@ -255,23 +282,16 @@ pub(super) fn check_month(
     Ok(bounds)
 }
 
-/// The calendar and the epoch in which months are counted.
-fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
-    let wrong = |variable: &str, value: &str, why| ReadError::Value {
-        url: url.to_owned(),
-        variable: variable.to_owned(),
-        value: format!("`{value}`"),
-        why,
-    };
-    for variable in header.variables.iter().filter(|v| matches!(&*v.name, "time" | "time_bound")) {
-        let (units, calendar) = (variable.text("units"), variable.text("calendar"));
-        if !units.is_empty() && !units.starts_with("days since 0000-01-01") {
-            let name = format!("{}:units", variable.name);
-            return Err(wrong(&name, units, "is not days since 0000-01-01"));
-        }
-        if !matches!(calendar, "" | "noleap" | "365_day") {
-            let name = format!("{}:calendar", variable.name);
-            return Err(wrong(&name, calendar, "is not noleap"));
+/// The model writes the name of the case as the title of its files.
+pub fn check_title(header: &Header, url: &str, case: Case) -> Result<(), CheckError> {
+    let title = header.attributes.iter().find(|a| a.name == "title");
+    let words = title.and_then(|a| a.value.as_text()).unwrap_or_default().split_whitespace();
+    for word in words.filter(|word| word.starts_with(case::NAME_START)) {
+        // The name of a file begins with that of its case.
+        let name = word.find(case::NAME_END).map_or(word, |at| &word[..at + case::NAME_END.len()]);
+        if name.parse() != Ok(case) {
+            let (url, found) = (url.to_owned(), format!("`{}`", name.escape_debug()));
+            return Err(CheckError::Case { url, case, found });
         }
     }
     Ok(())
@@ -280,7 +300,11 @@ fn check_time(header: &Header, url: &str) -> Result<(), ReadError> {
 /// No name that the research-grade form adds: such a file was converted before.
 fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
     let added = ["polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"];
-    match added.iter().find(|&name| header.variable(name).is_some()) {
+    let is_there = |name: &str| {
+        let mut dims = header.variables.iter().flat_map(|v| &v.dims);
+        header.variable(name).is_some() || dims.any(|d| d.name == name)
+    };
+    match added.iter().find(|&name| is_there(name)) {
         None => Ok(()),
         Some(name) => Err(ReadError::Value {
             url: url.to_owned(),
@@ -291,21 +315,27 @@ fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
     }
 }
 
-/// One time, values in every variable and no more than a chunk can hold, and the horizontal grid
-/// that the grid file has.
+/// One time.
+pub fn check_times(header: &Header, url: &str) -> Result<(), CheckError> {
+    let mut dims = header.variables.iter().flat_map(|v| &v.dims);
+    let url = url.to_owned();
+    match dims.find(|d| d.name == "time" && d.len != 1).map(|time| time.len) {
+        None => Ok(()),
+        Some(0) => Err(CheckError::NoRecord { url }),
+        Some(found) => Err(CheckError::Times { url, found }),
+    }
+}
+
+/// One time, which comes first, values in every variable and no more than a chunk can hold, and
+/// the horizontal grid that the grid file has.
 pub(super) fn check_shapes(
     header: &Header,
     url: &str,
     grid: Option<&Grid>,
 ) -> Result<(), CheckError> {
+    check_times(header, url)?;
     let url = || url.to_owned();
     for variable in &header.variables {
-        if let Some(time) = variable.dims.iter().find(|d| d.name == "time" && d.len != 1) {
-            return Err(match time.len {
-                0 => CheckError::NoRecord { url: url() },
-                found => CheckError::Times { url: url(), found },
-            });
-        }
         let name = || variable.name.clone();
         if let Some(empty) = variable.dims.iter().find(|d| d.len == 0) {
             let dimension = empty.name.clone();
@@ -314,6 +344,10 @@ pub(super) fn check_shapes(
         if variable.bytes() > LARGEST {
             let bytes = variable.bytes();
             return Err(CheckError::TooLarge { url: url(), variable: name(), bytes });
+        }
+        if variable.dims.iter().skip(1).any(|d| d.name == "time") {
+            let dims: Vec<_> = variable.dims.iter().map(|d| d.name.as_str()).collect();
+            return Err(CheckError::Order { url: url(), variable: name(), dims: dims.join(", ") });
         }
         let len = |name: &str| variable.dims.iter().find(|d| d.name == name).map(|d| d.len);
         let (Some(nlat), Some(nlon), Some(grid)) = (len("nlat"), len("nlon"), grid) else {

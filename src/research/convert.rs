@@ -14,6 +14,8 @@ use crate::encode::hdf5::{Image, ImageWriter};
 use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
+use crate::model::cf::Decoding;
+use crate::model::clock;
 use crate::model::dataset::{ByteOrder, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::bounds;
@@ -157,23 +159,33 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let url = input.source.url().to_owned();
     let encode_failed = |source| ConvertError::Encode { url: url.clone(), source };
+    let meaning = |source| ReadError::Meaning { url: url.clone(), source };
     let mut timing = Timing::default();
     let mut history = History::open(input.source)?;
     let order = history.byte_order();
     check_shapes(history.header(), &url, context.grid.as_deref())?;
 
     let mut small = read_small(&mut history)?;
-    let values = |name: &str| {
-        let index = history.header().variables.iter().position(|v| v.name == name)?;
-        let variable = &history.header().variables[index];
-        Some(history::to_f64(small.get(&index)?, variable.dtype, order))
+    let header = history.header();
+    let stored = |name: &str| {
+        let index = header.variables.iter().position(|v| v.name == name)?;
+        Some(history::to_f64(small.get(&index)?, header.variables.get(index)?.dtype, order))
     };
-    let bounds = values("time_bound").unwrap_or_default();
+    let bounds = match clock::time_bounds(header) {
+        None => Vec::new(),
+        Some(bounds) => {
+            history::days(header, bounds, stored(&bounds.name).unwrap_or_default(), &url)?
+        }
+    };
     let bounds = check_month(&bounds, &url, input.month)?;
     if let (Some(grid), Some(tlat), Some(tlong)) =
-        (context.grid.as_deref(), values("TLAT"), values("TLONG"))
+        (context.grid.as_deref(), header.variable("TLAT"), header.variable("TLONG"))
     {
-        check_points(&tlat, &tlong, &url, grid)?;
+        let [tlat, tlong] = [tlat, tlong].map(|variable| {
+            let stored = stored(&variable.name).unwrap_or_default();
+            Decoding::of(variable).map(|decoding| decoding.values(stored))
+        });
+        check_points(&tlat.map_err(&meaning)?, &tlong.map_err(&meaning)?, &url, grid)?;
     }
     let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
     let origin = Origin {
@@ -184,7 +196,7 @@ pub fn convert(
         source_file: input.name,
         history: format!("{date} dor {}: research-grade form of {}", crate::VERSION, input.name),
     };
-    let layout = research::layout(history.header(), &origin, values);
+    let layout = research::layout(header, &origin, stored).map_err(meaning)?;
 
     let start = Instant::now();
     let writer = research::define(&layout, order, |index| small.get(&index).cloned())
@@ -229,7 +241,7 @@ pub fn convert(
         buffer = planes;
         let deflated = Instant::now();
         timing.deflate += deflated - start;
-        file.place(variable, chunk).map_err(encode_failed)?;
+        file.place(&layout.dataset(variable), variable, chunk).map_err(encode_failed)?;
         let placed = Instant::now();
         timing.encode += placed - deflated;
         file.send_final().map_err(|e| e.into_error(&url))?;
@@ -272,7 +284,7 @@ fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadErro
     let mut passed_data = false;
     for index in history.order() {
         let variable = &history.header().variables[index];
-        if !bounds::is_small(variable) {
+        if !bounds::is_small(history.header(), variable) {
             passed_data = true;
             continue;
         }
@@ -308,8 +320,13 @@ impl PartError {
 }
 
 impl FileInParts<'_> {
-    fn place(&mut self, variable: &Variable, chunk: &[u8]) -> Result<(), EncodeError> {
-        let place = self.writer.write_chunk(&variable.name, variable.dims.len(), chunk)?;
+    fn place(
+        &mut self,
+        dataset: &str,
+        variable: &Variable,
+        chunk: &[u8],
+    ) -> Result<(), EncodeError> {
+        let place = self.writer.write_chunk(dataset, variable.dims.len(), chunk)?;
         match self.chunks.last_mut() {
             Some(last) if last.end == place.start => last.end = place.end,
             _ => self.chunks.push(place),

@@ -197,12 +197,12 @@ pub async fn check_inputs(
     let check = async |month: YearMonth, input: &ObjectInfo| {
         let object = environment.raw.object_known(&input.key, input.clone());
         let source = environment.reader.source(object, &environment.stop);
-        let grid = environment.grid.clone();
+        let (case, grid) = (plan.case, environment.grid.clone());
         // One file of the case tells whether the grid file is the right one.
         let points = plan.steps.first().is_some_and(|first| first.month == month);
         let of_points = grid.as_ref().filter(|_| points).map_or(0, |g| 64 * g.tlat.len() as u64);
         let _memory = environment.pool.memory(CHECK_MEMORY + of_points).await?;
-        let check = move || check::check(source, month, grid.as_deref(), points);
+        let check = move || check::check(source, (case, month), grid.as_deref(), points);
         let place = threads.place(0).await?;
         Pool::run(&place, check).await?.map_err(FileError::from)
     };

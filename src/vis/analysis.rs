@@ -31,9 +31,11 @@ impl Analysis {
     pub async fn efficiency(&self, analyses: &Store, case: Case) -> Result<Vec<f32>, VisError> {
         let storage = analyses.zarr(&self.folder).await?;
         let url = |name: &str| analyses.location().join(&self.folder).join(name).to_string();
-        let added =
-            values(&storage, "/DIC_ADD_TOTAL", url("DIC_ADD_TOTAL"), MONTHS..=MONTHS).await?;
-        let flux = values(&storage, "/DIC_FLUX", url("DIC_FLUX"), MONTHS..=MONTHS).await?;
+        let read = async |name: &str| {
+            values(&storage, &format!("/{name}"), url(name), MONTHS..=MONTHS, "mol").await
+        };
+        let added = read("DIC_ADD_TOTAL").await?;
+        let flux = read("DIC_FLUX").await?;
         let ratios = added.iter().zip(&flux).enumerate().map(|(month, (&added, &flux))| {
             ratio(added, flux).ok_or_else(|| VisError::NoResult {
                 case,

@@ -42,11 +42,11 @@ impl Excess {
         let storage = excesses.zarr(&self.folder).await?;
         let url = |name: &str| excesses.location().join(&self.folder).join(name).to_string();
         let points = grid.tlat.len();
-        let read = async |name: &str, count: usize| {
-            values(&storage, &format!("/{name}"), url(name), count..=count).await
+        let read = async |name: &str, count: usize, units: &str| {
+            values(&storage, &format!("/{name}"), url(name), count..=count, units).await
         };
-        let excess = read(EXCESS, points * MONTHS).await?;
-        let area = read("TAREA", points).await?;
+        let excess = read(EXCESS, points * MONTHS, "mmol/m^3 cm/s").await?;
+        let area = read("TAREA", points, "cm^2").await?;
         let rings = Rings::new(grid, center, recipe.reference_compat);
         let none = vec![0.0; points];
         let months = excess.chunks(points).zip(case.months());

@@ -1,10 +1,11 @@
 //! A month's file, opened by range and checked.
 
 use super::VisError;
-use crate::model::{Grid, YearMonth};
+use crate::derive::column;
+use crate::model::{Case, Grid, YearMonth};
 use crate::read::grid::MOST_POINTS;
-use crate::read::{Ranged, ReadError, Source, history};
-use crate::research::check::{CheckError, check_points};
+use crate::read::{Field, Ranged, ReadError, Source, history};
+use crate::research::check::{CheckError, check_points, check_times, check_title};
 
 /// Rows and columns of a grid.
 pub type Shape = (usize, usize);
@@ -24,28 +25,37 @@ pub struct MonthFile {
 }
 
 impl MonthFile {
-    /// Opens a raw or research-grade file.
-    pub fn open(source: Box<dyn Source>, named: YearMonth) -> Result<Self, CheckError> {
+    /// Opens a raw or research-grade file of a case.
+    pub fn open(
+        source: Box<dyn Source>,
+        (case, named): (Case, YearMonth),
+    ) -> Result<Self, CheckError> {
         let file = Ranged::open(source)?;
-        for name in ["time_bound", "time", "time_delta"] {
+        let url = || file.url().to_owned();
+        check_title(file.header(), file.url(), case)?;
+        check_times(file.header(), file.url())?;
+        for name in ["time", "time_delta"] {
             file.at_most(name, MOST_TIMES)?;
         }
-        let bounds = match file.stored("time_bound")? {
+        let bounds = match file.time_bounds(MOST_TIMES)? {
             Some(bounds) => bounds,
             None if file.header().variable("time_delta").is_none() => {
-                let (url, variable) = (file.url().to_owned(), "time_bound".to_owned());
-                return Err(ReadError::NoVariable { url, variable }.into());
+                return Err(ReadError::NoVariable {
+                    url: url(),
+                    variable: "time_bound".to_owned(),
+                }
+                .into());
             }
             // Research-grade files have the middle and the length instead.
             None => {
-                let one = |name: &str| Ok::<_, ReadError>(file.values(name)?.first().copied());
-                let (middle, days) = (one("time")?, one("time_delta")?);
+                let (middle, days) = (file.times()?, file.values("time_delta")?);
+                let (middle, days) = (middle.first(), days.first());
                 middle.zip(days).map(|(m, d)| vec![m - d / 2.0, m + d / 2.0]).unwrap_or_default()
             }
         };
         let (found, [start, end]) = history::month_of(file.url(), &bounds)?;
         if found != named {
-            return Err(CheckError::Month { url: file.url().to_owned(), named, found });
+            return Err(CheckError::Month { url: url(), named, found });
         }
         Ok(Self { file, days: end - start })
     }
@@ -87,14 +97,14 @@ impl MonthFile {
         Ok(check_points(&own("TLAT")?, &own("TLONG")?, self.file.url(), grid)?)
     }
 
-    /// A field of 4-byte floats on the points of a grid, which is that of `other`.
-    pub fn field(&self, name: &str, grid: Shape, other: &str) -> Result<Vec<f32>, VisError> {
+    /// A field on the points of a grid, which is that of `other`.
+    pub fn field(&self, name: &str, grid: Shape, other: &str) -> Result<Field, VisError> {
         if let Some(found) = self.shape(name) {
             self.fits(found, grid, other)?;
         }
         let points = grid.0 * grid.1;
         self.file.at_most(name, points.saturating_mul(MOST_LAYERS))?;
-        let field = self.file.floats(name)?;
+        let field = self.file.field(name)?;
         match field.len() {
             found if found < points => {
                 let (variable, shape) = (name.to_owned(), "(..., nlat, nlon)".to_owned());
@@ -136,4 +146,32 @@ pub fn fits(url: &str, found: Shape, grid: Shape, other: &str) -> Result<(), Vis
         other: other.to_owned(),
         expected: text(grid),
     })
+}
+
+/// The difference of the columns of two fields and the columns of the first.
+pub fn columns(
+    with: &Field,
+    without: &Field,
+    thickness: &[f64],
+    height: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    let columns = match (with, without) {
+        (Field::Single(with), Field::Single(without)) => {
+            column::columns(with, without, thickness, height)
+        }
+        _ => {
+            let [with, without] = [with, without].map(|field| field.clone().into_doubles());
+            column::columns(&with, &without, thickness, height)
+        }
+    };
+    (columns.delta, columns.experimental)
+}
+
+/// The difference of two fields and the first itself, in f64: of as many points of each.
+pub fn difference(with: &Field, without: &Field, points: usize) -> (Vec<f64>, Vec<f64>) {
+    let [with, without] = [with, without].map(|field| match field {
+        Field::Single(values) => values.iter().take(points).map(|&v| f64::from(v)).collect(),
+        Field::Double(values) => values.iter().take(points).copied().collect::<Vec<f64>>(),
+    });
+    (with.iter().zip(&without).map(|(w, o)| w - o).collect(), with)
 }

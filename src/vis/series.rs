@@ -84,11 +84,12 @@ pub async fn read(
     let mut series =
         Series { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
     let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
+    let case = files.case;
     let (shared, fetched) = {
         let (source, wanted) = (files.source(info, workshop), wanted.clone());
         let place = workshop.pool.place(MEMORY).await?;
         let work = move || -> Result<_, VisError> {
-            let file = MonthFile::open(source, month)?;
+            let file = MonthFile::open(source, (case, month))?;
             let shared = Shared::new(&file, &wanted)?;
             Ok((shared, file.file.fetched()))
         };
@@ -102,7 +103,7 @@ pub async fn read(
             return Err(Stopped.into());
         }
         let shared = shared.clone();
-        let work = move |source| shared.month(&MonthFile::open(source, month)?);
+        let work = move |source| shared.month(&MonthFile::open(source, (case, month))?);
         let month = files.read(&info, workshop, memory, work).await??;
         workshop.progress.advance(info.size);
         workshop.progress.file_done();
@@ -150,7 +151,7 @@ impl Shared {
 
     fn month(&self, file: &MonthFile) -> Result<Month, VisError> {
         let field = |name: &str| {
-            let values = file.field(name, self.shape, "TAREA of the first month")?;
+            let values = file.field(name, self.shape, "TAREA of the first month")?.into_doubles();
             match values.iter().any(|value| value.is_infinite()) {
                 true => Err(file.infinite(name)),
                 false => Ok(values),

@@ -14,18 +14,18 @@ use sha2::{Digest, Sha256};
 use super::contract::{Pyramid, YEAR, place, reading_order};
 use super::earlier::{Comparison, compare, refuse_conflicts, renew};
 use super::input::CaseFiles;
-use super::month::{MOST_LAYERS, MonthFile, Shape, fits};
+use super::month::{MOST_LAYERS, MonthFile, Shape, columns, difference, fits};
 use super::record::{CaseRecord, FileEntry};
 use super::series::Filled;
 use super::shards::Whole;
 use super::template::{Begun, Destination};
 use super::{Recipe, VisError, Workshop, coverage};
-use crate::derive::column;
 use crate::encode::zarr::{Array, Format, Object, chunk, v3};
 use crate::ledger::InputRecord;
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::pipeline::{Pool, Stopped, Task};
+use crate::read::Field;
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::regrid::mercator::{self, TILE};
@@ -84,8 +84,9 @@ pub async fn grid_of(
         false => ("TLAT", "TLONG"),
     };
     let place = workshop.pool.place(CHUNK_MEMORY).await?;
+    let of = (files.case, month);
     let work =
-        move || -> Result<Grid, VisError> { Ok(MonthFile::open(source, month)?.grid(lat, lon)?) };
+        move || -> Result<Grid, VisError> { Ok(MonthFile::open(source, of)?.grid(lat, lon)?) };
     Pool::run(&place, work).await?
 }
 
@@ -223,7 +224,8 @@ impl Atlas<'_> {
             }
             let source = files.source(&info, self.workshop);
             let place = self.workshop.pool.place(CHUNK_MEMORY).await?;
-            Pool::run(&place, move || MonthFile::open(source, month).map(drop)).await??;
+            let of = (files.case, month);
+            Pool::run(&place, move || MonthFile::open(source, of).map(drop)).await??;
             Ok(())
         };
         let all: Vec<_> = files.iter().map(|(_, month, info)| (month, info.clone())).collect();
@@ -237,21 +239,21 @@ impl Atlas<'_> {
         };
         let source = files.source(info, self.workshop);
         let place = self.workshop.pool.place(CHUNK_MEMORY).await?;
-        let name = self.grid.clone();
-        let work = move || MonthFile::open(source, month)?.check_points(&grid, &name);
+        let (name, of) = (self.grid.clone(), (files.case, month));
+        let work = move || MonthFile::open(source, of)?.check_points(&grid, &name);
         Pool::run(&place, work).await?
     }
 
     /// Begins to read and regrid a month; `None` when it has no file.
     fn month(&self, files: &CaseFiles, elapsed: usize) -> Option<Task<Result<Month, VisError>>> {
         let (month, info) = files.month(elapsed)?;
-        let (files, info) = (files.clone(), info.clone());
+        let (files, info, case) = (files.clone(), info.clone(), files.case);
         let (workshop, grid, shape) = (self.workshop.clone(), self.grid.clone(), self.shape);
         let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
         let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
         let compat = self.destination.recipe.reference_compat;
         let work = move |source| -> Result<Month, VisError> {
-            let file = MonthFile::open(source, month)?;
+            let file = MonthFile::open(source, (case, month))?;
             let fields = Fields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
@@ -400,7 +402,7 @@ impl Fields<'_> {
         let field = |name: &str| self.file.field(name, self.shape, self.grid);
         let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
-        let mut carbon: Option<(Vec<f32>, Vec<f32>)> = None;
+        let mut carbon: Option<(Field, Field)> = None;
         for &variable in variables {
             let (with, without) = variable.fields();
             let is_carbon = matches!(variable, MapVariable::DicSurf | MapVariable::Dic);
@@ -417,13 +419,10 @@ impl Fields<'_> {
                     let thickness = self.file.file.values("dz")?;
                     self.layers(with.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());
-                    let columns = column::columns(with, without, &thickness, &height);
-                    (columns.delta, columns.experimental)
+                    columns(with, without, &thickness, &height)
                 }
-                (Some((with, without)), MapVariable::DicSurf) => {
-                    difference(&with[..points], &without[..points])
-                }
-                _ => difference(&field(with)?, &field(without)?),
+                (Some((with, without)), MapVariable::DicSurf) => difference(with, without, points),
+                _ => difference(&field(with)?, &field(without)?, points),
             };
             for (maps, weights) in maps.iter_mut().zip(self.weights) {
                 for values in [&delta, &experimental] {
@@ -463,10 +462,4 @@ impl Fields<'_> {
         let problem = format!("has {found} layers of DIC and {thickness} of dz");
         Err(VisError::Mismatch { url, problem })
     }
-}
-
-/// A field's difference and the field itself, in f64.
-fn difference(with: &[f32], without: &[f32]) -> (Vec<f64>, Vec<f64>) {
-    let delta = with.iter().zip(without).map(|(&w, &o)| f64::from(w) - f64::from(o)).collect();
-    (delta, with.iter().map(|&w| f64::from(w)).collect())
 }

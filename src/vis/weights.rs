@@ -51,7 +51,7 @@ pub async fn load(
         // No point of the map has more sources than four.
         let most = 4 * mercator::size(level).pow(2);
         let read = async |name: &str| {
-            values(&storage, &path(name), url(name), 0..=most).await.map_err(failed)
+            values(&storage, &path(name), url(name), 0..=most, "1").await.map_err(failed)
         };
         let (s, row, col) = (read("S").await?, read("row").await?, read("col").await?);
         let assembled = assemble(level, grid.tlat.len(), &s, &row, &col);

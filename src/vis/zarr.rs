@@ -2,11 +2,16 @@
 
 use std::ops::RangeInclusive;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
 use zarrs::array::Array;
 use zarrs::storage::AsyncReadableStorage;
 
 use super::{VisError, bounded};
 use crate::model::Case;
+use crate::model::cf::{CfError, Decoding};
+use crate::model::dataset::{Attribute, AttributeValue, DataType, Variable};
 use crate::store::{ObjectInfo, Store};
 
 /// The metadata object of an array of the store in `folder`, which `flag` names the parent of.
@@ -39,13 +44,14 @@ pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
 /// Bytes of a chunk beyond those of its array, for arrays that are smaller than their chunks.
 const LARGEST_CHUNK: u64 = 16 << 20;
 
-/// All values of an array as f64, whatever its type and codec, of which there are `counts`; an
-/// infinite one is damage.
+/// All values of an array as f64, whatever its type and codec, of which there are `counts`, in
+/// `units`: in those it is where it does not say. An infinite one is damage.
 pub async fn values(
     storage: &AsyncReadableStorage,
     path: &str,
     url: String,
     counts: RangeInclusive<usize>,
+    units: &str,
 ) -> Result<Vec<f64>, VisError> {
     bounded::register();
     let failed = |error: &dyn std::error::Error| VisError::Zarr {
@@ -54,6 +60,15 @@ pub async fn values(
     };
     let array = Array::async_open(storage.clone(), path).await.map_err(|e| failed(&e))?;
     check_size(&array, &counts).map_err(|problem| VisError::Zarr { url: url.clone(), problem })?;
+    // The names of both versions of the format.
+    let names = array.data_type().to_string();
+    let name = names.split(' ').next().unwrap_or_default();
+    let decoding = type_of(name).map(|dtype| decoding(path, dtype, array.attributes(), units));
+    let Some(decoding) = decoding else {
+        let problem = format!("its values are {names}, not floats or integers");
+        return Err(VisError::Zarr { url, problem });
+    };
+    let decoding = decoding.map_err(|e| failed(&e))?;
     let all = array.subset_all();
     macro_rules! as_f64 {
         ($type:ty) => {{
@@ -61,23 +76,88 @@ pub async fn values(
             read.map_err(|e| failed(&e))?.into_iter().map(|v| v as f64).collect()
         }};
     }
-    // The names of both versions of the format.
-    let names = array.data_type().to_string();
-    let name = names.split(' ').next().unwrap_or_default();
     let values: Vec<f64> = match name {
         "float64" => as_f64!(f64),
         "float32" => as_f64!(f32),
         "int64" => as_f64!(i64),
         "int32" => as_f64!(i32),
-        _ => {
-            let problem = format!("its values are {names}, not floats or integers");
-            return Err(VisError::Zarr { url, problem });
-        }
+        "int16" => as_f64!(i16),
+        "int8" => as_f64!(i8),
+        "uint64" => as_f64!(u64),
+        "uint32" => as_f64!(u32),
+        "uint16" => as_f64!(u16),
+        _ => as_f64!(u8),
     };
     if let Some(at) = values.iter().position(|value| value.is_infinite()) {
         return Err(VisError::Zarr { url, problem: format!("value {at} is infinite") });
     }
-    Ok(values)
+    Ok(decoding.values(values))
+}
+
+fn type_of(name: &str) -> Option<DataType> {
+    Some(match name {
+        "float64" => DataType::F64,
+        "float32" => DataType::F32,
+        "int64" => DataType::I64,
+        "int32" => DataType::I32,
+        "int16" => DataType::I16,
+        "int8" => DataType::I8,
+        "uint64" => DataType::U64,
+        "uint32" => DataType::U32,
+        "uint16" => DataType::U16,
+        "uint8" => DataType::U8,
+        _ => return None,
+    })
+}
+
+/// How the numbers of an array become values, by the attributes that xarray writes.
+fn decoding(
+    path: &str,
+    dtype: DataType,
+    attributes: &Map<String, Value>,
+    units: &str,
+) -> Result<Decoding, CfError> {
+    let attributes = attributes.iter().filter_map(|(name, value)| {
+        let value = match value {
+            // In version 3 xarray writes the fill of floats so.
+            Value::String(text) if name == "_FillValue" => in_base_64(text),
+            value => attribute(value),
+        };
+        let value = value?;
+        Some(Attribute { name: name.clone(), value })
+    });
+    let name = path.trim_start_matches('/').to_owned();
+    let array = Variable { name, dtype, dims: Vec::new(), attributes: attributes.collect() };
+    match array.text("units").trim() {
+        "" => Decoding::without_units(&array),
+        _ => Decoding::to_units(&array, units),
+    }
+}
+
+/// A float from its bytes in base 64, or what else the text is.
+fn in_base_64(text: &str) -> Option<AttributeValue> {
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    let number = match *bytes.as_slice() {
+        [a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => return Some(AttributeValue::Text(text.to_owned())),
+    };
+    Some(AttributeValue::F64(vec![number]))
+}
+
+/// An attribute as NetCDF has it; `None` for what it has not.
+fn attribute(value: &Value) -> Option<AttributeValue> {
+    let numbers = match value {
+        Value::String(text) => return Some(AttributeValue::Text(text.clone())),
+        Value::Array(values) => values.iter().collect(),
+        value => vec![value],
+    };
+    let whole = |value: &&Value| value.as_i64();
+    let whole: Option<Vec<i64>> = numbers.iter().map(whole).collect();
+    let double = |value: &&Value| value.as_f64();
+    whole.map(AttributeValue::I64).or_else(|| {
+        numbers.iter().map(double).collect::<Option<Vec<f64>>>().map(AttributeValue::F64)
+    })
 }
 
 /// Nothing of an array's metadata is believed beyond what is expected of it: the values that there

@@ -66,3 +66,35 @@ def test_uptake_from_an_excess_store_is_that_from_the_files(dor, mini_case, tmp_
         array = zarr.open_group(store, mode="r")["FG_CO2_percent_cumulative"]
         values.append(array[:, 112, 1])
     np.testing.assert_allclose(*values, atol=1e-5)
+
+
+def test_units_of_an_excess_store_are_read_or_it_is_refused(dor, mini_case, tmp_path):
+    points = xr.open_dataset(mini_case.grid)["TLAT"].shape
+    excess = np.random.default_rng(1).normal(size=(180, *points)) + 0.1
+    centers = mini_case.grid.parent / "centers.csv"
+
+    def populate(name, flux, area, flux_units, area_units):
+        folder = tmp_path / name / NAME.replace("analysis", "excess")
+        root = zarr.create_group(folder, zarr_format=2)
+        root.create_array("FG_CO2_excess", data=flux).attrs["units"] = flux_units
+        root.create_array("TAREA", data=area).attrs["units"] = area_units
+        store = tmp_path / f"{name}.zarr"
+        dor("vis", "create-template-store3", "-o", store)
+        case = ("-p", 112, "-m", 4, "--grid", mini_case.grid, "--centers", centers)
+        given = ("--excess-dir", tmp_path / name)
+        return store, dor.run("vis", "populate-store3", "-o", store, *case, *given)
+
+    area = np.full(points, 2e13)
+    values = []
+    for name, flux, own, units in (
+        ("usual", excess, area, ("mmol/m^3 cm/s", "cm^2")),
+        ("si", excess * 1e-5, area * 1e-4, ("mol m-2 s-1", "m^2")),
+    ):
+        store, done = populate(name, flux, own, *units)
+        assert done.returncode == 0, done.stderr
+        dor("vis", "finalize", store)
+        values.append(zarr.open_group(store, mode="r")["FG_CO2_percent_cumulative"][:, 112, 1])
+    np.testing.assert_allclose(*values, rtol=1e-4)
+    done = populate("wrong", excess, area, "mmol/m^3 cm/s", "furlong^2")[1]
+    assert done.returncode == 65
+    assert "TAREA:units" in done.stderr

@@ -90,7 +90,7 @@ fn values_that_are_no_degrees() {
         ("TLAT", f64::NAN, "`TLAT` is NaN at nlat 1, nlon 1: fill"),
         ("TLONG", 9.969_209_968_386_869e36, "`TLONG` is 9.96"),
         ("TLAT", 90.5, "outside -90 to 90 degrees"),
-        ("TLONG", -361.0, "outside -360 to 360 degrees"),
+        ("TLONG", -721.0, "outside -720 to 720 degrees"),
     ] {
         refused(&with_grid(|grid| change(grid, name, one(value))), &[words]);
     }
@@ -114,7 +114,7 @@ fn fill_that_looks_like_a_place_and_units_that_say_radians() {
     });
     refused(&work, &["`TLAT` is NaN at nlat 1, nlon 1: fill"]);
     let radians = AttributeValue::Str("radians".to_owned());
-    refused(&with_grid(|grid| attribute(grid, "units", radians)), &["`TLAT` is in radians"]);
+    refused(&with_grid(|grid| attribute(grid, "units", radians)), &["`TLAT:units` is `radians`"]);
 }
 
 #[test]

@@ -46,7 +46,8 @@ fn a_header_that_netcdf_c_refuses_is_refused() {
                 changed[at] ^= bits;
                 checked += 1;
                 let source = Memory(changed.clone().into());
-                if check::check(Box::new(source), case().first_month(), None, false).is_err() {
+                let of = (case(), case().first_month());
+                if check::check(Box::new(source), of, None, false).is_err() {
                     refused += 1;
                     continue;
                 }

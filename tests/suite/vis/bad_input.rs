@@ -136,11 +136,12 @@ fn grids_and_heights_that_contradict_the_files() {
         drop(file);
         refuses(&work, &with("grid.nc", name), BAD_DATA, &[name, said, "--ssh"]);
     }
-    fs::copy(work.path("ssh.nc"), work.path("meters.nc")).unwrap();
-    let mut file = netcdf::append(work.path("meters.nc")).unwrap();
-    file.variable_mut("SSH").unwrap().put_attribute("units", "meter").unwrap();
+    fs::copy(work.path("ssh.nc"), work.path("bars.nc")).unwrap();
+    let mut file = netcdf::append(work.path("bars.nc")).unwrap();
+    file.variable_mut("SSH").unwrap().put_attribute("units", "bar").unwrap();
     drop(file);
-    refuses(&work, &with("grid.nc", "meters.nc"), BAD_DATA, &["meters.nc", "meter; give cm"]);
+    let says = ["bars.nc", "`SSH:units` is `bar`", "a unit of cm"];
+    refuses(&work, &with("grid.nc", "bars.nc"), BAD_DATA, &says);
     fs::copy(work.path("ssh.nc"), work.path("later.nc")).unwrap();
     let mut file = netcdf::append(work.path("later.nc")).unwrap();
     let mut time = file.variable_mut("time").unwrap();

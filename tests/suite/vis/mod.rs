@@ -1,5 +1,6 @@
 mod again;
 mod bad_input;
+mod cf;
 mod parity;
 mod records;
 mod stores;

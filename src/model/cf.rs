@@ -1,0 +1,451 @@
+//! What gives the numbers of a NetCDF variable their meaning: packing, fill, valid range and units,
+//! as the CF conventions and the NetCDF User Guide have it and as xarray and netCDF4-python read it.
+//! What cannot be understood is an error; nothing is assumed.
+
+use super::dataset::{DataType, Variable};
+use super::units::Unit;
+
+/// An attribute that leaves open what the numbers of a variable mean.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "`{variable}:{attribute}` is {found} where {expected} is expected; correct it, for example with ncatted"
+)]
+pub struct CfError {
+    /// Variable.
+    pub variable: String,
+    /// Attribute.
+    pub attribute: String,
+    /// What it is.
+    pub found: String,
+    /// What it should be.
+    pub expected: String,
+}
+
+impl CfError {
+    /// About an attribute as it is found in the variable.
+    pub fn of(variable: &Variable, attribute: &str, expected: impl Into<String>) -> Self {
+        let found = variable.attribute(attribute);
+        Self {
+            variable: variable.name.clone(),
+            attribute: attribute.to_owned(),
+            found: found.map_or_else(|| "missing".to_owned(), ToString::to_string),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Units that this program computes a variable in. Those that have none are numbers without a
+/// dimension, for which CF lets the attribute be left out.
+fn expected_units(variable: &str) -> Option<&'static str> {
+    Some(match variable {
+        "TAREA" => "cm^2",
+        "dz" | "SSH" => "cm",
+        "DIC" | "DIC_ALT_CO2" => "mmol/m^3",
+        "FG_CO2" | "FG_ALT_CO2" | "DIC_FLUX" => "mmol/m^3 cm/s",
+        "pCO2SURF" | "pCO2SURF_ALT_CO2" => "ppmv",
+        "TLAT" | "ULAT" => "degrees_north",
+        "TLONG" | "ULONG" => "degrees_east",
+        "time_delta" => "days",
+        "PH" | "PH_ALT_CO2" | "KMT" => "1",
+        _ => return None,
+    })
+}
+
+/// How the stored numbers of a variable become those that it stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoding {
+    wrap: Option<Wrap>,
+    /// Stored numbers that stand for none.
+    missing: Vec<f64>,
+    /// Least and largest stored number that is valid.
+    valid: [f64; 2],
+    scale: f64,
+    offset: f64,
+    /// To the units that this program computes in.
+    factor: f64,
+}
+
+/// Integers read with the other signedness than that of their type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wrap {
+    /// Stored with sign, meant without; the number of values of the type.
+    Unsigned(f64),
+    /// Stored without sign, meant with; the number of values of the type.
+    Signed(f64),
+}
+
+impl Wrap {
+    fn apply(self, value: f64) -> f64 {
+        match self {
+            Self::Unsigned(values) if value < 0.0 => value + values,
+            Self::Signed(values) if value >= values / 2.0 => value - values,
+            _ => value,
+        }
+    }
+}
+
+impl Decoding {
+    /// Of a variable, into the units that this program computes it in.
+    pub fn of(variable: &Variable) -> Result<Self, CfError> {
+        match expected_units(&variable.name) {
+            Some(expected) => Self::to_units(variable, expected),
+            None => Self::without_units(variable),
+        }
+    }
+
+    /// The same into units of choice; a variable that has none is taken for a number without a
+    /// dimension.
+    pub fn to_units(variable: &Variable, expected: &str) -> Result<Self, CfError> {
+        let mut decoding = Self::without_units(variable)?;
+        let refuse = || CfError::of(variable, "units", format!("a unit of {expected}"));
+        let text = variable.text("units").trim();
+        let is_text = variable.attribute("units").is_none_or(|units| units.as_text().is_some());
+        if !is_text || text.is_empty() && expected != "1" {
+            return Err(refuse());
+        }
+        let [found, wanted] = [text, expected].map(Unit::parse);
+        let factor = found.zip(wanted).and_then(|(found, wanted)| found.to(wanted));
+        decoding.factor = factor.ok_or_else(refuse)?;
+        Ok(decoding)
+    }
+
+    /// The same for a variable whose units say nothing or are not of interest.
+    pub fn without_units(variable: &Variable) -> Result<Self, CfError> {
+        if variable.dtype == DataType::Char {
+            return Err(CfError {
+                variable: variable.name.clone(),
+                attribute: "type".to_owned(),
+                found: "text".to_owned(),
+                expected: "a number".to_owned(),
+            });
+        }
+        let wrap = wrap_of(variable)?;
+        let [scale, offset] = [("scale_factor", 1.0), ("add_offset", 0.0)]
+            .map(|(name, none)| single(variable, name).map(|found| found.unwrap_or(none)));
+        let (scale, offset) = (scale?, offset?);
+        if scale == 0.0 {
+            return Err(CfError::of(variable, "scale_factor", "a number other than 0"));
+        }
+        let missing = missing_of(variable, wrap)?;
+        let valid = valid_of(variable, wrap)?;
+        Ok(Self { wrap, missing, valid, scale, offset, factor: 1.0 })
+    }
+
+    /// Whether stored numbers stand for themselves, but for those that stand for none.
+    pub fn is_plain(&self) -> bool {
+        self.wrap.is_none() && (self.scale, self.offset, self.factor) == (1.0, 0.0, 1.0)
+    }
+
+    /// Whether stored numbers stand for others, apart from their units.
+    pub fn is_packed(&self) -> bool {
+        self.wrap.is_some() || (self.scale, self.offset) != (1.0, 0.0)
+    }
+
+    /// Whether a stored number is one of those that stand for none.
+    pub fn is_missing(&self, stored: f64) -> bool {
+        self.missing.contains(&stored)
+    }
+
+    /// A stored number that stands for none.
+    pub fn fill(&self) -> Option<f64> {
+        self.missing.first().copied()
+    }
+
+    /// Whether one of these numbers, stored as they are, would be outside the valid range.
+    pub fn excludes_any(&self, numbers: &[f64]) -> bool {
+        let [least, largest] = self.valid;
+        numbers.iter().any(|&v| v < least || v > largest)
+    }
+
+    /// What a stored number stands for; NaN for none.
+    pub fn value(&self, stored: f64) -> f64 {
+        let stored = self.wrap.map_or(stored, |wrap| wrap.apply(stored));
+        if !self.is_valid(stored) {
+            return f64::NAN;
+        }
+        match self.is_plain() {
+            true => stored,
+            false => (stored * self.scale + self.offset) * self.factor,
+        }
+    }
+
+    /// Whether a number, read with its sign, stands for one.
+    fn is_valid(&self, value: f64) -> bool {
+        let [least, largest] = self.valid;
+        value >= least && value <= largest && !self.missing.contains(&value)
+    }
+
+    /// [`Self::value`] of each.
+    pub fn values(&self, mut stored: Vec<f64>) -> Vec<f64> {
+        stored.iter_mut().for_each(|value| *value = self.value(*value));
+        stored
+    }
+
+    /// The same for numbers that stand for themselves.
+    pub fn mask(&self, stored: &mut [f32]) {
+        let [least, largest] = self.valid.map(|limit| limit as f32);
+        if self.valid != [f64::NEG_INFINITY, f64::INFINITY] {
+            let none = |v: &&mut f32| !(**v >= least && **v <= largest);
+            stored.iter_mut().filter(none).for_each(|v| *v = f32::NAN);
+        }
+        for none in self.missing.iter().map(|&none| none as f32) {
+            stored.iter_mut().for_each(|v| *v = if *v == none { f32::NAN } else { *v });
+        }
+    }
+}
+
+/// Attributes that say how numbers are stored: they belong to the stored numbers only.
+pub const STORAGE_ATTRIBUTES: [&str; 8] = [
+    "scale_factor",
+    "add_offset",
+    "_Unsigned",
+    "_FillValue",
+    "missing_value",
+    "valid_min",
+    "valid_max",
+    "valid_range",
+];
+
+/// A finite number that an attribute holds alone.
+fn single(variable: &Variable, name: &str) -> Result<Option<f64>, CfError> {
+    let Some(value) = variable.attribute(name) else { return Ok(None) };
+    match value.numbers().as_deref() {
+        Some(&[number]) if number.is_finite() => Ok(Some(number)),
+        _ => Err(CfError::of(variable, name, "one number")),
+    }
+}
+
+fn wrap_of(variable: &Variable) -> Result<Option<Wrap>, CfError> {
+    let values = 2f64.powi(8 * variable.dtype.size() as i32);
+    let is_integer = !variable.dtype.is_float();
+    if variable.attribute("_Unsigned").is_none() || !is_integer {
+        return Ok(None);
+    }
+    let said = variable.text("_Unsigned").trim().to_ascii_lowercase();
+    match (said.as_str(), variable.dtype.is_unsigned()) {
+        ("true", false) => Ok(Some(Wrap::Unsigned(values))),
+        ("false", true) => Ok(Some(Wrap::Signed(values))),
+        ("true" | "false", _) => Ok(None),
+        _ => Err(CfError::of(variable, "_Unsigned", "`true` or `false`")),
+    }
+}
+
+/// An attribute's numbers as they are when stored in the variable; `None` for what the type cannot
+/// hold. Rounding to 4-byte floats is what happened to the data.
+fn as_stored(variable: &Variable, wrap: Option<Wrap>, number: f64) -> Option<f64> {
+    if variable.dtype == DataType::F32 {
+        let rounded = f64::from(number as f32);
+        return (rounded.is_finite() || !number.is_finite()).then_some(rounded);
+    }
+    if variable.dtype.is_float() {
+        return Some(number);
+    }
+    let number = wrap.map_or(number, |wrap| wrap.apply(number));
+    let values = 2f64.powi(8 * variable.dtype.size() as i32);
+    let is_unsigned = match wrap {
+        Some(Wrap::Unsigned(_)) => true,
+        Some(Wrap::Signed(_)) => false,
+        None => variable.dtype.is_unsigned(),
+    };
+    let least = if is_unsigned { 0.0 } else { -values / 2.0 };
+    (number.fract() == 0.0 && number >= least && number <= least + values).then_some(number)
+}
+
+fn missing_of(variable: &Variable, wrap: Option<Wrap>) -> Result<Vec<f64>, CfError> {
+    let mut missing = Vec::new();
+    for name in ["_FillValue", "missing_value"] {
+        let Some(value) = variable.attribute(name) else { continue };
+        let refuse = || {
+            let expected = format!("a number of the variable's type {}", variable.dtype);
+            CfError::of(variable, name, expected)
+        };
+        let numbers = value.numbers().ok_or_else(refuse)?;
+        if name == "_FillValue" && numbers.len() != 1 {
+            return Err(CfError::of(variable, name, "one number"));
+        }
+        for number in numbers {
+            let stored = match number.is_nan() && variable.dtype.is_float() {
+                true => continue,
+                false => as_stored(variable, wrap, number).ok_or_else(refuse)?,
+            };
+            if !missing.contains(&stored) {
+                missing.push(stored);
+            }
+        }
+    }
+    if variable.attribute("_FillValue").is_none()
+        && let Some(default) = default_fill(variable.dtype)
+    {
+        let default = wrap.map_or(default, |wrap| wrap.apply(default));
+        if !missing.contains(&default) {
+            missing.push(default);
+        }
+    }
+    Ok(missing)
+}
+
+/// What NetCDF writes where nothing else was written ("NetCDF User Guide", appendix on the
+/// attribute conventions); bytes have none.
+fn default_fill(dtype: DataType) -> Option<f64> {
+    Some(match dtype {
+        DataType::Char | DataType::I8 | DataType::U8 => return None,
+        DataType::I16 => -32_767.0,
+        DataType::U16 => 65_535.0,
+        DataType::I32 => -2_147_483_647.0,
+        DataType::U32 => 4_294_967_295.0,
+        DataType::I64 => -9_223_372_036_854_775_806.0,
+        DataType::U64 => 18_446_744_073_709_551_614.0,
+        DataType::F32 | DataType::F64 => 9.969_209_968_386_869e36,
+    })
+}
+
+fn valid_of(variable: &Variable, wrap: Option<Wrap>) -> Result<[f64; 2], CfError> {
+    let is_packed = ["scale_factor", "add_offset"].iter().any(|n| variable.attribute(n).is_some());
+    let limits = |name: &str, count: usize| -> Result<Option<Vec<f64>>, CfError> {
+        let Some(value) = variable.attribute(name) else { return Ok(None) };
+        let numbers = value.numbers().filter(|numbers| numbers.len() == count);
+        let numbers = numbers.filter(|numbers| !numbers.iter().any(|n| n.is_nan()));
+        let refuse = || CfError::of(variable, name, format!("{count} number(s)"));
+        let numbers = numbers.ok_or_else(refuse)?;
+        // Of another type than the packed numbers it may mean the unpacked ones.
+        if is_packed && value.is_float() && !variable.dtype.is_float() {
+            let expected = format!("a range of packed numbers, of type {}", variable.dtype);
+            return Err(CfError::of(variable, name, expected));
+        }
+        let stored = |&n: &f64| match (variable.dtype, wrap) {
+            (DataType::F32, _) => f64::from(n as f32),
+            (_, Some(wrap)) => wrap.apply(n),
+            _ => n,
+        };
+        Ok(Some(numbers.iter().map(stored).collect()))
+    };
+    if let Some([least, largest]) = limits("valid_range", 2)?.as_deref() {
+        return Ok([*least, *largest]);
+    }
+    let first = |numbers: Option<Vec<f64>>| numbers.and_then(|numbers| numbers.first().copied());
+    let least = first(limits("valid_min", 1)?).unwrap_or(f64::NEG_INFINITY);
+    let largest = first(limits("valid_max", 1)?).unwrap_or(f64::INFINITY);
+    Ok([least, largest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dataset::{Attribute, AttributeValue};
+    use super::*;
+
+    fn variable(name: &str, dtype: DataType, attributes: &[(&str, AttributeValue)]) -> Variable {
+        let attribute = |(name, value): &(&str, AttributeValue)| Attribute {
+            name: (*name).to_owned(),
+            value: value.clone(),
+        };
+        let attributes = attributes.iter().map(attribute).collect();
+        Variable { name: name.to_owned(), dtype, dims: Vec::new(), attributes }
+    }
+
+    fn text(text: &str) -> AttributeValue {
+        AttributeValue::Text(text.to_owned())
+    }
+
+    fn decode(of: &Variable, stored: &[f64]) -> Vec<f64> {
+        let values = Decoding::of(of).unwrap().values(stored.to_vec());
+        values.into_iter().map(|v| if v.is_nan() { -999.0 } else { v }).collect()
+    }
+
+    #[test]
+    fn packed_numbers_are_masked_and_then_unpacked() {
+        use AttributeValue::{F32, F64, I16};
+        let ph = variable(
+            "PH",
+            DataType::I16,
+            &[
+                ("scale_factor", F64(vec![0.5])),
+                ("add_offset", F32(vec![8.0])),
+                ("_FillValue", I16(vec![-32768])),
+                ("missing_value", I16(vec![7, 9])),
+                ("valid_range", I16(vec![-100, 100])),
+            ],
+        );
+        assert_eq!(
+            decode(&ph, &[-32768.0, 7.0, 9.0, -101.0, 101.0, -100.0, 2.0]),
+            [-999.0, -999.0, -999.0, -999.0, -999.0, -42.0, 9.0]
+        );
+        // The judges take -32767 for fill where there is no `_FillValue`.
+        assert_eq!(decode(&variable("PH", DataType::I16, &[]), &[-32767.0, 3.0]), [-999.0, 3.0]);
+    }
+
+    #[test]
+    fn unsigned_numbers_are_read_as_such_before_all_else() {
+        use AttributeValue::{F64, I8};
+        let attributes = [
+            ("_Unsigned", text("true")),
+            ("_FillValue", I8(vec![-1])),
+            ("valid_max", I8(vec![-2])),
+            ("scale_factor", F64(vec![0.1])),
+        ];
+        let bytes = variable("PH", DataType::I8, &attributes);
+        let found = decode(&bytes, &[-1.0, -2.0, 0.0, 127.0]);
+        assert_eq!(found, [-999.0, 25.400_000_000_000_002, 0.0, 12.700_000_000_000_001]);
+        let signed = variable("PH", DataType::U8, &[("_Unsigned", text("false"))]);
+        assert_eq!(decode(&signed, &[255.0, 127.0]), [-1.0, 127.0]);
+    }
+
+    #[test]
+    fn fill_of_another_type_counts_when_the_type_can_hold_it() {
+        use AttributeValue::{F32, F64, I64, Text};
+        let fill = |dtype, value| variable("PH", dtype, &[("_FillValue", value)]);
+        let rounded = fill(DataType::F32, F64(vec![1e30]));
+        assert_eq!(decode(&rounded, &[f64::from(1e30_f32), 8.0]), [-999.0, 8.0]);
+        assert_eq!(decode(&fill(DataType::I16, F32(vec![-5.0])), &[-5.0]), [-999.0]);
+        for (dtype, value) in [
+            (DataType::I16, F64(vec![1e30])),
+            (DataType::I16, F64(vec![0.5])),
+            (DataType::I8, I64(vec![-129])),
+            (DataType::F32, F64(vec![1e300])),
+            (DataType::F32, Text("-999".to_owned())),
+            (DataType::F32, F32(vec![])),
+        ] {
+            let error = Decoding::of(&fill(dtype, value)).unwrap_err();
+            assert_eq!((&*error.variable, &*error.attribute), ("PH", "_FillValue"));
+        }
+    }
+
+    #[test]
+    fn units_are_converted_or_refused() {
+        let of = |name: &str, units: &str| {
+            Decoding::of(&variable(name, DataType::F64, &[("units", text(units))]))
+                .map(|decoding| decoding.value(2.0))
+        };
+        assert_eq!(of("TAREA", "m^2"), Ok(20_000.0));
+        assert_eq!(of("TAREA", "centimeter^2"), Ok(2.0));
+        assert_eq!(of("dz", "m"), Ok(200.0));
+        assert_eq!(of("DIC", "mol/m^3"), Ok(2000.0));
+        for (name, units) in [("TAREA", "m"), ("TAREA", ""), ("dz", "acres"), ("TLAT", "radians")] {
+            let error = of(name, units).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}:units`")), "{error}");
+        }
+        let missing = Decoding::of(&variable("TAREA", DataType::F64, &[])).unwrap_err();
+        assert!(missing.to_string().contains("is missing where a unit of cm^2"), "{missing}");
+        assert!(Decoding::of(&variable("PH", DataType::F32, &[])).unwrap().is_plain());
+    }
+
+    #[test]
+    fn what_gives_no_certain_meaning_is_refused() {
+        use AttributeValue::{F32, F64};
+        for (name, value) in [
+            ("scale_factor", text("0.1")),
+            ("scale_factor", F64(vec![0.1, 0.2])),
+            ("scale_factor", F64(vec![0.0])),
+            ("add_offset", F64(vec![f64::NAN])),
+            ("_Unsigned", text("maybe")),
+            ("valid_range", F32(vec![1.0])),
+            ("valid_min", text("0")),
+        ] {
+            let error =
+                Decoding::of(&variable("KMT", DataType::I32, &[(name, value)])).unwrap_err();
+            assert_eq!(error.attribute, name);
+        }
+        let packed = [("scale_factor", F64(vec![0.1])), ("valid_max", F64(vec![14.0]))];
+        assert!(Decoding::of(&variable("PH", DataType::I16, &packed)).is_err());
+        assert!(Decoding::of(&variable("PH", DataType::Char, &[])).is_err());
+    }
+}

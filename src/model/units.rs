@@ -1,0 +1,323 @@
+//! Units of physical quantities in the spellings that NetCDF files have: those of UDUNITS that
+//! model output uses, so that numbers can be converted instead of assumed.
+//!
+//! A unit is a product of powers: `mmol/m^3 cm/s`, `mmol m-3 cm s-1`, `nmol/(cm**2 s)`. As in
+//! UDUNITS a division ends at the next factor. A year is that of the model's calendar, 365 days.
+
+/// A unit as a number of metres, kilograms, seconds, moles and degrees, each to a power.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    factor: f64,
+    powers: [i32; 5],
+}
+
+const NONE: Unit = Unit { factor: 1.0, powers: [0; 5] };
+const LENGTH: [i32; 5] = [1, 0, 0, 0, 0];
+const VOLUME: [i32; 5] = [3, 0, 0, 0, 0];
+const MASS: [i32; 5] = [0, 1, 0, 0, 0];
+const TIME: [i32; 5] = [0, 0, 1, 0, 0];
+const AMOUNT: [i32; 5] = [0, 0, 0, 1, 0];
+const ANGLE: [i32; 5] = [0, 0, 0, 0, 1];
+
+/// Units without prefixes: names in the singular, size, and what they measure.
+const UNITS: [(&[&str], f64, [i32; 5]); 16] = [
+    (&["m", "meter", "metre"], 1.0, LENGTH),
+    (&["l", "L", "liter", "litre"], 1e-3, VOLUME),
+    (&["g", "gram", "gramme"], 1e-3, MASS),
+    (&["s", "sec", "second"], 1.0, TIME),
+    (&["min", "minute"], 60.0, TIME),
+    (&["h", "hr", "hour"], 3600.0, TIME),
+    (&["d", "day"], 86_400.0, TIME),
+    (&["yr", "year"], 31_536_000.0, TIME),
+    (&["mol", "mole"], 1.0, AMOUNT),
+    (&["deg", "degree"], 1.0, ANGLE),
+    (&["degree_north", "degree_N", "degreeN", "degrees_north", "degrees_N"], 1.0, ANGLE),
+    (&["degree_east", "degree_E", "degreeE", "degrees_east", "degrees_E"], 1.0, ANGLE),
+    (&["%", "percent"], 1e-2, [0; 5]),
+    (&["ppm", "ppmv"], 1e-6, [0; 5]),
+    (&["ppb", "ppbv"], 1e-9, [0; 5]),
+    (&["unitless", "dimensionless", "none", "pH", "ph"], 1.0, [0; 5]),
+];
+
+const PREFIXES: [(&str, &str, f64); 9] = [
+    ("p", "pico", 1e-12),
+    ("n", "nano", 1e-9),
+    ("u", "micro", 1e-6),
+    ("m", "milli", 1e-3),
+    ("c", "centi", 1e-2),
+    ("d", "deci", 1e-1),
+    ("h", "hecto", 1e2),
+    ("k", "kilo", 1e3),
+    ("M", "mega", 1e6),
+];
+
+impl Unit {
+    /// The unit of a text; `None` when it has parts that are not known.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain: String = text.chars().map(plain).collect();
+        let mut rest = Text(plain.trim());
+        let unit = rest.product()?;
+        rest.0.is_empty().then_some(unit)
+    }
+
+    /// By what a number in this unit is to be multiplied to be one in `other`; `None` when they
+    /// measure different things.
+    pub fn to(self, other: Self) -> Option<f64> {
+        // Sizes such as 1e-2 are not exact: what is equal in writing must stay so.
+        let factor = self.factor / other.factor;
+        let rounded: f64 = format!("{factor:.12e}").parse().ok()?;
+        (self.powers == other.powers && rounded.is_normal()).then_some(rounded)
+    }
+
+    fn times(self, other: Self, power: i32) -> Self {
+        let mut powers = self.powers;
+        powers.iter_mut().zip(other.powers).for_each(|(own, power_of)| *own += power_of * power);
+        Self { factor: self.factor * other.factor.powi(power), powers }
+    }
+
+    fn is_amount(self) -> bool {
+        self.powers == AMOUNT
+    }
+}
+
+/// Superscripts and other signs in their ASCII form.
+fn plain(c: char) -> char {
+    match c {
+        '⁻' | '−' | '–' => '-',
+        '¹' => '1',
+        '²' => '2',
+        '³' => '3',
+        '⁴' => '4',
+        '·' | '⋅' | '×' => '*',
+        'µ' | 'μ' => 'u',
+        '\t' | '\u{a0}' => ' ',
+        _ => c,
+    }
+}
+
+/// What is still to be read.
+struct Text<'a>(&'a str);
+
+impl<'a> Text<'a> {
+    fn take(&mut self, start: &str) -> bool {
+        let rest = self.0.strip_prefix(start);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    fn take_while(&mut self, is_part: impl Fn(char) -> bool) -> &'a str {
+        let end = self.0.find(|c| !is_part(c)).unwrap_or(self.0.len());
+        let (taken, rest) = self.0.split_at(end);
+        self.0 = rest;
+        taken
+    }
+
+    fn product(&mut self) -> Option<Unit> {
+        let mut unit = NONE;
+        let mut last = NONE;
+        loop {
+            let mut sign = 1;
+            loop {
+                match () {
+                    () if self.take("/") || self.take("per ") => sign = -sign,
+                    // Before `**` stands a unit, which takes it.
+                    () if self.take("*") || self.take(".") || self.take(" ") => {}
+                    () => break,
+                }
+            }
+            if self.0.is_empty() || self.0.starts_with(')') {
+                return (sign == 1).then_some(unit);
+            }
+            // What substance a mole is of changes no number.
+            if last.is_amount() && self.substance() {
+                continue;
+            }
+            last = self.factor()?;
+            unit = unit.times(last, sign);
+        }
+    }
+
+    fn substance(&mut self) -> bool {
+        let end = self.0.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(self.0.len());
+        let (name, rest) = self.0.split_at(end);
+        let is_substance = ["C", "CO2", "DIC"].contains(&name);
+        if is_substance {
+            self.0 = rest;
+        }
+        is_substance
+    }
+
+    fn factor(&mut self) -> Option<Unit> {
+        if self.take("(") {
+            let unit = self.product()?;
+            return self.take(")").then(|| self.power(unit)).flatten();
+        }
+        if self.0.starts_with(|c: char| c.is_ascii_digit()) {
+            return self.number();
+        }
+        let mut power = 1;
+        for (name, exponent) in
+            [("square ", 2), ("square_", 2), ("sq ", 2), ("cubic ", 3), ("cubic_", 3)]
+        {
+            if self.take(name) {
+                power = exponent;
+            }
+        }
+        let name = self.take_while(|c| c.is_alphabetic() || c == '_' || c == '%');
+        let unit = NONE.times(named(name)?, power);
+        for (name, exponent) in [(" squared", 2), ("_squared", 2), (" cubed", 3)] {
+            if self.take(name) {
+                return Some(NONE.times(unit, exponent));
+            }
+        }
+        self.power(unit)
+    }
+
+    /// A number, such as `1e-6` or `10^-6`.
+    fn number(&mut self) -> Option<Unit> {
+        let is_number = |text: &str| text.parse::<f64>().is_ok_and(f64::is_normal);
+        let mut ends = (1..=self.0.len()).filter(|&end| self.0.is_char_boundary(end));
+        let end = ends.rfind(|&end| is_number(&self.0[..end]))?;
+        let (number, rest) = self.0.split_at(end);
+        let factor = number.parse().ok()?;
+        self.0 = rest;
+        self.power(Unit { factor, ..NONE })
+    }
+
+    /// A unit to the power that follows it: `^2`, `**2`, `2`, `-2`.
+    fn power(&mut self, unit: Unit) -> Option<Unit> {
+        let is_marked = self.take("^") || self.take("**");
+        let negative = self.take("-");
+        let is_signed = negative || self.take("+");
+        let digits = self.take_while(|c| c.is_ascii_digit());
+        if digits.is_empty() {
+            return (!is_marked && !is_signed).then_some(unit);
+        }
+        let power = digits.parse::<i32>().ok().filter(|power| *power <= 20)?;
+        Some(NONE.times(unit, if negative { -power } else { power }))
+    }
+}
+
+/// The unit of a name with or without prefix, in singular or plural.
+fn named(name: &str) -> Option<Unit> {
+    // Symbols tell by their case what they are, words do not.
+    let word = if name.len() > 3 { name.to_ascii_lowercase() } else { name.to_owned() };
+    unprefixed(name).or_else(|| unprefixed(&word)).or_else(|| {
+        PREFIXES.iter().find_map(|(symbol, long, factor)| {
+            let by_word = word.strip_prefix(long).filter(|rest| rest.len() > 2);
+            let by_symbol = name.strip_prefix(symbol);
+            let by_symbol =
+                by_symbol.filter(|rest| ["m", "g", "s", "mol", "L", "l"].contains(rest));
+            let unit = unprefixed(by_word.or(by_symbol)?)?;
+            Some(Unit { factor: unit.factor * factor, ..unit })
+        })
+    })
+}
+
+fn unprefixed(name: &str) -> Option<Unit> {
+    let singular = name.strip_suffix('s').filter(|singular| singular.len() > 1);
+    let is_it = |of: &&str| *of == name || Some(*of) == singular;
+    let (_, factor, powers) = UNITS.iter().find(|(names, ..)| names.iter().any(&is_it))?;
+    Some(Unit { factor: *factor, powers: *powers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factor(from: &str, to: &str) -> Option<f64> {
+        Unit::parse(from)?.to(Unit::parse(to)?)
+    }
+
+    #[test]
+    fn one_unit_has_many_spellings() {
+        for spelling in [
+            "cm^2",
+            "cm2",
+            "cm**2",
+            "centimeter^2",
+            "centimeters^2",
+            "centimetres2",
+            "cm cm",
+            "cm.cm",
+            "cm*cm",
+            "cm²",
+            "square centimeters",
+            "square_centimeter",
+            "sq cm",
+            "centimeters squared",
+            "1e-4 m^2",
+            "100 mm2",
+            "Centimeter^2",
+            "(cm)^2",
+            " cm^2 ",
+        ] {
+            assert_eq!(factor(spelling, "cm^2"), Some(1.0), "{spelling}");
+        }
+        for spelling in [
+            "mmol/m^3 cm/s",
+            "mmol/m3*cm/s",
+            "mmol m-3 cm s-1",
+            "nmol/cm^2/s",
+            "nmol cm-2 s-1",
+            "nmol/(cm^2 s)",
+            "mmol/m^3*cm/s",
+            "1e-2 mmol/m^2/s",
+            "(mmol/m^3)(cm/s)",
+            "mmol m^-3 cm s^-1",
+            "nmol.cm-2.s-1",
+            "mmol C/m^3 cm/s",
+            "mmol m⁻³ cm s⁻¹",
+        ] {
+            assert_eq!(factor(spelling, "mmol/m^3 cm/s"), Some(1.0), "{spelling}");
+        }
+        for spelling in ["mmol/m^3", "umol/L", "µmol/l", "nmol/cm^3", "micromol/liter", "mmol m-3"]
+        {
+            assert_eq!(factor(spelling, "mmol/m^3"), Some(1.0), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_converted() {
+        for (from, to, expected) in [
+            ("m^2", "cm^2", 1e4),
+            ("km2", "cm^2", 1e10),
+            ("m", "cm", 100.0),
+            ("meters", "centimeters", 100.0),
+            ("mol/m^3", "mmol/m^3", 1000.0),
+            ("mol/L", "mmol/m^3", 1e6),
+            ("mmol/m^2/s", "mmol/m^3 cm/s", 100.0),
+            ("mol/m^2/s", "mmol/m^3 cm/s", 1e5),
+            ("1", "ppmv", 1e6),
+            ("umol/mol", "ppmv", 1.0),
+            ("hours", "days", 1.0 / 24.0),
+        ] {
+            let found = factor(from, to).unwrap_or_else(|| panic!("{from}"));
+            assert!((found / expected - 1.0).abs() < 1e-12, "{from}: {found}");
+        }
+        let yearly = factor("mol/m^2/yr", "mmol/m^3 cm/s").unwrap();
+        assert!((yearly / (1e5 / 31_536_000.0) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_something_else_or_unknown_is_no_factor() {
+        for text in [
+            "m",
+            "kg/m^3",
+            "umol/kg",
+            "furlong^2",
+            "cm^",
+            "cm2)",
+            "(cm2",
+            "cm-",
+            "m^99",
+            "cm2/",
+            "°",
+            "uatm",
+        ] {
+            assert_eq!(factor(text, "cm^2"), None, "{text}");
+        }
+        assert_eq!(Unit::parse("").unwrap().to(NONE), Some(1.0));
+        assert_eq!(Unit::parse("m^999999999999"), None);
+    }
+}

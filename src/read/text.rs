@@ -1,0 +1,264 @@
+//! Attributes whose text is not UTF-8: taken for Latin-1, in classic and NetCDF-4 files alike.
+//!
+//! The reader replaces what is not UTF-8 in classic files and refuses it in NetCDF-4, so the bytes
+//! are taken from the file itself: from the header ("NetCDF classic format specification") and
+//! from the HDF5 attributes.
+
+use std::sync::Once;
+
+use hdf5_reader::global_heap::GlobalHeapCollection;
+use hdf5_reader::messages::datatype::{Datatype, StringSize, VarLenKind};
+use hdf5_reader::storage::DynStorage;
+use hdf5_reader::{Dataset, Hdf5File};
+use netcdf_reader::{NcFile, NcMetadataMode, NcOpenOptions};
+
+use super::history::{damaged, header_of};
+use super::{ReadError, classic};
+use crate::model::dataset::{Attribute, AttributeValue, Header};
+
+/// Text of any bytes: what is not UTF-8 is Latin-1, which is told once a run.
+fn decoded(bytes: &[u8], object: &str, url: &str) -> String {
+    static TOLD: Once = Once::new();
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|&byte| char::from(byte)));
+        if !chunk.invalid().is_empty() {
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    "{url}: the text of `{object}` is not UTF-8; such texts are taken for Latin-1 \
+                     and written as UTF-8"
+                );
+            });
+        }
+    }
+    text
+}
+
+/// Puts the text of a classic file's attributes right; `start` holds at least its header.
+pub(super) fn recode_classic(header: &mut Header, start: &[u8], url: &str) {
+    let Some(texts) = classic::texts(start) else { return };
+    let of_variables = header.variables.iter_mut().flat_map(|v| &mut v.attributes);
+    let all = header.attributes.iter_mut().chain(of_variables);
+    let of_text = all.filter(|a| matches!(a.value, AttributeValue::Text(_)));
+    for (attribute, bytes) in of_text.zip(texts) {
+        if attribute.value.as_text().is_some_and(|text| text.contains('\u{fffd}')) {
+            let text = decoded(bytes, &attribute.name, url);
+            attribute.value = AttributeValue::Text(text.trim_end_matches('\0').to_owned());
+        }
+    }
+}
+
+/// Whether a text of the header has lost bytes.
+pub(super) fn is_replaced(header: &Header) -> bool {
+    let mut all = header.variables.iter().flat_map(|v| &v.attributes).chain(&header.attributes);
+    all.any(|a| matches!(&a.value, AttributeValue::Text(text) if text.contains('\u{fffd}')))
+}
+
+/// Opens a file; gives its header with all texts of attributes.
+pub(super) fn open(
+    storage: DynStorage,
+    options: impl Fn() -> NcOpenOptions,
+    url: &str,
+) -> Result<(NcFile, Header), ReadError> {
+    let file = NcFile::from_storage_with_options(storage.clone(), options());
+    let file = file.map_err(|e| damaged(url, e))?;
+    let error = match header_of(&file, url) {
+        Ok(mut header) => {
+            if file.as_classic().is_some() && is_replaced(&header) {
+                recode_classic(&mut header, &classic_header(&file, &storage), url);
+            }
+            return Ok((file, header));
+        }
+        Err(error) => error,
+    };
+    if file.as_classic().is_some() {
+        return Err(error);
+    }
+    // The reader refuses the whole file for one such text, unless told to leave texts out.
+    match other_texts(&storage, url) {
+        Some(texts) if !texts.is_empty() => {
+            let lenient = NcOpenOptions { metadata_mode: NcMetadataMode::Lossy, ..options() };
+            let file = NcFile::from_storage_with_options(storage.clone(), lenient);
+            let file = file.map_err(|e| damaged(url, e))?;
+            let mut header = header_of(&file, url)?;
+            insert(&mut header, texts);
+            if is_whole(&header, &storage) == Some(true) { Ok((file, header)) } else { Err(error) }
+        }
+        _ => Err(error),
+    }
+}
+
+/// The bytes before the first data of a classic file, or as many as can be read.
+fn classic_header(file: &NcFile, storage: &DynStorage) -> Vec<u8> {
+    let variables = file.variables().unwrap_or_default();
+    let end = variables.iter().map(|v| v.data_offset).min().unwrap_or(storage.len());
+    let len = usize::try_from(end.min(storage.len())).unwrap_or(0);
+    storage.read_range(0, len).map(|bytes| bytes.to_vec()).unwrap_or_default()
+}
+
+/// An attribute whose text is not UTF-8: the variable that has it, if one has, its place among the
+/// attributes that are seen, and itself.
+type Other = (Option<String>, usize, Attribute);
+
+/// All such attributes of an HDF5 file.
+fn other_texts(storage: &DynStorage, url: &str) -> Option<Vec<Other>> {
+    let file = Hdf5File::from_storage(storage.clone()).ok()?;
+    let root = file.root_group().ok()?;
+    let mut found = Vec::new();
+    let mut search = |of: Option<&str>, attributes: Vec<hdf5_reader::Attribute>| -> Option<()> {
+        let seen = attributes.iter().filter(|attribute| is_seen(&attribute.name));
+        for (place, attribute) in seen.enumerate() {
+            let Some(texts) = bytes_of(attribute, storage, &file) else { continue };
+            if texts.iter().all(|bytes| std::str::from_utf8(bytes).is_ok()) {
+                continue;
+            }
+            let name = attribute.name.clone();
+            let object = format!("{}:{name}", of.unwrap_or_default());
+            let mut texts = texts.iter().map(|bytes| decoded(bytes, &object, url));
+            let value = match is_array(attribute) {
+                true => AttributeValue::Texts(texts.collect()),
+                false => AttributeValue::Text(texts.next()?),
+            };
+            found.push((of.map(str::to_owned), place, Attribute { name, value }));
+        }
+        Some(())
+    };
+    search(None, root.attributes().ok()?)?;
+    for dataset in root.datasets().ok()? {
+        search(Some(variable_name(&dataset)), dataset.attributes())?;
+    }
+    Some(found)
+}
+
+/// Whether NetCDF shows an attribute of HDF5.
+fn is_seen(name: &str) -> bool {
+    const HIDDEN: [&str; 8] = [
+        "_NCProperties",
+        "_Netcdf4Dimid",
+        "_Netcdf4Coordinates",
+        "_nc3_strict",
+        "DIMENSION_LIST",
+        "REFERENCE_LIST",
+        "CLASS",
+        "NAME",
+    ];
+    !HIDDEN.contains(&name)
+}
+
+/// Whether an attribute is an array of texts for NetCDF: of the type NC_STRING.
+fn is_array(attribute: &hdf5_reader::Attribute) -> bool {
+    let is_fixed =
+        matches!(attribute.datatype, Datatype::String { size: StringSize::Fixed(_), .. });
+    !is_fixed || !attribute.shape.is_empty()
+}
+
+/// The name that a dataset has in NetCDF.
+fn variable_name(dataset: &Dataset) -> &str {
+    let name = dataset.name();
+    name.strip_prefix("_nc4_non_coord_").unwrap_or(name)
+}
+
+/// The bytes of each text of an attribute, without padding; `None` for other attributes.
+fn bytes_of(
+    attribute: &hdf5_reader::Attribute,
+    storage: &DynStorage,
+    file: &Hdf5File,
+) -> Option<Vec<Vec<u8>>> {
+    let until_nul = |bytes: &[u8]| bytes.split(|&b| b == 0).next().unwrap_or_default().to_vec();
+    let count = usize::try_from(attribute.num_elements().ok()?).ok()?;
+    match &attribute.datatype {
+        Datatype::String { size: StringSize::Fixed(len), .. } => {
+            let len = usize::try_from(*len).ok().filter(|&len| len > 0)?;
+            Some(attribute.raw_data.chunks(len).take(count).map(until_nul).collect())
+        }
+        Datatype::String { size: StringSize::Variable, .. }
+        | Datatype::VarLen { kind: VarLenKind::String, .. } => {
+            let offset_size = file.superblock().offset_size;
+            let size = 4 + usize::from(offset_size) + 4;
+            if let Some(texts) = &attribute.decoded_strings {
+                return Some(texts.iter().map(|text| text.clone().into_bytes()).collect());
+            }
+            // What does not refer to the heap is the text itself.
+            if attribute.shape.is_empty() && attribute.raw_data.len() != size {
+                return Some(vec![until_nul(&attribute.raw_data)]);
+            }
+            let references = attribute.raw_data.chunks_exact(size).take(count);
+            references.map(|reference| heap_text(reference, storage, file)).collect()
+        }
+        _ => None,
+    }
+}
+
+/// The text that a reference into the global heap stands for ("HDF5 file format", III.E).
+fn heap_text(reference: &[u8], storage: &DynStorage, file: &Hdf5File) -> Option<Vec<u8>> {
+    let superblock = file.superblock();
+    let address = match superblock.offset_size {
+        4 => u64::from(u32::from_le_bytes(*reference.get(4..)?.first_chunk()?)),
+        8 => u64::from_le_bytes(*reference.get(4..)?.first_chunk()?),
+        _ => return None,
+    };
+    let index = reference.get(4 + usize::from(superblock.offset_size)..)?.first_chunk()?;
+    let index = u16::try_from(u32::from_le_bytes(*index)).ok()?;
+    if index == 0 {
+        return Some(Vec::new());
+    }
+    let heap = GlobalHeapCollection::parse_at_storage(
+        storage.as_ref(),
+        address,
+        superblock.offset_size,
+        superblock.length_size,
+    );
+    let bytes = heap.ok()?.get_object(index)?.data.clone();
+    Some(bytes.split(|&b| b == 0).next().unwrap_or_default().to_vec())
+}
+
+/// Puts attributes in their places.
+fn insert(header: &mut Header, texts: Vec<Other>) {
+    for (of, place, attribute) in texts {
+        let attributes = match &of {
+            None => Some(&mut header.attributes),
+            Some(name) => {
+                let variable = header.variables.iter_mut().find(|v| v.name == *name);
+                variable.map(|variable| &mut variable.attributes)
+            }
+        };
+        if let Some(attributes) = attributes {
+            attributes.insert(place.min(attributes.len()), attribute);
+        }
+    }
+}
+
+/// Whether a header that was read leniently has every variable and attribute of its file, each
+/// variable with as many named dimensions as its data has.
+fn is_whole(header: &Header, storage: &DynStorage) -> Option<bool> {
+    let file = Hdf5File::from_storage(storage.clone()).ok()?;
+    let root = file.root_group().ok()?;
+    let seen = |attributes: &[hdf5_reader::Attribute]| {
+        attributes.iter().filter(|attribute| is_seen(&attribute.name)).count()
+    };
+    if seen(&root.attributes().ok()?) != header.attributes.len() {
+        return Some(false);
+    }
+    let mut variables = 0;
+    for dataset in root.datasets().ok()? {
+        let Some(variable) = header.variable(variable_name(&dataset)) else {
+            // A dimension without a variable is a dataset, too.
+            let name = dataset.attribute("NAME").ok().and_then(|name| name.read_string().ok());
+            if name.is_some_and(|name| name.starts_with("This is a netCDF dimension")) {
+                continue;
+            }
+            return Some(false);
+        };
+        variables += 1;
+        let names = ["DIMENSION_LIST", "CLASS"];
+        let has_dimensions = names.iter().any(|name| dataset.attribute(name).is_ok());
+        if seen(&dataset.attributes()) != variable.attributes.len()
+            || dataset.shape().len() != variable.dims.len()
+            || !(has_dimensions || variable.dims.is_empty())
+        {
+            return Some(false);
+        }
+    }
+    Some(variables == header.variables.len())
+}
