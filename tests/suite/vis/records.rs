@@ -132,6 +132,11 @@ fn values_without_a_record_are_neither_dropped_nor_written_over() {
         runs(work.folder(), &format!("check {store}"));
         let said = runs(work.folder(), &format!("finalize {store} --adopt"));
         assert!(said.contains("every value has a record"), "{said}");
+        // What it was made from is not known: it is not made again without being asked to.
+        let adopted = work.tree(&store);
+        vis(work.folder(), &format!("{populate} {CASE}")).assert().code(CONFIGURATION);
+        assert_same(&adopted, &work.tree(&store));
+        runs(work.folder(), &format!("{populate} {CASE} --force"));
     }
 }
 
