@@ -244,8 +244,7 @@ async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says()
 
 #[tokio::test]
 async fn full_disk_leaves_nothing() {
-    // A file size limit is the full disk that needs no privilege: in a child, because it binds
-    // the whole process.
+    // A limit on file sizes needs no privilege: in a child, because it binds the whole process.
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
         "trap '' XFSZ; ulimit -f 1024; exec '{}' --exact --ignored suite::storage::failures::child_writes_8_mib",
@@ -266,5 +265,8 @@ async fn child_writes_8_mib() {
     let place = std::env::var("DOR_TEST_FOLDER").unwrap();
     let store = Stores::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
     let error = store.put("x.nc", vec![1; 8 << 20].into()).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Full { url, .. } if url.ends_with("x.nc")), "{error:?}");
+    assert!(
+        matches!(&error, StoreError::FileLimit { url, .. } if url.ends_with("x.nc")),
+        "{error:?}"
+    );
 }
