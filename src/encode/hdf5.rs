@@ -8,7 +8,9 @@
 //! h5py and everything else that reads HDF5 1.8 and later.
 
 use std::ffi::{CString, c_void};
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +95,14 @@ pub fn leave_at_exit() {
         // SAFETY: the lock is held, and the call takes nothing.
         unsafe { h5::H5dont_atexit() };
     });
+}
+
+/// Why nothing more can be written to the scratch file, if that is so.
+pub(super) fn no_room(scratch: &File) -> Option<EncodeError> {
+    let room = [0; 64 << 10];
+    let written = scratch.metadata().and_then(|found| scratch.write_all_at(&room, found.len()));
+    let source = written.err()?;
+    Some(EncodeError::Scratch { place: "memory (/dev/shm) or TMPDIR".to_owned(), source })
 }
 
 impl ImageWriter {

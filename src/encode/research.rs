@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 
 use super::hdf5::{EncodeError, ImageWriter};
 use super::netcdf as types;
@@ -387,15 +386,7 @@ pub fn define(
     let probe = scratch.file.try_clone();
     // netCDF-C tells only that a write has failed: why, another write tells.
     define_in(scratch, layout, order, raw)
-        .map_err(|error| probe.ok().as_ref().and_then(no_room).unwrap_or(error))
-}
-
-/// Why nothing more can be written to the scratch file, if that is so.
-fn no_room(scratch: &File) -> Option<EncodeError> {
-    let room = [0; 64 << 10];
-    let written = scratch.metadata().and_then(|found| scratch.write_all_at(&room, found.len()));
-    let source = written.err()?;
-    Some(EncodeError::Scratch { place: "memory (/dev/shm) or TMPDIR".to_owned(), source })
+        .map_err(|error| probe.ok().as_ref().and_then(super::hdf5::no_room).unwrap_or(error))
 }
 
 fn define_in(

@@ -427,7 +427,7 @@ mod tests {
             ("https://me:secret@h/x", "no user"),
             ("https://:secret@h/x", "password"),
             ("https://me:sec/secret@h/x", "port"),
-            ("https://me:secret@h /x", "host"),
+            ("https://me:secret@h /x", "domain"),
             ("http://me:secret@example.org/x", "plain http"),
             ("gs://me:secret@b", "gs://"),
             ("s3://b/p//q", "segments"),
