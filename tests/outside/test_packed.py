@@ -52,9 +52,7 @@ def pack(path, dtype, fill, scale, offset, attributes) -> None:
                 packed = np.where(values < 1e30, np.round((area - offset) / scale), fill)
                 kind = dtype.replace("i", "u") if "_Unsigned" in own else dtype
                 own_fill, values = fill, packed.astype("i8").astype(kind).view(dtype)
-            copy = made.createVariable(
-                name, values.dtype, variable.dimensions, fill_value=own_fill
-            )
+            copy = made.createVariable(name, values.dtype, variable.dimensions, fill_value=own_fill)
             copy.set_auto_maskandscale(False)
             copy.setncatts(own)
             copy[...] = values
