@@ -134,6 +134,7 @@ impl Exit {
             | PublishError::NoCase { .. }
             | PublishError::Unfinished { .. }
             | PublishError::Extended { .. }
+            | PublishError::Loses { .. }
             | PublishError::TooManyDeletes { .. }
             | PublishError::InTheWay { .. }
             | PublishError::Obstacle { .. }

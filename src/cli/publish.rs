@@ -76,7 +76,7 @@ struct Publish {
     /// One line of JSON for each object, and for the plan and the summary
     #[arg(long)]
     json: bool,
-    /// Replace map stores that were finalized at the destination since they were published
+    /// Replace what is published by a source that has less of it: cases, months, the grid, or what was added at the destination
     #[arg(long)]
     overwrite: bool,
     /// Compare with a listing of the destination, not only with what was published before; with --verify all, read everything

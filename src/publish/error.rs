@@ -7,6 +7,16 @@ use crate::store::StoreError;
 /// Publishing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
+    /// What is published has more than the source.
+    #[error("{url} has {what}, which the source lacks; check the source, or {advice}")]
+    Loses {
+        /// What is published.
+        url: String,
+        /// What would be lost.
+        what: String,
+        /// How to lose it all the same.
+        advice: &'static str,
+    },
     /// A map store was changed where it is published.
     #[error(
         "the map store at {url} was finalized there since it was published, and the source does not \

@@ -133,22 +133,22 @@ impl Inventory {
 
 /// A record of a conversion, as far as publishing needs it.
 #[derive(Deserialize)]
-struct Record {
-    recipe: Value,
+pub(super) struct Record {
+    pub(super) recipe: Value,
     /// Its own objects; none where cases share them.
     #[serde(default)]
-    files: Vec<FileOf>,
+    pub(super) files: Vec<FileOf>,
     /// Which store.
     #[serde(default)]
     store: String,
     /// Cases that are in the shared chunks.
     #[serde(default)]
-    cases: Vec<String>,
+    pub(super) cases: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct FileOf {
-    key: String,
+pub(super) struct FileOf {
+    pub(super) key: String,
     size: u64,
     md5: Digest,
 }
@@ -423,7 +423,10 @@ impl Survey<'_> {
 }
 
 /// A record, and the entry of the object that it is.
-async fn read_record(source: &Store, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
+pub(super) async fn read_record(
+    source: &Store,
+    key: &str,
+) -> Result<Option<(Record, Entry)>, PublishError> {
     let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
     let url = || source.location().join(key).to_string();
     let unusable = |source| PublishError::Record { url: url(), source };

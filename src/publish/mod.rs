@@ -34,6 +34,7 @@ mod run;
 pub mod sign;
 mod transfer;
 pub mod unfinished;
+mod worse;
 
 pub use digest::Digest;
 pub use error::PublishError;

@@ -15,8 +15,8 @@ use super::plan::Plan;
 use super::published::Published;
 use super::sign::Sign;
 use super::unfinished::Unfinished;
+use super::worse::Change;
 use super::{Digest, Entry, PublishError, is_publishable};
-use crate::ledger::{CASES, SHARED};
 use crate::pipeline::Stop;
 use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
@@ -32,7 +32,7 @@ pub struct Options {
     pub delete: bool,
     /// unless that are more objects than this.
     pub max_delete: usize,
-    /// Replace map stores that were finalized at the destination since they were published.
+    /// Replace what is published by a source that has less of it.
     pub overwrite: bool,
     /// Compare with a listing of the destination.
     pub audit: bool,
@@ -177,8 +177,11 @@ pub async fn prepare(
     // Whatever a manifest names, only what this program could have sent is deleted.
     let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
-    if unfinished.token().is_none() && !options.overwrite {
-        refuse_extended(destination, &inventory, &plan, published.as_ref()).await?;
+    if !options.overwrite {
+        let was_ended = unfinished.token().is_none();
+        let published = published.as_ref().filter(|_| was_ended);
+        let change = Change { source, destination, inventory: &inventory, plan: &plan, published };
+        change.refuse_worse(&options).await?;
     }
     let in_none = unfinished.objects.iter().chain(&doubt.objects);
     let mut left = left_behind(&inventory, published.as_ref(), in_none, &arrived, listed.as_ref());
@@ -244,31 +247,6 @@ pub async fn prepare(
         folders,
         stop,
     })
-}
-
-/// Refuses to replace a map store that was extended where it is published: what was added there is not
-/// in the source.
-async fn refuse_extended(
-    destination: &Store,
-    inventory: &Inventory,
-    plan: &Plan,
-    published: Option<&Published>,
-) -> Result<(), PublishError> {
-    let of_stores = format!("{CASES}/{SHARED}");
-    for entry in &inventory.entries {
-        let Some(root) = entry.key.strip_suffix(&of_stores) else { continue };
-        if !plan.send.iter().any(|(sent, _)| sent.key.starts_with(root)) {
-            continue;
-        }
-        let Some(before) = names(published, &entry.key) else { continue };
-        let Some((bytes, _)) = destination.read(&entry.key).await? else { continue };
-        let there = Digest::of(&bytes);
-        if there != before.md5 && there != entry.md5 {
-            let url = destination.location().join(root.trim_end_matches('/')).to_string();
-            return Err(PublishError::Extended { url });
-        }
-    }
-    Ok(())
 }
 
 /// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.

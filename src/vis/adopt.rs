@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
-use super::contract::{Kind, Pyramid, case_keys};
+use super::contract::{Kind, Pyramid, case_keys, most_bytes};
 use super::record::{CaseRecord, FileEntry};
 use super::{Recipe, VisError, coverage, template};
-use crate::encode::zarr::Array;
+use crate::encode::zarr::{Array, Format};
 use crate::model::Case;
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
@@ -24,6 +24,9 @@ const READS: usize = 16;
 /// the values were made from is not known, so that the records name no inputs.
 pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Case>, VisError> {
     let opened = template::open(store, "store1, 2 or 3").await?;
+    if let Some((_, key)) = coverage::damaged_chunks(store, &opened.kind).await?.first() {
+        return Err(coverage::damaged(store, key));
+    }
     let cases = coverage::uncovered(store, &opened.kind).await?;
     if cases.is_empty() {
         return Ok(cases);
@@ -90,15 +93,22 @@ async fn of_maps(
     let mut incomplete = Vec::new();
     for &case in cases {
         let data = arrays.iter().filter(|array| array.is_data());
-        let keys: Vec<String> =
-            data.flat_map(|array| case_keys(array, pyramid.format, case)).collect();
-        let wanted = keys.len();
-        let entry = async |key: String| {
-            let found = store.read(&key).await?;
+        let objects = data.flat_map(|array| {
+            let floats = match pyramid.format {
+                Format::V2 => array.chunk_len(),
+                Format::V3 => array.shards.iter().flatten().product(),
+            };
+            let keys = case_keys(array, pyramid.format, case).into_iter();
+            keys.map(move |key| (key, most_bytes(floats)))
+        });
+        let objects: Vec<(String, u64)> = objects.collect();
+        let wanted = objects.len();
+        let entry = async |(key, most): (String, u64)| {
+            let found = store.read_within(&key, most).await?;
             Ok::<_, VisError>(found.map(|(bytes, _)| FileEntry::new(key, &bytes)))
         };
         let found: Vec<Option<FileEntry>> =
-            stream::iter(keys).map(entry).buffered(READS).try_collect().await?;
+            stream::iter(objects).map(entry).buffered(READS).try_collect().await?;
         let mut files: Vec<FileEntry> = found.into_iter().flatten().collect();
         if files.len() < wanted {
             incomplete.push(case);

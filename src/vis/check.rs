@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::contract::{Kind, Pyramid, case_keys, place};
+use super::contract::{Kind, Pyramid, case_keys, most_bytes, place};
 use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
 use super::record::{CaseRecord, Recorded};
 use super::template::{self, Opened};
@@ -17,7 +17,7 @@ use crate::model::atlas::FILL;
 use crate::model::case::{POLYGONS, in_short};
 use crate::model::{Case, hex};
 use crate::pipeline::{Pool, Stopped};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Objects that are read at the same time.
 const READS: usize = 16;
@@ -331,8 +331,11 @@ async fn chunk_problem(
     expected: Expected,
 ) -> Result<Option<String>, VisError> {
     let key = expected.key.clone();
-    let Some((bytes, _)) = store.read(&key).await? else {
-        return Ok(Some(format!("{key} is missing: the map would draw 0")));
+    let bytes = match store.read_within(&key, most_bytes(expected.len)).await {
+        Ok(Some((bytes, _))) => bytes,
+        Ok(None) => return Ok(Some(format!("{key} is missing: the map would draw 0"))),
+        Err(error @ StoreError::TooLarge { .. }) => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error.into()),
     };
     let memory = MEMORY[usize::from(expected.shard.is_some())];
     let place = workshop.pool.place(memory).await?;

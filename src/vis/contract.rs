@@ -56,6 +56,11 @@ pub fn case_keys(array: &Array, format: Format, case: Case) -> Vec<String> {
     keys.collect()
 }
 
+/// The most bytes that a chunk or shard of so many floats has, however badly it compresses.
+pub fn most_bytes(floats: usize) -> u64 {
+    (floats as u64).saturating_mul(5) + (1 << 20)
+}
+
 /// The place of a month in [`reading_order`].
 pub fn reading_place(elapsed: usize) -> usize {
     elapsed % YEAR * YEARS + elapsed / YEAR

@@ -3,14 +3,19 @@
 
 use std::collections::BTreeSet;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use super::VisError;
 use super::contract::{self, Kind, Pyramid};
 use super::record::{CaseRecord, Recorded};
-use crate::encode::zarr::{Array, Format, chunk};
+use crate::encode::zarr::{Array, Format, Hierarchy, chunk};
 use crate::model::atlas::FILL;
 use crate::model::case::{MONTHS, POLYGONS, in_short};
 use crate::model::{Case, InterventionMonth};
 use crate::store::Store;
+
+/// Arrays that are listed at the same time.
+const LISTS: usize = 8;
 
 /// Cases whose values lie in the chunks and that have no record.
 pub async fn uncovered(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
@@ -34,6 +39,15 @@ pub async fn refuse_uncovered(
 ) -> Result<(), VisError> {
     let mut uncovered = uncovered(store, kind).await?;
     uncovered.retain(|case| !except.contains(case));
+    let recorded = Recorded::of(store).await?;
+    let of_season =
+        |season| recorded.done.iter().chain(except).any(|case| contract::place(*case).1 == season);
+    // One that records cover is made again from them.
+    for (season, key) in damaged_chunks(store, kind).await? {
+        if !of_season(season) {
+            return Err(damaged(store, &key));
+        }
+    }
     match uncovered.is_empty() {
         true => Ok(()),
         false => Err(error(store, uncovered)),
@@ -59,6 +73,14 @@ pub async fn refuse_uncovered_maps(
     Ok(())
 }
 
+/// That a chunk holds values which nothing tells.
+pub fn damaged(store: &Store, key: &str) -> VisError {
+    let url = store.location().join(key).to_string();
+    let problem =
+        "is damaged, and no record tells its values; bring it back from a copy, or remove it";
+    VisError::Mismatch { url, problem: problem.to_owned() }
+}
+
 fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
     let cases: Vec<Case> = cases.into_iter().collect();
     VisError::Uncovered { url: store.location().to_string(), cases: in_short(&cases) }
@@ -67,12 +89,12 @@ fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
 /// Cases that the chunks of a store hold values of.
 pub async fn with_values(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
     let hierarchy = kind.hierarchy(None);
-    let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
-        return Ok(BTreeSet::new());
-    };
     match kind {
-        Kind::Store2(pyramid) => of_maps(store, array, pyramid.format).await,
+        Kind::Store2(pyramid) => of_maps(store, &hierarchy, pyramid.format).await,
         Kind::Store1 | Kind::Store3 => {
+            let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
+                return Ok(BTreeSet::new());
+            };
             let chunks = shared_values(store, kind, array).await?;
             let cases = Case::all().filter(|case| {
                 chunks.iter().any(|chunk| !chunk.of(*case).iter().flatten().all(|v| *v == FILL))
@@ -120,11 +142,43 @@ pub async fn shared_values(
     Ok(chunks)
 }
 
-/// Cases that a variable of the pyramid has objects of.
-async fn of_maps(store: &Store, array: &Array, format: Format) -> Result<BTreeSet<Case>, VisError> {
+/// Season and key of the chunks of stores 1 and 3 that are there and cannot be decoded.
+pub async fn damaged_chunks(store: &Store, kind: &Kind) -> Result<Vec<(usize, String)>, VisError> {
+    let hierarchy = kind.hierarchy(None);
+    let mut damaged = Vec::new();
+    for array in hierarchy.arrays.iter().filter(|array| array.is_data() && kind.columns() > 0) {
+        for (season, key) in array.chunk_keys().into_iter().enumerate() {
+            let Some((bytes, _)) = store.read(&key).await? else { continue };
+            if chunk::decode_floats(&bytes, array.chunk_len()).is_err() {
+                damaged.push((season, key));
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+/// Cases that any variable and level of the pyramid has objects of.
+async fn of_maps(
+    store: &Store,
+    hierarchy: &Hierarchy,
+    format: Format,
+) -> Result<BTreeSet<Case>, VisError> {
     if !store.can_list() {
         return Ok(BTreeSet::new());
     }
+    let arrays = hierarchy.arrays.iter().filter(|array| array.is_data());
+    let cases = async |array: &Array| cases_of(array, format, store).await;
+    let found: Vec<BTreeSet<Case>> =
+        stream::iter(arrays).map(cases).buffer_unordered(LISTS).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Cases that an array has objects of.
+async fn cases_of(
+    array: &Array,
+    format: Format,
+    store: &Store,
+) -> Result<BTreeSet<Case>, VisError> {
     let found = store.list(&array.path).await?;
     let case = |key: &str| {
         let name = key.strip_prefix(&array.path)?.strip_prefix('/')?;

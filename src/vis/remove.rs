@@ -35,9 +35,7 @@ pub async fn remove(
     }
     if let Kind::Store2(pyramid) = &opened.kind {
         let hierarchy = opened.kind.hierarchy(None);
-        let data = hierarchy.arrays.iter().filter(|array| array.is_data());
-        // The array by which values are noticed goes last.
-        for array in data.rev() {
+        for array in hierarchy.arrays.iter().filter(|array| array.is_data()) {
             let keys = cases.iter().flat_map(|case| case_keys(array, pyramid.format, *case));
             let delete = async |key: String| store.delete(&key).await;
             stream::iter(keys).map(delete).buffer_unordered(DELETES).try_collect::<()>().await?;

@@ -1,6 +1,6 @@
 //! Reading back from a store what people look at: a map, or curves.
 
-use super::contract::{EFFICIENCY, Kind, UPTAKE, YEAR, place};
+use super::contract::{EFFICIENCY, Kind, UPTAKE, YEAR, most_bytes, place};
 use super::{VisError, template};
 use crate::derive::uptake::RADII;
 use crate::encode::zarr::{Array, Format, chunk, v3};
@@ -60,7 +60,8 @@ pub async fn map(store: &Store, query: MapQuery) -> Result<Map, VisError> {
         let array = hierarchy.arrays.iter().find(|array| array.path == path);
         let Some(array) = array else { return Err(absent(&path)) };
         let key = format!("{path}/c/{polygon}/0/{season}/0/0/0/0");
-        let (bytes, _) = store.read(&key).await?.ok_or_else(|| absent(&key))?;
+        let most = most_bytes(array.shards.iter().flatten().product());
+        let (bytes, _) = store.read_within(&key, most).await?.ok_or_else(|| absent(&key))?;
         let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
         let failed = |source| VisError::Shard { key: key.clone(), source };
         let shard = v3::decode(array, &index, bytes).map_err(failed)?;

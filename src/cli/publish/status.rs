@@ -47,7 +47,8 @@ impl Status {
             None => None,
             Some(location) => {
                 let source = stores.open(location)?;
-                let (options, stop) = (Options::default(), Stop::default());
+                let options = Options { overwrite: true, ..Options::default() };
+                let stop = Stop::default();
                 let would = publish::prepare(&source, &destination, options, &stop).await?;
                 Some(would)
             }

@@ -243,7 +243,7 @@ impl Bench {
             let found = store.list("").await.unwrap().into_iter();
             let read =
                 found.filter(|object| !object.key.starts_with(".dor/")).map(async |object| {
-                    let read = store.read(&object.key).await.unwrap();
+                    let read = store.read_within(&object.key, u64::MAX).await.unwrap();
                     // Another process may be removing it.
                     read.map(|(bytes, _)| (object.key, bytes.to_vec()))
                 });

@@ -215,9 +215,15 @@ fn a_case_is_taken_out_of_a_store_and_of_its_published_copy() {
         // Without --delete, what is no longer in the source is counted.
         let orphaned = full.keys().filter(|name| !before.contains_key(*name)).count();
         let status = publish(&work, &format!("status copy/{store} --source {store}"));
-        let dry = publish(&work, &format!("{store} copy/{store} --dry-run"));
-        for said in [status, dry] {
-            assert!(said.contains(&format!("orphaned: {orphaned} object")), "{said}");
+        assert!(status.contains(&format!("orphaned: {orphaned} object")), "{status}");
+        // Nor is the case taken out of the chunks that it shares, while its record stays.
+        let copy = work.tree(&format!("copy/{store}"));
+        let mut again = dor(work.folder());
+        again.args(["publish", &store, &format!("copy/{store}")]);
+        if n != 1 {
+            let error = fails(&mut again, CONFIGURATION);
+            assert!(error.contains("113 (month 4)") && error.contains("--delete"), "{error}");
+            assert_same(&copy, &work.tree(&format!("copy/{store}")));
         }
         let said = publish(&work, &format!("{store} copy/{store} --delete"));
         assert!(said.contains("deleted"), "{said}");
@@ -281,4 +287,82 @@ fn a_picture_replaces_only_pictures_of_dor() {
     }
     runs(work.folder(), &format!("{plot} --overwrite"));
     assert_eq!(fs::read(work.path("out.png")).unwrap(), own);
+}
+
+#[test]
+fn a_poorer_source_replaces_nothing_that_is_published() {
+    let work = filled(180);
+    for (n, (create, _)) in STORES.into_iter().enumerate() {
+        let (store, copy) = (format!("s{}", n + 1), format!("copy/s{}", n + 1));
+        publish(&work, &format!("{store} {copy}"));
+        let before = work.tree(&copy);
+        runs(work.folder(), &create.replace(&format!("-o {store}"), "-o empty --overwrite"));
+        runs(work.folder(), "finalize empty");
+        let publish = |more: &[&str]| {
+            let mut command = dor(work.folder());
+            command.args(["publish", "empty", &copy]).args(more);
+            command
+        };
+        let error = fails(&mut publish(&[]), CONFIGURATION);
+        assert!(error.contains("112 (month 4)") && error.contains("--delete"), "{error}");
+        // A copy of the store without its records is worse, too.
+        fs::remove_dir_all(work.path("empty/.cases")).unwrap();
+        let error = fails(&mut publish(&["--audit"]), CONFIGURATION);
+        assert!(error.contains("records of its cases"), "{error}");
+        assert_same(&before, &work.tree(&copy));
+        publish(&["--overwrite"]).assert().success();
+        fs::remove_dir_all(work.path("empty")).unwrap();
+    }
+}
+
+#[test]
+fn published_research_grade_files_are_not_replaced_by_worse_ones() {
+    let work = workspace(3);
+    let convert = |output: &str, more: &[&str]| {
+        let mut command = dor(work.folder());
+        command.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", output]);
+        command.arg("--allow-missing").args(more).assert().success();
+    };
+    convert("good", &["--grid", "grid.nc"]);
+    convert("gridless", &[]);
+    fs::remove_file(work.raw(2)).unwrap();
+    convert("fewer", &["--grid", "grid.nc"]);
+    publish(&work, "good copy");
+    let before = work.tree("copy");
+    for (source, words) in [("gridless", "grid"), ("fewer", "1 more files")] {
+        let mut again = dor(work.folder());
+        let error = fails(again.args(["publish", source, "copy"]), CONFIGURATION);
+        assert!(error.contains(words) && error.contains("112/04/manifest.json"), "{error}");
+        assert_same(&before, &work.tree("copy"));
+    }
+    publish(&work, "gridless copy --overwrite");
+}
+
+#[test]
+fn values_are_noticed_in_any_level_and_damage_is_not_adopted() {
+    let work = filled(180);
+    fs::remove_dir_all(work.path("s1/.cases")).unwrap();
+    let chunk = work.path("s1/DOR_efficiency/0.0.1");
+    let whole = fs::read(&chunk).unwrap();
+    fs::write(&chunk, &whole[..whole.len() / 2]).unwrap();
+    let before = work.tree("s1");
+    for command in ["finalize s1", "finalize s1 --adopt"] {
+        let error = fails(&mut vis(work.folder(), command), 65);
+        assert!(error.contains("DOR_efficiency/0.0.1") && error.contains("damaged"), "{error}");
+        assert_same(&before, &work.tree("s1"));
+    }
+    fs::remove_dir_all(work.path("s2/.cases")).unwrap();
+    for entry in fs::read_dir(work.path("s2/0/PH")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("112.0") || name.ends_with(".5.0.0.0") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let error = fails(&mut vis(work.folder(), "finalize s2"), CONFIGURATION);
+    assert!(error.contains("112 (month 4)"), "{error}");
+    let error = fails(&mut vis(work.folder(), "finalize s2 --adopt"), 65);
+    assert!(error.contains("lacks chunks") && error.contains("112 (month 4)"), "{error}");
+    runs(work.folder(), "remove s2 -p 112 -m 4");
+    runs(work.folder(), "check s2");
 }
