@@ -298,19 +298,26 @@ pub(super) fn has_user(url: &Url) -> bool {
 pub(crate) const HIDDEN: &str = "***";
 
 /// Text with the user, the password and the query of each URL in it hidden: all three carry credentials.
+/// What is written like a URL without its `://` counts too, when it has a password.
 pub(crate) fn without_user(text: &str) -> String {
+    // A URL ends where it is quoted, or a word does; a password may have a bracket.
+    let is_end = |c: char| c.is_whitespace() || c.is_control() || "`'\"<>".contains(c);
+    let word = |word: &str| match (word.split_once("://"), word.rsplit_once('@')) {
+        // Several in one word: all up to the last host.
+        (Some((scheme, urls)), Some((_, host))) if urls.contains("://") => {
+            format!("{scheme}://{HIDDEN}@{host}")
+        }
+        (Some((scheme, url)), _) => format!("{scheme}://{}", url_without_user(url)),
+        (None, Some((user, host))) if user.contains(':') => format!("{HIDDEN}@{host}"),
+        (None, _) => word.to_owned(),
+    };
     let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        // A URL ends where it is quoted, or a word does; a password may have a bracket.
-        let is_end = |c: char| c.is_whitespace() || c.is_control() || "`'\"<>".contains(c);
-        let (url, behind) = after.split_at(after.find(is_end).unwrap_or(after.len()));
-        shown.push_str(&url_without_user(url));
-        rest = behind;
+    for piece in text.split_inclusive(is_end) {
+        let end = piece.chars().next_back().filter(|c| is_end(*c)).map_or(0, char::len_utf8);
+        let (own, end) = piece.split_at(piece.len() - end);
+        shown.push_str(&word(own));
+        shown.push_str(end);
     }
-    shown.push_str(rest);
     shown
 }
 
@@ -460,6 +467,11 @@ mod tests {
             ("https://[::1]:80/a", "https://[::1]:80/a"),
             ("is it https://host/a?", "is it https://host/a?"),
             ("no URL: a@b", "no URL: a@b"),
+            ("me:pw@127.0.0.1:9", "***@127.0.0.1:9"),
+            ("value 'http:/me:pw@h' for", "value '***@h' for"),
+            ("https:me:pw@h", "***@h"),
+            ("me@host:place", "me@host:place"),
+            ("a=https://me:pw@h,b=https://me:pw@k", "a=https://***@k"),
         ] {
             assert_eq!(without_user(text), shown);
         }
