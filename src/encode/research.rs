@@ -135,7 +135,9 @@ pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
             }
             "TAREA" => drop(Decoding::to_units(variable, "m^2")?),
             "KMT" => drop(Decoding::of(variable)?),
-            "TLAT" | "TLONG" if with_grid => drop(Decoding::of(variable)?),
+            "TLAT" | "TLONG" => drop(Decoding::of(variable)?),
+            // The grid file has no U points, which are copied.
+            "ULAT" | "ULONG" if !with_grid => drop(Decoding::of(variable)?),
             _ => {}
         }
         let mut written = variable.clone();

@@ -3,7 +3,7 @@
 //! What cannot be understood is an error; nothing is assumed.
 
 use super::dataset::{DataType, Variable};
-use super::units::Unit;
+use super::units::{self, Unit};
 
 /// An attribute that leaves open what the numbers of a variable mean.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -100,7 +100,8 @@ impl Decoding {
         let refuse = || CfError::of(variable, "units", format!("a unit of {expected}"));
         let text = variable.text("units").trim();
         let is_text = variable.attribute("units").is_none_or(|units| units.as_text().is_some());
-        if !is_text || text.is_empty() && expected != "1" {
+        let is_other_axis = units::are_of_two_axes(text, expected);
+        if !is_text || is_other_axis || text.is_empty() && expected != "1" {
             return Err(refuse());
         }
         let [found, wanted] = [text, expected].map(Unit::parse);
@@ -419,7 +420,14 @@ mod tests {
         assert_eq!(of("TAREA", "centimeter^2"), Ok(2.0));
         assert_eq!(of("dz", "m"), Ok(200.0));
         assert_eq!(of("DIC", "mol/m^3"), Ok(2000.0));
-        for (name, units) in [("TAREA", "m"), ("TAREA", ""), ("dz", "acres"), ("TLAT", "radians")] {
+        for (name, units) in [
+            ("TAREA", "m"),
+            ("TAREA", ""),
+            ("dz", "acres"),
+            ("TLAT", "radians"),
+            ("TLAT", "degrees_east"),
+            ("ULONG", "degrees_N"),
+        ] {
             let error = of(name, units).unwrap_err().to_string();
             assert!(error.contains(&format!("`{name}:units`")), "{error}");
         }

@@ -19,6 +19,13 @@ const TIME: [i32; 5] = [0, 0, 1, 0, 0];
 const AMOUNT: [i32; 5] = [0, 0, 0, 1, 0];
 const ANGLE: [i32; 5] = [0, 0, 0, 0, 1];
 
+/// Degrees of latitudes alone, in the spellings of CF.
+const NORTH: [&str; 6] =
+    ["degree_north", "degree_N", "degreeN", "degrees_north", "degrees_N", "degreesN"];
+/// The same of longitudes.
+const EAST: [&str; 6] =
+    ["degree_east", "degree_E", "degreeE", "degrees_east", "degrees_E", "degreesE"];
+
 /// Units without prefixes: names in the singular, size, and what they measure.
 const UNITS: [(&[&str], f64, [i32; 5]); 16] = [
     (&["m", "meter", "metre"], 1.0, LENGTH),
@@ -31,8 +38,8 @@ const UNITS: [(&[&str], f64, [i32; 5]); 16] = [
     (&["yr", "year"], 31_536_000.0, TIME),
     (&["mol", "mole"], 1.0, AMOUNT),
     (&["deg", "degree"], 1.0, ANGLE),
-    (&["degree_north", "degree_N", "degreeN", "degrees_north", "degrees_N"], 1.0, ANGLE),
-    (&["degree_east", "degree_E", "degreeE", "degrees_east", "degrees_E"], 1.0, ANGLE),
+    (&NORTH, 1.0, ANGLE),
+    (&EAST, 1.0, ANGLE),
     (&["%", "percent"], 1e-2, [0; 5]),
     (&["ppm", "ppmv"], 1e-6, [0; 5]),
     (&["ppb", "ppbv"], 1e-9, [0; 5]),
@@ -50,6 +57,16 @@ const PREFIXES: [(&str, &str, f64); 9] = [
     ("k", "kilo", 1e3),
     ("M", "mega", 1e6),
 ];
+
+/// Whether one unit is of latitudes and the other of longitudes: both are degrees, and their numbers
+/// are not those of each other.
+pub fn are_of_two_axes(one: &str, other: &str) -> bool {
+    let axis = |text: &str| {
+        let is_it = |name: &&str| name.eq_ignore_ascii_case(text.trim());
+        [NORTH, EAST].iter().position(|names| names.iter().any(is_it))
+    };
+    axis(one).zip(axis(other)).is_some_and(|(one, other)| one != other)
+}
 
 impl Unit {
     /// The unit of a text; `None` when it has parts that are not known.
@@ -297,6 +314,17 @@ mod tests {
         }
         let yearly = factor("mol/m^2/yr", "mmol/m^3 cm/s").unwrap();
         assert!((yearly / (1e5 / 31_536_000.0) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn degrees_of_latitudes_are_not_those_of_longitudes() {
+        for (one, other) in [("degrees_north", "degrees_east"), (" Degrees_East", "degreeN")] {
+            assert!(are_of_two_axes(one, other) && are_of_two_axes(other, one), "{one} {other}");
+        }
+        for other in ["degrees_north", "degrees", "deg", "", "cm"] {
+            assert!(!are_of_two_axes("degree_N", other), "{other}");
+        }
+        assert_eq!(factor("degreesN", "degrees_north"), Some(1.0));
     }
 
     #[test]

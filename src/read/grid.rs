@@ -74,8 +74,9 @@ fn from_netcdf(file: &Ranged) -> Result<Grid, ReadError> {
             return Err(missing());
         };
         // Files of grids alone may have no units: what looks like radians is refused below.
-        let decoding = match variable.text("units").trim() {
-            "" => Decoding::without_units(variable),
+        let units = variable.attribute("units").map(|units| units.as_text().map(str::trim));
+        let decoding = match units {
+            None | Some(Some("")) => Decoding::without_units(variable),
             _ => Decoding::of(variable),
         };
         let decoding = decoding.map_err(|e| refuse(e.to_string()))?;
@@ -92,28 +93,51 @@ fn from_netcdf(file: &Ranged) -> Result<Grid, ReadError> {
 
 /// A place for each point, in degrees.
 fn check(grid: &Grid) -> Result<(), String> {
-    let within = |name: &str, values: &[f64], limit: f64| {
-        let outside = |v: &f64| v.is_nan() || v.abs() > limit;
-        let Some(n) = values.iter().position(outside) else { return Ok(()) };
-        let (value, row, column) = (values[n], n / grid.nlon, n % grid.nlon);
-        let place = format!("`{name}` is {value:e} at nlat {row}, nlon {column}");
-        Err(if value.is_nan() || value.abs() >= 1e30 {
-            format!(
-                "{place}: fill, as history files have it over land blocks; give the full grid of \
-                 the model"
-            )
-        } else {
-            format!("{place}, outside -{limit} to {limit} degrees")
-        })
-    };
-    within("TLAT", &grid.tlat, 90.0)?;
-    within("TLONG", &grid.tlong, 720.0)?;
+    for (name, values) in [("TLAT", &grid.tlat), ("TLONG", &grid.tlong)] {
+        let is_fill = |v: &f64| v.is_nan() || v.abs() >= 1e30;
+        if let Some(n) = values.iter().position(is_fill) {
+            return Err(format!(
+                "{}: fill, as history files have it over land blocks; give the full grid of the \
+                 model",
+                at_point(name, values, n, grid.nlon)
+            ));
+        }
+    }
+    check_degrees(("TLAT", &grid.tlat), ("TLONG", &grid.tlong), grid.nlon)
+}
+
+/// Refuses named values, in rows of `nlon`, that are not latitudes and longitudes in degrees: those
+/// of a grid file and of a history file alike. NaN, which stands for fill, is passed over.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_degrees(
+    (lat, lats): (&str, &[f64]),
+    (lon, lons): (&str, &[f64]),
+    nlon: usize,
+) -> Result<(), String> {
+    for (name, values, limit) in [(lat, lats, 90.0), (lon, lons, 720.0)] {
+        if let Some(n) = values.iter().position(|v| v.abs() > limit) {
+            let place = at_point(name, values, n, nlon);
+            return Err(format!("{place}, outside -{limit} to {limit} degrees"));
+        }
+        if values.iter().all(|v| v.is_nan()) {
+            return Err(format!("`{name}` has nothing but fill"));
+        }
+    }
     // With room for the rounding of 4-byte values.
-    let below = |values: &[f64], limit: f64| values.iter().all(|v| v.abs() <= limit + 1e-6);
-    if below(&grid.tlat, FRAC_PI_2) && below(&grid.tlong, TAU) {
-        return Err("`TLAT` and `TLONG` look like radians; give degrees".to_owned());
+    let below = |values: &[f64], limit: f64| !values.iter().any(|v| v.abs() > limit + 1e-6);
+    if below(lats, FRAC_PI_2) && below(lons, TAU) {
+        return Err(format!("`{lat}` and `{lon}` look like radians; give degrees"));
     }
     Ok(())
+}
+
+/// A value and where it is, in words.
+fn at_point(name: &str, values: &[f64], n: usize, nlon: usize) -> String {
+    let (row, column) = (n / nlon.max(1), n % nlon.max(1));
+    let value = values.get(n).copied().unwrap_or(f64::NAN);
+    format!("`{name}` is {value:e} at nlat {row}, nlon {column}")
 }
 
 /// T points as POP makes them (`calc_tpoints` of POP2's grid.F90): the mean of the four

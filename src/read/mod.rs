@@ -76,6 +76,17 @@ pub enum ReadError {
         /// What is wrong.
         problem: String,
     },
+    /// Latitudes and longitudes that are none.
+    #[error(
+        "{url} has latitudes and longitudes that cannot be used: {problem}; correct them, or replace \
+         the file"
+    )]
+    Degrees {
+        /// File.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The file ends before its data does.
     #[error(
         "{url} is truncated: `{variable}` needs bytes up to {needs}, the file has {has}; copy it again"

@@ -19,6 +19,7 @@ use crate::model::clock;
 use crate::model::dataset::{ByteOrder, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::bounds;
+use crate::read::grid::check_degrees;
 use crate::read::history::{self, History};
 use crate::read::{ReadError, Source};
 
@@ -178,14 +179,22 @@ pub fn convert(
         }
     };
     let bounds = check_month(&bounds, &url, input.month)?;
-    if let (Some(grid), Some(tlat), Some(tlong)) =
-        (context.grid.as_deref(), header.variable("TLAT"), header.variable("TLONG"))
-    {
-        let [tlat, tlong] = [tlat, tlong].map(|variable| {
-            let stored = stored(&variable.name).unwrap_or_default();
-            Decoding::of(variable).map(|decoding| decoding.values(stored))
-        });
-        check_points(&tlat.map_err(&meaning)?, &tlong.map_err(&meaning)?, &url, grid)?;
+    let points = |name: &str| {
+        let found = header.variable(name).zip(stored(name));
+        let decoded = |(variable, stored)| Ok(Decoding::of(variable)?.values(stored));
+        found.map(decoded).transpose().map_err(&meaning)
+    };
+    if let Some(grid) = context.grid.as_deref() {
+        if let (Some(tlat), Some(tlong)) = (points("TLAT")?, points("TLONG")?) {
+            check_points(&tlat, &tlong, &url, grid)?;
+        }
+    } else {
+        for (lat, lon) in [("TLAT", "TLONG"), ("ULAT", "ULONG")] {
+            let (Some(lats), Some(lons)) = (points(lat)?, points(lon)?) else { continue };
+            let nlon = header.variable(lat).and_then(|v| v.dims.last()).map_or(1, |d| d.len);
+            check_degrees((lat, &lats), (lon, &lons), nlon)
+                .map_err(|problem| ReadError::Degrees { url: url.clone(), problem })?;
+        }
     }
     let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
     let origin = Origin {

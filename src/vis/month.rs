@@ -3,7 +3,7 @@
 use super::VisError;
 use crate::derive::column;
 use crate::model::{Case, Grid, YearMonth};
-use crate::read::grid::MOST_POINTS;
+use crate::read::grid::{MOST_POINTS, check_degrees};
 use crate::read::{Field, Ranged, ReadError, Source, history};
 use crate::research::check::{CheckError, check_points, check_times, check_title};
 
@@ -60,7 +60,7 @@ impl MonthFile {
         Ok(Self { file, days: end - start })
     }
 
-    /// Points of its own, NaN where they are fill.
+    /// Points of its own in degrees, NaN where they are fill.
     pub fn grid(&self, lat: &str, lon: &str) -> Result<Grid, ReadError> {
         let variable = |name: &str| {
             let missing = || ReadError::NoVariable {
@@ -80,7 +80,12 @@ impl MonthFile {
         let (nlat, nlon) = (nlat.len, nlon.len);
         self.file.at_most(lat, MOST_POINTS)?;
         self.file.at_most(lon, MOST_POINTS)?;
+        let refuse = |problem| ReadError::Degrees { url: self.file.url().to_owned(), problem };
+        if self.shape(lat) != self.shape(lon) {
+            return Err(refuse(format!("`{lat}` and `{lon}` have different shapes")));
+        }
         let grid = Grid { nlat, nlon, tlat: self.file.values(lat)?, tlong: self.file.values(lon)? };
+        check_degrees((lat, &grid.tlat), (lon, &grid.tlong), nlon).map_err(refuse)?;
         Ok(grid)
     }
 

@@ -79,15 +79,20 @@ pub async fn grid_of(
 ) -> Result<Grid, VisError> {
     let Some((_, month, info)) = files.iter().next() else { return Err(Stopped.into()) };
     let source = files.source(info, workshop);
-    let (lat, lon) = match recipe.reference_compat {
-        true => ("ULAT", "ULONG"),
-        false => ("TLAT", "TLONG"),
-    };
+    let (lat, lon) = points_of(recipe);
     let place = workshop.pool.place(CHUNK_MEMORY).await?;
     let of = (files.case, month);
     let work =
         move || -> Result<Grid, VisError> { Ok(MonthFile::open(source, of)?.grid(lat, lon)?) };
     Pool::run(&place, work).await?
+}
+
+/// The latitudes and longitudes of files that the recipe takes.
+fn points_of(recipe: &Recipe) -> (&'static str, &'static str) {
+    match recipe.reference_compat {
+        true => ("ULAT", "ULONG"),
+        false => ("TLAT", "TLONG"),
+    }
 }
 
 /// SHA-256 of weights, in hexadecimal.
@@ -232,15 +237,22 @@ impl Atlas<'_> {
         stream::iter(all).map(look).buffered(PUTS).try_collect().await
     }
 
+    /// The points of a case's first file are those of the grid file, or are places when there is none:
+    /// the weights may be of another case's file.
     async fn check_points(&self, files: &CaseFiles) -> Result<(), VisError> {
-        let (Some((grid, _)), Some((_, month, info))) = (self.given.clone(), files.iter().next())
-        else {
-            return Ok(());
-        };
+        let Some((_, month, info)) = files.iter().next() else { return Ok(()) };
+        let given = self.given.as_ref().map(|(grid, _)| grid.clone());
+        let (lat, lon) = points_of(&self.destination.recipe);
         let source = files.source(info, self.workshop);
         let place = self.workshop.pool.place(CHUNK_MEMORY).await?;
         let (name, of) = (self.grid.clone(), (files.case, month));
-        let work = move || MonthFile::open(source, of)?.check_points(&grid, &name);
+        let work = move || -> Result<(), VisError> {
+            let file = MonthFile::open(source, of)?;
+            match given {
+                Some(grid) => file.check_points(&grid, &name),
+                None => Ok(file.grid(lat, lon).map(drop)?),
+            }
+        };
         Pool::run(&place, work).await?
     }
 

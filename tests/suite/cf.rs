@@ -327,6 +327,43 @@ fn a_time_that_does_not_come_first_is_refused() {
 }
 
 #[test]
+fn latitudes_and_longitudes_are_judged_without_a_grid_file_too() {
+    let refused = |change: &dyn Fn(&mut Contents), in_header: bool, words: &[&str]| {
+        let work = with(|raw| change(raw));
+        let run = |more: &[&str]| {
+            let mut run = work.process_case(&["112-04", "-d", "archive", "-o", "out"]);
+            run.arg("--allow-missing").args(more);
+            run
+        };
+        if in_header {
+            let error = fails(&mut run(&["--dry-run"]), BAD_DATA);
+            assert!(words.iter().all(|word| error.contains(word)), "{words:?} in: {error}");
+        }
+        let error = fails(&mut run(&[]), BAD_DATA);
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?} in: {error}");
+        assert!(!work.output(0).exists());
+    };
+    let each = |raw: &mut Contents, names: &[&str], with: fn(f64) -> f64| {
+        names.iter().for_each(|name| scale(raw, name, |v| if v > 1e30 { v } else { with(v) }));
+    };
+    for (lat, lon) in [("TLAT", "TLONG"), ("ULAT", "ULONG")] {
+        let is_latitude = format!("`{lat}` is ");
+        let far = |raw: &mut Contents| each(raw, &[lat], |v| v * 3.0);
+        refused(&far, false, &["0347-04.nc", &is_latitude, "outside -90 to 90 degrees"]);
+        let far = |raw: &mut Contents| each(raw, &[lon], |v| v + 360e6);
+        refused(&far, false, &["outside -720 to 720 degrees"]);
+        let radians = |raw: &mut Contents| each(raw, &[lat, lon], f64::to_radians);
+        refused(&radians, false, &[&format!("`{lat}` and `{lon}` look like radians")]);
+        let none = |raw: &mut Contents| each(raw, &[lat], |_| 9.969_209_968_386_869e36);
+        refused(&none, false, &[&format!("`{lat}` has nothing but fill")]);
+        for (name, units) in [(lat, "degrees_east"), (lon, "degrees_north"), (lat, "radians")] {
+            let other = |raw: &mut Contents| set(raw, name, "units", text(units));
+            refused(&other, true, &["0347-04.nc", &format!("`{name}:units` is `{units}`")]);
+        }
+    }
+}
+
+#[test]
 fn longitudes_of_any_range_are_those_of_the_model() {
     let expected = usual("TLONG");
     for shift in [-360.0, 360.0] {

@@ -192,3 +192,53 @@ fn a_file_of_another_case_is_refused_for_its_title() {
         assert!(error.contains(other) && error.contains("112"), "{error}");
     }
 }
+
+#[test]
+fn latitudes_and_longitudes_are_judged_without_a_grid_file_too() {
+    let plain = |raw: &mut Contents, names: &[&str], with: fn(f64) -> f64| {
+        for name in names {
+            let values = doubles(raw, name).into_iter().map(|v| if v > 1e30 { v } else { with(v) });
+            let bytes = values.flat_map(f64::to_ne_bytes).collect();
+            raw.variables.get_mut(*name).unwrap().bytes = bytes;
+        }
+    };
+    let units = |raw: &mut Contents, name: &str, units: &str| {
+        attribute(raw, name, "units", Some(AttributeValue::Str(units.to_owned())));
+    };
+    let swapped = |raw: &mut Contents| {
+        let [lat, lon] = ["TLAT", "TLONG"].map(|name| raw.variables[name].bytes.clone());
+        raw.variables.get_mut("TLAT").unwrap().bytes = lon;
+        raw.variables.get_mut("TLONG").unwrap().bytes = lat;
+    };
+    type Change<'a> = &'a dyn Fn(&mut Contents);
+    let changes: [(Change<'_>, &str); 5] = [
+        (&|raw| plain(raw, &["TLAT"], |v| v * 3.0), "outside -90 to 90 degrees"),
+        (&|raw| plain(raw, &["TLAT", "TLONG"], f64::to_radians), "look like radians"),
+        (&swapped, "`TLAT` is "),
+        (
+            &|raw| {
+                swapped(raw);
+                units(raw, "TLAT", "degrees_east");
+                units(raw, "TLONG", "degrees_north");
+            },
+            "`TLAT:units` is `degrees_east` where a unit of degrees_north is expected",
+        ),
+        (&|raw| units(raw, "TLONG", "degrees_north"), "`TLONG:units` is `degrees_north`"),
+    ];
+    for (change, said) in changes {
+        let work = workspace();
+        rewrite(&work.raw(0), change, |_| {});
+        for (store, populate) in ["s2", "s3"].iter().zip(&STORES[1..]) {
+            let populate = populate.replace("--grid grid.nc ", "");
+            let error = fails(&mut vis(work.folder(), &format!("{populate} {CASE}")), BAD_DATA);
+            assert!(error.contains("0347-04.nc") && error.contains(said), "{said} in: {error}");
+            assert!(!work.path(&format!("{store}/.cases/112-04.json")).exists());
+        }
+    }
+    // The U points, from which a store like the published atlas is made.
+    let work = workspace();
+    rewrite(&work.raw(0), |raw| plain(raw, &["ULAT"], |v| v * 3.0), |_| {});
+    let populate = format!("populate-store2 -o s2 --reference-compat --ssh ssh.nc {CASE}");
+    let error = fails(&mut vis(work.folder(), &populate), BAD_DATA);
+    assert!(error.contains("`ULAT` is ") && error.contains("outside -90 to 90"), "{error}");
+}
