@@ -20,7 +20,7 @@ pub struct SeaSurfaceHeight {
 }
 
 impl SeaSurfaceHeight {
-    /// Reads the months that the series has.
+    /// Reads the months that the series has, each of them once.
     pub fn open(source: Box<dyn Source>) -> Result<Self, ReadError> {
         let file = Ranged::open(source)?;
         let missing = |variable: &str, shape: &str| ReadError::Missing {
@@ -36,10 +36,17 @@ impl SeaSurfaceHeight {
         file.decoding("SSH")?;
         let bounds = file.time_bounds(MOST_TIMES)?;
         let bounds = bounds.ok_or_else(|| missing("time_bound", "(time, 2)"))?;
-        let months = bounds.chunks(2).enumerate();
-        let months = months
-            .map(|(n, bounds)| Ok((month_of(file.url(), bounds)?.0, n)))
-            .collect::<Result<_, ReadError>>()?;
+        let mut months = BTreeMap::new();
+        for (n, bounds) in bounds.chunks(2).enumerate() {
+            let (month, _) = month_of(file.url(), bounds)?;
+            if let Some(first) = months.insert(month, n) {
+                let problem = format!(
+                    "its records {first} and {n}, counted from 0, are both {month}; correct their \
+                     times, or take one out"
+                );
+                return Err(ReadError::Series { url: file.url().to_owned(), problem });
+            }
+        }
         Ok(Self { file, months, shape })
     }
 

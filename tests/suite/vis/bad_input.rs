@@ -151,6 +151,30 @@ fn grids_and_heights_that_contradict_the_files() {
 }
 
 #[test]
+fn a_series_of_heights_that_has_a_month_twice() {
+    let work = workspace();
+    // April 347, the first month of the case, and the months beside it.
+    let first = (347 * 365 + 90) as f64;
+    for beside in [-1_isize, 1] {
+        fs::copy(work.path("ssh.nc"), work.path("twice.nc")).unwrap();
+        let mut file = netcdf::append(work.path("twice.nc")).unwrap();
+        let bounds = file.variable("time_bound").unwrap().get_values::<f64, _>(..).unwrap();
+        let april = bounds.chunks(2).position(|pair| pair[0] == first).unwrap();
+        let other = april.checked_add_signed(beside).unwrap();
+        for (name, width) in [("time", 1), ("time_bound", 2)] {
+            let mut variable = file.variable_mut(name).unwrap();
+            let mut values = variable.get_values::<f64, _>(..).unwrap();
+            values.copy_within(april * width..(april + 1) * width, other * width);
+            variable.put_values(&values, ..).unwrap();
+        }
+        drop(file);
+        let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh twice.nc");
+        let records = format!("records {} and {}", april.min(other), april.max(other));
+        refuses(&work, &populate, BAD_DATA, &["twice.nc", &records, "are both 0347-04"]);
+    }
+}
+
+#[test]
 fn centres_and_levels_that_do_not_fit() {
     let work = workspace();
     fs::write(work.path("few.csv"), "polygon_id,lon,lat\n7,1,2\n").unwrap();
