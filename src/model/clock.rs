@@ -4,6 +4,9 @@ use super::YearMonth;
 use super::cf::CfError;
 use super::dataset::{Header, Variable};
 
+/// What CF has as text beside the numbers of a time.
+const TEXTS: [&str; 3] = ["calendar", "units", "bounds"];
+
 /// The variable with the bounds of the time: what `time:bounds` names, or one of the usual names.
 pub fn time_bounds(header: &Header) -> Option<&Variable> {
     let named = header.variable("time").map_or("", |time| time.text("bounds")).trim();
@@ -24,6 +27,11 @@ impl Clock {
     /// then be whole ones of the noleap calendar.
     pub fn of(header: &Header, variable: &Variable) -> Result<Self, CfError> {
         let time = header.variable("time").unwrap_or(variable);
+        for (of, name) in [variable, time].into_iter().flat_map(|v| TEXTS.map(|name| (v, name))) {
+            if of.attribute(name).is_some_and(|value| value.as_text().is_none()) {
+                return Err(CfError::of(of, name, "one text"));
+            }
+        }
         let with = |name: &str| {
             let has = |of: &&Variable| of.attribute(name).is_some();
             [variable, time].into_iter().find(has)

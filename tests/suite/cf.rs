@@ -294,6 +294,10 @@ fn times_are_understood_in_all_their_spellings() {
         let work = with(|raw| set(raw, "time", name, text(value)));
         refused(&work, &["0347-04.nc", &format!("`time:{name}`"), value]);
     }
+    for name in ["calendar", "units", "bounds"] {
+        let work = with(|raw| set(raw, "time", name, Some(AttributeValue::Int(5))));
+        refused(&work, &["0347-04.nc", &format!("`time:{name}` is 5 where one text is expected")]);
+    }
 }
 
 #[test]
