@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::hex;
-use crate::store::{ObjectInfo, Store, StoreError};
+use crate::store::{Condition, ObjectInfo, Sending, Store, StoreError};
 
 /// Name of the record of a complete case, in the folder of its files.
 pub const COMPLETE: &str = "manifest.json";
@@ -295,11 +295,27 @@ impl Record {
     /// Writes the record to `folder` under one of the two names.
     pub async fn save(&self, store: &Store, folder: &str, name: &str) -> Result<(), LedgerError> {
         let key = format!("{folder}/{name}");
-        let damaged = |source| LedgerError::Damaged { url: key.clone(), source };
+        store.put(&key, self.json(&key)?).await?;
+        Ok(())
+    }
+
+    /// Writes the record of a case that begins, unless there is one.
+    pub async fn begin(&self, store: &Store, folder: &str) -> Result<(), LedgerError> {
+        let key = format!("{folder}/{PARTIAL}");
+        let absent = Sending { condition: Condition::Absent, ..Sending::default() };
+        match store.send(&key, self.json(&key)?, &absent).await {
+            Ok(_) | Err(StoreError::Changed { .. }) => Ok(()),
+            // Some services know no writes on a condition.
+            Err(StoreError::NotImplemented { .. }) => self.save(store, folder, PARTIAL).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn json(&self, key: &str) -> Result<Bytes, LedgerError> {
+        let damaged = |source| LedgerError::Damaged { url: key.to_owned(), source };
         let mut text = serde_json::to_vec_pretty(self).map_err(damaged)?;
         text.push(b'\n');
-        store.put(&key, Bytes::from(text)).await?;
-        Ok(())
+        Ok(Bytes::from(text))
     }
 }
 

@@ -89,7 +89,9 @@ impl Exit {
         }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
-            Some(DemoError::NotOurs { .. }) => return Some(Self::Configuration),
+            Some(DemoError::NotOurs { .. } | DemoError::Altered { .. }) => {
+                return Some(Self::Configuration);
+            }
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
             Some(DemoError::Pool(_)) | None => {}
         }
@@ -185,7 +187,9 @@ impl Exit {
         match error {
             PlanError::Store(error) => Self::of_store(error),
             PlanError::Ledger(error) => Self::of_ledger(error),
-            PlanError::Settings { .. } | PlanError::NoRecord { .. } => Some(Self::Configuration),
+            PlanError::Settings { .. } | PlanError::Taken { .. } | PlanError::NoRecord { .. } => {
+                Some(Self::Configuration)
+            }
             _ => Some(Self::BadData),
         }
     }

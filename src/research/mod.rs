@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod check;
 pub mod convert;
 pub mod plan;
+mod recorded;
 pub mod run;
 pub mod verify;
 

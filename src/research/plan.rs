@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::recorded::earlier;
 use crate::encode::research as layout;
 use crate::ledger::{
     COMPLETE, Difference, FileRecord, InputRecord, InputState, LedgerError, PARTIAL, Recipe, Record,
@@ -41,8 +42,8 @@ pub enum PlanError {
     },
     /// There are results that no record tells of.
     #[error(
-        "{folder} holds {files} research-grade files of case {case} and no record of them ({COMPLETE}); \
-         bring it back, move the files away, or make the case again with --force"
+        "{folder} holds {files} research-grade files of case {case} and {problem}; \
+         bring their record back, move the files away, or make the case again with --force"
     )]
     NoRecord {
         /// Case.
@@ -51,6 +52,22 @@ pub enum PlanError {
         folder: String,
         /// How many there are.
         files: usize,
+        /// What is the matter with the record.
+        problem: String,
+    },
+    /// Another process makes the case under other settings, or has just done so.
+    #[error(
+        "another process makes case {case} with other settings, or has just made it; {}; this run stopped: \
+         give the settings of the record ({url}), or wait for the other process and make the case again \
+         with --force", list(.differences)
+    )]
+    Taken {
+        /// Case.
+        case: Case,
+        /// The record of the other process.
+        url: String,
+        /// The settings that differ.
+        differences: Vec<Difference>,
     },
     /// There is no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
@@ -190,6 +207,10 @@ pub struct Plan {
     pub passed_over: usize,
     /// Whether the record of the complete case is in place and holds.
     pub complete: bool,
+    /// Whether there was a record of a case that is not complete, which carrying out the plan replaces.
+    pub begun_before: bool,
+    /// Whether there was a record of the complete case.
+    pub ended_before: bool,
 }
 
 impl Plan {
@@ -301,50 +322,21 @@ pub async fn plan(
         }
     }
     complete &= steps.is_empty();
-    Ok(Plan { case, steps, missing, record, done, unchanged, touched, passed_over, complete })
-}
-
-/// What was made of the case before, and whether that is recorded as complete; refused when it was
-/// made under other settings that this run would not better, or is not recorded.
-async fn earlier(
-    out: &Store,
-    case: Case,
-    options: &PlanOptions,
-    present: &BTreeMap<String, u64>,
-) -> Result<(Option<Record>, bool), PlanError> {
-    if options.force {
-        return Ok((None, false));
-    }
-    let folder = layout::folder(case);
-    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    // Left by a stop between the two records: carrying out the plan removes the second.
-    let (mut name, complete) = match (has(COMPLETE), has(PARTIAL)) {
-        (true, partial) => (COMPLETE, !partial),
-        (false, _) => (PARTIAL, false),
-    };
-    let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
-    let mut record = match has(name) || files > 0 {
-        true => Record::load(out, &folder, name).await?,
-        false => return Ok((None, false)),
-    };
-    if record.is_none() && files > 0 {
-        // Another process may have ended the case while the folder was listed.
-        name = COMPLETE;
-        record = Record::load(out, &folder, name).await?;
-    }
-    if record.is_none() && files > 0 {
-        let folder = out.location().join(&folder).to_string();
-        return Err(PlanError::NoRecord { case, folder, files });
-    }
-    let record = record.filter(|record| !record.files.is_empty());
-    let differences = record.as_ref().map(|record| record.recipe.conflicts(&options.recipe));
-    match differences.filter(|differences| !differences.is_empty()) {
-        Some(differences) => {
-            let url = out.location().join(&format!("{folder}/{name}")).to_string();
-            Err(PlanError::Settings { case, url, differences })
-        }
-        None => Ok((record, complete)),
-    }
+    let had = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    let (begun_before, ended_before) = (had(PARTIAL), had(COMPLETE));
+    Ok(Plan {
+        case,
+        steps,
+        missing,
+        record,
+        done,
+        unchanged,
+        touched,
+        passed_over,
+        complete,
+        begun_before,
+        ended_before,
+    })
 }
 
 /// Differences in words.

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use super::check::{self, CheckError, Inventory};
 use super::convert::{self, CaseContext, ConvertError, Timing};
 use super::plan::{Plan, PlanError, Step};
+use super::recorded;
 use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
@@ -66,9 +67,9 @@ pub enum FileError {
     /// The worker was lost.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The record could not be kept.
+    /// The record could not be kept, or is that of another process.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Plan(#[from] PlanError),
 }
 
 /// A case was not completed.
@@ -173,11 +174,13 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
     let case = plan.case;
     environment.out.sweep(&folder).await?;
     let memory = check_inputs(environment, &plan).await?;
+    recorded::claim(&environment.out, &plan, &folder).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
     environment.progress.begin(case, plan.steps.len(), bytes);
     let result = convert_all(environment, plan, &memory, &folder).await;
     environment.progress.end(case);
     let (record, mut summary) = result?;
+    recorded::agree(&environment.out, case, &folder, &record.recipe).await?;
     record.save(&environment.out, &folder, COMPLETE).await?;
     environment.out.delete(&format!("{folder}/{PARTIAL}")).await?;
     summary.kept = kept;
@@ -255,19 +258,25 @@ async fn convert_all(
     memory: &BTreeMap<YearMonth, u64>,
     folder: &str,
 ) -> Result<(Record, Summary), CaseError> {
-    let Plan { case, steps, mut record, .. } = plan;
+    let Plan { case, steps, mut record, .. } = plan.clone();
     let mut summary = Summary::default();
     let mut failures = Vec::new();
     let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
     // What is not confirmed under the present recipe must not be taken for done after a stop. In
     // this order no moment is without a record; and while no file has been replaced, the record
     // of the complete case still holds.
-    let (confirmed, opened) = (record.clone(), OnceCell::new());
-    let open = async || -> Result<(), LedgerError> {
-        confirmed.save(&environment.out, folder, PARTIAL).await?;
-        Ok(environment.out.delete(&format!("{folder}/{COMPLETE}")).await?)
+    let (out, confirmed, opened) = (&environment.out, &plan.record, OnceCell::new());
+    let agree = async || recorded::agree(out, case, folder, &confirmed.recipe).await;
+    let open = async || -> Result<(), PlanError> {
+        confirmed.save(out, folder, PARTIAL).await?;
+        Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
     };
-    let before_first = async || opened.get_or_try_init(&open).await.copied();
+    // Of processes with different settings the one that noted its own last goes on: the others must not
+    // put a file more between its own.
+    let before_each = async || {
+        agree().await?;
+        opened.get_or_try_init(&open).await.copied()
+    };
     let mut saved = Instant::now();
     let files = steps.len();
     let queue = QUEUE.max(environment.pool.workers() + 1);
@@ -278,7 +287,7 @@ async fn convert_all(
         let may_start = failures.is_empty() && !environment.stop.is_requested();
         if let Some(step) = steps.next_if(|_| may_start && running.len() < queue) {
             let memory = memory.get(&step.month).copied().unwrap_or(step.input.size);
-            running.push(convert_one(environment, context.clone(), (step, memory), &before_first));
+            running.push(convert_one(environment, context.clone(), (step, memory), &before_each));
             continue;
         }
         let Some((step, result)) = running.next().await else { break };
@@ -301,9 +310,18 @@ async fn convert_all(
     if failures.is_empty() && !environment.stop.is_requested() {
         return Ok((record, summary));
     }
-    if opened.initialized()
-        && let Err(error) = record.save(&environment.out, folder, PARTIAL).await
-    {
+    if !opened.initialized() {
+        recorded::give_up(out, &plan, folder).await;
+    }
+    // Nothing of the record of another process is replaced.
+    let kept = match agree().await {
+        Err(error @ PlanError::Taken { .. }) => return Err(error.into()),
+        Ok(()) if opened.initialized() => {
+            record.save(out, folder, PARTIAL).await.map_err(PlanError::from)
+        }
+        agreed => agreed,
+    };
+    if let Err(error) = kept {
         // The failures tell more: what hit the record hit the files before.
         tracing::warn!("{error}; files that were finished just now are converted again");
     }
@@ -316,12 +334,12 @@ async fn convert_all(
 
 /// One file from the archive to the store. Its memory in the pool is kept until its last part is
 /// stored, for until then the file is there; making it visible waits for no worker, but for
-/// `before_first`.
+/// `before_visible`.
 async fn convert_one(
     environment: &Environment,
     context: Arc<CaseContext>,
     (step, memory): (Step, u64),
-    before_first: &impl AsyncFn() -> Result<(), LedgerError>,
+    before_visible: &impl AsyncFn() -> Result<(), PlanError>,
 ) -> (Step, Result<(FileRecord, Timing), FileError>) {
     let result = async {
         let Environment { raw, out, stop, pool, .. } = environment;
@@ -347,7 +365,7 @@ async fn convert_one(
         let begun = Instant::now();
         sink.drain().await.map_err(failed)?;
         drop(memory);
-        before_first().await?;
+        before_visible().await?;
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;
         timing.write += begun.elapsed();

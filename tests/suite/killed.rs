@@ -13,12 +13,16 @@ use super::support::case::{Tree, Workspace, assert_same, output_key};
 
 /// Starts a conversion into `output`, to be killed.
 fn start(work: &Workspace, output: &str) -> Child {
+    start_with(work, output, &["--grid", "grid.nc"])
+}
+
+fn start_with(work: &Workspace, output: &str, settings: &[&str]) -> Child {
     // Tests may themselves run under nohup, which would have hangups ignored.
     let mut command = Command::new("/usr/bin/env");
     command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_dor")]);
     command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
     command.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", output]);
-    command.args(["--grid", "grid.nc", "--allow-missing", "-w", "2"]);
+    command.args(settings).args(["--allow-missing", "-w", "2"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -167,4 +171,37 @@ fn two_processes_at_once_end_in_the_same_bytes() {
     }
     assert_same(&work.tree("out"), &work.tree("both"));
     assert!(work.tree("both").contains_key(&output_key(29)));
+}
+
+#[test]
+fn of_two_processes_at_once_with_other_settings_one_is_refused() {
+    let work = Workspace::new(60);
+    work.convert();
+    let with_grid = work.tree("out");
+    let bare = start_with(&work, "bare", &[]).wait().unwrap();
+    assert!(bare.success());
+    let without = work.tree("bare");
+    let settings: [&[&str]; 2] = [&["--grid", "grid.nc"], &[]];
+    for turn in 0..12 {
+        let output = format!("turn{turn}");
+        let first = start_with(&work, &output, settings[turn % 2]);
+        std::thread::sleep(Duration::from_millis([0, 20, 60, 120, 200, 300][turn / 2]));
+        let second = start_with(&work, &output, settings[1 - turn % 2]);
+        let ended = [first, second].map(|child| child.wait_with_output().unwrap());
+        let codes = ended.each_ref().map(|ended| ended.status.code());
+        let said = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+        assert!(codes.contains(&Some(0)), "{codes:?} {said:?}");
+        assert!(codes.iter().all(|code| [Some(0), Some(78)].contains(code)), "{codes:?} {said:?}");
+        let tree = work.tree(&output);
+        // A grid file given after a run without one has ended makes all files better.
+        match tree == with_grid || (codes != [Some(0); 2] && tree == without) {
+            true => {}
+            false => {
+                panic!("turn {turn}: files of both, or the worse ones stay; {codes:?} {said:?}")
+            }
+        }
+        let mut check = Command::new(env!("CARGO_BIN_EXE_dor"));
+        check.args(["research-data", "check", "-o"]).arg(work.path(&output));
+        assert!(check.stdout(Stdio::null()).status().unwrap().success(), "turn {turn}");
+    }
 }

@@ -186,6 +186,53 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
 }
 
 #[test]
+fn a_record_of_other_files_replaces_none() {
+    let (work, bare) = (Workspace::new(3), ["112-04", "-d", "archive", "--allow-missing", "-o"]);
+    work.convert();
+    work.process_case(&bare).arg("bare").assert().success();
+    let record = work.path("out/112/04/manifest.json");
+    let whole = fs::read_to_string(&record).unwrap();
+    fs::copy(work.path("bare/112/04/manifest.json"), &record).unwrap();
+    let words = ["3 research-grade files", "manifest.json there does not describe them", "--force"];
+    refused(&work, &[], &words);
+    refused(&work, &["--grid", "grid.nc"], &words);
+    // That of another case.
+    let other = whole.replacen("_112_1999-04-01_00449", "_113_1999-04-01_00453", 1);
+    assert_ne!(whole, other);
+    fs::write(&record, other).unwrap();
+    refused(&work, &["--grid", "grid.nc"], &["manifest.json there is of case", "--force"]);
+    assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
+    assert_eq!(fs::read_to_string(&record).unwrap(), whole);
+    // The files are not as recorded, and what is advised is what helps.
+    fs::write(work.output(1), b"cut").unwrap();
+    let mut check = super::support::dor::dor(work.folder());
+    let check = check.args(["research-data", "check", "-o", "out"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(65));
+    assert!(String::from_utf8(check.stdout).unwrap().contains("process-case --force"));
+}
+
+#[test]
+fn a_record_without_files_binds_nobody_until_a_file_is_there() {
+    let work = Workspace::new(2);
+    work.convert();
+    let (record, partial) =
+        (work.path("out/112/04/manifest.json"), work.path("out/112/04/manifest.partial.json"));
+    let whole: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
+    let mut begun = whole.clone();
+    begun["files"] = serde_json::json!([]);
+    fs::remove_file(&record).unwrap();
+    fs::write(&partial, begun.to_string()).unwrap();
+    refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
+    for n in 0..2 {
+        fs::remove_file(work.output(n)).unwrap();
+    }
+    let mut bare = work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
+    bare.assert().success();
+    assert!(record.exists() && !partial.exists());
+}
+
+#[test]
 fn a_grid_where_there_was_none_makes_the_case_better() {
     let work = Workspace::new(3);
     let arguments = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];

@@ -1,0 +1,140 @@
+//! What the records of a case tell: of earlier runs before it is planned, of other runs while it is made.
+
+use std::collections::BTreeMap;
+
+use super::plan::{Plan, PlanError, PlanOptions};
+use crate::encode::research as layout;
+use crate::ledger::{COMPLETE, Difference, PARTIAL, Recipe, Record};
+use crate::model::Case;
+use crate::store::Store;
+
+/// What was made of the case before, and whether that is recorded as complete; refused when it was
+/// made under other settings that this run would not better, or is not recorded.
+pub(super) async fn earlier(
+    out: &Store,
+    case: Case,
+    options: &PlanOptions,
+    present: &BTreeMap<String, u64>,
+) -> Result<(Option<Record>, bool), PlanError> {
+    if options.force {
+        return Ok((None, false));
+    }
+    let folder = layout::folder(case);
+    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    // Left by a stop between the two records: carrying out the plan removes the second.
+    let (mut name, complete) = match (has(COMPLETE), has(PARTIAL)) {
+        (true, partial) => (COMPLETE, !partial),
+        (false, _) => (PARTIAL, false),
+    };
+    let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
+    let mut record = match has(name) || files > 0 {
+        true => Record::load(out, &folder, name).await?,
+        false => return Ok((None, false)),
+    };
+    if record.is_none() && files > 0 {
+        // Another process may have ended the case while the folder was listed.
+        name = COMPLETE;
+        record = Record::load(out, &folder, name).await?;
+    }
+    let unrecorded = |problem: String| {
+        let folder = out.location().join(&folder).to_string();
+        PlanError::NoRecord { case, folder, files, problem }
+    };
+    let Some(record) = record else {
+        let problem = || unrecorded(format!("no record of them ({COMPLETE})"));
+        return if files > 0 { Err(problem()) } else { Ok((None, false)) };
+    };
+    if record.case != case.to_string() {
+        return Err(unrecorded(format!("{name} there is of case {}", record.case)));
+    }
+    // A run that ended before its first file left nothing that other settings could spoil.
+    let differences = match record.files.is_empty() && files == 0 {
+        true => Vec::new(),
+        false => record.recipe.conflicts(&options.recipe),
+    };
+    if !differences.is_empty() {
+        let url = out.location().join(&format!("{folder}/{name}")).to_string();
+        return Err(PlanError::Settings { case, url, differences });
+    }
+    let there = |key: &str, size: u64| present.get(key).map(|found| *found == size);
+    let same: Vec<bool> = record.files.iter().filter_map(|f| there(&f.key, f.size)).collect();
+    if same.len() > 1 && !same.contains(&true) {
+        let problem = format!("{name} there does not describe them: all have other sizes");
+        return Err(unrecorded(problem));
+    }
+    Ok(((!record.files.is_empty()).then_some(record), complete))
+}
+
+/// Notes down under which settings the case is made, before its first file; refused when another
+/// process makes it under others. Of several that begin at once under different settings, one goes on.
+pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
+    if !plan.begun_before {
+        plan.record.begin(out, folder).await?;
+    } else {
+        // The plan has decided that what was begun may be taken over.
+        let found = Record::load(out, folder, PARTIAL).await.ok().flatten();
+        if found.is_none_or(|found| found.recipe != plan.record.recipe) {
+            plan.record.save(out, folder, PARTIAL).await?;
+        }
+    }
+    agree(out, plan.case, folder, &plan.record.recipe).await?;
+    if plan.ended_before {
+        return Ok(());
+    }
+    // Another process may have begun and ended since the plan was made.
+    let ended = differences(out, plan.case, folder, (COMPLETE, &plan.record.recipe)).await;
+    if ended.is_err() {
+        give_up(out, plan, folder).await;
+    }
+    ended.map(drop)
+}
+
+/// Refuses to go on when another process makes the case under other settings, or has just done so.
+pub(super) async fn agree(
+    out: &Store,
+    case: Case,
+    folder: &str,
+    recipe: &Recipe,
+) -> Result<(), PlanError> {
+    if !differences(out, case, folder, (PARTIAL, recipe)).await? {
+        differences(out, case, folder, (COMPLETE, recipe)).await?;
+    }
+    Ok(())
+}
+
+/// Whether there is a record of this name, which must be of the same settings; a complete case may lack
+/// the grid file that makes it better.
+async fn differences(
+    out: &Store,
+    case: Case,
+    folder: &str,
+    (name, recipe): (&str, &Recipe),
+) -> Result<bool, PlanError> {
+    let Some(Record { recipe: found, .. }) = Record::load(out, folder, name).await? else {
+        return Ok(false);
+    };
+    let mut differences = found.conflicts(recipe);
+    if name == PARTIAL && differences.is_empty() && found != *recipe {
+        let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
+        differences.push(Difference { setting: "grid", recorded, now });
+    }
+    if differences.is_empty() {
+        return Ok(true);
+    }
+    let url = out.location().join(&format!("{folder}/{name}")).to_string();
+    Err(PlanError::Taken { case, url, differences })
+}
+
+/// Takes back what [`claim`] noted, when no file was made.
+pub(super) async fn give_up(out: &Store, plan: &Plan, folder: &str) {
+    if plan.begun_before {
+        return;
+    }
+    let key = format!("{folder}/{PARTIAL}");
+    if let Ok(Some(found)) = Record::load(out, folder, PARTIAL).await
+        && found == plan.record
+        && let Err(error) = out.delete(&key).await
+    {
+        tracing::warn!("{error}; it tells of no file, and the next run takes it over");
+    }
+}
