@@ -1,15 +1,17 @@
 //! Synthetic raw cases written to any location.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
+use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{PartSink, SinkError};
-use crate::model::{Case, YearMonth};
+use crate::ledger::hash;
+use crate::model::{Case, YearMonth, hex};
 use crate::pipeline::{Pool, PoolError, Stop, UploadSink};
 use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
@@ -24,7 +26,7 @@ pub const SSH: &str = "ssh.nc";
 /// Centres of the polygons.
 pub const CENTERS: &str = "centers.csv";
 
-/// What the demo made in a folder, by name: nothing else there is ever replaced.
+/// What the demo made in a folder, by name, and the bytes of its raw files: nothing else there is ever replaced.
 pub const MADE: &str = ".dor-demo.json";
 
 /// A synthetic file was not written.
@@ -37,6 +39,15 @@ pub enum DemoError {
     )]
     NotOurs {
         /// What is there.
+        url: String,
+    },
+    /// What the demo made has other bytes by now.
+    #[error(
+        "{url} has other bytes than `dor demo` wrote ({MADE} tells which); nothing was changed: \
+         move it away, or give another folder"
+    )]
+    Altered {
+        /// The file.
         url: String,
     },
     /// The store failed.
@@ -83,27 +94,59 @@ impl Raw {
 struct Made {
     /// Keys of files, and names of folders, below the location.
     made: BTreeSet<String>,
+    /// Of raw files and what goes with them, by key, when they are whole.
+    #[serde(default)]
+    files: BTreeMap<String, Content>,
 }
 
-/// Refuses a location where something would be replaced that the demo did not make, and notes down what
-/// it is about to make. With `products` (names of folders and files), the location as a whole must be
-/// one that the demo made, or empty.
+/// The bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    size: u64,
+    /// MD5, in hexadecimal.
+    md5: String,
+}
+
+impl Content {
+    fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, md5: hex(&Md5::digest(bytes)) }
+    }
+}
+
+impl Made {
+    /// What cannot be read tells of nothing.
+    async fn load(store: &Store) -> Result<Option<Self>, StoreError> {
+        let found = store.read(MADE).await?;
+        Ok(found.map(|(bytes, _)| serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    async fn save(&self, store: &Store) -> Result<(), StoreError> {
+        // Text: this does not fail.
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        store.put(MADE, Bytes::from(text)).await.map(drop)
+    }
+}
+
+/// Refuses a location that the demo did not make and that holds a file, and one where something would be
+/// replaced that it did not make; notes down what it is about to make there: raw files and `products`
+/// (names of folders and files).
 pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
     let not_ours = |key: &str| Err(DemoError::NotOurs { url: url(key) });
-    // What cannot be read tells of nothing.
-    let made = |bytes: Bytes| serde_json::from_slice::<Made>(&bytes).unwrap_or_default();
-    let before = store.read(MADE).await?.map(|(bytes, _)| made(bytes));
-    let files = store.list_level("").await?.into_iter().map(|object| object.key);
-    let there: BTreeSet<String> = files.chain(store.list_dirs("").await?).collect();
-    if let (false, None, Some(first)) = (products.is_empty(), &before, there.first()) {
-        return not_ours(first);
+    let before = Made::load(store).await?;
+    if before.is_none()
+        && let Some(first) = any_file(store).await?
+    {
+        return not_ours(&first);
     }
-    let Made { mut made } = before.unwrap_or_default();
+    let Made { mut made, mut files } = before.unwrap_or_default();
+    let there = store.list_level("").await?.into_iter().map(|object| object.key);
+    let there: BTreeSet<String> = there.chain(store.list_dirs("").await?).collect();
     let top = |key: &str| key.split('/').next().unwrap_or(key).to_owned();
     let ours: BTreeSet<String> = made.iter().map(|key| top(key)).collect();
+    let own = raw.keys();
     let keys: BTreeSet<String> =
-        raw.keys().into_iter().chain(products.iter().map(|name| (*name).to_owned())).collect();
+        own.iter().cloned().chain(products.iter().map(|name| (*name).to_owned())).collect();
     for name in keys.iter().map(|key| top(key)).collect::<BTreeSet<_>>() {
         // An archive without any file is as good as none.
         let is_new = !there.contains(&name) || ours.contains(&name);
@@ -116,36 +159,81 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
     if let Some(key) = others.filter(|key| keys.contains(key)).find(|key| !made.contains(key)) {
         return not_ours(&key);
     }
+    for key in &own {
+        // One that a stopped run was writing is not recorded.
+        let Some(recorded) = files.get(key) else { continue };
+        let Some(found) = store.find(key).await? else { continue };
+        let is_same =
+            found.size == recorded.size && hash::<Md5>(store, &found).await? == recorded.md5;
+        if !is_same {
+            return Err(DemoError::Altered { url: url(key) });
+        }
+    }
+    files.retain(|key, _| !own.contains(key));
     made.extend(keys);
-    // Text: this does not fail.
-    let text = serde_json::to_vec_pretty(&Made { made }).unwrap_or_default();
-    store.put(MADE, Bytes::from(text)).await?;
-    Ok(())
+    Ok(Made { made, files }.save(store).await?)
 }
 
-/// Writes raw files, the grid file and the centres of the polygons.
+/// The key of a file anywhere below the location; empty folders do not count.
+async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        if let Some(object) = store.list_level(&folder).await?.into_iter().next() {
+            return Ok(Some(object.key));
+        }
+        folders.extend(store.list_dirs(&folder).await?);
+    }
+    Ok(None)
+}
+
+/// Writes raw files, the grid file and the centres of the polygons, and records their bytes.
 ///
 /// `done` is told the size of each file when it is there.
 pub async fn write_raw(
     store: &Store,
-    Raw { case, synthetic, months, ssh }: &Raw,
+    raw: &Raw,
     pool: &Pool,
     stop: &Stop,
     done: impl Fn(u64),
 ) -> Result<(), DemoError> {
-    store.put(GRID, Bytes::from(synthetic.grid_file())).await?;
-    store.put(CENTERS, Bytes::from(synthetic.centers_csv())).await?;
+    let written = Mutex::new(BTreeMap::new());
+    let result = write_files(store, raw, pool, stop, |key, content: Content| {
+        done(content.size);
+        written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, content);
+    });
+    let result = result.await;
+    let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let record = async {
+        let mut made = Made::load(store).await?.unwrap_or_default();
+        made.files.extend(written);
+        made.save(store).await
+    };
+    let recorded = record.await;
+    result?;
+    Ok(recorded?)
+}
+
+async fn write_files(
+    store: &Store,
+    Raw { case, synthetic, months, ssh }: &Raw,
+    pool: &Pool,
+    stop: &Stop,
+    done: impl Fn(String, Content),
+) -> Result<(), DemoError> {
+    for (key, bytes) in [(GRID, synthetic.grid_file()), (CENTERS, synthetic.centers_csv().into())] {
+        let content = Content::of(&bytes);
+        store.put(key, Bytes::from(bytes)).await?;
+        done(key.to_owned(), content);
+    }
     let folder = format!("{ARCHIVE}/{}", raw_folder(*case));
     let month_files = case.months().take(*months).map(Some);
     let series = ssh.then_some(None);
     let files = month_files.chain(series).map(|month: Option<YearMonth>| {
         let (synthetic, folder, done) = (synthetic.clone(), &folder, &done);
         async move {
-            let (key, size) = match month {
-                Some(month) => {
-                    (format!("{folder}/{}", synthetic.file_name(month)), synthetic.file_size())
-                }
-                None => (SSH.to_owned(), synthetic.ssh_size()),
+            let key = match month {
+                Some(month) => format!("{folder}/{}", synthetic.file_name(month)),
+                None => SSH.to_owned(),
             };
             let place = pool.place(0).await?;
             let upload = store.create(&key).await?;
@@ -158,11 +246,11 @@ pub async fn write_raw(
                 written.and_then(|()| out.finish())
             };
             let url = store.location().join(&key).to_string();
-            let sink = Pool::run(&place, work).await?;
+            let written = Pool::run(&place, work).await?;
             let failed = |source| DemoError::Write { url: url.clone(), source };
-            let sink = sink.map_err(|e| failed(e.into()))?;
+            let (sink, content) = written.map_err(|e| failed(e.into()))?;
             sink.complete().await.map_err(failed)?;
-            done(size);
+            done(key, content);
             Ok(())
         }
     });
@@ -175,26 +263,31 @@ struct PartWriter<S> {
     sink: S,
     part: Vec<u8>,
     index: usize,
+    size: u64,
+    digest: Md5,
 }
 
 impl<S: PartSink> PartWriter<S> {
     fn new(sink: S) -> Self {
-        Self { sink, part: Vec::new(), index: 0 }
+        Self { sink, part: Vec::new(), index: 0, size: 0, digest: Md5::new() }
     }
 
     fn send(&mut self) -> io::Result<()> {
         let part = std::mem::take(&mut self.part);
+        self.digest.update(&part);
+        self.size += part.len() as u64;
         self.sink.part(self.index, part.into()).map_err(io::Error::other)?;
         self.index += 1;
         Ok(())
     }
 
-    /// Sends what is left.
-    fn finish(mut self) -> io::Result<S> {
+    /// Sends what is left; tells what was sent in all.
+    fn finish(mut self) -> io::Result<(S, Content)> {
         if !self.part.is_empty() {
             self.send()?;
         }
-        Ok(self.sink)
+        let Self { sink, size, digest, .. } = self;
+        Ok((sink, Content { size, md5: hex(&digest.finalize()) }))
     }
 }
 

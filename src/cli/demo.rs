@@ -45,8 +45,8 @@ const PRODUCTS: [&str; 9] = [
 /// Make a synthetic case, convert it, make the map stores from it, and show what came out
 ///
 /// The case is complete and in the exact form of the model's raw output; none of it comes from a
-/// model. `dor demo raw` writes the raw files only. The folder must be empty, or one that the demo
-/// made; nothing that it did not make is ever replaced.
+/// model. `dor demo raw` writes the raw files only. The folder must hold no file, or be one that the demo
+/// made; nothing that it did not make, and nothing of its own that was changed since, is replaced.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Command {
@@ -185,8 +185,8 @@ impl Synthetic {
 
 /// Write the raw files of a synthetic case, with its grid file and the centres of the polygons
 ///
-/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc. None of
-/// these may be there already, unless `dor demo` made them.
+/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc. The location
+/// must hold no file, or be one that `dor demo` made; files of its own that were changed since are not replaced.
 #[derive(Args, Debug)]
 struct Raw {
     /// Where to write: a path or URL

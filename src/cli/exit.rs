@@ -210,7 +210,7 @@ impl Exit {
             FileError::Convert(ConvertError::Store { source, .. })
             | FileError::Store { source, .. } => Self::of_cause(&**source),
             FileError::Convert(ConvertError::Encode { .. }) | FileError::Pool(_) => None,
-            FileError::Ledger(error) => Self::of_ledger(error),
+            FileError::Plan(error) => Self::of_plan(error),
         }
     }
 

@@ -24,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("batch", &["model", "store", "read", "pipeline", "ledger", "research", "vis"]),
     ("plot", &["model"]),
     ("synthetic", &["model"]),
-    ("demo", &["model", "store", "encode", "pipeline", "research", "synthetic"]),
+    ("demo", &["model", "store", "encode", "pipeline", "research", "synthetic", "ledger"]),
     ("config", &["model", "store"]),
 ];
 const PURE: [&str; 7] = ["model", "read", "derive", "regrid", "encode", "plot", "synthetic"];

@@ -188,22 +188,41 @@ fn the_demo_replaces_nothing_that_it_did_not_make() {
         std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
         std::fs::write(at(name), "mine").unwrap();
     };
-    // The whole demo wants a folder of its own.
-    for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv"] {
+    // It wants a folder of its own, for the raw files alone as well; empty folders do not count.
+    for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv", "deep/er/.x/thesis.tex"]
+    {
         write(name);
         let place = name.split('/').next().unwrap();
-        let error = fails(&mut demo(&[place]), 78);
-        assert!(error.contains("did not make it") && error.contains(place), "{error}");
-    }
-    // Raw files go beside other things, but replace none and join no archive.
-    demo(&["raw", "any"]).assert().success();
-    for place in ["data", "table"] {
-        fails(&mut demo(&["raw", place]), 78);
-    }
-    for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv"] {
+        for words in [&[place][..], &["raw", place]] {
+            let error = fails(&mut demo(words), 78);
+            assert!(error.contains("did not make it") && error.contains(name), "{error}");
+        }
         assert_eq!(std::fs::read_to_string(at(name)).unwrap(), "mine");
+        assert_eq!(std::fs::read_dir(at(place)).unwrap().count(), 1, "nothing was written");
+        std::fs::remove_file(at(name)).unwrap();
     }
-    assert_eq!(std::fs::read_dir(at("table")).unwrap().count(), 1, "nothing was written");
+    std::fs::create_dir_all(at("any/home/x")).unwrap();
+    demo(&["raw", "any"]).assert().success();
+    // What the demo made and somebody replaced is theirs; what is gone is made again.
+    let first = "any/archive/smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001\
+                 /ocn/hist";
+    let first = std::fs::read_dir(at(first)).unwrap().next().unwrap().unwrap().path();
+    for name in [at("any/grid.nc"), at("any/centers.csv"), first] {
+        let made = std::fs::read(&name).unwrap();
+        let mut other = made.clone();
+        *other.last_mut().unwrap() ^= 1;
+        for mine in [b"mine".to_vec(), other] {
+            std::fs::write(&name, &mine).unwrap();
+            let error = fails(&mut demo(&["raw", "any"]), 78);
+            let told = name.file_name().unwrap().to_str().unwrap();
+            assert!(error.contains("has other bytes") && error.contains(told), "{error}");
+            assert_eq!(std::fs::read(&name).unwrap(), mine);
+        }
+        std::fs::remove_file(&name).unwrap();
+        demo(&["raw", "any"]).assert().success();
+        assert_eq!(std::fs::read(&name).unwrap(), made);
+    }
+    write("any/notes.txt");
     // Once more, and another case, but not over a file that was put between its own.
     demo(&["raw", "any"]).assert().success();
     demo(&["raw", "any", "--case", "113-04"]).assert().success();
