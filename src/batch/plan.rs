@@ -17,11 +17,8 @@ const FORMAT: u32 = 2;
 /// A plan cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
-    /// There is one, with other contents.
-    #[error(
-        "{url} is another plan; plans do not change: give another name, or remove it and what lies \
-         beside it"
-    )]
+    /// Something with other contents is there.
+    #[error("{url} is there and is not this plan; plans do not change: give another name")]
     Exists {
         /// The plan.
         url: String,

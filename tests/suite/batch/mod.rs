@@ -308,6 +308,10 @@ fn a_plan_never_changes() {
     let error = fails(dor(work.folder()).args(other.split(' ')), 78);
     assert!(error.contains("plans do not change"), "{error}");
     assert_eq!(fs::read(work.path("one.json")).unwrap(), before);
+    fs::write(work.path("thesis.tex"), "mine").unwrap();
+    let error =
+        fails(dor(work.folder()).args(other.replace("one.json", "thesis.tex").split(' ')), 78);
+    assert!(error.contains("is not this plan") && !error.contains("remove"), "{error}");
     let altered = String::from_utf8(before).unwrap().replace("112-04", "112-07");
     fs::write(work.path("one.json"), altered).unwrap();
     let error = fails(dor(work.folder()).args(["run", "--plan", "one.json", "--shards", "1"]), 65);
