@@ -76,8 +76,8 @@ impl Places {
         }
     }
 
-    /// Refuses places that are not there: the archive, and where products of `stages` are. In a bucket
-    /// there is no folder for research-grade files before the first of them.
+    /// Refuses places that are not there: the archive, where products of `stages` are, and the files that
+    /// they depend on. In a bucket there is no folder for research-grade files before the first of them.
     pub async fn refuse_absent(
         &self,
         stages: &[Stage],
@@ -92,6 +92,16 @@ impl Places {
             found.readable?;
             if is_told && !found.exists {
                 return Err(PlanFileError::NoPlace { what, url: place.to_string() });
+            }
+        }
+        let files = [("grid", &self.grid), ("ssh", &self.ssh), ("centers", &self.centers)];
+        for (what, place) in files {
+            let parts =
+                place.as_ref().and_then(|place| Some((place.parent()?, place.file_name()?)));
+            let Some((folder, name)) = parts else { continue };
+            if stores.open(&folder)?.find(name).await?.is_none() {
+                let url = folder.join(name).to_string();
+                return Err(PlanFileError::NoPlace { what, url });
             }
         }
         Ok(())

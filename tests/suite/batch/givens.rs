@@ -137,6 +137,24 @@ fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
 }
 
 #[test]
+fn files_that_were_moved_away_are_named() {
+    let work = workspace(&["112-04"], 2);
+    plan(&work, "one");
+    says(&work, "run --plan one.json --shards 1");
+    for (what, name) in [("grid", "grid.nc"), ("ssh", "ssh.nc"), ("centers", "centers.csv")] {
+        fs::rename(work.path(name), work.path("away")).unwrap();
+        for command in [&["status"][..], &["finalize"], &["run", "--shards", "1"]] {
+            let words = [command, &["--plan", "one.json"]].concat();
+            let error = fails(dor(work.folder()).args(words), 78);
+            assert!(error.contains(&format!("{what} of the plan")), "{error}");
+            assert!(error.contains(name) && error.contains("is not there"), "{error}");
+        }
+        fs::rename(work.path("away"), work.path(name)).unwrap();
+    }
+    says(&work, "finalize --plan one.json");
+}
+
+#[test]
 fn a_plan_of_what_cannot_be_used_is_not_made() {
     let work = workspace(&["112-04"], 2);
     let refused = |words: &str, code: i32, named: &str| {
