@@ -8,11 +8,12 @@ use crate::model::dataset::{Attribute, AttributeValue, DataType, Variable};
 
 /// Names that netCDF-C keeps for itself in NetCDF-4 files (`NC_findreserved`); classic files of
 /// other tools have some of them as ordinary attributes, which mean nothing there.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 21] = [
     "CLASS",
     "DIMENSION_LIST",
     "NAME",
     "REFERENCE_LIST",
+    "_ARRAY_DIMENSIONS",
     "_Codecs",
     "_Format",
     "_IsNetcdf4",
@@ -25,6 +26,10 @@ const RESERVED: [&str; 16] = [
     "_Netcdf4Dimid",
     "_SuperblockVersion",
     "_nc3_strict",
+    "_nczarr_array",
+    "_nczarr_attr",
+    "_nczarr_group",
+    "_nczarr_superblock",
 ];
 /// Longest name, bytes (`NC_MAX_NAME`).
 const LONGEST_NAME: usize = 256;

@@ -162,11 +162,17 @@ fn attributes_that_only_the_library_may_write_are_left_out() {
         header.attributes.extend([text("_NCProperties"), text("_nc3_strict"), text("CLASS")]);
         let dic = header.variables.iter_mut().find(|v| v.name == "DIC").unwrap();
         dic.attributes.extend(["CLASS", "NAME", "DIMENSION_LIST", "_Netcdf4Dimid"].map(text));
+        let of_zarr = ["_ARRAY_DIMENSIONS", "_nczarr_array", "_nczarr_attr", "_nczarr_group"];
+        dic.attributes.extend(of_zarr.map(text));
+        header.attributes.extend(["_ARRAY_DIMENSIONS", "_nczarr_superblock"].map(text));
     });
     let (out, said) = converted(&work);
     assert_eq!(said.matches("only the NetCDF library may write").count(), 1, "{said}");
     assert_eq!(out.variables["DIC"].text("units"), "mmol/m^3");
-    assert_eq!(out.variables["DIC"].attribute("CLASS"), None);
+    for name in ["CLASS", "_ARRAY_DIMENSIONS", "_nczarr_array"] {
+        assert_eq!(out.variables["DIC"].attribute(name), None, "{name}");
+    }
+    assert_eq!(out.attribute("_ARRAY_DIMENSIONS"), None);
     let work = with_header(|header| {
         header.attributes.push(("-name".to_owned(), Value::Float(1.0)));
     });
