@@ -388,7 +388,7 @@ pub(super) fn positions(
 fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, Bytes), ReadError> {
     let mut prefix = start;
     loop {
-        classic::look_over(&prefix).map_err(|problem| claims(url, problem))?;
+        classic::look_over(&prefix, input.source.len(), url)?;
         let storage = Arc::new(Prefix {
             bytes: prefix.clone(),
             len: input.source.len(),

@@ -306,13 +306,12 @@ impl Ranges {
         let mut len = BLOCK.min(most);
         loop {
             let bytes = self.read(0..len).map_err(|e| damaged(url, e.into()))?;
-            match classic::look_over(&bytes) {
-                Ok(classic::Extent::Longer) if len < most => len = (2 * len).min(most),
+            match classic::look_over(&bytes, self.len, url)? {
+                classic::Extent::Longer if len < most => len = (2 * len).min(most),
                 // A file that ends in its header is truncated, and found to be so by the parser.
-                Ok(classic::Extent::Longer) if len == self.len => return Ok(()),
-                Ok(classic::Extent::Whole) => return Ok(()),
-                Ok(classic::Extent::Longer) => return Err(claims(url, TOO_LONG)),
-                Err(problem) => return Err(claims(url, problem)),
+                classic::Extent::Longer if len == self.len => return Ok(()),
+                classic::Extent::Whole => return Ok(()),
+                classic::Extent::Longer => return Err(claims(url, TOO_LONG)),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use crate::encode::research;
+use crate::model::atlas::MapVariable;
 use crate::model::case;
 use crate::model::dataset::{DataType, Dimension, Header, Variable};
 use crate::model::grid::Distance;
@@ -197,9 +198,14 @@ struct Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dims: Vec<_> = self.dims.iter().map(|d| format!("{} = {}", d.name, d.len)).collect();
-        write!(f, "{} ({})", self.dtype, dims.join(", "))
+        write!(f, "{} {}", self.dtype, shape(&self.dims))
     }
+}
+
+/// Dimensions in words.
+fn shape(dims: &[Dimension]) -> String {
+    let dims: Vec<_> = dims.iter().map(|d| format!("{} = {}", d.name, d.len)).collect();
+    format!("({})", dims.join(", "))
 }
 
 impl Inventory {
@@ -269,6 +275,46 @@ fn check_fields(header: &Header, url: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// Dimensions that belong together: of a field and its coordinates, of a field with and without the
+/// intervention; and what describes the layers as the floating-point numbers that POP writes.
+pub fn check_agreement(header: &Header, url: &str) -> Result<(), ReadError> {
+    let differ = |variable: &Variable, what: &str, other: &Variable| ReadError::Contradiction {
+        url: url.to_owned(),
+        variable: variable.name.clone(),
+        problem: format!(
+            "is on {} but {what} `{}` on {}",
+            shape(&variable.dims),
+            other.name,
+            shape(&other.dims)
+        ),
+    };
+    for variable in &header.variables {
+        let names = variable.attribute("coordinates").and_then(|value| value.as_text());
+        let names = names.unwrap_or_default().split_whitespace();
+        let horizontal = names.filter(|name| ["TLAT", "TLONG", "ULAT", "ULONG"].contains(name));
+        for coordinate in horizontal.filter_map(|name| header.variable(name)) {
+            if !coordinate.dims.iter().all(|dim| variable.dims.contains(dim)) {
+                return Err(differ(variable, "its coordinate", coordinate));
+            }
+        }
+    }
+    for (with, without) in MapVariable::ALL.map(MapVariable::fields) {
+        if let (Some(with), Some(without)) = (header.variable(with), header.variable(without))
+            && with.dims != without.dims
+        {
+            return Err(differ(with, "its counterpart", without));
+        }
+    }
+    for name in ["dz", "dzw", "z_t", "z_t_150m", "z_w", "z_w_top", "z_w_bot"] {
+        let Some(variable) = header.variable(name) else { continue };
+        if !variable.dtype.is_float() && variable.attribute("scale_factor").is_none() {
+            let (url, object, dtype) = (url.to_owned(), name.to_owned(), variable.dtype);
+            return Err(ReadError::Type { url, object, dtype: dtype.to_string() });
+        }
+    }
+    Ok(())
+}
+
 /// The bounds of the month, which must be the one in the file's name.
 pub(super) fn check_month(
     bounds: &[f64],
@@ -326,8 +372,8 @@ pub fn check_times(header: &Header, url: &str) -> Result<(), CheckError> {
     }
 }
 
-/// One time, which comes first, values in every variable and no more than a chunk can hold, and
-/// the horizontal grid that the grid file has.
+/// One time, which comes first, values in every variable and no more than a chunk can hold, the
+/// horizontal grid that the grid file has, and dimensions that agree.
 pub(super) fn check_shapes(
     header: &Header,
     url: &str,
@@ -362,7 +408,7 @@ pub(super) fn check_shapes(
             });
         }
     }
-    Ok(())
+    Ok(check_agreement(header, &url())?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::derive::column;
 use crate::model::{Case, Grid, YearMonth};
 use crate::read::grid::{MOST_POINTS, check_degrees};
 use crate::read::{Field, Ranged, ReadError, Source, history};
-use crate::research::check::{CheckError, check_points, check_times, check_title};
+use crate::research::check::{CheckError, check_agreement, check_points, check_times, check_title};
 
 /// Rows and columns of a grid.
 pub type Shape = (usize, usize);
@@ -34,6 +34,7 @@ impl MonthFile {
         let url = || file.url().to_owned();
         check_title(file.header(), file.url(), case)?;
         check_times(file.header(), file.url())?;
+        check_agreement(file.header(), file.url())?;
         for name in ["time", "time_delta"] {
             file.at_most(name, MOST_TIMES)?;
         }

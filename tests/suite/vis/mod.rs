@@ -4,4 +4,4 @@ mod cf;
 mod parity;
 mod records;
 mod stores;
-mod support;
+pub mod support;
