@@ -142,12 +142,13 @@ fn grids_and_heights_that_contradict_the_files() {
     drop(file);
     let says = ["bars.nc", "`SSH:units` is `bar`", "a unit of cm"];
     refuses(&work, &with("grid.nc", "bars.nc"), BAD_DATA, &says);
+    // Another epoch is understood: the series is of other months.
     fs::copy(work.path("ssh.nc"), work.path("later.nc")).unwrap();
     let mut file = netcdf::append(work.path("later.nc")).unwrap();
     let mut time = file.variable_mut("time").unwrap();
     time.put_attribute("units", "days since 1850-01-01").unwrap();
     drop(file);
-    refuses(&work, &with("grid.nc", "later.nc"), BAD_DATA, &["later.nc", "days since 1850"]);
+    refuses(&work, &with("grid.nc", "later.nc"), BAD_DATA, &["later.nc", "no `SSH` of 0347-04"]);
 }
 
 #[test]
