@@ -7,7 +7,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use flate2::read::ZlibDecoder;
 
-use super::super::support::case::{Workspace, case};
+use super::super::support::case::Workspace;
 use super::super::support::dor::dor;
 
 /// Stands for no value.
@@ -48,14 +48,13 @@ pub fn workspace(months: u16) -> Workspace {
     work
 }
 
-/// Adds the raw files of case 113-04 to the archive: the same bytes under other names.
+/// Adds case 113-04 to the archive, with as many months as the case that is there.
 pub fn add_polygon_113(work: &Workspace) {
+    let months = fs::read_dir(work.archive()).unwrap().count().to_string();
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", "more", "--case", "113-04", "--shape", "8x9x3", "--months", &months]);
+    raw.assert().success();
     let other = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_113_1999-04-01_00453.001";
-    let folder = work.path(&format!("archive/{other}/ocn/hist"));
-    fs::create_dir_all(&folder).unwrap();
-    for entry in fs::read_dir(work.archive()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        fs::copy(&path, folder.join(name.replace(&case().to_string(), other))).unwrap();
-    }
+    let from = work.path(&format!("more/archive/{other}"));
+    fs::rename(from, work.path(&format!("archive/{other}"))).unwrap();
 }
