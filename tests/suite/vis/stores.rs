@@ -248,8 +248,8 @@ fn a_check_finds_what_is_wrong() {
     let stray = work.path("s2/0/PH/5.0.0.0.0.0.0");
     fs::write(&stray, &good).unwrap();
     let report = json(&mut vis(work.folder(), "check s2 --json"));
-    let problem = report["others"]["problems"][0].as_str().unwrap().to_owned();
-    assert!(problem.starts_with("0/PH/5.0.0.0.0.0.0 is of no case"), "{problem}");
+    let problem = report["records"]["problems"][0].as_str().unwrap().to_owned();
+    assert!(problem.starts_with("polygons 5 (month 1) have values and no record"), "{problem}");
     fs::remove_file(stray).unwrap();
     // Consolidated metadata that is lost is made again.
     let consolidated = fs::read(work.path("s2/.zmetadata")).unwrap();
