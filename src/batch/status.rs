@@ -16,6 +16,7 @@ use crate::research::catalogue::wrong_outputs;
 use crate::research::plan::raw_folder;
 use crate::research::{RECIPE, folder};
 use crate::store::{ObjectInfo, Store, StoreError, Stores};
+use crate::vis::earlier::{RAW_HISTORY, source};
 use crate::vis::record::CaseRecord;
 use crate::vis::{VisError, store3};
 
@@ -99,6 +100,9 @@ hint(.found.0, .planned.0)
         /// Those of the plan.
         planned: (usize, u64),
     },
+    /// Made of something else than raw files.
+    #[error("it was made of {0}, the plan makes it of {RAW_HISTORY} (dor run --force)")]
+    Source(&'static str),
     /// Made with another file beside the archive.
     #[error(
         "it was made with another {0} than the plan's (make a plan with that one, or dor run --force)"
@@ -203,9 +207,11 @@ async fn inputs_of(
         (None, _) | (_, None) => true,
         (Some(recorded), Some(planned)) => InputRecord::is_content(&recorded, planned),
     };
+    let made_of = source(&record.inputs);
     let of_all = [
         (record.store == stage.name(), Problem::Store(record.store.clone())),
         (record.recipe == plan.recipe(stage), Problem::Rules),
+        (made_of == RAW_HISTORY, Problem::Source(made_of)),
         of_files(&mut record.inputs.iter()),
     ];
     // What decides, in the words of those who fill the stores.

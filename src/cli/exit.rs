@@ -109,7 +109,6 @@ impl Exit {
             | VisError::Uncovered { .. }
             | VisError::NoStore { .. }
             | VisError::Recipe { .. }
-            | VisError::Settings { .. }
             | VisError::Needs(_) => Some(Self::Configuration),
             VisError::Pool(PoolError::Closed) => Some(Self::Interrupted),
             VisError::Pool(_) | VisError::Shard { .. } => None,
@@ -157,8 +156,9 @@ impl Exit {
         match error {
             PlanFileError::Store(StoreError::NotAFile { .. }) => Some(Self::Configuration),
             PlanFileError::Store(error) => Self::of_store(error),
-            PlanFileError::Damaged { .. } | PlanFileError::Changed { .. } => Some(Self::BadData),
-            PlanFileError::Exists { .. }
+            PlanFileError::Damaged { .. } => Some(Self::BadData),
+            PlanFileError::Changed { .. }
+            | PlanFileError::Exists { .. }
             | PlanFileError::Absent { .. }
             | PlanFileError::NoPlace { .. } => Some(Self::Configuration),
         }

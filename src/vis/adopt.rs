@@ -60,24 +60,15 @@ async fn of_series(
     cases: &BTreeSet<Case>,
     record: impl Fn(Case) -> CaseRecord,
 ) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
-    let hierarchy = kind.hierarchy(None);
     let mut records: BTreeMap<Case, CaseRecord> =
         cases.iter().map(|case| (*case, record(*case))).collect();
-    for array in hierarchy.arrays.iter().filter(|array| array.is_data()) {
-        for chunk in coverage::shared_values(store, kind, array).await? {
-            for (case, record) in &mut records {
-                let rows = chunk.of(*case);
-                if rows.is_empty() {
-                    continue;
-                }
-                let months = case.months().zip(&rows);
-                let missing = months.filter(|(_, row)| row.iter().all(|value| *value == FILL));
-                record.missing_months = missing.map(|(month, _)| month.to_string()).collect();
-                let known = |value: f32| (value != FILL).then_some(value);
-                record.values =
-                    rows.into_iter().map(|row| row.into_iter().map(known).collect()).collect();
-            }
-        }
+    for (case, rows) in coverage::values_of(store, kind, cases).await? {
+        let Some(record) = records.get_mut(&case) else { continue };
+        let months = case.months().zip(&rows);
+        let missing = months.filter(|(_, row)| row.iter().all(|value| *value == FILL));
+        record.missing_months = missing.map(|(month, _)| month.to_string()).collect();
+        let known = |value: f32| (value != FILL).then_some(value);
+        record.values = rows.into_iter().map(|row| row.into_iter().map(known).collect()).collect();
     }
     Ok(records)
 }

@@ -153,7 +153,7 @@ async fn others(store: &Store, known: &BTreeSet<String>) -> Result<Part, VisErro
         if hidden && object.key.contains('/') || known.contains(&object.key) {
             continue;
         }
-        let problem = "is of no case that is recorded: populate its case, or remove it";
+        let problem = "is no part of the store: move it away";
         part.note(Some(format!("{} {problem}", object.key)));
     }
     Ok(part)
@@ -271,7 +271,7 @@ fn shared(
 ) -> Vec<Expected> {
     let hierarchy = kind.hierarchy(None);
     let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
-    let objects = shared_chunks(kind, records).into_iter().enumerate();
+    let objects = shared_chunks(kind, records, &[]).into_iter().enumerate();
     let expected = objects.map(|(season, Object { key, bytes })| {
         let of_season = uncovered.iter().map(|case| place(*case));
         Expected {

@@ -1,12 +1,12 @@
 //! Which cases a store holds values of, and which of them a record covers. Values without a record are
 //! somebody's results all the same: nothing that would drop them goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::VisError;
-use super::contract::{self, Kind, Pyramid};
+use super::contract::{self, Kind, Pyramid, case_keys};
 use super::record::{CaseRecord, Recorded};
 use crate::encode::zarr::{Array, Format, Hierarchy, chunk};
 use crate::model::atlas::FILL;
@@ -19,7 +19,15 @@ const LISTS: usize = 8;
 
 /// Cases whose values lie in the chunks and that have no record.
 pub async fn uncovered(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
-    let mut found = with_values(store, kind).await?;
+    let found = with_values(store, kind).await?;
+    without_record(store, found).await
+}
+
+async fn without_record(
+    store: &Store,
+    found: BTreeMap<Case, usize>,
+) -> Result<BTreeSet<Case>, VisError> {
+    let mut found: BTreeSet<Case> = found.into_keys().collect();
     // A case may be completed while its records are listed: a second listing has it.
     for _ in 0..2 {
         if found.is_empty() {
@@ -31,13 +39,45 @@ pub async fn uncovered(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, Vis
     Ok(found)
 }
 
-/// Refuses a store with values that no record covers, other than of the cases in `except`.
+/// Refuses a store of maps that lacks objects of cases which a record calls complete, other than of the
+/// cases in `except`.
+async fn refuse_incomplete(
+    store: &Store,
+    kind: &Kind,
+    complete: &BTreeSet<Case>,
+    found: &BTreeMap<Case, usize>,
+) -> Result<(), VisError> {
+    let Kind::Store2(pyramid) = kind else { return Ok(()) };
+    let hierarchy = kind.hierarchy(None);
+    let data = || hierarchy.arrays.iter().filter(|array| array.is_data());
+    let objects = |case| data().map(|a| case_keys(a, pyramid.format, case).len()).sum::<usize>();
+    let Some(wanted) = complete.first().map(|case| objects(*case)) else { return Ok(()) };
+    let lacks = |case: &&Case| found.get(case).is_none_or(|found| *found < wanted);
+    let lacking: Vec<Case> = complete.iter().filter(lacks).copied().collect();
+    if lacking.is_empty() || !store.can_list() {
+        return Ok(());
+    }
+    let url = store.location().to_string();
+    let problem = format!(
+        "lacks chunks of cases that have a record: {}; bring them back from a copy, or populate these \
+         cases again with --force",
+        in_short(&lacking)
+    );
+    Err(VisError::Mismatch { url, problem })
+}
+
+/// Refuses a store with values that no record covers, and one of maps that lacks chunks of cases with a
+/// record; but for the cases in `except`.
 pub async fn refuse_uncovered(
     store: &Store,
     kind: &Kind,
     except: &BTreeSet<Case>,
 ) -> Result<(), VisError> {
-    let mut uncovered = uncovered(store, kind).await?;
+    // Before the chunks are listed: cases are completed meanwhile.
+    let complete = Recorded::of(store).await?.done;
+    let found = with_values(store, kind).await?;
+    refuse_incomplete(store, kind, &(&complete - except), &found).await?;
+    let mut uncovered = without_record(store, found).await?;
     uncovered.retain(|case| !except.contains(case));
     let recorded = Recorded::of(store).await?;
     let of_season =
@@ -64,7 +104,7 @@ pub async fn refuse_uncovered_maps(
         return Ok(());
     }
     let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
-    let first = |array: &Array| contract::case_keys(array, pyramid.format, case).into_iter().next();
+    let first = |array: &Array| case_keys(array, pyramid.format, case).into_iter().next();
     for key in hierarchy.arrays.iter().filter(|array| array.is_data()).filter_map(first) {
         if store.find(&key).await?.is_some() {
             return Err(error(store, [case].into()));
@@ -86,20 +126,20 @@ fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
     VisError::Uncovered { url: store.location().to_string(), cases: in_short(&cases) }
 }
 
-/// Cases that the chunks of a store hold values of.
-pub async fn with_values(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
+/// Cases that the chunks of a store hold values of, and how many chunks are a case's own.
+pub async fn with_values(store: &Store, kind: &Kind) -> Result<BTreeMap<Case, usize>, VisError> {
     let hierarchy = kind.hierarchy(None);
     match kind {
         Kind::Store2(pyramid) => of_maps(store, &hierarchy, pyramid.format).await,
         Kind::Store1 | Kind::Store3 => {
             let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
-                return Ok(BTreeSet::new());
+                return Ok(BTreeMap::new());
             };
             let chunks = shared_values(store, kind, array).await?;
             let cases = Case::all().filter(|case| {
                 chunks.iter().any(|chunk| !chunk.of(*case).iter().flatten().all(|v| *v == FILL))
             });
-            Ok(cases.collect())
+            Ok(cases.map(|case| (case, 0)).collect())
         }
     }
 }
@@ -142,6 +182,21 @@ pub async fn shared_values(
     Ok(chunks)
 }
 
+/// The values of `cases` that the chunks of stores 1 and 3 hold, month by month.
+pub async fn values_of(
+    store: &Store,
+    kind: &Kind,
+    cases: &BTreeSet<Case>,
+) -> Result<Vec<(Case, Vec<Vec<f32>>)>, VisError> {
+    let hierarchy = kind.hierarchy(None);
+    let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
+        return Ok(Vec::new());
+    };
+    let chunks = shared_values(store, kind, array).await?;
+    let of = |case: &Case| chunks.iter().map(|chunk| (*case, chunk.of(*case))).collect::<Vec<_>>();
+    Ok(cases.iter().flat_map(of).filter(|(_, rows)| !rows.is_empty()).collect())
+}
+
 /// Season and key of the chunks of stores 1 and 3 that are there and cannot be decoded.
 pub async fn damaged_chunks(store: &Store, kind: &Kind) -> Result<Vec<(usize, String)>, VisError> {
     let hierarchy = kind.hierarchy(None);
@@ -157,28 +212,28 @@ pub async fn damaged_chunks(store: &Store, kind: &Kind) -> Result<Vec<(usize, St
     Ok(damaged)
 }
 
-/// Cases that any variable and level of the pyramid has objects of.
+/// Cases that any variable and level of the pyramid has objects of, and how many.
 async fn of_maps(
     store: &Store,
     hierarchy: &Hierarchy,
     format: Format,
-) -> Result<BTreeSet<Case>, VisError> {
+) -> Result<BTreeMap<Case, usize>, VisError> {
     if !store.can_list() {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
     let arrays = hierarchy.arrays.iter().filter(|array| array.is_data());
     let cases = async |array: &Array| cases_of(array, format, store).await;
-    let found: Vec<BTreeSet<Case>> =
+    let found: Vec<Vec<Case>> =
         stream::iter(arrays).map(cases).buffer_unordered(LISTS).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    let mut counts = BTreeMap::new();
+    for case in found.into_iter().flatten() {
+        *counts.entry(case).or_default() += 1;
+    }
+    Ok(counts)
 }
 
-/// Cases that an array has objects of.
-async fn cases_of(
-    array: &Array,
-    format: Format,
-    store: &Store,
-) -> Result<BTreeSet<Case>, VisError> {
+/// The case of each object of an array.
+async fn cases_of(array: &Array, format: Format, store: &Store) -> Result<Vec<Case>, VisError> {
     let found = store.list(&array.path).await?;
     let case = |key: &str| {
         let name = key.strip_prefix(&array.path)?.strip_prefix('/')?;

@@ -7,10 +7,14 @@ use super::VisError;
 use super::record::CaseRecord;
 use crate::ledger::{Difference, InputRecord, InputState};
 use crate::model::Case;
+use crate::research::PlanError;
 use crate::store::{ObjectInfo, Store};
 
 /// Files whose content is compared at the same time, where their times are others than recorded.
 const HASHES: usize = 4;
+
+/// What [`source`] calls the files of the archive.
+pub const RAW_HISTORY: &str = "raw history";
 
 /// The files that a result is made of, as they are now.
 #[derive(Clone, Debug)]
@@ -72,7 +76,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
         |record: &CaseRecord| format!("{} under the rules of {}", record.store, record.recipe);
     [
         differ("rules", kind(earlier), kind(now)),
-        differ("kind of input", source(&earlier.inputs), source(&now.inputs)),
+        differ("kind of input", source(&earlier.inputs).to_owned(), source(&now.inputs).to_owned()),
         Difference::of_grid(grid.as_deref(), grid_now.as_deref()),
         weights,
         differ("centre", center, center_now),
@@ -83,21 +87,21 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
     .collect()
 }
 
-/// What inputs are, in words: raw history and research-grade files have names of their own.
-fn source(inputs: &[InputRecord]) -> String {
+/// What the inputs of a result are, in words; files are told apart by their names.
+pub fn source(inputs: &[InputRecord]) -> &'static str {
     let key = inputs.first().map_or("", |input| input.key.as_str());
-    let words = match () {
-        () if key.contains("/ocn/hist/") => "raw history",
+    match () {
+        () if inputs.is_empty() => "files that are not recorded",
+        () if key.contains("/ocn/hist/") => RAW_HISTORY,
         () if key.ends_with(".nc") => "research-grade files",
         () => "an analysis made before",
-    };
-    words.to_owned()
+    }
 }
 
 /// Compares what is there of a case with what this run would make of `inputs`.
 ///
 /// # Errors
-/// [`VisError::Settings`] when it was made with other settings, and this run would not better it.
+/// [`PlanError::Settings`] when it was made with other settings, and this run would not better it.
 pub async fn compare(
     case: Case,
     earlier: &CaseRecord,
@@ -107,7 +111,7 @@ pub async fn compare(
 ) -> Result<Comparison, VisError> {
     let differences = conflicts(earlier, now);
     if !differences.is_empty() {
-        return Err(VisError::Settings { case, url, differences });
+        return Err(PlanError::Settings { case, url, differences }.into());
     }
     let bare = |record: &CaseRecord| record.settings.get("grid_sha256").cloned();
     let is_same = earlier.missing_months == now.missing_months
@@ -154,16 +158,29 @@ pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
     }
 }
 
-/// Refuses other settings than those of a process that has begun to write the case and was
-/// interrupted: it may have been about to make a result better.
-pub async fn refuse_conflicts(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
+/// Refuses other settings than those of a process that has begun to write the case: one that was
+/// interrupted may have been about to make a result better.
+pub async fn refuse_begun(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
     let begun = CaseRecord::load_begun(store, case).await?;
     let differences = begun.map(|begun| conflicts(&begun, now)).unwrap_or_default();
     match differences.is_empty() {
         true => Ok(()),
         false => {
             let url = CaseRecord::url(store, case);
-            Err(VisError::Settings { case, url, differences })
+            Err(PlanError::Settings { case, url, differences }.into())
+        }
+    }
+}
+
+/// Refuses to go on when another process writes the case with other settings, or has just done so.
+pub async fn refuse_taken(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
+    let found = [CaseRecord::load_begun(store, case).await?, CaseRecord::load(store, case).await?];
+    let differences = found.iter().flatten().map(|found| conflicts(found, now));
+    match differences.into_iter().find(|differences| !differences.is_empty()) {
+        None => Ok(()),
+        Some(differences) => {
+            let url = CaseRecord::url(store, case);
+            Err(PlanError::Taken { case, url, differences }.into())
         }
     }
 }

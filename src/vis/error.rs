@@ -1,13 +1,11 @@
 //! What can go wrong with the visualization stores.
 
 use crate::encode::zarr::v3::ShardError;
-use crate::ledger::Difference;
 use crate::model::Case;
 use crate::pipeline::{PoolError, Stopped};
 use crate::read::ReadError;
 use crate::research::PlanError;
 use crate::research::check::CheckError;
-use crate::research::plan::list;
 use crate::store::StoreError;
 
 /// A visualization store could not be made, filled or read.
@@ -103,19 +101,6 @@ pub enum VisError {
         has: String,
         /// Those of this run.
         wanted: String,
-    },
-    /// A case was filled with other settings.
-    #[error(
-        "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
-         ({url}), or make the case again with --force", list(.differences)
-    )]
-    Settings {
-        /// Case.
-        case: Case,
-        /// Its record.
-        url: String,
-        /// The settings that differ.
-        differences: Vec<Difference>,
     },
     /// A record is damaged.
     #[error("{url} is not a record of this program; populate its case again with --force")]

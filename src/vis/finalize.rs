@@ -35,13 +35,21 @@ pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
     assemble(store, &BTreeSet::new()).await
 }
 
-/// The same; values of the cases `without` are dropped.
+/// The same; values of the cases `without` are dropped, and those of others without a record are kept.
 pub(super) async fn assemble(
     store: &Store,
     without: &BTreeSet<Case>,
 ) -> Result<(Kind, Completeness), VisError> {
     let opened = template::open(store, "store1, 2 or 3").await?;
-    coverage::refuse_uncovered(store, &opened.kind, without).await?;
+    let uncovered = match without.is_empty() {
+        true => BTreeSet::new(),
+        false => &coverage::uncovered(store, &opened.kind).await? - without,
+    };
+    coverage::refuse_uncovered(store, &opened.kind, &(without | &uncovered)).await?;
+    let unrecorded = match opened.kind.columns() {
+        0 => Vec::new(),
+        _ => coverage::values_of(store, &opened.kind, &uncovered).await?,
+    };
     let records = records(store).await?;
     let mut recipe = opened.recipe.clone();
     for (case, record) in &records {
@@ -79,7 +87,7 @@ pub(super) async fn assemble(
     }
     let cases = records.keys().map(|case| case.short()).collect();
     let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
-    for Object { key, bytes } in shared_chunks(&opened.kind, &records) {
+    for Object { key, bytes } in shared_chunks(&opened.kind, &records, &unrecorded) {
         shared.files.push(FileEntry::new(key.clone(), &bytes));
         store.put(&key, bytes).await?;
     }
@@ -125,8 +133,13 @@ pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
     }
 }
 
-/// The chunks that hold every polygon of a season, fill where there is no result.
-pub fn shared_chunks(kind: &Kind, records: &BTreeMap<Case, CaseRecord>) -> Vec<Object> {
+/// The chunks that hold every polygon of a season: the values of records, those of cases without a
+/// record that are kept, fill where there is no result.
+pub fn shared_chunks(
+    kind: &Kind,
+    records: &BTreeMap<Case, CaseRecord>,
+    unrecorded: &[(Case, Vec<Vec<f32>>)],
+) -> Vec<Object> {
     let columns = kind.columns();
     if columns == 0 {
         return Vec::new();
@@ -138,16 +151,19 @@ pub fn shared_chunks(kind: &Kind, records: &BTreeMap<Case, CaseRecord>) -> Vec<O
     let keys = array.chunk_keys().into_iter().enumerate();
     let objects = keys.map(|(season, key)| {
         let mut values = vec![FILL; array.chunk_len()];
-        for (case, record) in records {
-            let (polygon, own_season) = place(*case);
-            if own_season != season {
-                continue;
-            }
+        let mut fill = |case: Case, month: usize, row: &mut dyn Iterator<Item = f32>| {
+            let at = (month * usize::from(POLYGONS) + place(case).0) * columns;
+            values[at..at + columns].iter_mut().zip(row).for_each(|(value, found)| *value = found);
+        };
+        let of_season = |case: &Case| place(*case).1 == season;
+        for (case, record) in records.iter().filter(|(case, _)| of_season(case)) {
             for (month, row) in record.values.iter().take(MONTHS).enumerate() {
-                let at = (month * usize::from(POLYGONS) + polygon) * columns;
-                for (value, found) in values[at..at + columns].iter_mut().zip(row) {
-                    *value = found.unwrap_or(FILL);
-                }
+                fill(*case, month, &mut row.iter().map(|value| value.unwrap_or(FILL)));
+            }
+        }
+        for (case, rows) in unrecorded.iter().filter(|(case, _)| of_season(case)) {
+            for (month, row) in rows.iter().take(MONTHS).enumerate() {
+                fill(*case, month, &mut row.iter().copied());
             }
         }
         Object { key, bytes: chunk::encode_floats(&values) }

@@ -13,7 +13,7 @@ use crate::ledger::{CASES, InputRecord, SHARED};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth, hex};
 use crate::research::plan::PlanError;
-use crate::store::{Store, StoreError};
+use crate::store::{Condition, Sending, Store, StoreError};
 
 /// Version of the records' form.
 const FORMAT: u32 = 1;
@@ -144,9 +144,35 @@ pub(super) async fn load<T: DeserializeOwned>(
     store: &Store,
     key: &str,
 ) -> Result<Option<T>, VisError> {
-    let Some((bytes, _)) = store.read(key).await? else { return Ok(None) };
+    Ok(load_version(store, key).await?.0)
+}
+
+/// Reads a record, with the condition under which it is replaced only while nobody else has done so.
+async fn load_version<T: DeserializeOwned>(
+    store: &Store,
+    key: &str,
+) -> Result<(Option<T>, Condition), VisError> {
+    let Some((bytes, info)) = store.read(key).await? else { return Ok((None, Condition::Absent)) };
     let damaged = |source| VisError::Record { url: store.location().join(key).to_string(), source };
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    let record = serde_json::from_slice(&bytes).map_err(damaged)?;
+    Ok((Some(record), info.etag.map_or(Condition::Always, Condition::Is)))
+}
+
+/// Writes a record where `condition` holds; whether it held. A service that knows no conditions has it
+/// written in any case.
+async fn save_on(
+    store: &Store,
+    key: String,
+    record: &impl Serialize,
+    condition: Condition,
+) -> Result<bool, VisError> {
+    let sending = Sending { condition, ..Sending::default() };
+    match store.send(&key, to_json(&key, record)?, &sending).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::Changed { .. }) => Ok(false),
+        Err(StoreError::NotImplemented { .. }) => save(store, key, record).await.map(|()| true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn save(store: &Store, key: String, record: &impl Serialize) -> Result<(), VisError> {
@@ -221,16 +247,38 @@ impl CaseRecord {
         load(store, &Self::key(case)).await
     }
 
+    /// Reads the record of a case, with the condition under which nobody has replaced it since.
+    pub async fn load_version(
+        store: &Store,
+        case: Case,
+    ) -> Result<(Option<Self>, Condition), VisError> {
+        load_version(store, &Self::key(case)).await
+    }
+
     /// Reads the record of a case that a process has begun to write and has not completed.
     pub async fn load_begun(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
         load(store, &Self::begun_key(case)).await
     }
 
-    /// Notes that the case's objects are about to be written: from now on the case is not complete,
-    /// and a process that is killed leaves objects that this note covers.
-    pub async fn begin(&self, store: &Store, case: Case) -> Result<(), VisError> {
-        save(store, Self::begun_key(case), self).await?;
-        Ok(store.delete(&Self::key(case)).await?)
+    /// Notes that the case's objects are about to be written, unless `condition` does not hold; whether
+    /// it held. A process that is killed leaves objects that this note covers.
+    pub async fn note(
+        &self,
+        store: &Store,
+        case: Case,
+        condition: Condition,
+    ) -> Result<bool, VisError> {
+        save_on(store, Self::begun_key(case), self, condition).await
+    }
+
+    /// After [`Self::note`]: from now on the case is not complete.
+    pub async fn begin(store: &Store, case: Case) -> Result<(), StoreError> {
+        store.delete(&Self::key(case)).await
+    }
+
+    /// Takes back what [`Self::note`] noted.
+    pub async fn give_up(store: &Store, case: Case) -> Result<(), StoreError> {
+        store.delete(&Self::begun_key(case)).await
     }
 
     /// Writes the record: the case is complete.
@@ -238,7 +286,17 @@ impl CaseRecord {
         save(store, Self::key(case), self).await
     }
 
-    /// Writes the record of a case that was begun with [`Self::begin`].
+    /// The same where `condition` holds; whether it held.
+    pub async fn save_on(
+        &self,
+        store: &Store,
+        case: Case,
+        condition: Condition,
+    ) -> Result<bool, VisError> {
+        save_on(store, Self::key(case), self, condition).await
+    }
+
+    /// Writes the record of a case that was begun with [`Self::note`].
     pub async fn complete(&self, store: &Store, case: Case) -> Result<(), VisError> {
         self.save(store, case).await?;
         Ok(store.delete(&Self::begun_key(case)).await?)

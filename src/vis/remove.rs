@@ -17,14 +17,16 @@ const DELETES: usize = 16;
 /// Those of the cases `asked` that a store has values or a record of.
 pub async fn present(store: &Store, asked: &BTreeSet<Case>) -> Result<BTreeSet<Case>, VisError> {
     let opened = template::open(store, "store1, 2 or 3").await?;
-    let mut present = coverage::with_values(store, &opened.kind).await?;
+    let mut present: BTreeSet<Case> =
+        coverage::with_values(store, &opened.kind).await?.into_keys().collect();
     let recorded = Recorded::of(store).await?;
     present.extend(recorded.done.into_iter().chain(recorded.begun));
     Ok(&present & asked)
 }
 
-/// Removes cases. A removal that was interrupted is completed by the same call: the records go first,
-/// and values without a record keep a store from being finalized.
+/// Removes cases; others keep their values, whether a record covers them or not. A removal that was
+/// interrupted is completed by the same call: the records go first, and values without a record keep a
+/// store from being finalized.
 pub async fn remove(
     store: &Store,
     cases: &BTreeSet<Case>,

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::contract::reading_order;
-use super::earlier::{Comparison, Inputs, compare, renew};
+use super::earlier::{Comparison, Inputs, compare, refuse_taken, renew};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape};
 use super::record::CaseRecord;
@@ -19,7 +19,7 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, Place, YearMonth};
 use crate::pipeline::{Pool, Stopped};
 use crate::read::grid::MOST_POINTS;
-use crate::store::ObjectInfo;
+use crate::store::{Condition, ObjectInfo};
 
 /// Memory for a month: five fields and the bytes they come from.
 const MEMORY: u64 = 16 << 20;
@@ -207,6 +207,8 @@ pub struct Part<'a> {
     case: Case,
     /// What was made before of files that may be others.
     earlier: Option<CaseRecord>,
+    /// Holds while no other process has written the case since it was looked for.
+    unchanged: Condition,
     /// Whether the part is there already, from the same files under the same rules.
     pub done: bool,
 }
@@ -215,7 +217,7 @@ impl<'a> Part<'a> {
     /// For a case from `inputs`, with settings that the result depends on.
     ///
     /// # Errors
-    /// [`VisError::Settings`] when it was made with other settings, unless it is to be made by `force`.
+    /// [`PlanError::Settings`] when it was made with other settings, unless it is to be made by `force`.
     pub async fn open(
         destination: &'a Destination,
         case: Case,
@@ -225,7 +227,10 @@ impl<'a> Part<'a> {
         force: bool,
     ) -> Result<Self, VisError> {
         let store = &destination.store;
-        let mut earlier = if force { None } else { CaseRecord::load(store, case).await? };
+        let (mut earlier, unchanged) = match force {
+            true => (None, Condition::Always),
+            false => CaseRecord::load_version(store, case).await?,
+        };
         if let Some(earlier) = &earlier {
             earlier.keep(case, missing)?;
         }
@@ -245,15 +250,20 @@ impl<'a> Part<'a> {
             }
         }
         let earlier = earlier.take_if(|_| !done);
-        Ok(Self { destination, record, case, earlier, done })
+        Ok(Self { destination, record, case, earlier, unchanged, done })
     }
 
-    /// Stores the numbers of the case; whether they are those that were there.
+    /// Stores the numbers of the case; whether they are those that were there. Of processes that do so
+    /// at the same moment with other settings, the first one does.
     pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<bool, VisError> {
         self.destination.claim().await?;
         let before = self.earlier.is_some_and(|earlier| earlier.values == values);
         self.record.values = values;
-        self.record.save(&self.destination.store, self.case).await?;
+        let (store, case) = (&self.destination.store, self.case);
+        if !self.record.save_on(store, case, self.unchanged).await? {
+            refuse_taken(store, case, &self.record).await?;
+            self.record.save(store, case).await?;
+        }
         Ok(before)
     }
 }

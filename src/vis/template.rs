@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::contract::{EFFICIENCY, Kind, MAX_LEVELS, Pyramid, RECIPE, UPTAKE};
+use super::earlier::refuse_taken;
 use super::record::{self, CaseRecord, FileEntry, Recorded};
 use super::{Recipe, VisError, coverage};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
@@ -91,7 +92,8 @@ async fn refuse_occupied(
     if overwrite {
         return Ok(());
     }
-    let mut cases = coverage::with_values(store, &before).await?;
+    let mut cases: BTreeSet<Case> =
+        coverage::with_values(store, &before).await?.into_keys().collect();
     let recorded = Recorded::of(store).await?;
     cases.extend(recorded.done.into_iter().chain(recorded.begun));
     // Of a pyramid any object counts: the listing has them all.
@@ -379,6 +381,8 @@ pub struct Begun {
     record: CaseRecord,
     /// Objects that are there as they are to be, by key.
     kept: Vec<FileEntry>,
+    /// Whether it is written whatever others write.
+    force: bool,
     noted: OnceCell<()>,
 }
 
@@ -389,8 +393,9 @@ impl Begun {
         case: Case,
         record: CaseRecord,
         kept: Vec<FileEntry>,
+        force: bool,
     ) -> Self {
-        Self { destination, case, record, kept, noted: OnceCell::new() }
+        Self { destination, case, record, kept, force, noted: OnceCell::new() }
     }
 
     /// Whether an object is there as it is to be.
@@ -409,11 +414,26 @@ impl Begun {
         &self.destination.store
     }
 
-    /// Notes that the case is being written, once.
+    /// Notes that the case is being written, once. Of processes that begin at the same moment with
+    /// other settings, one goes on.
     pub async fn note(&self) -> Result<(), VisError> {
         let note = async || {
             self.destination.claim().await?;
-            self.record.begin(&self.destination.store, self.case).await
+            let (store, case) = (self.store(), self.case);
+            let condition = if self.force { Condition::Always } else { Condition::Absent };
+            let is_first = self.record.note(store, case, condition).await?;
+            if !self.force
+                && let Err(error) = refuse_taken(store, case, &self.record).await
+            {
+                if is_first {
+                    CaseRecord::give_up(store, case).await?;
+                }
+                return Err(error);
+            }
+            if !is_first {
+                self.record.note(store, case, Condition::Always).await?;
+            }
+            Ok(CaseRecord::begin(store, case).await?)
         };
         self.noted.get_or_try_init(note).await.copied()
     }

@@ -13,8 +13,9 @@ use crate::model::case::in_short;
 use crate::store::{Location, Stores};
 use crate::vis::{VisError, remove};
 
-/// Take cases out of a store: their records and values, and finalize the store without them
+/// Take cases out of a store for good: delete their records and values, and finalize the store without them
 ///
+/// Their values can be had again only by populating the cases. `--dry-run` names the cases first.
 /// `dor publish --delete` takes them out of a published copy afterwards.
 #[derive(Args, Debug)]
 pub(super) struct Remove {

@@ -89,7 +89,7 @@ fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
     let whole = fs::read(&grid).unwrap();
     fs::write(&grid, [&whole[..], b"\0"].concat()).unwrap();
     let run = ["run", "--plan", "one.json", "--shards", "1"];
-    let error = fails(dor(work.folder()).args(run), 65);
+    let error = fails(dor(work.folder()).args(run), 78);
     assert!(error.contains("grid.nc is not what it was when the plan was made"), "{error}");
     plan_again(&work, "grid");
     let (done, named) = state(&work, "grid");
@@ -105,7 +105,7 @@ fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
 
     let bytes = fs::read(&ssh).unwrap();
     fs::write(&ssh, [&bytes[..], b"\0"].concat()).unwrap();
-    let error = fails(dor(work.folder()).args(["run", "--plan", "grid.json", "--shards", "1"]), 65);
+    let error = fails(dor(work.folder()).args(["run", "--plan", "grid.json", "--shards", "1"]), 78);
     assert!(error.contains("ssh.nc is not what it was when the plan was made"), "{error}");
     plan_again(&work, "ssh");
     let (done, named) = state(&work, "ssh");

@@ -53,6 +53,13 @@ fn nothing_is_put_together_before_every_case_is_there() {
     fs::write(&record, fewer.to_string()).unwrap();
     let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
     assert!(said.contains("113-04, store1: it was made of 1 files of "), "{said}");
+
+    // Nor is one that was made of research-grade files.
+    fs::write(&record, whole.replace("/ocn/hist/", "/")).unwrap();
+    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    let expected =
+        "113-04, store1: it was made of research-grade files, the plan makes it of raw history";
+    assert!(said.contains(expected), "{said}");
     fs::write(&record, whole).unwrap();
 
     let said = says(&work, "finalize --plan all.json --publish-to published");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::super::support::case::{Workspace, assert_same, set_age};
 use super::super::support::dor::{dor, fails};
@@ -124,6 +125,44 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
     refused(curves.replace("--data-dir archive", "-i out"), "kind of input: ");
     let forced = shares.replace("centers.csv", "moved.csv --force");
     assert!(!runs(work.folder(), &forced).contains("done before"));
+}
+
+#[test]
+fn of_two_processes_at_once_with_other_settings_one_fills_the_case() {
+    let work = workspace();
+    let centers = fs::read_to_string(work.path("centers.csv")).unwrap();
+    fs::write(work.path("moved.csv"), centers.replace("\n112,", "\n112,-")).unwrap();
+    let grid = [&fs::read(work.path("grid.nc")).unwrap()[..], b"\0"].concat();
+    fs::write(work.path("other-grid.nc"), grid).unwrap();
+    let [_, maps, shares] = commands("--data-dir archive");
+    let others = [
+        (&maps, "s2", maps.replace("grid.nc", "other-grid.nc")),
+        (&shares, "s3", shares.replace("centers.csv", "moved.csv")),
+    ];
+    for turn in 0..4 {
+        templates(&work);
+        for (one, store, other) in &others {
+            let commands = if turn % 2 == 0 { [*one, other] } else { [other, *one] };
+            let started = commands.map(|command| {
+                let mut process = Command::new(env!("CARGO_BIN_EXE_dor"));
+                process.arg("vis").args(command.split_whitespace()).current_dir(work.folder());
+                process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            });
+            let ended = started.map(|process| process.wait_with_output().unwrap());
+            let codes = ended.each_ref().map(|ended| ended.status.code());
+            let said = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+            let winner = codes.iter().position(|code| *code == Some(0));
+            assert!(codes.contains(&Some(78)), "{codes:?} {said:?}");
+            let winner = commands[winner.unwrap_or_else(|| panic!("{codes:?} {said:?}"))];
+            runs(work.folder(), &format!("finalize {store}"));
+            runs(work.folder(), &format!("check {store}"));
+            // What lies there is whole, and that of the one that went on.
+            let found = work.tree(store);
+            assert!(runs(work.folder(), winner).contains("done before"), "{winner}");
+            assert_same(&found, &work.tree(store));
+            fs::remove_dir_all(work.path(store)).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -234,6 +234,49 @@ fn a_case_is_taken_out_of_a_store_and_of_its_published_copy() {
 }
 
 #[test]
+fn a_case_is_taken_out_beside_others_without_a_record() {
+    let work = filled(180);
+    add_polygon_113(&work);
+    for (n, (_, populate)) in STORES.into_iter().enumerate() {
+        let store = format!("s{}", n + 1);
+        let alone = work.tree(&store);
+        runs(work.folder(), &format!("{populate} -p 113 -m 4 --data-dir archive --allow-missing"));
+        runs(work.folder(), &format!("finalize {store}"));
+        fs::remove_file(work.path(&store).join(".cases/112-04.json")).unwrap();
+        let said = runs(work.folder(), &format!("remove {store} -p 113 -m 4"));
+        assert!(said.contains("removed polygons 113 (month 4)"), "{said}");
+        // Polygon 112 keeps its values, and can be adopted.
+        let mut rest = work.tree(&store);
+        let mut expected = alone.clone();
+        for tree in [&mut rest, &mut expected] {
+            tree.retain(|name, _| !name.starts_with(".cases/"));
+        }
+        assert_same(&expected, &rest);
+        runs(work.folder(), &format!("finalize {store} --adopt"));
+        runs(work.folder(), &format!("check {store}"));
+    }
+}
+
+#[test]
+fn maps_that_lack_chunks_are_not_finalized() {
+    let work = filled(3);
+    let chunk = work.path("s2/0/PH/112.1.1.3.0.0.0");
+    let bytes = fs::read(&chunk).unwrap();
+    fs::remove_file(&chunk).unwrap();
+    let error = fails(&mut vis(work.folder(), "finalize s2"), 65);
+    assert!(error.contains("lacks chunks") && error.contains("112 (month 4)"), "{error}");
+    assert!(error.contains("--force"), "{error}");
+    fs::write(&chunk, bytes).unwrap();
+    runs(work.folder(), "finalize s2");
+    // What is no part of a store is not told as a result.
+    fs::write(work.path("s2/figure.png"), b"picture").unwrap();
+    let error = vis(work.folder(), "check s2").output().unwrap();
+    let said = String::from_utf8_lossy(&error.stdout).into_owned();
+    assert_eq!(error.status.code(), Some(65), "{said}");
+    assert!(said.contains("figure.png is no part of the store: move it away"), "{said}");
+}
+
+#[test]
 fn a_case_that_is_being_written_is_no_case_without_a_record() {
     let work = filled(14);
     // As a process that was killed leaves it.
