@@ -18,6 +18,7 @@ mod suite {
     mod declared;
     mod file_systems;
     mod killed;
+    mod left_out;
     mod network;
     mod parity;
     mod pipes;

@@ -37,20 +37,20 @@ pub fn read(mut source: Box<dyn Source>) -> Result<Grid, ReadError> {
     let fetch = |source: &mut dyn Source, len| {
         source.range(0..len).map_err(|source| ReadError::Fetch { url: url.clone(), source })
     };
-    let start = fetch(&mut *source, len.min(16))?;
-    let mut grid = if start.starts_with(b"CDF") || start.starts_with(b"\x89HDF") {
-        from_netcdf(&Ranged::open(source)?)?
-    } else if len == BINARY {
+    let start = fetch(&mut *source, len.min(4))?;
+    let is_netcdf = start.starts_with(b"CDF") || start.starts_with(b"\x89HDF");
+    let mut grid = if len == BINARY && !is_netcdf {
         from_u_points(&fetch(&mut *source, len)?).map_err(refuse)?
     } else {
-        let start = String::from_utf8_lossy(&start).into_owned();
-        return Err(refuse(match len {
-            0 => "it is empty".to_owned(),
-            len => format!(
+        let file = Ranged::open(source).map_err(|error| match error {
+            ReadError::Empty { .. } => refuse("it is empty".to_owned()),
+            ReadError::NotNetcdf { start, .. } => refuse(format!(
                 "it is neither NetCDF nor the binary grid of gx1v7: {len} bytes that begin with \
                  {start:?}"
-            ),
-        }));
+            )),
+            error => error,
+        })?;
+        from_netcdf(&file)?
     };
     check(&grid).map_err(refuse)?;
     grid.tlong.iter_mut().for_each(|lon| *lon = within_360(*lon));

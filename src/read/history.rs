@@ -16,6 +16,7 @@ use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcOpenOptions, NcType};
 use sha2::{Digest, Sha256};
 
 use super::bounds::{LONGEST_HEADER, TOO_LONG, check_header, claims, guarded};
+use super::form::Form;
 use super::validate::Structure;
 use super::{ReadError, Source, SourceError, classic, text};
 use crate::model::YearMonth;
@@ -127,7 +128,11 @@ impl History {
             hashing: Duration::ZERO,
         };
         let start = input.fetch()?.unwrap_or_default();
-        match Form::of(&start, &url)? {
+        let at = |offset: u64| {
+            let end = offset.checked_add(8).filter(|&end| end <= input.source.len())?;
+            input.source.range(offset..end).ok()?.first_chunk().copied()
+        };
+        match Form::of(&start, at, &url)? {
             Form::Netcdf4 => return Self::open_netcdf4(start, input, url),
             Form::Classic => {}
         }
@@ -159,9 +164,11 @@ impl History {
                 max_object_header_bytes: LONGEST_HEADER,
                 ..NcOpenOptions::default()
             };
-            let (file, header) = text::open(storage, options, &url)?;
+            let (file, mut header) = text::open(storage, options, &url)?;
+            structure.complete_texts(&mut header);
             structure.compare_shapes(&header)?;
             structure.check_all(&header)?;
+            structure.tell_left_out();
             Ok((file, header))
         })?;
         Ok(Self { header, layout: Layout::Netcdf4(Box::new(file)), input })
@@ -320,26 +327,6 @@ pub(super) fn range_within(offset: u64, len: usize, file: u64) -> io::Result<Ran
 
 pub(super) fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
     ReadError::Damaged { url: url.to_owned(), source }
-}
-
-/// What the first bytes say a file is.
-pub(super) enum Form {
-    Classic,
-    Netcdf4,
-}
-
-impl Form {
-    pub(super) fn of(start: &[u8], url: &str) -> Result<Self, ReadError> {
-        match start.get(..4) {
-            Some([b'C', b'D', b'F', 1 | 2 | 5]) => Ok(Self::Classic),
-            Some(b"\x89HDF") => Ok(Self::Netcdf4),
-            _ if start.is_empty() => Err(ReadError::Empty { url: url.to_owned() }),
-            _ => {
-                let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();
-                Err(ReadError::NotNetcdf { url: url.to_owned(), start })
-            }
-        }
-    }
 }
 
 /// Where the data of each variable of a classic file lies: all of it inside the file, fixed

@@ -4,9 +4,11 @@ pub mod bounds;
 pub mod centers;
 mod classic;
 mod filters;
+mod form;
 pub mod glance;
 pub mod grid;
 pub mod history;
+mod links;
 pub mod ranged;
 pub mod ssh;
 mod text;
@@ -157,6 +159,27 @@ pub enum ReadError {
         /// What it is.
         what: String,
     },
+    /// A dataset that is put together from others.
+    #[error(
+        "{url}: `{object}` is a virtual dataset, whose data lies in other files and is not read from \
+         there; put it into one file with: nccopy INPUT OUTPUT"
+    )]
+    Virtual {
+        /// File.
+        url: String,
+        /// Path of the dataset.
+        object: String,
+    },
+    /// A structure beyond what is followed.
+    #[error("{url} has {what}, where at most {most} are followed; take them out of the file")]
+    Beyond {
+        /// File.
+        url: String,
+        /// What it has too many of.
+        what: String,
+        /// The most.
+        most: usize,
+    },
     /// Data in groups, of which nothing would be converted.
     #[error(
         "{url} has variables or attributes in groups, which would be lost: {}; \
@@ -285,10 +308,16 @@ pub enum ReadError {
 
 /// The first names of a list, and how many more there are.
 fn listed(names: &[String]) -> String {
+    some_of(names.iter().map(|name| format!("`{name}`")).collect())
+}
+
+/// The first of a list, and how many more there are.
+fn some_of(mut all: Vec<String>) -> String {
     const SHOWN: usize = 5;
-    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+    let more = all.len().saturating_sub(SHOWN);
+    all.truncate(SHOWN);
+    match more {
+        0 => all.join(", "),
+        more => format!("{} and {more} more", all.join(", ")),
     }
 }

@@ -14,7 +14,8 @@ use netcdf_reader::{NcFile, NcOpenOptions, NcSliceInfo, NcSliceInfoElem};
 use super::bounds::{self, LONGEST_HEADER, TOO_LONG, claims, guarded};
 use super::classic;
 use super::filters::registry;
-use super::history::{self, Form, damaged, meaning, positions, range_within};
+use super::form::Form;
+use super::history::{self, damaged, meaning, positions, range_within};
 use super::validate::Structure;
 use super::{ReadError, Source, SourceError, text};
 use crate::model::cf::Decoding;
@@ -60,7 +61,11 @@ impl Ranged {
     ) -> Result<(NcFile, Header, Option<Structure>), ReadError> {
         let start = ranges.read(0..ranges.len.min(SUPERBLOCK));
         let start = start.map_err(|e| damaged(url, e.into()))?;
-        let form = Form::of(&start, url)?;
+        let at = |offset: u64| {
+            let end = offset.checked_add(8).filter(|&end| end <= ranges.len)?;
+            ranges.read(offset..end).ok()?.first_chunk().copied()
+        };
+        let form = Form::of(&start, at, url)?;
         let structure = match form {
             Form::Netcdf4 => Some(Structure::open(&start, ranges.clone(), url)?),
             Form::Classic => ranges.look_over_header(url).map(|()| None)?,
@@ -72,9 +77,12 @@ impl Ranged {
             max_object_header_bytes: LONGEST_HEADER,
             ..NcOpenOptions::default()
         };
-        let (file, header) = text::open(ranges.clone(), options, url)?;
+        let (file, mut header) = text::open(ranges.clone(), options, url)?;
         match &structure {
-            Some(structure) => structure.compare_shapes(&header)?,
+            Some(structure) => {
+                structure.complete_texts(&mut header);
+                structure.compare_shapes(&header)?;
+            }
             None => drop(positions(&file, &header, url, ranges.len)?),
         }
         Ok((file, header, structure))
@@ -85,7 +93,9 @@ impl Ranged {
         let Some(structure) = &self.structure else { return Ok(()) };
         let checked = guarded(&self.url, || {
             structure.refuse_groups()?;
-            structure.check_all(&self.header)
+            structure.check_all(&self.header)?;
+            structure.tell_left_out();
+            Ok(())
         });
         self.ranges.settle(&self.url, checked)
     }

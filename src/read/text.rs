@@ -7,6 +7,7 @@
 use std::sync::Once;
 
 use hdf5_reader::global_heap::GlobalHeapCollection;
+use hdf5_reader::group::Group;
 use hdf5_reader::messages::datatype::{Datatype, StringSize, VarLenKind};
 use hdf5_reader::storage::DynStorage;
 use hdf5_reader::{Dataset, Hdf5File};
@@ -131,8 +132,56 @@ fn other_texts(storage: &DynStorage, url: &str) -> Option<Vec<Other>> {
     Some(found)
 }
 
+/// Puts texts of fixed length into the header whole: the reader cuts them at their first NUL, which
+/// NetCDF has as a character like others, in the classic formats and here.
+pub(super) fn complete<'a>(
+    header: &mut Header,
+    root: &Group,
+    datasets: impl Iterator<Item = &'a Dataset>,
+    url: &str,
+) {
+    let mut put = |of: Option<&str>, attributes: Vec<hdf5_reader::Attribute>| {
+        for attribute in &attributes {
+            let Some(texts) = fixed_texts(attribute) else { continue };
+            if !texts.iter().any(|text| text.contains(&0)) {
+                continue;
+            }
+            let own = match of {
+                None => &mut header.attributes,
+                Some(name) => match header.variables.iter_mut().find(|v| v.name == name) {
+                    Some(variable) => &mut variable.attributes,
+                    None => continue,
+                },
+            };
+            let Some(own) = own.iter_mut().find(|own| own.name == attribute.name) else { continue };
+            let object = format!("{}:{}", of.unwrap_or_default(), attribute.name);
+            let mut texts = texts.iter().map(|bytes| decoded(bytes, &object, url));
+            own.value = match (is_array(attribute), texts.next()) {
+                (false, Some(text)) => AttributeValue::Text(text),
+                (_, first) => AttributeValue::Texts(first.into_iter().chain(texts).collect()),
+            };
+        }
+    };
+    put(None, root.attributes().unwrap_or_default());
+    for dataset in datasets {
+        put(Some(variable_name(dataset)), dataset.attributes());
+    }
+}
+
+/// The bytes of each text of an attribute of fixed length, without padding; `None` for others.
+fn fixed_texts(attribute: &hdf5_reader::Attribute) -> Option<Vec<&[u8]>> {
+    let Datatype::String { size: StringSize::Fixed(len), .. } = &attribute.datatype else {
+        return None;
+    };
+    let len = usize::try_from(*len).ok().filter(|&len| len > 0)?;
+    let count = usize::try_from(attribute.num_elements().ok()?).ok()?;
+    let texts = attribute.raw_data.chunks(len).take(count);
+    let padding = |text: &&[u8]| text.iter().rev().take_while(|&&byte| byte == 0).count();
+    Some(texts.map(|text| &text[..text.len() - padding(&text)]).collect())
+}
+
 /// Whether NetCDF shows an attribute of HDF5.
-fn is_seen(name: &str) -> bool {
+pub(super) fn is_seen(name: &str) -> bool {
     const HIDDEN: [&str; 8] = [
         "_NCProperties",
         "_Netcdf4Dimid",
@@ -168,9 +217,8 @@ fn bytes_of(
     let until_nul = |bytes: &[u8]| bytes.split(|&b| b == 0).next().unwrap_or_default().to_vec();
     let count = usize::try_from(attribute.num_elements().ok()?).ok()?;
     match &attribute.datatype {
-        Datatype::String { size: StringSize::Fixed(len), .. } => {
-            let len = usize::try_from(*len).ok().filter(|&len| len > 0)?;
-            Some(attribute.raw_data.chunks(len).take(count).map(until_nul).collect())
+        Datatype::String { size: StringSize::Fixed(_), .. } => {
+            Some(fixed_texts(attribute)?.into_iter().map(<[u8]>::to_vec).collect())
         }
         Datatype::String { size: StringSize::Variable, .. }
         | Datatype::VarLen { kind: VarLenKind::String, .. } => {

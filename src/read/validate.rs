@@ -23,11 +23,10 @@ use netcdf_reader::nc4::types::hdf5_to_nc_type;
 use super::ReadError;
 use super::bounds::LONGEST_HEADER;
 use super::history::damaged;
+use super::links::{self, Found, leaf};
+use super::text;
 use crate::model::dataset::{Header, Variable};
 
-/// Groups deeper than this, or more of them, are in no file of a model.
-const DEEPEST_GROUP: usize = 32;
-const MOST_GROUPS: usize = 1 << 10;
 /// Chunks of one variable: a chunk each month and level of a long series are fewer.
 const MOST_CHUNKS: u64 = 1 << 18;
 /// Deflate makes data at most this many times larger ("zlib technical details").
@@ -59,10 +58,10 @@ pub(super) struct Place {
 pub(super) struct Structure {
     url: String,
     file: Hdf5File,
+    root: Group,
     /// Datasets of the root group, by name.
     datasets: HashMap<String, Dataset>,
-    /// Paths of datasets in other groups, and of groups with attributes only.
-    in_groups: Vec<String>,
+    found: Found,
     places: Mutex<HashMap<String, Place>>,
 }
 
@@ -79,8 +78,7 @@ impl Structure {
         let broken = |e: Hdf5Error| damaged(url, e.into());
         let file = Hdf5File::from_storage_with_options(storage, options).map_err(broken)?;
         let root = file.root_group().map_err(broken)?;
-        let mut in_groups = Vec::new();
-        let datasets = walk(&root, url, &mut in_groups)?;
+        let (datasets, found) = links::walk(&file, &root, url)?;
         let mut names = HashMap::new();
         for dataset in &datasets {
             let (name, foreign) = (leaf(dataset.name()), |what: String| {
@@ -99,15 +97,25 @@ impl Structure {
         }
         let datasets = datasets.into_iter().map(|d| (leaf(d.name()).to_owned(), d)).collect();
         let places = Mutex::default();
-        Ok(Self { url: url.to_owned(), file, datasets, in_groups, places })
+        Ok(Self { url: url.to_owned(), file, root, datasets, found, places })
     }
 
     /// Refuses a file with data in groups, of which nothing would be converted.
     pub(super) fn refuse_groups(&self) -> Result<(), ReadError> {
-        match self.in_groups.as_slice() {
+        match self.found.in_groups.as_slice() {
             [] => Ok(()),
             paths => Err(ReadError::Groups { url: self.url.clone(), paths: paths.to_vec() }),
         }
+    }
+
+    /// Tells of what the file has that its conversion does not.
+    pub(super) fn tell_left_out(&self) {
+        self.found.tell(&self.root, self.datasets.values(), &self.url);
+    }
+
+    /// Puts the texts of attributes into the header whole, where the reader cuts them at a NUL.
+    pub(super) fn complete_texts(&self, header: &mut Header) {
+        text::complete(header, &self.root, self.datasets.values(), &self.url);
     }
 
     /// Compares the shape that each variable has by its dimensions with that of its data, but for
@@ -365,46 +373,6 @@ impl Structure {
     }
 }
 
-/// The datasets of the root group; paths of those in groups below go to `in_groups`.
-fn walk(root: &Group, url: &str, in_groups: &mut Vec<String>) -> Result<Vec<Dataset>, ReadError> {
-    let broken = |e: Hdf5Error| damaged(url, e.into());
-    let looped = |path: &str| {
-        let problem = format!("group `{path}` contains itself, or is nested too deep");
-        damaged(url, netcdf_reader::Error::InvalidData(problem))
-    };
-    let (groups, datasets) = root.members().map_err(broken)?;
-    let mut seen = HashSet::from([root.address()]);
-    let mut left: Vec<(Group, String, usize)> = Vec::new();
-    let below = |groups: Vec<Group>, path: &str, depth| {
-        let named = move |group: Group| {
-            let path = format!("{path}{}", leaf(group.name()));
-            (group, path, depth)
-        };
-        groups.into_iter().map(named).collect::<Vec<_>>()
-    };
-    left.extend(below(groups, "", 1));
-    while let Some((group, path, depth)) = left.pop() {
-        if !seen.insert(group.address()) || depth > DEEPEST_GROUP || seen.len() > MOST_GROUPS {
-            return Err(looped(&path));
-        }
-        let (groups, datasets) = group.members().map_err(broken)?;
-        in_groups.extend(datasets.iter().map(|d| format!("{path}/{}", leaf(d.name()))));
-        if datasets.is_empty() && !group.attributes().map_err(broken)?.is_empty() {
-            in_groups.push(path.clone());
-        }
-        left.extend(below(groups, &format!("{path}/"), depth + 1));
-    }
-    in_groups.sort_unstable();
-    Ok(datasets)
-}
-
-/// The last part of an object's path.
-fn leaf(name: &str) -> &str {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    // netCDF-C's name for a variable that only shares its name with a dimension.
-    name.strip_prefix("_nc4_non_coord_").unwrap_or(name)
-}
-
 /// Refuses what has no counterpart in NetCDF, such as references, by name: it is no damage.
 fn check_types(dataset: &Dataset, url: &str) -> Result<(), ReadError> {
     let refuse = |object: String, dtype: &dyn std::fmt::Debug| {
@@ -477,6 +445,10 @@ fn check_size(
 /// Length of an HDF5 file as its superblock has it ("HDF5 file format", II.A), for versions 0 to 3
 /// with addresses of 8 bytes, which is what netCDF-C writes.
 fn end_of_file(start: &[u8]) -> Option<u64> {
+    if !start.starts_with(b"\x89HDF") {
+        // It comes after a block of the user's own.
+        return None;
+    }
     let (address_size, at) = match *start.get(8)? {
         0 => (13, 40),
         1 => (13, 44),

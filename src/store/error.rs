@@ -1,9 +1,11 @@
 //! What can go wrong with storage, by what the caller can do about it.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::location::LocationError;
+use super::walk::odd_above;
 
 /// Why credentials will not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,10 +313,13 @@ impl StoreError {
         let detail = source.to_string();
         match source.kind() {
             Kind::NotFound => Self::NotFound { url },
-            Kind::NotADirectory => Self::BadLocation(LocationError {
-                text: url,
-                reason: "a file is where a folder must be".to_owned(),
-            }),
+            Kind::NotADirectory => match odd_above(Path::new(&url)) {
+                Some((url, what)) => Self::NotAFile { url, what },
+                None => Self::BadLocation(LocationError {
+                    text: url,
+                    reason: "a file is where a folder must be".to_owned(),
+                }),
+            },
             Kind::IsADirectory => {
                 Self::NotAFile { url, what: "a folder where a file is expected".to_owned() }
             }

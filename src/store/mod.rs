@@ -35,6 +35,7 @@ mod send;
 mod staged;
 mod streamed;
 mod survey;
+mod taken;
 mod uploads;
 mod walk;
 mod write;

@@ -3,7 +3,8 @@
 use std::fs::{self, File, FileType};
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
+use super::taken::{self, Moment, Taken, checksum};
 use super::walk::{modified, refuse_dangling};
 use super::write::blocking;
 
@@ -26,10 +28,9 @@ const GAP: (u64, u64) = (64 << 10, 1 << 20);
 /// Ranges are not joined beyond this: parts then come in parallel.
 const JOINED: u64 = 16 << 20;
 const PARALLEL: usize = 10;
-/// Bytes that are gone through at a time, and pieces fetched ahead; and those of a file.
+/// Bytes that are gone through at a time, and pieces fetched ahead.
 const FOLDED: u64 = 4 << 20;
 const FOLDED_AHEAD: usize = 2;
-const BUFFER: usize = 256 << 10;
 
 /// What a store knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +111,8 @@ impl Store {
     }
 
     fn object_at(&self, path: ObjectPath, info: ObjectInfo) -> Object {
-        let (version, changed) = Default::default();
-        Object { store: self.clone(), path, info: Arc::new(info), version, changed }
+        let (version, taken) = Default::default();
+        Object { store: self.clone(), path, info: Arc::new(info), version, taken }
     }
 
     /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
@@ -162,8 +163,14 @@ pub struct Object {
     info: Arc<ObjectInfo>,
     /// The first answer's version, for listings that tell none.
     version: Arc<OnceLock<String>>,
-    /// On disk, when the file was changed last before the first read, in seconds and nanoseconds.
-    changed: Arc<OnceLock<(i64, i64)>>,
+    /// Of a file on disk, what was read.
+    taken: Arc<Taken>,
+}
+
+/// A file on disk that is being read, and the moment from which on it must not change.
+pub(super) struct Reading {
+    file: File,
+    began: Option<Moment>,
 }
 
 impl Object {
@@ -187,7 +194,7 @@ impl Object {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.is_unchanged()?;
+        let began = self.begin().await?;
         let objects = self.store.objects().await?;
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
         let if_match =
@@ -205,10 +212,13 @@ impl Object {
         let found = self.store.reading(&self.info.key, "read", get).await;
         let (data, meta) = found.map_err(|error| self.now_gone(error))?;
         self.compare(meta)?;
-        let wanted = range.end - range.start;
+        let (wanted, start) = (range.end - range.start, range.start);
         if data.len() as u64 != wanted {
             let detail = format!("{} bytes came of {wanted}", data.len());
             return Err(StoreError::Changed { url: self.url(), detail });
+        }
+        if began.is_some() {
+            self.add(began, start..range.end, checksum(&data)).await?;
         }
         Ok(data)
     }
@@ -276,14 +286,14 @@ impl Object {
     }
 
     /// The open file of an object on disk.
-    pub(super) async fn open(&self) -> Result<File, StoreError> {
-        self.is_unchanged()?;
+    pub(super) async fn open(&self) -> Result<Reading, StoreError> {
+        let began = self.begin().await?;
         let objects = self.store.objects().await?;
         let found = self.store.attempt(&self.info.key, "read", || objects.get(&self.path)).await;
         let found = found.map_err(|error| self.now_gone(error))?;
         self.compare(found.meta)?;
         match found.payload {
-            GetResultPayload::File(file, _) => Ok(file),
+            GetResultPayload::File(file, _) => Ok(Reading { file, began }),
             GetResultPayload::Stream(_) => Err(StoreError::NotAFile {
                 url: self.url(),
                 what: "not on a disk of this machine".to_owned(),
@@ -306,38 +316,32 @@ impl Object {
             }
             return Ok(state);
         }
-        let file = self.open().await?;
-        let url = self.url();
+        let Reading { file, began } = self.open().await?;
+        let (url, whole) = (self.url(), range.clone());
         let folded = blocking(&url, "read", move || {
-            let mut buffer = vec![0; BUFFER];
-            let Range { mut start, end } = range;
-            while start < end {
-                let size = usize::try_from(end - start).map_or(BUFFER, |left| left.min(BUFFER));
-                buffer.resize(size, 0);
-                file.read_exact_at(&mut buffer, start)?;
-                step(&mut state, &mut buffer);
-                start += size as u64;
-            }
-            Ok(state)
+            let sum = taken::fold(&file, range, |buffer| step(&mut state, buffer))?;
+            Ok((state, sum))
         });
-        let state = folded.await.map_err(now_shorter)?;
-        self.is_unchanged()?;
+        let (state, sum) = folded.await.map_err(now_shorter)?;
+        self.add(began, whole, sum).await?;
         Ok(state)
     }
 
     /// Bytes of a file that [`Self::open`] gave, into `data`, off the async threads.
     pub(super) async fn fill(
         &self,
-        file: File,
+        Reading { file, began }: Reading,
         mut data: Vec<u8>,
         at: u64,
-    ) -> Result<(File, Vec<u8>), StoreError> {
+    ) -> Result<(Reading, Vec<u8>), StoreError> {
         let url = self.url();
         let read = blocking(&url, "read", move || {
             file.read_exact_at(&mut data, at)?;
-            Ok((file, data))
+            Ok((file, checksum(&data), data))
         });
-        read.await.map_err(now_shorter)
+        let (file, sum, data) = read.await.map_err(now_shorter)?;
+        self.add(began, at..at.saturating_add(data.len() as u64), sum).await?;
+        Ok((Reading { file, began }, data))
     }
 
     /// What is gone after it was found has changed.
@@ -361,22 +365,44 @@ impl Object {
         if let Some(etag) = now.etag {
             self.version.get_or_init(|| etag);
         }
-        self.is_unchanged()
+        Ok(())
     }
 
-    /// Whether a file on disk has not been touched since the first read. Who overwrites it in place
-    /// can put its time back (`cp -p`, `rsync -t`), but not the time of that change.
-    fn is_unchanged(&self) -> Result<(), StoreError> {
+    fn on_disk(&self) -> Option<PathBuf> {
         let location = self.store.location().join(&self.info.key);
-        let Some(Ok(found)) = location.local_path().map(fs::metadata) else { return Ok(()) };
-        let now = (found.ctime(), found.ctime_nsec());
-        match *self.changed.get_or_init(|| now) == now {
-            true => Ok(()),
-            false => {
-                let detail = "it was changed in place".to_owned();
-                Err(StoreError::Changed { url: self.url(), detail })
-            }
+        location.local_path().map(Path::to_owned)
+    }
+
+    /// From when on a file on disk must not change while it is read; refuses one that has.
+    async fn begin(&self) -> Result<Option<Moment>, StoreError> {
+        let Some(path) = self.on_disk().filter(|path| path.exists()) else { return Ok(None) };
+        match self.taken.begin(&path) {
+            Some(began) => Ok(Some(began)),
+            None => self.compare_bytes(path).await.map(Some),
         }
+    }
+
+    /// Remembers what was read of a file on disk; refuses one that has changed since.
+    async fn add(
+        &self,
+        began: Option<Moment>,
+        range: Range<u64>,
+        checksum: u32,
+    ) -> Result<(), StoreError> {
+        match (self.on_disk(), began) {
+            (Some(path), Some(began)) if !self.taken.add(&path, began, range, checksum) => {
+                self.compare_bytes(path).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a file of which not all that was read is still the same.
+    async fn compare_bytes(&self, path: PathBuf) -> Result<Moment, StoreError> {
+        let (url, taken) = (self.url(), Arc::clone(&self.taken));
+        let compared = blocking(&url, "read", move || taken.compare(&path));
+        let detail = "it was changed in place".to_owned();
+        compared.await.map_err(now_shorter)?.ok_or(StoreError::Changed { url, detail })
     }
 }
 

@@ -213,6 +213,13 @@ pub(super) fn refuse_dangling(absent: &Path) -> Result<(), StoreError> {
     absent.ancestors().find(leads_nowhere).map_or(Ok(()), |link| follow(link).map(drop))
 }
 
+/// What is neither a file nor a folder where a folder must be on the way to `path`.
+pub(super) fn odd_above(path: &Path) -> Option<(String, String)> {
+    let there = |above: &Path| Some((above.display().to_string(), fs::metadata(above).ok()?));
+    let (above, found) = path.ancestors().find_map(there)?;
+    oddity(found.file_type()).map(|what| (above, what.to_owned()))
+}
+
 /// What a link leads to, and where that really is; `None` when the link has gone meanwhile.
 fn follow(link: &Path) -> Result<Option<(Metadata, PathBuf)>, StoreError> {
     let led = fs::metadata(link).and_then(|led| Ok((led, link.canonicalize()?)));

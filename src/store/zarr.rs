@@ -14,26 +14,35 @@ use zarrs_object_store::AsyncObjectStore;
 use super::error::StoreError;
 use super::open::Store;
 
-/// The longest object that is read: a chunk of the arrays that others make has less.
-const LONGEST: u64 = 256 << 20;
+/// Bytes that a codec may add to a chunk: checksums, frames, the index of a shard.
+const SLACK: u64 = 1 << 20;
 
 impl Store {
-    /// The hierarchy below the folder `prefix` (`""`: the root), for reading.
-    pub async fn zarr(&self, prefix: &str) -> Result<AsyncReadableStorage, StoreError> {
+    /// The hierarchy below the folder `prefix` (`""`: the root), for reading objects of chunks of up to
+    /// `longest` bytes.
+    pub async fn zarr(
+        &self,
+        prefix: &str,
+        longest: u64,
+    ) -> Result<AsyncReadableStorage, StoreError> {
         let root = self.prefix(prefix)?;
         let all = AsyncObjectStore::new(PrefixStore::new(self.objects().await?, root));
-        Ok(Arc::new(Limited(all)))
+        Ok(Arc::new(Limited { all, longest: longest.saturating_add(SLACK) }))
     }
 }
 
-/// Objects up to [`LONGEST`]: the library asks for those that are named by metadata, and whole.
-struct Limited<T>(T);
+/// Objects up to a length: the library asks for those that are named by metadata, and whole.
+struct Limited<T> {
+    all: T,
+    longest: u64,
+}
 
 impl<T: AsyncReadableStorageTraits> Limited<T> {
     async fn check(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        match self.0.size_key(key).await? {
-            Some(size) if size > LONGEST => Err(StorageError::Other(format!(
-                "{key} has {size} bytes, more than any chunk that is read here ({LONGEST})"
+        match self.all.size_key(key).await? {
+            Some(size) if size > self.longest => Err(StorageError::Other(format!(
+                "{key} has {size} bytes, more than any chunk that is read here ({})",
+                self.longest
             ))),
             found => Ok(found),
         }
@@ -44,7 +53,7 @@ impl<T: AsyncReadableStorageTraits> Limited<T> {
 impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for Limited<T> {
     async fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
         match self.check(key).await? {
-            Some(_) => self.0.get(key).await,
+            Some(_) => self.all.get(key).await,
             None => Ok(None),
         }
     }
@@ -55,16 +64,16 @@ impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for Limited<T> {
         ranges: ByteRangeIterator<'a>,
     ) -> Result<AsyncMaybeBytesIterator<'a>, StorageError> {
         match self.check(key).await? {
-            Some(_) => self.0.get_partial_many(key, ranges).await,
+            Some(_) => self.all.get_partial_many(key, ranges).await,
             None => Ok(None),
         }
     }
 
     async fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        self.0.size_key(key).await
+        self.all.size_key(key).await
     }
 
     fn supports_get_partial(&self) -> bool {
-        self.0.supports_get_partial()
+        self.all.supports_get_partial()
     }
 }

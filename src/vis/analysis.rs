@@ -19,6 +19,11 @@ pub struct Analysis {
     pub metadata: ObjectInfo,
 }
 
+/// Bytes of memory that reading one takes.
+pub fn memory() -> u64 {
+    zarr::memory(MONTHS)
+}
+
 /// Finds the analysis store of a case.
 pub async fn find(analyses: &Store, case: Case) -> Result<Analysis, VisError> {
     let folder = format!("{case}{SUFFIX}");
@@ -29,7 +34,7 @@ pub async fn find(analyses: &Store, case: Case) -> Result<Analysis, VisError> {
 impl Analysis {
     /// Efficiency month by month.
     pub async fn efficiency(&self, analyses: &Store, case: Case) -> Result<Vec<f32>, VisError> {
-        let storage = analyses.zarr(&self.folder).await?;
+        let storage = analyses.zarr(&self.folder, zarr::longest(MONTHS)).await?;
         let url = |name: &str| analyses.location().join(&self.folder).join(name).to_string();
         let read = async |name: &str| {
             values(&storage, &format!("/{name}"), url(name), MONTHS..=MONTHS, "mol").await

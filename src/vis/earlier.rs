@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::VisError;
 use super::record::CaseRecord;
-use crate::ledger::{Difference, InputRecord, InputState};
+use crate::ledger::{Difference, InputRecord, InputState, first_digits};
 use crate::model::Case;
 use crate::research::PlanError;
 use crate::store::{ObjectInfo, Store};
@@ -56,15 +56,16 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
     let of = |name: &str| [earlier, now].map(|r| value(r, name).unwrap_or_default().to_string());
     let [center, center_now] = of("center");
     // They follow from the grid, where that is another one.
-    let weights = (grid == grid_now).then(|| of("weights_sha256")).and_then(|[before, after]| {
-        differ("regridding weights", format!("SHA-256 {before}"), format!("SHA-256 {after}"))
-    });
+    let made = |sha256: &str| format!("others (SHA-256 {})", first_digits(sha256));
+    let weights = (grid == grid_now)
+        .then(|| of("weights_sha256"))
+        .and_then(|[before, after]| differ("regridding weights", made(&before), made(&after)));
     let ssh = |record| serde_json::from_value(value(record, "ssh")?).ok();
     let ssh =
         ssh(earlier).zip(ssh(now)).filter(|(a, b): &(InputRecord, InputRecord)| !a.is_content(b));
     let file = |file: InputRecord| format!("{} of {} bytes", file.key, file.size);
     let content = |file: &InputRecord| match &file.sha256 {
-        Some(sha256) => format!("{}, SHA-256 {sha256}", file.key),
+        Some(sha256) => format!("{} (SHA-256 {})", file.key, first_digits(sha256)),
         None => file.key.clone() + " written " + &file.modified,
     };
     let ssh = ssh.and_then(|(a, b)| {

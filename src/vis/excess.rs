@@ -23,6 +23,11 @@ pub struct Excess {
     pub metadata: ObjectInfo,
 }
 
+/// Bytes of memory that reading one on this grid takes: the flux, and with it the area.
+pub fn memory(grid: &Grid) -> u64 {
+    zarr::memory((MONTHS + 1).saturating_mul(grid.tlat.len()))
+}
+
 /// Finds the excess store of a case.
 pub async fn find(excesses: &Store, case: Case) -> Result<Excess, VisError> {
     let folder = format!("{case}{SUFFIX}");
@@ -39,9 +44,9 @@ impl Excess {
         (grid, center): (&Grid, Place),
         recipe: &Recipe,
     ) -> Result<Series, VisError> {
-        let storage = excesses.zarr(&self.folder).await?;
         let url = |name: &str| excesses.location().join(&self.folder).join(name).to_string();
         let points = grid.tlat.len();
+        let storage = excesses.zarr(&self.folder, zarr::longest(points * MONTHS)).await?;
         let read = async |name: &str, count: usize, units: &str| {
             values(&storage, &format!("/{name}"), url(name), count..=count, units).await
         };

@@ -43,7 +43,7 @@ pub use contract::Kind;
 pub use error::VisError;
 pub use recipe::Recipe;
 
-use crate::pipeline::{Pool, Stop};
+use crate::pipeline::{Pool, PoolError, Stop};
 use crate::research::Progress;
 
 /// What all work of a run shares.
@@ -55,4 +55,21 @@ pub struct Workshop {
     pub stop: Stop,
     /// Where progress is told.
     pub progress: Arc<dyn Progress>,
+}
+
+impl Workshop {
+    /// Does work that takes `memory` bytes when a worker and as much memory are free, until a stop.
+    ///
+    /// # Errors
+    /// Those of the work, and a stop.
+    pub async fn within<T>(
+        &self,
+        memory: u64,
+        work: impl Future<Output = Result<T, VisError>>,
+    ) -> Result<T, VisError> {
+        let place = self.stop.unless(self.pool.place(memory)).await.map_err(PoolError::from)??;
+        let done = self.stop.unless(work).await.map_err(PoolError::from)?;
+        drop(place);
+        done
+    }
 }

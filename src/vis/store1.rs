@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::VisError;
 use super::analysis;
 use super::input::{CaseFiles, made_before};
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
+use super::{VisError, Workshop};
 use crate::derive::efficiency::{Exchange, NoIntervention, efficiency};
 use crate::model::Case;
 use crate::model::case::MONTHS;
@@ -49,6 +49,7 @@ pub async fn fill_from_analysis(
     analyses: &Store,
     case: Case,
     force: bool,
+    workshop: &Workshop,
 ) -> Result<Filled, VisError> {
     let found = analysis::find(analyses, case).await?;
     let inputs = made_before(analyses, &found.metadata).await?;
@@ -56,7 +57,7 @@ pub async fn fill_from_analysis(
     if part.done {
         return Ok(Filled { before: true, ..Filled::default() });
     }
-    let ratios = found.efficiency(analyses, case).await?;
+    let ratios = workshop.within(analysis::memory(), found.efficiency(analyses, case)).await?;
     let before = part.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
     Ok(Filled { objects: 1, before, ..Filled::default() })
 }

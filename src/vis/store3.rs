@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::input::{CaseFiles, made_before};
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
-use super::{VisError, excess};
+use super::{VisError, Workshop, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
 use crate::model::calendar::MONTH_LENGTHS;
 use crate::model::case::MONTHS;
@@ -47,7 +47,7 @@ pub async fn fill_from_excess(
     case: Case,
     (grid, grid_sha256): &(Grid, String),
     center: Place,
-    force: bool,
+    (force, workshop): (bool, &Workshop),
 ) -> Result<Filled, VisError> {
     let found = excess::find(excesses, case).await?;
     let inputs = made_before(excesses, &found.metadata).await?;
@@ -57,7 +57,8 @@ pub async fn fill_from_excess(
         return Ok(Filled { before: true, ..Filled::default() });
     }
     let recipe = &destination.recipe;
-    let series = found.series(excesses, case, (grid, center), recipe).await?;
+    let series = found.series(excesses, case, (grid, center), recipe);
+    let series = workshop.within(excess::memory(grid), series).await?;
     let before = part.save(values(case, &series, recipe.reference_compat)?).await?;
     Ok(Filled { objects: 1, before, ..Filled::default() })
 }

@@ -6,7 +6,7 @@
 use serde_json::{Map, json};
 
 use super::VisError;
-use super::zarr::values;
+use super::zarr::{self, values};
 use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
 use crate::model::Grid;
 use crate::regrid::{Source4, Weights, mercator, quads};
@@ -43,13 +43,12 @@ pub async fn load(
             problem: format!("{error}; remove the store, and it is made anew"),
         },
     };
-    let storage = store.zarr("").await?;
+    let storage = store.zarr("", zarr::longest(most_entries(levels.saturating_sub(1)))).await?;
     let mut weights = Vec::new();
     for level in 0..levels {
         let url = |name: &str| store.location().join(&format!("{level}/{name}")).to_string();
         let path = |name: &str| format!("/{level}/{name}");
-        // No point of the map has more sources than four.
-        let most = 4 * mercator::size(level).pow(2);
+        let most = most_entries(level);
         let read = async |name: &str| {
             values(&storage, &path(name), url(name), 0..=most, "1").await.map_err(failed)
         };
@@ -59,6 +58,18 @@ pub async fn load(
         weights.push(verified.map_err(|problem| VisError::Zarr { url: url("S"), problem })?);
     }
     Ok(Some(weights))
+}
+
+/// Bytes of memory that loading the weights of so many levels takes: the entries of the largest, of
+/// which one array is being read.
+pub fn memory(levels: u8) -> u64 {
+    let most = most_entries(levels.saturating_sub(1));
+    zarr::memory(most).saturating_add(3 * 8 * most as u64)
+}
+
+/// No point of the map has more sources than four.
+fn most_entries(level: u8) -> usize {
+    mercator::size(level).pow(2).saturating_mul(4)
 }
 
 /// Puts the entries of a level together; the problem when they do not fit.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use zarrs::array::Array;
+use zarrs::array::{Array, CodecOptions};
 use zarrs::storage::AsyncReadableStorage;
 
 use super::{VisError, bounded};
@@ -44,6 +44,18 @@ pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
 /// Bytes of a chunk beyond those of its array, for arrays that are smaller than their chunks.
 const LARGEST_CHUNK: u64 = 16 << 20;
 
+/// The longest object of an array of `count` values: a chunk, stored as it is.
+pub fn longest(count: usize) -> u64 {
+    LARGEST_CHUNK.max(8 * count as u64)
+}
+
+/// Bytes of memory that [`values`] takes for an array of `count` values: those are there as they are
+/// stored and as f64, or beside them a chunk as it is stored and as it is decoded.
+pub fn memory(count: usize) -> u64 {
+    let values = 8 * count as u64;
+    2 * values + 2 * longest(count)
+}
+
 /// All values of an array as f64, whatever its type and codec, of which there are `counts`, in
 /// `units`: in those it is where it does not say. An infinite one is damage.
 pub async fn values(
@@ -70,9 +82,11 @@ pub async fn values(
     };
     let decoding = decoding.map_err(|e| failed(&e))?;
     let all = array.subset_all();
+    // One chunk after another, or as many would be in memory as there are cores.
+    let options = CodecOptions::default().with_concurrent_target(1);
     macro_rules! as_f64 {
         ($type:ty) => {{
-            let read = array.async_retrieve_array_subset::<Vec<$type>>(&all).await;
+            let read = array.async_retrieve_array_subset_opt::<Vec<$type>>(&all, &options).await;
             read.map_err(|e| failed(&e))?.into_iter().map(|v| v as f64).collect()
         }};
     }
@@ -178,7 +192,7 @@ fn check_size<T: ?Sized>(array: &Array<T>, counts: &RangeInclusive<usize>) -> Re
     // Values of more than 8 bytes are refused for their type.
     let bytes = product(&chunk).and_then(|values| values.checked_mul(8));
     match bytes {
-        Some(bytes) if bytes <= LARGEST_CHUNK.max(8 * found as u64) => Ok(()),
+        Some(bytes) if bytes <= longest(found) => Ok(()),
         _ => Err(format!("its chunks are of shape {chunk:?}, and it is of shape {shape:?}")),
     }
 }

@@ -217,6 +217,42 @@ fn text_in_latin_1_is_written_as_utf_8_from_every_format() {
     }
 }
 
+/// All bytes of the text of a variable's attribute: the library for Rust cuts it at a NUL.
+fn bytes_of(path: &Path, variable: &str, attribute: &str) -> Vec<u8> {
+    let [path, variable, attribute] =
+        [path.to_str().unwrap(), variable, attribute].map(|text| CString::new(text).unwrap());
+    let (mut file, mut id, mut len) = (0, 0, 0);
+    let _lock = netcdf_sys::libnetcdf_lock.lock();
+    // SAFETY: the lock is held, the texts end in NUL, there is room for as many bytes as there are.
+    unsafe {
+        assert_eq!(netcdf_sys::nc_open(path.as_ptr(), netcdf_sys::NC_NOWRITE, &mut file), 0);
+        assert_eq!(netcdf_sys::nc_inq_varid(file, variable.as_ptr(), &mut id), 0);
+        assert_eq!(netcdf_sys::nc_inq_attlen(file, id, attribute.as_ptr(), &mut len), 0);
+        let mut bytes = vec![0_u8; len];
+        let room = bytes.as_mut_ptr().cast();
+        assert_eq!(netcdf_sys::nc_get_att_text(file, id, attribute.as_ptr(), room), 0);
+        assert_eq!(netcdf_sys::nc_close(file), 0);
+        bytes
+    }
+}
+
+#[test]
+fn text_after_a_nul_is_kept_from_every_format() {
+    for form in [Form::Cdf2, Form::Cdf5, Form::Deflated(1)] {
+        let work = rewritten(form, |_| {}, |_| {});
+        let other = work.path("other.nc");
+        fs::copy(work.raw(0), &other).unwrap();
+        put_bytes(&other, "DIC", "comment", b"one\0two\0");
+        put_bytes(&other, "PH", "comment", b"\xb0C\0\xe9t\xe9");
+        fs::copy(&other, work.raw(0)).unwrap();
+        set_age(&work.raw(0), 0);
+        converted(&work);
+        let out = |variable: &str| bytes_of(&work.output(0), variable, "comment");
+        assert_eq!(out("DIC"), b"one\0two", "{form:?}");
+        assert_eq!(out("PH"), "°C\0été".as_bytes(), "{form:?}");
+    }
+}
+
 #[test]
 fn unsigned_numbers_and_arrays_of_text_stay_what_they_are() {
     let strings = ["one", "", "drei µ"].map(str::to_owned).to_vec();

@@ -186,9 +186,9 @@ fn a_group_that_contains_itself() {
     });
     link(&work.raw(1), "/a", "/a/a");
     set_age(&work.raw(1), 0);
-    refused(&work, &["damaged", "copy it again"]);
+    refused(&work, &["is another name of a group", "take it out"]);
     let work = with_second(|_| {});
     link(&work.raw(1), "/", "/loop");
     set_age(&work.raw(1), 0);
-    refused(&work, &["damaged", "copy it again"]);
+    refused(&work, &["is another name of a group", "take it out"]);
 }

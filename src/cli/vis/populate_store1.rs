@@ -49,7 +49,7 @@ impl PopulateStore1 {
             let cases = chosen(&self.cases, None, there, &analyses.location().to_string())?;
             let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
             let fill = async |case: Case| {
-                store1::fill_from_analysis(&store1, &analyses, case, force).await
+                store1::fill_from_analysis(&store1, &analyses, case, force, &workshop).await
             };
             return each(&cases, &workshop, out, fill).await;
         }

@@ -181,7 +181,8 @@ impl Maps {
     ) -> anyhow::Result<Vec<Weights>> {
         let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
         if let Some(store) = &store
-            && let Some(weights) = weights::load(store, levels, &grid).await?
+            && let load = weights::load(store, levels, &grid)
+            && let Some(weights) = workshop.within(weights::memory(levels), load).await?
         {
             return Ok(weights);
         }
@@ -212,15 +213,17 @@ pub(in crate::cli) async fn load_ssh(
         }
         object => object?,
     };
-    let folder = stores.open(&folder)?;
-    let sha256 = workshop.stop.unless(hash::<Sha256>(&folder, object.info())).await??;
-    let mut record = InputRecord::new(object.info(), Some(sha256));
-    if location.is_local() {
-        record.etag = None;
-    }
+    let info = object.info().clone();
+    // First what it is: a large file of something else is not read to its end for that.
     let source = ObjectSource::new(object, workshop.stop.clone(), |_| {});
     let place = workshop.pool.place(0).await?;
     let open = move || SeaSurfaceHeight::open(Box::new(source));
     let ssh = Pool::run(&place, open).await?.map_err(VisError::from)?;
+    let folder = stores.open(&folder)?;
+    let sha256 = workshop.stop.unless(hash::<Sha256>(&folder, &info)).await??;
+    let mut record = InputRecord::new(&info, Some(sha256));
+    if location.is_local() {
+        record.etag = None;
+    }
     Ok((Arc::new(ssh), record))
 }

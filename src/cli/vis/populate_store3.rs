@@ -77,7 +77,8 @@ impl PopulateStore3 {
             let store3 = Destination::open(store, "store3", recipe).await?;
             let fill = async |case: Case| {
                 let center = center_of(case)?;
-                store3::fill_from_excess(&store3, &excesses, case, &grid, center, force).await
+                let work = (force, &workshop);
+                store3::fill_from_excess(&store3, &excesses, case, &grid, center, work).await
             };
             return each(&cases, &workshop, out, fill).await;
         }

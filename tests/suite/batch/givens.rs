@@ -98,7 +98,7 @@ fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
         let expected = format!("112-04, {stage}: it was made with another grid");
         assert!(named.contains(&expected), "{named}");
     }
-    stops(&work, "grid", &["grid: the record has the file of SHA-256 ", "--force"]);
+    stops(&work, "grid", &["grid: the record has another grid file (SHA-256 ", "--force"]);
     assert_eq!(state(&work, "grid").0, ["store1"]);
     says(&work, "run --plan grid.json --shards 1 --force");
     assert_eq!(state(&work, "grid").0, all);
@@ -111,7 +111,7 @@ fn what_was_made_with_others_is_not_done_and_is_made_again_only_by_force() {
     let (done, named) = state(&work, "ssh");
     assert_eq!(done, ["research", "store1", "store3"]);
     assert!(named.contains("store2: it was made with another series of sea surface"), "{named}");
-    stops(&work, "ssh", &["sea surface height: the record has ssh.nc, SHA-256 ", "--force"]);
+    stops(&work, "ssh", &["sea surface height: the record has ssh.nc (SHA-256 ", "--force"]);
     says(&work, "run --plan ssh.json --shards 1 --force");
     assert_eq!(state(&work, "ssh").0, all);
 

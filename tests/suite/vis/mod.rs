@@ -1,6 +1,7 @@
 mod again;
 mod bad_input;
 mod cf;
+mod odd_inputs;
 mod parity;
 mod records;
 mod stores;

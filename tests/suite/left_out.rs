@@ -1,0 +1,188 @@
+//! What HDF5 has and a conversion does not carry over: named, and no damage.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::Path;
+use std::ptr;
+
+use hdf5_metno_sys::h5i::hid_t;
+use hdf5_metno_sys::{h5, h5a, h5d, h5f, h5g, h5l, h5p, h5s, h5t};
+use netcdf::AttributeValue;
+use netcdf::types::{FloatType, NcVariableType};
+
+use super::support::case::{Workspace, set_age};
+use super::support::dor::fails;
+use super::support::netcdf::{Form, contents, copy, put_all};
+
+const BAD_DATA: i32 = 65;
+const DEFAULT: hid_t = h5p::H5P_DEFAULT;
+const FLOAT: NcVariableType = NcVariableType::Float(FloatType::F32);
+
+fn text(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+/// Two months of NetCDF-4, each changed by the HDF5 library.
+fn changed(change: impl Fn(hid_t)) -> Workspace {
+    let work = Workspace::new(2);
+    for n in 0..2 {
+        copy(&contents(&work.raw(n)), &work.raw(n), Form::Deflated(1), true, |_| {});
+        // The lock that HDF5 took on a file may live on in a process that another test starts.
+        let other = work.path("other.nc");
+        fs::copy(work.raw(n), &other).unwrap();
+        edit(&other, &change);
+        fs::copy(&other, work.raw(n)).unwrap();
+        set_age(&work.raw(n), 0);
+    }
+    work
+}
+
+fn edit(path: &Path, change: impl Fn(hid_t)) {
+    let path = text(path.to_str().unwrap());
+    let _lock = hdf5_metno_sys::LOCK.lock();
+    // SAFETY: the lock is held, the text ends in NUL, and the file is closed once.
+    unsafe {
+        h5::H5open();
+        let file = h5f::H5Fopen(path.as_ptr(), h5f::H5F_ACC_RDWR, DEFAULT);
+        assert!(file >= 0);
+        change(file);
+        assert!(h5f::H5Fclose(file) >= 0);
+    }
+}
+
+fn link_out(file: hid_t, name: &str, to: &str) {
+    let (name, to, object) = (text(name), text(to), text("/x"));
+    // SAFETY: called by `edit`; the texts end in NUL.
+    let made = unsafe {
+        let [name, to, object] = [&name, &to, &object].map(|text| text.as_ptr());
+        h5l::H5Lcreate_external(to, object, file, name, DEFAULT, DEFAULT)
+    };
+    assert!(made >= 0);
+}
+
+fn link_to(file: hid_t, name: &str, path: &str) {
+    let (name, path) = (text(name), text(path));
+    // SAFETY: called by `edit`; the texts end in NUL.
+    let made = unsafe { h5l::H5Lcreate_soft(path.as_ptr(), file, name.as_ptr(), DEFAULT, DEFAULT) };
+    assert!(made >= 0);
+}
+
+/// A type of its own, which nothing is of.
+fn commit(file: hid_t, name: &str) {
+    let name = text(name);
+    // SAFETY: called by `edit`; the text ends in NUL, and the type is closed once.
+    unsafe {
+        let kind = h5t::H5Tcopy(*h5t::H5T_NATIVE_INT);
+        assert!(h5t::H5Tcommit2(file, name.as_ptr(), kind, DEFAULT, DEFAULT, DEFAULT) >= 0);
+        assert!(h5t::H5Tclose(kind) >= 0);
+    }
+}
+
+/// An attribute of 2 x 3 numbers.
+fn table(file: hid_t, of: &str, name: &str) {
+    let (of, name, values) = (text(of), text(name), [1, 2, 3, 4, 5, 6]);
+    // SAFETY: called by `edit`; the texts end in NUL, and there are as many values as the space has.
+    unsafe {
+        let space = h5s::H5Screate_simple(2, [2, 3].as_ptr(), ptr::null());
+        let kind = *h5t::H5T_NATIVE_INT;
+        let [of, name] = [&of, &name].map(|text| text.as_ptr());
+        let made = h5a::H5Acreate_by_name(file, of, name, kind, space, DEFAULT, DEFAULT, DEFAULT);
+        assert!(h5a::H5Awrite(made, kind, values.as_ptr().cast()) >= 0);
+        assert!(h5a::H5Aclose(made) >= 0 && h5s::H5Sclose(space) >= 0);
+    }
+}
+
+#[test]
+fn links_types_and_shapes_of_attributes_are_named_once() {
+    let work = changed(|file| {
+        link_out(file, "elsewhere", "other_case.nc");
+        link_to(file, "nowhere", "/gone");
+        commit(file, "kind_t");
+        table(file, "DIC", "matrix");
+        table(file, "/", "all");
+    });
+    let output = work.process(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "the link `elsewhere` to another file, `other_case.nc`",
+        "the link `nowhere` to `/gone`, where no variable is",
+        "the type `kind_t`",
+        "`DIC:matrix` of shape [2, 3]",
+        "`:all` of shape [2, 3]",
+    ] {
+        assert_eq!(said.matches(words).count(), 1, "`{words}` in: {said}");
+    }
+    let out = contents(&work.path("out").join(super::support::case::output_key(0)));
+    let found = out.variables["DIC"].attribute("matrix");
+    assert_eq!(found, Some(&AttributeValue::Ints(vec![1, 2, 3, 4, 5, 6])));
+}
+
+#[test]
+fn many_groups_are_counted() {
+    let group = |file: hid_t, name: &str| {
+        let name = text(name);
+        // SAFETY: called by `edit`; the text ends in NUL, and the group is closed once.
+        unsafe {
+            let made = h5g::H5Gcreate2(file, name.as_ptr(), DEFAULT, DEFAULT, DEFAULT);
+            assert!(h5g::H5Gclose(made) >= 0);
+        }
+    };
+    let work = changed(|file| (0..3_000).for_each(|n| group(file, &format!("g{n}"))));
+    let output = work.process(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("3000 groups without variables").count(), 1, "{said}");
+
+    let work = Workspace::new(1);
+    copy(&contents(&work.raw(0)), &work.raw(0), Form::Deflated(1), true, |file| {
+        for n in 0..1_500 {
+            let mut group = file.add_group(&format!("g{n}")).unwrap();
+            group.add_dimension("x", 2).unwrap();
+            let mut variable = group.add_variable_with_type("CHL", &["x"], &FLOAT).unwrap();
+            put_all(&mut variable, &[1.0f32, 2.0], &[2]);
+        }
+    });
+    let said = fails(&mut work.process(&[]), BAD_DATA);
+    assert!(said.contains("in groups") && said.contains("more"), "{said}");
+    assert!(!said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn a_virtual_dataset_is_called_one() {
+    let work = changed(|file| {
+        let (name, from, of) = (text("VDS"), text("parts.nc"), text("/x"));
+        // SAFETY: called by `edit`; the texts end in NUL, and all is closed once.
+        unsafe {
+            let space = h5s::H5Screate_simple(1, [4].as_ptr(), ptr::null());
+            let list = h5p::H5Pcreate(*h5p::H5P_CLS_DATASET_CREATE);
+            assert!(h5p::H5Pset_virtual(list, space, from.as_ptr(), of.as_ptr(), space) >= 0);
+            let kind = *h5t::H5T_NATIVE_INT;
+            let made = h5d::H5Dcreate2(file, name.as_ptr(), kind, space, DEFAULT, list, DEFAULT);
+            assert!(made >= 0 && h5d::H5Dclose(made) >= 0);
+            assert!(h5p::H5Pclose(list) >= 0 && h5s::H5Sclose(space) >= 0);
+        }
+    });
+    for more in [&["--dry-run"][..], &[]] {
+        let said = fails(&mut work.process(more), BAD_DATA);
+        assert!(said.contains("`VDS` is a virtual dataset"), "{said}");
+        assert!(!said.contains("damaged"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_behind_a_block_of_the_users_own_is_read() {
+    let work = Workspace::new(1);
+    work.convert();
+    let classic = contents(&work.path("out").join(super::support::case::output_key(0)));
+    for block in [512, 4096] {
+        copy(&contents(&work.raw(0)), &work.raw(0), Form::Deflated(1), true, |_| {});
+        let bytes = fs::read(work.raw(0)).unwrap();
+        fs::write(work.raw(0), [vec![b' '; block], bytes].concat()).unwrap();
+        set_age(&work.raw(0), 0);
+        work.process(&["--force"]).assert().success();
+        let found = contents(&work.path("out").join(super::support::case::output_key(0)));
+        assert_eq!(found.variables["DIC"], classic.variables["DIC"]);
+        fs::write(work.raw(0), &fs::read(work.raw(0)).unwrap()[block..]).unwrap();
+    }
+}
