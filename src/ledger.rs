@@ -310,7 +310,7 @@ impl Record {
         let key = format!("{folder}/{PARTIAL}");
         let absent = Sending { condition: Condition::Absent, ..Sending::default() };
         match store.send(&key, self.json(&key)?, &absent).await {
-            Ok(_) | Err(StoreError::Changed { .. }) => Ok(()),
+            Ok(_) | Err(StoreError::Overtaken { .. }) => Ok(()),
             // Some services know no writes on a condition.
             Err(StoreError::NotImplemented { .. }) => self.save(store, folder, PARTIAL).await,
             Err(error) => Err(error.into()),

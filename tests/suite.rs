@@ -28,4 +28,5 @@ mod suite {
     mod storage;
     mod synthetic;
     mod vis;
+    mod whole_answers;
 }

@@ -177,7 +177,7 @@ impl Plan {
         let sending = Sending { condition: Condition::Absent, ..Sending::default() };
         match store.send(key, Bytes::from(text), &sending).await {
             Ok(_) => Ok(()),
-            Err(error @ StoreError::Changed { .. }) => match Self::load(store, key).await {
+            Err(error @ StoreError::Overtaken { .. }) => match Self::load(store, key).await {
                 Ok(found) if found == *self => Ok(()),
                 Err(PlanFileError::Absent { .. }) => Err(error.into()),
                 _ => Err(PlanFileError::Exists { url: store.location().join(key).to_string() }),

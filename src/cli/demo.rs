@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
-use super::{Exit, GlobalArgs, from_one};
+use super::{Exit, GlobalArgs, from_one, stores};
 use crate::batch::slurm::quoted;
 use crate::config::{Config, Overrides, Setting, Source, redact};
 use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
@@ -202,7 +202,7 @@ struct Raw {
 impl Raw {
     async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = self.synthetic.config(global)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let workers = config.workers.value.get();
         let written = self.synthetic.write(&stores, &self.location, workers, self.ssh, &[]);
         let (case, size) = written.await?;
@@ -226,7 +226,7 @@ struct Demo {
 impl Demo {
     async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let mut config = self.synthetic.config(global)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let workers = config.workers.value.get();
         writeln!(out, "1. raw history of a synthetic case")?;
         out.flush()?;

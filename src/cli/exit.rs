@@ -137,6 +137,7 @@ impl Exit {
             | PublishError::Extended { .. }
             | PublishError::Loses { .. }
             | PublishError::TooManyDeletes { .. }
+            | PublishError::Unrelated { .. }
             | PublishError::InTheWay { .. }
             | PublishError::Obstacle { .. }
             | PublishError::Within { .. }
@@ -230,6 +231,7 @@ impl Exit {
             | StoreError::PermissionDenied { .. }
             | StoreError::WrongRegion { .. }
             | StoreError::Redirected { .. }
+            | StoreError::ListingTooLong { .. }
             | StoreError::NotImplemented { .. }
             | StoreError::Untrusted { .. }
             | StoreError::ReadOnly { .. }

@@ -33,12 +33,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use capabilities::Capabilities;
 pub use exit::Exit;
 pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::{Log, printable};
 
-use crate::config::redact;
+use crate::config::{Config, redact};
 use crate::pipeline::{Stop, Stopped};
 use crate::store::{RESENT, Stores, causes};
 
@@ -237,6 +238,11 @@ fn stop_on_signals(stop: Stop) {
             stop.request();
         }
     });
+}
+
+/// Stores as they are configured, for the memory that there is.
+fn stores(config: &Config) -> Stores {
+    Stores::new(config.s3.clone()).within(Capabilities::memory_to_use())
 }
 
 /// The same stores, of which nothing is read any more over a network after a stop.

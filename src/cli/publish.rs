@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::output::{Table, bytes, count};
 use super::progress::Transfers;
-use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, until};
+use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, stores, until};
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::Stop;
@@ -21,7 +21,7 @@ use crate::publish::audit::Extent;
 use crate::publish::inventory::{Selection, pattern, patterns};
 use crate::publish::plan::Why;
 use crate::publish::{self, Concurrency, Entry, Options, Outcome, Prepared, PublishError, Sent};
-use crate::store::{Location, Stores};
+use crate::store::{Location, PassedOver};
 
 /// Objects that a summary names of each kind.
 const SHOWN: usize = 20;
@@ -64,7 +64,7 @@ struct Publish {
     /// Only these cases: full name, index, or polygon and month (112-04)
     #[arg(long = "case", value_name = "CASE")]
     cases: Vec<Case>,
-    /// Afterwards remove what an earlier publish sent and the source no longer has; what patterns leave out stays
+    /// Afterwards remove what an earlier publish sent and the source no longer has; what patterns leave out stays. A source that has nothing of what is published needs --overwrite as well
     #[arg(long, conflicts_with_all = ["only", "cases"])]
     delete: bool,
     /// Refuse to publish at all when more objects than this would be removed
@@ -76,7 +76,7 @@ struct Publish {
     /// One line of JSON for each object, and for the plan and the summary
     #[arg(long)]
     json: bool,
-    /// Replace what is published by a source that has less of it: cases, months, the grid, or what was added at the destination
+    /// Replace what is published by a source that has less of it: cases, months, the grid, what was added at the destination, or all of it; sends again what the destination has lost, as --audit does
     #[arg(long)]
     overwrite: bool,
     /// Compare with a listing of the destination, not only with what was published before; with --verify all, read everything
@@ -133,7 +133,7 @@ impl Command {
 impl Publish {
     async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let options = self.options()?;
         let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
             return Ok(Exit::Usage);
@@ -144,7 +144,11 @@ impl Publish {
         let destination = stores.open(destination)?;
         let preparing = publish::prepare(&source, &destination, options, &stop);
         let prepared = stop.unless(preparing).await??;
-        self.write_plan(out, &prepared)?;
+        let left_out = match self.dry_run {
+            true => stop.unless(prepared.left_out()).await??,
+            false => Vec::new(),
+        };
+        self.write_plan(out, &prepared, left_out)?;
         out.flush()?;
         if self.dry_run {
             return Ok(Exit::Done);
@@ -200,7 +204,12 @@ impl Publish {
         })
     }
 
-    fn write_plan(&self, out: &mut dyn Write, prepared: &Prepared) -> anyhow::Result<()> {
+    fn write_plan(
+        &self,
+        out: &mut dyn Write,
+        prepared: &Prepared,
+        left_out: Vec<(PassedOver, usize, String)>,
+    ) -> anyhow::Result<()> {
         let Prepared { plan, inventory, audit, .. } = prepared;
         let [new, changed] = [Why::New, Why::Changed].map(|why| plan.count(why));
         let [gone, orphaned] = [&plan.gone, &prepared.orphans].map(|entries| size_of(entries));
@@ -225,7 +234,7 @@ impl Publish {
                 let send: Vec<_> = plan.send.iter().map(|(entry, _)| &entry.key).collect();
                 let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
                 document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
-                let left_out = prepared.left_out().into_iter().map(
+                let left_out = left_out.into_iter().map(
                     |(why, number, first)| json!({"reason": why, "number": number, "first": first}),
                 );
                 document.insert("left_out".into(), left_out.collect());
@@ -268,7 +277,7 @@ impl Publish {
             for entry in &plan.gone {
                 writeln!(out, "delete {}", entry.key)?;
             }
-            for (why, number, first) in prepared.left_out() {
+            for (why, number, first) in left_out {
                 writeln!(out, "not published: {number} {} (such as {first})", why.describe())?;
             }
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::capabilities::Capabilities;
 use super::output::{Table, bytes, duration, write_json};
-use super::{Exit, GlobalArgs};
+use super::{Exit, GlobalArgs, stores};
 use crate::config::{Config, Setting, redact};
 use crate::store::{Check, Location, StoreError, Stores, with_causes};
 
@@ -111,7 +111,7 @@ impl Role {
 impl Report {
     async fn of(config: &Config) -> Self {
         let capabilities = Capabilities::find();
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(config);
         // Before any check: an output may be what makes the folder above it.
         let mut created = BTreeMap::new();
         for (key, setting) in config.locations().filter(|(key, _)| Role::of(key) == Role::Output) {

@@ -108,7 +108,7 @@ impl Claim {
         let write = async || match sign.write(destination, condition.clone()).await {
             Ok(()) => Ok(false),
             // A try whose answer was lost may have written it.
-            Err(StoreError::Changed { .. }) => Ok(true),
+            Err(StoreError::Overtaken { .. }) => Ok(true),
             Err(error) => Err(error),
         };
         let mut refused = write().await?;
@@ -320,7 +320,7 @@ async fn renew_sign(destination: &Store, sign: &Sign) -> Result<bool, StoreError
     let renewed = Sign { renewed: Utc::now(), ..sign.clone() };
     match renewed.write(destination, etag.map_or(Condition::Always, Condition::Is)).await {
         // A try whose answer was lost may have written it.
-        Err(StoreError::Changed { .. }) => Ok(sign.find_own(destination).await?.is_some()),
+        Err(StoreError::Overtaken { .. }) => Ok(sign.find_own(destination).await?.is_some()),
         written => written.map(|()| true),
     }
 }

@@ -19,12 +19,13 @@ pub enum PublishError {
     },
     /// A map store was changed where it is published.
     #[error(
-        "the map store at {url} was finalized there since it was published, and the source does not \
-         have what was added; add it to the source, or replace the store with --overwrite"
+        "the map store at {url} was finalized there since it was published: {difference}; do the same to the source, or replace the store with --overwrite"
     )]
     Extended {
         /// The store.
         url: String,
+        /// How it differs from the source.
+        difference: String,
     },
     /// A store failed.
     #[error(transparent)]
@@ -157,6 +158,22 @@ pub enum PublishError {
         keys: Vec<String>,
         /// How many are allowed.
         allowed: usize,
+    },
+    /// Deletes at a destination that has nothing of the source: more likely a wrong location.
+    #[error(
+        "{source_url} has none of the objects that are published at {url}, the last time from {before}: --delete would remove {count} of them, the first of them {first}; check both places, or add --overwrite if all of that is to be replaced; nothing was changed"
+    )]
+    Unrelated {
+        /// The source.
+        source_url: String,
+        /// The destination.
+        url: String,
+        /// Source of the last publish.
+        before: String,
+        /// How many objects would go.
+        count: usize,
+        /// The first of them.
+        first: String,
     },
     /// A folder has become a file, or a file a folder.
     #[error(

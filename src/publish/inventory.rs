@@ -356,6 +356,17 @@ impl Survey<'_> {
         }
         // Put together once, and lost since, or being made again.
         let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
+        // What others share with it cannot be published without it.
+        let of_shared =
+            |shared: &Record| shared.cases.iter().find(|name| !has_record(name)).cloned();
+        let lost = shared.as_ref().filter(|(shared, _)| shared.store != "store2");
+        if let Some(name) = lost.and_then(|(shared, _)| of_shared(shared)) {
+            let url = self.source.location().join(root).to_string();
+            let problem = format!(
+                "chunks that cases share hold values of {name}, which has no record: nothing of the store is sent before it is added again"
+            );
+            return Err(PublishError::Unfinished { url, problem });
+        }
         let named = shared.iter().flat_map(|(shared, _)| &shared.cases);
         let without = named.filter_map(|name| {
             let case = name.parse::<Case>().ok().filter(|case| self.selection.has_case(case))?;

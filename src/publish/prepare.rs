@@ -17,6 +17,7 @@ use super::sign::Sign;
 use super::unfinished::Unfinished;
 use super::worse::Change;
 use super::{Digest, Entry, PublishError, is_publishable};
+use crate::ledger::CASES;
 use crate::pipeline::Stop;
 use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
@@ -32,9 +33,9 @@ pub struct Options {
     pub delete: bool,
     /// unless that are more objects than this.
     pub max_delete: usize,
-    /// Replace what is published by a source that has less of it.
+    /// Replace what is published by a source that has less of it, or that is another one.
     pub overwrite: bool,
-    /// Compare with a listing of the destination.
+    /// Compare with a listing of the destination, as is always done when it is overwritten.
     pub audit: bool,
     /// Read again afterwards what lies there.
     pub verify: Option<Extent>,
@@ -104,10 +105,12 @@ pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishE
 pub async fn prepare(
     source: &Store,
     destination: &Store,
-    options: Options,
+    mut options: Options,
     stop: &Stop,
 ) -> Result<Prepared, PublishError> {
     check(source, destination)?;
+    // To be as the source is, it must not have lost anything either.
+    options.audit |= options.overwrite;
     let state = state_folder(source.location(), destination.location());
     let inventory = inventory(source, &options.selection, &state, stop).await?;
     let published = async {
@@ -212,6 +215,18 @@ pub async fn prepare(
         }
     }
     let orphans = if options.delete { Vec::new() } else { std::mem::take(&mut plan.gone) };
+    let shares = entries(published.as_ref()).iter().any(|entry| inventory.has(&entry.key));
+    if let (false, false, Some(first), Some(before)) =
+        (shares, options.overwrite, plan.gone.first(), &published)
+    {
+        return Err(PublishError::Unrelated {
+            source_url: source.location().to_string(),
+            url: destination.location().to_string(),
+            before: before.header.source.clone(),
+            count: plan.gone.len(),
+            first: first.key.to_string(),
+        });
+    }
     if plan.gone.len() > options.max_delete {
         return Err(PublishError::TooManyDeletes {
             url: destination.location().to_string(),
@@ -314,9 +329,24 @@ async fn is_gone(
 }
 
 impl Prepared {
-    /// What of the source is not published whatever is asked for: why, how many, and one of them.
-    pub fn left_out(&self) -> Vec<(PassedOver, usize, String)> {
-        self.source.passed_over()
+    /// What of the source is not published whatever is asked for: why, how many, and one of them. Lists the
+    /// source.
+    pub async fn left_out(&self) -> Result<Vec<(PassedOver, usize, String)>, PublishError> {
+        let of_program = format!("{CASES}/");
+        let is_own =
+            |key: &str| key.starts_with(&of_program) || key.contains(&format!("/{CASES}/"));
+        let found = self.source.look_through(is_own).await?;
+        let mut left_out = self.source.passed_over();
+        let Options { selection, .. } = &self.options;
+        let is_foreign = |key: &&String| {
+            selection.has(key) && !self.inventory.has(key) && !self.inventory.is_pending(key)
+        };
+        let mut foreign = found.iter().filter(is_foreign);
+        // What was not asked for is not looked at so closely.
+        if let Some(first) = foreign.next().filter(|_| selection.is_whole()) {
+            left_out.push((PassedOver::Foreign, 1 + foreign.count(), first.clone()));
+        }
+        Ok(left_out)
     }
 
     /// Whether there is nothing to do.

@@ -168,7 +168,8 @@ impl Published {
         match sent {
             Ok(info) => self.etag = info.etag,
             // A try whose answer was lost may have written it.
-            Err(StoreError::Changed { .. }) => match destination.read_within(&key, PACKED).await? {
+            Err(StoreError::Overtaken { .. }) => match destination.read_within(&key, PACKED).await?
+            {
                 Some((found, info)) if found == bytes => self.etag = info.etag,
                 _ => {
                     let url = destination.location().to_string();

@@ -75,11 +75,22 @@ impl Change<'_> {
         let cases = |record: &Record| -> BTreeSet<Case> {
             record.cases.iter().filter_map(|case| case.parse().ok()).collect()
         };
-        let lost: Vec<Case> = cases(&there).difference(&cases(&own)).copied().collect();
+        let [there, own] = [&there, &own].map(cases);
+        let lost: Vec<Case> = there.difference(&own).copied().collect();
         let found = Digest::of(&bytes);
         let before = names(self.published, &key).map(|before| before.md5);
         if before.is_some_and(|before| before != found) && found != entry.md5 {
-            return Err(PublishError::Extended { url });
+            let lacks: Vec<Case> = own.difference(&there).copied().collect();
+            let difference = match (lost.is_empty(), lacks.is_empty()) {
+                (true, true) => "it has the same cases, made anew".to_owned(),
+                (false, true) => format!("it has {}, which the source lacks", in_short(&lost)),
+                (true, false) => format!("it lacks {}, which the source has", in_short(&lacks)),
+                (false, false) => {
+                    let [lost, lacks] = [&lost, &lacks].map(|cases| in_short(cases));
+                    format!("it has {lost}, which the source lacks, and lacks {lacks}")
+                }
+            };
+            return Err(PublishError::Extended { url, difference });
         }
         match lost.is_empty() || delete {
             true => Ok(()),

@@ -1,13 +1,14 @@
 //! What is taken of a server's answer. Nothing in it is believed: how much of it is held is bounded
-//! here for all requests, a redirect is not followed, and an error is one under whatever status it
-//! comes.
+//! here for all requests, a redirect is not followed, an error is one under whatever status it
+//! comes, and of a whole object that comes where a range was asked for, that range is taken.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::TryStreamExt;
-use http::header::{CONTENT_LENGTH, LOCATION, RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, LOCATION, RANGE};
+use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
@@ -39,6 +40,10 @@ pub(super) enum Refusal {
     },
     #[error("{detail}")]
     NotImplemented { detail: String },
+    #[error(
+        "it answers with the whole to a request for a range, and does not say how long that is"
+    )]
+    NoRange,
     #[error("its answer has more than the {most} bytes that were expected")]
     TooLong { most: u64 },
 }
@@ -65,6 +70,8 @@ pub(super) async fn with_most<T>(most: u64, reading: impl Future<Output = T>) ->
 pub(super) enum Asked {
     /// The bytes of an object, at most so many.
     Object(u64),
+    /// Those from a first one on, at most so many.
+    Range(u64, u64),
     /// The end of an upload by parts.
     End,
     /// Something else: what is done, what there is.
@@ -75,21 +82,42 @@ impl Asked {
     pub(super) fn of(request: &HttpRequest) -> Self {
         let query = request.uri().query().unwrap_or_default();
         match request.method().as_str() {
-            "GET" if query.is_empty() => {
-                let most = || MOST.try_with(|most| *most).unwrap_or(SMALL_OBJECT);
-                Self::Object(range_length(request.headers()).unwrap_or_else(most))
-            }
+            "GET" if query.is_empty() => match range(request.headers()) {
+                Some((first, length)) => Self::Range(first, length),
+                None => Self::Object(MOST.try_with(|most| *most).unwrap_or(SMALL_OBJECT)),
+            },
             "POST" if query.starts_with("uploadId=") => Self::End,
             _ => Self::Control,
         }
     }
 }
 
-/// How many bytes a request asks for; `None` for all.
-fn range_length(headers: &HeaderMap) -> Option<u64> {
+/// From which byte on a request asks for how many; `None` for all.
+fn range(headers: &HeaderMap) -> Option<(u64, u64)> {
     let range = headers.get(RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
     let (first, last) = range.split_once('-')?;
-    last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
+    let first = first.parse().ok()?;
+    Some((first, last.parse::<u64>().ok()?.checked_sub(first)?.checked_add(1)?))
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Makes the answer with a whole object, which a server may give to a request for a range, one with that range.
+fn made_partial(head: &mut Parts, first: u64, most: u64) -> Result<(), Refusal> {
+    let size = length(&head.headers).ok_or(Refusal::NoRange)?;
+    let end = first.saturating_add(most).min(size);
+    let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else {
+        head.status = StatusCode::RANGE_NOT_SATISFIABLE;
+        head.headers.insert(CONTENT_LENGTH, 0.into());
+        return Ok(());
+    };
+    let told = format!("bytes {first}-{last}/{size}");
+    head.headers.insert(CONTENT_RANGE, HeaderValue::try_from(told).map_err(|_| Refusal::NoRange)?);
+    head.headers.insert(CONTENT_LENGTH, (end - first).into());
+    head.status = StatusCode::PARTIAL_CONTENT;
+    Ok(())
 }
 
 /// An answer, or why it is not taken.
@@ -112,12 +140,21 @@ pub(super) async fn taken(answer: HttpResponse, asked: Asked) -> Result<HttpResp
         return Ok(HttpResponse::from_parts(head, text.into()));
     }
     let most = match asked {
-        Asked::Object(most) => {
-            let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-            if length.is_some_and(|length| length.parse::<u64>().is_ok_and(|n| n > most)) {
+        Asked::Object(most) | Asked::Range(_, most) => {
+            let skip = match asked {
+                Asked::Range(first, most) if status == StatusCode::OK => {
+                    made_partial(&mut head, first, most).map_err(Refusal::into_error)?;
+                    if !head.status.is_success() {
+                        return Ok(HttpResponse::from_parts(head, String::new().into()));
+                    }
+                    first
+                }
+                _ => 0,
+            };
+            if length(&head.headers).is_some_and(|length| length > most) {
                 return Err(Refusal::TooLong { most }.into_error());
             }
-            let body = HttpResponseBody::new(Taken { body, left: most });
+            let body = HttpResponseBody::new(Taken { body, skip, left: most });
             return Ok(HttpResponse::from_parts(head, body));
         }
         Asked::End | Asked::Control => CONTROL,
@@ -133,7 +170,9 @@ pub(super) async fn taken(answer: HttpResponse, asked: Asked) -> Result<HttpResp
 
 /// The beginning of an error.
 async fn start(body: HttpResponseBody) -> Bytes {
-    whole(HttpResponseBody::new(Taken { body, left: ERROR }), ERROR).await.unwrap_or_default()
+    whole(HttpResponseBody::new(Taken { body, skip: 0, left: ERROR }), ERROR)
+        .await
+        .unwrap_or_default()
 }
 
 /// All of a body; an error when there is more than `most`. Nothing is reserved for what a server says will come.
@@ -200,6 +239,8 @@ fn redirected(headers: &HeaderMap, body: &str) -> Refusal {
 /// A body of which no more is taken than was asked for.
 struct Taken {
     body: HttpResponseBody,
+    /// Bytes that come before.
+    skip: u64,
     left: u64,
 }
 
@@ -214,11 +255,19 @@ impl Body for Taken {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            other => return other,
+        let mut data = loop {
+            let frame = match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                other => return other,
+            };
+            let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+            let before = data.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+            self.skip -= before as u64;
+            data.advance(before);
+            if before == 0 || !data.is_empty() {
+                break data;
+            }
         };
-        let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
         data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= data.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -263,13 +312,34 @@ mod tests {
 
     #[test]
     fn a_range_has_a_length() {
-        let length =
-            |range: &str| range_length(&HeaderMap::from_iter([(RANGE, range.parse().unwrap())]));
-        assert_eq!(length("bytes=2-4"), Some(3));
-        assert_eq!(length("bytes=-4"), None);
-        assert_eq!(length("bytes=4-2"), None);
-        assert_eq!(length("bytes=0-18446744073709551615"), None);
-        assert_eq!(range_length(&HeaderMap::new()), None);
+        let of = |text: &str| range(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]));
+        assert_eq!(of("bytes=2-4"), Some((2, 3)));
+        assert_eq!(of("bytes=-4"), None);
+        assert_eq!(of("bytes=4-2"), None);
+        assert_eq!(of("bytes=0-18446744073709551615"), None);
+        assert_eq!(range(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn a_range_is_taken_from_a_whole_object() {
+        let body: Vec<u8> = (0..100).collect();
+        let ask = async |first, most, length: Option<u64>| {
+            let mut answer = HttpResponse::new(body.clone().into());
+            if let Some(length) = length {
+                answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            taken(answer, Asked::Range(first, most)).await
+        };
+        for (first, most, told) in [(0, 3, "0-2"), (97, 3, "97-99"), (98, 9, "98-99")] {
+            let answer = ask(first, most, Some(100)).await.unwrap();
+            assert_eq!(answer.status(), 206);
+            assert_eq!(answer.headers()[CONTENT_RANGE], format!("bytes {told}/100"));
+            let end = (first + most).min(100) as usize;
+            let data = answer.into_body().bytes().await.unwrap();
+            assert_eq!(data, body[first as usize..end], "{told}");
+        }
+        assert_eq!(ask(100, 1, Some(100)).await.unwrap().status(), 416);
+        assert!(ask(0, 1, None).await.is_err());
     }
 
     #[tokio::test]

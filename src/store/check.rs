@@ -67,7 +67,7 @@ impl Store {
             return blocking(&url, "read", look).await;
         }
         match self.backend() {
-            Backend::Http(_) => Ok(false),
+            Backend::Http(..) => Ok(false),
             _ => self.has_any("").await,
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub failures: AtomicU64,
     /// Whether objects are encrypted so that their ETags are no MD5 of their bytes.
     pub hides_md5: AtomicBool,
+    /// Whether one answers with the whole object to a request for a range.
+    pub ignores_ranges: AtomicBool,
 }
 
 /// Makes such clients, for servers that are reached in the same way.
@@ -201,6 +203,15 @@ impl Watched {
         _ = FAILURES.try_with(|failures| failures.fetch_add(1, Ordering::Relaxed));
     }
 
+    /// A whole object has come in place of a range.
+    fn note_whole(&self, server: &str) {
+        if !self.seen.ignores_ranges.swap(true, Ordering::Relaxed) {
+            warn!(
+                "{server} knows no ranges of files: each read begins at the start of its file, which takes long; copy what is large first"
+            );
+        }
+    }
+
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         match BODY.try_with(Arc::clone) {
             Ok(body) if request.method() == "PUT" => self.stream(request, &body).await,
@@ -246,7 +257,12 @@ impl HttpService for Watched {
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let is_listing = addressable::is_listing(request.uri());
         let result = match self.execute(request).await {
-            Ok(answer) => taken(answer, asked).await,
+            Ok(answer) => {
+                if matches!(asked, Asked::Range(..)) && answer.status() == StatusCode::OK {
+                    self.note_whole(&server);
+                }
+                taken(answer, asked).await
+            }
             Err(error) => Err(error),
         };
         let result = match result {

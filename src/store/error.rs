@@ -163,6 +163,18 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A listing that does not fit into memory.
+    #[error(
+        "{url}: the listing of the server has more than {names} names, for which there is no room: {most} bytes of memory, a quarter of what there is, are for them; give a folder with fewer, or more memory (`dor run --memory`, the job's limit)"
+    )]
+    ListingTooLong {
+        /// The folder.
+        url: String,
+        /// Names that have come.
+        names: usize,
+        /// Bytes that they may take.
+        most: u64,
+    },
     /// An object that is read whole has more bytes than one of its kind.
     #[error(
         "{url}: {} bytes, and no more than {most} are read here; is it the right object?",
@@ -211,6 +223,16 @@ pub enum StoreError {
         /// The object.
         url: String,
         /// What differs.
+        detail: String,
+    },
+    /// It was to be written on a condition that no longer holds: another writer was first.
+    #[error(
+        "{url}: somebody else wrote it meanwhile ({detail}), so it was not written over; run again"
+    )]
+    Overtaken {
+        /// The object.
+        url: String,
+        /// What is there.
         detail: String,
     },
     /// Bytes beyond the end were asked for.

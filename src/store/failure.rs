@@ -87,10 +87,10 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
     match error {
         object_store::Error::NotFound { .. } => return StoreError::NotFound { url },
         object_store::Error::Precondition { .. } => {
-            return StoreError::Changed { url, detail: "its version is another".into() };
+            return other_version(url, action);
         }
         object_store::Error::AlreadyExists { .. } => {
-            return StoreError::Changed { url, detail: "it exists".into() };
+            return StoreError::Overtaken { url, detail: "it exists".into() };
         }
         object_store::Error::InvalidPath { source } => {
             return StoreError::BadKey { url, reason: source.to_string() };
@@ -103,11 +103,24 @@ pub(super) fn translate(error: object_store::Error, site: Site<'_>) -> StoreErro
     }
 }
 
+/// An object is no longer the one that a request was for.
+fn other_version(url: String, action: &str) -> StoreError {
+    let detail = "its version is another".to_owned();
+    match action {
+        "write" | "delete" => StoreError::Overtaken { url, detail },
+        _ => StoreError::Changed { url, detail },
+    }
+}
+
 /// Why an answer was not taken, as a caller sees it.
 fn refused(refusal: Refusal, request: String, site: Site<'_>) -> StoreError {
     let Site { url, bucket, .. } = site;
     match refusal {
         Refusal::NotImplemented { detail } => StoreError::NotImplemented { url, request, detail },
+        Refusal::NoRange => {
+            let detail = Refusal::NoRange.to_string();
+            StoreError::NotImplemented { url, request, detail }
+        }
         Refusal::TooLong { most } => StoreError::TooLarge { url, size: None, most },
         Refusal::Redirected { to, region: Some(region) } => {
             let to = to.map(|to| format!(" at {to}")).unwrap_or_default();
@@ -217,7 +230,7 @@ impl Request {
                 let detail = format!("{}{hint}", self.detail);
                 StoreError::PermissionDenied { url, action, detail }
             }
-            Some(412) => StoreError::Changed { url, detail: "its version is another".into() },
+            Some(412) => other_version(url, action),
             Some(status) if status < 500 && status != 429 && status != 408 => {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }

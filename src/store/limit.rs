@@ -10,7 +10,7 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
 use super::answer::with_most;
-use super::read::{ObjectInfo, oddity};
+use super::read::{ObjectInfo, collected, oddity};
 use super::{Store, StoreError};
 
 /// Bytes of a small object: metadata, records, plans, claims.
@@ -38,7 +38,7 @@ impl Store {
             let found = objects.get(&path).await?;
             let meta = found.meta.clone();
             let is_small = found.range.end <= limit;
-            let data = if is_small { Some(found.bytes().await?) } else { None };
+            let data = if is_small { Some(collected(found).await?) } else { None };
             Ok((data, meta))
         };
         match with_most(limit, self.reading(key, "read", whole)).await {

@@ -70,7 +70,7 @@ impl Store {
 
     /// Whether there are listings: over https there are none.
     pub fn can_list(&self) -> bool {
-        !matches!(self.backend(), Backend::Http(_))
+        !matches!(self.backend(), Backend::Http(..))
     }
 
     fn refuse_unlistable(&self, action: &'static str) -> Result<(), StoreError> {

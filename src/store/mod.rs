@@ -27,6 +27,7 @@ mod open;
 mod options;
 mod pages;
 mod passed;
+mod pieces;
 mod profile;
 mod read;
 mod roots;

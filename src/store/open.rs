@@ -14,6 +14,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 
+use super::connect::Seen;
 use super::error::{CredentialsProblem, StoreError};
 use super::failure::{self, Site};
 use super::location::{Location, LocationError, Place};
@@ -30,6 +31,8 @@ pub struct Stores {
     session: Arc<Session>,
     buckets: Arc<Mutex<HashMap<String, Arc<Bucket>>>>,
     until: Option<Until>,
+    /// Bytes of memory that a listing may take.
+    listing: u64,
 }
 
 /// Makes a future that ends when nothing is to be read any more.
@@ -39,14 +42,21 @@ impl Stores {
     /// No request is made, and no file is read, before a store is used.
     pub fn new(options: S3Options) -> Self {
         let session = Arc::new(Session::new(options, None));
-        Self { session, buckets: Arc::default(), until: None }
+        Self { session, buckets: Arc::default(), until: None, listing: u64::MAX }
     }
 
     /// The same with credentials from `source`, wherever the options would look for them.
     pub fn with_credentials(options: S3Options, source: impl ProvideCredentials + 'static) -> Self {
         let source = SharedCredentialsProvider::new(source);
         let session = Arc::new(Session::new(options, Some(source)));
-        Self { session, buckets: Arc::default(), until: None }
+        Self { session, buckets: Arc::default(), until: None, listing: u64::MAX }
+    }
+
+    /// The same for a process that may take so many bytes of memory: a quarter of them for a listing of a
+    /// bucket, which whoever asked for it then works on. A longer one is [`StoreError::ListingTooLong`].
+    #[must_use]
+    pub fn within(&self, memory: u64) -> Self {
+        Self { listing: memory / 4, ..self.clone() }
     }
 
     /// The same for stores of which nothing is read any more over a network once a future that `stop`
@@ -84,16 +94,17 @@ impl Stores {
                     .with_retry(self.session.retry())
                     .build()
                     .map_err(|error| refuse(error.to_string()))?;
-                (Backend::Http(Arc::new(client)), ObjectPath::ROOT)
+                let seen = Arc::clone(&self.session.seen);
+                (Backend::Http(Arc::new(client), seen), ObjectPath::ROOT)
             }
         };
         let part_size = match backend {
             Backend::Local(_) => DISK_PART,
             _ => self.session.options.part_size(),
         };
-        let until = self.until.clone();
+        let (until, listing) = (self.until.clone(), self.listing);
         let (location, passed) = (location.clone(), Mutex::default());
-        Ok(Store(Arc::new(Opened { location, root, backend, part_size, until, passed })))
+        Ok(Store(Arc::new(Opened { location, root, backend, part_size, until, listing, passed })))
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
@@ -142,6 +153,7 @@ struct Opened {
     backend: Backend,
     part_size: usize,
     until: Option<Until>,
+    listing: u64,
     passed: Mutex<Passed>,
 }
 
@@ -156,7 +168,7 @@ pub(super) enum Backend {
     Memory(Arc<InMemory>),
     Local(Arc<LocalFileSystem>),
     S3(Arc<Bucket>),
-    Http(Arc<HttpStore>),
+    Http(Arc<HttpStore>, Arc<Seen>),
 }
 
 impl Store {
@@ -172,6 +184,7 @@ impl Store {
             backend: Backend::Memory(Arc::new(InMemory::new())),
             part_size: S3Options::default().part_size(),
             until: None,
+            listing: u64::MAX,
             passed: Mutex::default(),
         }))
     }
@@ -183,6 +196,11 @@ impl Store {
 
     pub(super) fn backend(&self) -> &Backend {
         &self.0.backend
+    }
+
+    /// Bytes of memory that a listing may take.
+    pub(super) fn listing_limit(&self) -> u64 {
+        self.0.listing
     }
 
     /// Bytes in a part of a large object that is written here.
@@ -248,7 +266,7 @@ impl Store {
             Backend::Memory(store) => Arc::clone(store) as _,
             Backend::Local(store) => Arc::clone(store) as _,
             Backend::S3(bucket) => bucket.client().await? as _,
-            Backend::Http(store) => Arc::clone(store) as _,
+            Backend::Http(store, _) => Arc::clone(store) as _,
         })
     }
 
@@ -257,14 +275,14 @@ impl Store {
         match self.backend() {
             Backend::Memory(store) => Ok(Arc::clone(store) as _),
             Backend::S3(bucket) => Ok(bucket.client().await? as _),
-            Backend::Local(_) | Backend::Http(_) => Err(self.read_only()),
+            Backend::Local(_) | Backend::Http(..) => Err(self.read_only()),
         }
     }
 
     /// Refuses a store that cannot be written to.
     pub fn refuse_read_only(&self) -> Result<(), StoreError> {
         match self.backend() {
-            Backend::Http(_) => Err(self.read_only()),
+            Backend::Http(..) => Err(self.read_only()),
             _ => Ok(()),
         }
     }
@@ -291,7 +309,7 @@ impl Store {
     {
         let attempt = self.attempt(key, action, operation);
         match (&self.0.until, self.backend()) {
-            (Some(until), Backend::S3(_) | Backend::Http(_)) => tokio::select! {
+            (Some(until), Backend::S3(_) | Backend::Http(..)) => tokio::select! {
                 result = attempt => result,
                 () = until() => Err(StoreError::Stopped),
             },

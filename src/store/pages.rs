@@ -13,7 +13,9 @@ use tracing::warn;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 
-/// Most names of one listing: it is held in memory.
+/// Bytes of memory that a name takes beside its own, here and where it is worked on.
+const OF_NAME: u64 = 256;
+/// Most names of one listing, whatever the memory.
 const NAMES: usize = 20_000_000;
 /// Most pages in a row that tell of nothing.
 const EMPTY: usize = 1000;
@@ -71,7 +73,7 @@ impl Store {
         let wrong = |detail: String| StoreError::BadListing { url: self.url(prefix), detail };
         let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
         let (mut token, mut tokens) = (None::<String>, HashSet::new());
-        let (mut empty, mut bytes) = (0, 0u64);
+        let (mut empty, mut bytes, mut held) = (0, 0u64, 0u64);
         loop {
             let ask = || {
                 let options = PaginatedListOptions {
@@ -93,14 +95,22 @@ impl Store {
                     return Err(wrong(detail));
                 }
             }
+            let names = new.iter().map(|object| &object.location).chain(&folders);
+            held += names.map(|name| OF_NAME + 2 * name.as_ref().len() as u64).sum::<u64>();
             objects.extend(new);
             common_prefixes.extend(folders);
             token = page.page_token.filter(|token| !token.is_empty());
             let Some(token) = &token else { break };
+            held += token.len() as u64;
+            let (names, room) = (objects.len() + common_prefixes.len(), self.listing_limit());
+            if held > room {
+                let url = self.url(prefix);
+                return Err(StoreError::ListingTooLong { url, names, most: room });
+            }
             if !tokens.insert(token.clone()) {
                 return Err(wrong("it gives the same continuation token twice".to_owned()));
             }
-            match objects.len() + common_prefixes.len() {
+            match names {
                 found if most == 1 && found > 0 => break,
                 found if found > NAMES || empty > EMPTY => {
                     let pages = tokens.len();

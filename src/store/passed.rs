@@ -26,6 +26,8 @@ pub enum PassedOver {
     Unreadable,
     /// A pipe, a socket, a device, or a link that leads nowhere or in a circle.
     NotAFile,
+    /// It lies in the folder of a product, and no record names it.
+    Foreign,
 }
 
 impl PassedOver {
@@ -36,6 +38,7 @@ impl PassedOver {
             Self::Name => "with a name that no object can have",
             Self::FolderMarker => "that only mark a folder",
             Self::Unreadable => "that cannot be read",
+            Self::Foreign => "that no record of a product names",
             Self::NotAFile => "that are no file, or a link that leads nowhere",
         }
     }

@@ -5,17 +5,14 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 
 use super::error::StoreError;
 use super::open::{Backend, Store};
@@ -158,9 +155,9 @@ impl Store {
 /// [`StoreError::Changed`]: bytes of two versions never mix.
 #[derive(Debug, Clone)]
 pub struct Object {
-    store: Store,
-    path: ObjectPath,
-    info: Arc<ObjectInfo>,
+    pub(super) store: Store,
+    pub(super) path: ObjectPath,
+    pub(super) info: Arc<ObjectInfo>,
     /// The first answer's version, for listings that tell none.
     version: Arc<OnceLock<String>>,
     /// Of a file on disk, what was read.
@@ -196,26 +193,20 @@ impl Object {
         }
         let began = self.begin().await?;
         let objects = self.store.objects().await?;
-        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
-        let if_match =
-            etag.filter(|etag| !etag.starts_with("W/")).map(|etag| format!("\"{etag}\""));
         let get = async || {
-            let range = Some(GetRange::Bounded(range.clone()));
-            let options = GetOptions { range, if_match: if_match.clone(), ..Default::default() };
-            let found = objects.get_opts(&self.path, options).await?;
+            let found = objects.get_opts(&self.path, self.asking(&range)).await?;
             let meta = found.meta.clone();
             if ObjectInfo::new(String::new(), meta.clone()).size != size {
                 return Ok((Bytes::new(), meta));
             }
-            Ok((found.bytes().await?, meta))
+            Ok((collected(found).await?, meta))
         };
         let found = self.store.reading(&self.info.key, "read", get).await;
         let (data, meta) = found.map_err(|error| self.now_gone(error))?;
         self.compare(meta)?;
         let (wanted, start) = (range.end - range.start, range.start);
         if data.len() as u64 != wanted {
-            let detail = format!("{} bytes came of {wanted}", data.len());
-            return Err(StoreError::Changed { url: self.url(), detail });
+            return Err(self.cut_short(data.len(), wanted));
         }
         if began.is_some() {
             self.add(began, start..range.end, checksum(&data)).await?;
@@ -223,12 +214,26 @@ impl Object {
         Ok(data)
     }
 
+    /// A request for a range of the version that is known.
+    pub(super) fn asking(&self, range: &Range<u64>) -> GetOptions {
+        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
+        let if_match =
+            etag.filter(|etag| !etag.starts_with("W/")).map(|etag| format!("\"{etag}\""));
+        let range = Some(GetRange::Bounded(range.clone()));
+        GetOptions { range, if_match, ..Default::default() }
+    }
+
+    pub(super) fn cut_short(&self, came: usize, wanted: u64) -> StoreError {
+        let detail = format!("{came} bytes came of {wanted}");
+        StoreError::Changed { url: self.url(), detail }
+    }
+
     /// The bytes of several ranges, in the order asked for. Near ones are read together, far ones
     /// in parallel.
     pub async fn ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let gap = match self.store.backend() {
             Backend::Local(_) | Backend::Memory(_) => GAP.0,
-            Backend::S3(_) | Backend::Http(_) => GAP.1,
+            Backend::S3(_) | Backend::Http(..) => GAP.1,
         };
         let joined = joined(ranges, gap, JOINED);
         let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(joined)
@@ -248,36 +253,6 @@ impl Object {
         let mut found: Vec<_> = fetched.into_iter().flatten().collect();
         found.sort_unstable_by_key(|(index, _)| *index);
         Ok(found.into_iter().map(|(_, data)| data).collect())
-    }
-
-    /// The whole object in order, in pieces of `piece` bytes of which `ahead` are fetched in
-    /// parallel, whether or not the stream is polled.
-    pub fn pieces(
-        &self,
-        piece: u64,
-        ahead: usize,
-    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        self.pieces_of(0..self.info.size, piece, ahead)
-    }
-
-    /// The same of one range.
-    pub fn pieces_of(
-        &self,
-        Range { start, end }: Range<u64>,
-        piece: u64,
-        ahead: usize,
-    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        let object = self.clone();
-        let piece = piece.max(1);
-        let count = end.saturating_sub(start).div_ceil(piece);
-        stream::iter(0..count)
-            .map(move |index| {
-                let object = object.clone();
-                let from = start.saturating_add(index.saturating_mul(piece));
-                let range = from..from.saturating_add(piece).min(end);
-                Fetching(tokio::spawn(async move { object.range(range).await }))
-            })
-            .buffered(ahead.max(1))
     }
 
     /// Whether it lies on a disk of this machine, where reading it twice is cheap.
@@ -345,7 +320,7 @@ impl Object {
     }
 
     /// What is gone after it was found has changed.
-    fn now_gone(&self, error: StoreError) -> StoreError {
+    pub(super) fn now_gone(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::NotFound { url } => {
                 StoreError::Changed { url, detail: "it is gone".into() }
@@ -355,7 +330,7 @@ impl Object {
     }
 
     /// Compares it with what is there now.
-    fn compare(&self, meta: ObjectMeta) -> Result<(), StoreError> {
+    pub(super) fn compare(&self, meta: ObjectMeta) -> Result<(), StoreError> {
         let now = ObjectInfo::new(self.info.key.clone(), meta);
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
         let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
@@ -406,6 +381,21 @@ impl Object {
     }
 }
 
+/// The bytes of an answer. No room is made for what a server says will come.
+pub(super) async fn collected(found: GetResult) -> object_store::Result<Bytes> {
+    let size = found.range.end.saturating_sub(found.range.start).min(JOINED);
+    match found.payload {
+        GetResultPayload::File(..) => found.bytes().await,
+        GetResultPayload::Stream(mut stream) => {
+            let mut data = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+            while let Some(more) = stream.try_next().await? {
+                data.extend_from_slice(&more);
+            }
+            Ok(data.freeze())
+        }
+    }
+}
+
 /// A file that ends before it did when it was found has changed.
 fn now_shorter(error: StoreError) -> StoreError {
     match error {
@@ -439,30 +429,6 @@ fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<Joined> {
         }
     }
     groups
-}
-
-/// A fetch that goes on by itself and stops when nobody waits for it any more.
-struct Fetching(JoinHandle<Result<Bytes, StoreError>>);
-
-impl Future for Fetching {
-    type Output = Result<Bytes, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a runtime that shuts down cancels it.
-                Err(_) => Err(StoreError::Stopped),
-            },
-        })
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

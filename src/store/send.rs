@@ -70,7 +70,7 @@ fn content_type(name: &str) -> &'static str {
 }
 
 impl Store {
-    /// Writes a small object whole. [`StoreError::Changed`] when the condition does not hold, as it no longer does
+    /// Writes a small object whole. [`StoreError::Overtaken`] when the condition does not hold, as it no longer does
     /// after a try of which only the answer was lost; on disk, writers that check at the same moment can both find that [`Condition::Is`] holds.
     pub async fn send(
         &self,
@@ -79,12 +79,12 @@ impl Store {
         sending: &Sending,
     ) -> Result<ObjectInfo, StoreError> {
         match self.backend() {
-            Backend::Http(_) => Err(self.read_only()),
+            Backend::Http(..) => Err(self.read_only()),
             Backend::Local(_) => {
                 if let Condition::Is(etag) = &sending.condition {
                     let found = self.find(key).await?;
                     if found.and_then(|found| found.etag).as_ref() != Some(etag) {
-                        return Err(self.changed(key));
+                        return Err(self.overtaken(key));
                     }
                 }
                 self.put_parts(key, data, sending.clone()).await
@@ -148,9 +148,9 @@ impl Store {
         }
     }
 
-    fn changed(&self, key: &str) -> StoreError {
+    fn overtaken(&self, key: &str) -> StoreError {
         let detail = "its version is another".to_owned();
-        StoreError::Changed { url: self.url(key), detail }
+        StoreError::Overtaken { url: self.url(key), detail }
     }
 }
 

@@ -80,6 +80,27 @@ impl Store {
         Ok(found)
     }
 
+    /// Keys of all public objects. What is hidden and not `ours` counts as passed over, a folder on disk once.
+    pub async fn look_through(
+        &self,
+        ours: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let root = self.folder("")?;
+        let (mut found, mut passed) = (Vec::new(), Noted::new());
+        for ObjectInfo { key, .. } in self.list("").await? {
+            match why_not_public(&key) {
+                None => found.push(key),
+                Some(_) if ours(&key) => {}
+                Some(why) => {
+                    let path = |root: &PathBuf| shown(&root.join(hidden(&key)).to_string_lossy());
+                    passed.push((root.as_ref().map_or(key.clone(), path), why));
+                }
+            }
+        }
+        self.note_passed(passed);
+        Ok(found)
+    }
+
     /// Those objects of a bucket that are public and wanted.
     fn surveyed(&self, listed: Vec<ObjectInfo>, wanted: impl Fn(&str) -> bool) -> Vec<Surveyed> {
         let (mut found, mut passed) = (Vec::new(), Noted::new());
@@ -97,6 +118,16 @@ impl Store {
         self.note_passed(passed);
         found
     }
+}
+
+/// A key up to the first of its parts that begins with a dot.
+fn hidden(key: &str) -> &str {
+    let begin = match key.starts_with('.') {
+        true => Some(0),
+        false => key.find("/.").map(|slash| slash + 1),
+    };
+    let end = begin.and_then(|begin| Some(begin + key.get(begin..)?.find('/')?));
+    end.and_then(|end| key.get(..end)).unwrap_or(key)
 }
 
 fn failed<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {

@@ -57,7 +57,7 @@ impl Store {
     pub async fn create_as(&self, key: &str, sending: Sending) -> Result<Upload, StoreError> {
         let path = self.path(key)?;
         let sink = match self.backend() {
-            Backend::Http(_) => return Err(self.read_only()),
+            Backend::Http(..) => return Err(self.read_only()),
             Backend::Local(disk) => {
                 let target = disk.path_to_filesystem(&path).map_err(|source| {
                     StoreError::Library { url: self.url(key), action: "write", source }
@@ -78,7 +78,7 @@ impl Store {
 
     /// Removes an object; one that is not there is fine.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        if let Backend::Http(_) = self.backend() {
+        if let Backend::Http(..) = self.backend() {
             return Err(self.read_only());
         }
         let objects = self.objects().await?;
@@ -397,7 +397,7 @@ impl Upload {
                     Err(StoreError::Io { source, .. })
                         if source.kind() == io::ErrorKind::AlreadyExists =>
                     {
-                        return Err(StoreError::Changed { url, detail: "it exists".to_owned() });
+                        return Err(StoreError::Overtaken { url, detail: "it exists".to_owned() });
                     }
                     result => result?,
                 };

@@ -169,7 +169,7 @@ async fn save_on(
     let sending = Sending { condition, ..Sending::default() };
     match store.send(&key, to_json(&key, record)?, &sending).await {
         Ok(_) => Ok(true),
-        Err(StoreError::Changed { .. }) => Ok(false),
+        Err(StoreError::Overtaken { .. }) => Ok(false),
         Err(StoreError::NotImplemented { .. }) => save(store, key, record).await.map(|()| true),
         Err(error) => Err(error.into()),
     }

@@ -446,7 +446,7 @@ async fn decide(store: &Store, recipe: &Recipe) -> Result<Recipe, VisError> {
     let absent = Sending { condition: Condition::Absent, ..Sending::default() };
     match store.send(&key, record::to_json(&key, recipe)?, &absent).await {
         // A try whose answer was lost may have written it.
-        Ok(_) | Err(StoreError::Changed { .. }) => {}
+        Ok(_) | Err(StoreError::Overtaken { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(record::load(store, &key).await?.unwrap_or_else(|| recipe.clone()))

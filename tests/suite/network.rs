@@ -214,8 +214,14 @@ fn a_stop_ends_what_waits_for_a_server_that_says_nothing() {
         "publish s3://b/raw s3://b/there",
         "run --plan s3://b/plan.json --shards 1 --shard 0",
         "status --plan s3://b/plan.json",
+        "vis check s3://b/maps.zarr",
+        "vis check WEB/maps.zarr",
+        "research-data check -o s3://b/out",
+        "research-data check 112-04 -o s3://b/out",
+        "research-data check 112-04 -o WEB/out",
     ] {
         let server = Scripted::start(|_| Answer::Nothing);
+        let words = words.replace("WEB", &server.endpoint);
         let mut command = Process::new(env!("CARGO_BIN_EXE_dor"));
         command.env_clear().env("HOME", folder.path()).current_dir(folder.path());
         command.envs(server.variables()).args(words.split(' '));
@@ -328,4 +334,58 @@ fn authorities_that_are_named_are_trusted_beside_the_others() {
     let (code, said) = asks(true, &[("AWS_PROFILE", "other")]);
     assert_eq!(code, Some(CONFIGURATION), "{said}");
     assert!(said.contains("ca_bundle") && said.contains("absent.pem"), "{said}");
+}
+
+#[test]
+fn named_authorities_take_nothing_from_those_of_the_system() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let folder = folders[1].path();
+    let [Some(of_system), Some(own)] = [0, 1].map(|n| OwnAuthority::start(folders[n].path()))
+    else {
+        return;
+    };
+    // A folder of authorities as systems have it: by the hash of the name.
+    let ca = folders[0].path().join("ca.pem");
+    let hash = Process::new("openssl").args(["x509", "-hash", "-noout", "-in"]).arg(&ca).output();
+    let hash = String::from_utf8(hash.unwrap().stdout).unwrap();
+    let system = folder.join("system");
+    std::fs::create_dir(&system).unwrap();
+    std::fs::copy(&ca, system.join(format!("{}.0", hash.trim()))).unwrap();
+    std::fs::create_dir(folder.join(".aws")).unwrap();
+    let profile = "[profile own]\nca_bundle = ca.pem\nregion = us-east-1\n";
+    std::fs::write(folder.join(".aws/config"), profile).unwrap();
+    std::fs::write(folder.join("token"), "a-web-identity").unwrap();
+    let of_role = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/dor"),
+    ];
+    let asks = |endpoint: &str, by_sts: bool, variables: &[(&str, &str)]| {
+        let mut command = dor(folder);
+        command.args(["status", "--plan", "s3://b/plan.json"]).env("DOR_S3_MAX_RETRIES", "0");
+        command.env("AWS_REGION", "us-east-1").env("SSL_CERT_DIR", &system);
+        match by_sts {
+            true => command.envs(of_role).env("AWS_ENDPOINT_URL_STS", endpoint),
+            false => command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "s"),
+        };
+        command.env("DOR_S3_ENDPOINT_URL", endpoint).envs(variables.iter().copied());
+        let output = command.timeout(Duration::from_secs(60)).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for by_sts in [false, true] {
+        let said = asks(&own.endpoint, by_sts, &[]);
+        assert!(said.contains("certificate"), "{by_sts}: {said}");
+        for named in [&[("AWS_CA_BUNDLE", "ca.pem")][..], &[("DOR_S3_PROFILE", "own")]] {
+            if by_sts && named[0].0 == "DOR_S3_PROFILE" {
+                // Credentials then come from the profile.
+                let of_profile = "role_arn = arn:aws:iam::123456789012:role/dor\n\
+                                  web_identity_token_file = token\n";
+                std::fs::write(folder.join(".aws/config"), format!("{profile}{of_profile}"))
+                    .unwrap();
+            }
+            for endpoint in [&of_system.endpoint, &own.endpoint] {
+                let said = asks(endpoint, by_sts, named);
+                assert!(!said.contains("certificate"), "{by_sts}, {named:?}, {endpoint}: {said}");
+            }
+        }
+    }
 }

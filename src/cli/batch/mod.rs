@@ -14,6 +14,7 @@ pub(super) use status::Status;
 
 use clap::Args;
 
+use crate::cli::stores;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::store::{Location, Store, StoreError, Stores};
 use crate::vis::VisError;
@@ -47,7 +48,7 @@ impl Opened {
     async fn load(config: &Config) -> anyhow::Result<Self> {
         let unset = || ConfigError::Unset { key: "plan", flag: "--plan", variable: "DOR_PLAN" };
         let location = config.plan.as_ref().ok_or_else(unset)?.value.absolute();
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(config);
         let (store, key) = plan_file(&stores, &location)?;
         let mut plan = crate::batch::Plan::load(&store, &key).await?;
         plan.places = plan.places.seen_from(store.location());

@@ -12,7 +12,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count};
 use crate::cli::research_data::refuse_mixed;
 use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
-use crate::cli::{Exit, GlobalArgs, from_one, size, until};
+use crate::cli::{Exit, GlobalArgs, from_one, size, stores, until};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::model::atlas::MapVariable;
@@ -119,7 +119,7 @@ impl Plan {
             ..global.overrides()
         };
         let config = Config::load(&overrides)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let places = self.places(&config)?;
         let unset = ConfigError::Unset {
             key: "data_dir",

@@ -242,6 +242,7 @@ impl Run {
         let cases: Vec<Case> = planned.iter().map(|(case, _)| *case).collect();
         let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
         let pool = Pool::new(config.workers.value.get(), memory);
+        let stores = stores.within(memory);
         let terminal = Arc::new(Terminal::new());
         let has_research = stages.contains(&Stage::Research);
         let progress: Arc<dyn Progress> =

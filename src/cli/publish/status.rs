@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{size_of, write_orphaned};
 use crate::cli::output::{bytes, count, write_json};
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, stores};
 use crate::config::Config;
 use crate::pipeline::Stop;
 use crate::publish::doubt::Doubt;
@@ -15,7 +15,7 @@ use crate::publish::published::Published;
 use crate::publish::sign::Sign;
 use crate::publish::unfinished::Unfinished;
 use crate::publish::{self, Options};
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Store};
 
 /// Tell what is published at a destination: version, recipes, and whether somebody publishes now
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ impl Status {
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let destination: Store = stores.open(&self.destination)?;
         let published = Published::load(&destination).await?;
         let publishing = Sign::find(&destination).await?;

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::places;
 use crate::cli::output::{Table, bytes, count, write_json};
-use crate::cli::{Exit, GlobalArgs, from_one, stop_on_signals};
+use crate::cli::{Exit, GlobalArgs, from_one, stop_on_signals, stores};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::pipeline::Stop;
 use crate::research::verify::{Verified, verify};
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::VisError;
 use crate::vis::input::Input;
 
@@ -58,7 +58,7 @@ impl Check {
             variable: "DOR_OUTPUT_DIR",
         };
         let setting = config.output_dir.as_ref().ok_or(unset)?;
-        let store = Stores::new(config.s3.clone()).open(&setting.value)?;
+        let store = stores(&config).open(&setting.value)?;
         let stop = Stop::default();
         stop_on_signals(stop.clone());
         if store.can_list() {

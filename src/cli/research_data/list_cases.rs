@@ -8,11 +8,10 @@ use serde::Serialize;
 use super::arguments::{Places, Selection, data_dir};
 use super::places;
 use crate::cli::output::{Table, write_json};
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, stores};
 use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::research::catalogue::{self, State, Survey};
-use crate::store::Stores;
 
 /// Problems of a case that are shown.
 const SHOWN: usize = 5;
@@ -100,7 +99,7 @@ impl CaseRow {
 impl ListCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = self.places.config(global, None)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let archive = data_dir(&config)?;
         let raw = stores.open(&archive.value)?;
         let research = config.output_dir.as_ref().map(|o| stores.open(&o.value)).transpose()?;

@@ -11,6 +11,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::publish_to::{PublishTo, Publishing};
+use crate::cli::stores;
 use crate::cli::{GlobalArgs, failures, stop_on_signals, until};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
@@ -70,7 +71,7 @@ impl Run {
         let output = config.output_dir.as_ref().ok_or(unset)?;
         let archive = data_dir(config)?;
         places::refuse_mixed(archive, output)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(config);
         let stop = Stop::default();
         stop_on_signals(stop.clone());
         let reading = until(&stop, &stores);

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::arguments::{Work, config};
 use super::run::workshop;
 use crate::cli::output::{Table, write_json};
-use crate::cli::{Exit, GlobalArgs, until};
+use crate::cli::{Exit, GlobalArgs, stores, until};
 use crate::model::Case;
 use crate::model::case::in_short;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::check::{self, Report};
 
 /// Problems of one kind that are printed.
@@ -37,7 +37,7 @@ impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&Work::default()), None)?;
         let workshop = workshop(&config);
-        let store = until(&workshop.stop, &Stores::new(config.s3.clone())).open(&self.store)?;
+        let store = until(&workshop.stop, &stores(&config)).open(&self.store)?;
         let report = check::check(&store, &workshop).await?;
         let incomplete = !report.cases.missing.is_empty() || !report.cases.partial.is_empty();
         let sound = report.is_sound() && !(self.complete && incomplete);

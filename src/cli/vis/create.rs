@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 
 use super::arguments::{config, output};
 use crate::cli::output::{Table, count};
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, stores};
 use crate::encode::zarr::{Format, Hierarchy};
 use crate::model::atlas::MapVariable;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::contract::{MAX_LEVELS, Pyramid};
 use crate::vis::{Kind, template};
 
@@ -101,7 +101,7 @@ impl Target {
     ) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let location = store_of(kind, self.output_store.as_ref(), &config)?;
-        let store = Stores::new(config.s3.clone()).open(&location)?;
+        let store = stores(&config).open(&location)?;
         let hierarchy = template::create(&store, kind, self.overwrite).await?;
         writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
         write_structure(out, &hierarchy, kind.format())?;

@@ -7,11 +7,11 @@ use clap::Args;
 use super::arguments::config;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, stop_on_signals};
+use crate::cli::{Exit, GlobalArgs, stop_on_signals, stores};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::pipeline::Stop;
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Store};
 use crate::vis::finalize::{self, Completeness};
 use crate::vis::{Kind, Recipe, adopt};
 
@@ -36,7 +36,7 @@ pub(super) struct Finalize {
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let store = stores.open(&self.store)?;
         if self.adopt {
             let stated = self.reference_compat.then(|| Recipe::new(true));

@@ -6,12 +6,12 @@ use anyhow::Context;
 use clap::Args;
 
 use super::arguments::{Cases, config, polygon};
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, stores};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
 use crate::model::{Case, InterventionMonth};
 use crate::plot::{self, Curve, MapPicture};
-use crate::store::{Location, LocationError, Store, Stores};
+use crate::store::{Location, LocationError, Store};
 use crate::vis::VisError;
 use crate::vis::view::{self, MapQuery, month_name};
 
@@ -49,7 +49,7 @@ pub(super) struct Plot {
 impl Plot {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let store = stores.open(&self.store)?;
         let selection =
             Cases { polygon_ids: self.polygons.clone(), intervention_months: self.months.clone() };

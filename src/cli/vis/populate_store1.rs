@@ -8,9 +8,9 @@ use clap::Args;
 use super::arguments::{Cases, Months, Work, config};
 use super::create::store_of;
 use super::run::{each, workshop};
-use crate::cli::{Exit, GlobalArgs, say, until};
+use crate::cli::{Exit, GlobalArgs, say, stores, until};
 use crate::model::Case;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::series::{self, Filled, Wanted};
 use crate::vis::template::Destination;
 use crate::vis::{Kind, Recipe, VisError, analysis, store1, zarr};
@@ -39,7 +39,7 @@ impl PopulateStore1 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), None)?;
         let workshop = workshop(&config);
-        let stores = until(&workshop.stop, &Stores::new(config.s3.clone()));
+        let stores = until(&workshop.stop, &stores(&config));
         let location = store_of(&Kind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let force = self.work.force;

@@ -12,7 +12,7 @@ use super::populate_store1::chosen;
 use super::run::{each, workshop};
 use crate::cli::grid::load_grid;
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, until};
+use crate::cli::{Exit, GlobalArgs, stores, until};
 use crate::config::Config;
 use crate::ledger::{InputRecord, hash};
 use crate::model::{Case, Grid};
@@ -75,7 +75,7 @@ impl PopulateStore2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         in_order(self.polygon_range.as_deref())?;
         let config = config(global, Some(&self.work), Some(&self.grid))?;
-        let stores = Stores::new(config.s3.clone());
+        let stores = stores(&config);
         let kind = Kind::Store2(Pyramid::default());
         let location = store_of(&kind, self.output_store.as_ref(), &config)?;
         let workshop = workshop(&config);

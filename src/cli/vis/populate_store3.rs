@@ -10,9 +10,9 @@ use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
 use crate::cli::grid::load_grid;
-use crate::cli::{Exit, GlobalArgs, until};
+use crate::cli::{Exit, GlobalArgs, stores, until};
 use crate::model::Case;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::series::{self, Filled, Spread, Wanted};
 use crate::vis::template::Destination;
 use crate::vis::{Kind, Recipe, VisError, centers, excess, store1, store3, zarr};
@@ -52,7 +52,7 @@ impl PopulateStore3 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let workshop = workshop(&config);
-        let stores = until(&workshop.stop, &Stores::new(config.s3.clone()));
+        let stores = until(&workshop.stop, &stores(&config));
         let location = store_of(&Kind::Store3, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;

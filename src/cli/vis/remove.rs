@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::arguments::{Cases, config};
 use super::finalize::write_completeness;
-use crate::cli::{Exit, GlobalArgs};
+use crate::cli::{Exit, GlobalArgs, stores};
 use crate::model::Case;
 use crate::model::case::in_short;
-use crate::store::{Location, Stores};
+use crate::store::Location;
 use crate::vis::{VisError, remove};
 
 /// Take cases out of a store for good: delete their records and values, and finalize the store without them
@@ -35,7 +35,7 @@ pub(super) struct Remove {
 impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
-        let store = Stores::new(config.s3.clone()).open(&self.store)?;
+        let store = stores(&config).open(&self.store)?;
         let selection = Cases { polygon_ids: self.polygons, intervention_months: self.months };
         let asked: BTreeSet<Case> = selection.asked(None).into_iter().collect();
         let present = remove::present(&store, &asked).await?;

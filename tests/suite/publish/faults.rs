@@ -2,7 +2,7 @@
 
 use super::super::support::case::assert_same;
 use super::super::support::proxy::Fault;
-use super::{lines, on_each, seed};
+use super::{lines, on_all, on_each, seed};
 
 const FAULTS: [(f64, Fault); 5] = [
     (0.10, Fault::Answer(503, "SlowDown")),
@@ -42,7 +42,7 @@ fn a_busy_server_cut_connections_and_lost_answers_are_survived() {
 
 #[test]
 fn a_part_that_is_sent_again_is_a_try_of_its_object() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/large.nc", 12 << 20);
         let mut left = 2;
         bench.server.fail_when(move |asked| {
@@ -60,7 +60,7 @@ fn a_part_that_is_sent_again_is_a_try_of_its_object() {
 #[test]
 fn a_claim_and_a_manifest_are_written_although_a_connection_is_lost() {
     for fault in [Fault::Cut, Fault::Lost] {
-        on_each(|bench| {
+        on_all(|bench| {
             for name in ["publishing.json", "published.jsonl.gz"] {
                 let mut is_first = true;
                 bench.server.fail_when(move |asked| {

@@ -11,7 +11,7 @@ use super::super::support::case::Tree;
 use super::super::support::dor::fails;
 use super::super::support::proxy::Fault;
 use super::super::support::skipped;
-use super::{Bench, CONFIGURATION, on_each};
+use super::{Bench, CONFIGURATION, Server, on_all};
 
 /// `None`, loudly, when there is none; a failure when `DOR_REQUIRE_S5CMD` is `1`.
 fn s5cmd() -> Option<PathBuf> {
@@ -24,6 +24,11 @@ fn s5cmd() -> Option<PathBuf> {
         skipped("no s5cmd in .venv/bin or on PATH; only dor's side of the hazards was tested");
     }
     found.map(|folder| folder.join("s5cmd"))
+}
+
+/// That program, where it can write beside our place: not at Source Cooperative, which has one product.
+fn peer_of<'a>(bench: &Bench, program: &'a Option<PathBuf>) -> Option<&'a Path> {
+    program.as_deref().filter(|_| !matches!(bench.server, Server::SourceCoop { .. }))
 }
 
 /// `s5cmd sync` of `site` to a place beside ours.
@@ -70,10 +75,11 @@ fn published(bench: &Bench, program: Option<&Path>) {
 #[test]
 fn h1_a_dangling_link_deletes_nothing() {
     let program = s5cmd();
-    on_each(|bench| {
-        published(bench, program.as_deref());
+    on_all(|bench| {
+        let program = peer_of(bench, &program);
+        published(bench, program);
         symlink("nowhere", bench.work.path("site/b")).unwrap();
-        if let Some(program) = &program {
+        if let Some(program) = program {
             assert!(sync(bench, program, &["--delete"]).status.success());
             assert!(peer(bench).len() < 15, "s5cmd has lost live objects");
         }
@@ -88,13 +94,14 @@ fn h1_a_dangling_link_deletes_nothing() {
 #[test]
 fn h2_a_listing_that_fails_changes_nothing() {
     let program = s5cmd();
-    on_each(|bench| {
-        published(bench, program.as_deref());
+    on_all(|bench| {
+        let program = peer_of(bench, &program);
+        published(bench, program);
         for n in 0..1_500 {
             bench.write(&format!("site/a/page-{n}"), b"page");
         }
         bench.publish("").assert().success();
-        if let Some(program) = &program {
+        if let Some(program) = program {
             assert!(sync(bench, program, &[]).status.success());
         }
         bench.server.fail_when(|asked| {
@@ -102,7 +109,7 @@ fn h2_a_listing_that_fails_changes_nothing() {
                 asked.target.contains("list-type=2") && asked.target.contains("continuation-token");
             second.then_some(Fault::Answer(500, "InternalError"))
         });
-        if let Some(program) = &program {
+        if let Some(program) = program {
             bench.server.requests();
             let output = sync(bench, program, &[]);
             let sent = bench.server.requests().iter().filter(|r| r.starts_with("PUT")).count();
@@ -118,13 +125,14 @@ fn h2_a_listing_that_fails_changes_nothing() {
 #[test]
 fn h3_other_bytes_of_the_same_size_and_age_are_sent() {
     let program = s5cmd();
-    on_each(|bench| {
-        published(bench, program.as_deref());
+    on_all(|bench| {
+        let program = peer_of(bench, &program);
+        published(bench, program);
         let path = bench.work.path("site/a/0");
         let time = fs::metadata(&path).unwrap().modified().unwrap() - Duration::from_secs(3600);
         fs::write(&path, b"A0").unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-        if let Some(program) = &program {
+        if let Some(program) = program {
             assert!(sync(bench, program, &[]).status.success());
             assert_eq!(peer(bench)["a/0"], b"a0", "s5cmd has not seen it");
         }
@@ -136,11 +144,12 @@ fn h3_other_bytes_of_the_same_size_and_age_are_sent() {
 #[test]
 fn h4_what_a_pattern_leaves_out_is_not_deleted() {
     let program = s5cmd();
-    on_each(|bench| {
-        published(bench, program.as_deref());
+    on_all(|bench| {
+        let program = peer_of(bench, &program);
+        published(bench, program);
         fs::remove_dir_all(bench.work.path("site/z")).unwrap();
         fs::remove_dir_all(bench.work.path("site/m")).unwrap();
-        if let Some(program) = &program {
+        if let Some(program) = program {
             assert!(sync(bench, program, &["--delete", "--exclude", "z/*"]).status.success());
             assert!(!peer(bench).contains_key("z/0"), "s5cmd has deleted what was left out");
         }
@@ -154,11 +163,12 @@ fn h4_what_a_pattern_leaves_out_is_not_deleted() {
 #[test]
 fn h5_an_empty_source_deletes_nothing() {
     let program = s5cmd();
-    on_each(|bench| {
-        published(bench, program.as_deref());
+    on_all(|bench| {
+        let program = peer_of(bench, &program);
+        published(bench, program);
         fs::remove_dir_all(bench.work.path("site")).unwrap();
         fs::create_dir(bench.work.path("site")).unwrap();
-        if let Some(program) = &program {
+        if let Some(program) = program {
             assert!(sync(bench, program, &["--delete"]).status.success());
             assert!(peer(bench).is_empty(), "s5cmd has deleted all");
         }

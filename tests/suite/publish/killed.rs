@@ -10,7 +10,7 @@ use super::super::support::dor::{dor, fails};
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, on_each, seed};
+use super::{Bench, CONFIGURATION, on_all, seed};
 
 const KILLS: usize = 20;
 /// Requests at a time.
@@ -84,7 +84,7 @@ fn the_uploads_of_another_source_are_ended_too() {
 
 #[test]
 fn twenty_kills_leave_what_an_undisturbed_publish_leaves() {
-    on_each(|bench| {
+    on_all(|bench| {
         let mut random = StdRng::seed_from_u64(seed());
         bench.write_many(OBJECTS, 20_000);
         bench.write_large("site/large.nc", 12 << 20);
@@ -163,7 +163,7 @@ fn write_all(bench: &Bench, tree: &Tree) {
 
 #[test]
 fn a_journal_is_not_believed_after_others_have_published() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(100, 20_000);
         let first = bench.expected();
         interrupt(bench);
@@ -181,7 +181,7 @@ fn a_journal_is_not_believed_after_others_have_published() {
 fn a_journal_is_not_believed_after_the_destination_was_emptied() {
     let own = [".dor/unfinished.jsonl.gz", ".dor/publishing.json"];
     for removed in [&own[..], &[]] {
-        on_each(|bench| {
+        on_all(|bench| {
             bench.write_many(100, 20_000);
             interrupt(bench);
             bench.published().into_keys().for_each(|key| bench.remove(&key));
@@ -194,7 +194,7 @@ fn a_journal_is_not_believed_after_the_destination_was_emptied() {
 
 #[test]
 fn what_others_have_sent_is_known_after_a_second_interruption_too() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(100, 20_000);
         let first = bench.expected();
         publish_elsewhere(bench, "");
@@ -209,7 +209,7 @@ fn what_others_have_sent_is_known_after_a_second_interruption_too() {
 
 #[test]
 fn what_was_never_published_is_not_taken_for_right_by_its_size() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(100, 20_000);
         interrupt(bench);
         bench.write_many(100, 20_000);
@@ -227,7 +227,7 @@ fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_par
     let here = |bench: &Bench, more: &str| drop(bench.publish(more).assert().success());
     for go_on in [here as fn(&Bench, &str), publish_elsewhere] {
         for parts in [&[""][..], &["--include notes/**", ""]] {
-            on_each(|bench| {
+            on_all(|bench| {
                 bench.write_many(100, 20_000);
                 // Of it, a listing tells the size only.
                 bench.write_large("site/large.nc", 12 << 20);
@@ -252,7 +252,7 @@ fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_par
 fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
     for others in [false, true] {
         for between in [false, true] {
-            on_each(|bench| {
+            on_all(|bench| {
                 bench.write_many(100, 20_000);
                 let arrived = interrupt(bench);
                 if others {
@@ -279,7 +279,7 @@ fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
 
 #[test]
 fn deletes_that_failed_are_made_up_for() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(40, 100);
         bench.publish("").assert().success();
         std::fs::remove_dir_all(bench.work.path("site/many")).unwrap();

@@ -1,5 +1,6 @@
 //! Publishing: what is sent and in which order, what is left alone, and what survives failures.
-//! Each test goes to the embedded server and to MinIO, with a proxy in front that logs and fails.
+//! Each test goes to the embedded server and to MinIO, with a proxy in front that logs and fails; those of what
+//! a server may do to a publish also through Source Cooperative's proxy ([`on_all`]).
 
 mod beside;
 mod claim;
@@ -11,6 +12,7 @@ mod killed;
 mod manifests;
 mod order;
 mod profile;
+mod protected;
 mod readers;
 mod refused;
 mod source_coop_proxy;
@@ -129,7 +131,15 @@ fn through_source_coop() -> Option<Bench> {
     Some(Bench::new(Server::SourceCoop { minio, proxy }))
 }
 
-/// The same, at the same time.
+/// The same, and through Source Cooperative's proxy, all at the same time: most of it is waiting.
+fn on_all(test: impl Fn(&Bench) + Sync) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| on_each_at_once(&test));
+        scope.spawn(|| through_source_coop().as_ref().map(&test));
+    });
+}
+
+/// The same on each server that there is, at the same time.
 fn on_each_at_once(test: impl Fn(&Bench) + Sync) {
     let minio = Minio::start();
     std::thread::scope(|scope| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::support::case::Tree;
-use super::{Bench, MAPS, on_each};
+use super::{Bench, MAPS, on_all};
 
 const METADATA: &str = "maps.zarr/.zmetadata";
 
@@ -46,7 +46,7 @@ fn read_until(bench: &Bench, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<
 
 #[test]
 fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
-    on_each(|bench| {
+    on_all(|bench| {
         let first = bench.expected();
         bench.make_maps("next.zarr", "PH FG");
         let next = bench.work.path("next.zarr");

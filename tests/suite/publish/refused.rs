@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::proxy::Fault;
-use super::{Bench, CONFIGURATION, MAPS, on_each};
+use super::{Bench, CONFIGURATION, MAPS, on_all};
 
 /// Input that is not what it should be.
 const BAD_DATA: i32 = 65;
 
 #[test]
 fn what_cannot_be_published_is_refused_before_anything_is_sent() {
-    on_each(|bench| {
+    on_all(|bench| {
         let refused = |words: &[&str], more: &str, code: i32| {
             let error = fails(&mut bench.publish(more), code);
             for word in words {
@@ -110,7 +110,7 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
 
 #[test]
 fn a_case_of_a_map_store_that_has_lost_its_record_is_named() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         let before = bench.published();
         let record = bench.work.path(&format!("{MAPS}/.cases/112-04.json"));
@@ -120,6 +120,14 @@ fn a_case_of_a_map_store_that_has_lost_its_record_is_named() {
         let said = String::from_utf8(said).unwrap();
         assert!(said.contains("not complete, and not sent: maps.zarr/112-04"), "{said}");
         assert_same(&before, &bench.published());
+        // Of a new destination nothing of it is sent.
+        let elsewhere = format!("s3://{}/site/new", bench.server.bucket());
+        let mut command = dor(bench.work.folder());
+        command.envs(bench.server.variables()).args(["publish", "site", &elsewhere]);
+        command.assert().success();
+        let there = bench.published();
+        assert!(there.contains_key("new/maps.zarr/.zmetadata"));
+        assert!(!there.keys().any(|key| key.starts_with("new/maps.zarr/0/PH/112.")), "{there:?}");
         // One that names what is not below it.
         let (head, own) = text.rsplit_once("\"key\": \"").unwrap();
         fs::write(&record, format!("{head}\"key\": \"../{own}")).unwrap();
@@ -132,7 +140,7 @@ fn a_case_of_a_map_store_that_has_lost_its_record_is_named() {
 
 #[test]
 fn a_file_that_may_not_be_read_is_named_before_anything_is_sent() {
-    on_each(|bench| {
+    on_all(|bench| {
         // Root may read all: somebody else publishes.
         const NOBODY: u32 = 65534;
         let open = |name: &str, mode: u32| {
@@ -165,7 +173,7 @@ fn a_file_that_may_not_be_read_is_named_before_anything_is_sent() {
 
 #[test]
 fn a_file_that_is_not_what_its_record_tells_is_not_published() {
-    on_each(|bench| {
+    on_all(|bench| {
         let name = "maps.zarr/0/PH/112.0.1.0.0.0.0";
         let path = bench.work.path("site").join(name);
         let mut bytes = fs::read(&path).unwrap();
@@ -201,7 +209,7 @@ fn refuse_many(bench: &Bench, number: usize, fault: Fault) -> (String, String) {
 
 #[test]
 fn of_many_that_fail_the_first_are_named_and_all_as_json() {
-    on_each(|bench| {
+    on_all(|bench| {
         let (told, shown) = refuse_many(bench, 30, Fault::Answer(400, "InvalidArgument"));
         let number =
             |text: &str, begin: &str| text.lines().filter(|l| l.starts_with(begin)).count();
@@ -213,7 +221,7 @@ fn of_many_that_fail_the_first_are_named_and_all_as_json() {
 
 #[test]
 fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
-    on_each(|bench| {
+    on_all(|bench| {
         let (told, shown) = refuse_many(bench, 300, Fault::Answer(503, "SlowDown"));
         let failed = told.lines().filter(|line| line.starts_with(r#"{"failed":{"#)).count();
         assert!((8..100).contains(&failed), "{failed} of 300 were tried");
@@ -228,7 +236,7 @@ fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_not_published() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/large.nc", 64 << 20);
         bench.publish("--dry-run").assert().success();
         let mut command = bench.publishing("--bwlimit 20M");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dor_atlas::publish::Digest;
-use dor_atlas::store::{Body, Location, S3Options, Store, StoreError, Stores};
+use dor_atlas::store::{Body, Condition, Location, S3Options, Sending, Store, StoreError, Stores};
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::support::minio::Minio;
@@ -117,6 +117,23 @@ async fn change_is_noticed(store: &Store) {
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
 }
 
+async fn conditions(store: &Store) {
+    let send = async |condition| {
+        let sending = Sending { condition, ..Sending::default() };
+        store.send("condition/x", Bytes::from_static(b"x"), &sending).await
+    };
+    let first = send(Condition::Absent).await.unwrap();
+    let second = send(Condition::Is(first.etag.clone().unwrap())).await.unwrap();
+    // On a disk, the same bytes at another time are another version.
+    let other = Condition::Is("0123456789abcdef0123456789abcdef".to_owned());
+    for condition in [Condition::Absent, other] {
+        let error = send(condition).await.unwrap_err();
+        assert!(matches!(error, StoreError::Overtaken { .. }), "{error}");
+        assert!(error.to_string().contains("somebody else wrote it meanwhile"), "{error}");
+    }
+    assert_eq!(store.find("condition/x").await.unwrap().unwrap().etag, second.etag);
+}
+
 async fn many_keys(store: &Store) {
     let puts = (0..1_234).map(|n| async move {
         store.put(&format!("many/{:02}/{n:04}", n % 12), Bytes::from_static(b"x")).await
@@ -228,6 +245,7 @@ async fn conforms(store: Store) {
     odd_names(&store).await;
     ranges(&store).await;
     change_is_noticed(&store).await;
+    conditions(&store).await;
     uploads(&store).await;
     parts_of_files(&store).await;
     many_keys(&store).await;

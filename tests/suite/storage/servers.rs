@@ -147,8 +147,18 @@ async fn a_server_that_cannot_says_so_at_once() {
     let server = Scripted::start(|_| error("412 Precondition Failed", "PreconditionFailed"));
     let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
     let error = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
-    assert!(matches!(error, StoreError::Changed { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Overtaken { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("somebody else wrote it meanwhile") && !said.contains("read"), "{said}");
     assert_eq!(server.asked().len(), 1);
+    // Of one that is read, it says that.
+    let reading = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+        true => Answer::Whole("200 OK", "ETag: \"1\"\r\n".to_owned(), vec![0; 9]),
+        false => Answer::Whole("412 Precondition Failed", String::new(), Vec::new()),
+    });
+    let store = stores(&reading, 10).open(&reading.endpoint.parse().unwrap()).unwrap();
+    let error = store.object("x").await.unwrap().range(0..3).await.unwrap_err();
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
 
 #[tokio::test]
@@ -214,6 +224,66 @@ async fn no_more_is_held_of_an_answer_than_was_asked_for() {
         store(&server, "s3://b").list("").await.unwrap_err();
         assert!(began.elapsed() < Duration::from_secs(10), "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
+    let data: Vec<u8> = (0..20u32 << 20).map(|n| (n % 251) as u8).collect();
+    let (body, length) = (data.clone(), data.len() as u64);
+    let server = Scripted::start(move |_| Answer::Whole("200 OK", String::new(), body.clone()));
+    let place = server.endpoint.parse().unwrap();
+    let object = Stores::new(S3Options::default()).open(&place).unwrap().object("x").await.unwrap();
+    let part = |range: std::ops::Range<u64>| &data[range.start as usize..range.end as usize];
+    for range in [0..1, 7_000_000..7_000_100, length - 3..length, 0..length] {
+        let read = object.range(range.clone()).await.unwrap();
+        assert!(read == part(range.clone()), "{range:?}");
+    }
+    let ranges = [length - 9..length, 5..9, 9_000_000..9_000_001];
+    let read = object.ranges(&ranges).await.unwrap();
+    assert!(read.iter().zip(ranges).all(|(read, range)| read == part(range)));
+    // In order, all comes in two answers, whatever the size of the pieces.
+    let before = server.asked().len();
+    let keep = |kept: &mut Vec<u8>, piece: &mut Vec<u8>| kept.append(piece);
+    assert!(object.fold(0..length, Vec::new(), keep).await.unwrap() == data);
+    assert!(object.fold(100..length - 1, Vec::new(), keep).await.unwrap() == part(100..length - 1));
+    assert!(server.asked().len() - before <= 4, "{}", server.asked().len() - before);
+    // One that ends before it should, and one that does not say how long it is.
+    let short = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+        true => Answer::Whole("200 OK", "Content-Length: 100\r\n".to_owned(), vec![0; 100]),
+        false => Answer::Whole("200 OK", String::new(), vec![0; 50]),
+    });
+    let endless = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+        true => Answer::Whole("200 OK", "Content-Length: 100\r\n".to_owned(), vec![0; 100]),
+        false => Answer::Endless("200 OK", vec![0; 1000]),
+    });
+    for server in [short, endless] {
+        let store = Stores::new(S3Options { max_retries: Some(0), ..S3Options::default() });
+        let store = store.open(&server.endpoint.parse().unwrap()).unwrap();
+        let object = store.object("x").await.unwrap();
+        let error = object.range(40..80).await.unwrap_err();
+        assert!(error.to_string().contains("/x"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_does_not_take_more_than_its_share_of_memory() {
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let server = Scripted::start(move |_| {
+        let page_number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let names: Vec<String> =
+            (0..1000).map(|n| format!("data/{page_number}/{n:0900}")).collect();
+        let keys: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        page(&keys, &format!("token-{page_number}"))
+    });
+    // A quarter is for 8 MiB of names, of about 2 KiB each.
+    let stores = stores(&server, 0).within(32 << 20);
+    let store = stores.open(&"s3://b/data".parse().unwrap()).unwrap();
+    for error in [store.list("").await.unwrap_err(), store.list_level("").await.unwrap_err()] {
+        assert!(matches!(error, StoreError::ListingTooLong { most: 8_388_608, .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("s3://b/data") && said.contains("--memory"), "{said}");
+    }
+    assert!(server.asked().len() <= 12, "{}", server.asked().len());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A web server of a folder: HEAD, GET and ranges, and no listing.
+//! A web server of a folder: HEAD, GET, ranges or none, and no listing.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -7,19 +7,28 @@ use std::path::Path;
 
 /// Serves what is below `folder`; gives the URL of it.
 pub fn serve(folder: &Path) -> String {
+    start(folder, true)
+}
+
+/// The same, and knows no ranges: whoever asks for one gets all, as HTTP allows.
+pub fn serve_whole(folder: &Path) -> String {
+    start(folder, false)
+}
+
+fn start(folder: &Path, has_ranges: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let folder = folder.to_owned();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let folder = folder.clone();
-            std::thread::spawn(move || answer(&folder, stream));
+            std::thread::spawn(move || answer(&folder, stream, has_ranges));
         }
     });
     url
 }
 
-fn answer(folder: &Path, stream: TcpStream) -> std::io::Result<()> {
+fn answer(folder: &Path, stream: TcpStream, has_ranges: bool) -> std::io::Result<()> {
     let mut lines = BufReader::new(&stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let mut words = request.split(' ');
@@ -40,7 +49,7 @@ fn answer(folder: &Path, stream: TcpStream) -> std::io::Result<()> {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n{close}\r\n");
     };
     let modified = "Last-Modified: Tue, 14 Nov 2023 22:13:20 GMT\r\n";
-    let (status, more, part) = match range {
+    let (status, more, part) = match range.filter(|_| has_ranges) {
         None => ("200 OK", String::new(), &bytes[..]),
         Some((a, b)) => {
             let start: usize = a.parse().unwrap_or(0);
