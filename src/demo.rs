@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{PartSink, SinkError};
-use crate::ledger::hash;
+use crate::ledger::{CASES, hash};
 use crate::model::{Case, YearMonth, hex};
 use crate::pipeline::{Pool, PoolError, Stop, UploadSink};
 use crate::research::plan::raw_folder;
@@ -158,6 +158,20 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
     let others = archive.into_iter().map(|object| object.key);
     if let Some(key) = others.filter(|key| keys.contains(key)).find(|key| !made.contains(key)) {
         return not_ours(&key);
+    }
+    // The demo makes its stores anew: a case of somebody else in them would be lost.
+    let is_made = |case: Case| {
+        let folder = format!("{ARCHIVE}/{}/", raw_folder(case));
+        case == raw.case || made.iter().any(|key| key.starts_with(&folder))
+    };
+    for name in products {
+        for object in store.list(&format!("{name}/{CASES}")).await? {
+            let file = object.key.rsplit('/').next().unwrap_or_default();
+            let case = file.split('.').next().unwrap_or_default().parse::<Case>();
+            if case.is_ok_and(|case| !is_made(case)) {
+                return not_ours(&object.key);
+            }
+        }
     }
     for key in &own {
         // One that a stopped run was writing is not recorded.

@@ -25,6 +25,9 @@ pub const CASES: &str = ".cases";
 pub const SHARED: &str = "shared.json";
 /// There, the rules that the store is filled under, decided by the first process that fills it.
 pub const RULES: &str = "recipe.json";
+/// Objects that tell, in the folder they lie in, of results that belong together: a Zarr hierarchy, the
+/// files of a case. Nothing else is made among them.
+pub const TOGETHER: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
 /// Version of the form of the records.
 const FORMAT: u32 = 1;
 
@@ -283,8 +286,19 @@ impl Record {
         folder: &str,
         name: &str,
     ) -> Result<Option<Self>, LedgerError> {
+        Ok(Self::load_version(store, folder, name).await?.0)
+    }
+
+    /// The same, with the condition under which nobody has replaced it since.
+    pub async fn load_version(
+        store: &Store,
+        folder: &str,
+        name: &str,
+    ) -> Result<(Option<Self>, Condition), LedgerError> {
         let key = format!("{folder}/{name}");
-        let Some((bytes, _)) = store.read(&key).await? else { return Ok(None) };
+        let Some((bytes, info)) = store.read(&key).await? else {
+            return Ok((None, Condition::Absent));
+        };
         let url = store.location().join(&key).to_string();
         #[derive(Deserialize)]
         struct Format {
@@ -295,7 +309,8 @@ impl Record {
         if format != FORMAT {
             return Err(LedgerError::Format { url, found: format });
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        let record = serde_json::from_slice(&bytes).map_err(damaged)?;
+        Ok((Some(record), info.etag.map_or(Condition::Always, Condition::Is)))
     }
 
     /// Writes the record to `folder` under one of the two names.
@@ -305,14 +320,23 @@ impl Record {
         Ok(())
     }
 
-    /// Writes the record of a case that begins, unless there is one.
-    pub async fn begin(&self, store: &Store, folder: &str) -> Result<(), LedgerError> {
-        let key = format!("{folder}/{PARTIAL}");
-        let absent = Sending { condition: Condition::Absent, ..Sending::default() };
-        match store.send(&key, self.json(&key)?, &absent).await {
-            Ok(_) | Err(StoreError::Overtaken { .. }) => Ok(()),
-            // Some services know no writes on a condition.
-            Err(StoreError::NotImplemented { .. }) => self.save(store, folder, PARTIAL).await,
+    /// Writes the record under one of the two names where `condition` holds; whether it held. A service
+    /// that knows no conditions has it written in any case.
+    pub async fn save_on(
+        &self,
+        store: &Store,
+        folder: &str,
+        name: &str,
+        condition: Condition,
+    ) -> Result<bool, LedgerError> {
+        let key = format!("{folder}/{name}");
+        let sending = Sending { condition, ..Sending::default() };
+        match store.send(&key, self.json(&key)?, &sending).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Overtaken { .. }) => Ok(false),
+            Err(StoreError::NotImplemented { .. }) => {
+                self.save(store, folder, name).await.map(|()| true)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -106,6 +106,7 @@ impl Exit {
             VisError::Stopped(_) => Some(Self::Interrupted),
             VisError::NotEmpty { .. }
             | VisError::OtherKind { .. }
+            | VisError::Inside { .. }
             | VisError::Uncovered { .. }
             | VisError::NoStore { .. }
             | VisError::Recipe { .. }
@@ -136,6 +137,8 @@ impl Exit {
             | PublishError::Unfinished { .. }
             | PublishError::Extended { .. }
             | PublishError::Loses { .. }
+            | PublishError::OtherKind { .. }
+            | PublishError::Among { .. }
             | PublishError::TooManyDeletes { .. }
             | PublishError::Unrelated { .. }
             | PublishError::InTheWay { .. }

@@ -17,6 +17,28 @@ pub enum PublishError {
         /// How to lose it all the same.
         advice: &'static str,
     },
+    /// A store of another kind is published there.
+    #[error(
+        "{url} holds {found}, the source {wanted}: one never replaces the other; give another place"
+    )]
+    OtherKind {
+        /// The store.
+        url: String,
+        /// What is there.
+        found: String,
+        /// What would replace it.
+        wanted: String,
+    },
+    /// A store would lie among other things, or in another store.
+    #[error(
+        "{url} holds {other}, which is no part of what would be published there; give another place"
+    )]
+    Among {
+        /// Where.
+        url: String,
+        /// What is there.
+        other: String,
+    },
     /// A map store was changed where it is published.
     #[error(
         "the map store at {url} was finalized there since it was published: {difference}; do the same to the source, or replace the store with --overwrite"

@@ -144,6 +144,12 @@ pub(super) struct Record {
     /// Cases that are in the shared chunks.
     #[serde(default)]
     pub(super) cases: Vec<String>,
+    /// Months without input.
+    #[serde(default)]
+    pub(super) missing_months: Vec<String>,
+    /// What else a result depends on.
+    #[serde(default)]
+    pub(super) settings: Value,
 }
 
 #[derive(Deserialize)]

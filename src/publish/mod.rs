@@ -13,6 +13,7 @@
 //!     [published]  the new state, if nobody else wrote one -> deletes
 //! ```
 
+mod arrays;
 pub mod audit;
 mod claim;
 mod cleanup;

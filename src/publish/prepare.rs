@@ -180,10 +180,12 @@ pub async fn prepare(
     // Whatever a manifest names, only what this program could have sent is deleted.
     let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
+    let was_ended = unfinished.token().is_none();
+    let ended = published.as_ref().filter(|_| was_ended);
+    let change =
+        Change { source, destination, inventory: &inventory, plan: &plan, published: ended };
+    change.refuse_other_kind().await?;
     if !options.overwrite {
-        let was_ended = unfinished.token().is_none();
-        let published = published.as_ref().filter(|_| was_ended);
-        let change = Change { source, destination, inventory: &inventory, plan: &plan, published };
         change.refuse_worse(&options).await?;
     }
     let in_none = unfinished.objects.iter().chain(&doubt.objects);

@@ -55,11 +55,11 @@ pub enum PlanError {
         /// What is the matter with the record.
         problem: String,
     },
-    /// Another process makes the case under other settings, or has just done so.
+    /// Another process makes the case under other settings, has just done so, or was stopped.
     #[error(
-        "another process makes case {case} with other settings, or has just made it; {}; this run stopped: \
-         give the settings of the record ({url}), or wait for the other process and make the case again \
-         with --force", list(.differences)
+        "another process makes case {case} with other settings, has just made it, or was stopped while it did; \
+         {}; this run stopped: give the settings of the record ({url}), or make the case again with --force \
+         when no other process is at work", list(.differences)
     )]
     Taken {
         /// Case.

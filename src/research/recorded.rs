@@ -6,7 +6,7 @@ use super::plan::{Plan, PlanError, PlanOptions};
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, Difference, PARTIAL, Recipe, Record};
 use crate::model::Case;
-use crate::store::Store;
+use crate::store::{Condition, Store};
 
 /// What was made of the case before, and whether that is recorded as complete; refused when it was
 /// made under other settings that this run would not better, or is not recorded.
@@ -27,6 +27,10 @@ pub(super) async fn earlier(
         (false, _) => (PARTIAL, false),
     };
     let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
+    // Whoever makes it with other settings may be at work.
+    if has(PARTIAL) {
+        differences(out, case, &folder, (PARTIAL, &options.recipe)).await?;
+    }
     let mut record = match has(name) || files > 0 {
         true => Record::load(out, &folder, name).await?,
         false => return Ok((None, false)),
@@ -47,11 +51,7 @@ pub(super) async fn earlier(
     if record.case != case.to_string() {
         return Err(unrecorded(format!("{name} there is of case {}", record.case)));
     }
-    // A run that ended before its first file left nothing that other settings could spoil.
-    let differences = match record.files.is_empty() && files == 0 {
-        true => Vec::new(),
-        false => record.recipe.conflicts(&options.recipe),
-    };
+    let differences = record.recipe.conflicts(&options.recipe);
     if !differences.is_empty() {
         let url = out.location().join(&format!("{folder}/{name}")).to_string();
         return Err(PlanError::Settings { case, url, differences });
@@ -69,9 +69,9 @@ pub(super) async fn earlier(
 /// process makes it under others. Of several that begin at once under different settings, one goes on.
 pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
     if !plan.begun_before {
-        plan.record.begin(out, folder).await?;
+        plan.record.save_on(out, folder, PARTIAL, Condition::Absent).await?;
     } else {
-        // The plan has decided that what was begun may be taken over.
+        // Of other settings only where that is forced.
         let found = Record::load(out, folder, PARTIAL).await.ok().flatten();
         if found.is_none_or(|found| found.recipe != plan.record.recipe) {
             plan.record.save(out, folder, PARTIAL).await?;
@@ -87,6 +87,18 @@ pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), 
         give_up(out, plan, folder).await;
     }
     ended.map(drop)
+}
+
+/// Notes, before the first file becomes visible, which files are done; from then on the case is not complete.
+pub(super) async fn confirm(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
+    let record = &plan.record;
+    let (found, condition) = Record::load_version(out, folder, PARTIAL).await?;
+    let is_ours = found.is_none_or(|found| found.recipe == record.recipe);
+    if !is_ours || !record.save_on(out, folder, PARTIAL, condition).await? {
+        agree(out, plan.case, folder, &record.recipe).await?;
+        record.save(out, folder, PARTIAL).await?;
+    }
+    Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
 }
 
 /// Refuses to go on when another process makes the case under other settings, or has just done so.

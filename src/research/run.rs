@@ -267,10 +267,7 @@ async fn convert_all(
     // of the complete case still holds.
     let (out, confirmed, opened) = (&environment.out, &plan.record, OnceCell::new());
     let agree = async || recorded::agree(out, case, folder, &confirmed.recipe).await;
-    let open = async || -> Result<(), PlanError> {
-        confirmed.save(out, folder, PARTIAL).await?;
-        Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
-    };
+    let open = async || recorded::confirm(out, &plan, folder).await;
     // Of processes with different settings the one that noted its own last goes on: the others must not
     // put a file more between its own.
     let before_each = async || {

@@ -189,6 +189,41 @@ impl Store {
         }))
     }
 
+    /// The store of the folder that this one is in; `None` for a root, a whole bucket, and where places have no
+    /// folders above them.
+    pub fn parent(&self) -> Option<Self> {
+        let location = self.location().parent()?;
+        let parts: Vec<_> = self.0.root.parts().collect();
+        let (_, above) = parts.split_last()?;
+        let root = ObjectPath::from_iter(above.iter().cloned());
+        let backend = match self.backend() {
+            Backend::Local(disk) => Backend::Local(Arc::clone(disk)),
+            Backend::S3(bucket) => Backend::S3(Arc::clone(bucket)),
+            Backend::Memory(_) | Backend::Http(..) => return None,
+        };
+        let Opened { part_size, until, listing, .. } = &*self.0;
+        let (part_size, until, listing) = (*part_size, until.clone(), *listing);
+        let passed = Mutex::default();
+        Some(Self(Arc::new(Opened { location, root, backend, part_size, until, listing, passed })))
+    }
+
+    /// This folder, or the nearest above it, in which an object has one of these names. What may not be looked
+    /// at counts as without.
+    pub async fn within(&self, names: &[&str]) -> Option<Location> {
+        let mut next = Some(self.clone());
+        while let Some(store) = next {
+            for name in names {
+                match store.find(name).await {
+                    Ok(Some(_)) => return Some(store.location().clone()),
+                    Ok(None) => {}
+                    Err(_) => return None,
+                }
+            }
+            next = store.parent();
+        }
+        None
+    }
+
     /// What was opened.
     pub fn location(&self) -> &Location {
         &self.0.location

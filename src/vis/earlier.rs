@@ -159,27 +159,30 @@ pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
     }
 }
 
-/// Refuses other settings than those of a process that has begun to write the case: one that was
-/// interrupted may have been about to make a result better.
-pub async fn refuse_begun(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
+/// The settings in which a record of a case that is being written differs: two processes must not mix
+/// their objects, though the one would make a better result.
+fn mixes(begun: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
+    let grid = |record: &CaseRecord| record.settings.get("grid_sha256").cloned();
+    let mut differences = conflicts(begun, now);
+    if differences.is_empty() && grid(begun) != grid(now) {
+        let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
+        differences.push(Difference { setting: "grid", recorded, now });
+    }
+    differences
+}
+
+/// Refuses to go on when another process writes the case with other settings, has just done so, or was
+/// stopped while it did.
+pub async fn refuse_taken(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
     let begun = CaseRecord::load_begun(store, case).await?;
-    let differences = begun.map(|begun| conflicts(&begun, now)).unwrap_or_default();
+    let mut differences = begun.map(|begun| mixes(&begun, now)).unwrap_or_default();
+    if differences.is_empty() {
+        let made = CaseRecord::load(store, case).await?;
+        differences = made.map(|made| conflicts(&made, now)).unwrap_or_default();
+    }
     match differences.is_empty() {
         true => Ok(()),
         false => {
-            let url = CaseRecord::url(store, case);
-            Err(PlanError::Settings { case, url, differences }.into())
-        }
-    }
-}
-
-/// Refuses to go on when another process writes the case with other settings, or has just done so.
-pub async fn refuse_taken(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
-    let found = [CaseRecord::load_begun(store, case).await?, CaseRecord::load(store, case).await?];
-    let differences = found.iter().flatten().map(|found| conflicts(found, now));
-    match differences.into_iter().find(|differences| !differences.is_empty()) {
-        None => Ok(()),
-        Some(differences) => {
             let url = CaseRecord::url(store, case);
             Err(PlanError::Taken { case, url, differences }.into())
         }

@@ -54,6 +54,14 @@ pub enum VisError {
         /// Which one was to be made.
         wanted: &'static str,
     },
+    /// The place is part of other results.
+    #[error("{url} lies in {other}, which holds results of its own; give the store another place")]
+    Inside {
+        /// Store.
+        url: String,
+        /// What it would lie in.
+        other: String,
+    },
     /// Chunks hold values that no record covers.
     #[error(
         "{url} holds values of cases without a record (.cases): {cases}; keep them with \

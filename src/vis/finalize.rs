@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::contract::{Kind, place};
 use super::record::{CaseRecord, FileEntry, Recorded, SharedRecord};
-use super::{VisError, coverage, template};
+use super::template::Opened;
+use super::{Recipe, VisError, coverage, template};
 use crate::encode::zarr::{Object, chunk};
 use crate::model::Case;
 use crate::model::atlas::FILL;
@@ -32,80 +33,118 @@ pub struct Completeness {
 /// Assembles the shared chunks and writes the metadata, the consolidated metadata last. A store with
 /// values that no record covers is refused: they would be dropped.
 pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
-    assemble(store, &BTreeSet::new()).await
+    let assembly = Assembly::of(store, &BTreeSet::new()).await?;
+    assembly.write_chunks(store).await?;
+    assembly.end(store).await
 }
 
-/// The same; values of the cases `without` are dropped, and those of others without a record are kept.
-pub(super) async fn assemble(
+/// A store put together, before anything is written.
+pub(super) struct Assembly {
+    opened: Opened,
+    records: BTreeMap<Case, CaseRecord>,
+    recipe: Option<Recipe>,
+    /// The chunks that cases share.
+    chunks: Vec<Object>,
+}
+
+impl Assembly {
+    /// Puts a store together; the cases `without` are left out, and the values of others without a record are
+    /// kept where some are left out.
+    pub(super) async fn of(store: &Store, without: &BTreeSet<Case>) -> Result<Self, VisError> {
+        let opened = template::open(store, "store1, 2 or 3").await?;
+        let uncovered = match without.is_empty() {
+            true => BTreeSet::new(),
+            false => &coverage::uncovered(store, &opened.kind).await? - without,
+        };
+        coverage::refuse_uncovered(store, &opened.kind, &(without | &uncovered)).await?;
+        let unrecorded = match opened.kind.columns() {
+            0 => Vec::new(),
+            _ => coverage::values_of(store, &opened.kind, &uncovered).await?,
+        };
+        let records = records_without(store, without).await?;
+        let recipe = agreed(store, &opened, &records)?;
+        let chunks = shared_chunks(&opened.kind, &records, &unrecorded);
+        Ok(Self { opened, records, recipe, chunks })
+    }
+
+    /// Writes the chunks that cases share.
+    pub(super) async fn write_chunks(&self, store: &Store) -> Result<(), VisError> {
+        for Object { key, bytes } in &self.chunks {
+            store.put(key, bytes.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the metadata, the consolidated metadata last, and what the store holds now.
+    pub(super) async fn end(self, store: &Store) -> Result<(Kind, Completeness), VisError> {
+        let Self { opened, records, recipe, chunks } = self;
+        let cases = records.keys().map(|case| case.short()).collect();
+        let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
+        let entry = |Object { key, bytes }: &Object| FileEntry::new(key.clone(), bytes);
+        shared.files.extend(chunks.iter().map(entry));
+        store.sweep("").await?;
+        // The first case may have been begun since the store was opened.
+        let recipe = match recipe {
+            None => template::open(store, opened.kind.name()).await?.recipe,
+            recipe => recipe,
+        };
+        shared.files.extend(template::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
+        shared.save(store).await?;
+        Ok((opened.kind, completeness(&records)))
+    }
+}
+
+/// The rules that a store and all its records agree on; none in a store without cases.
+fn agreed(
     store: &Store,
-    without: &BTreeSet<Case>,
-) -> Result<(Kind, Completeness), VisError> {
-    let opened = template::open(store, "store1, 2 or 3").await?;
-    let uncovered = match without.is_empty() {
-        true => BTreeSet::new(),
-        false => &coverage::uncovered(store, &opened.kind).await? - without,
-    };
-    coverage::refuse_uncovered(store, &opened.kind, &(without | &uncovered)).await?;
-    let unrecorded = match opened.kind.columns() {
-        0 => Vec::new(),
-        _ => coverage::values_of(store, &opened.kind, &uncovered).await?,
-    };
-    let records = records(store).await?;
+    opened: &Opened,
+    records: &BTreeMap<Case, CaseRecord>,
+) -> Result<Option<Recipe>, VisError> {
+    let url = || store.location().to_string();
+    let mismatch = |problem: String| VisError::Mismatch { url: url(), problem };
     let mut recipe = opened.recipe.clone();
-    for (case, record) in &records {
+    for (case, record) in records {
         if record.store != opened.kind.name() || record.case != case.short() {
             let (of, place) = (&record.case, case.short());
-            return Err(VisError::Mismatch {
-                url: store.location().to_string(),
-                problem: format!(
-                    "has a result of {of} for {} in the place of {place}",
-                    record.store
-                ),
-            });
+            let of_store = &record.store;
+            return Err(mismatch(format!(
+                "has a result of {of} for {of_store} in the place of {place}"
+            )));
         }
         if let Some(problem) = record.misshapen(opened.kind.columns()) {
-            let problem = format!("has a damaged record: {problem}; fill it again with --force");
-            return Err(VisError::Mismatch { url: store.location().to_string(), problem });
+            return Err(mismatch(format!(
+                "has a damaged record: {problem}; fill it again with --force"
+            )));
         }
         let has = recipe.get_or_insert_with(|| record.recipe.clone());
         if *has != record.recipe {
             return Err(VisError::Recipe {
-                url: format!("{}, except case {case},", store.location()),
+                url: format!("{}, except case {case},", url()),
                 has: has.to_string(),
                 wanted: record.recipe.to_string(),
             });
         }
     }
-    if let Some((one, other)) = other_weights(&records) {
-        return Err(VisError::Mismatch {
-            url: store.location().to_string(),
-            problem: format!(
-                "has maps of two sets of weights, in cases {one} and {other}: fill one of them \
-                 again with the grid file of the other"
-            ),
-        });
+    match other_weights(records) {
+        None => Ok(recipe),
+        Some((one, other)) => Err(mismatch(format!(
+            "has maps of two sets of weights, in cases {one} and {other}: fill one of them \
+             again with the grid file of the other"
+        ))),
     }
-    let cases = records.keys().map(|case| case.short()).collect();
-    let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
-    for Object { key, bytes } in shared_chunks(&opened.kind, &records, &unrecorded) {
-        shared.files.push(FileEntry::new(key.clone(), &bytes));
-        store.put(&key, bytes).await?;
-    }
-    store.sweep("").await?;
-    // The first case may have been begun since the store was opened.
-    let recipe = match recipe {
-        None => template::open(store, opened.kind.name()).await?.recipe,
-        recipe => recipe,
-    };
-    shared.files.extend(template::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
-    shared.save(store).await?;
-    Ok((opened.kind, completeness(&records)))
 }
 
 /// The records of all cases.
 pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
+    records_without(store, &BTreeSet::new()).await
+}
+
+async fn records_without(
+    store: &Store,
+    without: &BTreeSet<Case>,
+) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
     let load = async |case: Case| Ok((case, CaseRecord::load(store, case).await?));
-    let loaded = stream::iter(Recorded::of(store).await?.done).map(load).buffered(READS);
+    let loaded = stream::iter(&Recorded::of(store).await?.done - without).map(load).buffered(READS);
     let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
     found.try_collect::<BTreeMap<_, _>>().await
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::contract::{Kind, case_keys};
-use super::finalize::{Completeness, assemble};
-use super::record::{CaseRecord, Recorded};
+use super::finalize::{Assembly, Completeness};
+use super::record::{CaseRecord, Recorded, SharedRecord};
 use super::{VisError, coverage, template};
 use crate::model::Case;
 use crate::store::Store;
@@ -21,17 +21,22 @@ pub async fn present(store: &Store, asked: &BTreeSet<Case>) -> Result<BTreeSet<C
         coverage::with_values(store, &opened.kind).await?.into_keys().collect();
     let recorded = Recorded::of(store).await?;
     present.extend(recorded.done.into_iter().chain(recorded.begun));
+    // A removal that was interrupted may have left no more than this.
+    let shared = SharedRecord::load(store).await?.map(|shared| shared.cases).unwrap_or_default();
+    present.extend(shared.iter().filter_map(|case| case.parse::<Case>().ok()));
     Ok(&present & asked)
 }
 
-/// Removes cases; others keep their values, whether a record covers them or not. A removal that was
-/// interrupted is completed by the same call: the records go first, and values without a record keep a
-/// store from being finalized.
+/// Removes cases; others keep their values, whether a record covers them or not. Nothing is removed from a store
+/// that could not be put together without them. A removal that was interrupted is completed by the same call.
 pub async fn remove(
     store: &Store,
     cases: &BTreeSet<Case>,
 ) -> Result<(Kind, Completeness), VisError> {
     let opened = template::open(store, "store1, 2 or 3").await?;
+    let assembly = Assembly::of(store, cases).await?;
+    // Curves go before their records, from which they could be made again; maps could not.
+    assembly.write_chunks(store).await?;
     for case in cases {
         CaseRecord::remove(store, *case).await?;
     }
@@ -43,5 +48,5 @@ pub async fn remove(
             stream::iter(keys).map(delete).buffer_unordered(DELETES).try_collect::<()>().await?;
         }
     }
-    assemble(store, cases).await
+    assembly.end(store).await
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::contract::{Pyramid, YEAR, place, reading_order};
-use super::earlier::{Comparison, compare, refuse_begun, renew};
+use super::earlier::{Comparison, compare, refuse_taken, renew};
 use super::input::CaseFiles;
 use super::month::{MOST_LAYERS, MonthFile, Shape, columns, difference, fits};
 use super::record::{CaseRecord, FileEntry};
@@ -146,7 +146,7 @@ impl Atlas<'_> {
             // What is there is given up only for what can be read.
             self.look_at_all(files).await?;
         } else if !force {
-            refuse_begun(&self.destination.store, case, &record).await?;
+            refuse_taken(&self.destination.store, case, &record).await?;
             coverage::refuse_uncovered_maps(&self.destination.store, &self.pyramid, case).await?;
         }
         let kept = earlier.filter(|_| !force).map(|earlier| earlier.files).unwrap_or_default();

@@ -11,7 +11,7 @@ use super::earlier::refuse_taken;
 use super::record::{self, CaseRecord, FileEntry, Recorded};
 use super::{Recipe, VisError, coverage};
 use crate::encode::zarr::{Array, Format, Hierarchy, Object, chunk, v2, v3};
-use crate::ledger::{CASES, RULES};
+use crate::ledger::{CASES, RULES, TOGETHER};
 use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
 use crate::store::{Condition, Sending, Store, StoreError};
@@ -29,6 +29,12 @@ pub struct Opened {
 /// A store that holds results is replaced only when `overwrite` is set; a store of another kind and
 /// other folders never are.
 pub async fn create(store: &Store, kind: &Kind, overwrite: bool) -> Result<Hierarchy, VisError> {
+    if let Some(above) = store.parent()
+        && let Some(other) = above.within(&TOGETHER).await
+    {
+        let (url, other) = (store.location().to_string(), other.to_string());
+        return Err(VisError::Inside { url, other });
+    }
     let hierarchy = kind.hierarchy(None);
     let objects = objects(kind, &hierarchy)?;
     let mut others: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();

@@ -175,17 +175,24 @@ fn two_processes_at_once_end_in_the_same_bytes() {
 
 #[test]
 fn of_two_processes_at_once_with_other_settings_one_is_refused() {
-    let work = Workspace::new(60);
+    with_other_settings(60, &[0, 20, 60, 120, 200, 300]);
+    with_other_settings(5, &[0, 30, 60, 90, 120]);
+}
+
+/// Two processes that convert so many months with and without the grid file, the second begun so many
+/// milliseconds after the first.
+fn with_other_settings(months: usize, delays: &[u64]) {
+    let work = Workspace::new(months);
     work.convert();
     let with_grid = work.tree("out");
     let bare = start_with(&work, "bare", &[]).wait().unwrap();
     assert!(bare.success());
     let without = work.tree("bare");
     let settings: [&[&str]; 2] = [&["--grid", "grid.nc"], &[]];
-    for turn in 0..12 {
+    for turn in 0..2 * delays.len() {
         let output = format!("turn{turn}");
         let first = start_with(&work, &output, settings[turn % 2]);
-        std::thread::sleep(Duration::from_millis([0, 20, 60, 120, 200, 300][turn / 2]));
+        std::thread::sleep(Duration::from_millis(delays[turn / 2]));
         let second = start_with(&work, &output, settings[1 - turn % 2]);
         let ended = [first, second].map(|child| child.wait_with_output().unwrap());
         let codes = ended.each_ref().map(|ended| ended.status.code());

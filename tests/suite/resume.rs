@@ -212,7 +212,7 @@ fn a_record_of_other_files_replaces_none() {
 }
 
 #[test]
-fn a_record_without_files_binds_nobody_until_a_file_is_there() {
+fn a_case_that_was_begun_with_other_settings_is_taken_over_by_force_only() {
     let work = Workspace::new(2);
     work.convert();
     let (record, partial) =
@@ -227,9 +227,17 @@ fn a_record_without_files_binds_nobody_until_a_file_is_there() {
     for n in 0..2 {
         fs::remove_file(work.output(n)).unwrap();
     }
-    let mut bare = work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
-    bare.assert().success();
+    // The process that has begun it may be at work.
+    refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
+    let bare = ["112-04", "-d", "archive", "-o", "out", "--allow-missing", "--force"];
+    work.process_case(&bare).assert().success();
     assert!(record.exists() && !partial.exists());
+    // Nor does a better one go on before it is known that nobody makes it.
+    let made = fs::read(&record).unwrap();
+    fs::rename(&record, &partial).unwrap();
+    refused(&work, &["--grid", "grid.nc"], &["grid: ", "manifest.partial.json", "--force"]);
+    assert_eq!(fs::read(&partial).unwrap(), made);
+    assert!(run(&work, &[]).contains("2 kept"));
 }
 
 #[test]

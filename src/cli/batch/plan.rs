@@ -10,7 +10,7 @@ use super::plan_file;
 use crate::batch::{self, Givens, Places, Planned, Stage};
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count};
-use crate::cli::research_data::refuse_mixed;
+use crate::cli::research_data::{refuse_inside, refuse_mixed};
 use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
 use crate::cli::{Exit, GlobalArgs, from_one, size, stores, until};
 use crate::config::{Config, ConfigError, Overrides};
@@ -130,6 +130,7 @@ impl Plan {
             && self.stages.contains(&Stage::Research)
         {
             refuse_mixed(archive, output)?;
+            refuse_inside(&stores.open(&output.value)?, output).await?;
         }
         refuse_shared(&places)?;
         if let (Some(at), None) = (&places.store2, &places.ssh)

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use super::{Exit, GlobalArgs};
 use check::Check;
 use list_cases::ListCases;
-pub(super) use places::refuse_mixed;
+pub(super) use places::{refuse_inside, refuse_mixed};
 use process_all_cases::ProcessAllCases;
 use process_case::ProcessCase;
 pub(super) use run::convert_case;

@@ -3,6 +3,7 @@
 use std::path::{Component, PathBuf};
 
 use crate::config::{ConfigError, Setting};
+use crate::ledger::TOGETHER;
 use crate::model::Case;
 use crate::model::case::POLYGONS;
 use crate::store::{Location, Store};
@@ -27,6 +28,20 @@ pub(in crate::cli) fn refuse_mixed(
         archive.source, archive.value
     );
     Err(unusable("output_dir", output, reason))
+}
+
+/// Refuses an output among other results: in a map store, or among the files of a case.
+pub(in crate::cli) async fn refuse_inside(
+    out: &Store,
+    output: &Setting<Location>,
+) -> Result<(), ConfigError> {
+    match out.within(&TOGETHER).await {
+        None => Ok(()),
+        Some(other) => {
+            let reason = format!("{other} holds results of its own; give the output another place");
+            Err(unusable("output_dir", output, reason))
+        }
+    }
 }
 
 /// Refuses the place of a setting when it is not there; for when no file was found in it.

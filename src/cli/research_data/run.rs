@@ -77,6 +77,7 @@ impl Run {
         let reading = until(&stop, &stores);
         let raw = reading.open(&archive.value)?;
         let out = reading.open(&output.value)?;
+        places::refuse_inside(&out, output).await?;
         let grid = match &config.grid {
             Some(setting) => Some(load_grid(&reading, setting).await?),
             None => {

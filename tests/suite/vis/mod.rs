@@ -4,5 +4,6 @@ mod cf;
 mod odd_inputs;
 mod parity;
 mod records;
+mod replaced;
 mod stores;
 pub mod support;

@@ -10,18 +10,18 @@ use super::super::support::s3::{BUCKET, S3Server};
 use super::support::{FILL, add_polygon_113, floats, runs, vis, workspace};
 
 const CONFIGURATION: i32 = 78;
-const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
+pub(super) const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
 const MAPS: &str = "-v PH -l 1";
 
 /// What fills each store with the case of a workspace.
-const STORES: [(&str, &str); 3] = [
+pub(super) const STORES: [(&str, &str); 3] = [
     ("create-template-store1 -o s1", "populate-store1 -o s1"),
     ("create-template-store2 -o s2 -v PH -l 1", "populate-store2 -o s2 --grid grid.nc"),
     ("create-template-store3 -o s3", "populate-store3 -o s3 --grid grid.nc --centers centers.csv"),
 ];
 
 /// All three stores, filled with one case and finalized.
-fn filled(months: u16) -> Workspace {
+pub(super) fn filled(months: u16) -> Workspace {
     let work = workspace(months);
     for (n, (create, populate)) in STORES.into_iter().enumerate() {
         runs(work.folder(), create);
@@ -372,7 +372,7 @@ fn published_research_grade_files_are_not_replaced_by_worse_ones() {
     convert("fewer", &["--grid", "grid.nc"]);
     publish(&work, "good copy");
     let before = work.tree("copy");
-    for (source, words) in [("gridless", "grid"), ("fewer", "1 more files")] {
+    for (source, words) in [("gridless", "grid"), ("fewer", "1 more months")] {
         let mut again = dor(work.folder());
         let error = fails(again.args(["publish", source, "copy"]), CONFIGURATION);
         assert!(error.contains(words) && error.contains("112/04/manifest.json"), "{error}");

@@ -1,0 +1,117 @@
+//! The arrays of a Zarr hierarchy, by which stores are told apart: as consolidated metadata names them.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::PublishError;
+use crate::store::Store;
+
+/// Consolidated metadata of version 2, and the metadata of a group of version 3.
+const V2: &str = ".zmetadata";
+const V3: &str = "zarr.json";
+/// The most bytes of such an object that are read.
+const MOST: u64 = 64 << 20;
+
+/// The arrays of a hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arrays {
+    /// Version of the Zarr format.
+    pub version: u8,
+    /// Their paths below the root.
+    pub paths: BTreeSet<String>,
+}
+
+impl Arrays {
+    /// Of the hierarchy at `root`, which is empty or ends with a slash; `None` where there is none.
+    pub async fn load(store: &Store, root: &str) -> Result<Option<Self>, PublishError> {
+        for (version, name) in [(2, V2), (3, V3)] {
+            let found = store.read_within(&format!("{root}{name}"), MOST).await?;
+            let document = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
+            if let Some(document) = document {
+                return Ok(Some(Self { version, paths: paths(version, &document) }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Roots of hierarchies among keys, each empty or with a slash at its end; of nested ones the outermost.
+    pub fn roots<'a>(keys: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+        let root = |key: &'a str| {
+            let name = key.rsplit('/').next()?;
+            let root = key.strip_suffix(name).filter(|_| [V2, V3].contains(&name));
+            root.map(str::to_owned)
+        };
+        let all: BTreeSet<String> = keys.filter_map(root).collect();
+        let is_nested = |root: &&String| {
+            all.iter().any(|other| other != *root && root.starts_with(other.as_str()))
+        };
+        let outermost = all.iter().filter(|root| !is_nested(root));
+        outermost.cloned().collect()
+    }
+
+    /// Whether one of the two is of another kind: each has arrays that the other lacks, and not both are
+    /// pyramids of levels.
+    pub fn is_other_kind(&self, other: &Self) -> bool {
+        let lacks = |a: &Self, b: &Self| a.paths.difference(&b.paths).next().is_some();
+        let is_pyramid = |arrays: &Self| arrays.paths.iter().any(|path| path.contains('/'));
+        let differ = lacks(self, other) && lacks(other, self);
+        self.version != other.version || differ && !(is_pyramid(self) && is_pyramid(other))
+    }
+
+    /// Some of the arrays, in words.
+    pub fn named(&self) -> String {
+        let mut paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
+        // The first ones are more often coordinates.
+        paths.reverse();
+        let shown = paths.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        let more = if paths.len() > 3 { ", ..." } else { "" };
+        format!("a Zarr v{} store of {shown}{more}", self.version)
+    }
+}
+
+fn paths(version: u8, document: &Value) -> BTreeSet<String> {
+    let of = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    match version {
+        2 => {
+            let keys = of(&document["metadata"]).into_iter().map(|(key, _)| key);
+            keys.filter_map(|key| Some(key.strip_suffix("/.zarray")?.to_owned())).collect()
+        }
+        _ => {
+            let nodes = of(&document["consolidated_metadata"]["metadata"]).into_iter();
+            let arrays = nodes.filter(|(_, node)| node["node_type"] == "array");
+            arrays.map(|(path, _)| path).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn stores_are_told_apart_by_their_arrays() {
+        let of = |names: &[&str]| {
+            let metadata: serde_json::Map<_, _> =
+                names.iter().map(|name| (format!("{name}/.zarray"), json!({}))).collect();
+            Arrays { version: 2, paths: paths(2, &json!({ "metadata": metadata })) }
+        };
+        let [one, three] = [of(&["time", "efficiency"]), of(&["time", "uptake"])];
+        let [maps, others] = [of(&["0/PH", "1/PH"]), of(&["0/DIC"])];
+        assert!(one.is_other_kind(&three) && one.is_other_kind(&maps));
+        assert!(!maps.is_other_kind(&others) && !one.is_other_kind(&of(&["time"])));
+        let v3 = json!({ "consolidated_metadata": { "metadata": {
+            "0": { "node_type": "group" }, "0/PH": { "node_type": "array" } } } });
+        assert_eq!(paths(3, &v3), BTreeSet::from(["0/PH".to_owned()]));
+        assert!(maps.is_other_kind(&Arrays { version: 3, paths: maps.paths.clone() }));
+    }
+
+    #[test]
+    fn a_group_below_another_is_no_root() {
+        let keys = ["s1/.zmetadata", "s2/zarr.json", "s2/0/zarr.json", "a.nc"];
+        let roots = Arrays::roots(keys.into_iter());
+        assert_eq!(roots, BTreeSet::from(["s1/".to_owned(), "s2/".to_owned()]));
+    }
+}
