@@ -200,12 +200,12 @@ fn a_demo_deletes_no_case_of_somebody_else() {
     let mut raw = dor(work.folder());
     raw.args(["demo", "raw", "more", "--case", "113-04", "--shape", "8x9x3", "--months", "2"]);
     raw.assert().success();
-    let fill = format!("populate-store1 -o w/store1b.zarr -p 113 -m 4 --data-dir more/archive");
+    let fill = "populate-store1 -o w/store1b.zarr -p 113 -m 4 --data-dir more/archive";
     runs(work.folder(), &format!("{fill} --allow-missing"));
     let before = work.tree("w");
     let error = fails(&mut demo(), CONFIGURATION);
     assert!(error.contains(".cases/113-04.json"), "{error}");
     assert_same(&before, &work.tree("w"));
-    runs(work.folder(), &format!("remove w/store1b.zarr -p 113"));
+    runs(work.folder(), "remove w/store1b.zarr -p 113");
     demo().assert().success();
 }
