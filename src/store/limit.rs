@@ -67,17 +67,23 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The text of a file of this machine, of up to `limit` bytes.
-pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+/// A file of this machine, of up to `limit` bytes.
+pub(super) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if fs::metadata(path).is_ok_and(|found| found.len() > limit) {
         return Err(too_large("it", limit));
     }
-    let mut text = String::new();
-    open_file(path)?.take(limit.saturating_add(1)).read_to_string(&mut text)?;
-    match text.len() as u64 > limit {
+    let mut bytes = Vec::new();
+    open_file(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
         true => Err(too_large("it", limit)),
-        false => Ok(text),
+        false => Ok(bytes),
     }
+}
+
+/// The text of a file of this machine, of up to `limit` bytes.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    let text = String::from_utf8(read_file(path, limit)?);
+    text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Lines that may have been compressed: each of up to a MiB, and all of them of up to `limit` bytes.

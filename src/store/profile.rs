@@ -1,7 +1,8 @@
 //! Where S3 is and who asks: the options, the AWS environment and files, and the profiles that
 //! are built in, as one.
 
-use std::env;
+use std::path::Path;
+use std::{env, io};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::{
@@ -22,6 +23,7 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::aws_http::AwsHttp;
 use super::error::StoreError;
+use super::limit::read_file;
 use super::options::{Addressing, S3Options};
 use super::roots::Bundle;
 use super::with_causes;
@@ -110,6 +112,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) async fn resolve(options: &S3Options) -> Result<Self, StoreError> {
+        FILES.into_iter().try_for_each(refuse_endless)?;
         let of_environment = || variable("AWS_PROFILE");
         let profile = options.profile.clone().or_else(of_environment);
         let built_in = BUILT_IN.iter().find(|known| Some(known.name) == profile.as_deref());
@@ -243,6 +246,26 @@ impl ProvideCredentials for OfLogin {
 /// What a variable says; an empty one says nothing.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Variables that name the AWS files.
+const FILES: [&str; 2] = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+/// Bytes of the longest AWS file.
+const LONGEST: u64 = 16 << 20;
+
+/// Refuses what the AWS SDK would read without end in place of one of its files.
+fn refuse_endless(name: &'static str) -> Result<(), StoreError> {
+    let Some(path) = variable(name).filter(|path| path != "/dev/null") else { return Ok(()) };
+    let is_odd = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    };
+    // The SDK says what else is wrong.
+    match read_file(Path::new(&path), LONGEST).err().filter(is_odd) {
+        Some(error) => {
+            Err(StoreError::BadOption { option: name, value: path, reason: error.to_string() })
+        }
+        None => Ok(()),
+    }
 }
 
 async fn load_files() -> Result<ProfileSet, ProfileFileLoadError> {

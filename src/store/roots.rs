@@ -2,12 +2,12 @@
 //! servers of their own. A name adds to what there is; it replaces nothing.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, Client};
 
 use super::error::StoreError;
+use super::limit::read_file;
 
 /// Where systems keep theirs.
 const OF_SYSTEM: [&str; 5] = [
@@ -17,6 +17,9 @@ const OF_SYSTEM: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Bytes of the longest file of certificates.
+const LONGEST: u64 = 16 << 20;
 
 /// A file with certificates, and who names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Bundle {
 }
 
 fn read(path: &Path) -> Result<Vec<Certificate>, String> {
-    let text = fs::read(path).map_err(|error| error.to_string())?;
+    let text = read_file(path, LONGEST).map_err(|error| error.to_string())?;
     Certificate::from_pem_bundle(&text).map_err(|error| super::with_causes(&error))
 }
 
@@ -73,6 +76,8 @@ pub(super) fn named(of_profile: Option<&Bundle>) -> Result<Vec<Certificate>, Sto
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -85,7 +90,12 @@ mod tests {
         };
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let absent = Bundle { named_by: "AWS_CA_BUNDLE", path: folder.path().join("absent") };
-        for bundle in [absent, at("text", "none"), at("empty", ""), at("broken", broken)] {
+        let zeros = Bundle { named_by: "AWS_CA_BUNDLE", path: "/dev/zero".into() };
+        let huge = at("huge", "");
+        fs::File::options().write(true).open(&huge.path).unwrap().set_len(1 << 40).unwrap();
+        for bundle in
+            [absent, zeros, huge, at("text", "none"), at("empty", ""), at("broken", broken)]
+        {
             let error = bundle.read().unwrap_err().to_string();
             let name = bundle.path.display().to_string();
             assert!(error.contains("AWS_CA_BUNDLE") && error.contains(&name), "{error}");

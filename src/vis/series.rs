@@ -217,7 +217,7 @@ impl<'a> Part<'a> {
     /// For a case from `inputs`, with settings that the result depends on.
     ///
     /// # Errors
-    /// [`PlanError::Settings`] when it was made with other settings, unless it is to be made by `force`.
+    /// [`crate::research::PlanError::Settings`] when it was made with other settings, unless it is to be made by `force`.
     pub async fn open(
         destination: &'a Destination,
         case: Case,
