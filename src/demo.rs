@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{PartSink, SinkError};
-use crate::ledger::{CASES, hash};
+use crate::ledger::{CASES, TOGETHER, hash};
 use crate::model::{Case, YearMonth, hex};
 use crate::pipeline::{Pool, PoolError, Stop, UploadSink};
 use crate::research::plan::raw_folder;
@@ -40,6 +40,14 @@ pub enum DemoError {
     NotOurs {
         /// What is there.
         url: String,
+    },
+    /// The place is part of other results.
+    #[error("{url} lies in {other}, which holds results of its own; give another folder")]
+    Inside {
+        /// Where.
+        url: String,
+        /// What it would lie in.
+        other: String,
     },
     /// What the demo made has other bytes by now.
     #[error(
@@ -133,6 +141,9 @@ impl Made {
 pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
     let not_ours = |key: &str| Err(DemoError::NotOurs { url: url(key) });
+    if let Some(other) = store.within(&TOGETHER).await {
+        return Err(DemoError::Inside { url: url(""), other: other.to_string() });
+    }
     let before = Made::load(store).await?;
     if before.is_none()
         && let Some(first) = any_file(store).await?
@@ -164,7 +175,7 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
         let folder = format!("{ARCHIVE}/{}/", raw_folder(case));
         case == raw.case || made.iter().any(|key| key.starts_with(&folder))
     };
-    for name in products {
+    for name in products.iter().filter(|name| name.ends_with(".zarr")) {
         for object in store.list(&format!("{name}/{CASES}")).await? {
             let file = object.key.rsplit('/').next().unwrap_or_default();
             let case = file.split('.').next().unwrap_or_default().parse::<Case>();

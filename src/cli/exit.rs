@@ -89,7 +89,9 @@ impl Exit {
         }
         match cause.downcast_ref() {
             Some(DemoError::Store(error)) => return Self::of_store(error),
-            Some(DemoError::NotOurs { .. } | DemoError::Altered { .. }) => {
+            Some(
+                DemoError::NotOurs { .. } | DemoError::Inside { .. } | DemoError::Altered { .. },
+            ) => {
                 return Some(Self::Configuration);
             }
             Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),

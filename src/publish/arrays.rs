@@ -1,6 +1,6 @@
 //! The arrays of a Zarr hierarchy, by which stores are told apart: as consolidated metadata names them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -20,6 +20,8 @@ pub(super) struct Arrays {
     pub version: u8,
     /// Their paths below the root.
     pub paths: BTreeSet<String>,
+    /// Values of a chunk, of arrays of 4-byte floats in version 2.
+    pub floats: BTreeMap<String, usize>,
 }
 
 impl Arrays {
@@ -29,10 +31,28 @@ impl Arrays {
             let found = store.read_within(&format!("{root}{name}"), MOST).await?;
             let document = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
             if let Some(document) = document {
-                return Ok(Some(Self { version, paths: paths(version, &document) }));
+                return Ok(Some(Self::of(version, &document)));
             }
         }
         Ok(None)
+    }
+
+    fn of(version: u8, document: &Value) -> Self {
+        let entries = document["metadata"].as_object().into_iter().flatten();
+        let floats = entries.filter_map(|(key, array)| {
+            let path = key.strip_suffix("/.zarray").filter(|_| array["dtype"] == "<f4")?;
+            let lengths = array["chunks"].as_array()?.iter();
+            let mut floats = lengths.map(|n| usize::try_from(n.as_u64()?).ok());
+            let floats = floats.try_fold(1_usize, |all, n| all.checked_mul(n?))?;
+            Some((path.to_owned(), floats))
+        });
+        let floats = if version == 2 { floats.collect() } else { BTreeMap::new() };
+        Self { version, paths: paths(version, document), floats }
+    }
+
+    /// Whether cases have chunks of their own: in a pyramid of levels.
+    pub fn is_pyramid(&self) -> bool {
+        self.paths.iter().any(|path| path.contains('/'))
     }
 
     /// Roots of hierarchies among keys, each empty or with a slash at its end; of nested ones the outermost.
@@ -54,9 +74,8 @@ impl Arrays {
     /// pyramids of levels.
     pub fn is_other_kind(&self, other: &Self) -> bool {
         let lacks = |a: &Self, b: &Self| a.paths.difference(&b.paths).next().is_some();
-        let is_pyramid = |arrays: &Self| arrays.paths.iter().any(|path| path.contains('/'));
         let differ = lacks(self, other) && lacks(other, self);
-        self.version != other.version || differ && !(is_pyramid(self) && is_pyramid(other))
+        self.version != other.version || differ && !(self.is_pyramid() && other.is_pyramid())
     }
 
     /// Some of the arrays, in words.
@@ -96,7 +115,7 @@ mod tests {
         let of = |names: &[&str]| {
             let metadata: serde_json::Map<_, _> =
                 names.iter().map(|name| (format!("{name}/.zarray"), json!({}))).collect();
-            Arrays { version: 2, paths: paths(2, &json!({ "metadata": metadata })) }
+            Arrays::of(2, &json!({ "metadata": metadata }))
         };
         let [one, three] = [of(&["time", "efficiency"]), of(&["time", "uptake"])];
         let [maps, others] = [of(&["0/PH", "1/PH"]), of(&["0/DIC"])];
@@ -104,8 +123,12 @@ mod tests {
         assert!(!maps.is_other_kind(&others) && !one.is_other_kind(&of(&["time"])));
         let v3 = json!({ "consolidated_metadata": { "metadata": {
             "0": { "node_type": "group" }, "0/PH": { "node_type": "array" } } } });
-        assert_eq!(paths(3, &v3), BTreeSet::from(["0/PH".to_owned()]));
-        assert!(maps.is_other_kind(&Arrays { version: 3, paths: maps.paths.clone() }));
+        let v3 = Arrays::of(3, &v3);
+        assert_eq!(v3.paths, BTreeSet::from(["0/PH".to_owned()]));
+        assert!(maps.is_other_kind(&v3));
+        let of_floats =
+            json!({ "metadata": { "a/.zarray": { "dtype": "<f4", "chunks": [2, 3] } } });
+        assert_eq!(Arrays::of(2, &of_floats).floats, BTreeMap::from([("a".to_owned(), 6)]));
     }
 
     #[test]

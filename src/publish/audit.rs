@@ -95,7 +95,7 @@ pub fn fingerprint(listed: &Listing) -> [u8; 32] {
 }
 
 /// The MD5 that a listing of a destination tells.
-fn md5_of(destination: &Store, info: &ObjectInfo) -> Option<Digest> {
+pub(super) fn md5_of(destination: &Store, info: &ObjectInfo) -> Option<Digest> {
     let etag = info.etag.as_deref().filter(|_| destination.tells_md5());
     etag.and_then(|etag| etag.parse().ok())
 }

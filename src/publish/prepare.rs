@@ -182,8 +182,14 @@ pub async fn prepare(
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
     let was_ended = unfinished.token().is_none();
     let ended = published.as_ref().filter(|_| was_ended);
-    let change =
-        Change { source, destination, inventory: &inventory, plan: &plan, published: ended };
+    let change = Change {
+        source,
+        destination,
+        inventory: &inventory,
+        plan: &plan,
+        published: ended,
+        is_unfinished: !was_ended,
+    };
     change.refuse_other_kind().await?;
     if !options.overwrite {
         change.refuse_worse(&options).await?;

@@ -1,20 +1,24 @@
 //! What lies at a destination is not replaced by something worse unless that is asked for by name, and never by
 //! something of another kind. What lies there decides, not who put it there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::arrays::Arrays;
+use super::audit::md5_of;
+use super::hashes::hash;
 use super::inventory::{Inventory, Record, read_record};
-use super::plan::Plan;
+use super::plan::{Plan, stage};
 use super::prepare::{Options, names};
 use super::published::Published;
 use super::{Digest, PublishError};
+use crate::encode::zarr::chunk;
 use crate::ledger::{CASES, COMPLETE, SHARED, TOGETHER};
 use crate::model::Case;
+use crate::model::atlas::FILL;
 use crate::model::case::in_short;
-use crate::store::Store;
+use crate::store::{ObjectInfo, Store};
 
 /// How to publish without what is no longer in the source, and how to replace what is better.
 const DELETE: &str = "add --delete to publish without it";
@@ -30,6 +34,8 @@ pub(super) struct Change<'a> {
     pub plan: &'a Plan,
     /// What the last publish left, if it has ended.
     pub published: Option<&'a Published>,
+    /// Whether one has begun and not ended: what lies there may be its own.
+    pub is_unfinished: bool,
 }
 
 impl Change<'_> {
@@ -171,6 +177,11 @@ impl Change<'_> {
             return loses(in_short(&lost), DELETE);
         }
         let arrays = Arrays::load(self.destination, root).await?;
+        if let Some(arrays) = arrays.as_ref().filter(|_| cases.is_empty())
+            && self.replaces_unrecorded(root, arrays).await?
+        {
+            return loses("values of cases without a record (.cases)".to_owned(), REPLACE);
+        }
         if let (Some(there), Some(own)) = (arrays, Arrays::load(self.source, root).await?)
             && let Some(path) = there.paths.difference(&own.paths).next()
         {
@@ -187,6 +198,58 @@ impl Change<'_> {
         }
     }
 
+    /// Whether values of a map store without records would be replaced.
+    async fn replaces_unrecorded(&self, root: &str, arrays: &Arrays) -> Result<bool, PublishError> {
+        if arrays.is_pyramid() {
+            return self
+                .replaces_others(root, |key| stage(key) == 0)
+                .await
+                .map(|number| number > 0);
+        }
+        for (entry, _) in self.plan.send.iter().filter(|(entry, _)| stage(&entry.key) == 0) {
+            let path = entry.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'));
+            let Some(floats) = path.and_then(|(path, _)| arrays.floats.get(path)) else { continue };
+            let most = (*floats as u64).saturating_mul(5).saturating_add(1 << 20);
+            let Some((bytes, _)) = self.destination.read_within(&entry.key, most).await? else {
+                continue;
+            };
+            let is_empty = || {
+                let values = chunk::decode_floats(&bytes, *floats);
+                values.is_ok_and(|values| values.iter().all(|value| *value == FILL))
+            };
+            if Digest::of(&bytes) != entry.md5 && !is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many of the objects below `folder` that are sent would replace others there.
+    async fn replaces_others(
+        &self,
+        folder: &str,
+        concerns: impl Fn(&str) -> bool,
+    ) -> Result<usize, PublishError> {
+        if self.is_unfinished {
+            return Ok(0);
+        }
+        let listed = self.destination.list(folder.trim_end_matches('/')).await?;
+        let listed: HashMap<&str, &ObjectInfo> =
+            listed.iter().map(|info| (info.key.as_str(), info)).collect();
+        let mut number = 0;
+        for (entry, _) in &self.plan.send {
+            let is_below = entry.key.starts_with(folder) && concerns(&entry.key);
+            let Some(info) = listed.get(&*entry.key).filter(|_| is_below) else { continue };
+            let is_same = info.size == entry.size
+                && match md5_of(self.destination, info) {
+                    Some(md5) => md5 == entry.md5,
+                    None => hash(&self.destination.object(&entry.key).await?).await? == entry.md5,
+                };
+            number += usize::from(!is_same);
+        }
+        Ok(number)
+    }
+
     /// Cases that have a record in a map store at the destination.
     async fn recorded(&self, root: &str) -> Result<BTreeSet<Case>, PublishError> {
         let found = self.destination.list(&format!("{root}{CASES}")).await?;
@@ -195,13 +258,19 @@ impl Change<'_> {
     }
 
     async fn refuse_worse_case(&self, key: &str, delete: bool) -> Result<(), PublishError> {
-        let Some((bytes, _)) = self.destination.read(key).await? else { return Ok(()) };
-        let Ok(there) = serde_json::from_slice::<Record>(&bytes) else { return Ok(()) };
-        let Some((own, _)) = read_record(self.source, key).await? else { return Ok(()) };
         let loses = |what: String, advice| {
             let url = self.destination.location().join(key).to_string();
             Err(PublishError::Loses { url, what, advice })
         };
+        let Some((bytes, _)) = self.destination.read(key).await? else {
+            let Some(folder) = key.strip_suffix(COMPLETE) else { return Ok(()) };
+            return match self.replaces_others(folder, |key| key.ends_with(".nc")).await? {
+                0 => Ok(()),
+                others => loses(format!("{others} other files, without a record"), REPLACE),
+            };
+        };
+        let Ok(there) = serde_json::from_slice::<Record>(&bytes) else { return Ok(()) };
+        let Some((own, _)) = read_record(self.source, key).await? else { return Ok(()) };
         let has_grid = |record: &Record| {
             [&record.recipe, &record.settings].iter().any(|of| of["grid_sha256"].is_string())
         };

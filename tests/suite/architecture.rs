@@ -20,7 +20,8 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
         "vis",
         &["model", "store", "read", "derive", "regrid", "encode", "pipeline", "research", "ledger"],
     ),
-    ("publish", &["model", "store", "pipeline", "ledger"]),
+    // Looks into the chunks that it would replace.
+    ("publish", &["model", "store", "encode", "pipeline", "ledger"]),
     ("batch", &["model", "store", "read", "pipeline", "ledger", "research", "vis"]),
     ("plot", &["model"]),
     ("synthetic", &["model"]),

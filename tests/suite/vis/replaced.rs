@@ -93,6 +93,13 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
         refused(&work, &format!("empty{n}"), ("open", ""), &[], "polygons 112 (month 4)");
         goes_on(&work, &store, &store, &[]);
         goes_on(&work, &store, &format!("empty{n}"), &[]);
+        // As older versions and other programs leave them.
+        copy(&work, &store, "bare");
+        fs::remove_dir_all(work.path("bare/.cases")).unwrap();
+        goes_on(&work, &store, "bare", &[]);
+        if n == 0 {
+            refused(&work, "empty0", ("bare", ""), &[], "values of cases without a record");
+        }
     }
     let [_, (maps, fill_maps), (shares, fill_shares)] = STORES;
     let made = |create: &str, fill: &str, (from, to): (&str, &str), other: [&str; 2]| {
@@ -111,6 +118,9 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
     let more = maps.replace("-v PH", "-v PH,FG");
     made(&more, fill_maps, ("s2", "more2"), ["-o", "-o"]);
     refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
+    copy(&work, "s2", "unknown2");
+    fs::remove_dir_all(work.path("unknown2/.cases")).unwrap();
+    refused(&work, "bare2", ("unknown2", ""), &[], "values of cases without a record");
     // With fewer months.
     fs::rename(work.raw(3), work.path("away.nc")).unwrap();
     made(shares, fill_shares, ("s3", "less3"), ["-o", "-o"]);
@@ -134,6 +144,10 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
     refused(&work, "less", ("out", ""), &[], "1 more");
     goes_on(&work, "less", "out", &["--overwrite"]);
     goes_on(&work, "out", "less", &[]);
+    copy(&work, "out", "unknown");
+    fs::remove_file(work.path("unknown/112/04/manifest.json")).unwrap();
+    refused(&work, "bare", ("unknown", ""), &[], "3 other files, without a record");
+    goes_on(&work, "out", "unknown", &[]);
     goes_on(&work, "out", "bare", &[]);
     // Nor does a conversion that publishes as it goes.
     copy(&work, "out", "place/copy");
@@ -155,6 +169,12 @@ fn results_are_not_made_among_others() {
         let error =
             fails(&mut vis(work.folder(), &format!("create-template-store1 -o {place}")), 78);
         assert!(error.contains("holds results of its own"), "{place}: {error}");
+    }
+    for place in ["s1/inner", "out/112/04/inner"] {
+        for verb in [&["demo"][..], &["demo", "raw"]] {
+            let error = fails(dor(work.folder()).args(verb).arg(place), 78);
+            assert!(error.contains("holds results of its own"), "{place}: {error}");
+        }
     }
     for place in ["s2", "s1/inner", "out/112/04"] {
         for dry in [&["--dry-run"][..], &[]] {
@@ -196,6 +216,7 @@ fn a_demo_deletes_no_case_of_somebody_else() {
         demo.args(["demo", "w", "--shape", "8x9x3", "--months", "2"]);
         demo
     };
+    demo().assert().success();
     demo().assert().success();
     let mut raw = dor(work.folder());
     raw.args(["demo", "raw", "more", "--case", "113-04", "--shape", "8x9x3", "--months", "2"]);
