@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::StoreError;
+use super::limit::open_file;
 use super::open::{Backend, Store};
 use super::staged::{self, Staged};
 use super::write::blocking;
@@ -60,7 +61,7 @@ impl Store {
                 Ok(_) => Ok(true),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
                 Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-                    std::fs::File::open(&folder).map(|_| true)
+                    open_file(&folder).map(|_| true)
                 }
                 Err(error) => Err(error),
             };

@@ -122,6 +122,11 @@ impl Credentials {
         }
         debug!(?life, "credentials loaded");
         let renew_from = life.map(|life| since + life.saturating_sub(MARGIN.min(life / 5)));
+        let told = [new.access_key_id(), new.session_token().unwrap_or_default()];
+        if told.iter().any(|text| text.chars().any(char::is_control)) {
+            let detail = "the access key or the session token has a control character".to_owned();
+            return Err(NoCredentials { problem: CredentialsProblem::Rejected, detail });
+        }
         let credential = Arc::new(AwsCredential {
             key_id: new.access_key_id().to_owned(),
             secret_key: new.secret_access_key().to_owned(),

@@ -144,6 +144,11 @@ impl Settings {
             .map(by_options)
             .or_else(|| shared_region().map(by_aws))
             .unwrap_or_else(|| (DEFAULT_REGION.to_owned(), Decider::Default));
+        // It becomes a part of a header.
+        if region.0.chars().any(char::is_control) {
+            let reason = "it has a control character".to_owned();
+            return Err(StoreError::BadOption { option: "region", value: region.0, reason });
+        }
         let addressing = match (options.addressing, &endpoint) {
             (Some(addressing), _) => (addressing, Decider::Options),
             (None, Some(_)) => (Addressing::Path, of_profile.unwrap_or(Decider::Default)),

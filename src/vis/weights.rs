@@ -6,7 +6,7 @@
 use serde_json::{Map, json};
 
 use super::VisError;
-use super::zarr::{self, values};
+use super::zarr::{self, numbers};
 use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
 use crate::model::Grid;
 use crate::regrid::{Source4, Weights, mercator, quads};
@@ -50,7 +50,7 @@ pub async fn load(
         let path = |name: &str| format!("/{level}/{name}");
         let most = most_entries(level);
         let read = async |name: &str| {
-            values(&storage, &path(name), url(name), 0..=most, "1").await.map_err(failed)
+            numbers(&storage, &path(name), url(name), 0..=most).await.map_err(failed)
         };
         let (s, row, col) = (read("S").await?, read("row").await?, read("col").await?);
         let assembled = assemble(level, grid.tlat.len(), &s, &row, &col);

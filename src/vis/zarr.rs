@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use zarrs::array::{Array, CodecOptions};
+use zarrs::array::{Array, ArrayMetadata, CodecOptions};
 use zarrs::storage::AsyncReadableStorage;
 
 use super::{VisError, bounded};
@@ -56,6 +56,16 @@ pub fn memory(count: usize) -> u64 {
     2 * values + 2 * longest(count)
 }
 
+/// All numbers of an array that has no missing ones, such as weights; else as [`values`].
+pub async fn numbers(
+    storage: &AsyncReadableStorage,
+    path: &str,
+    url: String,
+    counts: RangeInclusive<usize>,
+) -> Result<Vec<f64>, VisError> {
+    read(storage, path, url, counts, ("1", false)).await
+}
+
 /// All values of an array as f64, whatever its type and codec, of which there are `counts`, in
 /// `units`: in those it is where it does not say. An infinite one is damage.
 pub async fn values(
@@ -64,6 +74,16 @@ pub async fn values(
     url: String,
     counts: RangeInclusive<usize>,
     units: &str,
+) -> Result<Vec<f64>, VisError> {
+    read(storage, path, url, counts, (units, true)).await
+}
+
+async fn read(
+    storage: &AsyncReadableStorage,
+    path: &str,
+    url: String,
+    counts: RangeInclusive<usize>,
+    (units, has_fill): (&str, bool),
 ) -> Result<Vec<f64>, VisError> {
     bounded::register();
     let failed = |error: &dyn std::error::Error| VisError::Zarr {
@@ -75,7 +95,11 @@ pub async fn values(
     // The names of both versions of the format.
     let names = array.data_type().to_string();
     let name = names.split(' ').next().unwrap_or_default();
-    let decoding = type_of(name).map(|dtype| decoding(path, dtype, array.attributes(), units));
+    let mut attributes = array.attributes().clone();
+    if let (true, ArrayMetadata::V2(metadata)) = (has_fill, array.metadata()) {
+        with_fill(&mut attributes, serde_json::to_value(&metadata.fill_value).unwrap_or_default());
+    }
+    let decoding = type_of(name).map(|dtype| decoding(path, dtype, &attributes, units));
     let Some(decoding) = decoding else {
         let problem = format!("its values are {names}, not floats or integers");
         return Err(VisError::Zarr { url, problem });
@@ -122,6 +146,13 @@ fn type_of(name: &str) -> Option<DataType> {
         "uint8" => DataType::U8,
         _ => return None,
     })
+}
+
+/// In version 2 xarray writes `_FillValue` as the fill of the array, and reads it from there.
+fn with_fill(attributes: &mut Map<String, Value>, fill: Value) {
+    if fill.is_number() && !attributes.contains_key("_FillValue") {
+        attributes.insert("_FillValue".to_owned(), fill);
+    }
 }
 
 /// How the numbers of an array become values, by the attributes that xarray writes.
@@ -194,5 +225,31 @@ fn check_size<T: ?Sized>(array: &Array<T>, counts: &RangeInclusive<usize>) -> Re
     match bytes {
         Some(bytes) if bytes <= longest(found) => Ok(()),
         _ => Err(format!("its chunks are of shape {chunk:?}, and it is of shape {shape:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_fill_of_a_version_2_array_is_no_value() {
+        let values = |attributes: Value, fill: Value, dtype| {
+            let mut attributes = attributes.as_object().cloned().unwrap_or_default();
+            with_fill(&mut attributes, fill);
+            decoding("a", dtype, &attributes, "").unwrap().values(vec![2.0, -999.0])
+        };
+        let packed = values(json!({ "scale_factor": 0.5 }), json!(-999), DataType::I16);
+        assert!(packed[0] == 1.0 && packed[1].is_nan(), "{packed:?}");
+        let floats = values(json!({}), json!(-999.0), DataType::F32);
+        assert!(floats[0] == 2.0 && floats[1].is_nan(), "{floats:?}");
+        for fill in [json!(null), json!("NaN")] {
+            assert_eq!(values(json!({}), fill, DataType::F64), [2.0, -999.0]);
+        }
+        // An attribute of that name says more.
+        let named = values(json!({ "_FillValue": 2.0 }), json!(-999.0), DataType::F64);
+        assert!(named[0].is_nan() && named[1] == -999.0, "{named:?}");
     }
 }
