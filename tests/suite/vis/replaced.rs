@@ -120,6 +120,9 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
     refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
     copy(&work, "s2", "unknown2");
     fs::remove_dir_all(work.path("unknown2/.cases")).unwrap();
+    goes_on(&work, "s2", "unknown2", &[]);
+    let chunk = |index: &str| work.path(&format!("unknown2/0/PH/112.{index}.0.0.0"));
+    fs::copy(chunk("1.1.3"), chunk("0.1.0")).unwrap();
     refused(&work, "bare2", ("unknown2", ""), &[], "values of cases without a record");
     // With fewer months.
     fs::rename(work.raw(3), work.path("away.nc")).unwrap();
