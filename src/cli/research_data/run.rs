@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use super::arguments::{Conversion, Places, data_dir};
 use super::places;
 use crate::cli::capabilities::Capabilities;
@@ -27,6 +29,9 @@ use crate::store::{Location, Stores};
 pub(super) struct Run {
     pub environment: Environment,
     pub archive: Setting<Location>,
+    output: Setting<Location>,
+    /// Whether the output was found to lie among no other results.
+    is_apart: OnceCell<()>,
     terminal: Arc<Terminal>,
     options: PlanOptions,
     pub dry_run: bool,
@@ -77,7 +82,6 @@ impl Run {
         let reading = until(&stop, &stores);
         let raw = reading.open(&archive.value)?;
         let out = reading.open(&output.value)?;
-        places::refuse_inside(&out, output).await?;
         let grid = match &config.grid {
             Some(setting) => Some(load_grid(&reading, setting).await?),
             None => {
@@ -105,9 +109,19 @@ impl Run {
             allow_missing: conversion.allow_missing,
             recipe,
         };
-        let archive = archive.clone();
-        let dry_run = conversion.dry_run;
-        Ok(Self { environment, archive, terminal, options, dry_run, verbose, stores })
+        let (archive, output) = (archive.clone(), output.clone());
+        let (is_apart, dry_run) = (OnceCell::new(), conversion.dry_run);
+        Ok(Self {
+            environment,
+            archive,
+            output,
+            is_apart,
+            terminal,
+            options,
+            dry_run,
+            verbose,
+            stores,
+        })
     }
 
     /// Where finished cases go on to.
@@ -123,6 +137,11 @@ impl Run {
             places::refuse_absent(raw, &self.archive, "data_dir").await?;
         }
         let plan = plan.map_err(CaseError::from)?;
+        if !plan.complete {
+            // A case that is done costs no request more.
+            let apart = || places::refuse_inside(target, &self.output);
+            self.is_apart.get_or_try_init(apart).await?;
+        }
         if self.dry_run {
             // Nobody should learn from the run that a file cannot be converted.
             research::check_inputs(&self.environment, &plan).await.map_err(|e| self.told(e))?;
