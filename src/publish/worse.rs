@@ -184,9 +184,10 @@ impl Change<'_> {
         }
         if let (Some(there), Some(own)) = (arrays, Arrays::load(self.source, root).await?)
             && let Some(path) = there.paths.difference(&own.paths).next()
+            && !delete
         {
             let number = there.paths.difference(&own.paths).count();
-            return loses(format!("{number} more arrays, such as {path}"), REPLACE);
+            return loses(format!("{number} more arrays, such as {path}"), DELETE);
         }
         let rules = |record: &Record| record.recipe.clone();
         match (there.as_ref().map(rules), own.as_ref().map(|(record, _)| rules(record))) {
