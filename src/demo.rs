@@ -44,7 +44,7 @@ pub enum DemoError {
     /// The place is part of other results.
     #[error("{url} lies in {other}, which holds results of its own; give another folder")]
     Inside {
-        /// Where.
+        /// The folder that was asked for.
         url: String,
         /// What it would lie in.
         other: String,

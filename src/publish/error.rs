@@ -22,7 +22,7 @@ pub enum PublishError {
         "{url} holds {found}, the source {wanted}: one never replaces the other; give another place"
     )]
     OtherKind {
-        /// The store.
+        /// The store at the destination, which stays as it is.
         url: String,
         /// What is there.
         found: String,
@@ -34,7 +34,7 @@ pub enum PublishError {
         "{url} holds {other}, which is no part of what would be published there; give another place"
     )]
     Among {
-        /// Where.
+        /// The place in the destination that the store would take.
         url: String,
         /// What is there.
         other: String,
@@ -186,7 +186,7 @@ pub enum PublishError {
         "{source_url} has none of the objects that are published at {url}, the last time from {before}: --delete would remove {count} of them, the first of them {first}; check both places, or add --overwrite if all of that is to be replaced; nothing was changed"
     )]
     Unrelated {
-        /// The source.
+        /// What was to be published.
         source_url: String,
         /// The destination.
         url: String,
