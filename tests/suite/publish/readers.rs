@@ -44,6 +44,15 @@ fn read_until(bench: &Bench, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<
     seen
 }
 
+/// Ends the reader however the test ends: a scope waits for its threads.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
     on_all(|bench| {
@@ -61,6 +70,7 @@ fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
         let stop = AtomicBool::new(false);
         let seen = std::thread::scope(|scope| {
             let reader = scope.spawn(|| read_until(bench, &[&first, &second], &stop));
+            let ends = Ends(&stop);
             let publish = || {
                 let mut command = bench.publish("--delete --concurrency 2 --bwlimit 10k");
                 command.assert().success();
@@ -76,7 +86,7 @@ fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
                 fs::rename(&aside, &site).unwrap();
                 publish();
             }
-            stop.store(true, Ordering::Relaxed);
+            drop(ends);
             reader.join().unwrap()
         });
         assert_eq!(seen.len(), 2, "the reader has seen both");
