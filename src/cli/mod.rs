@@ -39,7 +39,7 @@ pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::{Log, printable};
 
-use crate::config::{Config, redact};
+use crate::config::Config;
 use crate::pipeline::{Stop, Stopped};
 use crate::store::{RESENT, Stores, causes};
 
@@ -129,12 +129,15 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
         let text = error.render();
         let written = match error.kind() {
             _ if error.use_stderr() => {
-                let text = match io::stderr().is_terminal() {
+                // It quotes what was given: in colour only what cannot steer the terminal.
+                let plain = text.to_string();
+                let lines = plain.lines().map(|line| printable(line) + "\n").collect::<String>();
+                let text = match io::stderr().is_terminal() && lines == plain {
                     true => text.ansi().to_string(),
-                    false => text.to_string(),
+                    false => lines,
                 };
-                // It quotes what was given. Nowhere is left to report to when this fails.
-                let _ = write!(io::stderr().lock(), "{}", redact(&text));
+                // Nowhere is left to report to when this fails.
+                let _ = write!(io::stderr().lock(), "{text}");
                 return Exit::Usage;
             }
             ErrorKind::DisplayVersion => version::write(out),

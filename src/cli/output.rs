@@ -17,11 +17,18 @@ pub(super) fn printable(line: &str) -> String {
         match c {
             '\t' => shown.push(c),
             '\n' => shown.push_str("\\n"),
-            c if c.is_control() => shown.push_str(&escaped(c)),
+            c if steers(c) => shown.push_str(&escaped(c)),
             c => shown.push(c),
         }
     }
     shown
+}
+
+/// Whether a character changes how a terminal shows the others: a control character, or one that
+/// turns the direction of text (Unicode standard annex 9).
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// As in JSON.

@@ -300,6 +300,18 @@ fn default_fill(dtype: DataType) -> Option<f64> {
     })
 }
 
+/// Whether a type holds a number exactly.
+fn holds(dtype: DataType, number: f64) -> bool {
+    let values = 2f64.powi(8 * dtype.size() as i32);
+    match dtype {
+        DataType::F32 => f64::from(number as f32) == number,
+        DataType::F64 => true,
+        _ if number.fract() != 0.0 => false,
+        _ if dtype.is_unsigned() => (0.0..values).contains(&number),
+        _ => (-values / 2.0..values / 2.0).contains(&number),
+    }
+}
+
 fn valid_of(variable: &Variable, wrap: Option<Wrap>) -> Result<[f64; 2], CfError> {
     let is_packed = ["scale_factor", "add_offset"].iter().any(|n| variable.attribute(n).is_some());
     let limits = |name: &str, count: usize| -> Result<Option<Vec<f64>>, CfError> {
@@ -313,11 +325,11 @@ fn valid_of(variable: &Variable, wrap: Option<Wrap>) -> Result<[f64; 2], CfError
             let expected = format!("a range of packed numbers, of type {}", variable.dtype);
             return Err(CfError::of(variable, name, expected));
         }
-        let stored = |&n: &f64| match (variable.dtype, wrap) {
-            (DataType::F32, _) => f64::from(n as f32),
-            (_, Some(wrap)) => wrap.apply(n),
-            _ => n,
-        };
+        // As netCDF4-python does: no limit is meant by what the variable's type cannot hold.
+        if !numbers.iter().all(|&number| holds(variable.dtype, number)) {
+            return Ok(None);
+        }
+        let stored = |&n: &f64| wrap.map_or(n, |wrap| wrap.apply(n));
         Ok(Some(numbers.iter().map(stored).collect()))
     };
     if let Some([least, largest]) = limits("valid_range", 2)?.as_deref() {
@@ -372,6 +384,32 @@ mod tests {
         );
         // The judges take -32767 for fill where there is no `_FillValue`.
         assert_eq!(decode(&variable("PH", DataType::I16, &[]), &[-32767.0, 3.0]), [-999.0, 3.0]);
+    }
+
+    #[test]
+    fn limits_that_the_type_cannot_hold_mask_nothing() {
+        use AttributeValue::{F32, F64, I32, Text};
+        let of = |dtype, name, value| variable("PH", dtype, &[(name, value)]);
+        let low = f64::from(0.05_f32);
+        for limited in [
+            of(DataType::F32, "valid_min", F64(vec![0.1])),
+            of(DataType::F32, "valid_range", F64(vec![0.1, 1.0])),
+            of(DataType::F32, "valid_max", F64(vec![-1e300])),
+            of(DataType::I16, "valid_min", F32(vec![1.5])),
+            of(DataType::I16, "valid_min", I32(vec![70_000])),
+            of(DataType::I8, "valid_max", I32(vec![-200])),
+        ] {
+            let stored = if limited.dtype.is_float() { low } else { 1.0 };
+            assert_eq!(decode(&limited, &[stored]), [stored]);
+        }
+        let exact = of(DataType::F32, "valid_range", F64(vec![0.125, 1.0]));
+        assert_eq!(decode(&exact, &[low, 0.5, 5.0]), [-999.0, 0.5, -999.0]);
+        assert_eq!(decode(&of(DataType::F32, "valid_min", F32(vec![0.1])), &[low]), [-999.0]);
+        // Then the limits that stand alone count, where there are some.
+        let both = [("valid_range", F64(vec![0.1, 1.0])), ("valid_max", F32(vec![1.0]))];
+        assert_eq!(decode(&variable("PH", DataType::F32, &both), &[low, 5.0]), [low, -999.0]);
+        let unsigned = [("_Unsigned", Text("true".to_owned())), ("valid_max", I32(vec![200]))];
+        assert_eq!(decode(&variable("PH", DataType::I8, &unsigned), &[-2.0]), [254.0]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::bounds::{LONGEST_HEADER, TOO_LONG, check_header, claims, guarded};
 use super::form::Form;
 use super::validate::Structure;
-use super::{ReadError, Source, SourceError, classic, text};
+use super::{ReadError, Source, SourceError, classic, text, types};
 use crate::model::YearMonth;
 use crate::model::cf::{CfError, Decoding};
 use crate::model::clock::Clock;
@@ -326,7 +326,12 @@ pub(super) fn range_within(offset: u64, len: usize, file: u64) -> io::Result<Ran
 }
 
 pub(super) fn damaged(url: &str, source: netcdf_reader::Error) -> ReadError {
-    ReadError::Damaged { url: url.to_owned(), source }
+    let url = url.to_owned();
+    // The reader has no kind of its own for it.
+    match source.to_string().contains("invalid UTF-8") {
+        true => ReadError::NotUtf8 { url, source },
+        false => ReadError::Damaged { url, source },
+    }
 }
 
 /// Where the data of each variable of a classic file lies: all of it inside the file, fixed
@@ -426,7 +431,7 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
             NcType::UInt64 => DataType::U64,
             NcType::Float => DataType::F32,
             NcType::Double => DataType::F64,
-            other => return Err(unknown_type(url, variable.name(), other)),
+            other => return Err(types::unknown(url, variable.name(), other)),
         };
         let dims = variable
             .dimensions()
@@ -474,12 +479,8 @@ fn attribute_of(attribute: &NcAttribute, url: &str) -> Result<Attribute, ReadErr
         NcAttrValue::Floats(v) => AttributeValue::F32(v.clone()),
         NcAttrValue::Doubles(v) => AttributeValue::F64(v.clone()),
         NcAttrValue::UserDefined { dtype, .. } => {
-            return Err(unknown_type(url, &attribute.name, dtype));
+            return Err(types::unknown(url, &attribute.name, dtype));
         }
     };
     Ok(Attribute { name: allowed(&attribute.name, url)?, value })
-}
-
-fn unknown_type(url: &str, object: &str, dtype: &NcType) -> ReadError {
-    ReadError::Type { url: url.into(), object: object.into(), dtype: format!("{dtype:?}") }
 }

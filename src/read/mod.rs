@@ -12,6 +12,7 @@ mod links;
 pub mod ranged;
 pub mod ssh;
 mod text;
+mod types;
 mod validate;
 
 use std::ops::Range;
@@ -204,12 +205,26 @@ pub enum ReadError {
         most: usize,
     },
     /// A name that NetCDF does not allow.
-    #[error("{url} is damaged: its header has the name {name:?}; copy it again")]
+    #[error(
+        "{url} has the name {name:?}, which NetCDF does not allow; rename it, or copy the file \
+         again if this is damage"
+    )]
     Name {
         /// File.
         url: String,
         /// The name.
         name: String,
+    },
+    /// A name or a text of a NetCDF-4 file that is not UTF-8.
+    #[error(
+        "{url} has a name or a text that is not UTF-8; rename it, or copy the file again if this \
+         is damage"
+    )]
+    NotUtf8 {
+        /// File.
+        url: String,
+        /// What the reader found.
+        source: netcdf_reader::Error,
     },
     /// A type that history files do not have.
     #[error("{url}: `{object}` has a type that POP history does not use ({dtype})")]

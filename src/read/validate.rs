@@ -24,7 +24,7 @@ use super::ReadError;
 use super::bounds::LONGEST_HEADER;
 use super::history::damaged;
 use super::links::{self, Found, leaf};
-use super::text;
+use super::{text, types};
 use crate::model::dataset::{Header, Variable};
 
 /// Chunks of one variable: a chunk each month and level of a long series are fewer.
@@ -88,11 +88,11 @@ impl Structure {
             if let Some(other) = names.insert(dataset.address(), name) {
                 return foreign(format!("is another name of `{other}`"));
             }
+            check_types(dataset, url)?;
             let has = |name: &str| dataset.attribute(name).is_ok();
             if dataset.ndim() > 0 && !has("CLASS") && !has("DIMENSION_LIST") {
                 return foreign("is a dataset without dimensions".to_owned());
             }
-            check_types(dataset, url)?;
             check_filters(&file, dataset, url)?;
         }
         let datasets = datasets.into_iter().map(|d| (leaf(d.name()).to_owned(), d)).collect();
@@ -375,19 +375,16 @@ impl Structure {
 
 /// Refuses what has no counterpart in NetCDF, such as references, by name: it is no damage.
 fn check_types(dataset: &Dataset, url: &str) -> Result<(), ReadError> {
-    let refuse = |object: String, dtype: &dyn std::fmt::Debug| {
-        let dtype: String = format!("{dtype:?}").chars().take(80).collect();
-        Err(ReadError::Type { url: url.to_owned(), object, dtype })
-    };
     let name = leaf(dataset.name());
     if hdf5_to_nc_type(dataset.dtype()).is_err() {
-        return refuse(name.to_owned(), dataset.dtype());
+        return Err(types::without_counterpart(url, name, dataset.dtype()));
     }
     // What netCDF-C itself keeps in references.
     let own = |name: &str| matches!(name, "DIMENSION_LIST" | "REFERENCE_LIST");
     for attribute in dataset.attributes().iter().filter(|a| !own(&a.name)) {
         if hdf5_to_nc_type(&attribute.datatype).is_err() {
-            return refuse(format!("{name}:{}", attribute.name), &attribute.datatype);
+            let object = format!("{name}:{}", attribute.name);
+            return Err(types::without_counterpart(url, &object, &attribute.datatype));
         }
     }
     Ok(())

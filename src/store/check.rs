@@ -56,6 +56,7 @@ impl Store {
 
     async fn peek(&self) -> Result<bool, StoreError> {
         if let Some(folder) = self.folder("")? {
+            self.refuse_odd("")?;
             let url = self.location().to_string();
             let look = move || match std::fs::read_dir(&folder) {
                 Ok(_) => Ok(true),

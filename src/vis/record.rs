@@ -117,14 +117,12 @@ impl Recorded {
             recorded.done = cases.filter_map(|case| case.parse().ok()).collect();
             return Ok(recorded);
         }
-        for object in store.list(CASES).await? {
-            let name = object.key.strip_prefix(CASES).and_then(|key| key.strip_prefix('/'));
-            let Some(name) = name.and_then(|name| name.strip_suffix(".json")) else { continue };
-            if let Ok(case) = name.parse() {
-                recorded.done.insert(case);
-            } else if let Some(Ok(case)) = name.strip_suffix(BEGUN).map(str::parse) {
-                recorded.begun.insert(case);
-            }
+        for object in store.list_ours(CASES, |key| case_of(key).is_some()).await? {
+            match case_of(&object.key) {
+                Some((case, State::Done)) => recorded.done.insert(case),
+                Some((case, State::Begun)) => recorded.begun.insert(case),
+                None => false,
+            };
         }
         Ok(recorded)
     }
@@ -137,6 +135,21 @@ impl Recorded {
     /// Whether a case has a record, complete or begun.
     pub fn has(&self, case: &Case) -> bool {
         self.done.contains(case) || self.begun.contains(case)
+    }
+}
+
+/// How far a case is that has a record.
+enum State {
+    Done,
+    Begun,
+}
+
+/// The case whose record a key names.
+fn case_of(key: &str) -> Option<(Case, State)> {
+    let name = key.strip_prefix(CASES)?.strip_prefix('/')?.strip_suffix(".json")?;
+    match name.strip_suffix(BEGUN) {
+        Some(case) => Some((case.parse().ok()?, State::Begun)),
+        None => Some((name.parse().ok()?, State::Done)),
     }
 }
 

@@ -40,6 +40,9 @@ fn help_and_wrong_use_end_with_their_codes() {
     let folder = tempfile::tempdir().unwrap();
     assert!(fails(dor(folder.path()).arg("fly"), 2).contains("unrecognized subcommand 'fly'"));
     fails(&mut dor(folder.path()), 2);
+    // What is quoted does not steer the terminal.
+    let said = fails(dor(folder.path()).arg("a\u{9b}2Jb\u{202e}c"), 2);
+    assert!(said.contains("'a\\u009b2Jb\\u202ec'"), "{said}");
 }
 
 #[test]

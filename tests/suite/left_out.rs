@@ -149,6 +149,45 @@ fn many_groups_are_counted() {
 }
 
 #[test]
+fn types_and_names_that_netcdf_does_not_have_are_named() {
+    let dataset = |file: hid_t, kind: hid_t| {
+        let name = text("X");
+        // SAFETY: called by `edit`; the text ends in NUL, and all is closed once.
+        unsafe {
+            let space = h5s::H5Screate_simple(1, [4].as_ptr(), ptr::null());
+            let made = h5d::H5Dcreate2(file, name.as_ptr(), kind, space, DEFAULT, DEFAULT, DEFAULT);
+            assert!(made >= 0 && h5d::H5Dclose(made) >= 0 && h5s::H5Sclose(space) >= 0);
+        }
+    };
+    let long = |file: hid_t| dataset(file, *h5t::H5T_NATIVE_LDOUBLE);
+    let reference = |file: hid_t| dataset(file, *h5t::H5T_STD_REF_OBJ);
+    let slash = |file: hid_t| table(file, "DIC", "a/b");
+    let latin = |file: hid_t| {
+        let (of, name) = (text("DIC"), CString::new(&b"caf\xe9"[..]).unwrap());
+        // SAFETY: called by `edit`; the texts end in NUL, and all is closed once.
+        unsafe {
+            let space = h5s::H5Screate(h5s::H5S_SCALAR);
+            let kind = *h5t::H5T_NATIVE_INT;
+            let [of, name] = [&of, &name].map(|text| text.as_ptr());
+            let made =
+                h5a::H5Acreate_by_name(file, of, name, kind, space, DEFAULT, DEFAULT, DEFAULT);
+            assert!(h5a::H5Awrite(made, kind, [1].as_ptr().cast()) >= 0);
+            assert!(h5a::H5Aclose(made) >= 0 && h5s::H5Sclose(space) >= 0);
+        }
+    };
+    let changes: [(&dyn Fn(hid_t), &str); 4] = [
+        (&long, "`X` has a type that POP history does not use (long double"),
+        (&reference, "`X` has a type that POP history does not use (a reference to an object)"),
+        (&slash, "has the name \"a/b\", which NetCDF does not allow"),
+        (&latin, "has a name or a text that is not UTF-8"),
+    ];
+    for (change, words) in changes {
+        let said = fails(&mut changed(change).process(&[]), BAD_DATA);
+        assert!(said.contains(words) && !said.contains("damaged"), "{said}");
+    }
+}
+
+#[test]
 fn a_virtual_dataset_is_called_one() {
     let work = changed(|file| {
         let (name, from, of) = (text("VDS"), text("parts.nc"), text("/x"));
