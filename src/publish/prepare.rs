@@ -17,7 +17,7 @@ use super::sign::Sign;
 use super::unfinished::Unfinished;
 use super::worse::Change;
 use super::{Digest, Entry, PublishError, is_publishable};
-use crate::ledger::CASES;
+use crate::ledger::{CASES, SHARED};
 use crate::pipeline::Stop;
 use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
@@ -140,7 +140,8 @@ pub async fn prepare(
             destination.location()
         );
     }
-    let listed = match options.audit || is_open {
+    let is_changed = has_changed_there(destination, &inventory, published.as_ref()).await?;
+    let listed = match options.audit || is_open || is_changed {
         true => Some(list(destination).await?),
         false => None,
     };
@@ -154,7 +155,7 @@ pub async fn prepare(
     let known = || merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
     let mut audited = None;
     if let Some(listed) = &listed {
-        if options.audit || is_unknown {
+        if options.audit || is_unknown || is_changed {
             let known = known();
             let read_all = options.verify == Some(Extent::All);
             // A size is enough only for what was published like this and has not been written since.
@@ -182,6 +183,11 @@ pub async fn prepare(
     let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
     let was_ended = unfinished.token().is_none();
     let ended = published.as_ref().filter(|_| was_ended);
+    let is_known = |key: &str| {
+        names(published.as_ref(), key).is_some()
+            || unfinished.may_have(key)
+            || arrived.get(key).is_some_and(Option::is_some)
+    };
     let change = Change {
         source,
         destination,
@@ -189,6 +195,7 @@ pub async fn prepare(
         plan: &plan,
         published: ended,
         is_unfinished: !was_ended,
+        is_known: &is_known,
     };
     change.refuse_other_kind().await?;
     if !options.overwrite {
@@ -270,6 +277,27 @@ pub async fn prepare(
         folders,
         stop,
     })
+}
+
+/// Whether a map store was finalized where it is published, so that the manifest does not tell what is there.
+async fn has_changed_there(
+    destination: &Store,
+    inventory: &Inventory,
+    published: Option<&Published>,
+) -> Result<bool, PublishError> {
+    let shared = format!("{CASES}/{SHARED}");
+    let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
+    let before = records.filter_map(|entry| names(published, &entry.key).cloned());
+    let changed = async |before: Entry| {
+        let found = destination.read(&before.key).await?;
+        Ok::<_, PublishError>(found.is_none_or(|(bytes, _)| Digest::of(&bytes) != before.md5))
+    };
+    let changed: Vec<bool> = stream::iter(before.collect::<Vec<_>>())
+        .map(changed)
+        .buffered(REQUESTS)
+        .try_collect()
+        .await?;
+    Ok(changed.contains(&true))
 }
 
 /// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.

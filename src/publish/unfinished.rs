@@ -49,6 +49,12 @@ impl Unfinished {
         self.header.token.is_some() && self.header.since.is_none_or(is_after)
     }
 
+    /// Whether an object that is in no manifest may be its own. What nobody knows may have any.
+    pub fn may_have(&self, key: &str) -> bool {
+        self.token() == Some("")
+            || self.objects.binary_search_by(|entry| (*entry.key).cmp(key)).is_ok()
+    }
+
     fn key() -> String {
         format!("{FOLDER}/unfinished.jsonl.gz")
     }

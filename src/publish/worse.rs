@@ -12,9 +12,9 @@ use super::inventory::{Inventory, Record, read_record};
 use super::plan::{Plan, stage};
 use super::prepare::{Options, names};
 use super::published::Published;
-use super::{Digest, PublishError};
+use super::{Digest, Entry, PublishError, is_publishable};
 use crate::encode::zarr::chunk;
-use crate::ledger::{CASES, COMPLETE, SHARED, TOGETHER};
+use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED, TOGETHER};
 use crate::model::Case;
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
@@ -23,6 +23,7 @@ use crate::store::{ObjectInfo, Store};
 /// How to publish without what is no longer in the source, and how to replace what is better.
 const DELETE: &str = "add --delete to publish without it";
 const REPLACE: &str = "replace what is published with --overwrite";
+const LEFT_OUT: &str = "publish its record too, which --include or --exclude leaves out";
 /// Records that are compared at the same time.
 const READS: usize = 32;
 
@@ -36,6 +37,8 @@ pub(super) struct Change<'a> {
     pub published: Option<&'a Published>,
     /// Whether one has begun and not ended: what lies there may be its own.
     pub is_unfinished: bool,
+    /// Whether a publish has sent an object, or was about to.
+    pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 impl Change<'_> {
@@ -67,21 +70,58 @@ impl Change<'_> {
                 _ => {}
             }
         }
-        let is_store = roots.contains("");
-        if !is_store && let Some(there) = Arrays::load(self.destination, "").await? {
-            return Err(PublishError::OtherKind {
-                url: self.url(""),
-                found: there.named(),
-                wanted: "no such store".to_owned(),
-            });
+        if roots.contains("") {
+            return Ok(());
         }
-        Ok(())
+        if let Some(found) = self.store_at("").await? {
+            let wanted = "no such store".to_owned();
+            return Err(PublishError::OtherKind { url: self.url(""), found, wanted });
+        }
+        // Stores that were published, below which something else would be sent.
+        let published = self.published.map_or(&[][..], |published| &published.entries);
+        let before = Arrays::roots(published.iter().map(|entry| &*entry.key));
+        for root in before.difference(&roots).filter(|root| self.sends(root)) {
+            let is_part = roots.iter().any(|own| own.starts_with(root.as_str()));
+            if let Some(found) = self.store_at(root).await?.filter(|_| !is_part) {
+                let wanted = "no such store".to_owned();
+                return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
+            }
+        }
+        self.refuse_among_cases().await
+    }
+
+    /// The map store at the destination, in words: one that has its metadata, or records of cases.
+    async fn store_at(&self, root: &str) -> Result<Option<String>, PublishError> {
+        if let Some(there) = Arrays::load(self.destination, root).await? {
+            return Ok(Some(there.named()));
+        }
+        let cases = self.recorded(root).await?.len();
+        Ok((cases > 0).then(|| format!("a map store of {cases} case(s) without its metadata")))
+    }
+
+    /// Refuses to put the files of a single case among the folders of many.
+    async fn refuse_among_cases(&self) -> Result<(), PublishError> {
+        if !self.inventory.has(COMPLETE) || self.destination.find(COMPLETE).await?.is_some() {
+            return Ok(());
+        }
+        let is_polygon =
+            |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
+        match self.destination.list_dirs("").await?.into_iter().find(is_polygon) {
+            None => Ok(()),
+            Some(other) => Err(PublishError::Among { url: self.url(""), other }),
+        }
     }
 
     /// Refuses to put a store into a folder that holds folders of something else. A publish that was interrupted has
     /// left a part.
     async fn refuse_among(&self, root: &str) -> Result<(), PublishError> {
         let folder = root.trim_end_matches('/');
+        for name in [COMPLETE, PARTIAL] {
+            let record = format!("{root}{name}");
+            if !self.inventory.has(&record) && self.destination.find(&record).await?.is_some() {
+                return Err(PublishError::Among { url: self.url(root), other: name.to_owned() });
+            }
+        }
         let below = |key: &str| {
             let name = key.strip_prefix(root)?.split('/').next()?;
             (!name.starts_with('.')).then(|| name.to_owned())
@@ -98,26 +138,56 @@ impl Change<'_> {
     }
 
     /// Refuses to replace map stores by such with fewer cases, months, arrays or without a grid file, made under
-    /// other rules, or that were extended where they are published; and research-grade files by such without a
-    /// grid file or of fewer months.
+    /// other rules, or that were extended where they are published; research-grade files by such without a
+    /// record or a grid file or of fewer months; and anything else that no publish has sent. What is left out of
+    /// the source by a pattern is compared all the same.
     pub async fn refuse_worse(&self, options: &Options) -> Result<(), PublishError> {
+        let mut judged = BTreeSet::new();
         // Of a store that nobody has put together, only objects of single cases go out.
         if !options.selection.unfinished {
             for root in self.stores() {
-                if options.selection.has(&format!("{root}{CASES}/{SHARED}")) {
-                    self.refuse_worse_store(&root, options.delete).await?;
-                }
+                self.refuse_worse_store(&root, options).await?;
+                judged.insert(root);
             }
         }
-        let is_record = |key: &&str| {
+        let records = self.records_of_stores(options).await?;
+        let compare = async |key: String| self.refuse_worse_case(&key, options).await.map(drop);
+        let compared = stream::iter(records).map(compare).buffer_unordered(READS);
+        compared.try_collect::<()>().await?;
+        let compare = async |folder: String| {
+            let is_judged = self.refuse_worse_case(&format!("{folder}{COMPLETE}"), options).await?;
+            Ok::<_, PublishError>(is_judged.then_some(folder))
+        };
+        let folders = stream::iter(self.folders_of_files()).map(compare).buffer_unordered(READS);
+        let folders: Vec<Option<String>> = folders.try_collect().await?;
+        judged.extend(folders.into_iter().flatten());
+        self.refuse_unknown(&judged).await
+    }
+
+    /// Records of cases of map stores that are sent, and those of stores of which something is sent that are
+    /// left out.
+    async fn records_of_stores(&self, options: &Options) -> Result<BTreeSet<String>, PublishError> {
+        let is_of_case = |key: &str| {
             let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
             let is_of_store = folder == CASES || folder.ends_with(&format!("/{CASES}"));
-            name == COMPLETE || is_of_store && name != SHARED
+            let name = name.strip_suffix(".json");
+            is_of_store && name.is_some_and(|name| name.parse::<Case>().is_ok())
         };
         let sent = self.plan.send.iter().map(|(entry, _)| &*entry.key);
-        let records: Vec<String> = sent.filter(is_record).map(str::to_owned).collect();
-        let compare = async |key: String| self.refuse_worse_case(&key, options.delete).await;
-        stream::iter(records).map(compare).buffer_unordered(READS).try_collect().await
+        let mut records: BTreeSet<String> =
+            sent.filter(|key| is_of_case(key)).map(str::to_owned).collect();
+        for root in self.stores() {
+            let found = self.source.list(&format!("{root}{CASES}")).await?.into_iter();
+            let left_out = found.map(|object| object.key).filter(|key| is_of_case(key));
+            records.extend(left_out.filter(|key| !options.selection.has(key)));
+        }
+        Ok(records)
+    }
+
+    /// Folders of the NetCDF files that are sent, each empty or with a slash.
+    fn folders_of_files(&self) -> BTreeSet<String> {
+        let sent = self.plan.send.iter().map(|(entry, _)| &*entry.key);
+        sent.filter(|key| key.ends_with(".nc") || is_named(key, COMPLETE)).map(folder_of).collect()
     }
 
     fn url(&self, root: &str) -> String {
@@ -142,7 +212,11 @@ impl Change<'_> {
         roots
     }
 
-    async fn refuse_worse_store(&self, root: &str, delete: bool) -> Result<(), PublishError> {
+    async fn refuse_worse_store(
+        &self,
+        root: &str,
+        Options { delete, selection, .. }: &Options,
+    ) -> Result<(), PublishError> {
         let key = format!("{root}{CASES}/{SHARED}");
         let url = self.url(root);
         let loses =
@@ -150,16 +224,15 @@ impl Change<'_> {
         let found = self.destination.read(&key).await?;
         let there = found.as_ref().and_then(|(bytes, _)| serde_json::from_slice(bytes).ok());
         let there: Option<Record> = there;
-        let own = match self.inventory.has(&key) {
-            true => read_record(self.source, &key).await?,
-            false => None,
-        };
+        let own = read_record(self.source, &key).await?;
         let named = |record: Option<&Record>| -> BTreeSet<Case> {
             let cases = record.into_iter().flat_map(|record| &record.cases);
             cases.filter_map(|case| case.parse().ok()).collect()
         };
         let mut cases = named(there.as_ref());
         cases.extend(self.recorded(root).await?);
+        // Should they have been lost there.
+        cases.extend(self.published_cases(root));
         let own_cases = named(own.as_ref().map(|(record, _)| record));
         let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if let (Some((bytes, _)), Some((_, entry))) = (&found, &own) {
@@ -169,6 +242,9 @@ impl Change<'_> {
                 let difference = difference(&lost, &cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }
+            if found != entry.md5 && !selection.has(&key) {
+                return loses(format!("another record ({key})"), LEFT_OUT);
+            }
         }
         if found.is_some() && own.is_none() {
             return loses("the records of its cases (.cases)".to_owned(), REPLACE);
@@ -177,9 +253,7 @@ impl Change<'_> {
             return loses(in_short(&lost), DELETE);
         }
         let arrays = Arrays::load(self.destination, root).await?;
-        if let Some(arrays) = arrays.as_ref().filter(|_| cases.is_empty())
-            && self.replaces_unrecorded(root, arrays).await?
-        {
+        if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
             return loses("values of cases without a record (.cases)".to_owned(), REPLACE);
         }
         if let (Some(there), Some(own)) = (arrays, Arrays::load(self.source, root).await?)
@@ -199,56 +273,100 @@ impl Change<'_> {
         }
     }
 
-    /// Whether values of a map store without records would be replaced.
-    async fn replaces_unrecorded(&self, root: &str, arrays: &Arrays) -> Result<bool, PublishError> {
-        if arrays.is_pyramid() {
-            return self
-                .replaces_others(root, |key| stage(key) == 0)
-                .await
-                .map(|number| number > 0);
+    /// Whether a map store without records holds values that the source does not have.
+    async fn replaces_unrecorded(
+        &self,
+        root: &str,
+        arrays: Option<&Arrays>,
+    ) -> Result<bool, PublishError> {
+        if self.is_unfinished {
+            return Ok(false);
         }
-        for (entry, _) in self.plan.send.iter().filter(|(entry, _)| stage(&entry.key) == 0) {
-            let path = entry.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'));
-            let Some(floats) = path.and_then(|(path, _)| arrays.floats.get(path)) else { continue };
-            let most = (*floats as u64).saturating_mul(5).saturating_add(1 << 20);
-            let Some((bytes, _)) = self.destination.read_within(&entry.key, most).await? else {
+        let listed = self.destination.list(root.trim_end_matches('/')).await?;
+        for info in listed {
+            let Some(path) = info.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'))
+            else {
                 continue;
             };
-            let is_empty = || {
-                let values = chunk::decode_floats(&bytes, *floats);
-                values.is_ok_and(|values| values.iter().all(|value| *value == FILL))
+            if stage(&info.key) > 0 || !is_publishable(&info.key) {
+                continue;
+            }
+            let is_same = match self.entry(&info.key) {
+                Some(entry) => self.is_same(entry, &info).await?,
+                None => false,
             };
-            if Digest::of(&bytes) != entry.md5 && !is_empty() {
+            let floats = arrays.and_then(|arrays| arrays.floats.get(path.0));
+            let is_shared = arrays.is_some_and(|arrays| !arrays.is_pyramid());
+            let is_empty = match floats.filter(|_| is_shared && !is_same) {
+                Some(floats) => self.is_empty_chunk(&info, *floats).await?,
+                None => false,
+            };
+            if !is_same && !is_empty {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// How many of the objects below `folder` that are sent would replace others there.
-    async fn replaces_others(
-        &self,
-        folder: &str,
-        concerns: impl Fn(&str) -> bool,
-    ) -> Result<usize, PublishError> {
-        if self.is_unfinished {
-            return Ok(0);
-        }
-        let listed = self.destination.list(folder.trim_end_matches('/')).await?;
-        let listed: HashMap<&str, &ObjectInfo> =
-            listed.iter().map(|info| (info.key.as_str(), info)).collect();
-        let mut number = 0;
-        for (entry, _) in &self.plan.send {
-            let is_below = entry.key.starts_with(folder) && concerns(&entry.key);
-            let Some(info) = listed.get(&*entry.key).filter(|_| is_below) else { continue };
-            let is_same = info.size == entry.size
-                && match md5_of(self.destination, info) {
-                    Some(md5) => md5 == entry.md5,
-                    None => hash(&self.destination.object(&entry.key).await?).await? == entry.md5,
-                };
-            number += usize::from(!is_same);
-        }
-        Ok(number)
+    /// Whether a chunk of a map store at the destination has no value.
+    async fn is_empty_chunk(&self, info: &ObjectInfo, floats: usize) -> Result<bool, PublishError> {
+        let most = (floats as u64).saturating_mul(5).saturating_add(1 << 20);
+        let Some((bytes, _)) = self.destination.read_within(&info.key, most).await? else {
+            return Ok(true);
+        };
+        let values = chunk::decode_floats(&bytes, floats);
+        Ok(values.is_ok_and(|values| values.iter().all(|value| *value == FILL)))
+    }
+
+    /// What the source has of an object.
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        let entries = &self.inventory.entries;
+        entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok().and_then(|at| entries.get(at))
+    }
+
+    /// Whether an object at the destination has the bytes of an entry.
+    async fn is_same(&self, entry: &Entry, info: &ObjectInfo) -> Result<bool, PublishError> {
+        Ok(info.size == entry.size
+            && match md5_of(self.destination, info) {
+                Some(md5) => md5 == entry.md5,
+                None => hash(&self.destination.object(&entry.key).await?).await? == entry.md5,
+            })
+    }
+
+    /// Refuses to replace objects of other bytes that no publish has sent, but for those in folders of which
+    /// records were compared.
+    async fn refuse_unknown(&self, judged: &BTreeSet<String>) -> Result<(), PublishError> {
+        let is_judged = |key: &str| judged.iter().any(|folder| key.starts_with(folder.as_str()));
+        let sent = self.plan.send.iter().map(|(entry, _)| entry);
+        let is_unknown = |entry: &&Entry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
+        let unknown: Vec<Entry> = sent.filter(is_unknown).cloned().collect();
+        let folders: BTreeSet<String> = unknown.iter().map(|entry| folder_of(&entry.key)).collect();
+        let list =
+            async |folder: String| self.destination.list_level(folder.trim_end_matches('/')).await;
+        let listed = stream::iter(folders).map(list).buffer_unordered(READS);
+        let listed: Vec<Vec<ObjectInfo>> = listed.try_collect().await?;
+        let mut listed: HashMap<String, ObjectInfo> =
+            listed.into_iter().flatten().map(|info| (info.key.clone(), info)).collect();
+        let found = unknown.into_iter();
+        let found = found.filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)));
+        let compare = async |(info, entry): (ObjectInfo, Entry)| {
+            let is_same = self.is_same(&entry, &info).await?;
+            Ok::<_, PublishError>((!is_same).then(|| entry.key.to_string()))
+        };
+        let others = stream::iter(found.collect::<Vec<_>>()).map(compare).buffered(READS);
+        let others: Vec<String> = others.try_filter_map(async |o| Ok(o)).try_collect().await?;
+        let Some(first) = others.first() else { return Ok(()) };
+        let what =
+            format!("{} other object(s) that no publish has sent, such as {first}", others.len());
+        Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
+    }
+
+    /// Cases of a map store of which a publish has sent records.
+    fn published_cases(&self, root: &str) -> BTreeSet<Case> {
+        let published = self.published.map_or(&[][..], |published| &published.entries);
+        let folder = format!("{root}{CASES}/");
+        let names = published.iter().filter_map(|entry| entry.key.strip_prefix(&folder));
+        names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
     }
 
     /// Cases that have a record in a map store at the destination.
@@ -258,20 +376,22 @@ impl Change<'_> {
         Ok(found.iter().filter_map(|object| case(&object.key)).collect())
     }
 
-    async fn refuse_worse_case(&self, key: &str, delete: bool) -> Result<(), PublishError> {
+    /// Compares the records of a case, wherever the source has one; whether the destination has one.
+    async fn refuse_worse_case(
+        &self,
+        key: &str,
+        Options { delete, selection, .. }: &Options,
+    ) -> Result<bool, PublishError> {
         let loses = |what: String, advice| {
             let url = self.destination.location().join(key).to_string();
             Err(PublishError::Loses { url, what, advice })
         };
-        let Some((bytes, _)) = self.destination.read(key).await? else {
-            let Some(folder) = key.strip_suffix(COMPLETE) else { return Ok(()) };
-            return match self.replaces_others(folder, |key| key.ends_with(".nc")).await? {
-                0 => Ok(()),
-                others => loses(format!("{others} other files, without a record"), REPLACE),
-            };
+        let Some((bytes, _)) = self.destination.read(key).await? else { return Ok(false) };
+        // It may be of something else.
+        let Ok(there) = serde_json::from_slice::<Record>(&bytes) else { return Ok(false) };
+        let Some((own, entry)) = read_record(self.source, key).await? else {
+            return loses("a record of its files".to_owned(), REPLACE);
         };
-        let Ok(there) = serde_json::from_slice::<Record>(&bytes) else { return Ok(()) };
-        let Some((own, _)) = read_record(self.source, key).await? else { return Ok(()) };
         let has_grid = |record: &Record| {
             [&record.recipe, &record.settings].iter().any(|of| of["grid_sha256"].is_string())
         };
@@ -285,11 +405,23 @@ impl Change<'_> {
         }
         let kept: BTreeSet<&str> = own.files.iter().map(|file| file.key.as_str()).collect();
         let lost = there.files.iter().filter(|file| !kept.contains(file.key.as_str())).count();
-        match lost == 0 || delete {
-            true => Ok(()),
-            false => loses(format!("{lost} more files"), DELETE),
+        if lost > 0 && !delete {
+            return loses(format!("{lost} more files"), DELETE);
         }
+        if Digest::of(&bytes) != entry.md5 && !selection.has(key) {
+            return loses("another record of its files".to_owned(), LEFT_OUT);
+        }
+        Ok(true)
     }
+}
+
+/// The folder that an object is in: empty, or with a slash.
+fn folder_of(key: &str) -> String {
+    key.rfind('/').and_then(|end| key.get(..=end)).unwrap_or_default().to_owned()
+}
+
+fn is_named(key: &str, name: &str) -> bool {
+    key.rsplit('/').next() == Some(name)
 }
 
 /// How the cases of a store at the destination differ from the source's, in words.

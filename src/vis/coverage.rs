@@ -94,7 +94,8 @@ pub async fn refuse_uncovered(
     }
 }
 
-/// Refuses to write over maps of a case that no record covers. Looks for one object of each variable.
+/// Refuses to write over maps of a case that no record covers, of which it looks for one object of each
+/// variable; and into a store that has values and no record at all.
 pub async fn refuse_uncovered_maps(
     store: &Store,
     pyramid: &Pyramid,
@@ -110,7 +111,14 @@ pub async fn refuse_uncovered_maps(
             return Err(error(store, [case].into()));
         }
     }
-    Ok(())
+    if !Recorded::of(store).await?.is_empty() {
+        return Ok(());
+    }
+    let uncovered = uncovered(store, &Kind::Store2(pyramid.clone())).await?;
+    match uncovered.is_empty() {
+        true => Ok(()),
+        false => Err(error(store, uncovered)),
+    }
 }
 
 /// That a chunk holds values which nothing tells.

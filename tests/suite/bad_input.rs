@@ -97,7 +97,12 @@ fn names_that_netcdf_does_not_allow() {
                 bytes[place + at] = byte;
             });
             let file = name(&work.raw(1)).to_owned();
-            refused(&work, &[], BAD_DATA, &[&file, "which NetCDF does not allow", "copy the file again"]);
+            refused(
+                &work,
+                &[],
+                BAD_DATA,
+                &[&file, "which NetCDF does not allow", "copy the file again"],
+            );
         }
     }
 }

@@ -141,6 +141,19 @@ fn values_without_a_record_are_neither_dropped_nor_written_over() {
 }
 
 #[test]
+fn a_store_without_records_is_filled_with_no_other_case() {
+    let work = filled(3);
+    add_polygon_113(&work);
+    fs::remove_dir_all(work.path("s2/.cases")).unwrap();
+    let other = STORES[1].1;
+    let before = work.tree("s2");
+    let words = format!("{other} -p 113 -m 4 --data-dir archive --allow-missing");
+    let error = fails(&mut vis(work.folder(), &words), 78);
+    assert!(error.contains("values of cases without a record") && error.contains("112"), "{error}");
+    assert_same(&before, &work.tree("s2"));
+}
+
+#[test]
 fn a_store_that_states_no_rules_is_adopted_when_they_are_named() {
     let work = filled(180);
     fs::remove_dir_all(work.path("s1/.cases")).unwrap();
@@ -230,6 +243,42 @@ fn a_case_is_taken_out_of_a_store_and_of_its_published_copy() {
         let mut published = work.tree(&format!("copy/{store}"));
         published.retain(|name, _| !name.starts_with(".dor/"));
         assert_same(&before, &published);
+    }
+}
+
+#[test]
+fn what_was_taken_out_of_a_published_copy_is_known_to_the_next_publish() {
+    let work = filled(180);
+    add_polygon_113(&work);
+    let other = "-p 113 -m 4 --data-dir archive --allow-missing";
+    for (store, populate) in [("s1", STORES[0].1), ("s2", STORES[1].1)] {
+        let less = format!("less_{store}");
+        fs::rename(work.path(store), work.path(&less)).unwrap();
+        let mut copied = std::process::Command::new("cp");
+        assert!(
+            copied
+                .arg("-a")
+                .arg(work.path(&less))
+                .arg(work.path(store))
+                .status()
+                .unwrap()
+                .success()
+        );
+        runs(work.folder(), &format!("{populate} {other}"));
+        runs(work.folder(), &format!("finalize {store}"));
+        publish(&work, &format!("{store} copy/{store}"));
+        runs(work.folder(), &format!("remove copy/{store} -p 113 -m 4"));
+        // The source has what was taken out there: who publishes it must know that.
+        let mut again = dor(work.folder());
+        again.args(["publish", store, &format!("copy/{store}")]);
+        let error = fails(&mut again, CONFIGURATION);
+        assert!(error.contains("was finalized there since"), "{error}");
+        publish(&work, &format!("{less} copy/{store}"));
+        publish(&work, &format!("{store} copy/{store}"));
+        runs(work.folder(), &format!("check copy/{store}"));
+        let mut there = work.tree(&format!("copy/{store}"));
+        there.retain(|name, _| !name.starts_with(".dor/"));
+        assert_same(&work.tree(store), &there);
     }
 }
 

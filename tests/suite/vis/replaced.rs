@@ -69,6 +69,8 @@ fn nothing_is_published_over_a_store_of_another_kind() {
     refused(&work, "out", ("s1", ""), &[], never);
     refused(&work, "archive", ("s2", ""), &[], never);
     refused(&work, "s1", ("out", ""), &[], "112, which is no part of what would be published");
+    refused(&work, "s1", ("out", "/112/04"), &[], "manifest.json, which is no part of");
+    refused(&work, "out/112/04", ("out", ""), &[], "112, which is no part of");
     for source in ["s1", "out"] {
         refused(&work, source, ("s2", "/inner"), &["--overwrite"], "give another place");
         refused(&work, source, ("out", "/112/04/inner"), &[], "give another place");
@@ -97,10 +99,23 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
         copy(&work, &store, "bare");
         fs::remove_dir_all(work.path("bare/.cases")).unwrap();
         goes_on(&work, &store, "bare", &[]);
-        if n == 0 {
-            refused(&work, "empty0", ("bare", ""), &[], "values of cases without a record");
-        }
+        let empty = format!("empty{n}");
+        refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+        // Whatever is left out of the source, and whatever was lost there.
+        let left_out = ["--exclude", ".cases/**"];
+        refused(&work, &empty, (&store, ""), &left_out, "the records of its cases");
+        fs::remove_file(work.path("bare/.zmetadata")).unwrap();
+        refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+        goes_on(&work, &store, "bare", &[]);
     }
+    // A file of something else, in the place of a chunk.
+    fs::create_dir_all(work.path("other/DOR_efficiency")).unwrap();
+    fs::write(work.path("other/DOR_efficiency/0.0.1"), "text").unwrap();
+    copy(&work, "s1", "torn");
+    fs::remove_file(work.path("torn/.zmetadata")).unwrap();
+    refused(&work, "other", ("torn", ""), &[], "one never replaces the other");
+    fs::remove_dir_all(work.path("torn/.cases")).unwrap();
+    refused(&work, "other", ("torn", ""), &[], "1 other object(s) that no publish has sent");
     let [_, (maps, fill_maps), (shares, fill_shares)] = STORES;
     let made = |create: &str, fill: &str, (from, to): (&str, &str), other: [&str; 2]| {
         let place = |command: &str| command.replace(&format!("-o {from}"), &format!("-o {to}"));
@@ -141,6 +156,17 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
     refused(&work, "bare", ("out", ""), &[], "the full grid");
     refused(&work, "bare/112", ("out/112", ""), &[], "the full grid");
     refused(&work, "bare/112/04", ("out/112/04", ""), &[], "the full grid");
+    for left_out in [["--include", "**/*.nc"], ["--exclude", "**/manifest.json"]] {
+        refused(&work, "bare", ("out", ""), &left_out, "the full grid");
+    }
+    copy(&work, "bare", "plain");
+    fs::remove_file(work.path("plain/112/04/manifest.json")).unwrap();
+    refused(&work, "plain/112/04", ("out/112/04", ""), &[], "a record of its files");
+    refused(&work, "plain/112", ("out/112", ""), &[], "a record of its files");
+    copy(&work, "out", "plain_too");
+    fs::remove_file(work.path("plain_too/112/04/manifest.json")).unwrap();
+    let unknown = "3 other object(s) that no publish has sent";
+    refused(&work, "plain/112/04", ("plain_too/112/04", ""), &[], unknown);
     fs::rename(work.raw(2), work.path("away.nc")).unwrap();
     let less = ["112-04", "-d", "archive", "-o", "less", "--allow-missing", "--grid", "grid.nc"];
     work.process_case(&less).assert().success();
@@ -149,7 +175,7 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
     goes_on(&work, "out", "less", &[]);
     copy(&work, "out", "unknown");
     fs::remove_file(work.path("unknown/112/04/manifest.json")).unwrap();
-    refused(&work, "bare", ("unknown", ""), &[], "3 other files, without a record");
+    refused(&work, "bare", ("unknown", ""), &[], "3 other object(s) that no publish has sent");
     goes_on(&work, "out", "unknown", &[]);
     goes_on(&work, "out", "bare", &[]);
     // Nor does a conversion that publishes as it goes.
