@@ -99,13 +99,16 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
         copy(&work, &store, "bare");
         fs::remove_dir_all(work.path("bare/.cases")).unwrap();
         goes_on(&work, &store, "bare", &[]);
-        let empty = format!("empty{n}");
-        refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
         // Whatever is left out of the source, and whatever was lost there.
+        let empty = format!("empty{n}");
         let left_out = ["--exclude", ".cases/**"];
         refused(&work, &empty, (&store, ""), &left_out, "the records of its cases");
-        fs::remove_file(work.path("bare/.zmetadata")).unwrap();
-        refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+        // Of so few months the third store has no values.
+        if n < 2 {
+            refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+            fs::remove_file(work.path("bare/.zmetadata")).unwrap();
+            refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+        }
         goes_on(&work, &store, "bare", &[]);
     }
     // A file of something else, in the place of a chunk.
