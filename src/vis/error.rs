@@ -111,7 +111,10 @@ pub enum VisError {
         wanted: String,
     },
     /// A record is damaged.
-    #[error("{url} is not a record of this program; populate its case again with --force")]
+    #[error(
+        "{url} is not a record of this program; populate its case again with --force, or remove the \
+         record and keep the values with dor vis finalize --adopt"
+    )]
     Record {
         /// Object.
         url: String,

@@ -3,7 +3,7 @@
 use std::path::{Component, PathBuf};
 
 use crate::config::{ConfigError, Setting};
-use crate::ledger::TOGETHER;
+use crate::ledger::{COMPLETE, TOGETHER};
 use crate::model::Case;
 use crate::model::case::POLYGONS;
 use crate::store::{Location, Store};
@@ -35,13 +35,28 @@ pub(in crate::cli) async fn refuse_inside(
     out: &Store,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
-    match out.within(&TOGETHER).await {
+    let other = match out.within(&TOGETHER).await {
+        None if is_polygon(out).await => Some(output.value.clone()),
+        other => other,
+    };
+    match other {
         None => Ok(()),
         Some(other) => {
             let reason = format!("{other} holds results of its own; give the output another place");
             Err(unusable("output_dir", output, reason))
         }
     }
+}
+
+/// Whether a folder is that of a polygon, with folders of finished cases. What may not be looked at is not.
+async fn is_polygon(out: &Store) -> bool {
+    for folder in out.list_dirs("").await.unwrap_or_default() {
+        let is_month = folder.len() == 2 && folder.bytes().all(|b| b.is_ascii_digit());
+        if is_month && matches!(out.find(&format!("{folder}/{COMPLETE}")).await, Ok(Some(_))) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Refuses the place of a setting when it is not there; for when no file was found in it.

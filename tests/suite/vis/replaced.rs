@@ -208,7 +208,7 @@ fn results_are_not_made_among_others() {
             assert!(error.contains("holds results of its own"), "{place}: {error}");
         }
     }
-    for place in ["s2", "s1/inner", "out/112/04"] {
+    for place in ["s2", "s1/inner", "out/112/04", "out/112"] {
         for dry in [&["--dry-run"][..], &[]] {
             let mut process = work.process_case(&["112-04", "-d", "archive", "--allow-missing"]);
             let error = fails(process.args(["-o", place]).args(dry), 78);
