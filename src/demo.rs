@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::encode::{PartSink, SinkError};
 use crate::ledger::{CASES, TOGETHER, hash};
-use crate::model::{Case, YearMonth, hex};
-use crate::pipeline::{Pool, PoolError, Stop, UploadSink};
+use crate::model::{Case, ErrorKind, Kinded, YearMonth, hex};
+use crate::pipeline::{Pool, PoolError, UploadSink};
 use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
 use crate::synthetic::SyntheticCase;
@@ -72,6 +73,17 @@ pub enum DemoError {
     /// The worker was lost.
     #[error(transparent)]
     Pool(#[from] PoolError),
+}
+
+impl Kinded for DemoError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::NotOurs { .. } | Self::Inside { .. } | Self::Altered { .. } => ErrorKind::Config,
+            Self::Write { source, .. } => source.kind(),
+            Self::Pool(error) => error.kind(),
+        }
+    }
 }
 
 /// What is written.
@@ -218,7 +230,7 @@ pub async fn write_raw(
     store: &Store,
     raw: &Raw,
     pool: &Pool,
-    stop: &Stop,
+    stop: &CancellationToken,
     done: impl Fn(u64),
 ) -> Result<(), DemoError> {
     let written = Mutex::new(BTreeMap::new());
@@ -242,7 +254,7 @@ async fn write_files(
     store: &Store,
     Raw { case, synthetic, months, ssh }: &Raw,
     pool: &Pool,
-    stop: &Stop,
+    stop: &CancellationToken,
     done: impl Fn(String, Content),
 ) -> Result<(), DemoError> {
     for (key, bytes) in [(GRID, synthetic.grid_file()), (CENTERS, synthetic.centers_csv().into())] {

@@ -12,7 +12,7 @@ use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::hex;
+use crate::model::{ErrorKind, Kinded, hex};
 use crate::store::{Condition, ObjectInfo, Sending, Store, StoreError};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -53,6 +53,16 @@ pub enum LedgerError {
         /// Its format.
         found: u32,
     },
+}
+
+impl Kinded for LedgerError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Format { .. } => ErrorKind::Config,
+            Self::Damaged { .. } => ErrorKind::BadData,
+        }
+    }
 }
 
 /// What was done for a case.

@@ -11,10 +11,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Plan, Shard, Stage};
 use crate::model::Case;
-use crate::pipeline::Task;
+use crate::pipeline::begin;
 use crate::store::{Store, StoreError};
 
 /// Time between two signs of life, and without one until a shard counts as dead.
@@ -126,7 +127,7 @@ pub fn folder(plan: &str) -> String {
 /// Tells of a shard while it works.
 pub struct Reporter {
     state: Arc<State>,
-    writing: Task<()>,
+    writing: AbortOnDropHandle<()>,
 }
 
 struct State {
@@ -172,7 +173,7 @@ impl Reporter {
             |mark| json!({ "plan": mark.plan, "host": mark.host, "version": crate::VERSION }),
         );
         state.write().await?;
-        let writing = Task::spawn(State::keep_writing(state.clone()));
+        let writing = begin(State::keep_writing(state.clone()));
         Ok(Self { state, writing })
     }
 

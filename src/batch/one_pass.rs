@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use super::Stage;
-use crate::model::{Case, Grid, Place};
-use crate::pipeline::{Stopped, Table};
+use crate::model::{Case, ErrorKind, Grid, Kinded, Place};
+use crate::pipeline::{Stopped, Table, unless_stopped};
 use crate::read::centers::Centers;
 use crate::research::plan::Step;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions};
@@ -86,6 +86,17 @@ pub enum StageError {
         /// Files there were.
         planned: usize,
     },
+}
+
+impl Kinded for StageError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Research(error) => error.kind(),
+            Self::Vis(error) => error.kind(),
+            Self::Gone { .. } => ErrorKind::Config,
+            Self::Files { .. } => ErrorKind::BadData,
+        }
+    }
 }
 
 impl From<Stopped> for StageError {
@@ -180,7 +191,9 @@ impl Products<'_> {
         let plan = match &self.research {
             None => None,
             Some((Environment { raw, out, .. }, options)) => {
-                let plan = self.workshop.stop.unless(research::plan(raw, out, case, options)).await;
+                let plan =
+                    unless_stopped(&self.workshop.stop, research::plan(raw, out, case, options))
+                        .await;
                 let plan = match plan {
                     Ok(plan) => plan.map_err(StageError::from),
                     Err(stopped) => Err(stopped.into()),

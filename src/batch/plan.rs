@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Places, Stage};
 use crate::ledger::InputRecord;
-use crate::model::{Case, Place, hex};
+use crate::model::{Case, ErrorKind, Kinded, Place, hex};
 use crate::read::centers::Centers;
 use crate::store::{Condition, Sending, Store, StoreError};
 use crate::vis::Recipe;
@@ -59,6 +59,20 @@ pub enum PlanFileError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Kinded for PlanFileError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(StoreError::NotAFile { .. }) => ErrorKind::Config,
+            Self::Store(error) => error.kind(),
+            Self::Damaged { .. } => ErrorKind::BadData,
+            Self::Changed { .. }
+            | Self::Exists { .. }
+            | Self::Absent { .. }
+            | Self::NoPlace { .. } => ErrorKind::Config,
+        }
+    }
 }
 
 /// Files that results depend on besides the archive, as they were when the plan was made.

@@ -1,5 +1,6 @@
 //! Which cases are whose: case `i` belongs to shard `i mod N`, whichever engine distributes them.
 
+use crate::model::{ErrorKind, Kinded};
 /// A share of the cases of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -39,6 +40,12 @@ pub enum ShardError {
         /// Its value.
         value: String,
     },
+}
+
+impl Kinded for ShardError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Config
+    }
 }
 
 impl Shard {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
 
 use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
@@ -17,7 +18,7 @@ use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
-use crate::pipeline::{ObjectSource, Pool, Stop};
+use crate::pipeline::{ObjectSource, Pool};
 use crate::read::glance;
 use crate::store::{InForce, Location, S3Options, StoreError, Stores};
 use crate::synthetic::{Format, Shape, SyntheticCase};
@@ -165,7 +166,7 @@ impl Synthetic {
         })
         .await?;
         drop(place);
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         super::stop_on_signals(stop.clone());
         let total = std::sync::atomic::AtomicU64::new(0);
         let months = self.months.into();
@@ -264,7 +265,7 @@ impl Demo {
         let key = layout::key(case, case.first_month());
         writeln!(out, "\n3. the first file, {}", research.join(&key))?;
         let object = stores.open(&research)?.object(&key).await?;
-        let source = ObjectSource::new(object, Stop::default(), |_| {});
+        let source = ObjectSource::new(object, CancellationToken::new(), |_| {});
         let pool = Pool::new(1, u64::MAX);
         let place = pool.place(0).await?;
         let glance = Pool::run(&place, move || glance::header(Box::new(source))).await??;

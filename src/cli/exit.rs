@@ -1,19 +1,18 @@
 //! How the program ends.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use crate::batch::{PlanFileError, ShardError, StageError};
 use crate::config::ConfigError;
 use crate::demo::DemoError;
 use crate::ledger::LedgerError;
-use crate::pipeline::{PoolError, Stopped};
+use crate::model::{ErrorKind, Kinded};
+use crate::pipeline::Stopped;
 use crate::publish::PublishError;
 use crate::read::ReadError;
-use crate::research::check::CheckError;
-use crate::research::convert::ConvertError;
-use crate::research::run::FileError;
 use crate::research::{CaseError, PlanError};
-use crate::store::{CredentialsProblem, StoreError};
+use crate::store::StoreError;
 use crate::vis::VisError;
 
 /// The exit codes, for scripts and schedulers.
@@ -36,10 +35,34 @@ pub enum Exit {
     Configuration = 78,
 }
 
+type Cause = dyn Error + 'static;
+
+/// The errors that a command may end with, each asked for its kind.
+const KINDS: [fn(&Cause) -> Option<ErrorKind>; 13] = [
+    of::<Stopped>,
+    of::<ConfigError>,
+    of::<ReadError>,
+    of::<CaseError>,
+    of::<PlanError>,
+    of::<LedgerError>,
+    of::<VisError>,
+    of::<PublishError>,
+    of::<PlanFileError>,
+    of::<StageError>,
+    of::<ShardError>,
+    of::<DemoError>,
+    of::<StoreError>,
+];
+
+fn of<E: Kinded>(cause: &Cause) -> Option<ErrorKind> {
+    cause.downcast_ref::<E>().map(Kinded::kind)
+}
+
 impl Exit {
-    /// The code for an error that ended a command.
+    /// The code for an error that ended a command: that of the first cause that tells its kind.
     pub fn of(error: &anyhow::Error) -> Self {
-        error.chain().find_map(Self::of_cause).unwrap_or(Self::SomeFailed)
+        let kind_of = |cause| KINDS.iter().find_map(|kind| kind(cause));
+        error.chain().find_map(kind_of).map_or(Self::SomeFailed, Self::from)
     }
 
     /// Whether an error is nothing but a stop, whoever tells of it.
@@ -48,207 +71,16 @@ impl Exit {
             cause.is::<Stopped>() || matches!(cause.downcast_ref(), Some(StoreError::Stopped))
         })
     }
+}
 
-    /// The code that a single error stands for, if it stands for one by itself. Errors that
-    /// speak through another are not seen in a chain: they are asked here.
-    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if cause.is::<Stopped>() {
-            return Some(Self::Interrupted);
-        }
-        if cause.is::<ConfigError>() {
-            return Some(Self::Configuration);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_read(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_case(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_plan(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_vis(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_publish(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return Self::of_plan_file(error);
-        }
-        if let Some(error) = cause.downcast_ref() {
-            return match error {
-                StageError::Research(error) => Self::of_case(error),
-                StageError::Vis(error) => Self::of_vis(error),
-                StageError::Gone { .. } => Some(Self::Configuration),
-                StageError::Files { .. } => Some(Self::BadData),
-            };
-        }
-        if cause.is::<ShardError>() {
-            return Some(Self::Configuration);
-        }
-        match cause.downcast_ref() {
-            Some(DemoError::Store(error)) => return Self::of_store(error),
-            Some(
-                DemoError::NotOurs { .. } | DemoError::Inside { .. } | DemoError::Altered { .. },
-            ) => {
-                return Some(Self::Configuration);
-            }
-            Some(DemoError::Write { source, .. }) => return Self::of_cause(&**source),
-            Some(DemoError::Pool(_)) | None => {}
-        }
-        Self::of_store(cause.downcast_ref()?)
-    }
-
-    fn of_vis(error: &VisError) -> Option<Self> {
-        match error {
-            VisError::Store(error) => Self::of_store(error),
-            VisError::Plan(error) => Self::of_plan(error),
-            VisError::Check(error) => Self::of_check(error),
-            VisError::Stopped(_) => Some(Self::Interrupted),
-            VisError::NotEmpty { .. }
-            | VisError::OtherKind { .. }
-            | VisError::Inside { .. }
-            | VisError::Uncovered { .. }
-            | VisError::NoStore { .. }
-            | VisError::Recipe { .. }
-            | VisError::Needs(_) => Some(Self::Configuration),
-            VisError::Pool(PoolError::Closed) => Some(Self::Interrupted),
-            VisError::Pool(_) | VisError::Shard { .. } => None,
-            VisError::Foreign { .. }
-            | VisError::Mismatch { .. }
-            | VisError::Record { .. }
-            | VisError::NoCenter { .. }
-            | VisError::NoResult { .. }
-            | VisError::Size { .. }
-            | VisError::Zarr { .. } => Some(Self::BadData),
-        }
-    }
-
-    fn of_publish(error: &PublishError) -> Option<Self> {
-        match error {
-            PublishError::Store(error) => Self::of_store(error),
-            PublishError::Stopped(_)
-            | PublishError::Busy { .. }
-            | PublishError::Overtaken { .. }
-            | PublishError::ClaimLost { .. }
-            | PublishError::NotMarked { .. }
-            | PublishError::Disturbed { .. } => Some(Self::Interrupted),
-            PublishError::Empty { .. }
-            | PublishError::NoCase { .. }
-            | PublishError::Unfinished { .. }
-            | PublishError::Extended { .. }
-            | PublishError::Loses { .. }
-            | PublishError::OtherKind { .. }
-            | PublishError::Among { .. }
-            | PublishError::TooManyDeletes { .. }
-            | PublishError::Unrelated { .. }
-            | PublishError::InTheWay { .. }
-            | PublishError::Obstacle { .. }
-            | PublishError::Within { .. }
-            | PublishError::Journal { .. }
-            | PublishError::Pattern(_) => Some(Self::Configuration),
-            PublishError::Record { .. } | PublishError::Published { .. } => Some(Self::BadData),
-            PublishError::NotAsRecorded { .. }
-            | PublishError::Damaged { .. }
-            | PublishError::SomeFailed { .. }
-            | PublishError::GivenUp { .. }
-            | PublishError::NotVerified { .. }
-            | PublishError::Pool(_) => Some(Self::SomeFailed),
-        }
-    }
-
-    fn of_plan_file(error: &PlanFileError) -> Option<Self> {
-        match error {
-            PlanFileError::Store(StoreError::NotAFile { .. }) => Some(Self::Configuration),
-            PlanFileError::Store(error) => Self::of_store(error),
-            PlanFileError::Damaged { .. } => Some(Self::BadData),
-            PlanFileError::Changed { .. }
-            | PlanFileError::Exists { .. }
-            | PlanFileError::Absent { .. }
-            | PlanFileError::NoPlace { .. } => Some(Self::Configuration),
-        }
-    }
-
-    fn of_check(error: &CheckError) -> Option<Self> {
-        match error {
-            CheckError::Read(error) => Self::of_read(error),
-            _ => Some(Self::BadData),
-        }
-    }
-
-    fn of_case(error: &CaseError) -> Option<Self> {
-        match error {
-            CaseError::Plan(error) => Self::of_plan(error),
-            CaseError::Files { failures, .. } => {
-                failures.iter().find_map(|(_, f)| Self::of_file(f))
-            }
-            CaseError::Stopped { .. } => Some(Self::Interrupted),
-            CaseError::Ledger(error) => Self::of_ledger(error),
-            CaseError::Store(error) => Self::of_store(error),
-        }
-    }
-
-    fn of_plan(error: &PlanError) -> Option<Self> {
-        match error {
-            PlanError::Store(error) => Self::of_store(error),
-            PlanError::Ledger(error) => Self::of_ledger(error),
-            PlanError::Settings { .. } | PlanError::Taken { .. } | PlanError::NoRecord { .. } => {
-                Some(Self::Configuration)
-            }
-            _ => Some(Self::BadData),
-        }
-    }
-
-    fn of_ledger(error: &LedgerError) -> Option<Self> {
-        match error {
-            LedgerError::Store(error) => Self::of_store(error),
-            LedgerError::Format { .. } => Some(Self::Configuration),
-            LedgerError::Damaged { .. } => Some(Self::BadData),
-        }
-    }
-
-    fn of_file(error: &FileError) -> Option<Self> {
-        match error {
-            FileError::Check(error) | FileError::Convert(ConvertError::Input(error)) => {
-                Self::of_check(error)
-            }
-            FileError::Convert(ConvertError::Store { source, .. })
-            | FileError::Store { source, .. } => Self::of_cause(&**source),
-            FileError::Convert(ConvertError::Encode { .. }) | FileError::Pool(_) => None,
-            FileError::Plan(error) => Self::of_plan(error),
-        }
-    }
-
-    fn of_read(error: &ReadError) -> Option<Self> {
-        match error {
-            ReadError::Fetch { source, .. } => Self::of_cause(&**source),
-            _ => Some(Self::BadData),
-        }
-    }
-
-    fn of_store(error: &StoreError) -> Option<Self> {
-        match error {
-            StoreError::BadLocation(_)
-            | StoreError::BadOption { .. }
-            | StoreError::NoSuchBucket { .. }
-            | StoreError::NoSuchProduct { .. }
-            | StoreError::PermissionDenied { .. }
-            | StoreError::WrongRegion { .. }
-            | StoreError::Redirected { .. }
-            | StoreError::ListingTooLong { .. }
-            | StoreError::NotImplemented { .. }
-            | StoreError::Untrusted { .. }
-            | StoreError::ReadOnly { .. }
-            | StoreError::Unsupported { .. } => Some(Self::Configuration),
-            StoreError::Credentials { problem: CredentialsProblem::Unanswered, .. } => None,
-            StoreError::Credentials { .. } => Some(Self::Configuration),
-            StoreError::NotAFile { .. }
-            | StoreError::BadKey { .. }
-            | StoreError::BadListing { .. }
-            | StoreError::TooLarge { .. } => Some(Self::BadData),
-            StoreError::Stopped => Some(Self::Interrupted),
-            _ => None,
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Usage => Self::Usage,
+            ErrorKind::Config => Self::Configuration,
+            ErrorKind::BadData => Self::BadData,
+            ErrorKind::Interrupted => Self::Interrupted,
+            ErrorKind::Transient | ErrorKind::Defect => Self::SomeFailed,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Loading the grid file.
 
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, Setting};
 use crate::model::{Grid, hex};
-use crate::pipeline::{ObjectSource, Pool, Stop};
+use crate::pipeline::{ObjectSource, Pool};
 use crate::read::grid;
 use crate::store::{Location, Stores};
 
@@ -36,7 +37,7 @@ pub(super) async fn load_grid(
     };
     let size = object.info().size;
     // First what it is: a large file of something else is not read to its end for that.
-    let source = ObjectSource::new(object.clone(), Stop::default(), |_| {});
+    let source = ObjectSource::new(object.clone(), CancellationToken::new(), |_| {});
     let place = Pool::new(1, MEMORY).place(MEMORY).await?;
     let grid = Pool::run(&place, move || grid::read(Box::new(source))).await??;
     let digest = object.fold(0..size, Sha256::new(), |digest, piece| digest.update(piece)).await?;

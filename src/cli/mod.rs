@@ -38,9 +38,10 @@ pub use exit::Exit;
 pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::{Log, printable};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::pipeline::{Stop, Stopped};
+use crate::pipeline::Stopped;
 use crate::store::{RESENT, Stores, causes};
 
 const AFTER_HELP: &str = "\
@@ -214,7 +215,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Lets SIGINT, SIGTERM and SIGHUP request a stop; a second one ends the program at once. SIGHUP
 /// stays ignored where it is: `nohup` is for that.
-fn stop_on_signals(stop: Stop) {
+fn stop_on_signals(stop: CancellationToken) {
     tokio::spawn(async move {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
         let mut told: Option<Instant> = None;
@@ -238,7 +239,7 @@ fn stop_on_signals(stop: Stop) {
                 None => told = Some(Instant::now()),
             }
             say("stopping: finished files are kept; once more to stop at once");
-            stop.request();
+            stop.cancel();
         }
     });
 }
@@ -249,11 +250,11 @@ fn stores(config: &Config) -> Stores {
 }
 
 /// The same stores, of which nothing is read any more over a network after a stop.
-fn until(stop: &Stop, stores: &Stores) -> Stores {
+fn until(stop: &CancellationToken, stores: &Stores) -> Stores {
     let stop = stop.clone();
     stores.until(move || {
         let stop = stop.clone();
-        async move { stop.requested().await }
+        async move { stop.cancelled().await }
     })
 }
 

@@ -10,13 +10,14 @@ use clap::{Args, Subcommand};
 use globset::Glob;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
 
 use super::output::{Table, bytes, count};
 use super::progress::Transfers;
 use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, stores, until};
 use crate::config::Config;
 use crate::model::Case;
-use crate::pipeline::Stop;
+use crate::pipeline::unless_stopped;
 use crate::publish::audit::Extent;
 use crate::publish::inventory::{Selection, pattern, patterns};
 use crate::publish::plan::Why;
@@ -138,14 +139,14 @@ impl Publish {
         let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
             return Ok(Exit::Usage);
         };
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         let source = until(&stop, &stores).open(source)?;
         let destination = stores.open(destination)?;
         let preparing = publish::prepare(&source, &destination, options, &stop);
-        let prepared = stop.unless(preparing).await??;
+        let prepared = unless_stopped(&stop, preparing).await??;
         let left_out = match self.dry_run {
-            true => stop.unless(prepared.left_out()).await??,
+            true => unless_stopped(&stop, prepared.left_out()).await??,
             false => Vec::new(),
         };
         self.write_plan(out, &prepared, left_out)?;

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::output::count;
 use super::progress::Transfers;
 use super::{Exit, report};
 use crate::model::Case;
-use crate::pipeline::Stop;
 use crate::publish::{self, Options, PublishError, Queue};
 use crate::store::{Location, Store, Stores};
 
@@ -27,7 +27,7 @@ impl PublishTo {
         &self,
         stores: &Stores,
         source: &Store,
-        stop: &Stop,
+        stop: &CancellationToken,
     ) -> Result<Publishing, PublishError> {
         let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
         let destination = stores.open(location)?;
@@ -42,7 +42,7 @@ impl PublishTo {
         &self,
         stores: &Stores,
         source: &Store,
-        stop: &Stop,
+        stop: &CancellationToken,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
         self.publish_below("", stores, source, stop, out).await
@@ -54,7 +54,7 @@ impl PublishTo {
         name: &str,
         stores: &Stores,
         source: &Store,
-        stop: &Stop,
+        stop: &CancellationToken,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
         let Some(location) = &self.publish_to else { return Ok(()) };

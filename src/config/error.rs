@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Source;
+use crate::model::{ErrorKind, Kinded};
 
 /// A configuration that cannot be used. Every variant is for the user to correct.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,12 @@ pub enum ConfigError {
         /// Environment variable that sets it.
         variable: &'static str,
     },
+}
+
+impl Kinded for ConfigError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Config
+    }
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {

@@ -12,8 +12,10 @@ use bytes::Bytes;
 
 pub use hdf5::EncodeError;
 
+use crate::model::IoCause;
+
 /// What can go wrong while a part is taken, whoever takes it.
-pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+pub type SinkError = IoCause;
 
 /// Takes the parts of a file as they become final, in any order.
 pub trait PartSink: Send {

@@ -7,11 +7,13 @@ pub mod cf;
 pub mod clock;
 pub mod dataset;
 pub mod grid;
+mod kind;
 pub mod units;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};
 pub use grid::{Grid, Place};
+pub use kind::{ErrorKind, IoCause, Kinded};
 
 /// Bytes in lower-case hexadecimal, as checksums are written.
 pub fn hex(bytes: &[u8]) -> String {

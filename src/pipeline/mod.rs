@@ -5,22 +5,21 @@
 mod shared;
 
 use std::ops::Range;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 pub use shared::{Extent, Reader, Table};
 
 use crate::encode::{PartSink, SinkError};
+use crate::model::{ErrorKind, Kinded};
 use crate::read::{Source, SourceError};
 use crate::store::{Object, ObjectInfo, Store, StoreError, Upload};
 
@@ -41,9 +40,24 @@ pub enum PoolError {
     Closed,
 }
 
+impl Kinded for PoolError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Panicked(_) => ErrorKind::Defect,
+            Self::Closed => ErrorKind::Interrupted,
+        }
+    }
+}
+
 impl From<Stopped> for PoolError {
     fn from(_: Stopped) -> Self {
         Self::Closed
+    }
+}
+
+impl From<JoinError> for PoolError {
+    fn from(error: JoinError) -> Self {
+        Self::Panicked(error.to_string())
     }
 }
 
@@ -53,50 +67,26 @@ impl From<AcquireError> for PoolError {
     }
 }
 
-/// A stop that everybody who works looks at.
-#[derive(Clone, Debug, Default)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
-    parent: Option<Box<Stop>>,
-}
-
-impl Stop {
-    /// A stop of a part of the work: asked for by itself, or with all.
-    pub fn child(&self) -> Self {
-        Self { asked: Arc::default(), parent: Some(Box::new(self.clone())) }
-    }
-
-    /// Asks everybody to stop.
-    pub fn request(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns when somebody has asked.
-    pub async fn requested(&self) {
-        while !self.is_requested() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Does work, unless somebody asks meanwhile: then it is dropped where it is.
-    pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.requested() => Err(Stopped),
-        }
-    }
-
-    /// Whether somebody asked.
-    pub fn is_requested(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-            || self.parent.as_ref().is_some_and(|parent| parent.is_requested())
-    }
-}
-
 /// Told to stop.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped; run the same command again to continue")]
 pub struct Stopped;
+impl Kinded for Stopped {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Interrupted
+    }
+}
+
+/// Does work, unless somebody asks to stop meanwhile: then it is dropped where it is.
+///
+/// # Errors
+/// [`Stopped`] when somebody has asked.
+pub async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<T, Stopped> {
+    stop.run_until_cancelled(work).await.ok_or(Stopped)
+}
 
 /// CPU threads and memory, shared by all work of a process.
 #[derive(Clone)]
@@ -183,34 +173,16 @@ impl Pool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         let _ = place;
-        tokio::task::spawn_blocking(work).await.map_err(|e| PoolError::Panicked(e.to_string()))
+        tokio::task::spawn_blocking(work).await.map_err(PoolError::from)
     }
 }
 
-/// Work that goes on whether or not somebody waits for it at the moment, and ends when nobody will:
-/// what holds a place of the pool must not wait to be asked for its result.
-pub struct Task<T>(JoinHandle<T>);
-
-impl<T: Send + 'static> Task<T> {
-    /// Begins the work.
-    pub fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
-    }
-}
-
-impl<T> Future for Task<T> {
-    type Output = Result<T, PoolError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let joined = Pin::new(&mut self.0).poll(context);
-        joined.map_err(|error| PoolError::Panicked(error.to_string()))
-    }
-}
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Begins work that goes on whether or not somebody waits for it at the moment, and ends when nobody
+/// will: what holds a place of the pool must not wait to be asked for its result.
+pub fn begin<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 /// An object whose pieces are fetched ahead of the thread that reads them.
@@ -219,13 +191,17 @@ pub struct ObjectSource {
     url: String,
     pieces: Option<mpsc::Receiver<Result<Bytes, StoreError>>>,
     runtime: Handle,
-    stop: Stop,
+    stop: CancellationToken,
     passed: Box<dyn Fn(u64) + Send>,
 }
 
 impl ObjectSource {
     /// For reading the whole object; `passed` is told how many bytes were taken.
-    pub fn new(object: Object, stop: Stop, passed: impl Fn(u64) + Send + 'static) -> Self {
+    pub fn new(
+        object: Object,
+        stop: CancellationToken,
+        passed: impl Fn(u64) + Send + 'static,
+    ) -> Self {
         Self {
             url: object.url(),
             object: Arc::new(object),
@@ -260,7 +236,7 @@ impl Source for ObjectSource {
     }
 
     fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        if self.stop.is_requested() {
+        if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         if self.pieces.is_none() {
@@ -275,7 +251,7 @@ impl Source for ObjectSource {
     }
 
     fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError> {
-        if self.stop.is_requested() {
+        if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         Ok(self.runtime.block_on(self.object.range(range))?)
@@ -287,18 +263,18 @@ pub struct UploadSink {
     upload: Arc<Upload>,
     parts: JoinSet<Result<(), StoreError>>,
     runtime: Handle,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl UploadSink {
     /// For the parts of one upload.
-    pub fn new(upload: Upload, stop: Stop) -> Self {
+    pub fn new(upload: Upload, stop: CancellationToken) -> Self {
         let (upload, parts) = (Arc::new(upload), JoinSet::new());
         Self { upload, parts, runtime: Handle::current(), stop }
     }
 
     /// For the parts of a new object; on a thread that may wait.
-    pub fn create(store: &Store, key: &str, stop: Stop) -> Result<Self, StoreError> {
+    pub fn create(store: &Store, key: &str, stop: CancellationToken) -> Result<Self, StoreError> {
         let upload = Handle::current().block_on(store.create(key))?;
         Ok(Self::new(upload, stop))
     }
@@ -306,7 +282,7 @@ impl UploadSink {
     /// Waits until every part is stored.
     pub async fn drain(&mut self) -> Result<(), SinkError> {
         while let Some(part) = self.parts.join_next().await {
-            part??;
+            part.map_err(PoolError::from)??;
         }
         Ok(())
     }
@@ -325,12 +301,12 @@ impl PartSink for UploadSink {
     }
 
     fn part(&mut self, index: usize, data: Bytes) -> Result<(), SinkError> {
-        if self.stop.is_requested() {
+        if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         while self.parts.len() >= PARTS_IN_FLIGHT {
             match self.runtime.block_on(self.parts.join_next()) {
-                Some(part) => part??,
+                Some(part) => part.map_err(PoolError::from)??,
                 None => break,
             }
         }
@@ -352,16 +328,6 @@ mod tests {
         assert!(matches!(result, Err(PoolError::Panicked(_))));
         drop(place);
         assert_eq!(Pool::run(&pool.place(1).await.unwrap(), || 7).await.unwrap(), 7);
-    }
-
-    #[test]
-    fn a_part_of_the_work_stops_by_itself_or_with_all() {
-        let all = Stop::default();
-        let (one, other) = (all.child(), all.child().child());
-        one.request();
-        assert!(one.is_requested() && !all.is_requested() && !other.is_requested());
-        all.request();
-        assert!(other.is_requested());
     }
 
     #[tokio::test]

@@ -15,8 +15,9 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::{AHEAD, Memory, ObjectSource, PIECE, Pool, PoolError, Stop, Stopped};
+use super::{AHEAD, Memory, ObjectSource, PIECE, Pool, PoolError, Stopped, unless_stopped};
 use crate::read::{Source, SourceError};
 use crate::store::{Object, StoreError};
 
@@ -53,7 +54,7 @@ impl Drop for Member {
 
 impl Reader {
     /// The bytes of a file, for a look at what is in it.
-    pub fn source(&self, object: Object, stop: &Stop) -> Box<dyn Source> {
+    pub fn source(&self, object: Object, stop: &CancellationToken) -> Box<dyn Source> {
         match &self.0 {
             None => Box::new(ObjectSource::new(object, stop.clone(), |_| {})),
             Some(member) => {
@@ -69,12 +70,12 @@ impl Reader {
         pool: &Pool,
         object: Object,
         (extent, memory): (Extent, u64),
-        stop: &Stop,
+        stop: &CancellationToken,
         passed: impl Fn(u64) + Send + 'static,
         work: impl FnOnce(Box<dyn Source>) -> T + Send + 'static,
     ) -> Result<(T, Arc<Memory>), PoolError> {
         let Some(member) = &self.0 else {
-            let place = stop.unless(pool.place(memory)).await??;
+            let place = unless_stopped(&stop, pool.place(memory)).await??;
             let source = Box::new(ObjectSource::new(object, stop.clone(), passed));
             let value = Pool::run(&place, move || work(source)).await?;
             return Ok((value, place.memory()));
@@ -93,13 +94,13 @@ impl Reader {
         let mut receiver = std::pin::pin!(receiver);
         let result = tokio::select! {
             result = &mut receiver => result,
-            () = stop.requested() => {
+            () = stop.cancelled() => {
                 // Others will not ask any more.
                 member.table.give_up(&key);
                 receiver.await
             }
         };
-        result.map_err(|_| match stop.is_requested() {
+        result.map_err(|_| match stop.is_cancelled() {
             true => PoolError::Closed,
             false => PoolError::Panicked("see the message above".to_owned()),
         })
@@ -118,7 +119,7 @@ struct Job {
 /// Files, and who wants to read them.
 pub struct Table {
     pool: Pool,
-    stop: Stop,
+    stop: CancellationToken,
     fetched: Arc<AtomicU64>,
     state: Mutex<State>,
 }
@@ -148,7 +149,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Table {
     /// A table whose work is done in `pool`, until a stop.
-    pub fn new(pool: Pool, stop: Stop) -> Arc<Self> {
+    pub fn new(pool: Pool, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self { pool, stop, fetched: Arc::default(), state: Mutex::default() })
     }
 
@@ -203,7 +204,7 @@ impl Table {
     async fn work(self: Arc<Self>, object: Object, jobs: Vec<Job>) {
         let key = object.info().key.clone();
         let held = self.hold(object);
-        let _ = self.stop.unless(self.work_on(&held, jobs)).await;
+        let _ = unless_stopped(&self.stop, self.work_on(&held, jobs)).await;
         lock(&self.state).held.remove(&key);
     }
 
@@ -313,11 +314,11 @@ struct HeldSource {
     /// Whether these are given up.
     is_last: bool,
     runtime: Handle,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl HeldSource {
-    fn new(held: Arc<Mutex<Held>>, stop: Stop, is_last: bool) -> Self {
+    fn new(held: Arc<Mutex<Held>>, stop: CancellationToken, is_last: bool) -> Self {
         let (url, size) = {
             let held = lock(&held);
             (held.object.url(), held.object.info().size)
@@ -326,12 +327,12 @@ impl HeldSource {
     }
 
     fn fetch(&self, range: Range<u64>) -> Result<(), SourceError> {
-        if self.stop.is_requested() {
+        if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         let mut held = lock(&self.held);
         for gap in held.gaps(range) {
-            let fetching = self.stop.unless(held.object.range(gap.clone()));
+            let fetching = unless_stopped(&self.stop, held.object.range(gap.clone()));
             let bytes = self.runtime.block_on(fetching)??;
             held.put(gap.start, bytes);
         }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::error::ends_all;
 use super::hashes::hash;
 use super::plan::stage;
 use super::{Digest, Entry, FOLDER, PublishError};
-use crate::pipeline::{Stop, Stopped};
+use crate::pipeline::Stopped;
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Folders that are listed at the same time, and objects that are read.
@@ -41,7 +42,7 @@ pub async fn audit(
     listed: &Listing,
     entries: &[Entry],
     read: impl Fn(&Entry, &ObjectInfo, bool) -> bool,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
     let mut found: HashMap<&str, &ObjectInfo> =
         listed.iter().map(|(key, info)| (key.as_str(), info)).collect();
@@ -161,7 +162,7 @@ pub async fn verify(
     destination: &Store,
     entries: &[Entry],
     extent: Extent,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<(usize, Vec<Wrong>), PublishError> {
     let step = (entries.len() / 20).clamp(1, 100);
     let chosen: Vec<&Entry> = entries
@@ -178,10 +179,10 @@ pub async fn verify(
 async fn problems(
     destination: &Store,
     entries: Vec<&Entry>,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Vec<Wrong>, PublishError> {
     let read = async |entry: &Entry| {
-        if stop.is_requested() {
+        if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
         let problem = match problem(destination, entry).await {

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::doubt::Doubt;
 use super::sign::{DEAD, Sign};
 use super::{Entry, PublishError};
-use crate::pipeline::{Stop, Task};
+use crate::pipeline::begin;
 use crate::store::{Condition, Store, StoreError};
 
 /// Time between two signs of life.
@@ -43,7 +45,7 @@ impl Moment {
 pub struct Claim {
     held: Arc<Held>,
     /// Renews the sign while the claim is held.
-    renewing: Task<()>,
+    renewing: AbortOnDropHandle<()>,
     /// Whether one that published before may still be at work: it was not seen to be dead.
     pub is_disputed: bool,
 }
@@ -53,7 +55,7 @@ pub struct Held {
     destination: Store,
     sign: Sign,
     /// Asked for when the claim is lost.
-    stop: Stop,
+    stop: CancellationToken,
     state: Mutex<State>,
     /// One looks at a time; the others wait for what it finds.
     turn: tokio::sync::Mutex<()>,
@@ -90,7 +92,7 @@ impl Drop for Change {
 impl Claim {
     /// Claims a destination; [`PublishError::Busy`] when another publisher that lives has it.
     /// When it is lost later, `stop` is asked for.
-    pub async fn take(destination: &Store, stop: &Stop) -> Result<Self, PublishError> {
+    pub async fn take(destination: &Store, stop: &CancellationToken) -> Result<Self, PublishError> {
         let busy = |who: String| PublishError::Busy {
             url: destination.location().to_string(),
             who,
@@ -131,7 +133,7 @@ impl Claim {
             return Err(busy(found.map_or("somebody".to_owned(), |s| s.to_string())));
         }
         let held = Held::new(destination.clone(), sign, now, stop.clone());
-        Ok(Self { renewing: Task::spawn(renew(held.clone())), held, is_disputed })
+        Ok(Self { renewing: begin(renew(held.clone())), held, is_disputed })
     }
 
     /// The claim, for those who work under it.
@@ -166,7 +168,7 @@ impl Claim {
 }
 
 impl Held {
-    fn new(destination: Store, sign: Sign, since: Moment, stop: Stop) -> Arc<Self> {
+    fn new(destination: Store, sign: Sign, since: Moment, stop: CancellationToken) -> Arc<Self> {
         let state = State {
             looked: since,
             seen: since,
@@ -261,7 +263,7 @@ impl Held {
         }
         if self.is_lost() {
             warn!("the claim on {} is lost: stopping", self.destination.location());
-            self.stop.request();
+            self.stop.cancel();
             return Err(self.lost(0));
         }
         Ok(found.map(drop)?)
@@ -331,7 +333,7 @@ mod tests {
     use crate::publish::Digest;
 
     async fn take(store: &Store) -> Result<Claim, PublishError> {
-        Claim::take(store, &Stop::default()).await
+        Claim::take(store, &CancellationToken::new()).await
     }
 
     #[tokio::test]
@@ -367,13 +369,13 @@ mod tests {
     }
 
     /// A claim whose sign was last looked at so many seconds ago, by the clock.
-    async fn claimed(store: &Store, seconds: i64) -> (Claim, Stop) {
+    async fn claimed(store: &Store, seconds: i64) -> (Claim, CancellationToken) {
         let sign = Sign::own();
         sign.write(store, Condition::Always).await.unwrap();
         let then = Moment(Utc::now() - chrono::TimeDelta::seconds(seconds), Instant::now());
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         let held = Held::new(store.clone(), sign, then, stop.clone());
-        let renewing = Task::spawn(std::future::pending());
+        let renewing = begin(std::future::pending());
         (Claim { held, renewing, is_disputed: false }, stop)
     }
 
@@ -410,7 +412,7 @@ mod tests {
             // Seen a moment ago.
             drop(claim.held.change(&entry("c")).await.unwrap());
             let lost = claim.held.confirm().await;
-            assert!(matches!(lost, Err(PublishError::ClaimLost { .. })) && stop.is_requested());
+            assert!(matches!(lost, Err(PublishError::ClaimLost { .. })) && stop.is_cancelled());
             assert!(claim.held.change(&entry("d")).await.is_err());
             let ended = claim.release(Err(crate::pipeline::Stopped.into())).await;
             assert!(matches!(ended, Err(PublishError::ClaimLost { doubtful: 3, .. })), "{ended:?}");
@@ -427,7 +429,7 @@ mod tests {
         let (claim, stop) = claimed(&store, 8).await;
         store.delete(&Sign::key()).await.unwrap();
         let change = claim.held.change(&entry("a")).await;
-        assert!(matches!(change, Err(PublishError::ClaimLost { .. })) && stop.is_requested());
+        assert!(matches!(change, Err(PublishError::ClaimLost { .. })) && stop.is_cancelled());
         drop(change);
         // It was complete before: nothing is in doubt.
         claim.release(Ok(())).await.unwrap();

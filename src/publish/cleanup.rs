@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::claim::Held;
 use super::plan::stage;
 use super::{Entry, Progress, PublishError};
-use crate::pipeline::{Stop, Stopped};
+use crate::pipeline::Stopped;
 use crate::store::{Store, StoreError};
 
 /// Requests under way at the same time, one for each object: not every server takes several in one.
@@ -22,10 +23,10 @@ pub(super) async fn delete(
     entries: &[Entry],
     held: &Arc<Held>,
     progress: &dyn Progress,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<usize, PublishError> {
     let delete = async |entry: &Entry| {
-        if stop.is_requested() {
+        if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
         let _change = held.change(entry).await?;

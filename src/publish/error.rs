@@ -1,6 +1,8 @@
 //! What can go wrong with publishing.
 
-use crate::model::Case;
+use tokio::task::JoinError;
+
+use crate::model::{Case, ErrorKind, Kinded};
 use crate::pipeline::{PoolError, Stopped};
 use crate::store::StoreError;
 
@@ -277,6 +279,47 @@ pub enum PublishError {
     Stopped(#[from] Stopped),
 }
 
+impl From<JoinError> for PublishError {
+    fn from(error: JoinError) -> Self {
+        PoolError::from(error).into()
+    }
+}
+
+impl Kinded for PublishError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Stopped(_)
+            | Self::Busy { .. }
+            | Self::Overtaken { .. }
+            | Self::ClaimLost { .. }
+            | Self::NotMarked { .. }
+            | Self::Disturbed { .. } => ErrorKind::Interrupted,
+            Self::Empty { .. }
+            | Self::NoCase { .. }
+            | Self::Unfinished { .. }
+            | Self::Extended { .. }
+            | Self::Loses { .. }
+            | Self::OtherKind { .. }
+            | Self::Among { .. }
+            | Self::TooManyDeletes { .. }
+            | Self::Unrelated { .. }
+            | Self::InTheWay { .. }
+            | Self::Obstacle { .. }
+            | Self::Within { .. }
+            | Self::Journal { .. }
+            | Self::Pattern(_) => ErrorKind::Config,
+            Self::Record { .. } | Self::Published { .. } => ErrorKind::BadData,
+            Self::Pool(error) => error.kind(),
+            Self::NotAsRecorded { .. }
+            | Self::Damaged { .. }
+            | Self::SomeFailed { .. }
+            | Self::GivenUp { .. }
+            | Self::NotVerified { .. } => ErrorKind::Transient,
+        }
+    }
+}
+
 /// What became of objects that were changed when the claim may have been another's.
 fn in_doubt(objects: usize) -> String {
     match objects {
@@ -307,27 +350,12 @@ pub(super) fn is_passing(error: &PublishError) -> bool {
 
 /// Whether no other request will go better either.
 pub(super) fn ends_all(error: &PublishError) -> bool {
-    let PublishError::Store(error) = error else {
-        return matches!(
-            error,
-            PublishError::Stopped(_)
-                | PublishError::Journal { .. }
-                | PublishError::ClaimLost { .. }
-        );
-    };
-    matches!(
+    let is_for_all = matches!(error.kind(), ErrorKind::Config | ErrorKind::Interrupted);
+    let no_room_or_right = matches!(
         error,
-        StoreError::BadOption { .. }
-            | StoreError::NoSuchBucket { .. }
-            | StoreError::NoSuchProduct { .. }
-            | StoreError::PermissionDenied { .. }
-            | StoreError::Credentials { .. }
-            | StoreError::WrongRegion { .. }
-            | StoreError::Redirected { .. }
-            | StoreError::NotImplemented { .. }
-            | StoreError::Untrusted { .. }
-            | StoreError::ReadOnly { .. }
-            | StoreError::Full { .. }
-            | StoreError::FileLimit { .. }
-    )
+        PublishError::Store(
+            StoreError::Full { .. } | StoreError::FileLimit { .. } | StoreError::Credentials { .. }
+        )
+    );
+    is_for_all || no_room_or_right
 }

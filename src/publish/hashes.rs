@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use md5::{Digest as _, Md5};
+use tokio_util::sync::CancellationToken;
 
 use super::{Digest, Entry, PublishError};
-use crate::pipeline::{Stop, Stopped};
+use crate::pipeline::Stopped;
 use crate::store::{Lines, Object, Store, StoreError, Surveyed, open_file};
 
 const NAME: &str = "hashes.jsonl";
@@ -39,7 +40,7 @@ impl Hashes {
         &self,
         source: &Store,
         objects: Vec<Surveyed>,
-        stop: &Stop,
+        stop: &CancellationToken,
     ) -> Result<Vec<Entry>, PublishError> {
         let open = || {
             fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
@@ -53,7 +54,7 @@ impl Hashes {
             {
                 return Ok((Entry { key: key.into(), size, md5: *md5 }, None));
             }
-            if stop.is_requested() {
+            if stop.is_cancelled() {
                 return Err(PublishError::from(Stopped));
             }
             let md5 = hash(&source.object(&key).await?).await?;

@@ -8,13 +8,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::hashes::Hashes;
 use super::published::is_object;
 use super::{Digest, Entry, PublishError};
 use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};
 use crate::model::Case;
-use crate::pipeline::Stop;
 use crate::store::{Store, StoreError, Surveyed, is_public};
 
 /// Records that are read at the same time.
@@ -163,7 +163,7 @@ struct Survey<'a> {
     source: &'a Store,
     selection: &'a Selection,
     state: &'a Path,
-    stop: &'a Stop,
+    stop: &'a CancellationToken,
     inventory: Inventory,
 }
 
@@ -172,7 +172,7 @@ pub async fn inventory(
     source: &Store,
     selection: &Selection,
     state: &Path,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Inventory, PublishError> {
     let empty =
         |why: &str| PublishError::Empty { url: source.location().to_string(), why: why.to_owned() };

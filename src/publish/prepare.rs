@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Extent, Listing, audit, confirm, fingerprint, list};
 use super::cleanup::REQUESTS;
@@ -18,7 +19,6 @@ use super::unfinished::Unfinished;
 use super::worse::Change;
 use super::{Digest, Entry, PublishError, is_publishable};
 use crate::ledger::{CASES, SHARED};
-use crate::pipeline::Stop;
 use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
 /// Objects that an error names.
@@ -86,7 +86,7 @@ pub struct Prepared {
     /// Objects of the plan of which there are folders, on disk.
     pub(super) folders: Vec<String>,
     /// Asked for when all is to stop, and when somebody else takes the claim over.
-    pub(super) stop: Stop,
+    pub(super) stop: CancellationToken,
 }
 
 /// Refuses a destination that cannot be one, without asking it.
@@ -106,7 +106,7 @@ pub async fn prepare(
     source: &Store,
     destination: &Store,
     mut options: Options,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Prepared, PublishError> {
     check(source, destination)?;
     // To be as the source is, it must not have lost anything either.
@@ -255,7 +255,7 @@ pub async fn prepare(
     for loss in losses(destination, &sent, options.cache_control.as_deref()) {
         tracing::warn!("{}: {loss}", destination.location());
     }
-    let (source, destination, stop) = (source.clone(), destination.clone(), stop.child());
+    let (source, destination, stop) = (source.clone(), destination.clone(), stop.child_token());
     Ok(Prepared {
         source,
         destination,

@@ -4,25 +4,32 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::inventory::Selection;
 use super::{Options, Progress, PublishError, prepare, publish};
 use crate::model::Case;
-use crate::pipeline::{Stop, Task};
+use crate::pipeline::begin;
 use crate::store::Store;
 
 /// Finished cases, on their way to a destination. Those that come while others are sent go together.
 pub struct Queue {
     finished: mpsc::UnboundedSender<Case>,
-    publishing: Task<Result<usize, PublishError>>,
+    publishing: AbortOnDropHandle<Result<usize, PublishError>>,
 }
 
 impl Queue {
     /// From where cases are finished to where they are published.
-    pub fn new(source: Store, destination: Store, progress: Arc<dyn Progress>, stop: Stop) -> Self {
+    pub fn new(
+        source: Store,
+        destination: Store,
+        progress: Arc<dyn Progress>,
+        stop: CancellationToken,
+    ) -> Self {
         let (finished, waiting) = mpsc::unbounded_channel();
         let sender = Sender { source, destination, progress, stop };
-        Self { finished, publishing: Task::spawn(sender.run(waiting)) }
+        Self { finished, publishing: begin(sender.run(waiting)) }
     }
 
     /// A case is finished.
@@ -42,7 +49,7 @@ struct Sender {
     source: Store,
     destination: Store,
     progress: Arc<dyn Progress>,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl Sender {
@@ -66,7 +73,7 @@ impl Sender {
                 }
             };
         }
-        if last.is_err() && !self.stop.is_requested() {
+        if last.is_err() && !self.stop.is_cancelled() {
             sent += self.send(&cases).await?;
             return Ok(sent);
         }

@@ -15,7 +15,7 @@ use super::published::Published;
 use super::transfer::{Progress, Transfer};
 use super::unfinished::Unfinished;
 use super::{Entry, PublishError};
-use crate::pipeline::Stopped;
+use crate::pipeline::{Stopped, unless_stopped};
 
 /// What a publish did.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ async fn outlast(prepared: &Prepared, claim: &Claim) -> Result<(), PublishError>
     let url = destination.location().to_string();
     let seconds = OUTLASTED.as_secs();
     tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
-    stop.unless(tokio::time::sleep(OUTLASTED)).await?;
+    unless_stopped(&stop, tokio::time::sleep(OUTLASTED)).await?;
     let is_same = fingerprint(&list(destination).await?) == before
         && !Doubt::load(destination).await?.is_more_than(doubt);
     match is_same {
@@ -188,7 +188,7 @@ async fn complete(
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
     let Prepared { source, destination, plan, inventory, published, stop, .. } = prepared;
-    if stop.is_requested() {
+    if stop.is_cancelled() {
         return Err(Stopped.into());
     }
     let entries = merge(inventory, published.as_ref(), plan, &prepared.arrived);
@@ -212,7 +212,7 @@ async fn send(
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
     for stage in plan.send.chunk_by(|(a, _), (b, _)| stage(&a.key) == stage(&b.key)) {
-        if transfer.stop.is_requested() {
+        if transfer.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         let entries: Vec<Entry> = stage.iter().map(|(entry, _)| entry.clone()).collect();

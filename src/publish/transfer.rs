@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::claim::Held;
@@ -19,7 +20,7 @@ use super::journal::Journal;
 use super::md5_lanes::{Lane, Md5Lanes};
 use super::md5_pair::Md5Pair;
 use super::{Concurrency, Digest, Entry, PublishError};
-use crate::pipeline::{Stop, Stopped, Task};
+use crate::pipeline::{Stopped, begin, unless_stopped};
 use crate::store::{Body, Object, Sending, Store, StoreError, Upload, count_failures};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
@@ -83,7 +84,7 @@ pub(super) struct Transfer {
     pub journal: Arc<Journal>,
     pub held: Arc<Held>,
     pub progress: Arc<dyn Progress>,
-    pub stop: Stop,
+    pub stop: CancellationToken,
     pub cache_control: Option<String>,
     pub content_type: Option<String>,
 }
@@ -107,12 +108,12 @@ impl Transfer {
         loop {
             // One more waits than may enter, so that none waits for us.
             while end.is_none()
-                && !self.stop.is_requested()
+                && !self.stop.is_cancelled()
                 && under_way.len() <= self.flow.limit() + self.large.limit()
                 && let Some(entry) = waiting.next()
             {
                 let (this, entry) = (self.clone(), entry.clone());
-                under_way.push(Task::spawn(async move {
+                under_way.push(begin(async move {
                     let result = this.send(&entry).await;
                     (entry, result)
                 }));
@@ -155,14 +156,14 @@ impl Transfer {
                 Err(PublishError::GivenUp { failed, source })
             }
             Some(error) => Err(error),
-            None if self.stop.is_requested() => Err(Stopped.into()),
+            None if self.stop.is_cancelled() => Err(Stopped.into()),
             None => Ok(failed),
         }
     }
 
     /// Returns when a stop has waited long enough for what is under way.
     async fn given_up(&self) {
-        self.stop.requested().await;
+        self.stop.cancelled().await;
         // What is another's now is not waited for.
         if !self.held.is_lost() {
             tokio::time::sleep(GRACE).await;
@@ -191,7 +192,7 @@ impl Transfer {
 
     /// Waits for leave to send so many bytes, or for a stop.
     async fn enter(&self, flow: &Flow, bytes: u64) -> Result<Leave, PublishError> {
-        Ok(self.stop.unless(flow.enter(bytes)).await?)
+        Ok(unless_stopped(&self.stop, flow.enter(bytes)).await?)
     }
 
     fn sending(&self, md5: Option<Digest>) -> Sending {
@@ -264,7 +265,7 @@ impl Transfer {
             left -= 1;
             let before = failures.load(Ordering::Relaxed);
             match once().await {
-                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_requested() => {
+                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_cancelled() => {
                     // What comes of good answers is one failure too.
                     failures.fetch_max(before.saturating_add(1), Ordering::Relaxed);
                     self.progress.retried(&entry.key, &error);
@@ -343,7 +344,7 @@ impl Transfer {
         let sent = async {
             let (mut md5, mut parts, mut start) = (Md5Pair::default(), Vec::new(), 0);
             while start < size {
-                if self.stop.is_requested() {
+                if self.stop.is_cancelled() {
                     return Err(Stopped.into());
                 }
                 let end = size.min(start + part_size);

@@ -19,14 +19,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::model::YearMonth;
 use crate::model::cf::CfError;
+use crate::model::{ErrorKind, IoCause, Kinded, YearMonth};
 
 pub use history::History;
 pub use ranged::{Field, Ranged};
 
 /// What can go wrong while bytes are fetched, whoever fetches them.
-pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+pub type SourceError = IoCause;
 
 /// The bytes of one file: mostly in order, here and there by range.
 pub trait Source: Send {
@@ -319,6 +319,15 @@ pub enum ReadError {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+impl Kinded for ReadError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Fetch { source, .. } => source.kind(),
+            _ => ErrorKind::BadData,
+        }
+    }
 }
 
 /// The first names of a list, and how many more there are.

@@ -5,10 +5,10 @@ use std::fmt;
 
 use crate::encode::research;
 use crate::model::atlas::MapVariable;
-use crate::model::case;
 use crate::model::dataset::{DataType, Dimension, Header, Variable};
 use crate::model::grid::Distance;
 use crate::model::{Case, Grid, YearMonth};
+use crate::model::{ErrorKind, Kinded, case};
 use crate::read::glance::{self, Glance};
 use crate::read::{ReadError, Source, history};
 
@@ -133,6 +133,15 @@ pub enum CheckError {
         /// Case of the title.
         found: String,
     },
+}
+
+impl Kinded for CheckError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read(error) => error.kind(),
+            _ => ErrorKind::BadData,
+        }
+    }
 }
 
 /// Bytes of the largest chunk that HDF5 can hold.

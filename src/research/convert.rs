@@ -15,9 +15,9 @@ use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Value
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::cf::Decoding;
-use crate::model::clock;
 use crate::model::dataset::{ByteOrder, Variable};
 use crate::model::{Case, Grid, YearMonth, hex};
+use crate::model::{ErrorKind, Kinded, clock};
 use crate::read::bounds;
 use crate::read::grid::check_degrees;
 use crate::read::history::{self, History};
@@ -45,6 +45,16 @@ pub enum ConvertError {
         /// Cause.
         source: SinkError,
     },
+}
+
+impl Kinded for ConvertError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Input(error) => error.kind(),
+            Self::Store { source, .. } => source.kind(),
+            Self::Encode { .. } => ErrorKind::Defect,
+        }
+    }
 }
 
 impl From<ReadError> for ConvertError {

@@ -10,7 +10,7 @@ use crate::ledger::{
     COMPLETE, Difference, FileRecord, InputRecord, InputState, LedgerError, PARTIAL, Recipe, Record,
 };
 use crate::model::case::MONTHS;
-use crate::model::{Case, YearMonth};
+use crate::model::{Case, ErrorKind, Kinded, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Requests that are under way at the same time where each month is asked for.
@@ -141,6 +141,17 @@ pub enum PlanError {
         /// The months.
         months: Vec<YearMonth>,
     },
+}
+
+impl Kinded for PlanError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Ledger(error) => error.kind(),
+            Self::Settings { .. } | Self::Taken { .. } | Self::NoRecord { .. } => ErrorKind::Config,
+            _ => ErrorKind::BadData,
+        }
+    }
 }
 
 /// A raw file and what becomes of it.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use super::check::{self, CheckError, Inventory};
 use super::convert::{self, CaseContext, ConvertError, Timing};
@@ -14,8 +15,8 @@ use super::recorded;
 use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
-use crate::model::{Case, Grid, YearMonth};
-use crate::pipeline::{Extent, Pool, PoolError, Reader, Stop, Stopped, UploadSink};
+use crate::model::{Case, ErrorKind, Grid, Kinded, YearMonth};
+use crate::pipeline::{Extent, Pool, PoolError, Reader, Stopped, UploadSink};
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
@@ -72,6 +73,18 @@ pub enum FileError {
     Plan(#[from] PlanError),
 }
 
+impl Kinded for FileError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Check(error) => error.kind(),
+            Self::Convert(error) => error.kind(),
+            Self::Store { source, .. } => source.kind(),
+            Self::Pool(error) => error.kind(),
+            Self::Plan(error) => error.kind(),
+        }
+    }
+}
+
 /// A case was not completed.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseError {
@@ -108,6 +121,20 @@ pub enum CaseError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Kinded for CaseError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Plan(error) => error.kind(),
+            Self::Files { failures, .. } => {
+                ErrorKind::of_all(failures.iter().map(|(_, failure)| failure.kind()))
+            }
+            Self::Stopped { .. } => ErrorKind::Interrupted,
+            Self::Ledger(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
 }
 
 /// What was done for a case.
@@ -150,7 +177,7 @@ pub struct Environment {
     /// CPU threads and memory.
     pub pool: Pool,
     /// Set when the run is to stop.
-    pub stop: Stop,
+    pub stop: CancellationToken,
     /// Where progress is told.
     pub progress: Arc<dyn Progress>,
     /// Reads the raw files.
@@ -229,7 +256,7 @@ pub async fn check_inputs(
     {
         inventories.push((input, Inventory::of(&file.header), plan.record.files.len()));
     }
-    if environment.stop.is_requested() {
+    if environment.stop.is_cancelled() {
         return Err(CaseError::Stopped { case: plan.case, converted: 0, files: plan.steps.len() });
     }
     let usual = Inventory::commonest(inventories.iter().map(|(_, i, files)| (i, *files)));
@@ -281,7 +308,7 @@ async fn convert_all(
     let mut running = FuturesUnordered::new();
     let mut steps = steps.into_iter().peekable();
     loop {
-        let may_start = failures.is_empty() && !environment.stop.is_requested();
+        let may_start = failures.is_empty() && !environment.stop.is_cancelled();
         if let Some(step) = steps.next_if(|_| may_start && running.len() < queue) {
             let memory = memory.get(&step.month).copied().unwrap_or(step.input.size);
             running.push(convert_one(environment, context.clone(), (step, memory), &before_each));
@@ -304,7 +331,7 @@ async fn convert_all(
             Err(error) => failures.push((step.input.key.clone(), error)),
         }
     }
-    if failures.is_empty() && !environment.stop.is_requested() {
+    if failures.is_empty() && !environment.stop.is_cancelled() {
         return Ok((record, summary));
     }
     if !opened.initialized() {
@@ -323,7 +350,7 @@ async fn convert_all(
         tracing::warn!("{error}; files that were finished just now are converted again");
     }
     let converted = summary.converted;
-    if environment.stop.is_requested() {
+    if environment.stop.is_cancelled() {
         return Err(CaseError::Stopped { case, converted, files });
     }
     Err(CaseError::Files { case, converted, not_tried: steps.len(), failures })

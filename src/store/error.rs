@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::location::LocationError;
 use super::walk::odd_above;
+use crate::model::{ErrorKind, Kinded};
 
 /// Why credentials will not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +314,35 @@ pub enum StoreError {
         /// What it said.
         source: object_store::Error,
     },
+}
+
+impl Kinded for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BadLocation(_)
+            | Self::BadOption { .. }
+            | Self::NoSuchBucket { .. }
+            | Self::NoSuchProduct { .. }
+            | Self::PermissionDenied { .. }
+            | Self::WrongRegion { .. }
+            | Self::Redirected { .. }
+            | Self::ListingTooLong { .. }
+            | Self::NotImplemented { .. }
+            | Self::Untrusted { .. }
+            | Self::ReadOnly { .. }
+            | Self::Unsupported { .. } => ErrorKind::Config,
+            Self::Credentials { problem: CredentialsProblem::Unanswered, .. } => {
+                ErrorKind::Transient
+            }
+            Self::Credentials { .. } => ErrorKind::Config,
+            Self::NotAFile { .. }
+            | Self::BadKey { .. }
+            | Self::BadListing { .. }
+            | Self::TooLarge { .. } => ErrorKind::BadData,
+            Self::Stopped => ErrorKind::Interrupted,
+            _ => ErrorKind::Transient,
+        }
+    }
 }
 
 /// How often a request was sent, when it was more than once.

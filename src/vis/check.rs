@@ -135,7 +135,7 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
     while let Some(problem) = problems.next().await {
         report.chunks.note(problem?);
         workshop.progress.file_done();
-        if workshop.stop.is_requested() {
+        if workshop.stop.is_cancelled() {
             return Err(Stopped.into());
         }
     }

@@ -1,7 +1,9 @@
 //! What can go wrong with the visualization stores.
 
+use tokio::task::JoinError;
+
 use crate::encode::zarr::v3::ShardError;
-use crate::model::Case;
+use crate::model::{Case, ErrorKind, Kinded};
 use crate::pipeline::{PoolError, Stopped};
 use crate::read::ReadError;
 use crate::research::PlanError;
@@ -162,6 +164,39 @@ pub enum VisError {
         /// Cause.
         problem: String,
     },
+}
+
+impl From<JoinError> for VisError {
+    fn from(error: JoinError) -> Self {
+        PoolError::from(error).into()
+    }
+}
+
+impl Kinded for VisError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Plan(error) => error.kind(),
+            Self::Check(error) => error.kind(),
+            Self::Pool(error) => error.kind(),
+            Self::Stopped(_) => ErrorKind::Interrupted,
+            Self::NotEmpty { .. }
+            | Self::OtherKind { .. }
+            | Self::Inside { .. }
+            | Self::Uncovered { .. }
+            | Self::NoStore { .. }
+            | Self::Recipe { .. }
+            | Self::Needs(_) => ErrorKind::Config,
+            Self::Shard { .. } => ErrorKind::Defect,
+            Self::Foreign { .. }
+            | Self::Mismatch { .. }
+            | Self::Record { .. }
+            | Self::NoCenter { .. }
+            | Self::NoResult { .. }
+            | Self::Size { .. }
+            | Self::Zarr { .. } => ErrorKind::BadData,
+        }
+    }
 }
 
 impl From<StoreError> for VisError {

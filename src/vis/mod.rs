@@ -43,7 +43,9 @@ pub use contract::Kind;
 pub use error::VisError;
 pub use recipe::Recipe;
 
-use crate::pipeline::{Pool, PoolError, Stop};
+use tokio_util::sync::CancellationToken;
+
+use crate::pipeline::{Pool, PoolError, unless_stopped};
 use crate::research::Progress;
 
 /// What all work of a run shares.
@@ -52,7 +54,7 @@ pub struct Workshop {
     /// CPU threads and memory.
     pub pool: Pool,
     /// Set when the run is to stop.
-    pub stop: Stop,
+    pub stop: CancellationToken,
     /// Where progress is told.
     pub progress: Arc<dyn Progress>,
 }
@@ -67,8 +69,8 @@ impl Workshop {
         memory: u64,
         work: impl Future<Output = Result<T, VisError>>,
     ) -> Result<T, VisError> {
-        let place = self.stop.unless(self.pool.place(memory)).await.map_err(PoolError::from)??;
-        let done = self.stop.unless(work).await.map_err(PoolError::from)?;
+        let place = unless_stopped(&self.stop, self.pool.place(memory)).await.map_err(PoolError::from)??;
+        let done = unless_stopped(&self.stop, work).await.map_err(PoolError::from)?;
         drop(place);
         done
     }

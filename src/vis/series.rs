@@ -99,7 +99,7 @@ pub async fn read(
     let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
     let read = async |(n, month, info): (usize, YearMonth, ObjectInfo)| {
-        if workshop.stop.is_requested() {
+        if workshop.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         let shared = shared.clone();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::contract::{Pyramid, YEAR, place, reading_order};
 use super::earlier::{Comparison, compare, refuse_taken, renew};
@@ -24,7 +25,7 @@ use crate::encode::zarr::{Array, Format, Object, chunk, v3};
 use crate::ledger::InputRecord;
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::pipeline::{Pool, Stopped, Task};
+use crate::pipeline::{Pool, Stopped, begin, unless_stopped};
 use crate::read::Field;
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
@@ -132,7 +133,7 @@ impl Atlas<'_> {
             Some(earlier) => {
                 let url = CaseRecord::url(&self.destination.store, case);
                 let compared = compare(case, earlier, &record, &inputs, url);
-                self.workshop.stop.unless(compared).await??
+                unless_stopped(&self.workshop.stop, compared).await??
             }
         };
         self.check_points(files).await?;
@@ -257,7 +258,11 @@ impl Atlas<'_> {
     }
 
     /// Begins to read and regrid a month; `None` when it has no file.
-    fn month(&self, files: &CaseFiles, elapsed: usize) -> Option<Task<Result<Month, VisError>>> {
+    fn month(
+        &self,
+        files: &CaseFiles,
+        elapsed: usize,
+    ) -> Option<AbortOnDropHandle<Result<Month, VisError>>> {
         let (month, info) = files.month(elapsed)?;
         let (files, info, case) = (files.clone(), info.clone(), files.case);
         let (workshop, grid, shape) = (self.workshop.clone(), self.grid.clone(), self.shape);
@@ -269,8 +274,8 @@ impl Atlas<'_> {
             let fields = Fields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
-        Some(Task::spawn(async move {
-            if workshop.stop.is_requested() {
+        Some(begin(async move {
+            if workshop.stop.is_cancelled() {
                 return Err(Stopped.into());
             }
             let regridded = files.read(&info, &workshop, MONTH_MEMORY, work).await??;
@@ -338,12 +343,12 @@ impl Atlas<'_> {
         &self,
         begun: &Arc<Begun>,
         objects: Vec<F>,
-    ) -> Task<Result<Vec<FileEntry>, VisError>>
+    ) -> AbortOnDropHandle<Result<Vec<FileEntry>, VisError>>
     where
         F: Future<Output = Result<Object, VisError>> + Send + 'static,
     {
         let begun = begun.clone();
-        Task::spawn(async move {
+        begin(async move {
             let put = async |object: F| {
                 let Object { key, bytes } = object.await?;
                 let entry = FileEntry::new(key, &bytes);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::{Opened, PlanArgs};
 use crate::batch::Stage;
@@ -13,7 +14,7 @@ use crate::cli::publish_to::PublishTo;
 use crate::cli::vis::finalize_store;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals};
 use crate::config::Config;
-use crate::pipeline::Stop;
+use crate::pipeline::unless_stopped;
 
 /// Cases that are named.
 const SHOWN: usize = 50;
@@ -36,9 +37,10 @@ impl Finalize {
         let Opened { stores, plan, .. } = Opened::load(&config).await?;
         plan.places.refuse_absent(&plan.stages, &stores).await?;
         let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
-        let missing = stop.unless(missing(&plan, &raw, &outputs, &mut BTreeSet::new())).await??;
+        let missing =
+            unless_stopped(&stop, missing(&plan, &raw, &outputs, &mut BTreeSet::new())).await??;
         if !missing.is_empty() {
             let products = count(missing.len(), "product");
             writeln!(
@@ -57,11 +59,11 @@ impl Finalize {
             match stage {
                 Stage::Research => {
                     // Of writers that were killed beside others who then ended the case.
-                    stop.unless(store.sweep("")).await??;
+                    unless_stopped(&stop, store.sweep("")).await??;
                     let cases = count(plan.cases.len(), "case");
                     writeln!(out, "{}: research-grade files of {cases}", store.location())?;
                 }
-                _ => stop.unless(finalize_store(store, out)).await??,
+                _ => unless_stopped(&stop, finalize_store(store, out)).await??,
             }
         }
         for (_, store) in &outputs {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::{Opened, PlanArgs};
 use crate::batch::mark::{Failure, Reporter};
@@ -21,7 +22,7 @@ use crate::cli::{Exit, GlobalArgs, failures, from_one, report, say, size, stop_o
 use crate::config::{Config, Overrides, Setting, Source};
 use crate::ledger;
 use crate::model::{Case, Grid};
-use crate::pipeline::{Pool, Reader, Stop};
+use crate::pipeline::{Pool, Reader, unless_stopped};
 use crate::research::{Environment, PlanOptions, Progress, RECIPE};
 use crate::store::{Location, Stores};
 use crate::vis::input::Input;
@@ -97,13 +98,13 @@ impl Shift<'_> {
             ((case, files), products.make(case, files).await, begun.elapsed())
         };
         let running = stream::iter(cases).take_while(|_| {
-            let goes_on = !stop.is_requested();
+            let goes_on = !stop.is_cancelled();
             async move { goes_on }
         });
         let mut running = std::pin::pin!(running.map(|case| make(*case)).buffer_unordered(CASES));
         let mut failed = Vec::new();
         let given_up = async {
-            stop.requested().await;
+            stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         let mut given_up = std::pin::pin!(given_up);
@@ -142,7 +143,7 @@ impl Shift<'_> {
             {
                 let error = anyhow::Error::from(error);
                 // What a stop cuts short has not failed.
-                if !stop.is_requested() {
+                if !stop.is_cancelled() {
                     failures::lines(&error).iter().for_each(|line| say(line));
                     report(&error);
                     let exit = Exit::of(&error);
@@ -195,7 +196,7 @@ async fn work(
     }
     let mut failures = failed.iter().flat_map(|(_, failures)| failures);
     let exit = match () {
-        () if products.workshop.stop.is_requested() && done < planned.len() => Exit::Interrupted,
+        () if products.workshop.stop.is_cancelled() && done < planned.len() => Exit::Interrupted,
         () if failed.is_empty() => Exit::Done,
         // Nothing is gained by running again.
         () if is_misconfigured && failures.clone().all(|failure| failure.permanent) => {
@@ -219,11 +220,11 @@ impl Progress for Silent {
 
 impl Run {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         let overrides = Overrides { workers: self.workers, ..self.plan.over(global.overrides()) };
         let mut config = Config::load(&overrides)?;
-        let opening = stop.unless(Opened::load(&config));
+        let opening = unless_stopped(&stop, Opened::load(&config));
         let Opened { stores, store, key, plan, .. } = opening.await??;
         // What the plan says holds on every node, whatever its own settings are.
         let of_plan = |value| Setting { value, source: Source::Plan };

@@ -4,12 +4,12 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{size_of, write_orphaned};
 use crate::cli::output::{bytes, count, write_json};
 use crate::cli::{Exit, GlobalArgs, stores};
 use crate::config::Config;
-use crate::pipeline::Stop;
 use crate::publish::doubt::Doubt;
 use crate::publish::published::Published;
 use crate::publish::sign::Sign;
@@ -48,7 +48,7 @@ impl Status {
             Some(location) => {
                 let source = stores.open(location)?;
                 let options = Options { overwrite: true, ..Options::default() };
-                let stop = Stop::default();
+                let stop = CancellationToken::new();
                 let would = publish::prepare(&source, &destination, options, &stop).await?;
                 Some(would)
             }

@@ -5,13 +5,14 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::places;
 use crate::cli::output::{Table, bytes, count, write_json};
 use crate::cli::{Exit, GlobalArgs, from_one, stop_on_signals, stores};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
-use crate::pipeline::Stop;
+use crate::pipeline::unless_stopped;
 use crate::research::verify::{Verified, verify};
 use crate::store::Location;
 use crate::vis::VisError;
@@ -59,16 +60,16 @@ impl Check {
         };
         let setting = config.output_dir.as_ref().ok_or(unset)?;
         let store = stores(&config).open(&setting.value)?;
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         if store.can_list() {
-            stop.unless(places::refuse_absent(&store, setting, "output_dir")).await??;
+            unless_stopped(&stop, places::refuse_absent(&store, setting, "output_dir")).await??;
         } else if self.cases.is_empty() {
             let needed = format!("{} cannot be listed: name the cases", setting.value);
             return Err(VisError::Needs(needed).into());
         }
         let cases = match self.cases.is_empty() {
-            true => stop.unless(Input::Research(store.clone()).cases()).await??,
+            true => unless_stopped(&stop, Input::Research(store.clone()).cases()).await??,
             false => self.cases,
         };
         if cases.is_empty() {
@@ -78,7 +79,7 @@ impl Check {
         let sample = self.sample.map(NonZeroUsize::get);
         let mut rows = Vec::with_capacity(cases.len());
         for case in cases {
-            let found = stop.unless(verify(&store, case, sample)).await??;
+            let found = unless_stopped(&stop, verify(&store, case, sample)).await??;
             let Verified { files, read, bytes, problems } = found;
             rows.push(Row { case: case.short(), files, read, bytes, problems });
         }

@@ -69,7 +69,7 @@ impl ProcessAllCases {
         let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
         let stop = &run.environment.stop;
         let mut results = futures::stream::iter(&cases)
-            .take_while(|_| std::future::ready(!stop.is_requested()))
+            .take_while(|_| std::future::ready(!stop.is_cancelled()))
             .map(|&case| {
                 let run = &run;
                 async move {
@@ -139,7 +139,7 @@ impl ProcessAllCases {
         for case in &interrupted {
             writeln!(out, "interrupted: {case}")?;
         }
-        if stop.is_requested() && done + failed.len() < cases.len() {
+        if stop.is_cancelled() && done + failed.len() < cases.len() {
             say(&Stopped.to_string());
             return publishing.end(Exit::Interrupted, out).await;
         }

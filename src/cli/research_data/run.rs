@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 use tokio::sync::OnceCell;
 
@@ -19,7 +20,7 @@ use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
 use crate::model::Case;
-use crate::pipeline::{Pool, Reader, Stop};
+use crate::pipeline::{Pool, Reader, unless_stopped};
 use crate::publish::PublishError;
 use crate::research::plan::Reason;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
@@ -77,7 +78,7 @@ impl Run {
         let archive = data_dir(config)?;
         places::refuse_mixed(archive, output)?;
         let stores = stores(config);
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         let reading = until(&stop, &stores);
         let raw = reading.open(&archive.value)?;
@@ -132,7 +133,7 @@ impl Run {
     /// Converts a case and says so; when the run is dry, says what would be done.
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         let Environment { raw, out: target, stop, .. } = &self.environment;
-        let plan = stop.unless(research::plan(raw, target, case, &self.options)).await?;
+        let plan = unless_stopped(&stop, research::plan(raw, target, case, &self.options)).await?;
         if let Err(PlanError::NoFiles { .. }) = plan {
             places::refuse_absent(raw, &self.archive, "data_dir").await?;
         }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::arguments::config;
 use crate::cli::output::count;
@@ -10,7 +11,6 @@ use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, stop_on_signals, stores};
 use crate::model::Case;
 use crate::model::case::in_short;
-use crate::pipeline::Stop;
 use crate::store::{Location, Store};
 use crate::vis::finalize::{self, Completeness};
 use crate::vis::{Kind, Recipe, adopt};
@@ -47,7 +47,7 @@ impl Finalize {
             }
         }
         finalize_store(&store, out).await?;
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         self.publish_to.publish(&stores, &store, &stop, out).await?;
         Ok(Exit::Done)

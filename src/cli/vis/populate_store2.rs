@@ -16,7 +16,7 @@ use crate::cli::{Exit, GlobalArgs, stores, until};
 use crate::config::Config;
 use crate::ledger::{InputRecord, hash};
 use crate::model::{Case, Grid};
-use crate::pipeline::{ObjectSource, Pool};
+use crate::pipeline::{ObjectSource, Pool, unless_stopped};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::store::{Location, Store, Stores};
@@ -220,7 +220,7 @@ pub(in crate::cli) async fn load_ssh(
     let open = move || SeaSurfaceHeight::open(Box::new(source));
     let ssh = Pool::run(&place, open).await?.map_err(VisError::from)?;
     let folder = stores.open(&folder)?;
-    let sha256 = workshop.stop.unless(hash::<Sha256>(&folder, &info)).await??;
+    let sha256 = unless_stopped(&workshop.stop, hash::<Sha256>(&folder, &info)).await??;
     let mut record = InputRecord::new(&info, Some(sha256));
     if location.is_local() {
         record.etag = None;

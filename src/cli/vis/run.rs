@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::capabilities::Capabilities;
 use crate::cli::output::{bytes, count, duration};
@@ -11,14 +12,14 @@ use crate::cli::{Exit, report, say, stop_on_signals};
 use crate::config::Config;
 use crate::model::Case;
 use crate::model::case::MONTHS;
-use crate::pipeline::{Pool, Stop, Stopped};
+use crate::pipeline::{Pool, Stopped};
 use crate::research::plan::ranges;
 use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
 
 /// Workers, memory, progress and the stop signal of a command.
 pub(in crate::cli) fn workshop(config: &Config) -> Workshop {
-    let stop = Stop::default();
+    let stop = CancellationToken::new();
     stop_on_signals(stop.clone());
     let pool = Pool::new(config.workers.value.get(), Capabilities::memory_to_use());
     Workshop { pool, stop, progress: Arc::new(Terminal::new()) }
@@ -33,7 +34,7 @@ pub(super) async fn each(
 ) -> anyhow::Result<Exit> {
     let mut failed = Vec::new();
     for &case in cases {
-        if workshop.stop.is_requested() {
+        if workshop.stop.is_cancelled() {
             say(&Stopped.to_string());
             return Ok(Exit::Interrupted);
         }
