@@ -425,8 +425,7 @@ pub(super) fn merge(
 }
 
 fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
-    let [a, b] = [source, destination].map(|location| format!("{}/", location.real()));
-    if !a.starts_with(&b) && !b.starts_with(&a) {
+    if !source.overlaps(destination) {
         return Ok(());
     }
     let [source_url, destination] = [source, destination].map(Location::to_string);

@@ -122,6 +122,12 @@ impl Location {
         Some(way).filter(|way| !way.is_empty())
     }
 
+    /// Whether one of two places is the other, or lies in it: through all links on disk.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let [a, b] = [self, other].map(|place| format!("{}/", place.real()));
+        a.starts_with(&b) || b.starts_with(&a)
+    }
+
     /// What this names for whoever is in `folder`: a relative path is one from there.
     #[must_use]
     pub fn seen_from(&self, folder: &Self) -> Self {
@@ -170,12 +176,16 @@ impl Location {
 
 /// Where a path leads, through all links; what does not exist yet lies where it will be made.
 fn real(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    match found {
-        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
-        None => path,
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut real = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => _ = real.pop(),
+            other => real.push(other),
+        }
+        real = real.canonicalize().unwrap_or(real);
     }
+    real
 }
 
 impl FromStr for Location {

@@ -97,8 +97,7 @@ fn refuse_shared(places: &Places) -> Result<(), VisError> {
     let all: Vec<&Location> = Stage::ALL.iter().filter_map(|stage| places.of(*stage)).collect();
     for (n, one) in all.iter().enumerate() {
         for other in &all[n + 1..] {
-            let [a, b] = [one, other].map(|at| format!("{}/", at.real()));
-            if a.starts_with(&b) || b.starts_with(&a) {
+            if one.overlaps(other) {
                 return Err(VisError::Needs(format!(
                     "{one} and {other} are the same place, or one lies within the other: give each product a place of its own"
                 )));

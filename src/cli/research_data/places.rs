@@ -1,7 +1,5 @@
 //! Whether the archive and the output are where they can be.
 
-use std::path::{Component, PathBuf};
-
 use crate::config::{ConfigError, Setting};
 use crate::ledger::{COMPLETE, TOGETHER};
 use crate::model::Case;
@@ -13,13 +11,16 @@ pub(in crate::cli) fn refuse_mixed(
     archive: &Setting<Location>,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
-    let (raw, out) = (resolved(&archive.value), resolved(&output.value));
+    let (raw, out) = (&archive.value, &output.value);
+    let first = |inner: &Location, outer: &Location| {
+        inner.below(outer).map(|way| way.split('/').next().unwrap_or_default().to_owned())
+    };
     // Below the archive are folders of cases, below the output folders of polygons.
-    let mixed = first_below(&raw, &out).is_some_and(|first| {
-        first.is_empty() || first.parse().is_ok_and(|case: Case| case.to_string() == first)
-    }) || first_below(&out, &raw)
+    let in_case = first(out, raw)
+        .is_some_and(|first| first.parse().is_ok_and(|case: Case| case.to_string() == first));
+    let in_polygon = first(raw, out)
         .is_some_and(|first| first.len() == 3 && first.parse().is_ok_and(|p: u16| p < POLYGONS));
-    if !mixed {
+    if raw.real() != out.real() && !in_case && !in_polygon {
         return Ok(());
     }
     let reason = format!(
@@ -84,29 +85,4 @@ fn unusable(
 ) -> ConfigError {
     let (key, value) = (key.to_owned(), value.to_string());
     ConfigError::BadValue { key, origin: source.clone(), value, reason }
-}
-
-/// The first segment of `inner` below `outer`; empty when they are the same, `None` when it is
-/// elsewhere.
-fn first_below<'a>(outer: &str, inner: &'a str) -> Option<&'a str> {
-    let rest = inner.strip_prefix(outer.trim_end_matches('/'))?;
-    match rest.strip_prefix('/') {
-        Some(rest) => rest.split('/').next(),
-        None => rest.is_empty().then_some(rest),
-    }
-}
-
-/// One text for one place: local paths absolute and without symbolic links, as far as they exist.
-fn resolved(location: &Location) -> String {
-    let Some(path) = location.local_path() else { return location.to_string() };
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut real = PathBuf::new();
-    for component in absolute.components() {
-        match component {
-            Component::ParentDir => _ = real.pop(),
-            other => real.push(other),
-        }
-        real = real.canonicalize().unwrap_or(real);
-    }
-    real.display().to_string()
 }
