@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
-use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::encode::{PartSink, SinkError};
-use crate::ledger::{CASES, TOGETHER, hash};
-use crate::model::{Case, ErrorKind, Kinded, YearMonth, hex};
+use crate::ledger::{CASES, TOGETHER, sha256};
+use crate::model::{Case, Checksums, ErrorKind, Kinded, PartHasher, YearMonth, hex};
 use crate::pipeline::{Pool, PoolError, UploadSink};
 use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
@@ -114,23 +114,12 @@ impl Raw {
 struct Made {
     /// Keys of files, and names of folders, below the location.
     made: BTreeSet<String>,
+    /// Bytes of the parts of files of which the MD5s are recorded.
+    #[serde(default)]
+    part_size: u64,
     /// Of raw files and what goes with them, by key, when they are whole.
     #[serde(default)]
-    files: BTreeMap<String, Content>,
-}
-
-/// The bytes of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Content {
-    size: u64,
-    /// MD5, in hexadecimal.
-    md5: String,
-}
-
-impl Content {
-    fn of(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, md5: hex(&Md5::digest(bytes)) }
-    }
+    files: BTreeMap<String, Checksums>,
 }
 
 impl Made {
@@ -162,7 +151,7 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
     {
         return not_ours(&first);
     }
-    let Made { mut made, mut files } = before.unwrap_or_default();
+    let Made { mut made, mut files, .. } = before.unwrap_or_default();
     let there = store.list_level("").await?.into_iter().map(|object| object.key);
     let there: BTreeSet<String> = there.chain(store.list_dirs("").await?).collect();
     let top = |key: &str| key.split('/').next().unwrap_or(key).to_owned();
@@ -201,14 +190,15 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
         let Some(recorded) = files.get(key) else { continue };
         let Some(found) = store.find(key).await? else { continue };
         let is_same =
-            found.size == recorded.size && hash::<Md5>(store, &found).await? == recorded.md5;
+            found.size == recorded.size && sha256(store, &found).await? == recorded.sha256;
         if !is_same {
             return Err(DemoError::Altered { url: url(key) });
         }
     }
     files.retain(|key, _| !own.contains(key));
     made.extend(keys);
-    Ok(Made { made, files }.save(store).await?)
+    let part_size = store.multipart_size();
+    Ok(Made { made, part_size, files }.save(store).await?)
 }
 
 /// The key of a file anywhere below the location; empty folders do not count.
@@ -234,7 +224,7 @@ pub async fn write_raw(
     done: impl Fn(u64),
 ) -> Result<(), DemoError> {
     let written = Mutex::new(BTreeMap::new());
-    let result = write_files(store, raw, pool, stop, |key, content: Content| {
+    let result = write_files(store, raw, pool, stop, |key, content: Checksums| {
         done(content.size);
         written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, content);
     });
@@ -255,10 +245,10 @@ async fn write_files(
     Raw { case, synthetic, months, ssh }: &Raw,
     pool: &Pool,
     stop: &CancellationToken,
-    done: impl Fn(String, Content),
+    done: impl Fn(String, Checksums),
 ) -> Result<(), DemoError> {
     for (key, bytes) in [(GRID, synthetic.grid_file()), (CENTERS, synthetic.centers_csv().into())] {
-        let content = Content::of(&bytes);
+        let content = Checksums::of(&bytes, store.multipart_size());
         store.put(key, Bytes::from(bytes)).await?;
         done(key.to_owned(), content);
     }
@@ -274,7 +264,8 @@ async fn write_files(
             };
             let place = pool.place(0).await?;
             let upload = store.create(&key).await?;
-            let mut out = PartWriter::new(UploadSink::new(upload, stop.clone()));
+            let mut out =
+                PartWriter::new(UploadSink::new(upload, stop.clone()), store.multipart_size());
             let work = move || {
                 let written = match month {
                     Some(month) => synthetic.write_month(month, &mut out),
@@ -301,30 +292,34 @@ struct PartWriter<S> {
     part: Vec<u8>,
     index: usize,
     size: u64,
-    digest: Md5,
+    sha256: Sha256,
+    md5: PartHasher,
 }
 
 impl<S: PartSink> PartWriter<S> {
-    fn new(sink: S) -> Self {
-        Self { sink, part: Vec::new(), index: 0, size: 0, digest: Md5::new() }
+    /// Of a file whose MD5s are those of parts of so many bytes.
+    fn new(sink: S, part_size: u64) -> Self {
+        let (sha256, md5) = (Sha256::new(), PartHasher::new(part_size, 0));
+        Self { sink, part: Vec::new(), index: 0, size: 0, sha256, md5 }
     }
 
     fn send(&mut self) -> io::Result<()> {
         let part = std::mem::take(&mut self.part);
-        self.digest.update(&part);
+        self.sha256.update(&part);
         self.size += part.len() as u64;
-        self.sink.part(self.index, part.into()).map_err(io::Error::other)?;
+        self.md5.update(&part);
+        self.sink.part(self.index, part.into(), None).map_err(io::Error::other)?;
         self.index += 1;
         Ok(())
     }
 
     /// Sends what is left; tells what was sent in all.
-    fn finish(mut self) -> io::Result<(S, Content)> {
+    fn finish(mut self) -> io::Result<(S, Checksums)> {
         if !self.part.is_empty() {
             self.send()?;
         }
-        let Self { sink, size, digest, .. } = self;
-        Ok((sink, Content { size, md5: hex(&digest.finalize()) }))
+        let Self { sink, size, sha256, md5, .. } = self;
+        Ok((sink, Checksums { size, sha256: hex(&sha256.finalize()), md5: md5.finish() }))
     }
 }
 

@@ -8,11 +8,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{ErrorKind, Kinded, hex};
+use crate::model::{Checksums, ErrorKind, Kinded, hex};
 use crate::store::{Condition, ObjectInfo, Sending, Store, StoreError};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -28,8 +27,8 @@ pub const RULES: &str = "recipe.json";
 /// Objects that tell, in the folder they lie in, of results that belong together: a Zarr hierarchy, the
 /// files of a case. Nothing else is made among them.
 pub const TOGETHER: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
-/// Version of the form of the records.
-const FORMAT: u32 = 1;
+/// Version of the form of the records, here and in map stores.
+pub const FORMAT: u32 = 2;
 
 /// A record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +45,22 @@ pub enum LedgerError {
         source: serde_json::Error,
     },
     /// The record is of a form that this program does not know.
-    #[error("{url} has record format {found}, this program knows {FORMAT}; use a newer dor")]
+    #[error("{}", other_format(url, *found))]
     Format {
         /// Object.
         url: String,
         /// Its format.
         found: u32,
     },
+}
+
+/// What to do about a record of another form.
+pub fn other_format(url: &str, found: u32) -> String {
+    let advice = match found < FORMAT {
+        true => "an earlier dor has made it: make what it belongs to again with --force",
+        false => "use a newer dor",
+    };
+    format!("{url} has record format {found}, this program knows {FORMAT}; {advice}")
 }
 
 impl Kinded for LedgerError {
@@ -77,6 +85,8 @@ pub struct Record {
     pub recipe: Recipe,
     /// Model months without input, when that was allowed.
     pub missing_months: Vec<String>,
+    /// Bytes of the parts of files of which the MD5s are recorded.
+    pub part_size: u64,
     /// A file each, by key.
     pub files: Vec<FileRecord>,
 }
@@ -148,14 +158,12 @@ impl fmt::Display for Difference {
 
 /// An input and the output made from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileRecord {
     /// Key of the output, relative to the output location.
     pub key: String,
-    /// Bytes of the output.
-    pub size: u64,
-    /// MD5 of the output, in hexadecimal.
-    pub md5: String,
+    /// Size and checksums of the output.
+    #[serde(flatten)]
+    pub content: Checksums,
     /// What it was made from.
     pub input: InputRecord,
 }
@@ -173,12 +181,10 @@ pub struct InputRecord {
     /// ETag, where the store has real ones.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub etag: Option<String>,
-    /// SHA-256 of the content, in hexadecimal; none of files that were not read to the end.
+    /// SHA-256 of the content, in hexadecimal; none of files that were not read to the end and of which
+    /// there is no record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
-    /// MD5 of the content, in hexadecimal, where the record of who made the file has one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub md5: Option<String>,
 }
 
 /// What became of an input since it was recorded.
@@ -203,7 +209,6 @@ impl InputRecord {
             modified: info.modified.to_rfc3339(),
             etag: info.etag.clone(),
             sha256,
-            md5: None,
         }
     }
 
@@ -245,12 +250,8 @@ impl InputRecord {
         if self.is_version(&now) {
             return Ok(InputState::Same);
         }
-        let (known, found) = match (&self.sha256, &self.md5) {
-            (Some(sha256), _) => (sha256, hash::<Sha256>(store, info).await?),
-            (None, Some(md5)) => (md5, hash::<Md5>(store, info).await?),
-            (None, None) => return Ok(InputState::Unknown),
-        };
-        let same = *known == found;
+        let Some(known) = &self.sha256 else { return Ok(InputState::Unknown) };
+        let same = *known == sha256(store, info).await?;
         tracing::info!(
             "{}: its time is another one, its content {}",
             store.location().join(&info.key),
@@ -260,20 +261,17 @@ impl InputRecord {
     }
 }
 
-/// A digest of an object's content, in hexadecimal.
-pub async fn hash<D: Digest + Send + 'static>(
-    store: &Store,
-    info: &ObjectInfo,
-) -> Result<String, StoreError> {
+/// SHA-256 of an object's content, in hexadecimal.
+pub async fn sha256(store: &Store, info: &ObjectInfo) -> Result<String, StoreError> {
     let object = store.object_known(&info.key, info.clone());
-    let step = |digest: &mut D, piece: &mut Vec<u8>| digest.update(piece);
-    Ok(hex(&object.fold(0..info.size, D::new(), step).await?.finalize()))
+    let step = |digest: &mut Sha256, piece: &mut Vec<u8>| digest.update(piece);
+    Ok(hex(&object.fold(0..info.size, Sha256::new(), step).await?.finalize()))
 }
 
 impl Record {
-    /// An empty record.
-    pub fn new(case: String, recipe: Recipe, missing_months: Vec<String>) -> Self {
-        Self { format: FORMAT, case, recipe, missing_months, files: Vec::new() }
+    /// An empty record, of files of which the MD5s of such parts will be recorded.
+    pub fn new(case: String, recipe: Recipe, missing_months: Vec<String>, part_size: u64) -> Self {
+        Self { format: FORMAT, case, recipe, missing_months, part_size, files: Vec::new() }
     }
 
     /// Adds or replaces the entry of a file; entries stay ordered by key.
@@ -365,7 +363,7 @@ mod tests {
 
     fn record() -> Record {
         let recipe = Recipe { product: "research-grade".to_owned(), version: 1, grid_sha256: None };
-        Record::new("case".to_owned(), recipe, Vec::new())
+        Record::new("case".to_owned(), recipe, Vec::new(), 16 << 20)
     }
 
     fn info(size: u64, etag: Option<&str>) -> ObjectInfo {
@@ -383,7 +381,8 @@ mod tests {
         let mut record = record();
         for key in ["b", "a", "c", "a"] {
             let input = InputRecord::new(&info(1, None), Some("00".to_owned()));
-            record.insert(FileRecord { key: key.to_owned(), size: 2, md5: key.to_owned(), input });
+            let content = Checksums::of(key.as_bytes(), record.part_size);
+            record.insert(FileRecord { key: key.to_owned(), content, input });
         }
         assert_eq!(
             record.files.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(),
@@ -398,10 +397,12 @@ mod tests {
     #[tokio::test]
     async fn other_objects_and_newer_formats_are_refused_by_name() {
         let store = Store::memory();
-        for text in [r#"{"format": 9}"#, "hello", r#"{"format": 1}"#] {
+        for text in [r#"{"format": 9}"#, "hello", r#"{"format": 1}"#, r#"{"format": 2}"#] {
             store.put("x/manifest.json", Bytes::from(text)).await.unwrap();
             let error = Record::load(&store, "x", COMPLETE).await.unwrap_err();
             assert!(error.to_string().contains("x/manifest.json"), "{error}");
+            let is_earlier = error.to_string().contains("an earlier dor has made it");
+            assert_eq!(is_earlier, text == r#"{"format": 1}"#, "{error}");
         }
     }
 
@@ -418,7 +419,6 @@ mod tests {
             modified: chrono::DateTime::UNIX_EPOCH.to_rfc3339(),
             ..recorded(of)
         };
-        let md5 = |of: &[u8]| InputRecord { md5: Some(hex(&Md5::digest(of))), ..other_time(None) };
         let (same, other): (&[u8], &[u8]) = (b"12345", b"54321");
         for (recorded, expected) in [
             (recorded(None), InputState::Same),
@@ -431,8 +431,6 @@ mod tests {
             (other_time(None), InputState::Unknown),
             (other_time(Some(same)), InputState::Touched),
             (other_time(Some(other)), InputState::Changed),
-            (md5(same), InputState::Touched),
-            (md5(other), InputState::Changed),
         ] {
             assert_eq!(recorded.compare(&store, &now).await.unwrap(), expected, "{recorded:?}");
         }

@@ -20,16 +20,32 @@ from pathlib import Path
 
 CASES = [f"{polygon:03}-{month:02}" for polygon in range(690) for month in (1, 4, 7, 10)]
 FILES, MAPS = 180, 421
-SIZE = 150_000_000
+# A file in nine parts, a map in one.
+SIZE, MAP_SIZE = 150_000_000, 60_000
+PART_SIZE = 16 << 20
 
 
-def digest_of(key: str) -> str:
-    return hashlib.md5(key.encode()).hexdigest()
+def parts_of(key: str, size: int) -> list:
+    return [hashlib.md5(f"{key} {n}".encode()) for n in range(-(-size // PART_SIZE))]
 
 
-def record(keys: list) -> str:
-    files = [{"key": key, "size": SIZE, "md5": digest_of(key)} for key in keys]
-    return json.dumps({"recipe": {"product": "bench"}, "files": files})
+def etag_of(key: str, size: int) -> str:
+    """What S3 calls an object with these parts."""
+    parts = parts_of(key, size)
+    if len(parts) == 1:
+        return parts[0].hexdigest()
+    return f"{hashlib.md5(b''.join(part.digest() for part in parts)).hexdigest()}-{len(parts)}"
+
+
+def record(keys: list, size: int) -> str:
+    files = []
+    for key in keys:
+        md5 = [part.hexdigest() for part in parts_of(key, size)]
+        sha256 = hashlib.sha256(key.encode()).hexdigest()
+        md5 = md5 if len(md5) > 1 else md5[0]
+        files.append({"key": key, "size": size, "sha256": sha256, "md5": md5})
+    head = {"format": 2, "recipe": {"product": "bench"}, "part_size": PART_SIZE}
+    return json.dumps({**head, "files": files})
 
 
 def write_source(root: Path) -> list:
@@ -37,30 +53,33 @@ def write_source(root: Path) -> list:
     entries = []
     store = root / "store2.zarr/.cases"
     store.mkdir(parents=True)
-    (store / "shared.json").write_text('{"recipe": {}, "store": "store2"}')
+    (store / "shared.json").write_text(
+        '{"format": 2, "recipe": {}, "store": "store2", "part_size": 16777216}'
+    )
     for n, case in enumerate(CASES):
         folder = root / "research" / case.replace("-", "/")
         folder.mkdir(parents=True)
-        text = record([f"{case.replace('-', '/')}/{month:03}.nc" for month in range(FILES)])
+        text = record([f"{case.replace('-', '/')}/{month:03}.nc" for month in range(FILES)], SIZE)
         (folder / "manifest.json").write_text(text)
         key = folder.relative_to(root) / "manifest.json"
-        entries.append([str(key), len(text), digest_of(text)])
+        entries.append([str(key), len(text), hashlib.md5(text.encode()).hexdigest()])
         maps = [f"{chunk % 4}/DIC/{n}/{chunk}" for chunk in range(MAPS)]
-        (store / f"{case}.json").write_text(record(maps))
+        (store / f"{case}.json").write_text(record(maps, MAP_SIZE))
         files = [f"{key.parent}/{month:03}.nc" for month in range(FILES)]
-        for below, key in [("research", f) for f in files] + [("store2.zarr", m) for m in maps]:
-            own = key.removeprefix("research/")
-            entries.append([f"{below}/{own}", SIZE, digest_of(own)])
+        own = [("research", f.removeprefix("research/"), SIZE) for f in files]
+        for below, key, size in own + [("store2.zarr", m, MAP_SIZE) for m in maps]:
+            entries.append([f"{below}/{key}", size, etag_of(key, size)])
     return sorted(entries)
 
 
 def write_published(destination: Path, entries: list) -> None:
     header = {
-        "format": 1,
+        "format": 2,
         "version": 1,
         "published": "2026-01-01T00:00:00Z",
         "program": "bench",
         "source": "bench",
+        "part_size": PART_SIZE,
         "recipes": {},
         "objects": len(entries),
         "bytes": sum(size for _, size, _ in entries),
@@ -96,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     shutil.rmtree(args.folder, ignore_errors=True)
     entries = write_source(args.folder / "source")
-    others = [[key, size + (n % 100 == 0), md5] for n, (key, size, md5) in enumerate(entries)]
+    others = [[key, size + (n % 100 == 0), etag] for n, (key, size, etag) in enumerate(entries)]
     destinations = {"nothing": [], "everything": entries, "all but 1 %": others}
     for name, published in destinations.items():
         destination = args.folder / name

@@ -28,6 +28,8 @@ KEYS = {
 }
 TREES = {"many": (20_000, 300_000), "large": (40, 150_000_000)}
 FILES_OF_A_CASE = 180
+# As `part_size` is by default: records have the MD5 of each part.
+PART_SIZE = 16 << 20
 
 
 def write_tree(root: Path, number: int, size: int) -> None:
@@ -41,26 +43,37 @@ def write_tree(root: Path, number: int, size: int) -> None:
         files = []
         for n in range(min(FILES_OF_A_CASE, number - case * FILES_OF_A_CASE)):
             key = f"{folder}/{n:03}.nc"
-            files.append({"key": key, "size": size, "md5": write_random(root / "tree" / key, size)})
+            files.append({"key": key, "size": size, **write_random(root / "tree" / key, size)})
         write_record(root / "tree" / folder, files)
     (root / "complete").touch()
 
 
-def write_random(path: Path, size: int) -> str:
+def write_random(path: Path, size: int) -> dict:
     """In small pieces: the memory of this process counts as that of the commands it starts."""
-    digest, left = hashlib.md5(), size
+    whole, parts, left = hashlib.sha256(), [], size
     with path.open("wb") as file:
         while left > 0:
+            if (size - left) % PART_SIZE == 0:
+                parts.append(hashlib.md5())
             data = os.urandom(min(left, 1 << 20))
-            digest.update(data)
+            whole.update(data)
+            parts[-1].update(data)
             file.write(data)
             left -= len(data)
-    return digest.hexdigest()
+    md5 = [part.hexdigest() for part in parts]
+    return {"sha256": whole.hexdigest(), "md5": md5 if len(md5) > 1 else md5[0]}
 
 
 def write_record(folder: Path, files: list) -> None:
     (folder / "manifest.json").write_text(
-        json.dumps({"recipe": {"product": "bench"}, "files": files})
+        json.dumps(
+            {
+                "format": 2,
+                "recipe": {"product": "bench"},
+                "part_size": PART_SIZE,
+                "files": files,
+            }
+        )
     )
 
 
@@ -73,7 +86,7 @@ def change(root: Path, share: float) -> int:
         before = changed
         for n, file in enumerate(files):
             if n % every == every // 2:
-                file["md5"] = write_random(root / "tree" / file["key"], file["size"])
+                file.update(write_random(root / "tree" / file["key"], file["size"]))
                 changed += 1
         if changed > before:
             write_record(record.parent, files)

@@ -194,7 +194,7 @@ async fn inputs_of(
         return Ok(found.map_or_else(|| Ok(inputs()), Err));
     }
     let record = match CaseRecord::load(store, case).await {
-        Err(error @ VisError::Record { .. }) => {
+        Err(error @ (VisError::Record { .. } | VisError::Format { .. })) => {
             return Ok(Err(Problem::Damaged(error.to_string())));
         }
         record => record?,

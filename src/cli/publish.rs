@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
+use super::capabilities::Capabilities;
 use super::output::{Table, bytes, count};
 use super::progress::Transfers;
 use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, stores, until};
 use crate::config::Config;
 use crate::model::Case;
-use crate::pipeline::unless_stopped;
+use crate::pipeline::{Pool, unless_stopped};
 use crate::publish::audit::Extent;
 use crate::publish::inventory::{Selection, pattern, patterns};
 use crate::publish::plan::Why;
@@ -200,6 +201,7 @@ impl Publish {
             verify,
             concurrency: self.concurrency,
             rate: self.bwlimit,
+            pool: Some(Pool::new(1, Capabilities::memory_to_use())),
             cache_control: self.cache_control.clone(),
             content_type: self.content_type.clone(),
         })

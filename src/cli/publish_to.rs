@@ -6,10 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::capabilities::Capabilities;
 use super::output::count;
 use super::progress::Transfers;
 use super::{Exit, report};
 use crate::model::Case;
+use crate::pipeline::Pool;
 use crate::publish::{self, Options, PublishError, Queue};
 use crate::store::{Location, Store, Stores};
 
@@ -27,13 +29,13 @@ impl PublishTo {
         &self,
         stores: &Stores,
         source: &Store,
-        stop: &CancellationToken,
+        (pool, stop): (&Pool, &CancellationToken),
     ) -> Result<Publishing, PublishError> {
         let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
         let destination = stores.open(location)?;
         publish::look_at(source, &destination).await?;
         let progress = Arc::new(Transfers::beside());
-        let queue = Queue::new(source.clone(), destination, progress, stop.clone());
+        let queue = Queue::new(source.clone(), destination, progress, pool.clone(), stop.clone());
         Ok(Publishing(Some((queue, location.clone()))))
     }
 
@@ -60,7 +62,9 @@ impl PublishTo {
         let Some(location) = &self.publish_to else { return Ok(()) };
         let location = location.join(name);
         let destination = stores.open(&location)?;
-        let prepared = publish::prepare(source, &destination, Options::default(), stop).await?;
+        let pool = Some(Pool::new(1, Capabilities::memory_to_use()));
+        let options = Options { pool, ..Options::default() };
+        let prepared = publish::prepare(source, &destination, options, stop).await?;
         let outcome = publish::publish(prepared, Arc::new(Transfers::beside())).await?;
         let sent = count(outcome.sent, "object");
         Ok(writeln!(out, "published to {location}: {sent}, version {}", outcome.version)?)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 pub use hdf5::EncodeError;
 
-use crate::model::IoCause;
+use crate::model::{Digest, IoCause};
 
 /// What can go wrong while a part is taken, whoever takes it.
 pub type SinkError = IoCause;
@@ -21,6 +21,6 @@ pub type SinkError = IoCause;
 pub trait PartSink: Send {
     /// Length of every part but the last.
     fn part_size(&self) -> usize;
-    /// Takes one part.
-    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SinkError>;
+    /// Takes one part, with its MD5 where that is known.
+    fn part(&mut self, index: usize, data: Bytes, md5: Option<Digest>) -> Result<(), SinkError>;
 }

@@ -6,12 +6,14 @@ pub mod case;
 pub mod cf;
 pub mod clock;
 pub mod dataset;
+pub mod entry;
 pub mod grid;
 mod kind;
 pub mod units;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};
+pub use entry::{Checksums, Digest, ETag, PartHasher, Parts};
 pub use grid::{Grid, Place};
 pub use kind::{ErrorKind, IoCause, Kinded};
 

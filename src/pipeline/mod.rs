@@ -19,9 +19,9 @@ use tracing::warn;
 pub use shared::{Extent, Reader, Table};
 
 use crate::encode::{PartSink, SinkError};
-use crate::model::{ErrorKind, Kinded};
+use crate::model::{Digest, ErrorKind, Kinded};
 use crate::read::{Source, SourceError};
-use crate::store::{Object, ObjectInfo, Store, StoreError, Upload};
+use crate::store::{Body, Object, ObjectInfo, Store, StoreError, Upload};
 
 /// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
 const PIECE: u64 = 2 << 20;
@@ -89,7 +89,7 @@ pub async fn unless_stopped<T>(
 }
 
 /// CPU threads and memory, shared by all work of a process.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     count: usize,
     workers: Arc<Semaphore>,
@@ -300,7 +300,7 @@ impl PartSink for UploadSink {
         self.upload.part_size()
     }
 
-    fn part(&mut self, index: usize, data: Bytes) -> Result<(), SinkError> {
+    fn part(&mut self, index: usize, data: Bytes, md5: Option<Digest>) -> Result<(), SinkError> {
         if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
@@ -311,7 +311,13 @@ impl PartSink for UploadSink {
             }
         }
         let upload = self.upload.clone();
-        self.parts.spawn_on(async move { upload.part(index, vec![data]).await }, &self.runtime);
+        let part = async move {
+            match md5 {
+                Some(md5) => upload.part_with_md5(index, Body::Bytes(vec![data]), md5).await,
+                None => upload.part(index, vec![data]).await,
+            }
+        };
+        self.parts.spawn_on(part, &self.runtime);
         Ok(())
     }
 }

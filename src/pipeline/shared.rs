@@ -75,7 +75,7 @@ impl Reader {
         work: impl FnOnce(Box<dyn Source>) -> T + Send + 'static,
     ) -> Result<(T, Arc<Memory>), PoolError> {
         let Some(member) = &self.0 else {
-            let place = unless_stopped(&stop, pool.place(memory)).await??;
+            let place = unless_stopped(stop, pool.place(memory)).await??;
             let source = Box::new(ObjectSource::new(object, stop.clone(), passed));
             let value = Pool::run(&place, move || work(source)).await?;
             return Ok((value, place.memory()));

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::error::ends_all;
 use super::hashes::hash;
 use super::plan::stage;
-use super::{Digest, Entry, FOLDER, PublishError};
+use super::{Entry, FOLDER, PublishError};
+use crate::model::{ETag, Parts};
 use crate::pipeline::Stopped;
 use crate::store::{ObjectInfo, Store, StoreError};
 
@@ -25,25 +26,26 @@ const SMALL: u64 = 4 << 20;
 pub struct Audit {
     /// Objects that are what was published, as far as was looked.
     pub right: usize,
-    /// Those of them of which a listing tells the size only: sent by parts, or on a disk.
+    /// Those of them of which a listing tells the size only: on a disk, or encrypted.
     pub by_size: usize,
     /// Objects that are not there.
     pub missing: Vec<String>,
-    /// Objects with another size or MD5.
+    /// Objects with another size or ETag.
     pub wrong: Vec<String>,
     /// Objects that nobody has published.
     pub unknown: Vec<String>,
 }
 
 /// Compares what was listed with `entries`. What is right, by key, and `None` for what is not; the rest is in
-/// the audit. Objects that `read` names are read; it is told whether the listing has their MD5.
+/// the audit. Objects that `read` names are read, in parts of `part_size`; it is told whether the listing has
+/// their MD5s. So are those that others have sent in parts of another size.
 pub async fn audit(
     destination: &Store,
     listed: &Listing,
-    entries: &[Entry],
+    (entries, part_size): (&[Entry], u64),
     read: impl Fn(&Entry, &ObjectInfo, bool) -> bool,
     stop: &CancellationToken,
-) -> Result<(Audit, BTreeMap<String, Option<Digest>>), PublishError> {
+) -> Result<(Audit, Arrived), PublishError> {
     let mut found: HashMap<&str, &ObjectInfo> =
         listed.iter().map(|(key, info)| (key.as_str(), info)).collect();
     let mut audit = Audit::default();
@@ -54,20 +56,21 @@ pub async fn audit(
             states.insert(entry.key.to_string(), None);
             continue;
         };
-        let md5 = md5_of(destination, info);
-        let is_right = info.size == entry.size && md5.is_none_or(|md5| md5 == entry.md5);
+        let etag = etag_of(destination, info);
+        let told = etag.filter(|etag| etag.is_comparable(&entry.etag));
+        let is_right = info.size == entry.size && told.is_none_or(|told| told == entry.etag);
         if !is_right {
             audit.wrong.push(entry.key.to_string());
-        } else if read(entry, info, md5.is_some()) {
+        } else if read(entry, info, told.is_some()) || etag.is_some() && told.is_none() {
             to_read.push(entry);
         } else {
             audit.right += 1;
-            audit.by_size += usize::from(md5.is_none());
+            audit.by_size += usize::from(told.is_none());
         }
-        states.insert(entry.key.to_string(), is_right.then_some(entry.md5));
+        states.insert(entry.key.to_string(), is_right.then_some(entry.etag));
     }
     let number = to_read.len();
-    let wrong = problems(destination, to_read, stop).await?;
+    let wrong = problems(destination, (to_read, part_size), stop).await?;
     audit.right += number - wrong.len();
     for Wrong { key, .. } in wrong {
         states.insert(key.clone(), None);
@@ -79,6 +82,9 @@ pub async fn audit(
     audit.unknown.sort_unstable();
     Ok((audit, states))
 }
+
+/// What lies at a destination, by key; `None` where that is not known.
+pub type Arrived = BTreeMap<String, Option<ETag>>;
 
 /// The objects of a destination, by key.
 pub type Listing = HashMap<String, ObjectInfo>;
@@ -95,23 +101,19 @@ pub fn fingerprint(listed: &Listing) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The MD5 that a listing of a destination tells.
-pub(super) fn md5_of(destination: &Store, info: &ObjectInfo) -> Option<Digest> {
+/// The ETag that a listing of a destination tells, where it is made of MD5s.
+pub(super) fn etag_of(destination: &Store, info: &ObjectInfo) -> Option<ETag> {
     let etag = info.etag.as_deref().filter(|_| destination.tells_md5());
     etag.and_then(|etag| etag.parse().ok())
 }
 
 /// Takes back what a journal tells of objects that a listing does not have, or has otherwise.
-pub fn confirm(
-    destination: &Store,
-    arrived: &mut BTreeMap<String, Option<Digest>>,
-    listed: &Listing,
-) {
+pub fn confirm(destination: &Store, arrived: &mut Arrived, listed: &Listing) {
     for (key, state) in arrived {
         let found = listed.get(key);
         let may_be =
-            |found: &ObjectInfo, md5| md5_of(destination, found).is_none_or(|is| is == md5);
-        *state = state.filter(|md5| found.is_some_and(|found| may_be(found, *md5)));
+            |found: &ObjectInfo, etag| etag_of(destination, found).is_none_or(|is| is == etag);
+        *state = state.filter(|etag| found.is_some_and(|found| may_be(found, *etag)));
     }
 }
 
@@ -156,11 +158,11 @@ pub struct Wrong {
     pub problem: String,
 }
 
-/// Reads objects at the destination and compares their bytes with what was published; how many
-/// were read, and those that are wrong.
+/// Reads objects at the destination and compares their bytes with what was published, in parts of
+/// `part_size`; how many were read, and those that are wrong.
 pub async fn verify(
     destination: &Store,
-    entries: &[Entry],
+    (entries, part_size): (&[Entry], u64),
     extent: Extent,
     stop: &CancellationToken,
 ) -> Result<(usize, Vec<Wrong>), PublishError> {
@@ -172,20 +174,20 @@ pub async fn verify(
         .map(|(_, entry)| entry)
         .collect();
     let looked_at = chosen.len();
-    Ok((looked_at, problems(destination, chosen, stop).await?))
+    Ok((looked_at, problems(destination, (chosen, part_size), stop).await?))
 }
 
 /// Reads objects; those that are wrong.
 async fn problems(
     destination: &Store,
-    entries: Vec<&Entry>,
+    (entries, part_size): (Vec<&Entry>, u64),
     stop: &CancellationToken,
 ) -> Result<Vec<Wrong>, PublishError> {
     let read = async |entry: &Entry| {
         if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
-        let problem = match problem(destination, entry).await {
+        let problem = match problem(destination, entry, part_size).await {
             // What this one object comes to, if the rest can be had.
             Err(error) if !ends_all(&error) && destination.list_dirs("").await.is_ok() => {
                 Some(format!("it cannot be read: {error}"))
@@ -202,17 +204,22 @@ async fn problems(
     Ok(wrong)
 }
 
-async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, PublishError> {
+async fn problem(
+    destination: &Store,
+    entry: &Entry,
+    part_size: u64,
+) -> Result<Option<String>, PublishError> {
     let missing = || Ok(Some("it is missing".to_owned()));
     let other_size = |size: u64| Ok(Some(format!("it has {size} bytes, not {}", entry.size)));
-    let other_md5 = |found: Digest| {
-        (found != entry.md5).then(|| format!("its MD5 is {found}, not {}", entry.md5))
+    let other_md5 = |found: Parts| {
+        let found = found.etag();
+        (found != entry.etag).then(|| format!("its MD5 is {found}, not {}", entry.etag))
     };
     if entry.size <= SMALL {
         return match destination.read_within(&entry.key, entry.size).await {
             Ok(None) => missing(),
             Ok(Some((data, _))) if data.len() as u64 != entry.size => other_size(data.len() as u64),
-            Ok(Some((data, _))) => Ok(other_md5(Digest::of(&data))),
+            Ok(Some((data, _))) => Ok(other_md5(Parts::of(&data, part_size))),
             Err(StoreError::TooLarge { size: Some(size), .. }) => other_size(size),
             Err(error) => Err(error.into()),
         };
@@ -226,5 +233,6 @@ async fn problem(destination: &Store, entry: &Entry) -> Result<Option<String>, P
     if size != entry.size {
         return other_size(size);
     }
-    Ok(other_md5(hash(&object).await?))
+    let [found] = hash(&object, [part_size]).await?;
+    Ok(other_md5(found))
 }

@@ -330,7 +330,6 @@ async fn renew_sign(destination: &Store, sign: &Sign) -> Result<bool, StoreError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Digest;
 
     async fn take(store: &Store) -> Result<Claim, PublishError> {
         Claim::take(store, &CancellationToken::new()).await
@@ -365,7 +364,7 @@ mod tests {
     }
 
     fn entry(key: &str) -> Entry {
-        Entry { key: key.into(), size: 1, md5: Digest::of(b"x") }
+        Entry::of(key, b"x", 16 << 20)
     }
 
     /// A claim whose sign was last looked at so many seconds ago, by the clock.

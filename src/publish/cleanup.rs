@@ -55,8 +55,8 @@ pub(super) async fn end_uploads(
     destination: &Store,
     entries: impl Iterator<Item = &Entry>,
 ) -> Result<(), PublishError> {
-    let is_large = |entry: &&Entry| entry.size > destination.part_size() as u64;
-    let large: BTreeSet<&str> = entries.filter(is_large).map(|entry| &*entry.key).collect();
+    let is_of_parts = |entry: &&Entry| entry.etag.is_of_parts();
+    let large: BTreeSet<&str> = entries.filter(is_of_parts).map(|entry| &*entry.key).collect();
     let end = async |key: &str| Ok(destination.abort_uploads(key, &[]).await?);
     stream::iter(large).map(end).buffered(REQUESTS).try_for_each(async |_| Ok(())).await
 }

@@ -93,12 +93,11 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Digest;
 
     #[tokio::test]
     async fn marks_of_several_are_settled_by_who_has_read_them() {
         let store = Store::memory();
-        let entry = |key: &str| Entry { key: key.into(), size: 1, md5: Digest::of(b"x") };
+        let entry = |key: &str| Entry::of(key, b"x", 16 << 20);
         Doubt::mark(&store, &["b", "c"].map(entry)).await.unwrap();
         let first = Doubt::load(&store).await.unwrap();
         Doubt::mark(&store, &["a", "b"].map(entry)).await.unwrap();

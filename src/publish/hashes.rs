@@ -1,4 +1,5 @@
-//! MD5s of files that no record tells of: each file is read once, and again when it has changed.
+//! MD5s of the parts of files that no record tells: each file is read once, and again when it has changed
+//! or has parts of another size.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -6,10 +7,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use md5::{Digest as _, Md5};
 use tokio_util::sync::CancellationToken;
 
-use super::{Digest, Entry, PublishError};
+use super::{Entry, PublishError};
+use crate::model::entry::has_same_parts;
+use crate::model::{PartHasher, Parts};
 use crate::pipeline::Stopped;
 use crate::store::{Lines, Object, Store, StoreError, Surveyed, open_file};
 
@@ -17,72 +19,153 @@ const NAME: &str = "hashes.jsonl";
 /// Objects that are read at the same time.
 const OBJECTS: usize = 4;
 
-/// What is known, kept in a file: lines of `["key", "fingerprint", "md5"]`, of which the last
+/// What a record tells of an object whose parts have another size there.
+pub(super) struct Otherwise {
+    /// Bytes of the object.
+    pub size: u64,
+    /// MD5 of each part, and the usual size of these.
+    pub md5: Parts,
+    pub part_size: u64,
+}
+
+impl Otherwise {
+    /// What stands for an object that is not so.
+    pub(super) fn entry(&self, key: &str) -> Entry {
+        Entry::new(key, self.size, self.md5.clone())
+    }
+}
+
+/// The same of several, by key.
+pub(super) type Recorded = HashMap<String, Otherwise>;
+
+/// Objects that are not what a record tells, by key, and why.
+type Damaged = Vec<(String, String)>;
+
+/// An object that was looked at.
+enum Found {
+    /// Its bytes were known.
+    Known(Entry),
+    /// They were read, as those of this fingerprint.
+    Read(Entry, String, Parts),
+    /// They are not what its record tells, and why.
+    Damaged(Entry, String),
+}
+
+/// What is known of a file: its fingerprint, the size of its parts, their MD5s.
+type Known = (String, u64, Parts);
+
+/// What is known, kept in a file: lines of `["key", "fingerprint", part_size, md5]`, of which the last
 /// for a key counts.
 pub(super) struct Hashes {
     path: PathBuf,
-    known: HashMap<String, (String, Digest)>,
+    /// Bytes of the parts that are wanted.
+    part_size: u64,
+    known: HashMap<String, Known>,
 }
 
 impl Hashes {
-    /// Those that were kept in a folder.
-    pub(super) fn load(folder: &Path) -> Result<Self, PublishError> {
+    /// Those that were kept in a folder, for parts of so many bytes.
+    pub(super) fn load(folder: &Path, part_size: u64) -> Result<Self, PublishError> {
         let path = folder.join(NAME);
         let known = match open_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
             file => file.and_then(read).map_err(|source| failed(&path, source))?,
         };
-        Ok(Self { path, known })
+        Ok(Self { path, part_size, known })
     }
 
-    /// The entries of objects; those that are new or have changed are read.
+    /// The entries of objects; those that are new or have changed are read, and compared with what is
+    /// recorded of them under another size of parts. Those that differ from it are told, and stand for
+    /// nothing that could be sent.
     pub(super) async fn entries(
         &self,
         source: &Store,
         objects: Vec<Surveyed>,
+        recorded: &Recorded,
         stop: &CancellationToken,
-    ) -> Result<Vec<Entry>, PublishError> {
+    ) -> Result<(Vec<Entry>, Damaged), PublishError> {
         let open = || {
             fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
             OpenOptions::new().create(true).append(true).open(&self.path)
         };
         let mut file = open().map_err(|source| failed(&self.path, source))?;
-        let entry = async |object: Surveyed| {
-            let Surveyed { key, size, fingerprint } = object;
-            if let Some((as_of, md5)) = self.known.get(&key)
-                && *as_of == fingerprint
-            {
-                return Ok((Entry { key: key.into(), size, md5: *md5 }, None));
-            }
+        let look = async |object: Surveyed| {
             if stop.is_cancelled() {
                 return Err(PublishError::from(Stopped));
             }
-            let md5 = hash(&source.object(&key).await?).await?;
-            Ok((Entry { key: key.into(), size, md5 }, Some(fingerprint)))
+            let recorded = recorded.get(&object.key);
+            self.look(source, object, recorded).await
         };
-        let mut entries = Vec::with_capacity(objects.len());
-        let mut read = stream::iter(objects).map(entry).buffered(OBJECTS);
-        while let Some((entry, fingerprint)) = read.try_next().await? {
-            if let Some(fingerprint) = fingerprint {
-                let line = serde_json::to_string(&(&entry.key, fingerprint, entry.md5));
-                writeln!(file, "{}", line.unwrap_or_default())
-                    .map_err(|source| failed(&self.path, source))?;
-            }
+        let (mut entries, mut damaged) = (Vec::with_capacity(objects.len()), Vec::new());
+        let mut found = stream::iter(objects).map(look).buffered(OBJECTS);
+        while let Some(found) = found.try_next().await? {
+            let entry = match found {
+                Found::Known(entry) => entry,
+                Found::Read(entry, fingerprint, md5) => {
+                    let line =
+                        serde_json::to_string(&(&entry.key, fingerprint, self.part_size, md5));
+                    writeln!(file, "{}", line.unwrap_or_default())
+                        .map_err(|source| failed(&self.path, source))?;
+                    entry
+                }
+                Found::Damaged(entry, problem) => {
+                    damaged.push((entry.key.to_string(), problem));
+                    entry
+                }
+            };
             entries.push(entry);
         }
-        Ok(entries)
+        Ok((entries, damaged))
+    }
+
+    async fn look(
+        &self,
+        source: &Store,
+        Surveyed { key, size, mut fingerprint }: Surveyed,
+        recorded: Option<&Otherwise>,
+    ) -> Result<Found, PublishError> {
+        if let Some(Otherwise { md5, .. }) = recorded {
+            // With another record it has not been compared.
+            fingerprint = format!("{fingerprint} {}", md5.etag());
+        }
+        if let Some((as_of, part_size, md5)) = self.known.get(&key)
+            && *as_of == fingerprint
+            && has_same_parts(size, *part_size, self.part_size)
+        {
+            return Ok(Found::Known(Entry::new(&key, size, md5.clone())));
+        }
+        let object = source.object(&key).await?;
+        let md5 = match recorded {
+            None => {
+                let [md5] = hash(&object, [self.part_size]).await?;
+                md5
+            }
+            Some(otherwise) if otherwise.size != size => {
+                let problem = format!("{size} bytes, not {}", otherwise.size);
+                return Ok(Found::Damaged(otherwise.entry(&key), problem));
+            }
+            Some(otherwise) => {
+                let [md5, found] = hash(&object, [self.part_size, otherwise.part_size]).await?;
+                if found != otherwise.md5 {
+                    let problem = "the MD5s of its parts are others".to_owned();
+                    return Ok(Found::Damaged(otherwise.entry(&key), problem));
+                }
+                md5
+            }
+        };
+        Ok(Found::Read(Entry::new(&key, size, md5.clone()), fingerprint, md5))
     }
 }
 
-fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
+fn read(file: File) -> io::Result<HashMap<String, Known>> {
     let mut known = HashMap::new();
     let mut lines = Lines::new(file, u64::MAX);
     loop {
         match lines.next_line() {
             // A kill may have cut a line off, and a crash have left anything there.
             Ok(Some(line)) => {
-                if let Ok((key, fingerprint, md5)) = serde_json::from_slice(line) {
-                    known.insert(key, (fingerprint, md5));
+                if let Ok((key, fingerprint, part_size, md5)) = serde_json::from_slice(line) {
+                    known.insert(key, (fingerprint, part_size, md5));
                 }
             }
             Ok(None) => return Ok(known),
@@ -93,11 +176,17 @@ fn read(file: File) -> io::Result<HashMap<String, (String, Digest)>> {
     }
 }
 
-/// The MD5 of an object, which may be large.
-pub(super) async fn hash(object: &Object) -> Result<Digest, StoreError> {
-    let step = |md5: &mut Md5, piece: &mut Vec<u8>| md5.update(piece);
-    let md5 = object.fold(0..object.info().size, Md5::new(), step).await?;
-    Ok(Digest(md5.finalize().into()))
+/// The MD5s of the parts of an object, which may be large, for each of these sizes of parts.
+pub(super) async fn hash<const N: usize>(
+    object: &Object,
+    part_sizes: [u64; N],
+) -> Result<[Parts; N], StoreError> {
+    let size = object.info().size;
+    let step = |hashers: &mut [PartHasher; N], piece: &mut Vec<u8>| {
+        hashers.iter_mut().for_each(|hasher| hasher.update(piece));
+    };
+    let hashers = part_sizes.map(|part_size| PartHasher::new(part_size, size));
+    Ok(object.fold(0..size, hashers, step).await?.map(PartHasher::finish))
 }
 
 fn failed(path: &Path, source: io::Error) -> PublishError {
@@ -111,11 +200,11 @@ mod tests {
     #[test]
     fn what_a_crash_has_torn_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let line = |key: &str| serde_json::to_vec(&(key, "1", Digest::of(b"x"))).unwrap();
+        let line = |key: &str| serde_json::to_vec(&(key, "1", 5, Parts::of(b"x", 5))).unwrap();
         let torn = b"[\"\xff\n\0\0\n[\"half".to_vec();
         let text = [line("a"), b"\n".to_vec(), torn, b"\n".to_vec(), line("b")].concat();
         fs::write(folder.path().join(NAME), text).unwrap();
-        let known = Hashes::load(folder.path()).unwrap().known;
+        let known = Hashes::load(folder.path(), 5).unwrap().known;
         assert!(known.len() == 2 && known.contains_key("a") && known.contains_key("b"));
     }
 }

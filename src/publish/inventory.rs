@@ -6,16 +6,16 @@ use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::hashes::Hashes;
-use super::published::is_object;
-use super::{Digest, Entry, PublishError};
+use super::hashes::{Hashes, Otherwise, Recorded};
+use super::record::{FileOf, Record, read_record};
+use super::{Entry, PublishError};
 use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};
 use crate::model::Case;
-use crate::store::{Store, StoreError, Surveyed, is_public};
+use crate::model::entry::has_same_parts;
+use crate::store::{Store, StoreError, Surveyed};
 
 /// Records that are read at the same time.
 const READS: usize = 64;
@@ -108,6 +108,8 @@ pub struct Inventory {
     pub recipes: BTreeMap<String, Value>,
     /// Cases that are not complete, and stay as they are at the destination.
     pub pending: Vec<String>,
+    /// Objects that are not what their records tell, by key, and why: they are not sent.
+    pub(super) damaged: BTreeMap<String, String>,
     /// Cases that the source knows of, complete or not.
     cases: BTreeSet<Case>,
 }
@@ -131,47 +133,24 @@ impl Inventory {
     }
 }
 
-/// A record of a conversion, as far as publishing needs it.
-#[derive(Deserialize)]
-pub(super) struct Record {
-    pub(super) recipe: Value,
-    /// Its own objects; none where cases share them.
-    #[serde(default)]
-    pub(super) files: Vec<FileOf>,
-    /// Which store.
-    #[serde(default)]
-    store: String,
-    /// Cases that are in the shared chunks.
-    #[serde(default)]
-    pub(super) cases: Vec<String>,
-    /// Months without input.
-    #[serde(default)]
-    pub(super) missing_months: Vec<String>,
-    /// What else a result depends on.
-    #[serde(default)]
-    pub(super) settings: Value,
-}
-
-#[derive(Deserialize)]
-pub(super) struct FileOf {
-    pub(super) key: String,
-    size: u64,
-    md5: Digest,
-}
-
 struct Survey<'a> {
     source: &'a Store,
     selection: &'a Selection,
     state: &'a Path,
+    part_size: u64,
     stop: &'a CancellationToken,
     inventory: Inventory,
+    /// Objects with records that tell the MD5s of parts of another size, by folder.
+    otherwise: BTreeMap<String, Recorded>,
 }
 
-/// Finds out what a source holds; `state` is the local folder that hashes are kept in.
+/// Finds out what a source holds, in parts of `part_size`; `state` is the local folder that hashes are kept
+/// in.
 pub async fn inventory(
     source: &Store,
     selection: &Selection,
     state: &Path,
+    part_size: u64,
     stop: &CancellationToken,
 ) -> Result<Inventory, PublishError> {
     let empty =
@@ -181,12 +160,13 @@ pub async fn inventory(
         Some(path) if !path.exists() => return Err(empty(": it does not exist")),
         _ => {}
     }
-    let inventory = Inventory::default();
-    let mut survey = Survey { source, selection, state, stop, inventory };
+    let (inventory, otherwise) = Default::default();
+    let mut survey = Survey { source, selection, state, part_size, stop, inventory, otherwise };
     match survey.part("").await? {
         Part::Other => survey.parts().await?,
         part => survey.take("", part).await?,
     }
+    survey.hash_otherwise().await?;
     let mut inventory = survey.inventory;
     inventory.entries.retain(|entry| selection.has(&entry.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -315,11 +295,11 @@ impl Survey<'_> {
                 cases.push(folder);
             }
         }
-        let source = self.source;
+        let (source, part_size) = (self.source, self.part_size);
         let records: Vec<_> = stream::iter(cases)
             .map(async |folder| {
                 let key = format!("{folder}/{}", COMPLETE);
-                let record = read_record(source, &key).await?;
+                let record = read_record(source, &key, part_size).await?;
                 Ok::<_, PublishError>((folder, key, record))
             })
             .buffered(READS)
@@ -383,16 +363,16 @@ impl Survey<'_> {
             self.inventory.cases.insert(case);
             self.inventory.pending.push(name);
         }
-        let source = self.source;
+        let (source, part_size) = (self.source, self.part_size);
         let rules = format!("{folder}/{RULES}");
         if let Some((bytes, _)) = source.read(&rules).await? {
-            self.inventory.entries.push(entry_of(&rules, &bytes));
+            self.inventory.entries.push(Entry::of(&rules, &bytes, self.part_size));
         }
         let mut wanted = keys;
         wanted.retain(|(_, (_, case))| self.selection.has_case(case));
         self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
         let records: Vec<Option<(Record, Entry)>> = stream::iter(wanted)
-            .map(async |(key, _)| read_record(source, &key).await)
+            .map(async |(key, _)| read_record(source, &key, part_size).await)
             .buffered(READS)
             .try_collect()
             .await?;
@@ -418,45 +398,54 @@ impl Survey<'_> {
     }
 
     async fn hash(&mut self, found: Vec<Surveyed>) -> Result<(), PublishError> {
-        let hashes = Hashes::load(self.state)?;
-        self.inventory.entries.extend(hashes.entries(self.source, found, self.stop).await?);
+        self.hash_as(found, &Recorded::new()).await
+    }
+
+    async fn hash_as(
+        &mut self,
+        found: Vec<Surveyed>,
+        recorded: &Recorded,
+    ) -> Result<(), PublishError> {
+        let hashes = Hashes::load(self.state, self.part_size)?;
+        let (entries, damaged) = hashes.entries(self.source, found, recorded, self.stop).await?;
+        self.inventory.entries.extend(entries);
+        self.inventory.damaged.extend(damaged);
+        Ok(())
+    }
+
+    /// Hashes what has records of parts of another size.
+    async fn hash_otherwise(&mut self) -> Result<(), PublishError> {
+        for (folder, mut recorded) in std::mem::take(&mut self.otherwise) {
+            recorded.retain(|key, _| self.selection.has(key));
+            if recorded.is_empty() {
+                continue;
+            }
+            let keys: BTreeSet<String> = recorded.keys().cloned().collect();
+            let found = self.source.survey(&folder, true, move |key| keys.contains(key)).await?;
+            let is_gone = |key: &str| found.binary_search_by(|f| (*f.key).cmp(key)).is_err();
+            for (key, otherwise) in recorded.iter().filter(|(key, _)| is_gone(key)) {
+                self.inventory.entries.push(otherwise.entry(key));
+                self.inventory.damaged.insert(key.clone(), "it is gone".to_owned());
+            }
+            self.hash_as(found, &recorded).await?;
+        }
         Ok(())
     }
 
     fn add(&mut self, root: &str, record: Record) {
-        self.inventory.entries.extend(
-            record.files.into_iter().map(|FileOf { key, size, md5 }| Entry {
-                key: below(root, &key).into(),
-                size,
-                md5,
-            }),
-        );
+        for FileOf { key, size, md5 } in record.files {
+            let key = below(root, &key);
+            if has_same_parts(size, record.part_size, self.part_size) {
+                self.inventory.entries.push(Entry::new(&key, size, md5));
+            } else {
+                let recorded = self.otherwise.entry(root.to_owned()).or_default();
+                recorded.insert(key, Otherwise { size, md5, part_size: record.part_size });
+            }
+        }
         self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
     }
 
     async fn record(&self, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
-        read_record(self.source, key).await
+        read_record(self.source, key, self.part_size).await
     }
-}
-
-/// A record, and the entry of the object that it is.
-pub(super) async fn read_record(
-    source: &Store,
-    key: &str,
-) -> Result<Option<(Record, Entry)>, PublishError> {
-    let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
-    let url = || source.location().join(key).to_string();
-    let unusable = |source| PublishError::Record { url: url(), source };
-    let record: Record = serde_json::from_slice(&bytes).map_err(unusable)?;
-    let is_odd = |file: &&FileOf| !is_object(&file.key) || !is_public(&file.key);
-    if let Some(FileOf { key, .. }) = record.files.iter().find(is_odd) {
-        let problem = format!("it names {key:?}, which nobody would publish");
-        return Err(unusable(serde::de::Error::custom(problem)));
-    }
-    Ok(Some((record, entry_of(key, &bytes))))
-}
-
-/// The entry of a small object that was read.
-fn entry_of(key: &str, bytes: &[u8]) -> Entry {
-    Entry { key: key.into(), size: bytes.len() as u64, md5: Digest::of(bytes) }
 }

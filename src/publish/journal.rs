@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::{Digest, PublishError};
-use crate::model::hex;
+use super::PublishError;
+use super::audit::Arrived;
+use crate::model::{ETag, hex};
 use crate::store::{Lines, Location, open_file};
 
 const NAME: &str = "journal.jsonl";
@@ -38,7 +39,7 @@ enum Line {
     /// An object that was published before is about to be replaced.
     Changing(String),
     /// An object has arrived.
-    Done(String, Digest),
+    Done(String, ETag),
     /// An upload by parts is about to begin.
     Begun(String),
     /// It has begun under an id.
@@ -51,7 +52,7 @@ pub struct Earlier {
     /// The mark at the destination that it belongs to.
     pub token: Option<String>,
     /// Objects that have arrived; `None` for those that may have been replaced by now.
-    pub arrived: BTreeMap<String, Option<Digest>>,
+    pub arrived: Arrived,
     /// Objects whose uploads may be unfinished, with the ids that are known.
     pub uploads: BTreeMap<String, BTreeSet<String>>,
 }
@@ -98,9 +99,9 @@ impl Earlier {
         match line {
             Line::Of(token) => self.token = Some(token),
             Line::Changing(key) => drop(self.arrived.insert(key, None)),
-            Line::Done(key, md5) => {
+            Line::Done(key, etag) => {
                 self.uploads.remove(&key);
-                self.arrived.insert(key, Some(md5));
+                self.arrived.insert(key, Some(etag));
             }
             Line::Begun(key) => drop(self.uploads.entry(key).or_default()),
             Line::Upload(key, id) => {
@@ -157,10 +158,10 @@ impl Journal {
     /// is about to be replaced. Returns when that is on the platter.
     pub async fn differ(
         &self,
-        states: impl Iterator<Item = (&str, Option<Digest>)>,
+        states: impl Iterator<Item = (&str, Option<ETag>)>,
     ) -> Result<(), PublishError> {
-        let line = |(key, md5): (&str, Option<Digest>)| match md5 {
-            Some(md5) => Line::Done(key.to_owned(), md5),
+        let line = |(key, etag): (&str, Option<ETag>)| match etag {
+            Some(etag) => Line::Done(key.to_owned(), etag),
             None => Line::Changing(key.to_owned()),
         };
         let mut last = None;
@@ -176,8 +177,8 @@ impl Journal {
     }
 
     /// An object has arrived.
-    pub fn done(&self, key: &str, md5: Digest) {
-        self.send(Line::Done(key.to_owned(), md5), None);
+    pub fn done(&self, key: &str, etag: ETag) {
+        self.send(Line::Done(key.to_owned(), etag), None);
     }
 
     /// An upload by parts is about to begin; returns when that is on the platter.
@@ -258,10 +259,10 @@ mod tests {
     #[tokio::test]
     async fn a_journal_tells_what_has_arrived_and_what_was_begun() {
         let folder = tempfile::tempdir().unwrap();
-        let md5 = Digest::of(b"x");
+        let etag = crate::model::Parts::of(b"x", 1).etag();
         let journal = Journal::open(folder.path(), "1").unwrap();
         journal.differ([("a", None), ("d", None)].into_iter()).await.unwrap();
-        journal.done("a", md5);
+        journal.done("a", etag);
         journal.begun("b").await.unwrap();
         journal.upload("b", "7").await.unwrap();
         journal.begun("c").await.unwrap();
@@ -273,11 +274,11 @@ mod tests {
             Journal::open(folder.path(), "1").unwrap().keep().unwrap();
         }
         let journal = Journal::open(folder.path(), "1").unwrap();
-        journal.done("c", md5);
+        journal.done("c", etag);
         journal.keep().unwrap();
         let earlier = Journal::earlier(folder.path()).unwrap();
-        let arrived = [("a", Some(md5)), ("c", Some(md5)), ("d", None)];
-        let arrived = arrived.map(|(key, md5)| (key.to_owned(), md5));
+        let arrived = [("a", Some(etag)), ("c", Some(etag)), ("d", None)];
+        let arrived = arrived.map(|(key, etag)| (key.to_owned(), etag));
         assert_eq!(earlier.arrived, BTreeMap::from(arrived));
         assert_eq!(earlier.uploads.len(), 1);
         assert!(earlier.uploads["b"].contains("7"));

@@ -3,10 +3,11 @@
 use super::Entry;
 use crate::store::Store;
 
-/// What the service of a destination does not keep of these objects, or cannot do: a sentence for each.
+/// What the service of a destination does not keep of these objects, or cannot do: a sentence for each. Large
+/// ones go in parts of `part_size`.
 pub(super) fn losses(
     destination: &Store,
-    entries: &[Entry],
+    (entries, part_size): (&[Entry], u64),
     cache_control: Option<&str>,
 ) -> Vec<String> {
     let mut told = Vec::new();
@@ -14,11 +15,10 @@ pub(super) fn losses(
         return told;
     }
     let counted = |number: usize| format!("{number} object{}", if number == 1 { "" } else { "s" });
-    let part = destination.part_size() as u64;
-    let large = entries.iter().filter(|entry| entry.size > part).count();
+    let large = entries.iter().filter(|entry| entry.etag.is_of_parts()).count();
     if cache_control.is_some() && large > 0 {
         told.push(format!(
-            "Source Cooperative drops Cache-Control of {}, which go in parts of {part} bytes",
+            "Source Cooperative drops Cache-Control of {}, which go in parts of {part_size} bytes",
             counted(large)
         ));
     }

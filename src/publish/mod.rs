@@ -17,7 +17,6 @@ mod arrays;
 pub mod audit;
 mod claim;
 mod cleanup;
-mod digest;
 pub mod doubt;
 mod error;
 mod flow;
@@ -25,19 +24,17 @@ mod hashes;
 pub mod inventory;
 mod journal;
 mod losses;
-mod md5_lanes;
-mod md5_pair;
 pub mod plan;
 mod prepare;
 pub mod published;
 mod queue;
+mod record;
 mod run;
 pub mod sign;
 mod transfer;
 pub mod unfinished;
 mod worse;
 
-pub use digest::Digest;
 pub use error::PublishError;
 pub use flow::{Concurrency, Flow};
 pub use journal::{Journal, state_folder};
@@ -47,19 +44,50 @@ pub use queue::Queue;
 pub use run::{Outcome, publish};
 pub use transfer::{Progress, Sent};
 
+use std::sync::Arc;
+
 use crate::ledger::CASES;
+use crate::model::{Digest, ETag, Parts};
 use crate::store::is_public;
 
 /// An object with its place below the source and, the same, below the destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// Place.
     pub key: Box<str>,
     /// Bytes.
     pub size: u64,
-    /// MD5 of its bytes.
-    pub md5: Digest,
+    /// What S3 calls an object of these bytes, sent as this program sends it.
+    pub etag: ETag,
+    /// MD5 of each part, where it goes in several and the source has told them.
+    pub parts: Option<Arc<[Digest]>>,
 }
+
+impl Entry {
+    /// Of an object with these MD5s.
+    pub fn new(key: &str, size: u64, md5: Parts) -> Self {
+        let etag = md5.etag();
+        let parts = match md5 {
+            Parts::One(_) => None,
+            Parts::Several(parts) => Some(parts),
+        };
+        Self { key: key.into(), size, etag, parts }
+    }
+
+    /// Of an object with these bytes, in parts that usually have so many.
+    pub fn of(key: &str, bytes: &[u8], part_size: u64) -> Self {
+        Self::new(key, bytes.len() as u64, Parts::of(bytes, part_size))
+    }
+}
+
+/// Whether both are of the same bytes at the same place; manifests do not tell the MD5s of parts.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.key, self.size, self.etag) == (&other.key, other.size, other.etag)
+    }
+}
+
+impl Eq for Entry {}
 
 /// Folder at the destination that holds what publishers know of it; never published from a source.
 pub const FOLDER: &str = ".dor";

@@ -1,9 +1,10 @@
 //! What a publish will do, found out before anything is changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::audit::Arrived;
 use super::published::Published;
-use super::{Digest, Entry, is_record};
+use super::{Entry, is_record};
 
 /// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
 const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
@@ -51,7 +52,7 @@ impl Plan {
     pub fn new(
         source: &[Entry],
         published: Option<&Published>,
-        arrived: &BTreeMap<String, Option<Digest>>,
+        arrived: &Arrived,
         concerns: impl Fn(&str) -> bool,
     ) -> Self {
         let mut plan = Self::default();
@@ -66,7 +67,7 @@ impl Plan {
                 gone(earlier);
             }
             let earlier = before.next_if(|earlier| earlier.key == entry.key);
-            let is_there = arrived.get(&*entry.key) == Some(&Some(entry.md5));
+            let is_there = arrived.get(&*entry.key) == Some(&Some(entry.etag));
             let why = match earlier {
                 _ if is_there => None,
                 None => Some(Why::New),
@@ -123,14 +124,14 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
+    const PART: u64 = 16 << 20;
+
     fn entries(keys: &[(&str, &str)]) -> Vec<Entry> {
-        let entry = |(key, text): &(&str, &str)| Entry {
-            key: (*key).into(),
-            size: text.len() as u64,
-            md5: Digest::of(text.as_bytes()),
-        };
+        let entry = |(key, text): &(&str, &str)| Entry::of(key, text.as_bytes(), PART);
         keys.iter().map(entry).collect()
     }
 
@@ -161,8 +162,8 @@ mod tests {
     fn only_what_differs_is_sent_and_only_what_was_published_goes() {
         let source = entries(&[("a", "1"), ("b", "2"), ("d", "4"), ("e", "5")]);
         let before = entries(&[("a", "1"), ("b", "old"), ("c", "3"), ("z", "other")]);
-        let published = Published::after(None, "", BTreeMap::new(), before);
-        let arrived = [("e".to_owned(), Some(Digest::of(b"5")))].into();
+        let published = Published::after(None, "", PART, BTreeMap::new(), before);
+        let arrived = [("e".to_owned(), Some(Entry::of("e", b"5", PART).etag))].into();
         let plan = Plan::new(&source, Some(&published), &arrived, |key| key != "z");
         let sent: Vec<_> = plan.send.iter().map(|(e, why)| (&*e.key, *why)).collect();
         assert_eq!(sent, [("b", Why::Changed), ("d", Why::New)]);
@@ -170,8 +171,8 @@ mod tests {
         assert_eq!(plan.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
         let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
         let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
-        let published = Published::after(None, "", BTreeMap::new(), before);
-        let plan = Plan::new(&moved, Some(&published), &BTreeMap::new(), |_| true);
+        let published = Published::after(None, "", PART, BTreeMap::new(), before);
+        let plan = Plan::new(&moved, Some(&published), &Arrived::new(), |_| true);
         let in_the_way = plan.in_the_way();
         assert_eq!(in_the_way.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
         // What was begun to be replaced is sent again, even when the source is as it was before.

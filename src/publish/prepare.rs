@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Audit, Extent, Listing, audit, confirm, fingerprint, list};
+use super::audit::{Arrived, Audit, Extent, Listing, audit, confirm, fingerprint, list};
 use super::cleanup::REQUESTS;
 use super::doubt::Doubt;
 use super::flow::Concurrency;
@@ -17,8 +17,10 @@ use super::published::Published;
 use super::sign::Sign;
 use super::unfinished::Unfinished;
 use super::worse::Change;
-use super::{Digest, Entry, PublishError, is_publishable};
+use super::{Entry, PublishError, is_publishable};
 use crate::ledger::{CASES, SHARED};
+use crate::model::Parts;
+use crate::pipeline::Pool;
 use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
 
 /// Objects that an error names.
@@ -43,6 +45,8 @@ pub struct Options {
     pub concurrency: Concurrency,
     /// Bytes per second.
     pub rate: Option<u64>,
+    /// The memory that what is held on its way takes; without a bound when there is none.
+    pub pool: Option<Pool>,
     /// `Cache-Control` of all objects.
     pub cache_control: Option<String>,
     /// `Content-Type` of all objects; by name when there is none.
@@ -60,12 +64,14 @@ pub struct Prepared {
     pub inventory: Inventory,
     /// What was published before.
     pub published: Option<Published>,
+    /// Bytes of the parts that objects have at the destination: those of its first publish, or as configured.
+    pub(super) part_size: u64,
     /// What a listing of the destination says.
     pub audit: Option<Audit>,
     /// Uploads that this machine has begun and not ended.
     pub(super) uploads: BTreeMap<String, BTreeSet<String>>,
     /// What lies at the destination, where that is not what the manifest tells, or may not be (`None`).
-    pub(super) arrived: BTreeMap<String, Option<Digest>>,
+    pub(super) arrived: Arrived,
     /// What tells the listing of a destination from others, where a publish of somebody else has not ended.
     pub(super) of_others: Option<[u8; 32]>,
     /// Whether the journal of this machine speaks of it.
@@ -112,7 +118,6 @@ pub async fn prepare(
     // To be as the source is, it must not have lost anything either.
     options.audit |= options.overwrite;
     let state = state_folder(source.location(), destination.location());
-    let inventory = inventory(source, &options.selection, &state, stop).await?;
     let published = async {
         match options.audit {
             true => Published::load_or_begin(destination).await,
@@ -122,6 +127,9 @@ pub async fn prepare(
     let unfinished = async { Ok(Unfinished::load(destination).await?) };
     let doubt = async { Ok(Doubt::load(destination).await?) };
     let (published, unfinished, doubt) = tokio::try_join!(published, unfinished, doubt)?;
+    let part_size = published.as_ref().map(|published| published.header.part_size);
+    let part_size = part_size.unwrap_or(destination.multipart_size());
+    let inventory = inventory(source, &options.selection, &state, part_size, stop).await?;
     let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
     let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
     if !is_journal_valid {
@@ -129,7 +137,7 @@ pub async fn prepare(
         arrived.clear();
     }
     let arrived_since = arrived.values().flatten().count();
-    let of_others = |(key, md5): (&String, &Option<_>)| md5.is_some() && !inventory.has(key);
+    let of_others = |(key, etag): (&String, &Option<_>)| etag.is_some() && !inventory.has(key);
     let leaves_journal = !options.selection.is_all() && arrived.iter().any(of_others);
     // Who is about to publish knows what lies there; to publish now is refused anyway.
     let is_open = unfinished.token().is_some() && Sign::find(destination).await?.is_none();
@@ -140,7 +148,8 @@ pub async fn prepare(
             destination.location()
         );
     }
-    let is_changed = has_changed_there(destination, &inventory, published.as_ref()).await?;
+    let is_changed =
+        has_changed_there(destination, &inventory, published.as_ref(), part_size).await?;
     let listed = match options.audit || is_open || is_changed {
         true => Some(list(destination).await?),
         false => None,
@@ -152,7 +161,7 @@ pub async fn prepare(
             destination.location()
         );
     }
-    let known = || merge(&inventory, published.as_ref(), &Plan::default(), &BTreeMap::new());
+    let known = || merge(&inventory, published.as_ref(), &Plan::default(), &Arrived::new());
     let mut audited = None;
     if let Some(listed) = &listed {
         if options.audit || is_unknown || is_changed {
@@ -167,7 +176,8 @@ pub async fn prepare(
                 // What a listing tells is not what can be read, where a disk has failed.
                 read_all || !tells_md5 && is_in_doubt
             };
-            let (audit, states) = audit(destination, listed, &known, read, stop).await?;
+            let (audit, states) =
+                audit(destination, listed, (&known, part_size), read, stop).await?;
             arrived = states;
             audited = Some(audit);
         } else {
@@ -196,6 +206,7 @@ pub async fn prepare(
         published: ended,
         is_unfinished: !was_ended,
         is_known: &is_known,
+        part_size,
     };
     change.refuse_other_kind().await?;
     if !options.overwrite {
@@ -252,7 +263,7 @@ pub async fn prepare(
     }
     let folders = folders_in_the_way(destination, &plan).await?;
     let sent: Vec<Entry> = plan.send.iter().map(|(entry, _)| entry.clone()).collect();
-    for loss in losses(destination, &sent, options.cache_control.as_deref()) {
+    for loss in losses(destination, (&sent, part_size), options.cache_control.as_deref()) {
         tracing::warn!("{}: {loss}", destination.location());
     }
     let (source, destination, stop) = (source.clone(), destination.clone(), stop.child_token());
@@ -263,6 +274,7 @@ pub async fn prepare(
         plan,
         inventory,
         published,
+        part_size,
         audit: audited,
         uploads,
         arrived,
@@ -284,13 +296,15 @@ async fn has_changed_there(
     destination: &Store,
     inventory: &Inventory,
     published: Option<&Published>,
+    part_size: u64,
 ) -> Result<bool, PublishError> {
     let shared = format!("{CASES}/{SHARED}");
     let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
     let before = records.filter_map(|entry| names(published, &entry.key).cloned());
     let changed = async |before: Entry| {
         let found = destination.read(&before.key).await?;
-        Ok::<_, PublishError>(found.is_none_or(|(bytes, _)| Digest::of(&bytes) != before.md5))
+        let etag = found.map(|(bytes, _)| Parts::of(&bytes, part_size).etag());
+        Ok::<_, PublishError>(etag != Some(before.etag))
     };
     let changed: Vec<bool> = stream::iter(before.collect::<Vec<_>>())
         .map(changed)
@@ -330,7 +344,7 @@ fn left_behind<'a>(
     inventory: &Inventory,
     published: Option<&'a Published>,
     marked: impl Iterator<Item = &'a Entry>,
-    arrived: &BTreeMap<String, Option<Digest>>,
+    arrived: &Arrived,
     listed: Option<&Listing>,
 ) -> Vec<Entry> {
     let replaced = entries(published).iter().filter(|entry| differs(arrived, entry));
@@ -404,8 +418,8 @@ impl Prepared {
 }
 
 /// Whether an object is known not to be what the manifest tells.
-fn differs(arrived: &BTreeMap<String, Option<Digest>>, entry: &Entry) -> bool {
-    arrived.get(&*entry.key).is_some_and(|md5| *md5 != Some(entry.md5))
+fn differs(arrived: &Arrived, entry: &Entry) -> bool {
+    arrived.get(&*entry.key).is_some_and(|etag| *etag != Some(entry.etag))
 }
 
 /// What is at the destination once a plan is carried out: of the source, and of what was published
@@ -414,7 +428,7 @@ pub(super) fn merge(
     inventory: &Inventory,
     published: Option<&Published>,
     plan: &Plan,
-    arrived: &BTreeMap<String, Option<Digest>>,
+    arrived: &Arrived,
 ) -> Vec<Entry> {
     let goes = |key: &str| plan.gone.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
     let stays = |e: &&Entry| !inventory.has(&e.key) && !goes(&e.key) && !differs(arrived, e);

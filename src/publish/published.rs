@@ -1,10 +1,11 @@
 //! The published manifest: what a destination was given, as of its last complete publish. It is
 //! written last and on condition that nobody else wrote one meanwhile.
 //!
-//! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "md5"]` in order of the keys.
+//! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` in order of the keys.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -15,10 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Digest, Entry, FOLDER, PublishError};
+use super::{Entry, FOLDER, PublishError};
+use crate::model::Digest;
 use crate::store::{Condition, Lines, Sending, Store, StoreError};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Bytes of parts that S3 takes.
+const PART_SIZES: RangeInclusive<u64> = 5 << 20..=5 << 30;
 /// Bytes of a manifest, compressed and not: tens of millions of objects.
 pub(super) const PACKED: u64 = 256 << 20;
 const UNPACKED: u64 = 2 << 30;
@@ -36,6 +40,10 @@ pub struct Header {
     pub program: String,
     /// Where from.
     pub source: String,
+    /// Bytes of the parts of objects that were sent in several; more where there would be too many. It stays
+    /// as it is, so that ETags can be compared.
+    #[serde(default)]
+    pub part_size: u64,
     /// The rules that each part was made under, by its folder.
     pub recipes: BTreeMap<String, Value>,
     /// Number of objects.
@@ -64,6 +72,7 @@ impl Published {
     pub fn after(
         before: Option<&Self>,
         source: &str,
+        part_size: u64,
         recipes: BTreeMap<String, Value>,
         entries: Vec<Entry>,
     ) -> Self {
@@ -73,6 +82,7 @@ impl Published {
             published: Utc::now().trunc_subsecs(0),
             program: format!("dor {}", crate::VERSION),
             source: source.to_owned(),
+            part_size,
             recipes,
             objects: entries.len(),
             bytes: entries.iter().map(|entry| entry.size).sum(),
@@ -109,6 +119,11 @@ impl Published {
             let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
             return Err(damaged(problem));
         }
+        if !PART_SIZES.contains(&header.part_size) {
+            let problem =
+                format!("it has parts of {} bytes, which S3 does not take", header.part_size);
+            return Err(damaged(problem));
+        }
         if let Some(refused) = unpacked.refused.first().filter(|_| !lenient) {
             return Err(damaged(format!("it names {refused:?}, which no object can have")));
         }
@@ -125,7 +140,8 @@ impl Published {
             Err(error @ PublishError::Published { .. }) => {
                 let Some(info) = destination.find(&Self::key()).await? else { return Err(error) };
                 tracing::warn!("{error}");
-                let empty = Self::after(None, "", BTreeMap::new(), Vec::new());
+                let part_size = destination.multipart_size();
+                let empty = Self::after(None, "", part_size, BTreeMap::new(), Vec::new());
                 Ok(Some(Self { is_damaged: true, etag: info.etag, ..empty }))
             }
             loaded => loaded,
@@ -160,7 +176,7 @@ impl Published {
         };
         let sending = Sending {
             content_type: Some("application/gzip".to_owned()),
-            md5: Some(Digest::of(&bytes).0),
+            md5: Some(Digest::of(&bytes)),
             condition,
             ..Sending::default()
         };
@@ -194,9 +210,9 @@ pub(super) fn pack<'a>(
 ) -> std::io::Result<Vec<u8>> {
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
     serde_json::to_writer(&mut out, header)?;
-    for Entry { key, size, md5 } in entries {
+    for Entry { key, size, etag, .. } in entries {
         out.write_all(b"\n")?;
-        serde_json::to_writer(&mut out, &(key, size, md5))?;
+        serde_json::to_writer(&mut out, &(key, size, etag))?;
     }
     out.write_all(b"\n")?;
     out.finish()
@@ -241,8 +257,8 @@ pub(super) fn unpack<H: DeserializeOwned>(
     let header = serde_json::from_slice(line).map_err(|error| told(&error))?;
     let (mut entries, mut refused): (Vec<Entry>, _) = (Vec::new(), Vec::new());
     while let Some(line) = lines.next_line().map_err(|error| told(&error))? {
-        let (key, size, md5) = serde_json::from_slice(line).map_err(|error| told(&error))?;
-        let entry = Entry { key, size, md5 };
+        let (key, size, etag) = serde_json::from_slice(line).map_err(|error| told(&error))?;
+        let entry = Entry { key, size, etag, parts: None };
         if !destination.can_hold(&entry.key) {
             refused.push(entry.key.to_string());
             continue;
@@ -259,8 +275,10 @@ pub(super) fn unpack<H: DeserializeOwned>(
 mod tests {
     use super::*;
 
+    const PART: u64 = 16 << 20;
+
     fn entry(key: &str) -> Entry {
-        Entry { key: key.into(), size: 3, md5: Digest::of(key.as_bytes()) }
+        Entry::of(key, key.as_bytes(), PART)
     }
 
     #[tokio::test]
@@ -268,15 +286,16 @@ mod tests {
         let store = Store::memory();
         assert!(Published::load(&store).await.unwrap().is_none());
         let entries = vec![entry("a"), entry("b \"c\"")];
-        let mut first = Published::after(None, "here", BTreeMap::new(), entries.clone());
+        let mut first = Published::after(None, "here", PART, BTreeMap::new(), entries.clone());
         let mut other = first.clone();
         first.save(&store).await.unwrap();
         let read = Published::load(&store).await.unwrap().unwrap();
         assert_eq!((&read.header, &read.entries), (&first.header, &entries));
-        assert_eq!(read.entry("b \"c\"").unwrap().size, 3);
+        assert_eq!(read.entry("b \"c\"").unwrap().size, 5);
         other.header.source = "there".to_owned();
         assert!(matches!(other.save(&store).await, Err(PublishError::Overtaken { .. })));
-        let mut second = Published::after(Some(&read), "here", BTreeMap::new(), vec![entry("z")]);
+        let mut second =
+            Published::after(Some(&read), "here", PART, BTreeMap::new(), vec![entry("z")]);
         assert_eq!(second.header.version, 2);
         second.save(&store).await.unwrap();
     }
@@ -290,19 +309,19 @@ mod tests {
         assert!(error.contains("published.jsonl.gz") && error.contains("--audit"), "{error}");
         // Appended to a whole one.
         let mut whole =
-            pack(&Published::after(None, "", BTreeMap::new(), Vec::new()).header, [].iter())
+            pack(&Published::after(None, "", PART, BTreeMap::new(), Vec::new()).header, [].iter())
                 .unwrap();
         whole.extend_from_slice(b"junk");
         store.put(&Published::key(), Bytes::from(whole)).await.unwrap();
         assert!(damaged().await.contains("is damaged"));
-        let outside = Published::after(None, "", BTreeMap::new(), vec![entry("../x")]);
+        let outside = Published::after(None, "", PART, BTreeMap::new(), vec![entry("../x")]);
         let packed = pack(&outside.header, outside.entries.iter()).unwrap();
         store.put(&Published::key(), Bytes::from(packed)).await.unwrap();
         assert!(damaged().await.contains("../x"));
         let audited = Published::load_or_begin(&store).await.unwrap().unwrap();
         assert!(audited.entries.is_empty() && audited.is_damaged, "it is written anew");
         // Of the same line again and again, a bomb is refused at the second.
-        let twice = Published::after(None, "", BTreeMap::new(), vec![entry("x"), entry("x")]);
+        let twice = Published::after(None, "", PART, BTreeMap::new(), vec![entry("x"), entry("x")]);
         let packed = pack(&twice.header, twice.entries.iter()).unwrap();
         store.put(&Published::key(), Bytes::from(packed)).await.unwrap();
         assert!(damaged().await.contains("not in order"));

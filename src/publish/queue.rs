@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::inventory::Selection;
 use super::{Options, Progress, PublishError, prepare, publish};
 use crate::model::Case;
-use crate::pipeline::begin;
+use crate::pipeline::{Pool, begin};
 use crate::store::Store;
 
 /// Finished cases, on their way to a destination. Those that come while others are sent go together.
@@ -20,15 +20,16 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// From where cases are finished to where they are published.
+    /// From where cases are finished to where they are published, within the memory of the pool.
     pub fn new(
         source: Store,
         destination: Store,
         progress: Arc<dyn Progress>,
+        pool: Pool,
         stop: CancellationToken,
     ) -> Self {
         let (finished, waiting) = mpsc::unbounded_channel();
-        let sender = Sender { source, destination, progress, stop };
+        let sender = Sender { source, destination, progress, pool, stop };
         Self { finished, publishing: begin(sender.run(waiting)) }
     }
 
@@ -49,6 +50,7 @@ struct Sender {
     source: Store,
     destination: Store,
     progress: Arc<dyn Progress>,
+    pool: Pool,
     stop: CancellationToken,
 }
 
@@ -83,7 +85,8 @@ impl Sender {
     async fn send(&self, cases: &BTreeSet<Case>) -> Result<usize, PublishError> {
         let cases = cases.clone();
         let selection = Selection { cases, unfinished: true, ..Selection::default() };
-        let options = Options { selection, ..Options::default() };
+        let pool = Some(self.pool.clone());
+        let options = Options { selection, pool, ..Options::default() };
         let prepared = match prepare(&self.source, &self.destination, options, &self.stop).await {
             Err(error @ PublishError::Empty { .. }) => {
                 tracing::warn!("{error}");

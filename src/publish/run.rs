@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::audit::{Extent, Wrong, fingerprint, list, verify};
+use super::audit::{Arrived, Extent, Wrong, fingerprint, list, verify};
 use super::claim::{Claim, OUTLASTED};
 use super::cleanup::{delete, end_uploads};
 use super::doubt::Doubt;
@@ -58,15 +58,15 @@ pub async fn publish(
         }
     }
     if let Some(extent) = prepared.options.verify {
-        let all = merge(&prepared.inventory, None, &prepared.plan, &BTreeMap::new());
+        let all = merge(&prepared.inventory, None, &prepared.plan, &Arrived::new());
         let sent = || prepared.plan.send.iter().map(|(entry, _)| entry.clone()).collect();
         // What the audit has read and found right needs no second reading.
         let (read_before, entries) = match (&prepared.audit, extent) {
             (Some(_), Extent::All) => (all.len() - prepared.plan.send.len(), sent()),
             _ => (0, all),
         };
-        let Prepared { destination, stop, .. } = &prepared;
-        let (read, wrong) = verify(destination, &entries, extent, stop).await?;
+        let Prepared { destination, part_size, stop, .. } = &prepared;
+        let (read, wrong) = verify(destination, (&entries, *part_size), extent, stop).await?;
         outcome.verified = Some((read_before + read, wrong));
     }
     Ok(outcome)
@@ -80,7 +80,7 @@ async fn outlast(prepared: &Prepared, claim: &Claim) -> Result<(), PublishError>
     let url = destination.location().to_string();
     let seconds = OUTLASTED.as_secs();
     tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
-    unless_stopped(&stop, tokio::time::sleep(OUTLASTED)).await?;
+    unless_stopped(stop, tokio::time::sleep(OUTLASTED)).await?;
     let is_same = fingerprint(&list(destination).await?) == before
         && !Doubt::load(destination).await?.is_more_than(doubt);
     match is_same {
@@ -119,12 +119,12 @@ async fn change(
     let replaced = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
     let in_the_way = plan.in_the_way();
     let goes = replaced.map(|(entry, _)| entry).chain(&in_the_way).map(|entry| (&*entry.key, None));
-    let is_other = |key: &str, md5| {
+    let is_other = |key: &str, etag| {
         let before = names(published.as_ref(), key);
-        before.is_none_or(|before| Some(before.md5) != md5)
+        before.is_none_or(|before| Some(before.etag) != etag)
     };
-    let differing = prepared.arrived.iter().filter(|(key, md5)| is_other(key, **md5));
-    let differing = differing.map(|(key, md5)| (key.as_str(), *md5)).chain(goes);
+    let differing = prepared.arrived.iter().filter(|(key, etag)| is_other(key, **etag));
+    let differing = differing.map(|(key, etag)| (key.as_str(), *etag)).chain(goes);
     if let Err(error) = journal.differ(differing).await {
         Arc::into_inner(journal).map_or(Ok(()), Journal::keep)?;
         return Err(error);
@@ -144,8 +144,10 @@ async fn change(
         destination: destination.clone(),
         flow: Flow::new(options.concurrency, options.rate),
         large: Transfer::large_queue(options.concurrency),
-        lanes: Arc::default(),
+        part_size: prepared.part_size,
         journal: journal.clone(),
+        damaged: prepared.inventory.damaged.clone(),
+        pool: options.pool.clone(),
         held: claim.held().clone(),
         progress: progress.clone(),
         stop: prepared.stop.clone(),
@@ -196,7 +198,8 @@ async fn complete(
     let mut recipes: BTreeMap<_, _> =
         published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(inventory.recipes.clone());
-    let mut next = Published::after(published.as_ref(), &source, recipes, entries);
+    let mut next =
+        Published::after(published.as_ref(), &source, prepared.part_size, recipes, entries);
     claim.held().confirm().await?;
     next.save(destination).await?;
     outcome.version = next.header.version;

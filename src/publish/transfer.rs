@@ -1,7 +1,6 @@
 //! Sending objects: each with its MD5, checked against what the server says has arrived.
 
-use std::ops::Range;
-use std::pin::pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -17,25 +16,23 @@ use super::claim::Held;
 use super::error::{ends_all, is_passing};
 use super::flow::{Flow, Leave};
 use super::journal::Journal;
-use super::md5_lanes::{Lane, Md5Lanes};
-use super::md5_pair::Md5Pair;
-use super::{Concurrency, Digest, Entry, PublishError};
-use crate::pipeline::{Stopped, begin, unless_stopped};
+use super::{Concurrency, Entry, PublishError};
+use crate::model::{Digest, ETag};
+use crate::pipeline::{Memory, Pool, Stopped, begin, unless_stopped};
 use crate::store::{Body, Object, Sending, Store, StoreError, Upload, count_failures};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
 /// and parts of each: bounds the memory, and leaves most requests to small objects.
 const LARGE: usize = 4;
 const PARTS: usize = 4;
-/// Bytes that are read at a time, of which parts have whole numbers, and pieces read ahead.
-const PIECE: u64 = 1 << 20;
-const AHEAD: usize = 4;
 /// How long a stop waits for what is under way.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often an object is tried.
 const TRIES: u32 = 4;
 /// Objects in a row that a server has not taken, for as long as each was tried: it is not there any more.
 const GIVE_UP: usize = 8;
+/// Bytes of a small object.
+const SMALL: u64 = 1 << 20;
 
 /// An object that has arrived.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +41,9 @@ pub struct Sent {
     pub key: String,
     /// Bytes.
     pub bytes: u64,
-    /// MD5.
-    pub md5: Digest,
+    /// MD5, where it went whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub md5: Option<Digest>,
     /// What the server calls this version of it.
     pub etag: Option<String>,
     /// One, and one more for each request or try that failed.
@@ -79,9 +77,13 @@ pub(super) struct Transfer {
     pub flow: Flow,
     /// Objects by parts, which have a queue of their own.
     pub large: Flow,
-    /// Where their digests are taken.
-    pub lanes: Arc<Md5Lanes>,
+    /// Bytes of their parts.
+    pub part_size: u64,
     pub journal: Arc<Journal>,
+    /// Objects that are not what their records tell, by key, and why.
+    pub damaged: BTreeMap<String, String>,
+    /// The memory that what is held on its way takes, if it is bounded.
+    pub pool: Option<Pool>,
     pub held: Arc<Held>,
     pub progress: Arc<dyn Progress>,
     pub stop: CancellationToken,
@@ -130,7 +132,7 @@ impl Transfer {
             match result {
                 Ok(sent) => {
                     exhausted = 0;
-                    self.journal.done(&entry.key, entry.md5);
+                    self.journal.done(&entry.key, entry.etag);
                     self.progress.sent(&sent);
                 }
                 Err(error) if ends_all(&error) => drop(end.get_or_insert(error)),
@@ -171,19 +173,29 @@ impl Transfer {
     }
 
     async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
+        if let Some(problem) = self.damaged.get(&*entry.key) {
+            let (url, problem) = (self.source.location().join(&entry.key), problem.clone());
+            return Err(PublishError::NotAsRecorded { url: url.to_string(), problem });
+        }
         let (begun, failures) = (Instant::now(), Arc::default());
         let sent = count_failures(&failures, async {
-            if entry.size <= self.destination.part_size() as u64 {
-                return self.send_whole(entry, &failures).await;
-            }
+            let is_large = self.destination.location().is_local()
+                && entry.size > self.destination.part_size() as u64;
+            let one = entry.etag.whole();
+            let parts = match (&entry.parts, &one) {
+                (Some(parts), _) => parts,
+                // On a disk it costs nothing not to hold it in memory.
+                (None, Some(one)) if is_large => std::slice::from_ref(one),
+                (None, _) => return self.send_whole(entry, &failures).await,
+            };
             let _leave = self.enter(&self.large, 0).await?;
-            self.try_often(entry, &failures, || self.send_parts_once(entry)).await
+            self.try_often(entry, &failures, || self.send_parts_once(entry, parts)).await
         });
         let etag = sent.await?;
         Ok(Sent {
             key: entry.key.to_string(),
             bytes: entry.size,
-            md5: entry.md5,
+            md5: entry.etag.whole(),
             etag,
             attempts: failures.load(Ordering::Relaxed).saturating_add(1),
             milliseconds: begun.elapsed().min(Duration::from_secs(1 << 40)).as_millis() as u64,
@@ -195,11 +207,22 @@ impl Transfer {
         Ok(unless_stopped(&self.stop, flow.enter(bytes)).await?)
     }
 
+    /// Waits for memory for so many bytes that are held on their way, or for a stop. Small objects wait for no
+    /// memory: beside processing they would wait behind work that takes much.
+    async fn room(&self, bytes: u64) -> Result<Option<Arc<Memory>>, PublishError> {
+        match &self.pool {
+            Some(pool) if bytes > SMALL => {
+                Ok(Some(unless_stopped(&self.stop, pool.memory(bytes)).await??))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn sending(&self, md5: Option<Digest>) -> Sending {
         Sending {
             content_type: self.content_type.clone(),
             cache_control: self.cache_control.clone(),
-            md5: md5.map(|md5| md5.0),
+            md5,
             ..Sending::default()
         }
     }
@@ -210,8 +233,9 @@ impl Transfer {
         failures: &AtomicU32,
     ) -> Result<Option<String>, PublishError> {
         let leave = self.enter(&self.flow, entry.size).await?;
-        let data = self.read_whole(entry).await?;
-        let sending = self.sending(Some(entry.md5));
+        let _room = self.room(entry.size).await?;
+        let (data, md5) = self.read_whole(entry).await?;
+        let sending = self.sending(Some(md5));
         let once = || self.send_whole_once(entry, data.clone(), &sending);
         let etag = self.try_often(entry, failures, once).await?;
         drop(leave);
@@ -219,7 +243,8 @@ impl Transfer {
         Ok(etag)
     }
 
-    async fn read_whole(&self, entry: &Entry) -> Result<Bytes, PublishError> {
+    /// The bytes of an object that goes whole, and their MD5, which is that of the record.
+    async fn read_whole(&self, entry: &Entry) -> Result<(Bytes, Digest), PublishError> {
         let url = || self.source.location().join(&entry.key).to_string();
         let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
         let found = match self.source.read_within(&entry.key, entry.size).await {
@@ -233,9 +258,9 @@ impl Transfer {
             return Err(changed(format!("{} bytes, not {}", data.len(), entry.size)));
         }
         let found = Digest::of(&data);
-        match found == entry.md5 {
-            true => Ok(data),
-            false => Err(changed(format!("MD5 {found}, not {}", entry.md5))),
+        match entry.etag.whole() == Some(found) {
+            true => Ok((data, found)),
+            false => Err(changed(format!("MD5 {found}, not {}", entry.etag))),
         }
     }
 
@@ -249,7 +274,7 @@ impl Transfer {
         let info = self.destination.send(&entry.key, data, sending).await;
         self.follow();
         let etag = info?.etag;
-        self.compare(&entry.key, etag.as_deref(), &entry.md5.to_string())?;
+        self.compare(entry, etag.as_deref())?;
         Ok(etag)
     }
 
@@ -276,7 +301,11 @@ impl Transfer {
     }
 
     /// Sends an object by parts, while nothing but its parts is in memory.
-    async fn send_parts_once(&self, entry: &Entry) -> Result<Option<String>, PublishError> {
+    async fn send_parts_once(
+        &self,
+        entry: &Entry,
+        parts: &[Digest],
+    ) -> Result<Option<String>, PublishError> {
         let key = &*entry.key;
         let url = || self.source.location().join(key).to_string();
         let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
@@ -286,23 +315,21 @@ impl Transfer {
         }
         let trouble = self.destination.failures();
         self.journal.begun(key).await?;
-        let sending = Sending { size: entry.size, ..self.sending(None) };
+        let part_size = Some(self.part_size);
+        let sending = Sending { size: entry.size, part_size, ..self.sending(None) };
         let upload = self.destination.create_as(key, sending).await?;
         if let Some(id) = upload.begin().await? {
             self.journal.upload(key, &id).await?;
         }
-        let sent = self.parts(&object, &upload).await;
-        let sent = sent.and_then(|(whole, parts)| match whole == entry.md5 {
-            true => Ok(parts),
-            false => Err(changed(format!("MD5 {whole}, not {}", entry.md5))),
-        });
-        let parts = match sent {
-            Ok(parts) => parts,
-            Err(error) => {
-                upload.abort().await?;
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.parts(&object, &upload, parts).await {
+            upload.abort().await?;
+            return Err(match error {
+                PublishError::Store(StoreError::Differs { found, expected, start, .. }) => {
+                    changed(format!("MD5 {found} from byte {start} on, not {expected}"))
+                }
+                error => error,
+            });
+        }
         let change = match self.held.change(entry).await {
             Ok(change) => change,
             Err(error) => {
@@ -310,13 +337,14 @@ impl Transfer {
                 return Err(error);
             }
         };
-        let etag = Digest::etag_of_parts(&parts);
+        let is_ours = |found: &str| found.parse::<ETag>().is_ok_and(|found| found == entry.etag);
         let info = match upload.complete().await {
             // A try whose answer was lost may have completed it; what a server says to the next
             // is its own affair.
             Err(lost) => {
                 let found = self.destination.find(key).await.ok().flatten();
-                found.filter(|found| found.etag.as_ref() == Some(&etag)).ok_or(lost)?
+                let found = found.filter(|found| found.etag.as_deref().is_some_and(is_ours));
+                found.ok_or(lost)?
             }
             Ok(info) => info,
         };
@@ -328,82 +356,52 @@ impl Transfer {
                 warn!(%error, "unfinished uploads of {key} may stay; --audit ends them");
             }
         }
-        self.compare(key, info.etag.as_deref(), &etag)?;
+        self.compare(entry, info.etag.as_deref())?;
         Ok(info.etag)
     }
 
-    /// Sends all parts; the MD5 of the whole and of each. None is under way afterwards, whatever
-    /// came of it: one that arrives after an abort would stay.
+    /// Sends all parts. None is under way afterwards, whatever came of it: one that arrives after an
+    /// abort would stay.
     async fn parts(
         &self,
         object: &Object,
         upload: &Upload,
-    ) -> Result<(Digest, Vec<Digest>), PublishError> {
-        let (size, part_size) = (object.info().size, upload.part_size() as u64);
+        parts: &[Digest],
+    ) -> Result<(), PublishError> {
         let mut under_way = FuturesUnordered::new();
         let sent = async {
-            let (mut md5, mut parts, mut start) = (Md5Pair::default(), Vec::new(), 0);
-            while start < size {
+            for (index, md5) in parts.iter().enumerate() {
                 if self.stop.is_cancelled() {
                     return Err(Stopped.into());
                 }
-                let end = size.min(start + part_size);
-                let mut read = pin!(self.read(object, upload, start..end, md5));
-                let body = loop {
-                    tokio::select! {
-                        read = &mut read => {
-                            let (body, after) = read?;
-                            md5 = after;
-                            break body;
-                        }
-                        Some(sent) = under_way.next() => sent?,
-                    }
-                };
-                let digest = md5.end_part();
-                under_way.push(self.part(upload, parts.len(), body, digest));
-                parts.push(digest);
-                start = end;
+                under_way.push(self.part(object, upload, index, *md5));
                 while under_way.len() >= PARTS {
                     under_way.try_next().await?;
                 }
             }
             while under_way.try_next().await?.is_some() {}
-            Ok((md5.whole(), parts))
+            Ok(())
         };
         let result: Result<_, PublishError> = sent.await;
         while under_way.next().await.is_some() {}
         result
     }
 
-    /// A range of an object as a part of an upload, and the digests after it.
-    async fn read(
+    /// Sends a part, which is compared with its MD5 as it is read.
+    async fn part(
         &self,
         object: &Object,
         upload: &Upload,
-        range: Range<u64>,
-        mut md5: Md5Pair,
-    ) -> Result<(Body, Md5Pair), PublishError> {
-        if upload.reads_again(object) {
-            let lane = self.lanes.lane(md5);
-            let mut lane = object.fold(range.clone(), lane, Lane::update).await?;
-            let body = Body::Range(object.clone(), range);
-            return Ok((body, std::mem::take(&mut lane.md5)));
-        }
-        let pieces: Vec<Bytes> = object.pieces_of(range, PIECE, AHEAD).try_collect().await?;
-        pieces.iter().for_each(|piece| md5.update(piece));
-        Ok((Body::Bytes(pieces), md5))
-    }
-
-    async fn part(
-        &self,
-        upload: &Upload,
         index: usize,
-        body: Body,
         md5: Digest,
     ) -> Result<(), PublishError> {
-        let size = body.size();
+        let part_size = upload.part_size() as u64;
+        let start = part_size.saturating_mul(index as u64);
+        let range = start..object.info().size.min(start.saturating_add(part_size));
+        let size = range.end.saturating_sub(start);
         let _leave = self.enter(&self.flow, size).await?;
-        upload.part_with_md5(index, body, md5.0).await?;
+        let _room = self.room(if upload.holds(object) { size } else { 0 }).await?;
+        upload.part_with_md5(index, Body::Range(object.clone(), range), md5).await?;
         self.follow();
         self.progress.advance(size);
         Ok(())
@@ -416,18 +414,15 @@ impl Transfer {
         self.progress.troubled(failures);
     }
 
-    /// Compares what the server says has arrived with what was sent. Not every ETag is an MD5.
-    fn compare(&self, key: &str, etag: Option<&str>, sent: &str) -> Result<(), PublishError> {
-        let tells_md5 = |etag: &str| {
-            let (digest, parts) = etag.split_once('-').unwrap_or((etag, ""));
-            digest.parse::<Digest>().is_ok() && parts.is_empty() != sent.contains('-')
-        };
-        match etag {
-            Some(found) if self.destination.tells_md5() && tells_md5(found) && found != sent => {
+    /// Compares what the server says has arrived with what was sent. Not every ETag is made of MD5s.
+    fn compare(&self, entry: &Entry, etag: Option<&str>) -> Result<(), PublishError> {
+        let told = etag.filter(|_| self.destination.tells_md5());
+        match told.and_then(|etag| etag.parse::<ETag>().ok()) {
+            Some(found) if found.is_comparable(&entry.etag) && found != entry.etag => {
                 Err(PublishError::Damaged {
-                    url: self.destination.location().join(key).to_string(),
-                    found: found.to_owned(),
-                    sent: sent.to_owned(),
+                    url: self.destination.location().join(&entry.key).to_string(),
+                    found: found.to_string(),
+                    sent: entry.etag.to_string(),
                 })
             }
             _ => Ok(()),

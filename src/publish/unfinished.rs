@@ -115,14 +115,13 @@ async fn save(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Digest;
 
     #[tokio::test]
     async fn a_mark_tells_who_knows_what_lies_there_and_what_is_to_be_read() {
         let store = Store::memory();
         let none = Unfinished::load(&store).await.unwrap();
         assert_eq!(none, Unfinished::default());
-        let gone = [Entry { key: "gone".into(), size: 4, md5: Digest::of(b"gone") }];
+        let gone = [Entry::of("gone", b"gone", 16 << 20)];
         let since = Utc::now();
         none.begin(&store, "1", Some(since), gone.iter()).await.unwrap();
         let first = Unfinished::load(&store).await.unwrap();

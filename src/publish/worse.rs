@@ -6,18 +6,19 @@ use std::collections::{BTreeSet, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::arrays::Arrays;
-use super::audit::md5_of;
+use super::audit::etag_of;
 use super::hashes::hash;
-use super::inventory::{Inventory, Record, read_record};
+use super::inventory::Inventory;
 use super::plan::{Plan, stage};
 use super::prepare::{Options, names};
 use super::published::Published;
-use super::{Digest, Entry, PublishError, is_publishable};
+use super::record::{Record, read_record};
+use super::{Entry, PublishError, is_publishable};
 use crate::encode::zarr::chunk;
 use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED, TOGETHER};
-use crate::model::Case;
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
+use crate::model::{Case, Parts};
 use crate::store::{ObjectInfo, Store};
 
 /// How to publish without what is no longer in the source, and how to replace what is better.
@@ -39,6 +40,8 @@ pub(super) struct Change<'a> {
     pub is_unfinished: bool,
     /// Whether a publish has sent an object, or was about to.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Bytes of parts at the destination.
+    pub part_size: u64,
 }
 
 impl Change<'_> {
@@ -224,7 +227,7 @@ impl Change<'_> {
         let found = self.destination.read(&key).await?;
         let there = found.as_ref().and_then(|(bytes, _)| serde_json::from_slice(bytes).ok());
         let there: Option<Record> = there;
-        let own = read_record(self.source, &key).await?;
+        let own = read_record(self.source, &key, self.part_size).await?;
         let named = |record: Option<&Record>| -> BTreeSet<Case> {
             let cases = record.into_iter().flat_map(|record| &record.cases);
             cases.filter_map(|case| case.parse().ok()).collect()
@@ -236,13 +239,13 @@ impl Change<'_> {
         let own_cases = named(own.as_ref().map(|(record, _)| record));
         let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if let (Some((bytes, _)), Some((_, entry))) = (&found, &own) {
-            let found = Digest::of(bytes);
-            let before = names(self.published, &key).map(|before| before.md5);
-            if before.is_some_and(|before| before != found) && found != entry.md5 {
+            let found = Parts::of(bytes, self.part_size).etag();
+            let before = names(self.published, &key).map(|before| before.etag);
+            if before.is_some_and(|before| before != found) && found != entry.etag {
                 let difference = difference(&lost, &cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }
-            if found != entry.md5 && !selection.has(&key) {
+            if found != entry.etag && !selection.has(&key) {
                 return loses(format!("another record ({key})"), LEFT_OUT);
             }
         }
@@ -324,15 +327,6 @@ impl Change<'_> {
         entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok().and_then(|at| entries.get(at))
     }
 
-    /// Whether an object at the destination has the bytes of an entry.
-    async fn is_same(&self, entry: &Entry, info: &ObjectInfo) -> Result<bool, PublishError> {
-        Ok(info.size == entry.size
-            && match md5_of(self.destination, info) {
-                Some(md5) => md5 == entry.md5,
-                None => hash(&self.destination.object(&entry.key).await?).await? == entry.md5,
-            })
-    }
-
     /// Refuses to replace objects of other bytes that no publish has sent, but for those in folders of which
     /// records were compared.
     async fn refuse_unknown(&self, judged: &BTreeSet<String>) -> Result<(), PublishError> {
@@ -369,6 +363,21 @@ impl Change<'_> {
         names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
     }
 
+    /// Whether an object at the destination has the bytes of an entry: as its listing tells, or else when it is
+    /// read.
+    async fn is_same(&self, entry: &Entry, info: &ObjectInfo) -> Result<bool, PublishError> {
+        if info.size != entry.size {
+            return Ok(false);
+        }
+        let told = etag_of(self.destination, info);
+        if let Some(told) = told.filter(|told| told.is_comparable(&entry.etag)) {
+            return Ok(told == entry.etag);
+        }
+        let object = self.destination.object(&entry.key).await?;
+        let [found] = hash(&object, [self.part_size]).await?;
+        Ok(found.etag() == entry.etag)
+    }
+
     /// Cases that have a record in a map store at the destination.
     async fn recorded(&self, root: &str) -> Result<BTreeSet<Case>, PublishError> {
         let found = self.destination.list(&format!("{root}{CASES}")).await?;
@@ -389,7 +398,7 @@ impl Change<'_> {
         let Some((bytes, _)) = self.destination.read(key).await? else { return Ok(false) };
         // It may be of something else.
         let Ok(there) = serde_json::from_slice::<Record>(&bytes) else { return Ok(false) };
-        let Some((own, entry)) = read_record(self.source, key).await? else {
+        let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
             return loses("a record of its files".to_owned(), REPLACE);
         };
         let has_grid = |record: &Record| {
@@ -408,7 +417,7 @@ impl Change<'_> {
         if lost > 0 && !delete {
             return loses(format!("{lost} more files"), DELETE);
         }
-        if Digest::of(&bytes) != entry.md5 && !selection.has(key) {
+        if Parts::of(&bytes, self.part_size).etag() != entry.etag && !selection.has(key) {
             return loses("another record of its files".to_owned(), LEFT_OUT);
         }
         Ok(true)

@@ -56,8 +56,10 @@ pub fn wrong_outputs(record: &Record, listed: &[ObjectInfo]) -> Vec<String> {
     let sizes: BTreeMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
     let wrong = |file: &crate::ledger::FileRecord| match sizes.get(file.key.as_str()) {
         None => Some(format!("{} is gone", file.key)),
-        Some(size) if *size == file.size => None,
-        Some(size) => Some(format!("{} has {size} bytes, recorded {}", file.key, file.size)),
+        Some(size) if *size == file.content.size => None,
+        Some(size) => {
+            Some(format!("{} has {size} bytes, recorded {}", file.key, file.content.size))
+        }
     };
     record.files.iter().filter_map(wrong).collect()
 }
@@ -228,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::{FileRecord, InputRecord, Recipe};
+    use crate::model::Checksums;
 
     async fn put(store: &Store, keys: impl IntoIterator<Item = String>) {
         for key in keys {
@@ -238,13 +241,14 @@ mod tests {
     /// The record of a case with files of these months and sizes.
     async fn record(out: &Store, case: Case, files: &[(i32, u64)]) {
         let recipe = Recipe { product: "research-grade".to_owned(), version: 1, grid_sha256: None };
-        let mut record = Record::new(case.to_string(), recipe, Vec::new());
+        let mut record = Record::new(case.to_string(), recipe, Vec::new(), 16 << 20);
         for &(month, size) in files {
             let key = layout::key(case, case.first_month().plus(month));
             let modified = chrono::DateTime::UNIX_EPOCH;
             let info = ObjectInfo { key: "raw".to_owned(), size: 1, modified, etag: None };
             let input = InputRecord::new(&info, None);
-            record.insert(FileRecord { key, size, md5: String::new(), input });
+            let content = Checksums { size, ..Checksums::of(b"", record.part_size) };
+            record.insert(FileRecord { key, content, input });
         }
         record.save(out, &layout::folder(case), COMPLETE).await.unwrap();
     }

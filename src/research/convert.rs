@@ -1,12 +1,12 @@
 //! One raw file in, one research-grade file out. No async: runs on a CPU thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
+use md5::{Digest as _, Md5};
 
 use super::check::{CheckError, check_month, check_points, check_shapes};
 use crate::encode::deflate;
@@ -16,7 +16,7 @@ use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::cf::Decoding;
 use crate::model::dataset::{ByteOrder, Variable};
-use crate::model::{Case, Grid, YearMonth, hex};
+use crate::model::{Case, Checksums, Digest, Grid, Parts, YearMonth};
 use crate::model::{ErrorKind, Kinded, clock};
 use crate::read::bounds;
 use crate::read::grid::check_degrees;
@@ -69,13 +69,15 @@ pub struct CaseContext {
     pub case: Case,
     /// The full grid, when there is one.
     pub grid: Option<Arc<Grid>>,
+    /// Bytes of the parts of the files of which the MD5s are recorded.
+    pub part_size: u64,
     chunks: ChunkCache,
 }
 
 impl CaseContext {
-    /// For a case on a grid.
-    pub fn new(case: Case, grid: Option<Arc<Grid>>) -> Self {
-        Self { case, grid, chunks: ChunkCache::default() }
+    /// For a case on a grid, whose record has the MD5s of parts of so many bytes.
+    pub fn new(case: Case, grid: Option<Arc<Grid>>, part_size: u64) -> Self {
+        Self { case, grid, part_size, chunks: ChunkCache::default() }
     }
 }
 
@@ -113,7 +115,7 @@ impl ChunkCache {
 pub struct Timing {
     /// Waiting for bytes of the raw file.
     pub read: Duration,
-    /// SHA-256 of the raw file and MD5 of the result.
+    /// SHA-256 of the raw file; SHA-256 of the result and MD5 of its parts.
     pub hash: Duration,
     /// Sorting bytes into planes.
     pub shuffle: Duration,
@@ -139,10 +141,8 @@ impl std::ops::AddAssign for Timing {
 /// A finished conversion whose parts have all been handed over.
 #[derive(Debug)]
 pub struct Converted {
-    /// Bytes of the research-grade file.
-    pub size: u64,
-    /// MD5 of the research-grade file, in hexadecimal.
-    pub md5: String,
+    /// Size and checksums of the research-grade file.
+    pub content: Checksums,
     /// SHA-256 of the raw file, in hexadecimal.
     pub source_sha256: String,
     /// Where the time went.
@@ -220,7 +220,9 @@ pub fn convert(
     let start = Instant::now();
     let writer = research::define(&layout, order, |index| small.get(&index).cloned())
         .map_err(encode_failed)?;
-    let mut file = FileInParts { writer, sink, chunks: Vec::new(), sent: Vec::new() };
+    let (part_size, sent, hashing) = (context.part_size, BTreeMap::new(), Duration::ZERO);
+    let parts = PartSender { sink, part_size, sent, hashing };
+    let mut file = FileInParts { writer, chunks: Vec::new(), parts };
     timing.encode += start.elapsed();
 
     // Taken from variable to variable, so that their pages are made once.
@@ -270,8 +272,8 @@ pub fn convert(
     timing.read += finished.waiting;
     timing.hash += finished.hashing;
     file.writer.set_text(SOURCE_SHA256, &finished.sha256).map_err(encode_failed)?;
-    let (size, md5) = file.finish(&mut timing).map_err(|e| e.into_error(&url))?;
-    Ok(Converted { size, md5, source_sha256: finished.sha256, timing })
+    let content = file.finish(&mut timing).map_err(|e| e.into_error(&url))?;
+    Ok(Converted { content, source_sha256: finished.sha256, timing })
 }
 
 /// Variables in the order in which their raw data comes, those made here first.
@@ -317,15 +319,53 @@ fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadErro
 /// A file under construction, whose parts are sent as soon as nothing in them can change.
 struct FileInParts<'a> {
     writer: ImageWriter,
-    sink: &'a mut dyn PartSink,
     /// Chunks in the file, by position; neighbours are joined.
     chunks: Vec<Range<u64>>,
-    sent: Vec<usize>,
+    parts: PartSender<'a>,
+}
+
+/// Sends parts, each once.
+struct PartSender<'a> {
+    sink: &'a mut dyn PartSink,
+    /// Bytes of the parts whose MD5s are recorded: those that are sent, or on disk larger ones.
+    part_size: u64,
+    /// Parts that were sent, with their MD5s where these are recorded.
+    sent: BTreeMap<usize, Option<Digest>>,
+    /// How long hashing took.
+    hashing: Duration,
+}
+
+impl PartSender<'_> {
+    /// Sends a part, unless it was. Its MD5 goes with it where that is recorded, so that nobody computes
+    /// it again.
+    fn send(
+        &mut self,
+        index: usize,
+        part: impl FnOnce() -> Result<Bytes, EncodeError>,
+    ) -> Result<(), PartError> {
+        if self.sent.contains_key(&index) {
+            return Ok(());
+        }
+        let part = part()?;
+        let start = Instant::now();
+        let is_recorded = self.sink.part_size() as u64 == self.part_size;
+        let md5 = is_recorded.then(|| Digest::of(&part));
+        self.hashing += start.elapsed();
+        self.sink.part(index, part, md5).map_err(PartError::Sink)?;
+        self.sent.insert(index, md5);
+        Ok(())
+    }
 }
 
 enum PartError {
     Encode(EncodeError),
     Sink(SinkError),
+}
+
+impl From<EncodeError> for PartError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
 }
 
 impl PartError {
@@ -355,39 +395,35 @@ impl FileInParts<'_> {
 
     /// Sends the parts that lie inside chunks: nothing but metadata changes afterwards.
     fn send_final(&mut self) -> Result<(), PartError> {
-        let size = self.sink.part_size() as u64;
+        let size = self.parts.sink.part_size() as u64;
         let Some(last) = self.chunks.last().cloned() else { return Ok(()) };
         for index in last.start.div_ceil(size)..last.end / size {
-            let index = index as usize;
-            if self.sent.contains(&index) {
-                continue;
-            }
-            let start = index as u64 * size;
-            let part = self.writer.copy(start..start + size).map_err(PartError::Encode)?;
-            self.sink.part(index, part.into()).map_err(PartError::Sink)?;
-            self.sent.push(index);
+            let start = index * size;
+            let copy = || self.writer.copy(start..start + size).map(Bytes::from);
+            self.parts.send(index as usize, copy)?;
         }
         Ok(())
     }
 
-    /// Sends the rest; gives the size and the MD5 of the file.
-    fn finish(self, timing: &mut Timing) -> Result<(u64, String), PartError> {
+    /// Sends the rest; gives the size and the checksums of the file.
+    fn finish(self, timing: &mut Timing) -> Result<Checksums, PartError> {
+        let Self { writer, mut parts, .. } = self;
         let start = Instant::now();
-        let image: Image = self.writer.finish().map_err(PartError::Encode)?;
+        let image: Image = writer.finish()?;
         let image = Bytes::from_owner(image);
         let finished = Instant::now();
         timing.encode += finished - start;
-        let md5 = hex(&Md5::digest(&image));
-        let hashed = Instant::now();
-        timing.hash += hashed - finished;
-        let size = self.sink.part_size();
-        for index in 0..image.len().div_ceil(size) {
-            if !self.sent.contains(&index) {
-                let end = image.len().min((index + 1) * size);
-                self.sink.part(index, image.slice(index * size..end)).map_err(PartError::Sink)?;
-            }
+        let size = parts.sink.part_size();
+        for (index, start) in (0..image.len()).step_by(size).enumerate() {
+            parts.send(index, || Ok(image.slice(start..image.len().min(start + size))))?;
         }
-        timing.write += hashed.elapsed();
-        Ok((image.len() as u64, md5))
+        let sent = Instant::now();
+        let known: Option<Parts> = parts.sent.into_values().collect();
+        let md5 = known.unwrap_or_else(|| Parts::of(&image, parts.part_size));
+        let content = Checksums::with_parts(&image, md5);
+        // Both passed while parts were sent, here and before.
+        timing.write = (timing.write + (sent - finished)).saturating_sub(parts.hashing);
+        timing.hash += parts.hashing + sent.elapsed();
+        Ok(content)
     }
 }

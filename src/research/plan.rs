@@ -289,7 +289,9 @@ pub async fn plan(
 
     let (earlier, mut complete) = earlier(out, case, options, &present).await?;
     let names = missing.iter().map(YearMonth::to_string).collect();
-    let mut record = Record::new(case.to_string(), options.recipe.clone(), names);
+    // The files of a case have parts of one size, whatever the options are by now.
+    let part_size = earlier.as_ref().map_or(out.multipart_size(), |earlier| earlier.part_size);
+    let mut record = Record::new(case.to_string(), options.recipe.clone(), names, part_size);
     let is_done = |month: &YearMonth| {
         let key = layout::key(case, *month);
         earlier.as_ref().is_some_and(|e| e.file(&key).is_some()) && present.contains_key(&key)
@@ -309,7 +311,7 @@ pub async fn plan(
             Some(_) if is_better => Err(Reason::Grid),
             Some(file) => match present.get(&output) {
                 None => Err(Reason::NoOutput),
-                Some(size) if *size != file.size => Err(Reason::OutputSize),
+                Some(size) if *size != file.content.size => Err(Reason::OutputSize),
                 Some(_) => match file.input.compare(raw, &input).await? {
                     state @ (InputState::Same | InputState::Touched) => Ok((file.clone(), state)),
                     InputState::Changed | InputState::Unknown => Err(Reason::Input),

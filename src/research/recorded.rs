@@ -57,7 +57,8 @@ pub(super) async fn earlier(
         return Err(PlanError::Settings { case, url, differences });
     }
     let there = |key: &str, size: u64| present.get(key).map(|found| *found == size);
-    let same: Vec<bool> = record.files.iter().filter_map(|f| there(&f.key, f.size)).collect();
+    let same: Vec<bool> =
+        record.files.iter().filter_map(|f| there(&f.key, f.content.size)).collect();
     if same.len() > 1 && !same.contains(&true) {
         let problem = format!("{name} there does not describe them: all have other sizes");
         return Err(unrecorded(problem));

@@ -288,7 +288,7 @@ async fn convert_all(
     let Plan { case, steps, mut record, .. } = plan.clone();
     let mut summary = Summary::default();
     let mut failures = Vec::new();
-    let context = Arc::new(CaseContext::new(case, environment.grid.clone()));
+    let context = Arc::new(CaseContext::new(case, environment.grid.clone(), plan.record.part_size));
     // What is not confirmed under the present recipe must not be taken for done after a stop. In
     // this order no moment is without a record; and while no file has been replaced, the record
     // of the complete case still holds.
@@ -320,7 +320,7 @@ async fn convert_all(
                 environment.progress.file_done();
                 summary.converted += 1;
                 summary.bytes_in += step.input.size;
-                summary.bytes_out += file.size;
+                summary.bytes_out += file.content.size;
                 summary.timing += timing;
                 record.insert(file);
                 if saved.elapsed() > CHECKPOINT {
@@ -393,15 +393,14 @@ async fn convert_one(
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;
         timing.write += begun.elapsed();
-        let (raw, stored) = (step.input.size, converted.size);
+        let (raw, stored) = (step.input.size, converted.content.size);
         tracing::info!(
             "converted {url} in {:.1?}: {raw} bytes in, {stored} out",
             started.elapsed()
         );
         let file = FileRecord {
             key: step.output.clone(),
-            size: converted.size,
-            md5: converted.md5,
+            content: converted.content,
             input: InputRecord::new(&step.input, Some(converted.source_sha256)),
         };
         Ok((file, timing))

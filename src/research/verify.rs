@@ -1,12 +1,11 @@
 //! Reading research-grade files against their records.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use md5::Md5;
 
 use super::catalogue::{output_month, wrong_outputs};
 use super::plan::probe_each;
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, FileRecord, LedgerError, PARTIAL, Record, hash};
+use crate::ledger::{COMPLETE, FileRecord, LedgerError, PARTIAL, Record, sha256};
 use crate::model::Case;
 use crate::store::{ObjectInfo, Store, StoreError};
 
@@ -27,7 +26,7 @@ pub struct Verified {
 }
 
 /// Compares the research-grade files of a case with its record: that they are there, their sizes, and
-/// the MD5 of all or of `sample` of them, from the first to the last. Needs no listing.
+/// the SHA-256 of all or of `sample` of them, from the first to the last. Needs no listing.
 pub async fn verify(
     out: &Store,
     case: Case,
@@ -49,19 +48,21 @@ pub async fn verify(
     let unrecorded = listed.iter().filter(is_own).filter(|info| record.file(&info.key).is_none());
     found.problems.extend(unrecorded.map(|info| format!("{} is not in the record", info.key)));
 
-    let whole = |info: &&ObjectInfo| record.file(&info.key).filter(|file| file.size == info.size);
+    let whole =
+        |info: &&ObjectInfo| record.file(&info.key).filter(|file| file.content.size == info.size);
     let whole: Vec<(&ObjectInfo, &FileRecord)> =
         listed.iter().filter_map(|info| Some((info, whole(&info)?))).collect();
     let chosen = sampled(whole, sample);
     found.read = chosen.len();
     found.bytes = chosen.iter().map(|(info, _)| info.size).sum();
     let compare = async |(info, file): (&ObjectInfo, &FileRecord)| {
-        let md5 = match hash::<Md5>(out, info).await {
+        let found = match sha256(out, info).await {
             Err(error) if error.is_not_found() => return Ok(Some(format!("{} is gone", info.key))),
-            md5 => md5?,
+            found => found?,
         };
-        let problem = || format!("{} has MD5 {md5}, recorded {}", file.key, file.md5);
-        Ok::<_, StoreError>((md5 != file.md5).then(problem))
+        let recorded = &file.content.sha256;
+        let problem = || format!("{} has SHA-256 {found}, recorded {recorded}", file.key);
+        Ok::<_, StoreError>((found != *recorded).then(problem))
     };
     let compared = stream::iter(chosen).map(compare).buffered(READS);
     let wrong: Vec<Option<String>> = compared.try_collect().await?;

@@ -15,7 +15,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
-use md5::{Digest, Md5};
+use md5::{Digest as _, Md5};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
@@ -29,6 +29,7 @@ use url::form_urlencoded;
 use super::answer::{Asked, LATE, Refusal, taken};
 use super::streamed::Streamed;
 use super::{addressable, with_causes};
+use crate::model::Digest;
 
 /// A wrong endpoint or a lost network is for the user to mend.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
@@ -133,7 +134,7 @@ tokio::task_local! {
     /// Counts the requests that fail.
     static FAILURES: Arc<AtomicU32>;
     /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
-    static BODY_MD5: [u8; 16];
+    static BODY_MD5: Digest;
     /// What is sent in place of the body of the request.
     static BODY: Arc<Streamed>;
 }
@@ -144,7 +145,7 @@ pub async fn count_failures<T>(failures: &Arc<AtomicU32>, work: impl Future<Outp
 }
 
 /// Sends an object or a part whose MD5 may be known, so that it is not computed again.
-pub(super) async fn with_body_md5<T>(md5: Option<[u8; 16]>, sending: impl Future<Output = T>) -> T {
+pub(super) async fn with_body_md5<T>(md5: Option<Digest>, sending: impl Future<Output = T>) -> T {
     match md5 {
         Some(md5) => BODY_MD5.scope(md5, sending).await,
         None => sending.await,
@@ -166,14 +167,14 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
         Ok(known) => known,
         Err(_) => {
             let mut body = std::pin::pin!(request.body().clone());
-            let mut digest = Md5::new();
+            let mut md5 = Md5::new();
             while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-                digest.update(frame?.data_ref().map_or(&[][..], |data| data));
+                md5.update(frame?.data_ref().map_or(&[][..], |data| data));
             }
-            digest.finalize().into()
+            md5.into()
         }
     };
-    if let Ok(value) = HeaderValue::from_str(&BASE64_STANDARD.encode(digest)) {
+    if let Ok(value) = HeaderValue::from_str(&BASE64_STANDARD.encode(digest.0)) {
         request.headers_mut().insert("content-md5", value);
     }
     Ok(request)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::location::LocationError;
 use super::walk::odd_above;
-use crate::model::{ErrorKind, Kinded};
+use crate::model::{Digest, ErrorKind, Kinded};
 
 /// Why credentials will not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +236,18 @@ pub enum StoreError {
         /// What is there.
         detail: String,
     },
+    /// The bytes of a part are not those that are recorded.
+    #[error("{url}: MD5 {found} of the part from byte {start} on, not {expected}; make it again")]
+    Differs {
+        /// The object.
+        url: String,
+        /// Where the part begins.
+        start: u64,
+        /// MD5 of what was read.
+        found: Digest,
+        /// MD5 that is recorded.
+        expected: Digest,
+    },
     /// Bytes beyond the end were asked for.
     #[error("{url}: bytes {start}..{end} were asked for, but it has {size}")]
     OutOfRange {
@@ -338,7 +350,8 @@ impl Kinded for StoreError {
             Self::NotAFile { .. }
             | Self::BadKey { .. }
             | Self::BadListing { .. }
-            | Self::TooLarge { .. } => ErrorKind::BadData,
+            | Self::TooLarge { .. }
+            | Self::Differs { .. } => ErrorKind::BadData,
             Self::Stopped => ErrorKind::Interrupted,
             _ => ErrorKind::Transient,
         }

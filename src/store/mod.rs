@@ -26,6 +26,7 @@ mod obstacle;
 mod open;
 mod options;
 mod pages;
+mod part;
 mod passed;
 mod pieces;
 mod profile;
@@ -51,13 +52,14 @@ pub use location::{Location, LocationError};
 pub use obstacle::Obstacles;
 pub use open::{Store, Stores};
 pub use options::{Addressing, Number, S3Options};
+pub use part::Body;
 pub use passed::PassedOver;
 pub use profile::{Decider, InForce};
 pub use read::{Object, ObjectInfo};
 pub use send::{Condition, Sending};
 pub use staged::is_alive;
 pub use survey::{Surveyed, is_public};
-pub use write::{Body, Upload};
+pub use write::Upload;
 
 /// Filter for logs of requests that are sent again.
 pub const RESENT: &str = "object_store::client::retry=info";

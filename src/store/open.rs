@@ -98,13 +98,15 @@ impl Stores {
                 (Backend::Http(Arc::new(client), seen), ObjectPath::ROOT)
             }
         };
+        let multipart_size = self.session.options.part_size();
         let part_size = match backend {
             Backend::Local(_) => DISK_PART,
-            _ => self.session.options.part_size(),
+            _ => multipart_size,
         };
         let (until, listing) = (self.until.clone(), self.listing);
         let (location, passed) = (location.clone(), Mutex::default());
-        Ok(Store(Arc::new(Opened { location, root, backend, part_size, until, listing, passed })))
+        let sizes = (part_size, multipart_size);
+        Ok(Store(Arc::new(Opened { location, root, backend, sizes, until, listing, passed })))
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
@@ -151,7 +153,8 @@ struct Opened {
     location: Location,
     root: ObjectPath,
     backend: Backend,
-    part_size: usize,
+    /// Bytes in a part of an object that is written here, and in one of an upload to S3.
+    sizes: (usize, usize),
     until: Option<Until>,
     listing: u64,
     passed: Mutex<Passed>,
@@ -182,7 +185,7 @@ impl Store {
             location: Location::memory(),
             root: ObjectPath::ROOT,
             backend: Backend::Memory(Arc::new(InMemory::new())),
-            part_size: S3Options::default().part_size(),
+            sizes: [S3Options::default().part_size(); 2].into(),
             until: None,
             listing: u64::MAX,
             passed: Mutex::default(),
@@ -201,10 +204,10 @@ impl Store {
             Backend::S3(bucket) => Backend::S3(Arc::clone(bucket)),
             Backend::Memory(_) | Backend::Http(..) => return None,
         };
-        let Opened { part_size, until, listing, .. } = &*self.0;
-        let (part_size, until, listing) = (*part_size, until.clone(), *listing);
+        let Opened { sizes, until, listing, .. } = &*self.0;
+        let (sizes, until, listing) = (*sizes, until.clone(), *listing);
         let passed = Mutex::default();
-        Some(Self(Arc::new(Opened { location, root, backend, part_size, until, listing, passed })))
+        Some(Self(Arc::new(Opened { location, root, backend, sizes, until, listing, passed })))
     }
 
     /// This folder, or the nearest above it, in which an object has one of these names. What may not be looked
@@ -240,7 +243,13 @@ impl Store {
 
     /// Bytes in a part of a large object that is written here.
     pub fn part_size(&self) -> usize {
-        self.0.part_size
+        self.0.sizes.0
+    }
+
+    /// Bytes in a part of a multipart upload to S3 under these options: of such parts records have the
+    /// MD5s, wherever the object lies.
+    pub fn multipart_size(&self) -> u64 {
+        self.0.sizes.1 as u64
     }
 
     pub(super) fn root(&self) -> &ObjectPath {

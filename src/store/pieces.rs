@@ -2,16 +2,14 @@
 //! they come.
 
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::StoreError;
 use super::open::Backend;
@@ -130,30 +128,20 @@ impl Object {
     }
 }
 
-fn fetch(object: Object, range: Range<u64>) -> Fetching {
-    Fetching(tokio::spawn(async move { object.range(range).await }))
-}
-
-/// A fetch that goes on by itself and stops when nobody waits for it any more.
-struct Fetching(JoinHandle<Result<Bytes, StoreError>>);
-
-impl Future for Fetching {
-    type Output = Result<Bytes, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
+/// Begins to fetch: it goes on by itself, and stops when nobody waits for it any more.
+fn fetch(
+    object: Object,
+    range: Range<u64>,
+) -> impl Future<Output = Result<Bytes, StoreError>> + Send + use<> {
+    let fetching = AbortOnDropHandle::new(tokio::spawn(async move { object.range(range).await }));
+    async move {
+        match fetching.await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // Only a runtime that shuts down cancels it.
                 Err(_) => Err(StoreError::Stopped),
             },
-        })
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.0.abort();
+        }
     }
 }

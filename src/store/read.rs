@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
+use md5::{Digest as _, Md5};
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
@@ -302,21 +303,23 @@ impl Object {
         Ok(state)
     }
 
-    /// Bytes of a file that [`Self::open`] gave, into `data`, off the async threads.
+    /// Bytes of a file that [`Self::open`] gave, into `data` and into a digest, off the async threads.
     pub(super) async fn fill(
         &self,
         Reading { file, began }: Reading,
         mut data: Vec<u8>,
+        mut md5: Md5,
         at: u64,
-    ) -> Result<(Reading, Vec<u8>), StoreError> {
+    ) -> Result<(Reading, Vec<u8>, Md5), StoreError> {
         let url = self.url();
         let read = blocking(&url, "read", move || {
             file.read_exact_at(&mut data, at)?;
-            Ok((file, checksum(&data), data))
+            md5.update(&data);
+            Ok((file, checksum(&data), data, md5))
         });
-        let (file, sum, data) = read.await.map_err(now_shorter)?;
+        let (file, sum, data, md5) = read.await.map_err(now_shorter)?;
         self.add(began, at..at.saturating_add(data.len() as u64), sum).await?;
-        Ok((Reading { file, began }, data))
+        Ok((Reading { file, began }, data, md5))
     }
 
     /// What is gone after it was found has changed.

@@ -14,6 +14,7 @@ use super::connect::with_body_md5;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::read::{ObjectInfo, unquoted};
+use crate::model::Digest;
 
 /// How often a write on a condition is tried again when its connection was lost, and how long after.
 const AGAIN: u32 = 3;
@@ -41,10 +42,12 @@ pub struct Sending {
     /// When it may be written.
     pub condition: Condition,
     /// MD5 of the whole object, if it is known.
-    pub md5: Option<[u8; 16]>,
+    pub md5: Option<Digest>,
     /// Bytes of an object by parts, where they are known: more than 10,000 parts, which S3 does not take, are
     /// fewer and larger ones.
     pub size: u64,
+    /// Bytes of a part of it, if not as usual at its store.
+    pub part_size: Option<u64>,
 }
 
 impl Sending {

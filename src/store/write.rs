@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::try_join;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
@@ -19,10 +20,13 @@ use tracing::warn;
 use super::connect::{with_body, with_body_md5};
 use super::error::StoreError;
 use super::open::{Backend, Store};
+use super::part::{Body, Part};
 use super::read::{Object, ObjectInfo};
 use super::send::{Condition, Sending, written};
 use super::staged::{self, Staged};
 use super::streamed::Streamed;
+use crate::model::Digest;
+use crate::model::entry::part_size;
 
 impl Store {
     /// Writes a small object whole, over what was there. Readers see the old or the new; on disk
@@ -71,9 +75,12 @@ impl Store {
                 Sink::Parts(Some(Arc::new(PartSink { parts, path, id: OnceCell::new() })))
             }
         };
-        let part_size = part_size(self.part_size(), sending.size);
+        let usual = sending.part_size.unwrap_or(self.part_size() as u64);
+        let part_size = usize::try_from(part_size(usual, sending.size)).unwrap_or(usize::MAX);
+        let several = sending.size > part_size as u64;
+        let state = Mutex::new(State { several, ..State::default() });
         let (store, key) = (self.clone(), key.to_owned());
-        Ok(Upload { store, key, part_size, sending, sink, state: Mutex::default() })
+        Ok(Upload { store, key, part_size, sending, sink, state })
     }
 
     /// Removes an object; one that is not there is fine.
@@ -131,13 +138,6 @@ impl Store {
     }
 }
 
-/// Bytes of a part of an object of `size`, if that is known: whole MiB where there would be too many.
-fn part_size(usual: usize, size: u64) -> usize {
-    const MOST: u64 = 10_000;
-    let needed = size.div_ceil(MOST).next_multiple_of(1 << 20);
-    usize::try_from(needed).map_or(usual, |needed| usual.max(needed))
-}
-
 /// Runs what waits for the disk off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
@@ -183,40 +183,8 @@ struct State {
     arrived: BTreeMap<usize, (u64, Option<PartId>)>,
     /// Part 0, until it is known not to be the only one.
     first: Option<Part>,
-    /// Whether a second part has been seen.
+    /// Whether there is a second part, as far as is known.
     several: bool,
-}
-
-/// What a part is made of.
-#[derive(Clone, Debug)]
-pub enum Body {
-    /// These, one after the other.
-    Bytes(Vec<Bytes>),
-    /// A range of an object, which is read while it is sent where [`Upload::reads_again`].
-    Range(Object, Range<u64>),
-}
-
-impl Body {
-    /// How many bytes.
-    pub fn size(&self) -> u64 {
-        match self {
-            Self::Bytes(data) => data.iter().map(|bytes| bytes.len() as u64).sum(),
-            Self::Range(_, range) => range.end.saturating_sub(range.start),
-        }
-    }
-
-    async fn bytes(self) -> Result<Vec<Bytes>, StoreError> {
-        match self {
-            Self::Bytes(data) => Ok(data),
-            Self::Range(object, range) => Ok(vec![object.range(range).await?]),
-        }
-    }
-}
-
-/// A part, and its MD5 when it is known.
-struct Part {
-    body: Body,
-    md5: Option<[u8; 16]>,
 }
 
 impl Upload {
@@ -239,25 +207,31 @@ impl Upload {
 
     /// Writes the bytes from `index * part_size` on; `data` together are one part. Parts may come
     /// in any order and from several tasks; one that failed may be given again. Part 0 is kept
-    /// in memory until there is another.
+    /// in memory until there is another, unless it is known that there will be.
     pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
         self.take(index, Part { body: Body::Bytes(data), md5: None }).await
     }
 
-    /// The same with the MD5 of the part, which is then not computed again.
+    /// The same with the MD5 of the part, which is not computed again for bytes. A range of an object is
+    /// compared with it as it is read: [`StoreError::Differs`] before its end has gone out.
     pub async fn part_with_md5(
         &self,
         index: usize,
         body: Body,
-        md5: [u8; 16],
+        md5: Digest,
     ) -> Result<(), StoreError> {
         self.take(index, Part { body, md5: Some(md5) }).await
     }
 
     /// Whether a part of `source` is better given as a range of it than held in memory: it can be
-    /// read twice for little, and the server compares what comes with its MD5.
-    pub fn reads_again(&self, source: &Object) -> bool {
-        source.is_on_disk() && matches!(self.store.backend(), Backend::S3(_))
+    /// read again for little when it must be sent again.
+    fn streams(&self, source: &Object) -> bool {
+        source.is_on_disk() && !matches!(self.store.backend(), Backend::Memory(_))
+    }
+
+    /// Whether a part of `source` is held in memory while it is written.
+    pub fn holds(&self, source: &Object) -> bool {
+        matches!(self.sink, Sink::Parts(_)) && !self.streams(source)
     }
 
     async fn take(&self, index: usize, part: Part) -> Result<(), StoreError> {
@@ -270,8 +244,16 @@ impl Upload {
             Sink::Disk(staged) => {
                 let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
-                let data = part.body.bytes().await?;
-                blocking(&self.url(), "write", move || staged.write_at(offset, &data)).await?;
+                match part {
+                    Part { body: Body::Range(object, range), md5: Some(md5) } => {
+                        self.copy(&staged, offset, Streamed::new(object, range, md5)).await?;
+                    }
+                    part => {
+                        let data = part.bytes().await?;
+                        let write = move || staged.write_at(offset, &data);
+                        blocking(&self.url(), "write", write).await?;
+                    }
+                }
                 self.state().arrived.insert(index, (size, None));
                 Ok(())
             }
@@ -295,6 +277,30 @@ impl Upload {
         }
     }
 
+    /// Writes a part of an object to a file, piece by piece: nobody sees the file before it is whole.
+    async fn copy(
+        &self,
+        staged: &Arc<Staged>,
+        mut offset: u64,
+        part: Streamed,
+    ) -> Result<(), StoreError> {
+        let mut pieces = pin!(part.stream());
+        while let Some(piece) = pieces.next().await {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(source) => {
+                    let failure = part.failure();
+                    return Err(failure.unwrap_or(StoreError::io(&self.url(), "write", source)));
+                }
+            };
+            let (staged, size) = (Arc::clone(staged), piece.len() as u64);
+            let write = move || staged.write_at(offset, &[piece]);
+            blocking(&self.url(), "write", write).await?;
+            offset += size;
+        }
+        Ok(())
+    }
+
     /// Begins the upload by parts at once, and tells what the server calls it; nothing on disk,
     /// where the file has been begun.
     pub async fn begin(&self) -> Result<Option<String>, StoreError> {
@@ -313,26 +319,22 @@ impl Upload {
         id.get_or_try_init(|| self.store.attempt(&self.key, "write", create)).await
     }
 
-    async fn send(
-        &self,
-        sink: &PartSink,
-        index: usize,
-        Part { body, md5 }: Part,
-    ) -> Result<(), StoreError> {
+    async fn send(&self, sink: &PartSink, index: usize, part: Part) -> Result<(), StoreError> {
         let PartSink { parts, path, .. } = sink;
         let id = self.begun(sink).await?;
-        let size = body.size();
+        let size = part.body.size();
         let put = |payload: &PutPayload| parts.put_part(path, id, index, payload.clone());
-        let part = match body {
-            Body::Range(object, range) if self.reads_again(&object) => {
-                let body = Arc::new(Streamed::new(object, range));
+        let part = match part {
+            Part { body: Body::Range(object, range), md5: Some(md5) } if self.streams(&object) => {
+                let body = Arc::new(Streamed::new(object, range, md5));
                 let empty = PutPayload::new();
                 let sent = self.store.attempt(&self.key, "write", || put(&empty));
-                let sent = with_body(&body, with_body_md5(md5, sent)).await;
+                let sent = with_body(&body, with_body_md5(Some(md5), sent)).await;
                 sent.map_err(|error| body.failure().unwrap_or(error))?
             }
-            body => {
-                let payload = PutPayload::from_iter(body.bytes().await?);
+            part => {
+                let md5 = part.md5;
+                let payload = PutPayload::from_iter(part.bytes().await?);
                 let sent = self.store.attempt(&self.key, "write", || put(&payload));
                 with_body_md5(md5, sent).await?
             }
@@ -369,10 +371,10 @@ impl Upload {
 
     async fn finish(&mut self) -> Result<ObjectInfo, StoreError> {
         let State { arrived, first, several } = std::mem::take(&mut *self.state());
-        if !several && let Some(Part { body, .. }) = first {
+        if !several && let Some(part) = first {
             self.sink = Sink::Parts(None);
-            let data = body.bytes().await?;
-            return self.store.put_whole(&self.key, data, &self.sending).await;
+            let sending = Sending { md5: part.md5.or(self.sending.md5), ..self.sending.clone() };
+            return self.store.put_whole(&self.key, part.bytes().await?, &sending).await;
         }
         let total = self.whole(&arrived)?;
         match &mut self.sink {
@@ -474,23 +476,6 @@ impl Drop for Upload {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(abort(sink, url))),
             Err(_) => warn!(%url, "an upload was dropped outside the runtime: its parts stay"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::part_size;
-
-    #[test]
-    fn parts_are_no_more_than_s3_takes() {
-        let usual = 16 << 20;
-        assert_eq!(part_size(usual, 0), usual);
-        assert_eq!(part_size(usual, 10_000 * usual as u64), usual);
-        for size in [10_000 * usual as u64 + 1, 5 << 40] {
-            let part = part_size(usual, size);
-            assert!(part > usual && part.is_multiple_of(1 << 20), "{part}");
-            assert!(size.div_ceil(part as u64) <= 10_000, "{part}");
         }
     }
 }

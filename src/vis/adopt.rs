@@ -42,7 +42,8 @@ pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Cas
     let record = |case| {
         let settings = json!({ "adopted": true });
         let (kind, recipe) = (opened.kind.name(), recipe.clone());
-        CaseRecord::new(kind, case, recipe, settings, Vec::new(), Vec::new())
+        let part_size = store.multipart_size();
+        CaseRecord::new(kind, case, recipe, settings, Vec::new(), Vec::new(), part_size)
     };
     let records = match &opened.kind {
         Kind::Store1 | Kind::Store3 => of_series(store, &opened.kind, &cases, record).await?,
@@ -96,7 +97,9 @@ async fn of_maps(
         let wanted = objects.len();
         let entry = async |(key, most): (String, u64)| {
             let found = store.read_within(&key, most).await?;
-            Ok::<_, VisError>(found.map(|(bytes, _)| FileEntry::new(key, &bytes)))
+            Ok::<_, VisError>(
+                found.map(|(bytes, _)| FileEntry::new(key, &bytes, store.multipart_size())),
+            )
         };
         let found: Vec<Option<FileEntry>> =
             stream::iter(objects).map(entry).buffered(READS).try_collect().await?;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use md5::{Digest, Md5};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::contract::{Kind, Pyramid, case_keys, most_bytes, place};
 use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
-use super::record::{CaseRecord, Recorded};
+use super::record::{CaseRecord, FileEntry, Recorded};
 use super::template::{self, Opened};
 use super::{VisError, Workshop, coverage};
 use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
@@ -258,8 +258,8 @@ struct Expected {
     unknown: BTreeSet<usize>,
     /// and so many values of a polygon and month.
     columns: usize,
-    /// MD5 of its bytes, where a record tells it.
-    md5: Option<String>,
+    /// SHA-256 of its bytes, where a record tells it.
+    sha256: Option<String>,
     /// The array and the place in it, for what the library must decode.
     shard: Option<(Array, Vec<u64>)>,
 }
@@ -280,7 +280,7 @@ fn shared(
             values: chunk::decode_floats(&bytes, len).ok(),
             unknown: of_season.filter(|(_, own)| *own == season).map(|(p, _)| p).collect(),
             columns: kind.columns(),
-            md5: None,
+            sha256: None,
             shard: None,
         }
     });
@@ -297,8 +297,8 @@ fn own(
     let mut expected = Vec::new();
     for case in records.keys().chain(uncovered) {
         let files = records.get(case).map(|record| record.files.as_slice()).unwrap_or_default();
-        let md5: BTreeMap<&str, &str> =
-            files.iter().map(|file| (file.key.as_str(), file.md5.as_str())).collect();
+        let of = |file: &FileEntry| (file.key.clone(), file.content.sha256.clone());
+        let sha256: BTreeMap<String, String> = files.iter().map(of).collect();
         for array in &data {
             for key in case_keys(array, pyramid.format, *case) {
                 let (len, shard) = match pyramid.format {
@@ -311,7 +311,7 @@ fn own(
                     }
                 };
                 expected.push(Expected {
-                    md5: md5.get(key.as_str()).map(|md5| (*md5).to_owned()),
+                    sha256: sha256.get(&key).cloned(),
                     key,
                     len,
                     values: None,
@@ -340,7 +340,7 @@ async fn chunk_problem(
     let memory = MEMORY[usize::from(expected.shard.is_some())];
     let place = workshop.pool.place(memory).await?;
     let work = move || {
-        let digest = expected.md5.is_some().then(|| hex(&Md5::digest(&bytes)));
+        let digest = expected.sha256.is_some().then(|| hex(&Sha256::digest(&bytes)));
         let values = match &expected.shard {
             None => chunk::decode_floats(&bytes, expected.len).map_err(|e| e.to_string())?,
             Some((array, index)) => v3::decode(array, index, bytes).map_err(|e| e.to_string())?,
@@ -364,7 +364,7 @@ async fn chunk_problem(
             Some(wanted) if is_other(wanted) => {
                 Err("it differs from the records of its cases; run dor vis finalize".to_owned())
             }
-            _ if expected.md5.is_some() && digest != expected.md5 => {
+            _ if expected.sha256.is_some() && digest != expected.sha256 => {
                 Err("it is not what was written: run populate again with --force".to_owned())
             }
             _ => Ok(()),

@@ -125,11 +125,7 @@ pub async fn compare(
         let Some(recorded) = earlier.inputs.iter().find(|recorded| recorded.key == info.key) else {
             return Ok((InputState::Changed, now.clone()));
         };
-        let checksums = || InputRecord {
-            sha256: recorded.sha256.clone(),
-            md5: recorded.md5.clone(),
-            ..now.clone()
-        };
+        let checksums = || InputRecord { sha256: recorded.sha256.clone(), ..now.clone() };
         let state = match recorded.compare(&inputs.store, info).await? {
             InputState::Unknown if inputs.same.iter().any(|same| same.is_version(recorded)) => {
                 InputState::Touched

@@ -123,6 +123,14 @@ pub enum VisError {
         /// Cause.
         source: serde_json::Error,
     },
+    /// A record is of a form that this program does not know.
+    #[error("{}", crate::ledger::other_format(url, *found))]
+    Format {
+        /// Object.
+        url: String,
+        /// Its format.
+        found: u32,
+    },
     /// A setting that the work needs is missing.
     #[error("{0}")]
     Needs(String),
@@ -186,6 +194,7 @@ impl Kinded for VisError {
             | Self::Uncovered { .. }
             | Self::NoStore { .. }
             | Self::Recipe { .. }
+            | Self::Format { .. }
             | Self::Needs(_) => ErrorKind::Config,
             Self::Shard { .. } => ErrorKind::Defect,
             Self::Foreign { .. }

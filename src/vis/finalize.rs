@@ -79,8 +79,9 @@ impl Assembly {
     pub(super) async fn end(self, store: &Store) -> Result<(Kind, Completeness), VisError> {
         let Self { opened, records, recipe, chunks } = self;
         let cases = records.keys().map(|case| case.short()).collect();
-        let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases);
-        let entry = |Object { key, bytes }: &Object| FileEntry::new(key.clone(), bytes);
+        let part_size = store.multipart_size();
+        let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases, part_size);
+        let entry = |Object { key, bytes }: &Object| FileEntry::new(key.clone(), bytes, part_size);
         shared.files.extend(chunks.iter().map(entry));
         store.sweep("").await?;
         // The first case may have been begun since the store was opened.

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sha2::Sha256;
-
 use super::earlier::Inputs;
 use super::{VisError, Workshop};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, InputRecord, Record, hash};
+use crate::ledger::{COMPLETE, InputRecord, Record, sha256};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::pipeline::{Extent, PoolError, Reader};
@@ -33,8 +31,8 @@ pub struct CaseFiles {
     pub missing: Vec<YearMonth>,
     store: Store,
     files: BTreeMap<YearMonth, ObjectInfo>,
-    /// MD5s of files of which there is a record, by key.
-    md5: BTreeMap<String, String>,
+    /// SHA-256 of files of which there is a record, by key.
+    sha256: BTreeMap<String, String>,
     /// Earlier versions of the files that are known to have the same content.
     same: Vec<InputRecord>,
     reader: Reader,
@@ -58,12 +56,12 @@ impl Input {
             files.values_mut().for_each(|info| info.etag = None);
         }
         let missing = missing_months(case, &files, allow_missing)?;
-        let md5 = match self {
+        let sha256 = match self {
             Self::Raw(_) => BTreeMap::new(),
             Self::Research(store) => checksums(store, case, &files).await,
         };
         let (store, reader, same) = (self.store().clone(), Reader::default(), Vec::new());
-        Ok(CaseFiles { case, missing, store, files, md5, same, reader })
+        Ok(CaseFiles { case, missing, store, files, sha256, same, reader })
     }
 }
 
@@ -92,7 +90,7 @@ async fn research_files(
     }
 }
 
-/// MD5s of research-grade files, as far as the case's record tells of them; without a record that can
+/// SHA-256 of research-grade files, as far as the case's record tells of them; without a record that can
 /// be read there are none.
 async fn checksums(
     store: &Store,
@@ -102,15 +100,15 @@ async fn checksums(
     let record = Record::load(store, &layout::folder(case), COMPLETE).await;
     let Ok(Some(record)) = record else { return BTreeMap::new() };
     let of = |info: &ObjectInfo| {
-        let file = record.file(&info.key).filter(|file| file.size == info.size)?;
-        Some((file.key.clone(), file.md5.clone()))
+        let file = record.file(&info.key).filter(|file| file.content.size == info.size)?;
+        Some((file.key.clone(), file.content.sha256.clone()))
     };
     files.values().filter_map(of).collect()
 }
 
 /// A store that was made elsewhere: its metadata stands for it.
 pub async fn made_before(store: &Store, metadata: &ObjectInfo) -> Result<Inputs, VisError> {
-    let mut record = InputRecord::new(metadata, Some(hash::<Sha256>(store, metadata).await?));
+    let mut record = InputRecord::new(metadata, Some(sha256(store, metadata).await?));
     if store.location().is_local() {
         record.etag = None;
     }
@@ -180,10 +178,8 @@ impl CaseFiles {
 
     /// The files as they are now, for records and to be compared with them.
     pub fn inputs(&self) -> Inputs {
-        let record = |info: &ObjectInfo| InputRecord {
-            md5: self.md5.get(&info.key).cloned(),
-            ..InputRecord::new(info, None)
-        };
+        let record =
+            |info: &ObjectInfo| InputRecord::new(info, self.sha256.get(&info.key).cloned());
         let files = self.files.values().map(|info| (info.clone(), record(info))).collect();
         Inputs { store: self.store.clone(), files, same: self.same.clone() }
     }

@@ -69,7 +69,9 @@ impl Workshop {
         memory: u64,
         work: impl Future<Output = Result<T, VisError>>,
     ) -> Result<T, VisError> {
-        let place = unless_stopped(&self.stop, self.pool.place(memory)).await.map_err(PoolError::from)??;
+        let place = unless_stopped(&self.stop, self.pool.place(memory))
+            .await
+            .map_err(PoolError::from)??;
         let done = unless_stopped(&self.stop, work).await.map_err(PoolError::from)?;
         drop(place);
         done

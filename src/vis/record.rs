@@ -4,19 +4,16 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Recipe, VisError};
-use crate::ledger::{CASES, InputRecord, SHARED};
+use crate::ledger::{CASES, FORMAT, InputRecord, SHARED};
 use crate::model::case::MONTHS;
-use crate::model::{Case, YearMonth, hex};
+use crate::model::{Case, Checksums, YearMonth};
 use crate::research::plan::PlanError;
 use crate::store::{Condition, Sending, Store, StoreError};
 
-/// Version of the records' form.
-const FORMAT: u32 = 1;
 /// Follows the case in the name of the record of a case that is being written.
 const BEGUN: &str = ".partial";
 
@@ -41,6 +38,8 @@ pub struct CaseRecord {
     /// The case's numbers month by month, where chunks are shared with other cases.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub values: Vec<Vec<Option<f32>>>,
+    /// Bytes of the parts of objects of which the MD5s are recorded.
+    pub part_size: u64,
     /// The case's own objects.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub files: Vec<FileEntry>,
@@ -48,20 +47,18 @@ pub struct CaseRecord {
 
 /// An object of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Its name in the store.
     pub key: String,
-    /// Bytes.
-    pub size: u64,
-    /// MD5 in hexadecimal.
-    pub md5: String,
+    /// Size and checksums.
+    #[serde(flatten)]
+    pub content: Checksums,
 }
 
 impl FileEntry {
-    /// Of an object that is written.
-    pub fn new(key: String, bytes: &[u8]) -> Self {
-        Self { key, size: bytes.len() as u64, md5: hex(&Md5::digest(bytes)) }
+    /// Of an object that is written, in a record of parts of so many bytes.
+    pub fn new(key: String, bytes: &[u8], part_size: u64) -> Self {
+        Self { key, content: Checksums::of(bytes, part_size) }
     }
 }
 
@@ -77,14 +74,17 @@ pub struct SharedRecord {
     pub recipe: Option<Recipe>,
     /// Cases that were there.
     pub cases: Vec<String>,
+    /// Bytes of the parts of objects of which the MD5s are recorded.
+    pub part_size: u64,
     /// Metadata, coordinates, and the chunks that hold several cases.
     pub files: Vec<FileEntry>,
 }
 
 impl SharedRecord {
     /// Of a store, without its parts yet.
-    pub fn new(store: &str, recipe: Option<Recipe>, cases: Vec<String>) -> Self {
-        Self { format: FORMAT, store: store.to_owned(), recipe, cases, files: Vec::new() }
+    pub fn new(store: &str, recipe: Option<Recipe>, cases: Vec<String>, part_size: u64) -> Self {
+        let (format, store, files) = (FORMAT, store.to_owned(), Vec::new());
+        Self { format, store, recipe, cases, part_size, files }
     }
 
     /// Reads the record of a store.
@@ -153,6 +153,12 @@ fn case_of(key: &str) -> Option<(Case, State)> {
     }
 }
 
+/// What every form of a record has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 pub(super) async fn load<T: DeserializeOwned>(
     store: &Store,
     key: &str,
@@ -167,6 +173,12 @@ async fn load_version<T: DeserializeOwned>(
 ) -> Result<(Option<T>, Condition), VisError> {
     let Some((bytes, info)) = store.read(key).await? else { return Ok((None, Condition::Absent)) };
     let damaged = |source| VisError::Record { url: store.location().join(key).to_string(), source };
+    if let Ok(Format { format }) = serde_json::from_slice(&bytes)
+        && format != FORMAT
+    {
+        let url = store.location().join(key).to_string();
+        return Err(VisError::Format { url, found: format });
+    }
     let record = serde_json::from_slice(&bytes).map_err(damaged)?;
     Ok((Some(record), info.etag.map_or(Condition::Always, Condition::Is)))
 }
@@ -201,7 +213,7 @@ pub(super) fn to_json(key: &str, record: &impl Serialize) -> Result<Bytes, VisEr
 }
 
 impl CaseRecord {
-    /// Of a case, without results yet.
+    /// Of a case, without results yet, in a record of parts of so many bytes.
     pub fn new(
         store: &str,
         case: Case,
@@ -209,6 +221,7 @@ impl CaseRecord {
         settings: serde_json::Value,
         missing_months: Vec<String>,
         inputs: Vec<InputRecord>,
+        part_size: u64,
     ) -> Self {
         Self {
             format: FORMAT,
@@ -219,6 +232,7 @@ impl CaseRecord {
             missing_months,
             inputs,
             values: Vec::new(),
+            part_size,
             files: Vec::new(),
         }
     }

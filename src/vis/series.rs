@@ -236,7 +236,8 @@ impl<'a> Part<'a> {
         }
         let missing = missing.iter().map(YearMonth::to_string).collect();
         let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
-        let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs.records());
+        let (inputs_now, part_size) = (inputs.records(), store.multipart_size());
+        let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs_now, part_size);
         let mut done = false;
         if let Some(before) = &earlier {
             let url = CaseRecord::url(store, case);

@@ -117,12 +117,13 @@ impl Atlas<'_> {
             "ssh": self.ssh.as_ref().filter(|_| of_dic).map(|(_, file)| file),
         });
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.inputs());
+        let (inputs_now, part_size) = (inputs.records(), self.destination.store.multipart_size());
         let mut record =
-            CaseRecord::new("store2", case, recipe, settings, missing, inputs.records());
+            CaseRecord::new("store2", case, recipe, settings, missing, inputs_now, part_size);
         let earlier = CaseRecord::load(&self.destination.store, case).await;
         let is_there = !matches!(earlier, Ok(None));
         let earlier = match earlier {
-            Err(VisError::Record { .. }) if force => None,
+            Err(VisError::Record { .. } | VisError::Format { .. }) if force => None,
             earlier => earlier?,
         };
         if let Some(earlier) = earlier.as_ref().filter(|_| !force) {
@@ -215,7 +216,7 @@ impl Atlas<'_> {
         }
         filled.before = is_there && !begun.is_noted();
         filled.objects = record.files.len();
-        filled.written = record.files.iter().map(|entry| entry.size).sum();
+        filled.written = record.files.iter().map(|entry| entry.content.size).sum();
         record.files.sort_by(|a, b| a.key.cmp(&b.key));
         record.complete(&self.destination.store, case).await?;
         Ok(filled)
@@ -351,7 +352,8 @@ impl Atlas<'_> {
         begin(async move {
             let put = async |object: F| {
                 let Object { key, bytes } = object.await?;
-                let entry = FileEntry::new(key, &bytes);
+                let part_size = begun.store().multipart_size();
+                let entry = FileEntry::new(key, &bytes, part_size);
                 if begun.keeps(&entry) {
                     return Ok(entry);
                 }

@@ -174,7 +174,7 @@ pub async fn write_metadata(
     };
     let mut written = Vec::with_capacity(objects.len());
     for Object { key, bytes } in objects {
-        written.push(FileEntry::new(key.clone(), &bytes));
+        written.push(FileEntry::new(key.clone(), &bytes, store.multipart_size()));
         store.put(&key, bytes).await?;
     }
     Ok(written)

@@ -53,7 +53,10 @@ fn four_states() -> tempfile::TempDir {
             {"product": "research-grade", "version": 1, "grid_sha256": null}
         );
         let of = serde_json::json!(
-            {"format": 1, "case": place, "recipe": recipe, "missing_months": [], "files": []}
+            {
+                "format": 2, "case": place, "recipe": recipe, "missing_months": [],
+                "part_size": 16 << 20, "files": [],
+            }
         );
         fs::write(out.join(record), of.to_string()).unwrap();
         let short = place.replace('/', "-");
@@ -132,7 +135,7 @@ fn outputs_that_are_cut_or_gone_are_shown_and_found_by_a_check() {
     assert_eq!([0, 1, 2].map(problems), [2, 2, 0], "{rows}");
     let said = rows[1]["problems"].to_string();
     assert!(said.contains("0347-06.nc is not in the record"), "{said}");
-    assert!(said.contains("0347-05.nc has MD5 ") && said.contains("recorded "), "{said}");
+    assert!(said.contains("0347-05.nc has SHA-256 ") && said.contains("recorded "), "{said}");
     // The sizes of all are compared, whatever is read.
     assert_eq!(json_of(&["--sample", "1", "003-10"]).0, 65);
     assert_eq!(json_of(&["689-01"]).0, 0);

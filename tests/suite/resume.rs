@@ -173,7 +173,7 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
     assert_ne!(whole, older);
     fs::write(&record, older).unwrap();
     refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
-    fs::write(&record, whole.replacen("\"format\": 1", "\"format\": 9", 1)).unwrap();
+    fs::write(&record, whole.replacen("\"format\": 2", "\"format\": 9", 1)).unwrap();
     refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer dor"]);
     // A case that was stopped is one, too.
     fs::write(work.path("out/112/04/manifest.partial.json"), &whole).unwrap();

@@ -23,7 +23,7 @@ const SHOWN: usize = 20;
 
 /// Read research-grade files and compare them with their records
 ///
-/// Each file must be there, with the size and the checksum (MD5) of the case's record. Works on any
+/// Each file must be there, with the size and the SHA-256 of the case's record. Works on any
 /// location, also https:// (name the cases there). Ends with 65 when something is wrong.
 #[derive(Args, Debug)]
 pub(super) struct Check {

@@ -127,13 +127,14 @@ impl Run {
 
     /// Where finished cases go on to.
     pub async fn publishing(&self, to: &PublishTo) -> Result<Publishing, PublishError> {
-        to.queue(&self.stores, &self.environment.out, &self.environment.stop).await
+        let Environment { out, pool, stop, .. } = &self.environment;
+        to.queue(&self.stores, out, (pool, stop)).await
     }
 
     /// Converts a case and says so; when the run is dry, says what would be done.
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         let Environment { raw, out: target, stop, .. } = &self.environment;
-        let plan = unless_stopped(&stop, research::plan(raw, target, case, &self.options)).await?;
+        let plan = unless_stopped(stop, research::plan(raw, target, case, &self.options)).await?;
         if let Err(PlanError::NoFiles { .. }) = plan {
             places::refuse_absent(raw, &self.archive, "data_dir").await?;
         }

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
-use sha2::Sha256;
 
 use super::arguments::{Cases, GridFile, Months, Work, config, in_order, polygon};
 use super::create::store_of;
@@ -14,7 +13,7 @@ use crate::cli::grid::load_grid;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs, stores, until};
 use crate::config::Config;
-use crate::ledger::{InputRecord, hash};
+use crate::ledger::{InputRecord, sha256};
 use crate::model::{Case, Grid};
 use crate::pipeline::{ObjectSource, Pool, unless_stopped};
 use crate::read::ssh::SeaSurfaceHeight;
@@ -84,7 +83,8 @@ impl PopulateStore2 {
         let input = self.months.open(&reading, &config)?;
         let range = self.polygon_range.as_deref();
         let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
-        let publishing = self.publish_to.queue(&stores, &store, &workshop.stop).await?;
+        let beside = (&workshop.pool, &workshop.stop);
+        let publishing = self.publish_to.queue(&stores, &store, beside).await?;
         let atlas =
             self.maps.atlas(store, (&reading, &config), (&input, &cases), &workshop).await?;
         let fill = async |case: Case| {
@@ -220,7 +220,7 @@ pub(in crate::cli) async fn load_ssh(
     let open = move || SeaSurfaceHeight::open(Box::new(source));
     let ssh = Pool::run(&place, open).await?.map_err(VisError::from)?;
     let folder = stores.open(&folder)?;
-    let sha256 = unless_stopped(&workshop.stop, hash::<Sha256>(&folder, &info)).await??;
+    let sha256 = unless_stopped(&workshop.stop, sha256(&folder, &info)).await??;
     let mut record = InputRecord::new(&info, Some(sha256));
     if location.is_local() {
         record.etag = None;

@@ -41,7 +41,7 @@ fn packed(header: &serde_json::Value, keys: &[&str]) -> Vec<u8> {
 /// Puts a manifest there that names these.
 fn manifest(work: &Workspace, keys: &[&str]) {
     let header = json!({
-        "format": 1, "version": 1, "published": "2026-01-01T00:00:00Z", "program": "dor",
+        "format": 2, "part_size": 16 << 20, "version": 1, "published": "2026-01-01T00:00:00Z", "program": "dor",
         "source": "x", "recipes": {}, "objects": keys.len(), "bytes": 8 * keys.len(),
     });
     write(&work.path("published/.dor/published.jsonl.gz"), &packed(&header, keys));

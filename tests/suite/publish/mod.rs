@@ -3,6 +3,7 @@
 //! a server may do to a publish also through Source Cooperative's proxy ([`on_all`]).
 
 mod beside;
+mod checksums;
 mod claim;
 mod corruption;
 mod credentials;

@@ -1,7 +1,7 @@
 //! One set of promises, held by every backend.
 
 use bytes::Bytes;
-use dor_atlas::publish::Digest;
+use dor_atlas::model::Digest;
 use dor_atlas::store::{Body, Condition, Location, S3Options, Sending, Store, StoreError, Stores};
 use futures::{StreamExt, TryStreamExt};
 
@@ -219,7 +219,7 @@ async fn parts_of_files(store: &Store) {
         let range = index * full..data.len().min((index + 1) * full);
         let md5 = Digest::of(&data[range.clone()]);
         let body = Body::Range(file.clone(), range.start as u64..range.end as u64);
-        upload.part_with_md5(index, body, md5.0).await
+        upload.part_with_md5(index, body, md5).await
     };
     for index in [1, 0, 2] {
         part(index).await.unwrap();
@@ -230,6 +230,32 @@ async fn parts_of_files(store: &Store) {
     assert!(matches!(&error, StoreError::Changed { url, .. } if url.ends_with("/file")), "{error}");
     upload.complete().await.unwrap();
     assert_eq!(whole(store, "up/file").await.unwrap(), data);
+}
+
+/// What `parts_of_files` has written goes back to a disk.
+async fn parts_to_files(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk =
+        Stores::new(S3Options::default()).open(&at(folder.path().to_str().unwrap())).unwrap();
+    let object = store.object("up/file").await.unwrap();
+    let (data, full) = (whole(store, "up/file").await.unwrap(), 5 << 20);
+    let (size, part_size) = (data.len() as u64, Some(full));
+    let sending = Sending { size, part_size, ..Sending::default() };
+    let upload = disk.create_as("file", sending).await.unwrap();
+    assert!(!upload.holds(&object));
+    let part = async |start: u64, known: Option<Digest>| {
+        let range = start..size.min(start + full);
+        let md5 = Digest::of(&data[range.start as usize..range.end as usize]);
+        let body = Body::Range(object.clone(), range);
+        upload.part_with_md5((start / full) as usize, body, known.unwrap_or(md5)).await
+    };
+    let error = part(0, Some(Digest::of(b"other"))).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Differs { start: 0, .. }), "{error}");
+    for start in (0..size).step_by(full as usize) {
+        part(start, None).await.unwrap();
+    }
+    upload.complete().await.unwrap();
+    assert_eq!(whole(&disk, "file").await.unwrap(), data);
 }
 
 async fn check(store: &Store) {
@@ -248,6 +274,7 @@ async fn conforms(store: Store) {
     conditions(&store).await;
     uploads(&store).await;
     parts_of_files(&store).await;
+    parts_to_files(&store).await;
     many_keys(&store).await;
     check(&store).await;
 }
@@ -327,7 +354,7 @@ async fn minio() {
         let upload = store.create("x").await.unwrap();
         upload.begin().await.unwrap();
         let body = Body::Bytes(vec![noise(1000)]);
-        let refused = upload.part_with_md5(1, body, Digest::of(b"other").0).await;
+        let refused = upload.part_with_md5(1, body, Digest::of(b"other")).await;
         assert!(refused.unwrap_err().to_string().contains("/x"));
         upload.abort().await.unwrap();
     }

@@ -1,0 +1,57 @@
+//! What a part of a large object is made of.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::error::StoreError;
+use super::read::Object;
+use super::write::blocking;
+use crate::model::Digest;
+
+/// The bytes of a part.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// These, one after the other.
+    Bytes(Vec<Bytes>),
+    /// A range of an object; of a file on disk it is read while it is sent.
+    Range(Object, Range<u64>),
+}
+
+impl Body {
+    /// How many bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(data) => data.iter().map(|bytes| bytes.len() as u64).sum(),
+            Self::Range(_, range) => range.end.saturating_sub(range.start),
+        }
+    }
+}
+
+/// A part, and its MD5 when it is known.
+pub(super) struct Part {
+    pub body: Body,
+    pub md5: Option<Digest>,
+}
+
+impl Part {
+    /// Its bytes; those of a range must have the MD5.
+    pub async fn bytes(self) -> Result<Vec<Bytes>, StoreError> {
+        let (object, range) = match self.body {
+            Body::Bytes(data) => return Ok(data),
+            Body::Range(object, range) => (object, range),
+        };
+        let (url, start) = (object.url(), range.start);
+        let data = object.range(range).await?;
+        let Some(expected) = self.md5 else { return Ok(vec![data]) };
+        let hash = {
+            let data = data.clone();
+            move || Ok(Digest::of(&data))
+        };
+        let found = blocking(&url, "read", hash).await?;
+        match found == expected {
+            true => Ok(vec![data]),
+            false => Err(StoreError::Differs { url, start, found, expected }),
+        }
+    }
+}
