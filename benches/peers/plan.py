@@ -86,7 +86,7 @@ def write_published(destination: Path, entries: list) -> None:
     }
     folder = destination / ".dor"
     folder.mkdir(parents=True)
-    with gzip.open(folder / "published.jsonl.gz", "wt", compresslevel=1) as out:
+    with gzip.open(folder / "manifest.jsonl.gz", "wt", compresslevel=1) as out:
         for line in [header, *entries]:
             out.write(json.dumps(line, separators=(",", ":")) + "\n")
 

@@ -19,10 +19,10 @@ use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, stores, until
 use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::{Pool, unless_stopped};
-use crate::publish::audit::Extent;
-use crate::publish::inventory::{Selection, pattern, patterns};
-use crate::publish::plan::Why;
-use crate::publish::{self, Concurrency, Entry, Options, Outcome, Prepared, PublishError, Sent};
+use crate::publish::{
+    self, Concurrency, Entry, Extent, Options, Outcome, Prepared, PublishError, Selection, Sent,
+    Why, pattern, patterns,
+};
 use crate::store::{Location, PassedOver};
 
 /// Objects that a summary names of each kind.
@@ -144,8 +144,10 @@ impl Publish {
         stop_on_signals(stop.clone());
         let source = until(&stop, &stores).open(source)?;
         let destination = stores.open(destination)?;
-        let preparing = publish::prepare(&source, &destination, options, &stop);
-        let prepared = unless_stopped(&stop, preparing).await??;
+        let prepared = match self.dry_run {
+            true => publish::look_ahead(&source, &destination, options, &stop).await?,
+            false => publish::prepare(&source, &destination, options, &stop).await?,
+        };
         let left_out = match self.dry_run {
             true => unless_stopped(&stop, prepared.left_out()).await??,
             false => Vec::new(),

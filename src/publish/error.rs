@@ -120,11 +120,11 @@ pub enum PublishError {
         /// Minutes without a sign of life.
         minutes: u64,
     },
-    /// The record at the destination cannot be read.
+    /// What publishers keep at the destination cannot be read.
     #[error(
         "{url} is damaged: {problem}; publish with --audit, which compares with what is there and writes it anew"
     )]
-    Published {
+    Manifest {
         /// Object.
         url: String,
         /// What is wrong with it.
@@ -136,32 +136,20 @@ pub enum PublishError {
         /// The destination.
         url: String,
     },
-    /// The claim was taken over, or removed, while this publisher worked.
+    /// The lease was taken over, or removed, while this publisher worked.
     #[error(
-        "the claim on {url} is lost: another publisher took it over, or it was removed; {}; when the other has ended, run again to publish from here",
-        in_doubt(*.doubtful)
+        "the lease on {url} is lost: another publisher took it over, or it was removed; {}",
+        after_loss(*is_marked)
     )]
-    ClaimLost {
+    LeaseLost {
         /// The destination.
         url: String,
-        /// Objects that may have been written over the other's, and are marked.
-        doubtful: usize,
+        /// Whether the next publisher hears of it, where anything was changed.
+        is_marked: bool,
     },
-    /// The same, and what is in doubt could not be marked.
+    /// A publisher that had lost its lease has changed objects meanwhile.
     #[error(
-        "the claim on {url} is lost, and what may have been changed since ({doubtful} of its objects) could not be marked there: {source}; when the other publisher has ended, publish with --audit --verify all"
-    )]
-    NotMarked {
-        /// The destination.
-        url: String,
-        /// How many objects.
-        doubtful: usize,
-        /// Why not.
-        source: Box<PublishError>,
-    },
-    /// A publisher that had lost its claim has written meanwhile.
-    #[error(
-        "another publisher, which had lost its claim on {url}, may have changed objects while this one published ({objects} in doubt); run again: they are sent again"
+        "another publisher, which had lost its lease on {url}, changed {objects} object(s) while this one published; run again: they are sent again"
     )]
     Disturbed {
         /// The destination.
@@ -260,9 +248,9 @@ pub enum PublishError {
         /// How many were read.
         looked_at: usize,
     },
-    /// The local journal cannot be kept.
+    /// The local cache of checksums cannot be kept.
     #[error("cannot keep {path}: {source}; set DOR_STATE_DIR to a folder that can be written")]
-    Journal {
+    Cache {
         /// File.
         path: String,
         /// Cause.
@@ -292,8 +280,7 @@ impl Kinded for PublishError {
             Self::Stopped(_)
             | Self::Busy { .. }
             | Self::Overtaken { .. }
-            | Self::ClaimLost { .. }
-            | Self::NotMarked { .. }
+            | Self::LeaseLost { .. }
             | Self::Disturbed { .. } => ErrorKind::Interrupted,
             Self::Empty { .. }
             | Self::NoCase { .. }
@@ -307,9 +294,9 @@ impl Kinded for PublishError {
             | Self::InTheWay { .. }
             | Self::Obstacle { .. }
             | Self::Within { .. }
-            | Self::Journal { .. }
+            | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,
-            Self::Record { .. } | Self::Published { .. } => ErrorKind::BadData,
+            Self::Record { .. } | Self::Manifest { .. } => ErrorKind::BadData,
             Self::Pool(error) => error.kind(),
             Self::NotAsRecorded { .. }
             | Self::Damaged { .. }
@@ -320,13 +307,13 @@ impl Kinded for PublishError {
     }
 }
 
-/// What became of objects that were changed when the claim may have been another's.
-fn in_doubt(objects: usize) -> String {
-    match objects {
-        0 => "nothing was changed since".to_owned(),
-        _ => format!(
-            "what may have been changed since ({objects} in number) is marked there, and the next publish sends or reads it again"
-        ),
+/// What to do when a lease is lost.
+fn after_loss(is_marked: bool) -> &'static str {
+    match is_marked {
+        true => "when the other has ended, run again to publish from here",
+        false => {
+            "what this one may have changed could not be marked there: when the other has ended, publish with --audit --verify all"
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::hashes::{Hashes, Otherwise, Recorded};
+use super::cache::{Hashes, Otherwise, Recorded};
 use super::record::{FileOf, Record, read_record};
 use super::{Entry, PublishError};
 use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};

@@ -2,44 +2,44 @@
 //! readers never see metadata that names an absent chunk, and nothing is lost whatever stops it.
 //!
 //! ```text
-//! [inventory]  what the source holds: from the records of conversions, else hashed once
-//!      |                    [published]  what the destination was given last, [journal] and since
-//!      +---------> [plan] <---------+
-//!                    |
-//!       [claim]  one publisher at a time
-//!                    |
-//!     [transfer]  chunks and files -> metadata, deepest first -> consolidated metadata
-//!                    |           [doubt]  what was written by one whose claim was lost
-//!     [published]  the new state, if nobody else wrote one -> deletes
+//! [lease]      one publisher at a time
+//!    |
+//! [inventory]  what the source holds: from the records of conversions, else hashed once ([cache])
+//!    |
+//! [manifest]   what the destination was given; where a publish has not ended (an intent lies there),
+//!    |         [destination] is listed
+//! [plan]       what is new, changed, gone; [worse] refuses to replace results by poorer ones
+//!    |
+//! [run]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
+//!              -> the manifest -> deletes -> the intent and the lease are removed
 //! ```
 
 mod arrays;
-pub mod audit;
-mod claim;
-mod cleanup;
-pub mod doubt;
+mod cache;
+mod destination;
 mod error;
 mod flow;
-mod hashes;
-pub mod inventory;
-mod journal;
+mod held;
+mod inventory;
+mod lease;
 mod losses;
-pub mod plan;
+mod manifest;
+mod plan;
 mod prepare;
-pub mod published;
 mod queue;
 mod record;
 mod run;
-pub mod sign;
 mod transfer;
-pub mod unfinished;
 mod worse;
 
+pub use destination::{Audit, Extent, Wrong};
 pub use error::PublishError;
-pub use flow::{Concurrency, Flow};
-pub use journal::{Journal, state_folder};
-pub use plan::Plan;
-pub use prepare::{Options, Prepared, look_at, prepare};
+pub use flow::Concurrency;
+pub use inventory::{Inventory, Selection, pattern, patterns};
+pub use lease::Lease;
+pub use manifest::{Header, Manifest};
+pub use plan::{Plan, Why};
+pub use prepare::{Options, Prepared, look_ahead, look_at, prepare};
 pub use queue::Queue;
 pub use run::{Outcome, publish};
 pub use transfer::{Progress, Sent};

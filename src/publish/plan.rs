@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::audit::Arrived;
-use super::published::Published;
 use super::{Entry, is_record};
 
 /// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
@@ -47,34 +45,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Compares a source, ordered by key, with what was published, and with what has arrived since
-    /// then (`arrived`; `None` where that is not known). `concerns` tells which of the published keys the source speaks for.
-    pub fn new(
-        source: &[Entry],
-        published: Option<&Published>,
-        arrived: &Arrived,
-        concerns: impl Fn(&str) -> bool,
-    ) -> Self {
+    /// Compares a source with what lies at the destination, both ordered by key. `concerns` tells which of the
+    /// keys there the source speaks for.
+    pub fn new(source: &[Entry], there: &[Entry], concerns: impl Fn(&str) -> bool) -> Self {
         let mut plan = Self::default();
-        let mut before = published.map_or(&[][..], |p| &p.entries).iter().peekable();
+        let mut there = there.iter().peekable();
         let mut gone = |entry: &Entry| {
             if concerns(&entry.key) {
                 plan.gone.push(entry.clone());
             }
         };
         for entry in source {
-            while let Some(earlier) = before.next_if(|earlier| earlier.key < entry.key) {
-                gone(earlier);
+            while let Some(other) = there.next_if(|other| other.key < entry.key) {
+                gone(other);
             }
-            let earlier = before.next_if(|earlier| earlier.key == entry.key);
-            let is_there = arrived.get(&*entry.key) == Some(&Some(entry.etag));
-            let why = match earlier {
-                _ if is_there => None,
+            let why = match there.next_if(|other| other.key == entry.key) {
                 None => Some(Why::New),
-                // Other bytes may be there that an interrupted run has sent.
-                Some(earlier) => {
-                    (earlier != entry || arrived.contains_key(&*entry.key)).then_some(Why::Changed)
-                }
+                Some(other) => (other != entry).then_some(Why::Changed),
             };
             match why {
                 Some(why) => plan.send.push((entry.clone(), why)),
@@ -84,7 +71,7 @@ impl Plan {
                 }
             }
         }
-        before.for_each(gone);
+        there.for_each(gone);
         plan.send.sort_by_cached_key(|(entry, _)| stage(&entry.key));
         plan
     }
@@ -124,8 +111,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     const PART: u64 = 16 << 20;
@@ -162,23 +147,15 @@ mod tests {
     fn only_what_differs_is_sent_and_only_what_was_published_goes() {
         let source = entries(&[("a", "1"), ("b", "2"), ("d", "4"), ("e", "5")]);
         let before = entries(&[("a", "1"), ("b", "old"), ("c", "3"), ("z", "other")]);
-        let published = Published::after(None, "", PART, BTreeMap::new(), before);
-        let arrived = [("e".to_owned(), Some(Entry::of("e", b"5", PART).etag))].into();
-        let plan = Plan::new(&source, Some(&published), &arrived, |key| key != "z");
+        let plan = Plan::new(&source, &before, |key| key != "z");
         let sent: Vec<_> = plan.send.iter().map(|(e, why)| (&*e.key, *why)).collect();
-        assert_eq!(sent, [("b", Why::Changed), ("d", Why::New)]);
-        assert_eq!(plan.same, 2);
+        assert_eq!(sent, [("b", Why::Changed), ("d", Why::New), ("e", Why::New)]);
+        assert!(plan.same == 1 && !plan.is_empty() && plan.bytes() == 3);
         assert_eq!(plan.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
         let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
         let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
-        let published = Published::after(None, "", PART, BTreeMap::new(), before);
-        let plan = Plan::new(&moved, Some(&published), &Arrived::new(), |_| true);
+        let plan = Plan::new(&moved, &before, |_| true);
         let in_the_way = plan.in_the_way();
         assert_eq!(in_the_way.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
-        // What was begun to be replaced is sent again, even when the source is as it was before.
-        let arrived = [("a".to_owned(), None)].into();
-        let plan = Plan::new(&source, Some(&published), &arrived, |_| true);
-        assert_eq!(&*plan.send[0].0.key, "a");
-        assert!(!plan.is_empty() && plan.bytes() == 4);
     }
 }

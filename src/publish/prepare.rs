@@ -1,30 +1,29 @@
-//! Finding out what a publish would do.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Finding out what a publish would do: under the lease, before anything is changed, or without it, for
+//! those who only want to know.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Arrived, Audit, Extent, Listing, audit, confirm, fingerprint, list};
-use super::cleanup::REQUESTS;
-use super::doubt::Doubt;
+use super::cache::state_folder;
+use super::destination::{Audit, Extent, Known, list, look};
 use super::flow::Concurrency;
+use super::held::{End, GRACE_PERIOD, Held};
 use super::inventory::{Inventory, Selection, inventory};
-use super::journal::{Earlier, Journal, state_folder};
+use super::lease::Lease;
 use super::losses::losses;
+use super::manifest::{Manifest, find};
 use super::plan::Plan;
-use super::published::Published;
-use super::sign::Sign;
-use super::unfinished::Unfinished;
 use super::worse::Change;
 use super::{Entry, PublishError, is_publishable};
 use crate::ledger::{CASES, SHARED};
 use crate::model::Parts;
-use crate::pipeline::Pool;
-use crate::store::{Location, ObjectInfo, PassedOver, Store, StoreError};
+use crate::pipeline::{Pool, unless_stopped};
+use crate::store::{Location, PassedOver, Store, StoreError};
 
 /// Objects that an error names.
 const SHOWN: usize = 5;
+/// Requests under way at the same time, one for each object: not every server takes several in one.
+pub(super) const REQUESTS: usize = 16;
 
 /// How a publish is done.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +52,13 @@ pub struct Options {
     pub content_type: Option<String>,
 }
 
+impl Options {
+    /// Whether the destination is to be listed: to be as the source is, it must not have lost anything either.
+    fn is_audit(&self) -> bool {
+        self.audit || self.overwrite
+    }
+}
+
 /// A publish that has been found out, before anything is changed.
 pub struct Prepared {
     pub(super) source: Store,
@@ -63,35 +69,28 @@ pub struct Prepared {
     /// What the source holds.
     pub inventory: Inventory,
     /// What was published before.
-    pub published: Option<Published>,
+    pub published: Option<Manifest>,
+    /// What a publish that has not ended was to leave.
+    pub(super) intent: Option<Manifest>,
+    /// What lies at the destination of all that is known, ordered by key: by the manifest, or, where that is in
+    /// doubt, by a listing.
+    pub(super) there: Vec<Entry>,
     /// Bytes of the parts that objects have at the destination: those of its first publish, or as configured.
     pub(super) part_size: u64,
-    /// What a listing of the destination says.
+    /// What a listing of the destination says, where one was asked for.
     pub audit: Option<Audit>,
-    /// Uploads that this machine has begun and not ended.
-    pub(super) uploads: BTreeMap<String, BTreeSet<String>>,
-    /// What lies at the destination, where that is not what the manifest tells, or may not be (`None`).
-    pub(super) arrived: Arrived,
-    /// What tells the listing of a destination from others, where a publish of somebody else has not ended.
-    pub(super) of_others: Option<[u8; 32]>,
-    /// Whether the journal of this machine speaks of it.
-    pub(super) is_journal_valid: bool,
-    pub(super) unfinished: Unfinished,
-    /// What a publisher that had lost its claim may have written over.
-    pub doubt: Doubt,
     /// Objects that an earlier publish has sent and that the source no longer has; they stay, because
     /// nobody asked to delete them.
     pub orphans: Vec<Entry>,
-    /// Objects that are in no manifest and may lie there, but are not deleted now.
-    pub(super) left: Vec<Entry>,
-    /// Whether the journal tells of objects that this publish does not speak for, so that another
-    /// needs it.
-    pub(super) leaves_journal: bool,
     /// Objects that have arrived since the last complete publish.
     pub arrived_since: usize,
     /// Objects of the plan of which there are folders, on disk.
     pub(super) folders: Vec<String>,
-    /// Asked for when all is to stop, and when somebody else takes the claim over.
+    /// Whether a publisher that had lost its lease may have changed objects before this was found out.
+    pub(super) is_dirty: bool,
+    /// The lease under which it was found out, if it is to be carried out.
+    pub(super) lease: Option<Held>,
+    /// Cancelled when all is to stop, and when the lease is lost.
     pub(super) stop: CancellationToken,
 }
 
@@ -104,107 +103,138 @@ fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
 /// Finds out whether a destination can be published to, before work that takes long is begun.
 pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
     check(source, destination)?;
-    Published::load(destination).await.map(drop)
+    Manifest::load(destination).await.map(drop)
 }
 
-/// Finds out what a publish would do. Changes nothing.
+/// Takes the lease on a destination and finds out what is to be done, for [`super::publish`] to carry out.
 pub async fn prepare(
     source: &Store,
     destination: &Store,
-    mut options: Options,
+    options: Options,
     stop: &CancellationToken,
 ) -> Result<Prepared, PublishError> {
     check(source, destination)?;
-    // To be as the source is, it must not have lost anything either.
-    options.audit |= options.overwrite;
-    let state = state_folder(source.location(), destination.location());
-    let published = async {
-        match options.audit {
-            true => Published::load_or_begin(destination).await,
-            false => Published::load(destination).await,
-        }
+    let stop = stop.child_token();
+    let lease = unless_stopped(&stop, Held::take(destination, &stop)).await??;
+    let mut end = End::Untouched;
+    let found = async {
+        let state = wait_for_others(destination, &options, &lease, &mut end).await?;
+        find_out(source, destination, options, (state, lease.dirty > 0), &stop).await
     };
-    let unfinished = async { Ok(Unfinished::load(destination).await?) };
-    let doubt = async { Ok(Doubt::load(destination).await?) };
-    let (published, unfinished, doubt) = tokio::try_join!(published, unfinished, doubt)?;
-    let part_size = published.as_ref().map(|published| published.header.part_size);
-    let part_size = part_size.unwrap_or(destination.multipart_size());
-    let inventory = inventory(source, &options.selection, &state, part_size, stop).await?;
-    let Earlier { token, mut arrived, uploads } = Journal::earlier(&state)?;
-    let is_journal_valid = token.is_some() && token.as_deref() == unfinished.token();
-    if !is_journal_valid {
-        // Somebody else has published since, or all was removed: what the journal tells is past.
-        arrived.clear();
+    let found = unless_stopped(&stop, found).await;
+    match found.map_err(PublishError::from).flatten() {
+        Ok(prepared) => Ok(Prepared { lease: Some(lease), ..prepared }),
+        error => lease.release(error, end).await,
     }
-    let arrived_since = arrived.values().flatten().count();
-    let of_others = |(key, etag): (&String, &Option<_>)| etag.is_some() && !inventory.has(key);
-    let leaves_journal = !options.selection.is_all() && arrived.iter().any(of_others);
-    // Who is about to publish knows what lies there; to publish now is refused anyway.
-    let is_open = unfinished.token().is_some() && Sign::find(destination).await?.is_none();
-    let is_unknown = is_open && !is_journal_valid;
-    if is_unknown && !options.audit {
-        tracing::warn!(
-            "a publish to {} was begun elsewhere and has not ended: comparing with what lies there",
-            destination.location()
-        );
+}
+
+/// Finds out what a publish would do, without the lease: others may change what it found at any time.
+pub async fn look_ahead(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    stop: &CancellationToken,
+) -> Result<Prepared, PublishError> {
+    check(source, destination)?;
+    let lease = async { Ok(Lease::load(destination).await?) };
+    let found = async {
+        let (state, lease) = tokio::try_join!(State::load(destination, &options), lease)?;
+        let is_dirty = lease.is_some_and(|lease| lease.is_dirty());
+        find_out(source, destination, options, (state, is_dirty), stop).await
+    };
+    unless_stopped(stop, found).await?
+}
+
+/// What publishers keep at a destination.
+struct State {
+    manifest: Option<Manifest>,
+    intent: Option<Manifest>,
+}
+
+impl State {
+    async fn load(destination: &Store, options: &Options) -> Result<Self, PublishError> {
+        let manifest = async {
+            match options.is_audit() {
+                true => Manifest::load_or_begin(destination).await,
+                false => Manifest::load(destination).await,
+            }
+        };
+        let (manifest, intent) = tokio::try_join!(manifest, Manifest::load_intent(destination))?;
+        Ok(Self { manifest, intent })
     }
-    let is_changed =
-        has_changed_there(destination, &inventory, published.as_ref(), part_size).await?;
-    let listed = match options.audit || is_open || is_changed {
-        true => Some(list(destination).await?),
-        false => None,
+}
+
+/// The state under a lease. Where one that had it before may still be at work, waits until it has seen that.
+async fn wait_for_others(
+    destination: &Store,
+    options: &Options,
+    lease: &Held,
+    end: &mut End,
+) -> Result<State, PublishError> {
+    let state = State::load(destination, options).await?;
+    if state.intent.is_none() && !lease.has_expired {
+        return Ok(state);
+    }
+    if !lease.is_disputed {
+        *end = End::Unfinished;
+        return Ok(state);
+    }
+    let (url, seconds) = (destination.location(), GRACE_PERIOD.as_secs());
+    tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
+    tokio::time::sleep(GRACE_PERIOD).await;
+    lease.shared().confirm().await?;
+    *end = End::Unfinished;
+    State::load(destination, options).await
+}
+
+async fn find_out(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    (State { manifest, intent }, is_dirty): (State, bool),
+    stop: &CancellationToken,
+) -> Result<Prepared, PublishError> {
+    let known = manifest.as_ref().or(intent.as_ref()).map(|known| known.header.part_size);
+    let part_size = known.unwrap_or(destination.multipart_size());
+    let folder = state_folder(source.location());
+    let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
+    let known = Known {
+        source: &inventory.entries,
+        manifest: entries(manifest.as_ref()),
+        intent: entries(intent.as_ref()),
+        is_dirty,
+        reads_all: options.verify == Some(Extent::All) && options.is_audit(),
+        part_size,
+    };
+    let is_listed = options.is_audit()
+        || intent.is_some()
+        || is_dirty
+        || has_changed_there(destination, &inventory, manifest.as_ref(), part_size).await?;
+    let (there, audit) = match is_listed {
+        true => {
+            let (there, audit) = look(destination, list(destination).await?, &known, stop).await?;
+            (there, Some(audit))
+        }
+        false => (known.manifest.to_vec(), None),
     };
     [source, destination].into_iter().for_each(Store::tell_passed_over);
-    if !doubt.is_none() {
-        tracing::warn!(
-            "a publisher that had lost its claim may have changed objects at {}: they are in doubt",
-            destination.location()
-        );
-    }
-    let known = || merge(&inventory, published.as_ref(), &Plan::default(), &Arrived::new());
-    let mut audited = None;
-    if let Some(listed) = &listed {
-        if options.audit || is_unknown || is_changed {
-            let known = known();
-            let read_all = options.verify == Some(Extent::All);
-            // A size is enough only for what was published like this and has not been written since.
-            let read = |entry: &Entry, object: &ObjectInfo, tells_md5: bool| {
-                let before = names(published.as_ref(), &entry.key);
-                let is_in_doubt = unfinished.concerns(object)
-                    || doubt.concerns(&entry.key)
-                    || before != Some(entry);
-                // What a listing tells is not what can be read, where a disk has failed.
-                read_all || !tells_md5 && is_in_doubt
-            };
-            let (audit, states) =
-                audit(destination, listed, (&known, part_size), read, stop).await?;
-            arrived = states;
-            audited = Some(audit);
-        } else {
-            confirm(destination, &mut arrived, listed);
-        }
-    }
-    if !doubt.is_none() && audited.is_none() {
-        let doubtful = known().into_iter().filter(|entry| doubt.concerns(&entry.key));
-        arrived.extend(doubtful.map(|entry| (entry.key.into(), None)));
-    }
+    let is_new = |entry: &&Entry| find(known.manifest, &entry.key) != Some(*entry);
+    let arrived = there.iter().filter(|entry| find(known.source, &entry.key) == Some(*entry));
+    let arrived_since = arrived.filter(is_new).count();
     // Whatever a manifest names, only what this program could have sent is deleted.
     let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
-    let mut plan = Plan::new(&inventory.entries, published.as_ref(), &arrived, concerns);
-    let was_ended = unfinished.token().is_none();
-    let ended = published.as_ref().filter(|_| was_ended);
-    let is_known = |key: &str| {
-        names(published.as_ref(), key).is_some()
-            || unfinished.may_have(key)
-            || arrived.get(key).is_some_and(Option::is_some)
-    };
+    let mut plan = Plan::new(&inventory.entries, &there, concerns);
+    // A damaged intent may have had any.
+    let is_damaged = intent.as_ref().is_some_and(|intent| intent.is_damaged);
+    let is_known =
+        |key: &str| is_damaged || find(known.manifest, key).or(find(known.intent, key)).is_some();
     let change = Change {
         source,
         destination,
         inventory: &inventory,
         plan: &plan,
-        published: ended,
-        is_unfinished: !was_ended,
+        published: manifest.as_ref().filter(|_| intent.is_none()),
+        is_unfinished: intent.is_some(),
         is_known: &is_known,
         part_size,
     };
@@ -212,14 +242,7 @@ pub async fn prepare(
     if !options.overwrite {
         change.refuse_worse(&options).await?;
     }
-    let in_none = unfinished.objects.iter().chain(&doubt.objects);
-    let mut left = left_behind(&inventory, published.as_ref(), in_none, &arrived, listed.as_ref());
-    if options.delete && options.selection.is_whole() {
-        let concerned;
-        (concerned, left) = left.into_iter().partition(|entry: &Entry| concerns(&entry.key));
-        plan.gone.extend(concerned);
-        plan.gone.sort_by(|a, b| a.key.cmp(&b.key));
-        plan.gone.dedup_by(|a, b| a.key == b.key);
+    if options.selection.is_whole() && options.delete {
     } else if let Some(entry) = plan.in_the_way().first() {
         let url = destination.location().join(&entry.key).to_string();
         return Err(PublishError::InTheWay { url });
@@ -228,26 +251,56 @@ pub async fn prepare(
     }
     let looked_for = async |entry| {
         let is_gone = is_gone(source, &inventory, &entry).await?;
-        Ok::<_, PublishError>((is_gone, entry))
+        Ok::<_, PublishError>(is_gone.then_some(entry))
     };
     let looked_for =
         stream::iter(std::mem::take(&mut plan.gone)).map(looked_for).buffered(REQUESTS);
-    let looked_for: Vec<(bool, Entry)> = looked_for.try_collect().await?;
-    for (is_gone, entry) in looked_for {
-        match is_gone {
-            true => plan.gone.push(entry),
-            false if names(published.as_ref(), &entry.key).is_none() => left.push(entry),
-            false => {}
-        }
-    }
+    plan.gone = looked_for.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
     let orphans = if options.delete { Vec::new() } else { std::mem::take(&mut plan.gone) };
-    let shares = entries(published.as_ref()).iter().any(|entry| inventory.has(&entry.key));
+    refuse_deletes(source, destination, &options, (&plan, &inventory), manifest.as_ref())?;
+    let folders = folders_in_the_way(destination, &plan).await?;
+    let sent: Vec<Entry> = plan.send.iter().map(|(entry, _)| entry.clone()).collect();
+    for loss in losses(destination, (&sent, part_size), options.cache_control.as_deref()) {
+        tracing::warn!("{}: {loss}", destination.location());
+    }
+    let audit = audit.filter(|_| options.is_audit());
+    let (source, destination, stop) = (source.clone(), destination.clone(), stop.clone());
+    Ok(Prepared {
+        source,
+        destination,
+        options,
+        plan,
+        inventory,
+        published: manifest,
+        intent,
+        there,
+        part_size,
+        audit,
+        orphans,
+        arrived_since,
+        folders,
+        is_dirty,
+        lease: None,
+        stop,
+    })
+}
+
+/// Refuses to delete all that is published by a source that has nothing of it, and more than is allowed.
+fn refuse_deletes(
+    source: &Store,
+    destination: &Store,
+    options: &Options,
+    (plan, inventory): (&Plan, &Inventory),
+    published: Option<&Manifest>,
+) -> Result<(), PublishError> {
+    let url = destination.location().to_string();
+    let shares = entries(published).iter().any(|entry| inventory.has(&entry.key));
     if let (false, false, Some(first), Some(before)) =
-        (shares, options.overwrite, plan.gone.first(), &published)
+        (shares, options.overwrite, plan.gone.first(), published)
     {
         return Err(PublishError::Unrelated {
             source_url: source.location().to_string(),
-            url: destination.location().to_string(),
+            url,
             before: before.header.source.clone(),
             count: plan.gone.len(),
             first: first.key.to_string(),
@@ -255,52 +308,25 @@ pub async fn prepare(
     }
     if plan.gone.len() > options.max_delete {
         return Err(PublishError::TooManyDeletes {
-            url: destination.location().to_string(),
+            url,
             count: plan.gone.len(),
             keys: plan.gone.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
             allowed: options.max_delete,
         });
     }
-    let folders = folders_in_the_way(destination, &plan).await?;
-    let sent: Vec<Entry> = plan.send.iter().map(|(entry, _)| entry.clone()).collect();
-    for loss in losses(destination, (&sent, part_size), options.cache_control.as_deref()) {
-        tracing::warn!("{}: {loss}", destination.location());
-    }
-    let (source, destination, stop) = (source.clone(), destination.clone(), stop.child_token());
-    Ok(Prepared {
-        source,
-        destination,
-        options,
-        plan,
-        inventory,
-        published,
-        part_size,
-        audit: audited,
-        uploads,
-        arrived,
-        of_others: listed.as_ref().filter(|_| is_unknown).map(fingerprint),
-        is_journal_valid,
-        unfinished,
-        doubt,
-        orphans,
-        left,
-        leaves_journal,
-        arrived_since,
-        folders,
-        stop,
-    })
+    Ok(())
 }
 
 /// Whether a map store was finalized where it is published, so that the manifest does not tell what is there.
 async fn has_changed_there(
     destination: &Store,
     inventory: &Inventory,
-    published: Option<&Published>,
+    published: Option<&Manifest>,
     part_size: u64,
 ) -> Result<bool, PublishError> {
     let shared = format!("{CASES}/{SHARED}");
     let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
-    let before = records.filter_map(|entry| names(published, &entry.key).cloned());
+    let before = records.filter_map(|entry| find(entries(published), &entry.key).cloned());
     let changed = async |before: Entry| {
         let found = destination.read(&before.key).await?;
         let etag = found.map(|(bytes, _)| Parts::of(&bytes, part_size).etag());
@@ -329,35 +355,8 @@ async fn folders_in_the_way(destination: &Store, plan: &Plan) -> Result<Vec<Stri
 }
 
 /// What a manifest names; nothing when there is none.
-fn entries(published: Option<&Published>) -> &[Entry] {
-    published.map_or(&[], |published| &published.entries)
-}
-
-/// What a manifest has of an object.
-pub(super) fn names<'a>(published: Option<&'a Published>, key: &str) -> Option<&'a Entry> {
-    published.and_then(|published| published.entry(key))
-}
-
-/// Objects that may lie at the destination, are in no manifest or will not be, and are not in the source:
-/// they were to be sent or deleted, or somebody has replaced them.
-fn left_behind<'a>(
-    inventory: &Inventory,
-    published: Option<&'a Published>,
-    marked: impl Iterator<Item = &'a Entry>,
-    arrived: &Arrived,
-    listed: Option<&Listing>,
-) -> Vec<Entry> {
-    let replaced = entries(published).iter().filter(|entry| differs(arrived, entry));
-    let in_none = marked.filter(|e| names(published, &e.key).is_none());
-    let may_be_there = |entry: &&Entry| {
-        is_publishable(&entry.key)
-            && !inventory.has(&entry.key)
-            && listed.is_none_or(|listed| listed.contains_key(&*entry.key))
-    };
-    let mut left: Vec<Entry> = in_none.chain(replaced).filter(may_be_there).cloned().collect();
-    left.sort_by(|a, b| a.key.cmp(&b.key));
-    left.dedup_by(|a, b| a.key == b.key);
-    left
+pub(super) fn entries(manifest: Option<&Manifest>) -> &[Entry] {
+    manifest.map_or(&[], |manifest| &manifest.entries)
 }
 
 /// Whether an object is no longer in the source. What belongs to a case that is being made again is no
@@ -399,43 +398,32 @@ impl Prepared {
         Ok(left_out)
     }
 
-    /// Whether there is nothing to do.
-    pub(super) fn is_done(&self) -> bool {
+    /// What is at the destination once the plan is carried out: of the source, and of what was published
+    /// before what the source does not speak for and what still lies there.
+    pub(super) fn next(&self) -> Vec<Entry> {
+        let stays =
+            |e: &&Entry| !self.inventory.has(&e.key) && find(&self.plan.gone, &e.key).is_none();
+        let kept = self.there.iter().filter(stays).cloned();
+        let mut entries: Vec<Entry> = self.inventory.entries.iter().cloned().chain(kept).collect();
+        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        entries
+    }
+
+    /// Whether there is nothing to do, where this is what comes next.
+    pub(super) fn is_done(&self, next: &[Entry]) -> bool {
+        let is_published = |before: &Manifest| !before.is_damaged && before.entries == next;
         self.plan.is_empty()
-            && self.uploads.is_empty()
-            && self.doubt.is_none()
-            && (self.unfinished.token().is_none() || self.leaves_journal)
-            && self.forgotten() == 0
-            && self.published.as_ref().is_some_and(|published| !published.is_damaged)
+            && self.intent.is_none()
+            && !self.is_dirty
+            && self.published.as_ref().is_some_and(is_published)
     }
 
-    /// Objects of the manifest that are known not to lie there as it tells, and that the source
-    /// does not have either: the next manifest is without them.
+    /// Objects of the manifest that no longer lie there as it tells, and that the source does not have either.
     pub(super) fn forgotten(&self) -> usize {
-        let before = entries(self.published.as_ref());
-        before.iter().filter(|e| !self.inventory.has(&e.key) && differs(&self.arrived, e)).count()
+        let before = entries(self.published.as_ref()).iter();
+        let is_other = |e: &&Entry| find(&self.there, &e.key) != Some(*e);
+        before.filter(|e| !self.inventory.has(&e.key)).filter(is_other).count()
     }
-}
-
-/// Whether an object is known not to be what the manifest tells.
-fn differs(arrived: &Arrived, entry: &Entry) -> bool {
-    arrived.get(&*entry.key).is_some_and(|etag| *etag != Some(entry.etag))
-}
-
-/// What is at the destination once a plan is carried out: of the source, and of what was published
-/// before what the source does not speak for and what still lies there as it was.
-pub(super) fn merge(
-    inventory: &Inventory,
-    published: Option<&Published>,
-    plan: &Plan,
-    arrived: &Arrived,
-) -> Vec<Entry> {
-    let goes = |key: &str| plan.gone.binary_search_by(|e| (*e.key).cmp(key)).is_ok();
-    let stays = |e: &&Entry| !inventory.has(&e.key) && !goes(&e.key) && !differs(arrived, e);
-    let kept = entries(published).iter().filter(stays).cloned();
-    let mut entries: Vec<Entry> = inventory.entries.iter().cloned().chain(kept).collect();
-    entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    entries
 }
 
 fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::published::is_object;
+use super::manifest::is_object;
 use super::{Entry, PublishError};
 use crate::ledger::FORMAT;
 use crate::model::Parts;

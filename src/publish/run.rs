@@ -1,21 +1,33 @@
 //! Carrying a publish out.
+//!
+//! ```text
+//! the intent      what will be there; until it is removed, whoever publishes lists the destination
+//! data, metadata  stage after stage, each when all of the one before has arrived
+//! the manifest    what is there now, if nobody else wrote one
+//! deletes         what names others before those
+//! end             the intent is removed, then the lease
+//! ```
+//!
+//! Killed before the intent is there, a publish has changed nothing. Killed after that, the next one finds
+//! the intent, lists what lies there, and sends and deletes the rest.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::audit::{Arrived, Extent, Wrong, fingerprint, list, verify};
-use super::claim::{Claim, OUTLASTED};
-use super::cleanup::{delete, end_uploads};
-use super::doubt::Doubt;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::destination::{Extent, Known, Wrong, list, look, verify};
 use super::flow::Flow;
-use super::journal::{Journal, state_folder};
-use super::plan::{Plan, Why, stage};
-use super::prepare::{Prepared, merge, names};
-use super::published::Published;
+use super::held::{End, Held, Shared};
+use super::manifest::{Manifest, find};
+use super::plan::{Plan, stage};
+use super::prepare::{Prepared, REQUESTS, entries};
 use super::transfer::{Progress, Transfer};
-use super::unfinished::Unfinished;
 use super::{Entry, PublishError};
-use crate::pipeline::{Stopped, unless_stopped};
+use crate::pipeline::Stopped;
+use crate::store::{Store, StoreError};
 
 /// What a publish did.
 #[derive(Clone, Debug, Default)]
@@ -26,186 +38,129 @@ pub struct Outcome {
     pub sent: usize,
     /// Objects deleted.
     pub deleted: usize,
-    /// Objects that the manifest no longer names: others have changed them, and the source has them not, or not of
+    /// Objects that lie there no longer, or not as they were published, and that the source has not, or not of
     /// what was asked for.
     pub forgotten: usize,
     /// Objects read again, and those of them that are wrong.
     pub verified: Option<(usize, Vec<Wrong>)>,
 }
 
-/// Carries a publish out.
+/// Carries out what [`super::prepare()`] found, and gives its lease up.
 pub async fn publish(
-    prepared: Prepared,
+    mut prepared: Prepared,
     progress: Arc<dyn Progress>,
 ) -> Result<Outcome, PublishError> {
     let before = prepared.published.as_ref();
     let version = before.map_or(0, |published| published.header.version);
     let mut outcome = Outcome { version, ..Outcome::default() };
-    if !prepared.is_done() {
-        let claim = Claim::take(&prepared.destination, &prepared.stop).await?;
-        let changed = async {
-            outlast(&prepared, &claim).await?;
-            change(&prepared, &claim, progress, &mut outcome).await
-        };
-        let changed = changed.await;
-        claim.release(changed).await?;
-        outcome.forgotten = prepared.forgotten();
-        let Prepared { destination, doubt, .. } = &prepared;
-        let now = Doubt::load(destination).await?;
-        if now.is_more_than(doubt) {
-            let url = destination.location().to_string();
-            return Err(PublishError::Disturbed { url, objects: now.objects.len() });
+    let next = prepared.next();
+    match prepared.lease.take() {
+        Some(lease) if !prepared.is_done(&next) => {
+            let changed = change(&prepared, next, &lease, progress, &mut outcome).await;
+            let end = if changed.is_ok() { End::Complete } else { End::Unfinished };
+            lease.release(changed, end).await?;
+            outcome.forgotten = prepared.forgotten();
         }
+        Some(lease) => lease.release(Ok(()), End::Untouched).await?,
+        None => {}
     }
     if let Some(extent) = prepared.options.verify {
-        let all = merge(&prepared.inventory, None, &prepared.plan, &Arrived::new());
-        let sent = || prepared.plan.send.iter().map(|(entry, _)| entry.clone()).collect();
-        // What the audit has read and found right needs no second reading.
+        let all = &prepared.inventory.entries;
+        // What was read and found right before needs no second reading.
+        let sent: Vec<Entry>;
         let (read_before, entries) = match (&prepared.audit, extent) {
-            (Some(_), Extent::All) => (all.len() - prepared.plan.send.len(), sent()),
+            (Some(_), Extent::All) => {
+                sent = prepared.plan.send.iter().map(|(entry, _)| entry.clone()).collect();
+                (all.len() - sent.len(), &sent)
+            }
             _ => (0, all),
         };
         let Prepared { destination, part_size, stop, .. } = &prepared;
-        let (read, wrong) = verify(destination, (&entries, *part_size), extent, stop).await?;
+        let (read, wrong) = verify(destination, (entries, *part_size), extent, stop).await?;
         outcome.verified = Some((read_before + read, wrong));
     }
     Ok(outcome)
 }
 
-/// Where somebody else's publish has not ended and may still be at work, waits until it has noticed that the
-/// claim is ours; [`PublishError::Overtaken`] when it was at work.
-async fn outlast(prepared: &Prepared, claim: &Claim) -> Result<(), PublishError> {
-    let Prepared { destination, stop, doubt, .. } = prepared;
-    let Some(before) = prepared.of_others.filter(|_| claim.is_disputed) else { return Ok(()) };
-    let url = destination.location().to_string();
-    let seconds = OUTLASTED.as_secs();
-    tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
-    unless_stopped(stop, tokio::time::sleep(OUTLASTED)).await?;
-    let is_same = fingerprint(&list(destination).await?) == before
-        && !Doubt::load(destination).await?.is_more_than(doubt);
-    match is_same {
-        true => Ok(()),
-        false => Err(PublishError::Overtaken { url }),
-    }
-}
-
 async fn change(
     prepared: &Prepared,
-    claim: &Claim,
+    next: Vec<Entry>,
+    lease: &Held,
     progress: Arc<dyn Progress>,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
-    let Prepared { source, destination, options, plan, published, unfinished, .. } = prepared;
-    let is_current = Published::is_current(published.as_ref(), destination).await?
-        && Unfinished::load(destination).await? == *unfinished;
-    if !is_current {
-        return Err(PublishError::Overtaken { url: destination.location().to_string() });
-    }
-    for (key, ids) in &prepared.uploads {
-        let ids: Vec<String> = ids.iter().cloned().collect();
-        destination.abort_uploads(key, &ids).await?;
-    }
-    if prepared.audit.is_some() {
-        // Begun on another machine or from another source, maybe, whose journal is not ours.
-        let sent = plan.send.iter().map(|(entry, _)| entry);
-        end_uploads(destination, sent.chain(&unfinished.objects)).await?;
-    }
-    destination.sweep("").await?;
-    let state = state_folder(source.location(), destination.location());
-    let ours = unfinished.token().filter(|_| prepared.is_journal_valid).map(str::to_owned);
-    let token = ours.unwrap_or_else(Unfinished::new_token);
-    let journal = Arc::new(Journal::open(&state, &token)?);
-    // Until the mark is there, nobody believes the journal; until both are, nothing changes.
-    let replaced = plan.send.iter().filter(|(_, why)| *why == Why::Changed);
+    let Prepared { source, destination, plan, inventory, published, stop, .. } = prepared;
+    let held = lease.shared();
+    held.confirm().await?;
+    let mut recipes: BTreeMap<_, _> =
+        published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
+    recipes.extend(inventory.recipes.clone());
+    let source = source.location().to_string();
+    let next = Manifest::after(published.as_ref(), &source, prepared.part_size, recipes, next);
+    announce(prepared, &next).await?;
     let in_the_way = plan.in_the_way();
-    let goes = replaced.map(|(entry, _)| entry).chain(&in_the_way).map(|entry| (&*entry.key, None));
-    let is_other = |key: &str, etag| {
-        let before = names(published.as_ref(), key);
-        before.is_none_or(|before| Some(before.etag) != etag)
-    };
-    let differing = prepared.arrived.iter().filter(|(key, etag)| is_other(key, **etag));
-    let differing = differing.map(|(key, etag)| (key.as_str(), *etag)).chain(goes);
-    if let Err(error) = journal.differ(differing).await {
-        Arc::into_inner(journal).map_or(Ok(()), Journal::keep)?;
-        return Err(error);
-    }
-    let since = published.as_ref().map(|published| published.written);
-    let is_new = |entry: &&Entry| names(published.as_ref(), &entry.key).is_none();
-    // Some of them may have arrived already.
-    let new = prepared.inventory.entries.iter().filter(is_new);
-    let mut may_lie_there: Vec<&Entry> = new.chain(&plan.gone).chain(&prepared.left).collect();
-    may_lie_there.sort_by(|a, b| a.key.cmp(&b.key));
-    may_lie_there.dedup_by(|a, b| a.key == b.key);
-    unfinished.begin(destination, &token, since, may_lie_there.into_iter()).await?;
-    delete(destination, &in_the_way, claim.held(), &*progress, &prepared.stop).await?;
+    delete(destination, &in_the_way, held, &*progress, stop).await?;
     destination.remove_empty_folders(prepared.folders.clone()).await?;
-    let transfer = Arc::new(Transfer {
+    progress.begin(plan.send.len(), plan.bytes());
+    let transfer = Arc::new(transfer(prepared, held, &progress));
+    send(&transfer, plan, outcome).await?;
+    if stop.is_cancelled() {
+        return Err(Stopped.into());
+    }
+    held.confirm().await?;
+    next.save(destination).await?;
+    outcome.version = next.header.version;
+    outcome.deleted += delete(destination, &plan.gone, held, &*progress, stop).await?;
+    held.confirm().await?;
+    if lease.is_disputed && prepared.intent.is_some() || lease.was_disturbed() {
+        refuse_disturbed(prepared).await?;
+    }
+    Ok(Manifest::end_intent(destination).await?)
+}
+
+/// Writes the intent: what comes next and what may lie there until then. Ends what an interrupted publish
+/// left, uploads by parts that nobody will continue among it.
+async fn announce(prepared: &Prepared, next: &Manifest) -> Result<(), PublishError> {
+    let Prepared { destination, plan, intent, .. } = prepared;
+    let mut all: Vec<Entry> = next.entries.iter().chain(&plan.gone).cloned().collect();
+    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let Manifest { header, .. } = next;
+    let (recipes, part_size) = (header.recipes.clone(), header.part_size);
+    let announced =
+        Manifest::after(prepared.published.as_ref(), &header.source, part_size, recipes, all);
+    announced.save_intent(destination, intent.as_ref()).await?;
+    destination.sweep("").await?;
+    let large = plan.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_of_parts());
+    let large: BTreeSet<&str> = large.map(|entry| &*entry.key).collect();
+    let is_left = |entry: &&Entry| entry.etag.is_of_parts() && !large.contains(&*entry.key);
+    let left = entries(intent.as_ref()).iter().filter(is_left);
+    let is_new =
+        |entry: &&Entry| find(entries(prepared.published.as_ref()), &entry.key) != Some(*entry);
+    let end = async |entry: &Entry| Ok(destination.abort_uploads(&entry.key).await?);
+    stream::iter(left.filter(is_new))
+        .map(end)
+        .buffered(REQUESTS)
+        .try_for_each(async |_| Ok(()))
+        .await
+}
+
+fn transfer(prepared: &Prepared, held: &Arc<Shared>, progress: &Arc<dyn Progress>) -> Transfer {
+    let Prepared { source, destination, options, inventory, .. } = prepared;
+    Transfer {
         source: source.clone(),
         destination: destination.clone(),
         flow: Flow::new(options.concurrency, options.rate),
         large: Transfer::large_queue(options.concurrency),
         part_size: prepared.part_size,
-        journal: journal.clone(),
-        damaged: prepared.inventory.damaged.clone(),
+        resumes: prepared.intent.is_some() || prepared.audit.is_some(),
+        damaged: inventory.damaged.clone(),
         pool: options.pool.clone(),
-        held: claim.held().clone(),
+        held: held.clone(),
         progress: progress.clone(),
         stop: prepared.stop.clone(),
         cache_control: options.cache_control.clone(),
         content_type: options.content_type.clone(),
-    });
-    progress.begin(plan.send.len(), plan.bytes());
-    let sent = send(&transfer, plan, outcome).await;
-    drop(transfer);
-    // Nobody else holds the journal, unless a stop gave up tasks, which end by themselves: what the
-    // journal's thread does not get to write by then is sent again.
-    let journal = Arc::into_inner(journal);
-    if let Err(error) = sent {
-        journal.map_or(Ok(()), Journal::keep)?;
-        return Err(error);
     }
-    if let Err(error) = complete(prepared, claim, &*progress, outcome).await {
-        journal.map_or(Ok(()), Journal::keep)?;
-        return Err(error);
-    }
-    if prepared.leaves_journal {
-        unfinished.begin(destination, &token, since, prepared.left.iter()).await?;
-        prepared.doubt.settle(destination).await?;
-        return journal.map_or(Ok(()), Journal::keep);
-    }
-    Unfinished::end(destination, &prepared.left).await?;
-    prepared.doubt.settle(destination).await?;
-    // Nobody believes it any more.
-    if let Some(Err(error)) = journal.map(Journal::remove) {
-        tracing::warn!("{error}; all is published nevertheless");
-    }
-    Ok(())
-}
-
-/// Writes the manifest of what has arrived, then deletes what it is without.
-async fn complete(
-    prepared: &Prepared,
-    claim: &Claim,
-    progress: &dyn Progress,
-    outcome: &mut Outcome,
-) -> Result<(), PublishError> {
-    let Prepared { source, destination, plan, inventory, published, stop, .. } = prepared;
-    if stop.is_cancelled() {
-        return Err(Stopped.into());
-    }
-    let entries = merge(inventory, published.as_ref(), plan, &prepared.arrived);
-    let source = source.location().to_string();
-    let mut recipes: BTreeMap<_, _> =
-        published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
-    recipes.extend(inventory.recipes.clone());
-    let mut next =
-        Published::after(published.as_ref(), &source, prepared.part_size, recipes, entries);
-    claim.held().confirm().await?;
-    next.save(destination).await?;
-    outcome.version = next.header.version;
-    outcome.deleted += delete(destination, &plan.gone, claim.held(), progress, stop).await?;
-    // The mark that is changed next may be somebody else's by now.
-    claim.held().confirm().await
 }
 
 /// Sends stage after stage; none is begun before all of the one before has arrived.
@@ -226,4 +181,57 @@ async fn send(
         }
     }
     Ok(())
+}
+
+/// Deletes objects at the destination, what names others before those: the order of sending, backwards.
+/// How many.
+async fn delete(
+    destination: &Store,
+    gone: &[Entry],
+    held: &Arc<Shared>,
+    progress: &dyn Progress,
+    stop: &CancellationToken,
+) -> Result<usize, PublishError> {
+    let delete = async |entry: &Entry| {
+        if stop.is_cancelled() {
+            return Err(PublishError::from(Stopped));
+        }
+        held.allow().await?;
+        match destination.delete(&entry.key).await {
+            // On a disk, a folder that it was in has become a file, or it a folder.
+            Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => {}
+            deleted => {
+                deleted?;
+                destination.prune(&entry.key).await?;
+            }
+        }
+        progress.deleted(&entry.key);
+        Ok(())
+    };
+    let mut gone = gone.to_vec();
+    gone.sort_by_key(|entry| Reverse(stage(&entry.key)));
+    for same in gone.chunk_by(|a, b| stage(&a.key) == stage(&b.key)) {
+        let deleted = stream::iter(same).map(&delete).buffered(REQUESTS);
+        deleted.try_for_each(async |()| Ok(())).await?;
+    }
+    Ok(gone.len())
+}
+
+/// Lists what lies there of the source once more, after another publisher may have changed it meanwhile.
+async fn refuse_disturbed(prepared: &Prepared) -> Result<(), PublishError> {
+    let Prepared { destination, part_size, inventory, stop, .. } = prepared;
+    let known = Known {
+        source: &inventory.entries,
+        manifest: &[],
+        intent: &[],
+        is_dirty: true,
+        reads_all: false,
+        part_size: *part_size,
+    };
+    let (_, audit) = look(destination, list(destination).await?, &known, stop).await?;
+    let objects = audit.missing.len() + audit.wrong.len();
+    match objects {
+        0 => Ok(()),
+        _ => Err(PublishError::Disturbed { url: destination.location().to_string(), objects }),
+    }
 }

@@ -1,6 +1,7 @@
 //! Sending objects: each with its MD5, checked against what the server says has arrived.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +13,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::claim::Held;
 use super::error::{ends_all, is_passing};
 use super::flow::{Flow, Leave};
-use super::journal::Journal;
+use super::held::Shared;
 use super::{Concurrency, Entry, PublishError};
 use crate::model::{Digest, ETag};
 use crate::pipeline::{Memory, Pool, Stopped, begin, unless_stopped};
@@ -79,12 +79,13 @@ pub(super) struct Transfer {
     pub large: Flow,
     /// Bytes of their parts.
     pub part_size: u64,
-    pub journal: Arc<Journal>,
+    /// Whether uploads by parts may lie there that were begun and not ended: they are continued.
+    pub resumes: bool,
     /// Objects that are not what their records tell, by key, and why.
     pub damaged: BTreeMap<String, String>,
     /// The memory that what is held on its way takes, if it is bounded.
     pub pool: Option<Pool>,
-    pub held: Arc<Held>,
+    pub held: Arc<Shared>,
     pub progress: Arc<dyn Progress>,
     pub stop: CancellationToken,
     pub cache_control: Option<String>,
@@ -132,7 +133,6 @@ impl Transfer {
             match result {
                 Ok(sent) => {
                     exhausted = 0;
-                    self.journal.done(&entry.key, entry.etag);
                     self.progress.sent(&sent);
                 }
                 Err(error) if ends_all(&error) => drop(end.get_or_insert(error)),
@@ -270,7 +270,7 @@ impl Transfer {
         data: Bytes,
         sending: &Sending,
     ) -> Result<Option<String>, PublishError> {
-        let _change = self.held.change(entry).await?;
+        self.held.allow().await?;
         let info = self.destination.send(&entry.key, data, sending).await;
         self.follow();
         let etag = info?.etag;
@@ -314,15 +314,19 @@ impl Transfer {
             return Err(changed(format!("{} bytes, not {}", object.info().size, entry.size)));
         }
         let trouble = self.destination.failures();
-        self.journal.begun(key).await?;
         let part_size = Some(self.part_size);
         let sending = Sending { size: entry.size, part_size, ..self.sending(None) };
         let upload = self.destination.create_as(key, sending).await?;
-        if let Some(id) = upload.begin().await? {
-            self.journal.upload(key, &id).await?;
-        }
-        if let Err(error) = self.parts(&object, &upload, parts).await {
-            upload.abort().await?;
+        let there = match self.resumes {
+            true => upload.resume(parts).await?,
+            false => BTreeSet::new(),
+        };
+        if let Err(error) = self.parts(&object, &upload, (parts, &there)).await {
+            match error {
+                // The next publish goes on with it, where it can ask for it.
+                PublishError::Stopped(_) if !self.destination.is_source_coop() => upload.leave(),
+                _ => upload.abort().await?,
+            }
             return Err(match error {
                 PublishError::Store(StoreError::Differs { found, expected, start, .. }) => {
                     changed(format!("MD5 {found} from byte {start} on, not {expected}"))
@@ -330,13 +334,10 @@ impl Transfer {
                 error => error,
             });
         }
-        let change = match self.held.change(entry).await {
-            Ok(change) => change,
-            Err(error) => {
-                upload.abort().await?;
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.held.allow().await {
+            upload.leave();
+            return Err(error);
+        }
         let is_ours = |found: &str| found.parse::<ETag>().is_ok_and(|found| found == entry.etag);
         let info = match upload.complete().await {
             // A try whose answer was lost may have completed it; what a server says to the next
@@ -348,29 +349,32 @@ impl Transfer {
             }
             Ok(info) => info,
         };
-        drop(change);
         if self.destination.failures() != trouble {
             // An upload whose beginning was answered, but not heard, may have been left. It takes room, and
             // harms nobody: the object is there.
-            if let Err(error) = self.destination.abort_uploads(key, &[]).await {
-                warn!(%error, "unfinished uploads of {key} may stay; --audit ends them");
+            if let Err(error) = self.destination.abort_uploads(key).await {
+                warn!(%error, "unfinished uploads of {key} may stay");
             }
         }
         self.compare(entry, info.etag.as_deref())?;
         Ok(info.etag)
     }
 
-    /// Sends all parts. None is under way afterwards, whatever came of it: one that arrives after an
+    /// Sends all parts but those that are `there`. None is under way afterwards, whatever came of it: one that arrives after an
     /// abort would stay.
     async fn parts(
         &self,
         object: &Object,
         upload: &Upload,
-        parts: &[Digest],
+        (parts, there): (&[Digest], &BTreeSet<usize>),
     ) -> Result<(), PublishError> {
         let mut under_way = FuturesUnordered::new();
         let sent = async {
             for (index, md5) in parts.iter().enumerate() {
+                if there.contains(&index) {
+                    self.progress.advance(upload.part_size() as u64);
+                    continue;
+                }
                 if self.stop.is_cancelled() {
                     return Err(Stopped.into());
                 }

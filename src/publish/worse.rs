@@ -6,12 +6,12 @@ use std::collections::{BTreeSet, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::arrays::Arrays;
-use super::audit::etag_of;
-use super::hashes::hash;
+use super::cache::hash;
+use super::destination::etag_of;
 use super::inventory::Inventory;
+use super::manifest::Manifest;
 use super::plan::{Plan, stage};
-use super::prepare::{Options, names};
-use super::published::Published;
+use super::prepare::Options;
 use super::record::{Record, read_record};
 use super::{Entry, PublishError, is_publishable};
 use crate::encode::zarr::chunk;
@@ -19,7 +19,7 @@ use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED, TOGETHER};
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
 use crate::model::{Case, Parts};
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectInfo, Store, StoreError};
 
 /// How to publish without what is no longer in the source, and how to replace what is better.
 const DELETE: &str = "add --delete to publish without it";
@@ -35,7 +35,7 @@ pub(super) struct Change<'a> {
     pub inventory: &'a Inventory,
     pub plan: &'a Plan,
     /// What the last publish left, if it has ended.
-    pub published: Option<&'a Published>,
+    pub published: Option<&'a Manifest>,
     /// Whether one has begun and not ended: what lies there may be its own.
     pub is_unfinished: bool,
     /// Whether a publish has sent an object, or was about to.
@@ -234,21 +234,19 @@ impl Change<'_> {
         };
         let mut cases = named(there.as_ref());
         cases.extend(self.recorded(root).await?);
-        // Should they have been lost there.
-        cases.extend(self.published_cases(root));
         let own_cases = named(own.as_ref().map(|(record, _)| record));
-        let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if let (Some((bytes, _)), Some((_, entry))) = (&found, &own) {
             let found = Parts::of(bytes, self.part_size).etag();
-            let before = names(self.published, &key).map(|before| before.etag);
-            if before.is_some_and(|before| before != found) && found != entry.etag {
-                let difference = difference(&lost, &cases, &own_cases);
+            let before = self.published.and_then(|published| published.entry(&key));
+            if before.is_some_and(|before| before.etag != found) && found != entry.etag {
+                let difference = difference(&cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }
             if found != entry.etag && !selection.has(&key) {
                 return loses(format!("another record ({key})"), LEFT_OUT);
             }
         }
+        let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if found.is_some() && own.is_none() {
             return loses("the records of its cases (.cases)".to_owned(), REPLACE);
         }
@@ -335,8 +333,13 @@ impl Change<'_> {
         let is_unknown = |entry: &&Entry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
         let unknown: Vec<Entry> = sent.filter(is_unknown).cloned().collect();
         let folders: BTreeSet<String> = unknown.iter().map(|entry| folder_of(&entry.key)).collect();
-        let list =
-            async |folder: String| self.destination.list_level(folder.trim_end_matches('/')).await;
+        let list = async |folder: String| {
+            match self.destination.list_level(folder.trim_end_matches('/')).await {
+                // On a disk a file is in its place: that is told elsewhere.
+                Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Vec::new()),
+                listed => listed,
+            }
+        };
         let listed = stream::iter(folders).map(list).buffer_unordered(READS);
         let listed: Vec<Vec<ObjectInfo>> = listed.try_collect().await?;
         let mut listed: HashMap<String, ObjectInfo> =
@@ -353,14 +356,6 @@ impl Change<'_> {
         let what =
             format!("{} other object(s) that no publish has sent, such as {first}", others.len());
         Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
-    }
-
-    /// Cases of a map store of which a publish has sent records.
-    fn published_cases(&self, root: &str) -> BTreeSet<Case> {
-        let published = self.published.map_or(&[][..], |published| &published.entries);
-        let folder = format!("{root}{CASES}/");
-        let names = published.iter().filter_map(|entry| entry.key.strip_prefix(&folder));
-        names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
     }
 
     /// Whether an object at the destination has the bytes of an entry: as its listing tells, or else when it is
@@ -434,14 +429,15 @@ fn is_named(key: &str, name: &str) -> bool {
 }
 
 /// How the cases of a store at the destination differ from the source's, in words.
-fn difference(lost: &[Case], there: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
+fn difference(there: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
+    let lost: Vec<Case> = there.difference(own).copied().collect();
     let lacks: Vec<Case> = own.difference(there).copied().collect();
     match (lost.is_empty(), lacks.is_empty()) {
         (true, true) => "it has the same cases, made anew".to_owned(),
-        (false, true) => format!("it has {}, which the source lacks", in_short(lost)),
+        (false, true) => format!("it has {}, which the source lacks", in_short(&lost)),
         (true, false) => format!("it lacks {}, which the source has", in_short(&lacks)),
         (false, false) => {
-            let [lost, lacks] = [lost, &lacks].map(in_short);
+            let [lost, lacks] = [&lost, &lacks].map(|cases| in_short(cases));
             format!("it has {lost}, which the source lacks, and lacks {lacks}")
         }
     }

@@ -43,17 +43,6 @@ impl Store {
         Check { exists, readable, writable, round_trip }
     }
 
-    /// Makes the folder on disk; elsewhere there are no folders to make.
-    pub async fn make_root(&self) -> Result<(), StoreError> {
-        match self.folder("")? {
-            None => Ok(()),
-            Some(folder) => {
-                let make = move || staged::create_folders(&folder);
-                blocking(&self.location().to_string(), "make", make).await
-            }
-        }
-    }
-
     async fn peek(&self) -> Result<bool, StoreError> {
         if let Some(folder) = self.folder("")? {
             self.refuse_odd("")?;
@@ -82,7 +71,7 @@ impl Store {
             };
             return blocking(&self.location().to_string(), "write", try_out).await;
         }
-        let key = format!(".dor-probe-{}-{}", staged::host(), std::process::id());
+        let key = format!(".dor-probe-{}-{}", staged::plain_host(), std::process::id());
         self.put(&key, Bytes::from_static(b"dor setup-environment\n")).await?;
         self.delete(&key).await
     }

@@ -18,7 +18,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
+
+use super::process::{self, is_alive};
 use tracing::{debug, warn};
 
 const SUFFIX: &str = ".staged";
@@ -35,10 +36,9 @@ fn in_use() -> MutexGuard<'static, BTreeSet<u64>> {
 }
 
 /// This host's name, without the characters that the form of the name needs.
-pub(super) fn host() -> String {
-    let name = rustix::system::uname();
+pub(super) fn plain_host() -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    name.nodename().to_string_lossy().chars().map(plain).collect()
+    process::host().chars().map(plain).collect()
 }
 
 /// Whether a file of this name is being written.
@@ -218,7 +218,7 @@ impl Drop for Staged {
 
 /// `.NAME.HOST-PID-N.staged`, of a long name only the beginning: what follows is nobody else's.
 fn hidden_name(name: &str, number: u64) -> String {
-    let whose = format!(".{}-{}-{number}{SUFFIX}", host(), std::process::id());
+    let whose = format!(".{}-{}-{number}{SUFFIX}", plain_host(), std::process::id());
     let room = NAME_MAX.saturating_sub(1 + whose.len());
     format!(".{}{whose}", &name[..name.floor_char_boundary(room)])
 }
@@ -253,7 +253,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Removes what dead writers left below `folder`; how many files those were.
 pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
-    let host = host();
+    let host = plain_host();
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -303,18 +303,6 @@ fn is_old(entry: &fs::DirEntry) -> bool {
     age.is_ok_and(|modified| {
         SystemTime::now().duration_since(modified).is_ok_and(|age| age > FOREIGN_AGE)
     })
-}
-
-/// Whether a process of this host runs. One that has ended and only waits for its parent to notice does not.
-pub fn is_alive(process: u32) -> bool {
-    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-    // EPERM would mean a live process of somebody else.
-    let is_there = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The state follows the name, which may hold anything.
-    let is_zombie =
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
-    pid.is_some_and(is_there) && !is_zombie
 }
 
 /// Host, process and number of `.NAME.HOST-PID-N.staged`.
@@ -411,7 +399,7 @@ mod tests {
         let stay = [
             put("data.nc"),
             put(".x.elsewhere-1-0.staged"),
-            put(&format!(".x.{}-1-0.staged", host())),
+            put(&format!(".x.{}-1-0.staged", plain_host())),
             put(".strange.staged"),
             put_long_ago("data.nc#1"),
         ];
@@ -420,8 +408,8 @@ mod tests {
         child.wait().unwrap();
         let go = [
             put_long_ago(".old.elsewhere-1-0.staged"),
-            put(&format!(".x.{}-{dead}-0.staged", host())),
-            put(&format!(".x.{}-{}-999999.staged", host(), std::process::id())),
+            put(&format!(".x.{}-{dead}-0.staged", plain_host())),
+            put(&format!(".x.{}-{}-999999.staged", plain_host(), std::process::id())),
         ];
         assert_eq!(sweep(folder.path()).unwrap(), go.len());
         assert!(stay.iter().all(|path| path.exists()) && mine.path.exists());

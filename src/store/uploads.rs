@@ -1,25 +1,33 @@
 //! Uploads by parts that were begun and never ended, by a process that was killed or a request whose
 //! answer was lost: their parts take room that no listing of objects shows.
 //!
-//! `object_store` cannot ask for them, so this request is made here.
+//! `object_store` cannot ask for them or their parts, so these requests are made here.
 
 use std::error::Error;
 
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpConnector, HttpRequestBody};
 use object_store::{ClientOptions, CredentialProvider};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 use url::Url;
 
 use super::answer::Refusal;
 use super::error::StoreError;
 use super::open::{Backend, Store};
+use super::read::unquoted;
 use super::s3::Bucket;
+use crate::model::Digest;
+
+/// What stands in a path of a URL as it is ("Signature Version 4", canonical URI).
+const PLAIN: AsciiSet =
+    NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct Uploads {
     #[serde(default)]
     upload: Vec<Unfinished>,
 }
@@ -31,33 +39,109 @@ struct Unfinished {
     upload_id: String,
 }
 
-impl Store {
-    /// Ends the unfinished uploads of an object, those with the ids `known` and all others that the
-    /// server tells of; how many there were. Not every server can tell.
-    pub async fn abort_uploads(&self, key: &str, known: &[String]) -> Result<usize, StoreError> {
-        let Backend::S3(bucket) = self.backend() else { return Ok(0) };
-        let path = self.path(key)?;
-        let mut ids = known.to_vec();
-        ids.extend(unfinished(bucket, path.as_ref()).await?.unwrap_or_default());
-        ids.sort_unstable();
-        ids.dedup();
-        let parts = self.parts().await?;
-        let mut ended = 0;
-        for id in &ids {
-            match self.attempt(key, "abort", || parts.abort_multipart(&path, id)).await {
-                Ok(()) => ended += 1,
-                Err(error) if error.is_not_found() => {}
-                // It takes room, and harms nobody.
-                Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
-            }
-        }
-        Ok(ended)
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parts {
+    upload_id: String,
+    #[serde(default)]
+    is_truncated: bool,
+    next_part_number_marker: Option<usize>,
+    #[serde(default)]
+    part: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    part_number: usize,
+    #[serde(rename = "ETag")]
+    etag: String,
+    size: u64,
+}
+
+/// A part of an unfinished upload.
+pub(super) struct Arrived {
+    /// Which, from 0.
+    pub index: usize,
+    /// Bytes.
+    pub size: u64,
+    /// What the server calls it.
+    pub etag: String,
+}
+
+impl Arrived {
+    /// Its MD5, where the server tells that.
+    pub fn md5(&self) -> Option<Digest> {
+        unquoted(&self.etag).parse().ok()
     }
 }
 
-/// Ids of the unfinished uploads of the object `name` in a bucket; `None` when its server does not
-/// tell.
-async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, StoreError> {
+impl Store {
+    /// Ends all unfinished uploads of an object that the server tells of; how many there were. Not every
+    /// server can tell.
+    pub async fn abort_uploads(&self, key: &str) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for id in self.uploads(key).await? {
+            ended += usize::from(self.abort_upload(key, &id).await?);
+        }
+        Ok(ended)
+    }
+
+    /// Ends an unfinished upload; whether there was one.
+    pub(super) async fn abort_upload(&self, key: &str, id: &String) -> Result<bool, StoreError> {
+        let (path, parts) = (self.path(key)?, self.parts().await?);
+        match self.attempt(key, "abort", || parts.abort_multipart(&path, id)).await {
+            Ok(()) => return Ok(true),
+            Err(error) if error.is_not_found() => {}
+            // It takes room, and harms nobody.
+            Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
+        }
+        Ok(false)
+    }
+
+    /// Ids of the unfinished uploads of an object; none where its server does not tell.
+    pub(super) async fn uploads(&self, key: &str) -> Result<Vec<String>, StoreError> {
+        let Backend::S3(bucket) = self.backend() else { return Ok(Vec::new()) };
+        let path = self.path(key)?;
+        let query = [("prefix", path.as_ref()), ("uploads", "")];
+        let answer: Option<Uploads> = ask(bucket, "", &query).await?;
+        let uploads = answer.map(|answer| answer.upload).unwrap_or_default().into_iter();
+        let of_this = uploads.filter(|upload| upload.key == path.as_ref());
+        Ok(of_this.map(|upload| upload.upload_id).collect())
+    }
+
+    /// The parts of an unfinished upload that have arrived; none where its server does not tell.
+    pub(super) async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<Arrived>, StoreError> {
+        let Backend::S3(bucket) = self.backend() else { return Ok(Vec::new()) };
+        let path = self.path(key)?;
+        let (mut arrived, mut after) = (Vec::new(), 0);
+        loop {
+            let marker = after.to_string();
+            let query = [("part-number-marker", marker.as_str()), ("uploadId", id)];
+            let answer: Option<Parts> = ask(bucket, path.as_ref(), &query).await?;
+            // What is of no such upload is the answer to something else.
+            let Some(answer) = answer.filter(|answer| answer.upload_id == id) else { break };
+            arrived.extend(answer.part.into_iter().filter_map(
+                |Listed { part_number, etag, size }| {
+                    Some(Arrived { index: part_number.checked_sub(1)?, size, etag })
+                },
+            ));
+            match answer.next_part_number_marker.filter(|next| answer.is_truncated && *next > after)
+            {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        Ok(arrived)
+    }
+}
+
+/// Asks the server of a bucket about the object `name`, or the bucket; `None` when it does not tell.
+async fn ask<T: DeserializeOwned>(
+    bucket: &Bucket,
+    name: &str,
+    query: &[(&str, &str)],
+) -> Result<Option<T>, StoreError> {
     let (url, region) = bucket.url_and_region().await?;
     let failed = |source: object_store::Error| StoreError::Library {
         url: format!("s3://{}/{name}", bucket.name),
@@ -67,8 +151,12 @@ async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, 
     let other = |error: &dyn std::fmt::Display| {
         failed(object_store::Error::Generic { store: "S3", source: error.to_string().into() })
     };
+    let url = match name {
+        "" => url,
+        name => format!("{}/{}", url.trim_end_matches('/'), utf8_percent_encode(name, &PLAIN)),
+    };
     let mut url = Url::parse(&url).map_err(|error| other(&error))?;
-    url.query_pairs_mut().append_pair("prefix", name).append_pair("uploads", "");
+    url.query_pairs_mut().extend_pairs(query);
     let mut request = http::Request::get(url.as_str())
         .body(HttpRequestBody::empty())
         .map_err(|error| other(&error))?;
@@ -90,7 +178,5 @@ async fn unfinished(bucket: &Bucket, name: &str) -> Result<Option<Vec<String>>, 
         return Ok(None);
     }
     let body = answer.into_body().bytes().await.map_err(|error| other(&error))?;
-    let Ok(answer) = quick_xml::de::from_reader::<_, Answer>(&*body) else { return Ok(None) };
-    let of_this = answer.upload.into_iter().filter(|upload| upload.key == name);
-    Ok(Some(of_this.map(|upload| upload.upload_id).collect()))
+    Ok(quick_xml::de::from_reader(&*body).ok())
 }

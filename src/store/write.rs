@@ -1,9 +1,8 @@
 //! Writing: whole small objects, and large ones by parts in any order. Nothing is visible under
 //! its name before it is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +22,7 @@ use super::open::{Backend, Store};
 use super::part::{Body, Part};
 use super::read::{Object, ObjectInfo};
 use super::send::{Condition, Sending, written};
-use super::staged::{self, Staged};
+use super::staged::Staged;
 use super::streamed::Streamed;
 use crate::model::Digest;
 use crate::model::entry::part_size;
@@ -94,47 +93,6 @@ impl Store {
             Err(error) if error.is_not_found() => Ok(()),
             result => result,
         }
-    }
-
-    /// Removes the folders on disk that an object was in, as far as they are empty. Others must not
-    /// write there meanwhile.
-    pub async fn prune(&self, key: &str) -> Result<(), StoreError> {
-        let Some(root) = self.folder("")? else { return Ok(()) };
-        let folders: Vec<_> =
-            key.rmatch_indices('/').map(|(end, _)| root.join(&key[..end])).collect();
-        let prune = move || {
-            // The first that is not empty ends it.
-            let _ = folders.iter().try_for_each(std::fs::remove_dir);
-            Ok(())
-        };
-        blocking(&self.url(key), "remove the folder of", prune).await
-    }
-
-    /// Removes what killed writers left below the folder `prefix` on disk: unfinished files of
-    /// dead processes of this host, and of other hosts when older than a day. How many.
-    pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
-        match self.folder(prefix)? {
-            None => Ok(0),
-            Some(folder) => {
-                blocking(&self.url(prefix), "sweep", move || staged::sweep(&folder)).await
-            }
-        }
-    }
-
-    /// The folder on disk that `prefix` names; `None` when the store is not on disk.
-    pub(super) fn folder(&self, prefix: &str) -> Result<Option<PathBuf>, StoreError> {
-        let Backend::Local(disk) = self.backend() else {
-            return Ok(None);
-        };
-        let path = self.prefix(prefix)?;
-        if path.is_root() {
-            return Ok(Some(PathBuf::from("/")));
-        }
-        disk.path_to_filesystem(&path).map(Some).map_err(|source| StoreError::Library {
-            url: self.url(prefix),
-            action: "find",
-            source,
-        })
     }
 }
 
@@ -301,13 +259,48 @@ impl Upload {
         Ok(())
     }
 
-    /// Begins the upload by parts at once, and tells what the server calls it; nothing on disk,
-    /// where the file has been begun.
-    pub async fn begin(&self) -> Result<Option<String>, StoreError> {
-        match &self.sink {
-            Sink::Parts(Some(sink)) => Ok(Some(self.begun(sink).await?.clone())),
-            _ => Ok(None),
+    /// Goes on with an upload of the same object that was begun before and not ended, if the server tells
+    /// of one that has parts with these MD5s: of several with the one that has most, and ends the others.
+    /// Which parts are there, counted from 0.
+    pub async fn resume(&self, parts: &[Digest]) -> Result<BTreeSet<usize>, StoreError> {
+        let Sink::Parts(Some(sink)) = &self.sink else { return Ok(BTreeSet::new()) };
+        let size = |index: usize| {
+            let start = (self.part_size() as u64).saturating_mul(index as u64);
+            self.sending.size.saturating_sub(start).min(self.part_size() as u64)
+        };
+        let mut found = Vec::new();
+        for id in self.store.uploads(&self.key).await? {
+            let mut arrived = self.store.parts_of(&self.key, &id).await?;
+            arrived.retain(|part| {
+                let md5 = parts.get(part.index).copied();
+                md5.is_some() && part.md5() == md5 && part.size == size(part.index)
+            });
+            found.push((id, arrived));
         }
+        found.sort_by_key(|(_, arrived)| arrived.len());
+        let best = found.pop_if(|(_, arrived)| !arrived.is_empty());
+        for (id, _) in found {
+            self.store.abort_upload(&self.key, &id).await?;
+        }
+        let Some((id, arrived)) = best else { return Ok(BTreeSet::new()) };
+        // Nothing was begun before.
+        let _ = sink.id.set(id);
+        let mut state = self.state();
+        state.several = true;
+        let arrived = arrived.into_iter().map(|part| {
+            let id = PartId { content_id: part.etag };
+            (part.index, (part.size, Some(id)))
+        });
+        state.arrived.extend(arrived);
+        Ok(state.arrived.keys().copied().collect())
+    }
+
+    /// Leaves what has arrived to a later [`Upload::resume`].
+    pub fn leave(mut self) {
+        self.sink = match &self.sink {
+            Sink::Disk(_) => Sink::Disk(None),
+            Sink::Parts(_) => Sink::Parts(None),
+        };
     }
 
     async fn begun<'a>(&self, sink: &'a PartSink) -> Result<&'a MultipartId, StoreError> {

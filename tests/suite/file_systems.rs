@@ -264,9 +264,9 @@ fn what_is_no_file_is_named_and_never_waited_on() {
         ("plan.json", "status --plan plan.json"),
         ("g.nc", &convert.replace("grid.nc", "g.nc")),
         ("out/112/04/manifest.json", convert),
-        ("published/.dor/published.jsonl.gz", publish),
-        ("published/.dor/unfinished.jsonl.gz", publish),
-        ("published/.dor/publishing.json", publish),
+        ("published/.dor/manifest.jsonl.gz", publish),
+        ("published/.dor/manifest.next.jsonl.gz", publish),
+        ("published/.dor/lease.json", publish),
         ("published/a", publish),
         ("site/b", publish),
     ] {

@@ -10,11 +10,7 @@ use super::{size_of, write_orphaned};
 use crate::cli::output::{bytes, count, write_json};
 use crate::cli::{Exit, GlobalArgs, stores};
 use crate::config::Config;
-use crate::publish::doubt::Doubt;
-use crate::publish::published::Published;
-use crate::publish::sign::Sign;
-use crate::publish::unfinished::Unfinished;
-use crate::publish::{self, Options};
+use crate::publish::{self, Lease, Manifest, Options};
 use crate::store::{Location, Store};
 
 /// Tell what is published at a destination: version, recipes, and whether somebody publishes now
@@ -39,17 +35,18 @@ impl Status {
         let config = Config::load(&global.overrides())?;
         let stores = stores(&config);
         let destination: Store = stores.open(&self.destination)?;
-        let published = Published::load(&destination).await?;
-        let publishing = Sign::find(&destination).await?;
-        let doubt = Doubt::load(&destination).await?;
-        let unfinished = Unfinished::load(&destination).await?;
+        let published = Manifest::load(&destination).await?;
+        let lease = Lease::load(&destination).await?;
+        let is_dirty = lease.as_ref().is_some_and(Lease::is_dirty);
+        let publishing = lease.filter(Lease::is_held);
+        let intent = Manifest::load_intent(&destination).await?;
         let pending = match &self.source {
             None => None,
             Some(location) => {
                 let source = stores.open(location)?;
                 let options = Options { overwrite: true, ..Options::default() };
                 let stop = CancellationToken::new();
-                let would = publish::prepare(&source, &destination, options, &stop).await?;
+                let would = publish::look_ahead(&source, &destination, options, &stop).await?;
                 Some(would)
             }
         };
@@ -57,9 +54,8 @@ impl Status {
             let document = json!({
                 "published": published.as_ref().map(|published| &published.header),
                 "publishing": publishing,
-                "in_doubt": doubt.objects.len(),
-                "unfinished": unfinished.token().is_some(),
-                "may_lie_there": unfinished.objects.len(),
+                "dirty": is_dirty,
+                "unfinished": intent.is_some(),
                 "pending": pending.as_ref().map(|would| json!({
                     "objects": would.plan.send.len(),
                     "bytes": would.plan.bytes(),
@@ -73,7 +69,7 @@ impl Status {
         }
         match &published {
             None => writeln!(out, "nothing is published at {}", self.destination)?,
-            Some(Published { header, .. }) => {
+            Some(Manifest { header, .. }) => {
                 writeln!(
                     out,
                     "version {} of {} by {}, from {}: {}, {}",
@@ -91,27 +87,17 @@ impl Status {
             }
         }
         let being_published = publishing.is_some();
-        if let Some(sign) = publishing {
-            writeln!(out, "being published to by {sign}")?;
+        if let Some(lease) = publishing {
+            writeln!(out, "being published to by {lease}")?;
         }
-        if !doubt.is_none() {
-            let objects = match doubt.is_all {
-                true => "all (a mark is damaged)".to_owned(),
-                false => count(doubt.objects.len(), "object"),
-            };
+        if is_dirty {
             writeln!(
                 out,
-                "in doubt: {objects}; a publisher that had lost its claim may have changed them: publish again"
+                "in doubt: a publisher that had lost its lease may have changed objects: publish again"
             )?;
         }
-        if unfinished.token().is_some() && !being_published {
+        if intent.is_some() && !being_published {
             writeln!(out, "a publish was begun and has not ended: run it again")?;
-        } else if !unfinished.objects.is_empty() && !being_published {
-            let objects = count(unfinished.objects.len(), "object");
-            writeln!(
-                out,
-                "may lie there, and no longer belong to what is published: {objects}; publish all of it, with --delete where they are to go"
-            )?;
         }
         if let Some(would) = pending {
             let (plan, cases) = (&would.plan, &would.inventory.pending);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use dor_atlas::model::Checksums;
-use dor_atlas::publish::published::Published;
+use dor_atlas::publish::Manifest;
 use serde_json::{Value, json};
 
 use super::super::support::case::assert_same;
@@ -35,8 +35,8 @@ fn damage(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-fn manifest(bench: &Bench) -> Published {
-    bench.runtime.block_on(Published::load(&bench.store())).unwrap().unwrap()
+fn manifest(bench: &Bench) -> Manifest {
+    bench.runtime.block_on(Manifest::load(&bench.store())).unwrap().unwrap()
 }
 
 #[test]

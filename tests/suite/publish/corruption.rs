@@ -21,7 +21,7 @@ fn an_etag_of_something_else_is_no_arrival() {
         assert!(error.contains("notes/about.txt arrived damaged"), "{error}");
         assert!(
             bench.read("maps.zarr/.zmetadata").is_none()
-                && bench.read(".dor/published.jsonl.gz").is_none()
+                && bench.read(".dor/manifest.jsonl.gz").is_none()
         );
         // Once only: it is sent again.
         bench.server.recover();
@@ -148,9 +148,9 @@ fn an_audit_sends_what_has_changed_here_whatever_a_listing_tells() {
 fn a_damaged_manifest_is_written_anew_by_an_audit() {
     on_each(|bench| {
         bench.publish("").assert().success();
-        bench.alter(".dor/published.jsonl.gz", b"no gzip");
+        bench.alter(".dor/manifest.jsonl.gz", b"no gzip");
         let error = fails(&mut bench.publish(""), 65);
-        assert!(error.contains("published.jsonl.gz is damaged") && error.contains("--audit"));
+        assert!(error.contains("manifest.jsonl.gz is damaged") && error.contains("--audit"));
         bench.publish("--audit").assert().success();
         bench.server.requests();
         bench.publish("").assert().success();

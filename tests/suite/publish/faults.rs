@@ -61,7 +61,7 @@ fn a_part_that_is_sent_again_is_a_try_of_its_object() {
 fn a_claim_and_a_manifest_are_written_although_a_connection_is_lost() {
     for fault in [Fault::Cut, Fault::Lost] {
         on_all(|bench| {
-            for name in ["publishing.json", "published.jsonl.gz"] {
+            for name in ["lease.json", "manifest.jsonl.gz"] {
                 let mut is_first = true;
                 bench.server.fail_when(move |asked| {
                     let is_written = asked.method == "PUT" && asked.target.contains(name);

@@ -10,7 +10,7 @@ use super::super::support::dor::{dor, fails};
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, on_all, seed};
+use super::{Bench, CONFIGURATION, PART, on_all, seed};
 
 const KILLS: usize = 20;
 /// Requests at a time.
@@ -52,9 +52,11 @@ fn killed_within_a_large_object() -> Option<Bench> {
     let bench = Bench::new(super::Server::Minio { minio, proxy });
     bench.write_large("site/large.nc", 40 << 20);
     bench.publish("--dry-run").assert().success();
-    let mut child = bench.publishing("--bwlimit 4M").spawn().unwrap();
-    let began = Instant::now();
-    while bench.server.unfinished("site/large.nc").is_empty() {
+    let mut child = bench.publishing("--bwlimit 4M --concurrency 1").spawn().unwrap();
+    let (began, mut sent) = (Instant::now(), 0);
+    // The second has arrived before the third is sent.
+    while sent < 3 {
+        sent += parts_sent(&bench);
         assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -63,13 +65,26 @@ fn killed_within_a_large_object() -> Option<Bench> {
     Some(bench)
 }
 
+/// How many parts of the large object were sent since this was asked last.
+fn parts_sent(bench: &Bench) -> usize {
+    let requests = bench.server.requests();
+    let is_part = |asked: &&String| asked.starts_with("PUT") && asked.contains("partNumber=");
+    requests.iter().filter(is_part).count()
+}
+
 #[test]
-fn without_a_journal_an_audit_ends_the_uploads_that_were_left() {
-    let Some(bench) = killed_within_a_large_object() else { return };
-    let mut elsewhere = bench.publish("--audit");
-    elsewhere.env("DOR_STATE_DIR", bench.work.path("elsewhere")).assert().success();
-    assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
-    assert_same(&bench.expected(), &bench.published());
+fn a_large_object_goes_on_with_the_parts_that_have_arrived() {
+    for more in ["", "--audit"] {
+        let Some(bench) = killed_within_a_large_object() else { return };
+        parts_sent(&bench);
+        let mut elsewhere = bench.publish(more);
+        elsewhere.env("DOR_STATE_DIR", bench.work.path("elsewhere")).assert().success();
+        let parts = (40 << 20) / PART;
+        let again = parts_sent(&bench);
+        assert!((1..=parts - 2).contains(&again), "{again} of {parts} parts were sent again");
+        assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
+        assert_same(&bench.expected(), &bench.published());
+    }
 }
 
 #[test]
@@ -151,7 +166,7 @@ fn interrupt_as(bench: &Bench, state: Option<&str>) -> String {
     name
 }
 
-/// Publishes as another machine does, which has no journal of this one.
+/// Publishes as another machine does, which knows nothing of this one.
 fn publish_elsewhere(bench: &Bench, more: &str) {
     let state = bench.work.path("elsewhere");
     bench.publish(more).env("DOR_STATE_DIR", state).assert().success();
@@ -162,7 +177,7 @@ fn write_all(bench: &Bench, tree: &Tree) {
 }
 
 #[test]
-fn a_journal_is_not_believed_after_others_have_published() {
+fn an_interrupted_publish_is_not_believed_after_others_have_published() {
     on_all(|bench| {
         bench.write_many(100, 20_000);
         let first = bench.expected();
@@ -178,8 +193,8 @@ fn a_journal_is_not_believed_after_others_have_published() {
 }
 
 #[test]
-fn a_journal_is_not_believed_after_the_destination_was_emptied() {
-    let own = [".dor/unfinished.jsonl.gz", ".dor/publishing.json"];
+fn an_interrupted_publish_is_not_believed_after_the_destination_was_emptied() {
+    let own = [".dor/manifest.next.jsonl.gz", ".dor/lease.json"];
     for removed in [&own[..], &[]] {
         on_all(|bench| {
             bench.write_many(100, 20_000);

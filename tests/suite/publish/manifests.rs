@@ -40,11 +40,14 @@ fn packed(header: &serde_json::Value, keys: &[&str]) -> Vec<u8> {
 
 /// Puts a manifest there that names these.
 fn manifest(work: &Workspace, keys: &[&str]) {
-    let header = json!({
+    write(&work.path("published/.dor/manifest.jsonl.gz"), &packed(&header(keys.len()), keys));
+}
+
+fn header(objects: usize) -> serde_json::Value {
+    json!({
         "format": 2, "part_size": 16 << 20, "version": 1, "published": "2026-01-01T00:00:00Z", "program": "dor",
-        "source": "x", "recipes": {}, "objects": keys.len(), "bytes": 8 * keys.len(),
-    });
-    write(&work.path("published/.dor/published.jsonl.gz"), &packed(&header, keys));
+        "source": "x", "recipes": {}, "objects": objects, "bytes": 8 * objects,
+    })
 }
 
 #[test]
@@ -56,9 +59,9 @@ fn only_what_this_program_could_have_sent_is_deleted() {
     }
     manifest(&work, &[".dor/precious", ".git/config", ".profile", "a", "b/.ssh/key", "b/old"]);
     publish(&work, "--delete").assert().success();
-    // What a publish has left behind, by its mark.
-    let mark = packed(&json!({"token": null, "since": null}), &[".git/config", "b/.ssh/key"]);
-    write(&work.path("published/.dor/unfinished.jsonl.gz"), &mark);
+    // What a publish that did not end was to send.
+    let intent = packed(&header(2), &[".git/config", "b/.ssh/key"]);
+    write(&work.path("published/.dor/manifest.next.jsonl.gz"), &intent);
     publish(&work, "--delete").assert().success();
     publish(&work, "--delete --audit").assert().success();
     for name in hidden {
@@ -78,7 +81,7 @@ fn keys_that_no_object_can_have_are_left_out_by_an_audit() {
         manifest(&work, &keys);
         write(&work.path("published/b/old"), b"precious");
         let error = fails(&mut publish(&work, "--delete"), 65);
-        assert!(error.contains("published.jsonl.gz") && error.contains("--audit"), "{error}");
+        assert!(error.contains("manifest.jsonl.gz") && error.contains("--audit"), "{error}");
         let output = publish(&work, "--delete --audit").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{odd:?}: {said}");
@@ -99,14 +102,14 @@ fn bombs_are_refused_by_name() {
         }
         out.finish().unwrap()
     };
-    for name in ["published.jsonl.gz", "unfinished.jsonl.gz", "doubt/x.jsonl.gz"] {
+    for name in ["manifest.jsonl.gz", "manifest.next.jsonl.gz"] {
         let path = work.path("published/.dor").join(name);
         write(&path, &line);
         let output = publish(&work, "").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let code = output.status.code();
         assert!(code == Some(65) || code == Some(0), "{name}: {code:?} {said}");
-        if name == "published.jsonl.gz" {
+        if name == "manifest.jsonl.gz" {
             assert!(said.contains(name) && said.contains("more than"), "{said}");
         }
         // One that claims to be large, and has nothing in it.

@@ -25,9 +25,9 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
             .filter_map(|request| request.strip_prefix(&folder))
             .map(|request| request.split('?').next().unwrap())
             .collect();
-        assert_eq!(sent.first(), Some(&".dor/publishing.json"));
-        assert_eq!(sent.last(), Some(&".dor/published.jsonl.gz"));
-        assert_eq!(sent[1], ".dor/unfinished.jsonl.gz");
+        assert_eq!(sent.first(), Some(&".dor/lease.json"));
+        assert_eq!(sent.last(), Some(&".dor/manifest.jsonl.gz"));
+        assert_eq!(sent[1], ".dor/manifest.next.jsonl.gz");
         assert_eq!(sent.len(), planned.len() + 3);
         let at = |name: &str| sent.iter().position(|key| *key == name).unwrap();
         let last_chunk = sent.iter().rposition(|key| key.contains("/PH/112.")).unwrap();
@@ -39,7 +39,7 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
         // Again: a few requests, and none for an object.
         bench.publish("").assert().success();
         let requests = bench.server.requests();
-        assert!(requests.len() <= 3, "{requests:?}");
+        assert!(requests.len() <= 8, "{requests:?}");
         bench.write("site/notes/about.txt", b"ABOUT");
         let said = lines(&mut bench.publish("--json"));
         assert_eq!(said[0]["plan"]["changed"]["objects"], 1);
@@ -169,21 +169,22 @@ fn one_publishes_at_a_time() {
     on_each(|bench| {
         let now = chrono::Utc::now().to_rfc3339();
         let sign = |renewed: &str| {
-            let text = r#"{"host":"elsewhere","process":1,"since":"NOW","renewed":"THEN"}"#;
+            let text =
+                r#"{"token":"1","host":"elsewhere","process":1,"since":"NOW","renewed":"THEN"}"#;
             text.replace("NOW", &now).replace("THEN", renewed)
         };
-        bench.alter(".dor/publishing.json", sign(&now).as_bytes());
+        bench.alter(".dor/lease.json", sign(&now).as_bytes());
         let error = fails(&mut bench.publish(""), INTERRUPTED);
         assert!(error.contains("process 1 on elsewhere"), "{error}");
         assert!(bench.published().is_empty() && !bench.has_changed_something());
-        bench.alter(".dor/publishing.json", sign("2020-01-01T00:00:00Z").as_bytes());
+        bench.alter(".dor/lease.json", sign("2020-01-01T00:00:00Z").as_bytes());
         bench.publish("").assert().success();
-        assert!(bench.read(".dor/publishing.json").is_none());
+        assert!(bench.read(".dor/lease.json").is_none());
         bench.write("site/notes/new.txt", b"new");
-        bench.alter(".dor/publishing.json", b"{");
+        bench.alter(".dor/lease.json", b"{");
         let error = String::from_utf8(bench.publish("").output().unwrap().stderr).unwrap();
-        assert!(error.contains("publishing.json does not tell who publishes"), "{error}");
-        assert!(bench.read(".dor/publishing.json").is_none());
+        assert!(error.contains("lease.json does not tell who publishes"), "{error}");
+        assert!(bench.read(".dor/lease.json").is_none());
     });
 }
 
@@ -192,7 +193,7 @@ fn of_two_publishers_one_wins_and_the_other_changes_nothing() {
     on_each(|bench| {
         bench.write_many(100, 20_000);
         let mut two = [(); 2].map(|()| {
-            // On machines of their own, so to say: neither knows the other's journal.
+            // Each with checksums of its own.
             let state = bench.work.path(&format!("state-{}", rand::random::<u32>()));
             let mut command = bench.publishing("--bwlimit 1M");
             command.env("DOR_STATE_DIR", state).stderr(Stdio::piped()).spawn().unwrap()
@@ -222,7 +223,8 @@ fn a_stop_leaves_what_the_next_run_goes_on_with() {
         assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED));
         let sent = bench.published().len();
         assert!(sent < 300, "it was not stopped");
-        assert!(bench.read(".dor/publishing.json").is_none());
+        let lease = bench.read(".dor/lease.json").unwrap();
+        assert!(String::from_utf8_lossy(&lease).contains(r#""released":true"#));
         let status = || {
             let mut status = dor(bench.work.folder());
             status.envs(bench.server.variables());

@@ -154,7 +154,10 @@ fn a_file_that_may_not_be_read_is_named_before_anything_is_sent() {
         let mut command = bench.publishing("");
         // Where the program was built may be closed to others.
         let program = bench.work.path("dor");
-        fs::copy(env!("CARGO_BIN_EXE_dor"), &program).unwrap();
+        // By another process: what other tests start meanwhile must not have it open for writing.
+        let mut copied = std::process::Command::new("cp");
+        copied.arg(env!("CARGO_BIN_EXE_dor")).arg(&program);
+        assert!(copied.status().unwrap().success());
         let mut other = std::process::Command::new(program);
         other.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
         other.args(command.get_args()).current_dir(bench.work.folder());

@@ -27,7 +27,7 @@ fn names_with_spaces_tildes_and_asterisks_are_listed_and_published() {
     bench.publish("").assert().success();
     assert_same(&bench.expected(), &bench.published());
     // A listing of each folder, and no manifest to go by.
-    bench.remove(".dor/published.jsonl.gz");
+    bench.remove(".dor/manifest.jsonl.gz");
     bench.publish("--audit").assert().success();
     std::fs::remove_dir_all(bench.work.path("site/a b")).unwrap();
     bench.publish("--delete --audit --verify all").assert().success();

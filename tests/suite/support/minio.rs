@@ -113,13 +113,23 @@ impl Minio {
         let request = ["--request", "PUT", "--data-binary", rule, "--header", &sha256];
         let request = [&request[..], &["--header", &md5]].concat();
         self.ask(&request, &format!("{}?encryption=", self.bucket));
+        // It takes a moment to be in force.
+        let sha256 = format!("x-amz-content-sha256: {}", hex(&Sha256::digest("x")));
+        let put = ["--include", "--request", "PUT", "--data-binary", "x", "--header", &sha256];
+        let probe = format!("{}/probe", self.bucket);
+        let began = std::time::Instant::now();
+        while !self.ask(&put, &probe).contains("aws:kms") {
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "it does not encrypt");
+        }
+        self.ask(&["--request", "DELETE"], &probe);
     }
 
     /// A signed request: curl can sign.
     fn ask(&self, more: &[&str], place: &str) -> String {
         let (access, secret) = &self.keys;
         let done = Command::new("curl")
-            .args(["--silent", "--show-error", "--fail"])
+            // A server under load answers 503 to what has just been set up.
+            .args(["--silent", "--show-error", "--fail", "--retry", "5"])
             .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
             .args(more)
             .arg(format!("{}/{place}", self.endpoint))

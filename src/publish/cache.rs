@@ -7,13 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, PublishError};
 use crate::model::entry::has_same_parts;
-use crate::model::{PartHasher, Parts};
+use crate::model::{PartHasher, Parts, hex};
 use crate::pipeline::Stopped;
-use crate::store::{Lines, Object, Store, StoreError, Surveyed, open_file};
+use crate::store::{Lines, Location, Object, Store, StoreError, Surveyed, open_file};
 
 const NAME: &str = "hashes.jsonl";
 /// Objects that are read at the same time.
@@ -189,8 +190,18 @@ pub(super) async fn hash<const N: usize>(
     Ok(object.fold(0..size, hashers, step).await?.map(PartHasher::finish))
 }
 
+/// Folder for what is known of the files of `source`: below `DOR_STATE_DIR`, else the user's folder for state.
+pub(super) fn state_folder(source: &Location) -> PathBuf {
+    let of = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = of("DOR_STATE_DIR")
+        .or_else(|| of("XDG_STATE_HOME").map(|folder| folder.join("dor")))
+        .or_else(|| of("HOME").map(|home| home.join(".local/state/dor")))
+        .unwrap_or_else(|| std::env::temp_dir().join("dor"));
+    base.join("checksums").join(&hex(&Sha256::digest(source.real()))[..16])
+}
+
 fn failed(path: &Path, source: io::Error) -> PublishError {
-    PublishError::Journal { path: path.display().to_string(), source }
+    PublishError::Cache { path: path.display().to_string(), source }
 }
 
 #[cfg(test)]
