@@ -1,7 +1,7 @@
 //! What lies at a destination is not replaced by something worse unless that is asked for by name, and never by
 //! something of another kind. What lies there decides, not who put it there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -332,11 +332,22 @@ impl Change<'_> {
         let sent = self.plan.send.iter().map(|(entry, _)| entry);
         let is_unknown = |entry: &&Entry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
         let unknown: Vec<Entry> = sent.filter(is_unknown).cloned().collect();
-        let folders: BTreeSet<String> = unknown.iter().map(|entry| folder_of(&entry.key)).collect();
-        let list = async |folder: String| {
+        let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
+        for entry in &unknown {
+            folders.entry(folder_of(&entry.key)).or_default().push(entry.key.clone());
+        }
+        let list = async |(folder, keys): (String, Vec<Box<str>>)| {
             match self.destination.list_level(folder.trim_end_matches('/')).await {
                 // On a disk a file is in its place: that is told elsewhere.
                 Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Vec::new()),
+                // A folder that takes files and shows none.
+                Err(StoreError::PermissionDenied { .. }) => {
+                    let mut found = Vec::new();
+                    for key in keys {
+                        found.extend(self.destination.find(&key).await?);
+                    }
+                    Ok(found)
+                }
                 listed => listed,
             }
         };

@@ -239,56 +239,46 @@ fn what_was_never_published_is_not_taken_for_right_by_its_size() {
 
 #[test]
 fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_part() {
-    let here = |bench: &Bench, more: &str| drop(bench.publish(more).assert().success());
-    for go_on in [here as fn(&Bench, &str), publish_elsewhere] {
-        for parts in [&[""][..], &["--include notes/**", ""]] {
-            on_all(|bench| {
-                bench.write_many(100, 20_000);
-                // Of it, a listing tells the size only.
-                bench.write_large("site/large.nc", 12 << 20);
-                let first = bench.expected();
-                bench.publish("").assert().success();
-                bench.write_many(100, 20_000);
-                interrupt(bench);
-                write_all(bench, &first);
-                parts.iter().for_each(|more| go_on(bench, more));
-                assert_same(&first, &bench.published());
-                // Nothing is left to be done by anybody.
-                bench.server.requests();
-                publish_elsewhere(bench, "");
-                bench.publish("").assert().success();
-                assert!(!bench.has_changed_something());
-            });
-        }
+    for parts in [&[""][..], &["--include notes/**", ""]] {
+        on_all(|bench| {
+            bench.write_many(100, 20_000);
+            // Where ETags are no MD5s, of it a listing tells the size only.
+            bench.write_large("site/large.nc", 12 << 20);
+            let first = bench.expected();
+            bench.publish("").assert().success();
+            bench.write_many(100, 20_000);
+            interrupt(bench);
+            write_all(bench, &first);
+            parts.iter().for_each(|more| publish_elsewhere(bench, more));
+            assert_same(&first, &bench.published());
+            // Nothing is left to be done by anybody.
+            bench.server.requests();
+            publish_elsewhere(bench, "");
+            bench.publish("").assert().success();
+            assert!(!bench.has_changed_something());
+        });
     }
 }
 
 #[test]
 fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
-    for others in [false, true] {
-        for between in [false, true] {
-            on_all(|bench| {
-                bench.write_many(100, 20_000);
-                let arrived = interrupt(bench);
-                if others {
-                    interrupt_as(bench, Some("elsewhere"));
-                }
-                std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
-                bench.alter("foreign.txt", b"of nobody");
-                // It stays to be deleted while nobody asks for that.
-                if between {
-                    bench.publish("").assert().success();
-                    assert!(bench.published().contains_key(&arrived));
-                }
-                match others {
-                    true => publish_elsewhere(bench, "--delete"),
-                    false => drop(bench.publish("--delete").assert().success()),
-                }
-                let mut there = bench.published();
-                assert!(there.remove("foreign.txt").is_some());
-                assert_same(&bench.expected(), &there);
-            });
-        }
+    for between in [false, true] {
+        on_all(|bench| {
+            bench.write_many(100, 20_000);
+            let arrived = interrupt(bench);
+            interrupt_as(bench, Some("elsewhere"));
+            std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
+            bench.alter("foreign.txt", b"of nobody");
+            // It stays to be deleted while nobody asks for that.
+            if between {
+                bench.publish("").assert().success();
+                assert!(bench.published().contains_key(&arrived));
+            }
+            publish_elsewhere(bench, "--delete");
+            let mut there = bench.published();
+            assert!(there.remove("foreign.txt").is_some());
+            assert_same(&bench.expected(), &there);
+        });
     }
 }
 
