@@ -224,8 +224,8 @@ async fn find_out(
     // Whatever a manifest names, only what this program could have sent is deleted.
     let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
     let mut plan = Plan::new(&inventory.entries, &there, concerns);
-    // A damaged intent may have had any.
-    let is_damaged = intent.as_ref().is_some_and(|intent| intent.is_damaged);
+    // One that is damaged may have had any.
+    let is_damaged = manifest.iter().chain(&intent).any(|manifest| manifest.is_damaged);
     let is_known =
         |key: &str| is_damaged || find(known.manifest, key).or(find(known.intent, key)).is_some();
     let change = Change {

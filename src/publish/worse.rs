@@ -15,7 +15,7 @@ use super::prepare::Options;
 use super::record::{Record, read_record};
 use super::{Entry, PublishError, is_publishable};
 use crate::encode::zarr::chunk;
-use crate::ledger::{CASES, COMPLETE, PARTIAL, SHARED, TOGETHER};
+use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED, TOGETHER};
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
 use crate::model::{Case, Parts};
@@ -164,7 +164,36 @@ impl Change<'_> {
         let folders = stream::iter(self.folders_of_files()).map(compare).buffer_unordered(READS);
         let folders: Vec<Option<String>> = folders.try_collect().await?;
         judged.extend(folders.into_iter().flatten());
+        if options.delete {
+            self.refuse_half_deletes(options).await?;
+        }
         self.refuse_unknown(&judged).await
+    }
+
+    /// Refuses to delete objects of a case whose record is gone from the source and stays, because a pattern
+    /// leaves it out.
+    async fn refuse_half_deletes(&self, options: &Options) -> Result<(), PublishError> {
+        let published = self.published.map_or(&[][..], |published| &published.entries);
+        let stays = |entry: &&Entry| !options.selection.has(&entry.key);
+        for record in published.iter().filter(stays) {
+            let root = match record.key.rsplit_once('/') {
+                _ if is_named(&record.key, COMPLETE) => folder_of(&record.key),
+                Some((folder, name)) if name != SHARED && name != RULES => {
+                    match folder.strip_suffix(CASES) {
+                        Some(root) => root.to_owned(),
+                        None => continue,
+                    }
+                }
+                _ => continue,
+            };
+            let has_gone = self.plan.gone.iter().any(|gone| gone.key.starts_with(&root));
+            if has_gone && self.source.find(&record.key).await?.is_none() {
+                let url = self.url(&root);
+                let what = format!("a record ({}) of what would be deleted", record.key);
+                return Err(PublishError::Loses { url, what, advice: LEFT_OUT });
+            }
+        }
+        Ok(())
     }
 
     /// Records of cases of map stores that are sent, and those of stores of which something is sent that are
@@ -364,8 +393,9 @@ impl Change<'_> {
         let others = stream::iter(found.collect::<Vec<_>>()).map(compare).buffered(READS);
         let others: Vec<String> = others.try_filter_map(async |o| Ok(o)).try_collect().await?;
         let Some(first) = others.first() else { return Ok(()) };
+        let number = others.len();
         let what =
-            format!("{} other object(s) that no publish has sent, such as {first}", others.len());
+            format!("other bytes in {number} object(s) that no publish has sent, such as {first}");
         Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
     }
 

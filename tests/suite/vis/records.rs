@@ -238,6 +238,12 @@ fn a_case_is_taken_out_of_a_store_and_of_its_published_copy() {
             assert!(error.contains("113 (month 4)") && error.contains("--delete"), "{error}");
             assert_same(&copy, &work.tree(&format!("copy/{store}")));
         }
+        // Nor is a part of it deleted, while its record stays.
+        let mut half = dor(work.folder());
+        half.args(["publish", &store, &format!("copy/{store}"), "--delete"]);
+        let error = fails(half.args(["--exclude", ".cases/**"]), CONFIGURATION);
+        assert!(error.contains("record") && error.contains("--exclude"), "{error}");
+        assert_same(&copy, &work.tree(&format!("copy/{store}")));
         let said = publish(&work, &format!("{store} copy/{store} --delete"));
         assert!(said.contains("deleted"), "{said}");
         let mut published = work.tree(&format!("copy/{store}"));

@@ -118,7 +118,13 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
     fs::remove_file(work.path("torn/.zmetadata")).unwrap();
     refused(&work, "other", ("torn", ""), &[], "one never replaces the other");
     fs::remove_dir_all(work.path("torn/.cases")).unwrap();
-    refused(&work, "other", ("torn", ""), &[], "1 other object(s) that no publish has sent");
+    refused(
+        &work,
+        "other",
+        ("torn", ""),
+        &[],
+        "other bytes in 1 object(s) that no publish has sent",
+    );
     let [_, (maps, fill_maps), (shares, fill_shares)] = STORES;
     let made = |create: &str, fill: &str, (from, to): (&str, &str), other: [&str; 2]| {
         let place = |command: &str| command.replace(&format!("-o {from}"), &format!("-o {to}"));
@@ -168,7 +174,7 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
     refused(&work, "plain/112", ("out/112", ""), &[], "a record of its files");
     copy(&work, "out", "plain_too");
     fs::remove_file(work.path("plain_too/112/04/manifest.json")).unwrap();
-    let unknown = "3 other object(s) that no publish has sent";
+    let unknown = "other bytes in 3 object(s) that no publish has sent";
     refused(&work, "plain/112/04", ("plain_too/112/04", ""), &[], unknown);
     fs::rename(work.raw(2), work.path("away.nc")).unwrap();
     let less = ["112-04", "-d", "archive", "-o", "less", "--allow-missing", "--grid", "grid.nc"];
@@ -178,7 +184,13 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
     goes_on(&work, "out", "less", &[]);
     copy(&work, "out", "unknown");
     fs::remove_file(work.path("unknown/112/04/manifest.json")).unwrap();
-    refused(&work, "bare", ("unknown", ""), &[], "3 other object(s) that no publish has sent");
+    refused(
+        &work,
+        "bare",
+        ("unknown", ""),
+        &[],
+        "other bytes in 3 object(s) that no publish has sent",
+    );
     goes_on(&work, "out", "unknown", &[]);
     goes_on(&work, "out", "bare", &[]);
     // Nor does a conversion that publishes as it goes.
