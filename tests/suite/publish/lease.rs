@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::support::case::{Tree, assert_same};
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{Bench, INTERRUPTED, Server, on_each_at_once};
+use super::{Bench, INTERRUPTED, Server, on_each_at_once, through_source_coop};
 
 const OBJECTS: usize = 200;
 const LEASE: &str = ".dor/lease.json";
@@ -123,10 +123,14 @@ impl<'a> Rivals<'a> {
     }
 }
 
-/// With servers and with a folder, at the same time.
+/// With servers, through Source Cooperative's proxy and with a folder, at the same time.
 fn on_all(test: impl Fn(Rivals) + Sync) {
     std::thread::scope(|scope| {
         scope.spawn(|| on_each_at_once(|bench| test(Rivals::new(bench, bench.destination()))));
+        scope.spawn(|| {
+            let bench = through_source_coop();
+            bench.iter().for_each(|bench| test(Rivals::new(bench, bench.destination())));
+        });
         scope.spawn(|| {
             let bench = Bench::new(Server::Embedded(S3Server::start()));
             test(Rivals::new(&bench, "public".to_owned()));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails, json};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, INTERRUPTED, MAPS, Server, lines, on_each};
+use super::{Bench, CONFIGURATION, INTERRUPTED, MAPS, Server, lines, on_all, on_each};
 
 #[test]
 fn data_goes_before_the_metadata_that_names_it_and_only_once() {
@@ -72,7 +72,7 @@ fn each_object_is_told_of_as_soon_as_it_is_sent() {
 
 #[test]
 fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
-    on_each(|bench| {
+    on_all(|bench| {
         let mut convert = dor(bench.work.folder());
         convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
         convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
@@ -109,7 +109,7 @@ fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
 
 #[test]
 fn a_whole_case_is_taken_out_by_its_folder() {
-    on_each(|bench| {
+    on_all(|bench| {
         let mut convert = dor(bench.work.folder());
         convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
         convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
@@ -166,7 +166,7 @@ fn parts_of_a_source_leave_the_rest_as_it_is_published() {
 
 #[test]
 fn one_publishes_at_a_time() {
-    on_each(|bench| {
+    on_all(|bench| {
         let now = chrono::Utc::now().to_rfc3339();
         let sign = |renewed: &str| {
             let text =
@@ -190,7 +190,7 @@ fn one_publishes_at_a_time() {
 
 #[test]
 fn of_two_publishers_one_wins_and_the_other_changes_nothing() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(100, 20_000);
         let mut two = [(); 2].map(|()| {
             // Each with checksums of its own.
@@ -210,7 +210,7 @@ fn of_two_publishers_one_wins_and_the_other_changes_nothing() {
 
 #[test]
 fn a_stop_leaves_what_the_next_run_goes_on_with() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(300, 20_000);
         let mut child = bench.publishing("--bwlimit 1M").spawn().unwrap();
         let began = Instant::now();
