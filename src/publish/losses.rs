@@ -24,8 +24,8 @@ pub(super) fn losses(
     }
     if large > 0 {
         told.push(
-            "Source Cooperative does not tell of unfinished uploads: parts that a killed publish leaves are \
-             removed only by the next publish from this machine"
+            "Source Cooperative does not tell of unfinished uploads: the parts that a killed publish leaves \
+             stay, and their object is sent again from its start"
                 .to_owned(),
         );
     }
