@@ -295,7 +295,7 @@ impl PartHasher {
 /// What is known of an object's bytes. The size of its parts stands once in the record that has these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checksums {
-    /// Bytes.
+    /// Size of the object in bytes.
     pub size: u64,
     /// SHA-256 of the whole, in hexadecimal.
     pub sha256: String,

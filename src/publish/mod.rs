@@ -55,7 +55,7 @@ use crate::store::is_public;
 pub struct Entry {
     /// Place.
     pub key: Box<str>,
-    /// Bytes.
+    /// Size of the object in bytes.
     pub size: u64,
     /// What S3 calls an object of these bytes, sent as this program sends it.
     pub etag: ETag,

@@ -63,7 +63,7 @@ struct Listed {
 pub(super) struct Arrived {
     /// Which, from 0.
     pub index: usize,
-    /// Bytes.
+    /// Its size in bytes, as the server tells it.
     pub size: u64,
     /// What the server calls it.
     pub etag: String,
