@@ -119,14 +119,21 @@ impl Store {
             let options = PutOptions { mode, attributes, ..PutOptions::default() };
             objects.put_opts(&path, payload.clone(), options)
         };
-        let mut left = match sending.condition {
-            Condition::Always => 0,
-            Condition::Absent | Condition::Is(_) => AGAIN,
+        // The client does not send again what the server may have done, however many tries it has left: here
+        // the condition guards it.
+        let (mut left, most) = match (&sending.condition, self.backend()) {
+            (Condition::Absent | Condition::Is(_), Backend::S3(bucket)) => {
+                (AGAIN, bucket.session.options.max_retries())
+            }
+            _ => (0, 0),
         };
         let result = loop {
             match with_body_md5(sending.md5, self.attempt(key, "write", &put)).await {
-                // Nobody below sends again what the server may have done: the condition guards it.
-                Err(StoreError::Exhausted { attempts: 1, .. }) if left > 0 => left -= 1,
+                Err(StoreError::Exhausted { attempts, .. })
+                    if left > 0 && attempts as usize <= most =>
+                {
+                    left -= 1;
+                }
                 result => break result?,
             }
             tokio::time::sleep(PAUSE).await;

@@ -3,7 +3,7 @@
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::proxy::Fault;
-use super::{Bench, CONFIGURATION, on_each};
+use super::{Bench, CONFIGURATION, on_all};
 
 /// A command that publishes to the destination.
 fn run(bench: &Bench, words: &str) -> assert_cmd::Command {
@@ -15,7 +15,7 @@ fn run(bench: &Bench, words: &str) -> assert_cmd::Command {
 
 #[test]
 fn finished_cases_go_out_while_others_are_worked_on() {
-    on_each(|bench| {
+    on_all(|bench| {
         let mut raw = dor(bench.work.folder());
         raw.args(["demo", "raw", "whole", "--shape", "8x9x3", "--months", "180"]);
         raw.args(["--case", "007-10"]).assert().success();
@@ -34,7 +34,7 @@ fn finished_cases_go_out_while_others_are_worked_on() {
 
 #[test]
 fn maps_go_out_before_the_metadata_that_names_them() {
-    on_each(|bench| {
+    on_all(|bench| {
         let expected = bench.expected();
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
         let mut create = dor(bench.work.folder());
@@ -54,7 +54,7 @@ fn maps_go_out_before_the_metadata_that_names_them() {
 
 #[test]
 fn work_is_kept_when_it_cannot_be_published() {
-    on_each(|bench| {
+    on_all(|bench| {
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
         let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
         let mut create = dor(bench.work.folder());

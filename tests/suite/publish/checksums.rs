@@ -12,7 +12,7 @@ use super::super::support::case::assert_same;
 use super::super::support::dor::fails;
 use super::super::support::minio::Minio;
 use super::super::support::proxy::Proxy;
-use super::{Bench, PART, Server, lines, on_each};
+use super::{Bench, PART, Server, lines, on_all};
 
 const FOLDER: &str = "site/research/112/04";
 const FILE: &str = "research/112/04/a.nc";
@@ -99,7 +99,7 @@ fn bytes_read(mut process: std::process::Child) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_has_a_record_is_read_once() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         let size = 40 << 20;
         write_case(bench, size, PART);
@@ -111,7 +111,7 @@ fn what_has_a_record_is_read_once() {
 
 #[test]
 fn a_part_that_is_not_what_its_record_tells_does_not_go_out() {
-    on_each(|bench| {
+    on_all(|bench| {
         write_case(bench, 12 << 20, PART);
         damage(&bench.work.path("site").join(FILE), 7 << 20);
         bench.write("site/other.txt", b"goes nevertheless");
@@ -135,7 +135,7 @@ fn a_part_that_is_not_what_its_record_tells_does_not_go_out() {
 
 #[test]
 fn another_size_of_parts_is_hashed_and_a_destination_keeps_its_own() {
-    on_each(|bench| {
+    on_all(|bench| {
         write_case(bench, 12 << 20, 6 << 20);
         bench.write_large("site/large.nc", 12 << 20);
         bench.publish("").assert().success();
@@ -176,7 +176,7 @@ fn another_size_of_parts_is_hashed_and_a_destination_keeps_its_own() {
 
 #[test]
 fn large_objects_elsewhere_pass_in_little_memory() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/a.nc", 40 << 20);
         bench.write_large("site/b.nc", 22 << 20);
         let there = bench.destination();
@@ -194,7 +194,7 @@ fn large_objects_elsewhere_pass_in_little_memory() {
 
 #[test]
 fn records_of_another_form_are_refused_by_name() {
-    on_each(|bench| {
+    on_all(|bench| {
         write_case(bench, 100, PART);
         let path = bench.work.path(&format!("{FOLDER}/manifest.json"));
         let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

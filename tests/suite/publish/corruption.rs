@@ -6,11 +6,11 @@ use super::super::support::case::assert_same;
 use super::super::support::dor::fails;
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
-use super::{Bench, Server, lines, on_each};
+use super::{Bench, Server, lines, on_all};
 
 #[test]
 fn an_etag_of_something_else_is_no_arrival() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/large.nc", 12 << 20);
         let named = |asked: &super::super::support::proxy::Asked<'_>| {
             let about = asked.method == "PUT" && asked.target.ends_with("notes/about.txt");
@@ -56,7 +56,7 @@ fn a_bucket_whose_etags_are_no_md5_is_published_to() {
 
 #[test]
 fn what_was_altered_at_the_destination_is_found_and_mended() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/large.nc", 12 << 20);
         let said = lines(&mut bench.publish("--json --verify all"));
         let etag = |key: &str| {
@@ -65,7 +65,7 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
         };
         let (about, md5) = etag("notes/about.txt");
         assert_eq!(about, md5.as_str().unwrap());
-        assert!(!bench.server.is_minio() || etag("large.nc").0.ends_with("-3"));
+        assert!(!bench.server.lists_md5() || etag("large.nc").0.ends_with("-3"));
         let verified = &said.last().unwrap()["summary"]["verified"];
         assert_eq!(verified["read"], bench.expected().len());
         assert_eq!(verified["wrong"], Value::Array(Vec::new()));
@@ -84,14 +84,14 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
             String::from_utf8_lossy(&said.get_output().stdout).into_owned()
         };
         // The embedded server lists no MD5s.
-        let said = audit(if bench.server.is_minio() { "" } else { "--verify all" });
+        let said = audit(if bench.server.lists_md5() { "" } else { "--verify all" });
         assert!(said.contains("1 missing, 1 wrong, 0 of no publish"), "{said}");
         assert_same(&bench.expected(), &bench.published());
         // What others have sent otherwise is read; the embedded server tells nothing of it.
         let mut large = bench.read("large.nc").unwrap();
         large[7 << 20] ^= 1;
         bench.alter("large.nc", &large[..]);
-        let is_whole = bench.server.is_minio();
+        let is_whole = bench.server.lists_md5();
         let said = audit(if is_whole { "" } else { "--verify all" });
         assert!(said.contains("0 missing, 1 wrong"), "{said}");
         assert_same(&bench.expected(), &bench.published());
@@ -103,7 +103,7 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
 
 #[test]
 fn an_object_that_cannot_be_read_keeps_nobody_from_the_others() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         bench.alter("notes/about.txt", b"About");
         let chunk = "maps.zarr/0/PH/112.0.1.3.0.0.0";
@@ -134,7 +134,7 @@ fn an_object_that_cannot_be_read_keeps_nobody_from_the_others() {
 
 #[test]
 fn an_audit_sends_what_has_changed_here_whatever_a_listing_tells() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_large("site/large.nc", 12 << 20);
         bench.publish("").assert().success();
         bench.write("site/notes/about.txt", b"ABOUT");
@@ -146,7 +146,7 @@ fn an_audit_sends_what_has_changed_here_whatever_a_listing_tells() {
 
 #[test]
 fn a_damaged_manifest_is_written_anew_by_an_audit() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         bench.alter(".dor/manifest.jsonl.gz", b"no gzip");
         let error = fails(&mut bench.publish(""), 65);
@@ -160,7 +160,7 @@ fn a_damaged_manifest_is_written_anew_by_an_audit() {
 
 #[test]
 fn what_is_missing_here_and_there_is_no_longer_published() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write("site/notes/gone.txt", b"gone");
         bench.publish("").assert().success();
         std::fs::remove_file(bench.work.path("site/notes/gone.txt")).unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::support::case::{Tree, assert_same};
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{Bench, INTERRUPTED, Server, on_each_at_once, through_source_coop};
+use super::{Bench, INTERRUPTED, Server, on_servers, through_source_coop};
 
 const OBJECTS: usize = 200;
 const LEASE: &str = ".dor/lease.json";
@@ -126,7 +126,7 @@ impl<'a> Rivals<'a> {
 /// With servers, through Source Cooperative's proxy and with a folder, at the same time.
 fn on_all(test: impl Fn(Rivals) + Sync) {
     std::thread::scope(|scope| {
-        scope.spawn(|| on_each_at_once(|bench| test(Rivals::new(bench, bench.destination()))));
+        scope.spawn(|| on_servers(|bench| test(Rivals::new(bench, bench.destination()))));
         scope.spawn(|| {
             let bench = through_source_coop();
             bench.iter().for_each(|bench| test(Rivals::new(bench, bench.destination())));

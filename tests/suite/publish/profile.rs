@@ -4,14 +4,14 @@ use std::fs;
 
 use super::super::support::case::assert_same;
 use super::super::support::proxy::Fault;
-use super::on_each;
+use super::on_all;
 
 /// More than the server takes in one request.
 const LARGE: usize = 101_000_000;
 
 #[test]
 fn a_server_like_source_cooperative_gets_what_it_can_take() {
-    on_each(|bench| {
+    on_all(|bench| {
         bench.write_many(1_000, 500);
         bench.write_large("site/large.nc", LARGE);
         bench.server.drop_amazon_headers();

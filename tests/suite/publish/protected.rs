@@ -5,11 +5,11 @@ use std::fs;
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, Server, on_each, on_each_at_once};
+use super::{Bench, CONFIGURATION, Server, on_all};
 
 #[test]
 fn to_overwrite_sends_again_what_the_destination_has_lost() {
-    on_each_at_once(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         let lost = ["maps.zarr/0/PH/112.0.1.0.0.0.0", "notes/about.txt"];
         lost.iter().for_each(|key| bench.remove(key));
@@ -23,7 +23,7 @@ fn to_overwrite_sends_again_what_the_destination_has_lost() {
 
 #[test]
 fn a_source_that_shares_nothing_with_what_is_published_deletes_nothing() {
-    on_each_at_once(|bench| {
+    on_all(|bench| {
         bench.publish("").assert().success();
         let before = bench.published();
         bench.write("other/a.txt", b"a");
@@ -96,7 +96,7 @@ fn a_store_whose_cases_share_chunks_is_not_sent_without_the_record_of_one() {
 
 #[test]
 fn foreign_files_in_folders_of_products_are_counted() {
-    on_each(|bench| {
+    on_all(|bench| {
         let mut convert = dor(bench.work.folder());
         let words = "research-data process-case 112-04 -d archive --allow-missing -o site/research";
         convert.args(words.split(' ')).assert().success();
