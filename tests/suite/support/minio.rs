@@ -1,8 +1,9 @@
 //! MinIO: one that runs already (`DOR_TEST_MINIO` is its endpoint, the keys are in the usual
 //! variables) or the binary, started on a free port with a folder made beforehand as its bucket.
 
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -39,10 +40,16 @@ impl Minio {
             skipped("no `minio` on PATH or in ~/go/bin; nothing was tested against it");
             return None;
         };
+        // A port that was free a moment ago may have been taken by another server.
+        let started = (0..10).find_map(|_| Self::start_on_free_port(&binary));
+        Some(started.expect("minio starts"))
+    }
+
+    fn start_on_free_port(binary: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("bucket")).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let server = Command::new(binary)
+        let mut server = Command::new(binary)
             .args(["server", "--quiet", "--address", &address.to_string()])
             .args(["--console-address", "127.0.0.1:0"])
             .arg(folder.path())
@@ -56,8 +63,11 @@ impl Minio {
             .spawn()
             .unwrap();
         let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "minio does not listen");
+        while !is_alive(address) {
+            if server.try_wait().unwrap().is_some() {
+                return None;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "minio does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(Self {
@@ -157,6 +167,18 @@ impl Drop for Minio {
             let _ = server.wait();
         }
     }
+}
+
+/// Whether a MinIO, and no other server, listens there.
+fn is_alive(address: SocketAddr) -> bool {
+    let Ok(mut socket) = TcpStream::connect(address) else { return false };
+    let ask = format!("GET /minio/health/live HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let mut answer = String::new();
+    let heard = socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .and_then(|()| socket.write_all(ask.as_bytes()))
+        .and_then(|()| socket.read_to_string(&mut answer));
+    heard.is_ok() && answer.contains(" 200 ") && answer.to_lowercase().contains("server: minio")
 }
 
 fn binary() -> Option<PathBuf> {
