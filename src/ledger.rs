@@ -5,6 +5,8 @@
 //! stopped continues. Records hold no times and no machine names: the same case from the same
 //! input has the same record. They are also the manifests that publishing compares.
 
+mod summary;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{Checksums, ErrorKind, Kinded, hex};
 use crate::store::{Condition, ObjectInfo, Sending, Store, StoreError};
+
+pub use summary::{Loss, Summary, SummaryFile};
 
 /// Name of the record of a complete case, in the folder of its files.
 pub const COMPLETE: &str = "manifest.json";

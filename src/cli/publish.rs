@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::model::Case;
 use crate::pipeline::{Pool, unless_stopped};
 use crate::publish::{
-    self, Concurrency, Entry, Extent, Options, Outcome, Prepared, PublishError, Selection, Sent,
-    Why, pattern, patterns,
+    self, ChangeKind, Concurrency, Entry, Extent, Options, Outcome, PublishError, PublishPlan,
+    Selection, Sent, pattern, patterns,
 };
 use crate::store::{Location, PassedOver};
 
@@ -144,19 +144,15 @@ impl Publish {
         stop_on_signals(stop.clone());
         let source = until(&stop, &stores).open(source)?;
         let destination = stores.open(destination)?;
-        let prepared = match self.dry_run {
-            true => publish::look_ahead(&source, &destination, options, &stop).await?,
-            false => publish::prepare(&source, &destination, options, &stop).await?,
-        };
-        let left_out = match self.dry_run {
-            true => unless_stopped(&stop, prepared.left_out()).await??,
-            false => Vec::new(),
-        };
-        self.write_plan(out, &prepared, left_out)?;
-        out.flush()?;
         if self.dry_run {
+            let plan = publish::look_ahead(&source, &destination, options, &stop).await?;
+            let left_out = unless_stopped(&stop, plan.left_out()).await??;
+            self.write_plan(out, &plan, left_out)?;
             return Ok(Exit::Done);
         }
+        let prepared = publish::prepare(&source, &destination, options, &stop).await?;
+        self.write_plan(out, &prepared.plan, Vec::new())?;
+        out.flush()?;
         let (sender, lines) = mpsc::unbounded_channel();
         let progress = Arc::new(Transfers::new(self.json.then_some(sender)));
         let publishing = publish::publish(prepared, progress.clone());
@@ -212,16 +208,16 @@ impl Publish {
     fn write_plan(
         &self,
         out: &mut dyn Write,
-        prepared: &Prepared,
+        plan: &PublishPlan,
         left_out: Vec<(PassedOver, usize, String)>,
     ) -> anyhow::Result<()> {
-        let Prepared { plan, inventory, audit, .. } = prepared;
-        let [new, changed] = [Why::New, Why::Changed].map(|why| plan.count(why));
-        let [gone, orphaned] = [&plan.gone, &prepared.orphans].map(|entries| size_of(entries));
+        let PublishPlan { changes, inventory, audit, orphans, .. } = plan;
+        let [new, changed] = [ChangeKind::New, ChangeKind::Changed].map(|kind| changes.count(kind));
+        let [gone, orphaned] = [&changes.gone, orphans].map(|entries| size_of(entries));
         let rows = [
             ("new", new),
             ("changed", changed),
-            ("same", (plan.same, plan.same_bytes)),
+            ("same", (changes.same, changes.same_bytes)),
             ("to delete", gone),
         ];
         if self.json {
@@ -236,8 +232,8 @@ impl Publish {
             document.insert("pending".to_owned(), json!(inventory.pending));
             document.insert("audit".to_owned(), json!(audit));
             if self.dry_run {
-                let send: Vec<_> = plan.send.iter().map(|(entry, _)| &entry.key).collect();
-                let delete: Vec<_> = plan.gone.iter().map(|entry| &entry.key).collect();
+                let send: Vec<_> = changes.send.iter().map(|(entry, _)| &entry.key).collect();
+                let delete: Vec<_> = changes.gone.iter().map(|entry| &entry.key).collect();
                 document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
                 let left_out = left_out.into_iter().map(
                     |(why, number, first)| json!({"reason": why, "number": number, "first": first}),
@@ -276,10 +272,10 @@ impl Publish {
             }
         }
         if self.dry_run {
-            for (entry, _) in &plan.send {
+            for (entry, _) in &changes.send {
                 writeln!(out, "send {}", entry.key)?;
             }
-            for entry in &plan.gone {
+            for entry in &changes.gone {
                 writeln!(out, "delete {}", entry.key)?;
             }
             for (why, number, first) in left_out {

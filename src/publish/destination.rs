@@ -11,9 +11,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::hash;
+use super::changes::stage;
 use super::error::ends_all;
 use super::manifest::find;
-use super::plan::stage;
 use super::{Entry, FOLDER, PublishError};
 use crate::model::{ETag, Parts};
 use crate::pipeline::Stopped;

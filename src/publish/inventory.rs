@@ -5,99 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Hashes, Otherwise, Recorded};
-use super::record::{FileOf, Record, read_record};
+use super::options::{Part, Selection};
 use super::{Entry, PublishError};
-use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED};
+use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED, Summary, SummaryFile};
 use crate::model::Case;
 use crate::model::entry::has_same_parts;
 use crate::store::{Store, StoreError, Surveyed};
 
 /// Records that are read at the same time.
 const READS: usize = 64;
-
-/// A part of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    /// Research-grade files, `PPP/MM/*.nc` with a record each folder.
-    Research,
-    /// A map store with records: `store1`, `store2` or `store3`.
-    Store(String),
-    /// Anything else.
-    Other,
-}
-
-/// What of a source is published.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Keys must match one of these, if there are any,
-    pub include: Option<GlobSet>,
-    /// and none of these.
-    pub exclude: Option<GlobSet>,
-    /// Products: `research`, `store1`, `store2`, `store3`; all when empty.
-    pub only: BTreeSet<String>,
-    /// Cases; all when empty.
-    pub cases: BTreeSet<Case>,
-    /// Of a map store only what belongs to a case, as long as nobody has put the store together.
-    pub unfinished: bool,
-}
-
-/// A pattern over whole keys, where `*` stays within a folder and `**` does not.
-pub fn pattern(text: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(text).literal_separator(true).build()
-}
-
-/// A set of patterns; none when there are none.
-pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(pattern.clone());
-    }
-    set.build().map(Some)
-}
-
-impl Selection {
-    /// Whether a key may be published.
-    pub fn has(&self, key: &str) -> bool {
-        self.include.as_ref().is_none_or(|set| set.is_match(key))
-            && self.exclude.as_ref().is_none_or(|set| !set.is_match(key))
-    }
-
-    fn has_part(&self, part: &Part) -> bool {
-        let name = match part {
-            Part::Research => "research",
-            Part::Store(name) => name,
-            // No product, and of no case.
-            Part::Other => return self.only.is_empty() && self.cases.is_empty(),
-        };
-        self.only.is_empty() || self.only.contains(name)
-    }
-
-    fn has_case(&self, case: &Case) -> bool {
-        self.cases.is_empty() || self.cases.contains(case)
-    }
-
-    /// Whether all is meant.
-    pub fn is_all(&self) -> bool {
-        self.is_whole() && !self.has_patterns() && !self.unfinished
-    }
-
-    /// Whether products and cases are all meant.
-    pub fn is_whole(&self) -> bool {
-        self.only.is_empty() && self.cases.is_empty()
-    }
-
-    fn has_patterns(&self) -> bool {
-        self.include.is_some() || self.exclude.is_some()
-    }
-}
 
 /// What a source holds.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +103,20 @@ pub async fn inventory(
         None if selection.is_whole() && !selection.has_patterns() => empty(""),
         None => empty(" of what was asked for"),
     })
+}
+
+/// A record, and the entry of the object that it is, in parts of `part_size`.
+pub(super) async fn read_record(
+    source: &Store,
+    key: &str,
+    part_size: u64,
+) -> Result<Option<(Summary, Entry)>, PublishError> {
+    let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
+    let record = Summary::parse(&bytes).map_err(|error| PublishError::Record {
+        url: source.location().join(key).to_string(),
+        source: error,
+    })?;
+    Ok(Some((record, Entry::of(key, &bytes, part_size))))
 }
 
 fn below(folder: &str, key: &str) -> String {
@@ -331,7 +265,7 @@ impl Survey<'_> {
             .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))
             .collect();
         // Chunks that cases share must have their numbers.
-        let late = |shared: &Record| {
+        let late = |shared: &Summary| {
             let lacks = |(_, (name, _)): &&(String, (String, Case))| !shared.cases.contains(name);
             keys.iter().find(lacks).filter(|_| shared.store != "store2")
         };
@@ -344,7 +278,7 @@ impl Survey<'_> {
         let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
         // What others share with it cannot be published without it.
         let of_shared =
-            |shared: &Record| shared.cases.iter().find(|name| !has_record(name)).cloned();
+            |shared: &Summary| shared.cases.iter().find(|name| !has_record(name)).cloned();
         let lost = shared.as_ref().filter(|(shared, _)| shared.store != "store2");
         if let Some(name) = lost.and_then(|(shared, _)| of_shared(shared)) {
             let url = self.source.location().join(root).to_string();
@@ -371,7 +305,7 @@ impl Survey<'_> {
         let mut wanted = keys;
         wanted.retain(|(_, (_, case))| self.selection.has_case(case));
         self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
-        let records: Vec<Option<(Record, Entry)>> = stream::iter(wanted)
+        let records: Vec<Option<(Summary, Entry)>> = stream::iter(wanted)
             .map(async |(key, _)| read_record(source, &key, part_size).await)
             .buffered(READS)
             .try_collect()
@@ -432,8 +366,8 @@ impl Survey<'_> {
         Ok(())
     }
 
-    fn add(&mut self, root: &str, record: Record) {
-        for FileOf { key, size, md5 } in record.files {
+    fn add(&mut self, root: &str, record: Summary) {
+        for SummaryFile { key, size, md5 } in record.files {
             let key = below(root, &key);
             if has_same_parts(size, record.part_size, self.part_size) {
                 self.inventory.entries.push(Entry::new(&key, size, md5));
@@ -445,7 +379,7 @@ impl Survey<'_> {
         self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
     }
 
-    async fn record(&self, key: &str) -> Result<Option<(Record, Entry)>, PublishError> {
+    async fn record(&self, key: &str) -> Result<Option<(Summary, Entry)>, PublishError> {
         read_record(self.source, key, self.part_size).await
     }
 }

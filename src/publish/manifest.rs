@@ -228,11 +228,6 @@ async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest
     }
 }
 
-/// Whether a key is that of an object below the place that it is given for.
-pub(super) fn is_object(key: &str) -> bool {
-    !key.split('/').any(|part| ["", ".", ".."].contains(&part))
-}
-
 /// A header, entries in order of their keys, and keys that no object of `destination` can have: this program
 /// has not written them.
 fn unpack(bytes: &[u8], destination: &Store) -> Result<(Header, Vec<Entry>, Vec<String>), String> {

@@ -8,38 +8,38 @@
 //!    |
 //! [manifest]   what the destination was given; where a publish has not ended (an intent lies there),
 //!    |         [destination] is listed
-//! [plan]       what is new, changed, gone; [worse] refuses to replace results by poorer ones
+//! [plan]       what is new, changed, gone; [guard] refuses to replace results by poorer ones
 //!    |
 //! [run]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
 //!              -> the manifest -> deletes -> the intent and the lease are removed
 //! ```
 
-mod arrays;
 mod cache;
+mod changes;
 mod destination;
 mod error;
 mod flow;
+mod guard;
 mod held;
 mod inventory;
 mod lease;
 mod losses;
 mod manifest;
+mod options;
 mod plan;
-mod prepare;
 mod queue;
-mod record;
 mod run;
 mod transfer;
-mod worse;
 
+pub use changes::{ChangeKind, Changes};
 pub use destination::{Audit, Extent, Wrong};
 pub use error::PublishError;
 pub use flow::Concurrency;
-pub use inventory::{Inventory, Selection, pattern, patterns};
+pub use inventory::Inventory;
 pub use lease::Lease;
 pub use manifest::{Header, Manifest};
-pub use plan::{Plan, Why};
-pub use prepare::{Options, Prepared, look_ahead, look_at, prepare};
+pub use options::{Options, Selection, pattern, patterns};
+pub use plan::{Prepared, PublishPlan, look_ahead, look_at, prepare};
 pub use queue::Queue;
 pub use run::{Outcome, publish};
 pub use transfer::{Progress, Sent};

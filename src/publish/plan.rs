@@ -1,161 +1,441 @@
-//! What a publish will do, found out before anything is changed.
+//! The plan of a publish: under the lease, before anything is changed, or without it, for those who only want
+//! to know.
 
-use std::collections::BTreeSet;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
-use super::{Entry, is_record};
+use super::cache::state_folder;
+use super::changes::Changes;
+use super::destination::{Audit, Extent, Known, list, look};
+use super::guard::Guard;
+use super::held::{End, GRACE_PERIOD, Held};
+use super::inventory::{Inventory, inventory};
+use super::lease::Lease;
+use super::losses::losses;
+use super::manifest::{Manifest, find};
+use super::options::Options;
+use super::{Entry, PublishError, is_publishable};
+use crate::ledger::{CASES, SHARED};
+use crate::model::Parts;
+use crate::pipeline::unless_stopped;
+use crate::store::{Location, PassedOver, Store, StoreError};
 
-/// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
-const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
-/// What readers of a whole hierarchy read first.
-const CONSOLIDATED: &str = ".zmetadata";
+/// Objects that an error names.
+const SHOWN: usize = 5;
+/// Requests under way at the same time, one for each object: not every server takes several in one.
+pub(super) const REQUESTS: usize = 16;
 
-/// When an object is sent, counted from 0: data first, then metadata from the deepest on, then
-/// consolidated metadata. What has the same number may be sent in any order.
-pub fn stage(key: &str) -> u32 {
-    /// Deeper than any key that is published.
-    const DEEPEST: u32 = 64;
-    let depth = key.bytes().filter(|&byte| byte == b'/').count().min(DEEPEST as usize) as u32;
-    match key.rsplit('/').next().unwrap_or(key) {
-        CONSOLIDATED => 2 * (DEEPEST - depth) + 2,
-        name if METADATA.contains(&name) || is_record(key) => 2 * (DEEPEST - depth) + 1,
-        _ => 0,
+/// What a publish will do, found out before anything is changed.
+pub struct PublishPlan {
+    pub(super) source: Store,
+    pub(super) destination: Store,
+    pub(super) options: Options,
+    /// What will be sent and deleted.
+    pub changes: Changes,
+    /// What the source holds.
+    pub inventory: Inventory,
+    pub(super) state: State,
+    /// What lies at the destination of all that is known, ordered by key: by the manifest, or, where that is in
+    /// doubt, by a listing.
+    pub(super) there: Vec<Entry>,
+    /// Bytes of the parts that objects have at the destination: those of its first publish, or as configured.
+    pub(super) part_size: u64,
+    /// What a listing of the destination says, where one was asked for.
+    pub audit: Option<Audit>,
+    /// Objects that an earlier publish has sent and that the source no longer has; they stay, because
+    /// nobody asked to delete them.
+    pub orphans: Vec<Entry>,
+    /// Objects that have arrived since the last complete publish.
+    pub arrived_since: usize,
+    /// Objects of the plan of which there are folders, on disk.
+    pub(super) folders: Vec<String>,
+}
+
+/// A plan with the lease under which it was made, to be carried out by [`super::publish`].
+pub struct Prepared {
+    /// What will be done.
+    pub plan: PublishPlan,
+    pub(super) lease: Held,
+    /// Cancelled when all is to stop, and when the lease is lost.
+    pub(super) stop: CancellationToken,
+}
+
+/// Refuses a destination that cannot be one, without asking it.
+fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    refuse_within(source.location(), destination.location())?;
+    Ok(destination.refuse_read_only()?)
+}
+
+/// Finds out whether a destination can be published to, before work that takes long is begun.
+pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
+    check(source, destination)?;
+    Manifest::load(destination).await.map(drop)
+}
+
+/// Takes the lease on a destination and plans what is to be done.
+pub async fn prepare(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    stop: &CancellationToken,
+) -> Result<Prepared, PublishError> {
+    check(source, destination)?;
+    let stop = stop.child_token();
+    let lease = unless_stopped(&stop, Held::take(destination, &stop)).await??;
+    let mut end = End::Untouched;
+    let planned = async {
+        let state = wait_for_others(destination, &options, &lease, &mut end).await?;
+        plan(source, destination, options, state, &stop).await
+    };
+    let planned = unless_stopped(&stop, planned).await;
+    match planned.map_err(PublishError::from).flatten() {
+        Ok(plan) => Ok(Prepared { plan, lease, stop }),
+        Err(error) => lease.release(Err(error), end).await,
     }
 }
 
-/// Why an object is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It was never published.
-    New,
-    /// It was, with other bytes.
-    Changed,
+/// Plans what a publish would do, without the lease: others may change what it found at any time.
+pub async fn look_ahead(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    stop: &CancellationToken,
+) -> Result<PublishPlan, PublishError> {
+    check(source, destination)?;
+    let planned = async {
+        let lease = async { Ok(Lease::load(destination).await?) };
+        let load = State::load(destination, &options, false);
+        let (state, lease) = tokio::try_join!(load, lease)?;
+        let is_dirty = lease.is_some_and(|lease| lease.is_dirty());
+        plan(source, destination, options, State { is_dirty, ..state }, stop).await
+    };
+    unless_stopped(stop, planned).await?
 }
 
-/// What a publish will do.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// Objects to send, by stage and then by key.
-    pub send: Vec<(Entry, Why)>,
-    /// Objects that are at the destination as they are in the source.
-    pub same: usize,
-    /// Their bytes.
-    pub same_bytes: u64,
-    /// Objects that an earlier publish has sent and that the source no longer has.
-    pub gone: Vec<Entry>,
+/// What publishers keep at a destination.
+pub(super) struct State {
+    /// What was published before.
+    pub manifest: Option<Manifest>,
+    /// What a publish that has not ended was to leave.
+    pub intent: Option<Manifest>,
+    /// Whether a publisher that had lost its lease may have changed objects.
+    pub is_dirty: bool,
 }
 
-impl Plan {
-    /// Compares a source with what lies at the destination, both ordered by key. `concerns` tells which of the
-    /// keys there the source speaks for.
-    pub fn new(source: &[Entry], there: &[Entry], concerns: impl Fn(&str) -> bool) -> Self {
-        let mut plan = Self::default();
-        let mut there = there.iter().peekable();
-        let mut gone = |entry: &Entry| {
-            if concerns(&entry.key) {
-                plan.gone.push(entry.clone());
+impl State {
+    async fn load(
+        destination: &Store,
+        options: &Options,
+        is_dirty: bool,
+    ) -> Result<Self, PublishError> {
+        let manifest = async {
+            match options.is_audit() {
+                true => Manifest::load_or_begin(destination).await,
+                false => Manifest::load(destination).await,
             }
         };
-        for entry in source {
-            while let Some(other) = there.next_if(|other| other.key < entry.key) {
-                gone(other);
-            }
-            let why = match there.next_if(|other| other.key == entry.key) {
-                None => Some(Why::New),
-                Some(other) => (other != entry).then_some(Why::Changed),
-            };
-            match why {
-                Some(why) => plan.send.push((entry.clone(), why)),
-                None => {
-                    plan.same += 1;
-                    plan.same_bytes += entry.size;
-                }
-            }
-        }
-        there.for_each(gone);
-        plan.send.sort_by_cached_key(|(entry, _)| stage(&entry.key));
-        plan
+        let (manifest, intent) = tokio::try_join!(manifest, Manifest::load_intent(destination))?;
+        Ok(Self { manifest, intent, is_dirty })
     }
 
-    /// Objects that are gone because a folder has become a file, or a file a folder: not every
-    /// destination can have both.
-    pub fn in_the_way(&self) -> Vec<Entry> {
-        if self.gone.is_empty() {
-            return Vec::new();
-        }
-        let sent: BTreeSet<&str> = self.send.iter().map(|(entry, _)| &*entry.key).collect();
-        let is_in_the_way = |key: &str| {
-            let folder = format!("{key}/");
-            let mut below = sent.range(folder.as_str()..);
-            below.next().is_some_and(|sent| sent.starts_with(&folder))
-                || key.match_indices('/').any(|(end, _)| sent.contains(&key[..end]))
-        };
-        self.gone.iter().filter(|entry| is_in_the_way(&entry.key)).cloned().collect()
-    }
-
-    /// Bytes to send.
-    pub fn bytes(&self) -> u64 {
-        self.send.iter().map(|(entry, _)| entry.size).sum()
-    }
-
-    /// Objects that are new, and their bytes; or those that have changed.
-    pub fn count(&self, wanted: Why) -> (usize, u64) {
-        let of = self.send.iter().filter(|(_, why)| *why == wanted);
-        of.fold((0, 0), |(n, bytes), (entry, _)| (n + 1, bytes + entry.size))
-    }
-
-    /// Whether the destination is as the source is.
-    pub fn is_empty(&self) -> bool {
-        self.send.is_empty() && self.gone.is_empty()
+    /// Whether publishing has sent an object, or was about to. A manifest that is damaged may have had any.
+    fn has(&self, key: &str) -> bool {
+        let both = || self.manifest.iter().chain(&self.intent);
+        both().any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The state under a lease. Where one that had it before may still be at work, waits until it has seen that.
+async fn wait_for_others(
+    destination: &Store,
+    options: &Options,
+    lease: &Held,
+    end: &mut End,
+) -> Result<State, PublishError> {
+    let is_dirty = lease.dirty > 0;
+    let state = State::load(destination, options, is_dirty).await?;
+    if state.intent.is_none() && !lease.has_expired {
+        return Ok(state);
+    }
+    if !lease.is_disputed {
+        *end = End::Unfinished;
+        return Ok(state);
+    }
+    let (url, seconds) = (destination.location(), GRACE_PERIOD.as_secs());
+    tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
+    tokio::time::sleep(GRACE_PERIOD).await;
+    lease.shared().confirm().await?;
+    *end = End::Unfinished;
+    State::load(destination, options, is_dirty).await
+}
 
-    const PART: u64 = 16 << 20;
+async fn plan(
+    source: &Store,
+    destination: &Store,
+    options: Options,
+    state: State,
+    stop: &CancellationToken,
+) -> Result<PublishPlan, PublishError> {
+    let known = state.manifest.as_ref().or(state.intent.as_ref());
+    let part_size = known.map_or(destination.multipart_size(), |known| known.header.part_size);
+    let folder = state_folder(source.location());
+    let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
+    let (there, audit) =
+        observe(destination, &options, &state, (&inventory, part_size), stop).await?;
+    [source, destination].into_iter().for_each(Store::tell_passed_over);
+    // Whatever a manifest names, only what this program could have sent is deleted.
+    let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
+    let changes = Changes::new(&inventory.entries, &there, concerns);
+    let mut plan = PublishPlan {
+        arrived_since: arrived_since(&there, &inventory, &state),
+        source: source.clone(),
+        destination: destination.clone(),
+        audit: audit.filter(|_| options.is_audit()),
+        options,
+        changes,
+        inventory,
+        state,
+        there,
+        part_size,
+        orphans: Vec::new(),
+        folders: Vec::new(),
+    };
+    plan.refuse_worse().await?;
+    plan.settle_deletes().await?;
+    plan.refuse_deletes()?;
+    plan.folders = plan.folders_in_the_way().await?;
+    plan.tell_losses();
+    Ok(plan)
+}
 
-    fn entries(keys: &[(&str, &str)]) -> Vec<Entry> {
-        let entry = |(key, text): &(&str, &str)| Entry::of(key, text.as_bytes(), PART);
-        keys.iter().map(entry).collect()
+/// What lies at the destination of all that is known: by the manifest, or, where that is in doubt, by a listing.
+async fn observe(
+    destination: &Store,
+    options: &Options,
+    state: &State,
+    (inventory, part_size): (&Inventory, u64),
+    stop: &CancellationToken,
+) -> Result<(Vec<Entry>, Option<Audit>), PublishError> {
+    let known = Known {
+        source: &inventory.entries,
+        manifest: entries(state.manifest.as_ref()),
+        intent: entries(state.intent.as_ref()),
+        is_dirty: state.is_dirty,
+        reads_all: options.verify == Some(Extent::All) && options.is_audit(),
+        part_size,
+    };
+    let is_in_doubt = options.is_audit()
+        || state.intent.is_some()
+        || state.is_dirty
+        || has_changed_there(destination, inventory, state.manifest.as_ref(), part_size).await?;
+    if !is_in_doubt {
+        return Ok((known.manifest.to_vec(), None));
+    }
+    let (there, audit) = look(destination, list(destination).await?, &known, stop).await?;
+    Ok((there, Some(audit)))
+}
+
+/// How many objects of the source have arrived since the last complete publish.
+fn arrived_since(there: &[Entry], inventory: &Inventory, state: &State) -> usize {
+    let before = entries(state.manifest.as_ref());
+    let is_new = |entry: &&Entry| find(before, &entry.key) != Some(*entry);
+    let has_arrived = |e: &&Entry| find(&inventory.entries, &e.key) == Some(*e);
+    there.iter().filter(has_arrived).filter(is_new).count()
+}
+
+impl PublishPlan {
+    /// Refuses to replace what is published by something else or worse.
+    async fn refuse_worse(&self) -> Result<(), PublishError> {
+        let Self { state, .. } = self;
+        let guard = Guard {
+            source: &self.source,
+            destination: &self.destination,
+            inventory: &self.inventory,
+            changes: &self.changes,
+            published: state.manifest.as_ref().filter(|_| state.intent.is_none()),
+            is_unfinished: state.intent.is_some(),
+            is_known: &|key| state.has(key),
+            part_size: self.part_size,
+        };
+        guard.refuse_other_kind().await?;
+        match self.options.overwrite {
+            true => Ok(()),
+            false => guard.refuse_worse(&self.options).await,
+        }
     }
 
-    #[test]
-    fn metadata_comes_after_what_it_names() {
-        let mut keys = [
-            "s/.zmetadata",
-            "s/.zgroup",
-            "s/0/.zgroup",
-            "s/0/x/.zarray",
-            "s/0/x/0",
-            "a/b/c.nc",
-            "112/04/manifest.json",
-            "s/zarr.json",
-            "s/.cases/112-04.json",
-        ];
-        keys.sort_by_key(|key| stage(key));
-        assert_eq!(keys[..2], ["s/0/x/0", "a/b/c.nc"]);
-        let after = |a: &str, b: &str| assert!(stage(a) > stage(b), "{a} after {b}");
-        after("s/0/.zgroup", "s/0/x/.zarray");
-        after("s/.zgroup", "s/0/.zgroup");
-        after("s/.zmetadata", "s/.zgroup");
-        after("s/zarr.json", "s/0/zarr.json");
-        after("s/.cases/112-04.json", "s/0/x/0");
+    /// Of what is to be deleted keeps what is in the source no longer; without leave to delete, nothing.
+    async fn settle_deletes(&mut self) -> Result<(), PublishError> {
+        let is_whole = self.options.selection.is_whole();
+        if !(is_whole && self.options.delete)
+            && let Some(entry) = self.changes.in_the_way().first()
+        {
+            let url = self.destination.location().join(&entry.key).to_string();
+            return Err(PublishError::InTheWay { url });
+        }
+        let gone = std::mem::take(&mut self.changes.gone);
+        let gone = if is_whole { gone } else { Vec::new() };
+        let look = async |entry| {
+            let is_gone = is_gone(&self.source, &self.inventory, &entry).await?;
+            Ok::<_, PublishError>(is_gone.then_some(entry))
+        };
+        let gone = stream::iter(gone).map(look).buffered(REQUESTS);
+        let gone: Vec<Entry> = gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
+        match self.options.delete {
+            true => self.changes.gone = gone,
+            false => self.orphans = gone,
+        }
+        Ok(())
     }
 
-    #[test]
-    fn only_what_differs_is_sent_and_only_what_was_published_goes() {
-        let source = entries(&[("a", "1"), ("b", "2"), ("d", "4"), ("e", "5")]);
-        let before = entries(&[("a", "1"), ("b", "old"), ("c", "3"), ("z", "other")]);
-        let plan = Plan::new(&source, &before, |key| key != "z");
-        let sent: Vec<_> = plan.send.iter().map(|(e, why)| (&*e.key, *why)).collect();
-        assert_eq!(sent, [("b", Why::Changed), ("d", Why::New), ("e", Why::New)]);
-        assert!(plan.same == 1 && !plan.is_empty() && plan.bytes() == 3);
-        assert_eq!(plan.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
-        let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
-        let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
-        let plan = Plan::new(&moved, &before, |_| true);
-        let in_the_way = plan.in_the_way();
-        assert_eq!(in_the_way.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
+    /// Refuses to delete all that is published by a source that has nothing of it, and more than is allowed.
+    fn refuse_deletes(&self) -> Result<(), PublishError> {
+        let (url, gone) = (self.destination.location().to_string(), &self.changes.gone);
+        let published = self.state.manifest.as_ref();
+        let shares = entries(published).iter().any(|entry| self.inventory.has(&entry.key));
+        if let (false, false, Some(first), Some(before)) =
+            (shares, self.options.overwrite, gone.first(), published)
+        {
+            return Err(PublishError::Unrelated {
+                source_url: self.source.location().to_string(),
+                url,
+                before: before.header.source.clone(),
+                count: gone.len(),
+                first: first.key.to_string(),
+            });
+        }
+        if gone.len() > self.options.max_delete {
+            return Err(PublishError::TooManyDeletes {
+                url,
+                count: gone.len(),
+                keys: gone.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
+                allowed: self.options.max_delete,
+            });
+        }
+        Ok(())
     }
+
+    /// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.
+    async fn folders_in_the_way(&self) -> Result<Vec<String>, PublishError> {
+        let keys = self.changes.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
+        let found = self.destination.obstacles(keys).await?;
+        let stays = |file: &str| find(&self.changes.gone, file).is_none();
+        match found.files.into_iter().find(|(_, file)| stays(file)) {
+            None => Ok(found.folders),
+            Some((key, file)) => {
+                let url = self.destination.location().join(&file).to_string();
+                Err(PublishError::Obstacle { url, key })
+            }
+        }
+    }
+
+    /// Warns of what the service of the destination does not keep.
+    fn tell_losses(&self) {
+        let sent: Vec<Entry> = self.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
+        let cache_control = self.options.cache_control.as_deref();
+        for loss in losses(&self.destination, (&sent, self.part_size), cache_control) {
+            tracing::warn!("{}: {loss}", self.destination.location());
+        }
+    }
+
+    /// What of the source is not published whatever is asked for: why, how many, and one of them. Lists the
+    /// source.
+    pub async fn left_out(&self) -> Result<Vec<(PassedOver, usize, String)>, PublishError> {
+        let of_program = format!("{CASES}/");
+        let is_own =
+            |key: &str| key.starts_with(&of_program) || key.contains(&format!("/{CASES}/"));
+        let found = self.source.look_through(is_own).await?;
+        let mut left_out = self.source.passed_over();
+        let Options { selection, .. } = &self.options;
+        let is_foreign = |key: &&String| {
+            selection.has(key) && !self.inventory.has(key) && !self.inventory.is_pending(key)
+        };
+        let mut foreign = found.iter().filter(is_foreign);
+        // What was not asked for is not looked at so closely.
+        if let Some(first) = foreign.next().filter(|_| selection.is_whole()) {
+            left_out.push((PassedOver::Foreign, 1 + foreign.count(), first.clone()));
+        }
+        Ok(left_out)
+    }
+
+    /// What is at the destination once the plan is carried out: of the source, and of what was published
+    /// before what the source does not speak for and what still lies there.
+    pub(super) fn next(&self) -> Vec<Entry> {
+        let stays =
+            |e: &&Entry| !self.inventory.has(&e.key) && find(&self.changes.gone, &e.key).is_none();
+        let kept = self.there.iter().filter(stays).cloned();
+        let mut entries: Vec<Entry> = self.inventory.entries.iter().cloned().chain(kept).collect();
+        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        entries
+    }
+
+    /// Whether there is nothing to do, where this is what comes next.
+    pub(super) fn is_done(&self, next: &[Entry]) -> bool {
+        let is_published = |before: &Manifest| !before.is_damaged && before.entries == next;
+        self.changes.is_empty()
+            && self.state.intent.is_none()
+            && !self.state.is_dirty
+            && self.state.manifest.as_ref().is_some_and(is_published)
+    }
+
+    /// Objects of the manifest that no longer lie there as it tells, and that the source does not have either.
+    pub(super) fn forgotten(&self) -> usize {
+        let before = entries(self.state.manifest.as_ref()).iter();
+        let is_other = |e: &&Entry| find(&self.there, &e.key) != Some(*e);
+        before.filter(|e| !self.inventory.has(&e.key)).filter(is_other).count()
+    }
+}
+
+/// Whether a map store was finalized where it is published, so that the manifest does not tell what is there.
+async fn has_changed_there(
+    destination: &Store,
+    inventory: &Inventory,
+    published: Option<&Manifest>,
+    part_size: u64,
+) -> Result<bool, PublishError> {
+    let shared = format!("{CASES}/{SHARED}");
+    let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
+    let before = records.filter_map(|entry| find(entries(published), &entry.key).cloned());
+    let changed = async |before: Entry| {
+        let found = destination.read(&before.key).await?;
+        let etag = found.map(|(bytes, _)| Parts::of(&bytes, part_size).etag());
+        Ok::<_, PublishError>(etag != Some(before.etag))
+    };
+    let changed: Vec<bool> = stream::iter(before.collect::<Vec<_>>())
+        .map(changed)
+        .buffered(REQUESTS)
+        .try_collect()
+        .await?;
+    Ok(changed.contains(&true))
+}
+
+/// What a manifest names; nothing when there is none.
+pub(super) fn entries(manifest: Option<&Manifest>) -> &[Entry] {
+    manifest.map_or(&[], |manifest| &manifest.entries)
+}
+
+/// Whether an object is no longer in the source. What belongs to a case that is being made again is no
+/// longer recorded, but not gone.
+async fn is_gone(
+    source: &Store,
+    inventory: &Inventory,
+    entry: &Entry,
+) -> Result<bool, PublishError> {
+    if inventory.is_pending(&entry.key) {
+        return Ok(false);
+    }
+    match source.find(&entry.key).await {
+        Ok(found) => Ok(found.is_none()),
+        // A folder has become a file, or a file a folder.
+        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
+    if !source.overlaps(destination) {
+        return Ok(());
+    }
+    let [source_url, destination] = [source, destination].map(Location::to_string);
+    Err(PublishError::Within { source_url, destination })
 }

@@ -7,8 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::inventory::Selection;
-use super::{Options, Progress, PublishError, prepare, publish};
+use super::{Options, Progress, PublishError, Selection, prepare, publish};
 use crate::model::Case;
 use crate::pipeline::{Pool, begin};
 use crate::store::Store;

@@ -12,18 +12,18 @@
 //! the intent, lists what lies there, and sends and deletes the rest.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::changes::{Changes, stage};
 use super::destination::{Extent, Known, Wrong, list, look, verify};
 use super::flow::Flow;
 use super::held::{End, Held, Shared};
 use super::manifest::{Manifest, find};
-use super::plan::{Plan, stage};
-use super::prepare::{Prepared, REQUESTS, entries};
+use super::plan::{Prepared, PublishPlan, REQUESTS, State, entries};
 use super::transfer::{Progress, Transfer};
 use super::{Entry, PublishError};
 use crate::pipeline::Stopped;
@@ -45,97 +45,108 @@ pub struct Outcome {
     pub verified: Option<(usize, Vec<Wrong>)>,
 }
 
-/// Carries out what [`super::prepare()`] found, and gives its lease up.
+/// Carries out a plan, and gives up the lease under which it was made.
 pub async fn publish(
-    mut prepared: Prepared,
+    Prepared { plan, lease, stop }: Prepared,
     progress: Arc<dyn Progress>,
 ) -> Result<Outcome, PublishError> {
-    let before = prepared.published.as_ref();
+    let before = plan.state.manifest.as_ref();
     let version = before.map_or(0, |published| published.header.version);
     let mut outcome = Outcome { version, ..Outcome::default() };
-    let next = prepared.next();
-    match prepared.lease.take() {
-        Some(lease) if !prepared.is_done(&next) => {
-            let changed = change(&prepared, next, &lease, progress, &mut outcome).await;
-            let end = if changed.is_ok() { End::Complete } else { End::Unfinished };
-            lease.release(changed, end).await?;
-            outcome.forgotten = prepared.forgotten();
-        }
-        Some(lease) => lease.release(Ok(()), End::Untouched).await?,
-        None => {}
+    let next = plan.next();
+    if plan.is_done(&next) {
+        lease.release(Ok(()), End::Untouched).await?;
+    } else {
+        let changed = change(&plan, next, (&lease, &stop), progress, &mut outcome).await;
+        let end = if changed.is_ok() { End::Complete } else { End::Unfinished };
+        lease.release(changed, end).await?;
+        outcome.forgotten = plan.forgotten();
     }
-    if let Some(extent) = prepared.options.verify {
-        let all = &prepared.inventory.entries;
-        // What was read and found right before needs no second reading.
-        let sent: Vec<Entry>;
-        let (read_before, entries) = match (&prepared.audit, extent) {
-            (Some(_), Extent::All) => {
-                sent = prepared.plan.send.iter().map(|(entry, _)| entry.clone()).collect();
-                (all.len() - sent.len(), &sent)
-            }
-            _ => (0, all),
-        };
-        let Prepared { destination, part_size, stop, .. } = &prepared;
-        let (read, wrong) = verify(destination, (entries, *part_size), extent, stop).await?;
-        outcome.verified = Some((read_before + read, wrong));
+    if let Some(extent) = plan.options.verify {
+        outcome.verified = Some(read_again(&plan, extent, &stop).await?);
     }
     Ok(outcome)
 }
 
+/// Reads objects of the source again at the destination; what was read for the plan and found right needs no
+/// second reading. How many were read, and those that are wrong.
+async fn read_again(
+    plan: &PublishPlan,
+    extent: Extent,
+    stop: &CancellationToken,
+) -> Result<(usize, Vec<Wrong>), PublishError> {
+    let all = &plan.inventory.entries;
+    let sent: Vec<Entry>;
+    let (read_before, entries) = match (&plan.audit, extent) {
+        (Some(_), Extent::All) => {
+            sent = plan.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
+            (all.len() - sent.len(), &sent)
+        }
+        _ => (0, all),
+    };
+    let entries = (&entries[..], plan.part_size);
+    let (read, wrong) = verify(&plan.destination, entries, extent, stop).await?;
+    Ok((read_before + read, wrong))
+}
+
+/// Makes the destination what comes `next`.
 async fn change(
-    prepared: &Prepared,
+    plan: &PublishPlan,
     next: Vec<Entry>,
-    lease: &Held,
+    (lease, stop): (&Held, &CancellationToken),
     progress: Arc<dyn Progress>,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
-    let Prepared { source, destination, plan, inventory, published, stop, .. } = prepared;
+    let PublishPlan { destination, changes, .. } = plan;
     let held = lease.shared();
     held.confirm().await?;
-    let mut recipes: BTreeMap<_, _> =
-        published.as_ref().map(|before| before.header.recipes.clone()).unwrap_or_default();
-    recipes.extend(inventory.recipes.clone());
-    let source = source.location().to_string();
-    let next = Manifest::after(published.as_ref(), &source, prepared.part_size, recipes, next);
-    announce(prepared, &next).await?;
-    let in_the_way = plan.in_the_way();
-    delete(destination, &in_the_way, held, &*progress, stop).await?;
-    destination.remove_empty_folders(prepared.folders.clone()).await?;
-    progress.begin(plan.send.len(), plan.bytes());
-    let transfer = Arc::new(transfer(prepared, held, &progress));
-    send(&transfer, plan, outcome).await?;
+    let next = manifest(plan, next);
+    announce(plan, &next).await?;
+    delete(destination, &changes.in_the_way(), held, &*progress, stop).await?;
+    destination.remove_empty_folders(plan.folders.clone()).await?;
+    progress.begin(changes.send.len(), changes.bytes());
+    let transfer = Arc::new(transfer(plan, (held, stop), &progress));
+    send(&transfer, changes, outcome).await?;
     if stop.is_cancelled() {
         return Err(Stopped.into());
     }
     held.confirm().await?;
     next.save(destination).await?;
     outcome.version = next.header.version;
-    outcome.deleted += delete(destination, &plan.gone, held, &*progress, stop).await?;
+    outcome.deleted += delete(destination, &changes.gone, held, &*progress, stop).await?;
     held.confirm().await?;
-    if lease.is_disputed && prepared.intent.is_some() || lease.was_disturbed() {
-        refuse_disturbed(prepared).await?;
+    if lease.is_disputed && plan.state.intent.is_some() || lease.was_disturbed() {
+        refuse_disturbed(plan, stop).await?;
     }
     Ok(Manifest::end_intent(destination).await?)
 }
 
+/// The manifest of what comes `next`.
+fn manifest(plan: &PublishPlan, next: Vec<Entry>) -> Manifest {
+    let before = plan.state.manifest.as_ref();
+    let mut recipes = before.map(|before| before.header.recipes.clone()).unwrap_or_default();
+    recipes.extend(plan.inventory.recipes.clone());
+    let source = plan.source.location().to_string();
+    Manifest::after(before, &source, plan.part_size, recipes, next)
+}
+
 /// Writes the intent: what comes next and what may lie there until then. Ends what an interrupted publish
 /// left, uploads by parts that nobody will continue among it.
-async fn announce(prepared: &Prepared, next: &Manifest) -> Result<(), PublishError> {
-    let Prepared { destination, plan, intent, .. } = prepared;
-    let mut all: Vec<Entry> = next.entries.iter().chain(&plan.gone).cloned().collect();
+async fn announce(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
+    let PublishPlan { destination, changes, state: State { manifest, intent, .. }, .. } = plan;
+    let mut all: Vec<Entry> = next.entries.iter().chain(&changes.gone).cloned().collect();
     all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let Manifest { header, .. } = next;
     let (recipes, part_size) = (header.recipes.clone(), header.part_size);
-    let announced =
-        Manifest::after(prepared.published.as_ref(), &header.source, part_size, recipes, all);
+    let announced = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
     announced.save_intent(destination, intent.as_ref()).await?;
     destination.sweep("").await?;
-    let large = plan.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_of_parts());
+    let large =
+        changes.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_of_parts());
     let large: BTreeSet<&str> = large.map(|entry| &*entry.key).collect();
     let is_left = |entry: &&Entry| entry.etag.is_of_parts() && !large.contains(&*entry.key);
     let left = entries(intent.as_ref()).iter().filter(is_left);
-    let is_new =
-        |entry: &&Entry| find(entries(prepared.published.as_ref()), &entry.key) != Some(*entry);
+    let is_new = |entry: &&Entry| find(entries(manifest.as_ref()), &entry.key) != Some(*entry);
     let end = async |entry: &Entry| Ok(destination.abort_uploads(&entry.key).await?);
     stream::iter(left.filter(is_new))
         .map(end)
@@ -144,20 +155,24 @@ async fn announce(prepared: &Prepared, next: &Manifest) -> Result<(), PublishErr
         .await
 }
 
-fn transfer(prepared: &Prepared, held: &Arc<Shared>, progress: &Arc<dyn Progress>) -> Transfer {
-    let Prepared { source, destination, options, inventory, .. } = prepared;
+fn transfer(
+    plan: &PublishPlan,
+    (held, stop): (&Arc<Shared>, &CancellationToken),
+    progress: &Arc<dyn Progress>,
+) -> Transfer {
+    let PublishPlan { source, destination, options, inventory, .. } = plan;
     Transfer {
         source: source.clone(),
         destination: destination.clone(),
         flow: Flow::new(options.concurrency, options.rate),
         large: Transfer::large_queue(options.concurrency),
-        part_size: prepared.part_size,
-        resumes: prepared.intent.is_some() || prepared.audit.is_some(),
+        part_size: plan.part_size,
+        resumes: plan.state.intent.is_some() || plan.audit.is_some(),
         damaged: inventory.damaged.clone(),
         pool: options.pool.clone(),
         held: held.clone(),
         progress: progress.clone(),
-        stop: prepared.stop.clone(),
+        stop: stop.clone(),
         cache_control: options.cache_control.clone(),
         content_type: options.content_type.clone(),
     }
@@ -166,10 +181,10 @@ fn transfer(prepared: &Prepared, held: &Arc<Shared>, progress: &Arc<dyn Progress
 /// Sends stage after stage; none is begun before all of the one before has arrived.
 async fn send(
     transfer: &Arc<Transfer>,
-    plan: &Plan,
+    changes: &Changes,
     outcome: &mut Outcome,
 ) -> Result<(), PublishError> {
-    for stage in plan.send.chunk_by(|(a, _), (b, _)| stage(&a.key) == stage(&b.key)) {
+    for stage in changes.send.chunk_by(|(a, _), (b, _)| stage(&a.key) == stage(&b.key)) {
         if transfer.stop.is_cancelled() {
             return Err(Stopped.into());
         }
@@ -177,7 +192,7 @@ async fn send(
         let failed = transfer.send_all(&entries).await?;
         outcome.sent += entries.len() - failed;
         if failed > 0 {
-            return Err(PublishError::SomeFailed { failed, total: plan.send.len() });
+            return Err(PublishError::SomeFailed { failed, total: changes.send.len() });
         }
     }
     Ok(())
@@ -218,8 +233,11 @@ async fn delete(
 }
 
 /// Lists what lies there of the source once more, after another publisher may have changed it meanwhile.
-async fn refuse_disturbed(prepared: &Prepared) -> Result<(), PublishError> {
-    let Prepared { destination, part_size, inventory, stop, .. } = prepared;
+async fn refuse_disturbed(
+    plan: &PublishPlan,
+    stop: &CancellationToken,
+) -> Result<(), PublishError> {
+    let PublishPlan { destination, part_size, inventory, .. } = plan;
     let known = Known {
         source: &inventory.entries,
         manifest: &[],

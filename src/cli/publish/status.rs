@@ -57,8 +57,8 @@ impl Status {
                 "dirty": is_dirty,
                 "unfinished": intent.is_some(),
                 "pending": pending.as_ref().map(|would| json!({
-                    "objects": would.plan.send.len(),
-                    "bytes": would.plan.bytes(),
+                    "objects": would.changes.send.len(),
+                    "bytes": would.changes.bytes(),
                     "arrived_since": would.arrived_since,
                     "not_complete": would.inventory.pending,
                     "orphaned": would.orphans.len(),
@@ -100,9 +100,9 @@ impl Status {
             writeln!(out, "a publish was begun and has not ended: run it again")?;
         }
         if let Some(would) = pending {
-            let (plan, cases) = (&would.plan, &would.inventory.pending);
-            let objects = count(plan.send.len(), "object");
-            writeln!(out, "pending: {objects}, {}", bytes(plan.bytes()))?;
+            let (changes, cases) = (&would.changes, &would.inventory.pending);
+            let objects = count(changes.send.len(), "object");
+            writeln!(out, "pending: {objects}, {}", bytes(changes.bytes()))?;
             write_orphaned(out, size_of(&would.orphans))?;
             if would.arrived_since > 0 && !being_published {
                 let arrived = count(would.arrived_since, "object");

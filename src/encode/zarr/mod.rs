@@ -7,6 +7,7 @@
 //! are all there, fill values as JSON numbers, strict JSON.
 
 pub mod chunk;
+pub mod consolidated;
 pub mod v2;
 pub mod v3;
 

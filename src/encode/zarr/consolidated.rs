@@ -4,18 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::PublishError;
-use crate::store::Store;
-
-/// Consolidated metadata of version 2, and the metadata of a group of version 3.
-const V2: &str = ".zmetadata";
-const V3: &str = "zarr.json";
-/// The most bytes of such an object that are read.
-const MOST: u64 = 64 << 20;
+/// Names of the objects that hold consolidated metadata, with the version of the Zarr format.
+pub const CONSOLIDATED: [(u8, &str); 2] = [(2, ".zmetadata"), (3, "zarr.json")];
 
 /// The arrays of a hierarchy.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Arrays {
+pub struct Arrays {
     /// Version of the Zarr format.
     pub version: u8,
     /// Their paths below the root.
@@ -25,19 +19,9 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
-    /// Of the hierarchy at `root`, which is empty or ends with a slash; `None` where there is none.
-    pub async fn load(store: &Store, root: &str) -> Result<Option<Self>, PublishError> {
-        for (version, name) in [(2, V2), (3, V3)] {
-            let found = store.read_within(&format!("{root}{name}"), MOST).await?;
-            let document = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
-            if let Some(document) = document {
-                return Ok(Some(Self::of(version, &document)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn of(version: u8, document: &Value) -> Self {
+    /// The arrays that a consolidated metadata document of this version of Zarr names; of version 3 with the
+    /// metadata of its root group.
+    pub fn of(version: u8, document: &Value) -> Self {
         let entries = document["metadata"].as_object().into_iter().flatten();
         let floats = entries.filter_map(|(key, array)| {
             let path = key.strip_suffix("/.zarray").filter(|_| array["dtype"] == "<f4")?;
@@ -59,7 +43,9 @@ impl Arrays {
     pub fn roots<'a>(keys: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
         let root = |key: &'a str| {
             let name = key.rsplit('/').next()?;
-            let root = key.strip_suffix(name).filter(|_| [V2, V3].contains(&name));
+            let root = key
+                .strip_suffix(name)
+                .filter(|_| CONSOLIDATED.iter().any(|(_, known)| *known == name));
             root.map(str::to_owned)
         };
         let all: BTreeSet<String> = keys.filter_map(root).collect();

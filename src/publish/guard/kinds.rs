@@ -1,0 +1,105 @@
+//! Nothing is written into a store of another kind, and no store among other things.
+
+use std::collections::BTreeSet;
+
+use super::{Guard, load_arrays};
+use crate::encode::zarr::consolidated::Arrays;
+use crate::ledger::{COMPLETE, PARTIAL, TOGETHER};
+use crate::publish::PublishError;
+
+impl Guard<'_> {
+    /// Refuses to write into a store of another kind, into a store from something that is none, and a store
+    /// among other things.
+    pub(in crate::publish) async fn refuse_other_kind(&self) -> Result<(), PublishError> {
+        if self.changes.send.is_empty() {
+            return Ok(());
+        }
+        if let Some(above) = self.destination.parent()
+            && let Some(other) = above.within(&TOGETHER).await
+        {
+            let other = format!("a place in {other}");
+            return Err(PublishError::Among {
+                url: self.destination.location().to_string(),
+                other,
+            });
+        }
+        let roots = Arrays::roots(self.inventory.entries.iter().map(|entry| &*entry.key));
+        for root in roots.iter().filter(|root| self.sends(root)) {
+            let there = load_arrays(self.destination, root).await?;
+            let own = load_arrays(self.source, root).await?;
+            match (there, own) {
+                (Some(there), Some(own)) if there.is_other_kind(&own) => {
+                    let (found, wanted) = (there.named(), own.named());
+                    return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
+                }
+                (None, _) => self.refuse_among(root).await?,
+                _ => {}
+            }
+        }
+        if roots.contains("") {
+            return Ok(());
+        }
+        if let Some(found) = self.store_at("").await? {
+            let wanted = "no such store".to_owned();
+            return Err(PublishError::OtherKind { url: self.url(""), found, wanted });
+        }
+        // Stores that were published, below which something else would be sent.
+        let published = self.published.map_or(&[][..], |published| &published.entries);
+        let before = Arrays::roots(published.iter().map(|entry| &*entry.key));
+        for root in before.difference(&roots).filter(|root| self.sends(root)) {
+            let is_part = roots.iter().any(|own| own.starts_with(root.as_str()));
+            if let Some(found) = self.store_at(root).await?.filter(|_| !is_part) {
+                let wanted = "no such store".to_owned();
+                return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
+            }
+        }
+        self.refuse_among_cases().await
+    }
+
+    /// The map store at the destination, in words: one that has its metadata, or records of cases.
+    async fn store_at(&self, root: &str) -> Result<Option<String>, PublishError> {
+        if let Some(there) = load_arrays(self.destination, root).await? {
+            return Ok(Some(there.named()));
+        }
+        let cases = self.recorded(root).await?.len();
+        Ok((cases > 0).then(|| format!("a map store of {cases} case(s) without its metadata")))
+    }
+
+    /// Refuses to put the files of a single case among the folders of many.
+    async fn refuse_among_cases(&self) -> Result<(), PublishError> {
+        if !self.inventory.has(COMPLETE) || self.destination.find(COMPLETE).await?.is_some() {
+            return Ok(());
+        }
+        let is_polygon =
+            |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
+        match self.destination.list_dirs("").await?.into_iter().find(is_polygon) {
+            None => Ok(()),
+            Some(other) => Err(PublishError::Among { url: self.url(""), other }),
+        }
+    }
+
+    /// Refuses to put a store into a folder that holds folders of something else. A publish that was interrupted has
+    /// left a part.
+    async fn refuse_among(&self, root: &str) -> Result<(), PublishError> {
+        let folder = root.trim_end_matches('/');
+        for name in [COMPLETE, PARTIAL] {
+            let record = format!("{root}{name}");
+            if !self.inventory.has(&record) && self.destination.find(&record).await?.is_some() {
+                return Err(PublishError::Among { url: self.url(root), other: name.to_owned() });
+            }
+        }
+        let below = |key: &str| {
+            let name = key.strip_prefix(root)?.split('/').next()?;
+            (!name.starts_with('.')).then(|| name.to_owned())
+        };
+        let own: BTreeSet<String> =
+            self.inventory.entries.iter().filter_map(|entry| below(&entry.key)).collect();
+        // A file such as a README beside the store harms nobody.
+        let found = self.destination.list_dirs(folder).await?.into_iter();
+        let foreign = found.filter_map(|key| below(&key)).find(|name| !own.contains(name));
+        match foreign {
+            None => Ok(()),
+            Some(other) => Err(PublishError::Among { url: self.url(root), other }),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Records of cases and of map stores are compared: a poorer result does not replace a richer one.
+
+use std::collections::BTreeSet;
+
+use super::{DELETE, Guard, LEFT_OUT, REPLACE, folder_of, load_arrays};
+use crate::ledger::{CASES, COMPLETE, Loss, RULES, SHARED, Summary};
+use crate::model::case::in_short;
+use crate::model::{Case, Parts};
+use crate::publish::inventory::read_record;
+use crate::publish::options::Options;
+use crate::publish::{Entry, PublishError};
+
+impl Guard<'_> {
+    /// Refuses to delete objects of a case whose record is gone from the source and stays, because a pattern
+    /// leaves it out.
+    pub(super) async fn refuse_half_deletes(&self, options: &Options) -> Result<(), PublishError> {
+        let published = self.published.map_or(&[][..], |published| &published.entries);
+        let stays = |entry: &&Entry| !options.selection.has(&entry.key);
+        for record in published.iter().filter(stays) {
+            let root = match record.key.rsplit_once('/') {
+                _ if is_named(&record.key, COMPLETE) => folder_of(&record.key),
+                Some((folder, name)) if name != SHARED && name != RULES => {
+                    match folder.strip_suffix(CASES) {
+                        Some(root) => root.to_owned(),
+                        None => continue,
+                    }
+                }
+                _ => continue,
+            };
+            let has_gone = self.changes.gone.iter().any(|gone| gone.key.starts_with(&root));
+            if has_gone && self.source.find(&record.key).await?.is_none() {
+                let url = self.url(&root);
+                let what = format!("a record ({}) of what would be deleted", record.key);
+                return Err(PublishError::Loses { url, what, advice: LEFT_OUT });
+            }
+        }
+        Ok(())
+    }
+
+    /// Records of cases of map stores that are sent, and those of stores of which something is sent that are
+    /// left out.
+    pub(super) async fn records_of_stores(
+        &self,
+        options: &Options,
+    ) -> Result<BTreeSet<String>, PublishError> {
+        let is_of_case = |key: &str| {
+            let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+            let is_of_store = folder == CASES || folder.ends_with(&format!("/{CASES}"));
+            let name = name.strip_suffix(".json");
+            is_of_store && name.is_some_and(|name| name.parse::<Case>().is_ok())
+        };
+        let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
+        let mut records: BTreeSet<String> =
+            sent.filter(|key| is_of_case(key)).map(str::to_owned).collect();
+        for root in self.stores() {
+            let found = self.source.list(&format!("{root}{CASES}")).await?.into_iter();
+            let left_out = found.map(|object| object.key).filter(|key| is_of_case(key));
+            records.extend(left_out.filter(|key| !options.selection.has(key)));
+        }
+        Ok(records)
+    }
+
+    /// Folders of the NetCDF files that are sent, each empty or with a slash.
+    pub(super) fn folders_of_files(&self) -> BTreeSet<String> {
+        let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
+        sent.filter(|key| key.ends_with(".nc") || is_named(key, COMPLETE)).map(folder_of).collect()
+    }
+
+    /// Compares what the cases of a map store share, there and in the source.
+    pub(super) async fn refuse_worse_store(
+        &self,
+        root: &str,
+        options: &Options,
+    ) -> Result<(), PublishError> {
+        let key = format!("{root}{CASES}/{SHARED}");
+        let url = self.url(root);
+        let loses =
+            |what: String, advice| Err(PublishError::Loses { url: url.clone(), what, advice });
+        let found = self.destination.read(&key).await?.map(|(bytes, _)| bytes);
+        let there = found.as_ref().and_then(|bytes| Summary::parse_any(bytes));
+        let own = read_record(self.source, &key, self.part_size).await?;
+        let mut cases = cases_of(there.as_ref());
+        cases.extend(self.recorded(root).await?);
+        let own_cases = cases_of(own.as_ref().map(|(record, _)| record));
+        if let (Some(bytes), Some((_, entry))) = (&found, &own) {
+            let found = Parts::of(bytes, self.part_size).etag();
+            let before = self.published.and_then(|published| published.entry(&key));
+            if before.is_some_and(|before| before.etag != found) && found != entry.etag {
+                let difference = difference(&cases, &own_cases);
+                return Err(PublishError::Extended { url, difference });
+            }
+            if found != entry.etag && !options.selection.has(&key) {
+                return loses(format!("another record ({key})"), LEFT_OUT);
+            }
+        }
+        let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
+        if found.is_some() && own.is_none() {
+            return loses("the records of its cases (.cases)".to_owned(), REPLACE);
+        }
+        if !lost.is_empty() && !options.delete {
+            return loses(in_short(&lost), DELETE);
+        }
+        let arrays = load_arrays(self.destination, root).await?;
+        if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
+            return loses("values of cases without a record (.cases)".to_owned(), REPLACE);
+        }
+        if let (Some(there), Some(own)) = (arrays, load_arrays(self.source, root).await?)
+            && let Some(path) = there.paths.difference(&own.paths).next()
+            && !options.delete
+        {
+            let number = there.paths.difference(&own.paths).count();
+            return loses(format!("{number} more arrays, such as {path}"), DELETE);
+        }
+        match (there.map(|there| there.recipe), own.map(|(own, _)| own.recipe)) {
+            (Some(there), Some(own)) if !there.is_null() && there != own => loses(
+                format!("results made under other rules ({there}, the source {own})"),
+                REPLACE,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cases that have a record in a map store at the destination.
+    pub(super) async fn recorded(&self, root: &str) -> Result<BTreeSet<Case>, PublishError> {
+        let found = self.destination.list(&format!("{root}{CASES}")).await?;
+        let case = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+        Ok(found.iter().filter_map(|object| case(&object.key)).collect())
+    }
+
+    /// Compares the records of a case, wherever the source has one; whether the destination has one.
+    pub(super) async fn refuse_worse_case(
+        &self,
+        key: &str,
+        options: &Options,
+    ) -> Result<bool, PublishError> {
+        let loses = |what: String, advice| {
+            let url = self.destination.location().join(key).to_string();
+            Err(PublishError::Loses { url, what, advice })
+        };
+        let Some((bytes, _)) = self.destination.read(key).await? else { return Ok(false) };
+        let Some(there) = Summary::parse_any(&bytes) else { return Ok(false) };
+        let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
+            return loses("a record of its files".to_owned(), REPLACE);
+        };
+        match there.loss(&own) {
+            Some(Loss::Grid) => {
+                return loses("the full grid (it was made with --grid)".to_owned(), REPLACE);
+            }
+            Some(Loss::Months(months)) if !options.delete => {
+                return loses(format!("{months} more months"), DELETE);
+            }
+            Some(Loss::Files(files)) if !options.delete => {
+                return loses(format!("{files} more files"), DELETE);
+            }
+            _ => {}
+        }
+        if Parts::of(&bytes, self.part_size).etag() != entry.etag && !options.selection.has(key) {
+            return loses("another record of its files".to_owned(), LEFT_OUT);
+        }
+        Ok(true)
+    }
+}
+
+/// The cases that the record of a store names.
+fn cases_of(record: Option<&Summary>) -> BTreeSet<Case> {
+    let cases = record.into_iter().flat_map(|record| &record.cases);
+    cases.filter_map(|case| case.parse().ok()).collect()
+}
+
+fn is_named(key: &str, name: &str) -> bool {
+    key.rsplit('/').next() == Some(name)
+}
+
+/// How the cases of a store at the destination differ from the source's, in words.
+fn difference(there: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
+    let lost: Vec<Case> = there.difference(own).copied().collect();
+    let lacks: Vec<Case> = own.difference(there).copied().collect();
+    match (lost.is_empty(), lacks.is_empty()) {
+        (true, true) => "it has the same cases, made anew".to_owned(),
+        (false, true) => format!("it has {}, which the source lacks", in_short(&lost)),
+        (true, false) => format!("it lacks {}, which the source has", in_short(&lacks)),
+        (false, false) => {
+            let [lost, lacks] = [&lost, &lacks].map(|cases| in_short(cases));
+            format!("it has {lost}, which the source lacks, and lacks {lacks}")
+        }
+    }
+}

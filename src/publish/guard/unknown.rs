@@ -1,0 +1,126 @@
+//! What no publish has sent is not replaced by other bytes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Guard, READS, REPLACE, folder_of};
+use crate::encode::zarr::chunk;
+use crate::encode::zarr::consolidated::Arrays;
+use crate::model::atlas::FILL;
+use crate::publish::cache::hash;
+use crate::publish::changes::stage;
+use crate::publish::destination::etag_of;
+use crate::publish::manifest::find;
+use crate::publish::{Entry, PublishError, is_publishable};
+use crate::store::{ObjectInfo, StoreError};
+
+impl Guard<'_> {
+    /// Whether a map store without records holds values that the source does not have.
+    pub(super) async fn replaces_unrecorded(
+        &self,
+        root: &str,
+        arrays: Option<&Arrays>,
+    ) -> Result<bool, PublishError> {
+        if self.is_unfinished {
+            return Ok(false);
+        }
+        let listed = self.destination.list(root.trim_end_matches('/')).await?;
+        for info in listed {
+            let Some(path) = info.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'))
+            else {
+                continue;
+            };
+            if stage(&info.key) > 0 || !is_publishable(&info.key) {
+                continue;
+            }
+            let is_same = match find(&self.inventory.entries, &info.key) {
+                Some(entry) => self.is_same(entry, &info).await?,
+                None => false,
+            };
+            let floats = arrays.and_then(|arrays| arrays.floats.get(path.0));
+            let is_shared = arrays.is_some_and(|arrays| !arrays.is_pyramid());
+            let is_empty = match floats.filter(|_| is_shared && !is_same) {
+                Some(floats) => self.is_empty_chunk(&info, *floats).await?,
+                None => false,
+            };
+            if !is_same && !is_empty {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a chunk of a map store at the destination has no value.
+    async fn is_empty_chunk(&self, info: &ObjectInfo, floats: usize) -> Result<bool, PublishError> {
+        let most = (floats as u64).saturating_mul(5).saturating_add(1 << 20);
+        let Some((bytes, _)) = self.destination.read_within(&info.key, most).await? else {
+            return Ok(true);
+        };
+        let values = chunk::decode_floats(&bytes, floats);
+        Ok(values.is_ok_and(|values| values.iter().all(|value| *value == FILL)))
+    }
+
+    /// Refuses to replace objects of other bytes that no publish has sent, but for those in folders of which
+    /// records were compared.
+    pub(super) async fn refuse_unknown(
+        &self,
+        judged: &BTreeSet<String>,
+    ) -> Result<(), PublishError> {
+        let is_judged = |key: &str| judged.iter().any(|folder| key.starts_with(folder.as_str()));
+        let sent = self.changes.send.iter().map(|(entry, _)| entry);
+        let is_unknown = |entry: &&Entry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
+        let unknown: Vec<Entry> = sent.filter(is_unknown).cloned().collect();
+        let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
+        for entry in &unknown {
+            folders.entry(folder_of(&entry.key)).or_default().push(entry.key.clone());
+        }
+        let list = async |(folder, keys): (String, Vec<Box<str>>)| {
+            match self.destination.list_level(folder.trim_end_matches('/')).await {
+                // On a disk a file is in its place: that is told elsewhere.
+                Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Vec::new()),
+                // A folder that takes files and shows none.
+                Err(StoreError::PermissionDenied { .. }) => {
+                    let mut found = Vec::new();
+                    for key in keys {
+                        found.extend(self.destination.find(&key).await?);
+                    }
+                    Ok(found)
+                }
+                listed => listed,
+            }
+        };
+        let listed = stream::iter(folders).map(list).buffer_unordered(READS);
+        let listed: Vec<Vec<ObjectInfo>> = listed.try_collect().await?;
+        let mut listed: HashMap<String, ObjectInfo> =
+            listed.into_iter().flatten().map(|info| (info.key.clone(), info)).collect();
+        let found = unknown.into_iter();
+        let found = found.filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)));
+        let compare = async |(info, entry): (ObjectInfo, Entry)| {
+            let is_same = self.is_same(&entry, &info).await?;
+            Ok::<_, PublishError>((!is_same).then(|| entry.key.to_string()))
+        };
+        let others = stream::iter(found.collect::<Vec<_>>()).map(compare).buffered(READS);
+        let others: Vec<String> = others.try_filter_map(async |o| Ok(o)).try_collect().await?;
+        let Some(first) = others.first() else { return Ok(()) };
+        let number = others.len();
+        let what =
+            format!("other bytes in {number} object(s) that no publish has sent, such as {first}");
+        Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
+    }
+
+    /// Whether an object at the destination has the bytes of an entry: as its listing tells, or else when it is
+    /// read.
+    async fn is_same(&self, entry: &Entry, info: &ObjectInfo) -> Result<bool, PublishError> {
+        if info.size != entry.size {
+            return Ok(false);
+        }
+        let told = etag_of(self.destination, info);
+        if let Some(told) = told.filter(|told| told.is_comparable(&entry.etag)) {
+            return Ok(told == entry.etag);
+        }
+        let object = self.destination.object(&entry.key).await?;
+        let [found] = hash(&object, [self.part_size]).await?;
+        Ok(found.etag() == entry.etag)
+    }
+}
