@@ -15,6 +15,15 @@ pub struct Columns {
 /// water. A column whose surface is NaN is NaN; other cells that are NaN are passed over. The
 /// difference is taken before the sum: columns are 10^7 times larger than what the map shows of
 /// their difference, and two of them in f32 would leave noise.
+///
+/// ```
+/// use dor_atlas::derive::column::columns;
+///
+/// // One column of two layers, 10 m and 20 m thick, under a sea surface that is 50 cm high.
+/// let columns = columns(&[2000.0, 2100.0], &[1999.0, 2100.0], &[1000.0, 2000.0], &[50.0]);
+/// assert_eq!(columns.experimental, [2000.0 * 10.5 + 2100.0 * 20.0]);
+/// assert_eq!(columns.delta, [10.5]);
+/// ```
 pub fn columns<T: Copy + Into<f64>>(
     with: &[T],
     without: &[T],

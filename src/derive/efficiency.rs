@@ -56,6 +56,15 @@ pub struct NoIntervention {
 }
 
 /// Efficiency at the end of each month, since the intervention.
+///
+/// ```
+/// use dor_atlas::derive::efficiency::{Exchange, efficiency};
+///
+/// // 100 mol/yr are removed in a month; the sea takes up 20 mol/yr more for two months.
+/// let first = Exchange { days: 31.0, outgassing: -20.0, intervention: -100.0 };
+/// let second = Exchange { intervention: 0.0, ..first };
+/// assert_eq!(efficiency(&[first, second]).unwrap(), [0.2, 0.4]);
+/// ```
 pub fn efficiency(months: &[Exchange]) -> Result<Vec<f32>, NoIntervention> {
     let (mut added, mut intervention) = (0.0, 0.0);
     let each = months.iter().enumerate().map(|(month, exchange)| {

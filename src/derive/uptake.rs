@@ -14,6 +14,18 @@ const DAY: f64 = 86_400.0;
 const CM3: f64 = 1e6;
 
 /// For each cell the number of the smallest radius that it is within; 3 for none.
+///
+/// ```
+/// use dor_atlas::derive::uptake::{Rings, uptake};
+/// use dor_atlas::model::{Grid, Place};
+///
+/// // Cells at 445 km and at 3336 km of the centre, 1 m^2 each.
+/// let grid = Grid { nlat: 1, nlon: 2, tlat: vec![0.0; 2], tlong: vec![4.0, 30.0] };
+/// let rings = Rings::new(&grid, Place { lat: 0.0, lon: 0.0 }, false);
+/// let month = uptake(&rings, &[3.0, 2.0], &[1.0, 1.0], &[1e4, 1e4], 1.0);
+/// assert_eq!(month.within, [1728.0; 3], "2 mmol/m^3 cm/s for a day");
+/// assert_eq!(month.total, 2592.0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rings(Vec<u8>);
 
@@ -79,6 +91,13 @@ pub struct NoUptake;
 
 /// Cumulative uptake within each radius at the end of each month, in percent of the uptake of all
 /// months. Percentages below 0 and above 100 occur and are right.
+///
+/// ```
+/// use dor_atlas::derive::uptake::{Uptake, percent};
+///
+/// let month = Uptake { within: [1.0, 2.0, 3.0], total: 4.0 };
+/// assert_eq!(percent(&[month, month]).unwrap(), [[12.5, 25.0, 37.5], [25.0, 50.0, 75.0]]);
+/// ```
 pub fn percent(months: &[Uptake]) -> Result<Vec<[f32; RADII.len()]>, NoUptake> {
     let total: f64 = months.iter().map(|month| month.total).sum();
     if !total.is_finite() {

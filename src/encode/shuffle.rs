@@ -7,6 +7,15 @@ use crate::model::dataset::ByteOrder;
 
 /// Elements of `size` bytes, sorted into planes as they come in: one plane for each byte of a
 /// little-endian element, least significant first.
+///
+/// ```
+/// use dor_atlas::encode::shuffle::Shuffler;
+/// use dor_atlas::model::dataset::ByteOrder;
+///
+/// let mut shuffler = Shuffler::new(2, 2, ByteOrder::Big);
+/// shuffler.push(&[0xAA, 0x01, 0xAA, 0x02]);
+/// assert_eq!(shuffler.finish(), Some(vec![0x01, 0x02, 0xAA, 0xAA]));
+/// ```
 #[derive(Debug)]
 pub struct Shuffler {
     planes: Vec<u8>,

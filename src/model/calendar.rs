@@ -12,6 +12,16 @@ pub const MODEL_YEAR_OF_1999: i32 = 347;
 /// A month of the noleap calendar, such as `0347-04`.
 ///
 /// The year is the one that the file states: model years (347 is 1999) in history files.
+///
+/// ```
+/// use dor_atlas::model::YearMonth;
+///
+/// let february: YearMonth = "0348-02".parse()?;
+/// assert_eq!(february.days(), 28, "no year is a leap year");
+/// assert_eq!(february.plus(11).to_string(), "0349-01");
+/// assert_eq!(YearMonth::containing(347.0 * 365.0 + 31.0), YearMonth::new(347, 2));
+/// # Ok::<(), dor_atlas::model::calendar::YearMonthError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct YearMonth {
     /// Year of the calendar in use.

@@ -70,6 +70,17 @@ pub const NAME_START: &str = "smyle.cdr-atlas-v0.glb-dor_";
 pub const NAME_END: &str = ".001";
 
 /// One run of the model: a removal in one polygon, started at one date.
+///
+/// ```
+/// use dor_atlas::model::{Case, InterventionMonth};
+///
+/// let case: Case = "112-04".parse()?;
+/// assert_eq!(case.to_string(), "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001");
+/// assert_eq!(case, Case::new(112, InterventionMonth::April)?);
+/// assert_eq!(case, "00449".parse()?);
+/// assert!("690-04".parse::<Case>().is_err());
+/// # Ok::<(), dor_atlas::model::CaseNameError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Case {
     polygon: u16,
@@ -164,6 +175,15 @@ impl Case {
     }
 
     /// The 180 model months of the run.
+    ///
+    /// ```
+    /// use dor_atlas::model::Case;
+    ///
+    /// let case: Case = "112-04".parse()?;
+    /// let last = case.months().last().unwrap();
+    /// assert_eq!((case.first_month().to_string(), last.to_string()), ("0347-04".into(), "0362-03".into()));
+    /// # Ok::<(), dor_atlas::model::CaseNameError>(())
+    /// ```
     pub fn months(self) -> impl ExactSizeIterator<Item = YearMonth> + Clone {
         let first = self.first_month();
         (0..MONTHS).map(move |n| first.plus(n as i32))

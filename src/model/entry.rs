@@ -162,6 +162,18 @@ pub fn has_same_parts(size: u64, one: u64, other: u64) -> bool {
 
 /// MD5 of each part of an object; text where there is one, which is then the MD5 of the whole, and else
 /// a list.
+///
+/// ```
+/// use dor_atlas::model::{Digest, Parts};
+///
+/// const MIB: usize = 1 << 20;
+/// let parts = Parts::of(&vec![0; 12 * MIB], 5 * MIB as u64);
+/// assert_eq!(parts.digests().len(), 3);
+/// assert!(parts.etag().to_string().ends_with("-3"));
+/// // What is no larger than a part goes whole, and its ETag is its MD5.
+/// let small = Parts::of(b"a", 5 * MIB as u64);
+/// assert_eq!(small.etag().whole(), Some(Digest::of(b"a")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// Of an object that is no larger than a part.
@@ -293,6 +305,14 @@ impl PartHasher {
 }
 
 /// What is known of an object's bytes. The size of its parts stands once in the record that has these.
+///
+/// ```
+/// use dor_atlas::model::Checksums;
+///
+/// let checksums = Checksums::of(b"abc", 5 << 20);
+/// assert_eq!(checksums.size, 3);
+/// assert!(checksums.sha256.starts_with("ba7816bf"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checksums {
     /// Size of the object in bytes.

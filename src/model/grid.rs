@@ -61,6 +61,14 @@ pub struct Place {
 impl Place {
     /// Angle to another place as seen from the centre of the Earth, radians: the haversine
     /// formula, which keeps its digits where the places are close.
+    ///
+    /// ```
+    /// use dor_atlas::model::Place;
+    ///
+    /// let pole = Place { lat: 90.0, lon: 12.0 };
+    /// let equator = Place { lat: 0.0, lon: 200.0 };
+    /// assert!((pole.angle_to(equator).to_degrees() - 90.0).abs() < 1e-12);
+    /// ```
     pub fn angle_to(self, other: Self) -> f64 {
         let half_chord = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
         let (across, along) = (half_chord(self.lon - other.lon), half_chord(self.lat - other.lat));

@@ -79,6 +79,15 @@ impl Unit {
 
     /// By what a number in this unit is to be multiplied to be one in `other`; `None` when they
     /// measure different things.
+    ///
+    /// ```
+    /// use dor_atlas::model::units::Unit;
+    ///
+    /// let unit = |text: &str| Unit::parse(text).unwrap();
+    /// assert_eq!(unit("cm^2").to(unit("m2")), Some(1e-4));
+    /// assert_eq!(unit("mmol/m^3 cm/s").to(unit("mol m-2 yr-1")), Some(315.36));
+    /// assert_eq!(unit("cm").to(unit("mol")), None);
+    /// ```
     pub fn to(self, other: Self) -> Option<f64> {
         // Sizes such as 1e-2 are not exact: what is equal in writing must stay so.
         let factor = self.factor / other.factor;

@@ -29,6 +29,15 @@ pub fn y(level: u8) -> Vec<f64> {
 }
 
 /// The inverse projection.
+///
+/// ```
+/// use dor_atlas::regrid::mercator::{self, TILE};
+///
+/// let (x, y) = (mercator::x(0), mercator::y(0));
+/// assert_eq!((x.len(), y.len()), (TILE, TILE));
+/// let first = mercator::place(x[0], y[0]);
+/// assert!(first.lat > 84.0 && first.lon < -178.0, "rows go north to south, columns west to east");
+/// ```
 pub fn place(x: f64, y: f64) -> Place {
     let lat = PI / 2.0 - 2.0 * (-y / RADIUS).exp().atan();
     Place { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }

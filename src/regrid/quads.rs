@@ -25,6 +25,21 @@ const ROOM: f64 = 1e-9;
 
 /// Weights from the T points of a grid to the points of a level. Points of the grid that are NaN
 /// make no quad.
+///
+/// ```
+/// use dor_atlas::model::Grid;
+/// use dor_atlas::regrid::quads::bilinear;
+///
+/// // A field that is the latitude, on a grid of 3 rows of 4 points.
+/// let tlat: Vec<f64> = [-60.0, 0.0, 60.0].into_iter().flat_map(|lat| [lat; 4]).collect();
+/// let tlong = [0.0, 90.0, 180.0, 270.0].repeat(3);
+/// let grid = Grid { nlat: 3, nlon: 4, tlat: tlat.clone(), tlong };
+/// let weights = bilinear(&grid, 0);
+/// let mut map = vec![f32::NAN; weights.targets()];
+/// weights.apply(&tlat, |at, value| map[at] = value);
+/// assert!(map[0].is_nan(), "nothing lies north of the grid");
+/// assert!(map[64 * 128].abs() < 2.0, "the middle row is the equator");
+/// ```
 pub fn bilinear(grid: &Grid, level: u8) -> Weights {
     let n = mercator::size(level);
     let targets = Targets::new(level);

@@ -51,6 +51,17 @@ const SSH_START: YearMonth = YearMonth { year: 306, month: 1 };
 const SSH_MONTHS: u64 = 63 * 12;
 
 /// A case that can be written month by month.
+///
+/// ```
+/// use dor_atlas::synthetic::{Shape, SyntheticCase};
+///
+/// let synthetic = SyntheticCase::new("112-04".parse()?, Shape { nlat: 8, nlon: 9, nz: 3 }, 1);
+/// let mut file = Vec::new();
+/// synthetic.write_month("0347-04".parse()?, &mut file)?;
+/// assert_eq!(file.len() as u64, synthetic.file_size());
+/// assert!(file.starts_with(b"CDF\x02"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct SyntheticCase {
     case: Case,
     seed: u64,

@@ -33,6 +33,19 @@ enum Way {
 }
 
 /// Compresses shuffled data that consists of `planes` planes of equal length.
+///
+/// ```
+/// use std::io::Read;
+///
+/// // The four planes of shuffled 4-byte numbers.
+/// let shuffled = vec![7; 4 * 100_000];
+/// let compressed = dor_atlas::encode::deflate::zlib(&shuffled, 4);
+/// assert!(compressed.len() < 1000);
+/// let mut back = Vec::new();
+/// flate2::read::ZlibDecoder::new(&compressed[..]).read_to_end(&mut back)?;
+/// assert_eq!(back, shuffled);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
     let mut out = Vec::new();
     zlib_into(data, planes, &mut out);
