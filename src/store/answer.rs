@@ -14,7 +14,6 @@ use http_body::{Body, Frame};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
 use url::Url;
 
-use super::failure::tag;
 use super::limit::SMALL_OBJECT;
 
 /// Most bytes of an answer that is no object. The longest is a page of 1000 keys of 1024 bytes: 6 MiB
@@ -219,6 +218,12 @@ fn told(body: &str, status: StatusCode) -> String {
         (Some(code), None) => code.to_owned(),
         _ => status.to_string(),
     }
+}
+
+/// The text of an XML element without attributes or children.
+pub(super) fn tag<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 fn redirected(headers: &HeaderMap, body: &str) -> Refusal {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::blocking::blocking;
 use super::error::StoreError;
 use super::limit::open_file;
 use super::open::{Backend, Store};
 use super::staged::{self, Staged};
-use super::write::blocking;
 
 /// What came of trying a location out.
 #[derive(Debug)]

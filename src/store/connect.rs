@@ -3,6 +3,7 @@
 //! answer, and gives up one that cannot be reached sooner than one that is busy.
 
 use std::error::Error;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use futures::future::poll_fn;
+use futures::stream::BoxStream;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body::Body;
@@ -26,9 +29,10 @@ use reqwest::{Certificate, Client, redirect};
 use tracing::warn;
 use url::form_urlencoded;
 
+use super::addressable;
 use super::answer::{Asked, LATE, Refusal, taken};
-use super::streamed::Streamed;
-use super::{addressable, with_causes};
+use super::error_chain::with_causes;
+use super::failure::{cause, is_unreachable, is_untrusted};
 use crate::model::Digest;
 
 /// A wrong endpoint or a lost network is for the user to mend.
@@ -130,13 +134,25 @@ impl Trouble {
     }
 }
 
+/// The body of a request that is read while it is sent.
+pub(super) trait RequestBody: Send + Sync {
+    /// Bytes.
+    fn size(&self) -> u64;
+
+    /// From the beginning, each time that the request is sent.
+    fn stream(&self) -> BoxStream<'static, io::Result<Bytes>>;
+
+    /// Whether it could not be read.
+    fn has_failed(&self) -> bool;
+}
+
 tokio::task_local! {
     /// Counts the requests that fail.
     static FAILURES: Arc<AtomicU32>;
     /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
     static BODY_MD5: Digest;
     /// What is sent in place of the body of the request.
-    static BODY: Arc<Streamed>;
+    static BODY: Arc<dyn RequestBody>;
 }
 
 /// Counts the requests that fail while something is done, those that are sent again too.
@@ -153,8 +169,11 @@ pub(super) async fn with_body_md5<T>(md5: Option<Digest>, sending: impl Future<O
 }
 
 /// Sends a part of a file, in requests whose bodies are empty.
-pub(super) async fn with_body<T>(body: &Arc<Streamed>, sending: impl Future<Output = T>) -> T {
-    BODY.scope(Arc::clone(body), sending).await
+pub(super) async fn with_body<T>(
+    body: Arc<dyn RequestBody>,
+    sending: impl Future<Output = T>,
+) -> T {
+    BODY.scope(body, sending).await
 }
 
 /// Adds `Content-MD5` to an object or a part that is sent: a server that knows the header refuses
@@ -215,7 +234,7 @@ impl Watched {
 
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         match BODY.try_with(Arc::clone) {
-            Ok(body) if request.method() == "PUT" => self.stream(request, &body).await,
+            Ok(body) if request.method() == "PUT" => self.stream(request, &*body).await,
             _ => self.client.call(request).await,
         }
     }
@@ -223,7 +242,7 @@ impl Watched {
     async fn stream(
         &self,
         request: HttpRequest,
-        body: &Streamed,
+        body: &dyn RequestBody,
     ) -> Result<HttpResponse, HttpError> {
         let unusable = |error| HttpError::new(HttpErrorKind::Unknown, error);
         let (mut head, _) = request.into_parts();
@@ -323,47 +342,11 @@ fn hides_md5(headers: &HeaderMap) -> bool {
         || headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
 }
 
-/// Whether a failure, told with its causes, came before there was a connection.
-pub(super) fn is_unreachable(text: &str) -> bool {
-    text.contains("client error (Connect)")
-}
-
-/// Whether such a failure is because of the server's certificate.
-pub(super) fn is_untrusted(text: &str) -> bool {
-    is_unreachable(text) && text.contains("certificate")
-}
-
-/// What a failure, told with its causes, says to a user.
-pub(super) fn cause(text: &str) -> String {
-    // What stands before says only that a request was sent, and failed.
-    let told = ["tcp connect error: ", "client error (Connect): ", "error sending request: "];
-    let cause = told.iter().find_map(|told| Some(text.rsplit_once(told)?.1)).unwrap_or(text);
-    cause.replacen("dns error", "DNS lookup failed", 1)
-}
-
 #[cfg(test)]
 mod tests {
     use object_store::client::HttpRequestBody;
 
     use super::*;
-
-    #[test]
-    fn tells_the_cause() {
-        let sent = "HTTP error: error sending request: client error (Connect): ";
-        for (text, said, unreachable) in [
-            (format!("{sent}tcp connect error: Connection refused"), "Connection refused", true),
-            (format!("{sent}dns error: no such host"), "DNS lookup failed: no such host", true),
-            (format!("{sent}operation timed out"), "operation timed out", true),
-            (
-                "HTTP error: error sending request: operation timed out".into(),
-                "operation timed out",
-                false,
-            ),
-            ("SlowDown: as ordered".into(), "SlowDown: as ordered", false),
-        ] {
-            assert_eq!((cause(&text).as_str(), is_unreachable(&text)), (said, unreachable));
-        }
-    }
 
     #[test]
     fn queries_are_written_as_they_are_signed() {

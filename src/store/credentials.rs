@@ -12,9 +12,8 @@ use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-use super::error::CredentialsProblem;
-use super::failure::NoCredentials;
-use super::with_causes;
+use super::error::{CredentialsProblem, NoCredentials};
+use super::error_chain::with_causes;
 
 const MARGIN: Duration = Duration::from_secs(300);
 /// How long to leave a source alone that failed while its last credentials are still good.

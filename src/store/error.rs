@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::file_kind::odd_above;
 use super::location::LocationError;
-use super::walk::odd_above;
 use crate::model::{Digest, ErrorKind, Kinded};
 
 /// Why credentials will not do.
@@ -30,6 +30,14 @@ impl std::fmt::Display for CredentialsProblem {
             Self::Rejected => "the credentials were rejected",
         })
     }
+}
+
+/// A failure to get credentials, passed through `object_store` and recognised on the way out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct NoCredentials {
+    pub problem: CredentialsProblem,
+    pub detail: String,
 }
 
 /// A failure of storage; every variant names the location or the object.

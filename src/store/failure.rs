@@ -8,11 +8,10 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use super::answer::{LATE, Refusal};
-use super::connect::{self, is_untrusted};
-use super::error::{CredentialsProblem, StoreError};
+use super::answer::{LATE, Refusal, tag};
+use super::error::{CredentialsProblem, NoCredentials, StoreError};
+use super::error_chain::with_causes;
 use super::location::LocationError;
-use super::with_causes;
 
 /// One failed request, as the retrying client tells of it.
 #[derive(Debug, PartialEq)]
@@ -37,14 +36,6 @@ pub(super) struct Site<'a> {
     pub anonymous: bool,
     /// Whether accounts of Source Cooperative stand where buckets do.
     pub is_source_coop: bool,
-}
-
-/// A failure to get credentials, passed through `object_store` and recognised on the way out.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{detail}")]
-pub(super) struct NoCredentials {
-    pub problem: CredentialsProblem,
-    pub detail: String,
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -235,7 +226,7 @@ impl Request {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }
             None if is_untrusted(&self.detail) => {
-                StoreError::Untrusted { url, detail: connect::cause(&self.detail) }
+                StoreError::Untrusted { url, detail: cause(&self.detail) }
             }
             status => StoreError::Exhausted {
                 url,
@@ -244,21 +235,33 @@ impl Request {
                 attempts: self.attempts,
                 elapsed: self.elapsed,
                 advice: match status {
-                    None if !connect::is_unreachable(&self.detail) => "try again later",
+                    None if !is_unreachable(&self.detail) => "try again later",
                     None if endpoint.is_empty() => "check the address and the network",
                     None => "check the endpoint (--endpoint-url) and the network",
                     Some(_) => "try again later",
                 },
-                detail: connect::cause(&self.detail),
+                detail: cause(&self.detail),
             },
         }
     }
 }
 
-/// The text of an XML element without attributes or children.
-pub(super) fn tag<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+/// Whether a failure, told with its causes, came before there was a connection.
+pub(super) fn is_unreachable(text: &str) -> bool {
+    text.contains("client error (Connect)")
+}
+
+/// Whether such a failure is because of the server's certificate.
+pub(super) fn is_untrusted(text: &str) -> bool {
+    is_unreachable(text) && text.contains("certificate")
+}
+
+/// What a failure, told with its causes, says to a user.
+pub(super) fn cause(text: &str) -> String {
+    // What stands before says only that a request was sent, and failed.
+    let told = ["tcp connect error: ", "client error (Connect): ", "error sending request: "];
+    let cause = told.iter().find_map(|told| Some(text.rsplit_once(told)?.1)).unwrap_or(text);
+    cause.replacen("dns error", "DNS lookup failed", 1)
 }
 
 /// The `Debug` form of [`Duration`]: `1.5s`, `12.3ms`, `5µs`, `3ns`.
@@ -303,5 +306,22 @@ mod tests {
             (None, "HTTP error: error sending request")
         );
         assert_eq!(Request::parse("something else"), None);
+    }
+    #[test]
+    fn tells_the_cause() {
+        let sent = "HTTP error: error sending request: client error (Connect): ";
+        for (text, said, unreachable) in [
+            (format!("{sent}tcp connect error: Connection refused"), "Connection refused", true),
+            (format!("{sent}dns error: no such host"), "DNS lookup failed: no such host", true),
+            (format!("{sent}operation timed out"), "operation timed out", true),
+            (
+                "HTTP error: error sending request: operation timed out".into(),
+                "operation timed out",
+                false,
+            ),
+            ("SlowDown: as ordered".into(), "SlowDown: as ordered", false),
+        ] {
+            assert_eq!((cause(&text).as_str(), is_unreachable(&text)), (said, unreachable));
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::blocking::blocking;
 use super::error::StoreError;
 use super::open::{Backend, Store};
 use super::staged;
-use super::write::blocking;
 
 impl Store {
     /// Makes the folder on disk; elsewhere there are no folders to make.

@@ -6,51 +6,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use bytes::Bytes;
-use object_store::ObjectStoreExt;
-
-use super::answer::with_most;
-use super::read::{ObjectInfo, collected, oddity};
-use super::{Store, StoreError};
+use super::file_kind::oddity;
 
 /// Bytes of a small object: metadata, records, plans, claims.
 pub const SMALL_OBJECT: u64 = 64 << 20;
 /// Bytes of a line.
 const LINE: u64 = 1 << 20;
-
-impl Store {
-    /// A small object whole; `None` when there is none. One of more than [`SMALL_OBJECT`] bytes is
-    /// [`StoreError::TooLarge`].
-    pub async fn read(&self, key: &str) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
-        self.read_within(key, SMALL_OBJECT).await
-    }
-
-    /// The same of an object of up to `limit` bytes. Its size is known before it is read.
-    pub async fn read_within(
-        &self,
-        key: &str,
-        limit: u64,
-    ) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
-        let objects = self.objects().await?;
-        let path = self.path(key)?;
-        self.refuse_odd(key)?;
-        let whole = async || {
-            let found = objects.get(&path).await?;
-            let meta = found.meta.clone();
-            let is_small = found.range.end <= limit;
-            let data = if is_small { Some(collected(found).await?) } else { None };
-            Ok((data, meta))
-        };
-        match with_most(limit, self.reading(key, "read", whole)).await {
-            Ok((Some(data), meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
-            Ok((None, meta)) => {
-                Err(StoreError::TooLarge { url: self.url(key), size: Some(meta.size), most: limit })
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
 
 fn too_large(what: &str, limit: u64) -> io::Error {
     let text = format!("{what} has more than {limit} bytes");
@@ -121,26 +82,6 @@ impl<R: Read> Lines<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_large_object_is_refused_before_it_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = folder.path().display().to_string().parse().unwrap();
-        let disk = super::super::Stores::new(Default::default()).open(&location).unwrap();
-        for store in [Store::memory(), disk] {
-            store.put("x", Bytes::from_static(b"12345")).await.unwrap();
-            assert_eq!(store.read_within("x", 5).await.unwrap().unwrap().0, "12345");
-            let error = store.read_within("x", 4).await.unwrap_err();
-            assert!(
-                matches!(error, StoreError::TooLarge { size: Some(5), most: 4, .. }),
-                "{error}"
-            );
-        }
-        File::create(folder.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
-        let store = super::super::Stores::new(Default::default()).open(&location).unwrap();
-        let error = store.read("sparse").await.unwrap_err().to_string();
-        assert!(error.contains("sparse") && error.contains("1099511627776"), "{error}");
-    }
 
     #[test]
     fn files_and_lines_have_limits() {

@@ -5,12 +5,12 @@
 
 use object_store::ObjectMeta;
 
+use super::blocking::blocking;
 use super::error::StoreError;
+use super::object_info::ObjectInfo;
 use super::open::{Backend, Store};
 use super::passed::noting;
-use super::read::ObjectInfo;
 use super::walk::{Expected, Found, walk};
-use super::write::blocking;
 
 impl Store {
     /// All objects below the folder `prefix` (`""`: the root), sorted by key. One request for

@@ -14,15 +14,20 @@
 mod addressable;
 mod answer;
 mod aws_http;
+mod blocking;
 mod check;
 mod connect;
 mod credentials;
 mod error;
+mod error_chain;
 mod failure;
+mod file_kind;
 mod folders;
 mod limit;
 mod list;
 mod location;
+mod object;
+mod object_info;
 mod obstacle;
 mod open;
 mod options;
@@ -48,9 +53,12 @@ mod zarr;
 pub use check::Check;
 pub use connect::count_failures;
 pub use error::{CredentialsProblem, StoreError};
+pub(crate) use error_chain::{causes, with_causes};
 pub use limit::{Lines, SMALL_OBJECT, open_file, read_text};
 pub(crate) use location::{HIDDEN, without_user};
 pub use location::{Location, LocationError};
+pub use object::Object;
+pub use object_info::ObjectInfo;
 pub use obstacle::Obstacles;
 pub use open::{Store, Stores};
 pub use options::{Addressing, Number, S3Options};
@@ -58,46 +66,9 @@ pub use part::Body;
 pub use passed::PassedOver;
 pub use process::{Life, Process};
 pub use profile::{Decider, InForce};
-pub use read::{Object, ObjectInfo};
 pub use send::{Condition, Sending};
 pub use survey::{Surveyed, is_public};
 pub use write::Upload;
 
 /// Filter for logs of requests that are sent again.
 pub const RESENT: &str = "object_store::client::retry=info";
-
-/// What an error and its causes say, without those that the one before has quoted.
-pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut told: Vec<String> = vec![error.to_string().trim_end().to_owned()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string().trim_end().to_owned();
-        if told.last().is_none_or(|last| !last.contains(&text)) {
-            told.push(text);
-        }
-        next = cause.source();
-    }
-    told
-}
-
-/// All of that on one line: the errors of the AWS SDK say nothing by themselves.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    causes(error).join(": ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::causes;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    struct Says(&'static str, #[source] Option<Box<Says>>);
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let all = ["a file", "cannot open: no space", "no space", "other"];
-        let error =
-            all.into_iter().rev().fold(None, |below, text| Some(Box::new(Says(text, below))));
-        assert_eq!(causes(&*error.unwrap()), ["a file", "cannot open: no space", "other"]);
-    }
-}

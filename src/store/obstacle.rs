@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::write::blocking;
-use super::{Store, StoreError, staged};
+use super::blocking::blocking;
+use super::error::StoreError;
+use super::open::Store;
+use super::staged;
 
 /// What is in the way of objects that are to be written.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
@@ -16,10 +16,11 @@ use object_store::path::Path as ObjectPath;
 
 use super::connect::Seen;
 use super::error::{CredentialsProblem, StoreError};
+use super::error_chain::with_causes;
 use super::failure::{self, Site};
 use super::location::{Location, LocationError, Place};
 use super::options::S3Options;
-use super::passed::Passed;
+use super::passed::{Noted, Passed, PassedOver};
 use super::s3::{Bucket, Session};
 
 /// Part of a large object on disk: a part costs no request there, and small ones less memory.
@@ -175,10 +176,6 @@ pub(super) enum Backend {
 }
 
 impl Store {
-    pub(super) fn passed_cell(&self) -> &Mutex<Passed> {
-        &self.0.passed
-    }
-
     /// An empty store in memory, for tests; its clones share the contents.
     pub fn memory() -> Self {
         Self(Arc::new(Opened {
@@ -292,7 +289,7 @@ impl Store {
         };
         ObjectPath::parse(&whole).map_err(|error| StoreError::BadKey {
             url: self.url(prefix),
-            reason: super::with_causes(&error),
+            reason: with_causes(&error),
         })
     }
 
@@ -303,6 +300,25 @@ impl Store {
             root => path.as_ref().strip_prefix(root)?.strip_prefix('/')?,
         };
         (!key.is_empty()).then(|| key.to_owned())
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Passed> {
+        self.0.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_passed(&self, noted: Noted) {
+        self.passed().note(noted);
+    }
+
+    /// What the listings of this store have passed over so far: why, how many, and one of them.
+    pub fn passed_over(&self) -> Vec<(PassedOver, usize, String)> {
+        self.passed().counts()
+    }
+
+    /// Says in one warning what was passed over, unless that has been said. Otherwise it is said
+    /// when the last handle of the store goes.
+    pub fn tell_passed_over(&self) {
+        self.passed().tell(self.location());
     }
 
     pub(super) async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {

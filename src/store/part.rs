@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::blocking::blocking;
 use super::error::StoreError;
-use super::read::Object;
-use super::write::blocking;
+use super::object::Object;
 use crate::model::Digest;
 
 /// The bytes of a part.

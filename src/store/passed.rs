@@ -1,12 +1,10 @@
 //! What listings pass over: whatever lies in a place, only what can be addressed and read is ours.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use tracing::warn;
-
-use super::Store;
 
 /// Names that are kept of what was passed over: more are not counted.
 const KEPT: usize = 100_000;
@@ -55,7 +53,7 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    fn note(&mut self, noted: Noted) {
+    pub(super) fn note(&mut self, noted: Noted) {
         for (name, why) in noted {
             if self.seen.len() < KEPT {
                 self.seen.insert(name, why);
@@ -64,7 +62,7 @@ impl Passed {
     }
 
     /// How many for each reason, and the first of them.
-    fn counts(&self) -> Vec<(PassedOver, usize, String)> {
+    pub(super) fn counts(&self) -> Vec<(PassedOver, usize, String)> {
         let mut counts: BTreeMap<PassedOver, (usize, String)> = BTreeMap::new();
         for (name, why) in &self.seen {
             counts.entry(*why).or_insert_with(|| (0, name.clone())).0 += 1;
@@ -84,27 +82,6 @@ impl Passed {
             });
             warn!("{place}: passed over: {}", said.collect::<Vec<_>>().join("; "));
         }
-    }
-}
-
-impl Store {
-    fn passed(&self) -> MutexGuard<'_, Passed> {
-        self.passed_cell().lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn note_passed(&self, noted: Noted) {
-        self.passed().note(noted);
-    }
-
-    /// What the listings of this store have passed over so far: why, how many, and one of them.
-    pub fn passed_over(&self) -> Vec<(PassedOver, usize, String)> {
-        self.passed().counts()
-    }
-
-    /// Says in one warning what was passed over, unless that has been said. Otherwise it is said
-    /// when the last handle of the store goes.
-    pub fn tell_passed_over(&self) {
-        self.passed().tell(self.location());
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::StoreError;
+use super::object::Object;
 use super::open::Backend;
-use super::read::Object;
 
 /// The bytes of an answer as they come.
 type Coming = Arc<Mutex<BoxStream<'static, object_store::Result<Bytes>>>>;

@@ -23,10 +23,10 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::aws_http::AwsHttp;
 use super::error::StoreError;
+use super::error_chain::with_causes;
 use super::limit::read_file;
 use super::options::{Addressing, S3Options};
 use super::roots::Bundle;
-use super::with_causes;
 
 const DEFAULT_REGION: &str = "us-east-1";
 /// A laptop has no instance metadata: asking for it must not look like a hang.

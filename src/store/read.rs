@@ -1,87 +1,53 @@
-//! Reading: whole small objects, and ranges of large ones that must not change meanwhile.
+//! What there is, and small objects whole.
 
-use std::fs::{self, File, FileType};
-use std::io::ErrorKind;
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::fs;
 
-use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
-use md5::{Digest as _, Md5};
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
 
+use super::answer::with_most;
 use super::error::StoreError;
+use super::file_kind::oddity;
+use super::limit::SMALL_OBJECT;
+use super::object::{Object, collected};
+use super::object_info::ObjectInfo;
 use super::open::{Backend, Store};
-use super::taken::{self, Moment, Taken, checksum};
 use super::walk::{modified, refuse_dangling};
-use super::write::blocking;
-
-/// Ranges closer than this are read as one: on disk, then over a network.
-const GAP: (u64, u64) = (64 << 10, 1 << 20);
-/// Ranges are not joined beyond this: parts then come in parallel.
-const JOINED: u64 = 16 << 20;
-const PARALLEL: usize = 10;
-/// Bytes that are gone through at a time, and pieces fetched ahead.
-const FOLDED: u64 = 4 << 20;
-const FOLDED_AHEAD: usize = 2;
-
-/// What a store knows of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectInfo {
-    /// Where it is below the store's location.
-    pub key: String,
-    /// Bytes.
-    pub size: u64,
-    /// When it was written; just after an upload to S3, this machine's time of that.
-    pub modified: DateTime<Utc>,
-    /// Its version, without quotes; on disk made of inode, time and size. Some servers leave it
-    /// out of listings.
-    pub etag: Option<String>,
-}
-
-impl ObjectInfo {
-    pub(super) fn new(key: String, meta: ObjectMeta) -> Self {
-        let etag = meta.e_tag.as_deref().map(unquoted);
-        Self { key, size: meta.size, modified: meta.last_modified, etag }
-    }
-
-    /// What differs from `now`, when it cannot be the same object.
-    fn differs(&self, now: &Self) -> Option<String> {
-        let strong = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
-        match (&self.etag, &now.etag) {
-            _ if self.size != now.size => Some(format!("{} bytes, not {}", now.size, self.size)),
-            (Some(known), Some(found)) if strong(known) == strong(found) => None,
-            (Some(known), Some(found)) => Some(format!("version {found}, not {known}")),
-            // Headers tell seconds where listings tell milliseconds.
-            _ if self.modified.timestamp() == now.modified.timestamp() => None,
-            _ => Some(format!("written {}, not {}", now.modified, self.modified)),
-        }
-    }
-}
-
-pub(super) fn unquoted(etag: &str) -> String {
-    match etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')) {
-        Some(inner) => inner.to_owned(),
-        None => etag.to_owned(),
-    }
-}
-
-/// What is neither a file nor a folder: reading from it may never end.
-pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
-    match () {
-        () if kind.is_file() || kind.is_dir() => None,
-        () if kind.is_fifo() => Some("a named pipe (FIFO), not a file"),
-        () if kind.is_socket() => Some("a socket, not a file"),
-        () => Some("a device, not a file"),
-    }
-}
 
 impl Store {
+    /// A small object whole; `None` when there is none. One of more than [`SMALL_OBJECT`] bytes is
+    /// [`StoreError::TooLarge`].
+    pub async fn read(&self, key: &str) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
+        self.read_within(key, SMALL_OBJECT).await
+    }
+
+    /// The same of an object of up to `limit` bytes. Its size is known before it is read.
+    pub async fn read_within(
+        &self,
+        key: &str,
+        limit: u64,
+    ) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
+        let objects = self.objects().await?;
+        let path = self.path(key)?;
+        self.refuse_odd(key)?;
+        let whole = async || {
+            let found = objects.get(&path).await?;
+            let meta = found.meta.clone();
+            let is_small = found.range.end <= limit;
+            let data = if is_small { Some(collected(found).await?) } else { None };
+            Ok((data, meta))
+        };
+        match with_most(limit, self.reading(key, "read", whole)).await {
+            Ok((Some(data), meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
+            Ok((None, meta)) => {
+                Err(StoreError::TooLarge { url: self.url(key), size: Some(meta.size), most: limit })
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An object to read from, after one request for what it is.
     pub async fn object(&self, key: &str) -> Result<Object, StoreError> {
         let objects = self.objects().await?;
@@ -109,8 +75,7 @@ impl Store {
     }
 
     fn object_at(&self, path: ObjectPath, info: ObjectInfo) -> Object {
-        let (version, taken) = Default::default();
-        Object { store: self.clone(), path, info: Arc::new(info), version, taken }
+        Object::new(self.clone(), path, info)
     }
 
     /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
@@ -152,293 +117,30 @@ impl Store {
     }
 }
 
-/// An object that can be read by range. If it is replaced meanwhile, reads fail with
-/// [`StoreError::Changed`]: bytes of two versions never mix.
-#[derive(Debug, Clone)]
-pub struct Object {
-    pub(super) store: Store,
-    pub(super) path: ObjectPath,
-    pub(super) info: Arc<ObjectInfo>,
-    /// The first answer's version, for listings that tell none.
-    version: Arc<OnceLock<String>>,
-    /// Of a file on disk, what was read.
-    taken: Arc<Taken>,
-}
-
-/// A file on disk that is being read, and the moment from which on it must not change.
-pub(super) struct Reading {
-    file: File,
-    began: Option<Moment>,
-}
-
-impl Object {
-    /// What is known of it.
-    pub fn info(&self) -> &ObjectInfo {
-        &self.info
-    }
-
-    /// Its location, for messages.
-    pub fn url(&self) -> String {
-        self.store.url(&self.info.key)
-    }
-
-    /// The bytes of one range.
-    pub async fn range(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let size = self.info.size;
-        if range.start > range.end || range.end > size {
-            let Range { start, end } = range;
-            return Err(StoreError::OutOfRange { url: self.url(), start, end, size });
-        }
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let began = self.begin().await?;
-        let objects = self.store.objects().await?;
-        let get = async || {
-            let found = objects.get_opts(&self.path, self.asking(&range)).await?;
-            let meta = found.meta.clone();
-            if ObjectInfo::new(String::new(), meta.clone()).size != size {
-                return Ok((Bytes::new(), meta));
-            }
-            Ok((collected(found).await?, meta))
-        };
-        let found = self.store.reading(&self.info.key, "read", get).await;
-        let (data, meta) = found.map_err(|error| self.now_gone(error))?;
-        self.compare(meta)?;
-        let (wanted, start) = (range.end - range.start, range.start);
-        if data.len() as u64 != wanted {
-            return Err(self.cut_short(data.len(), wanted));
-        }
-        if began.is_some() {
-            self.add(began, start..range.end, checksum(&data)).await?;
-        }
-        Ok(data)
-    }
-
-    /// A request for a range of the version that is known.
-    pub(super) fn asking(&self, range: &Range<u64>) -> GetOptions {
-        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
-        let if_match =
-            etag.filter(|etag| !etag.starts_with("W/")).map(|etag| format!("\"{etag}\""));
-        let range = Some(GetRange::Bounded(range.clone()));
-        GetOptions { range, if_match, ..Default::default() }
-    }
-
-    pub(super) fn cut_short(&self, came: usize, wanted: u64) -> StoreError {
-        let detail = format!("{came} bytes came of {wanted}");
-        StoreError::Changed { url: self.url(), detail }
-    }
-
-    /// The bytes of several ranges, in the order asked for. Near ones are read together, far ones
-    /// in parallel.
-    pub async fn ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
-        let gap = match self.store.backend() {
-            Backend::Local(_) | Backend::Memory(_) => GAP.0,
-            Backend::S3(_) | Backend::Http(..) => GAP.1,
-        };
-        let joined = joined(ranges, gap, JOINED);
-        let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(joined)
-            .map(async |(range, members)| {
-                let start = range.start;
-                let data = self.range(range).await?;
-                let slice = |(index, member): (usize, Range<u64>)| {
-                    let from = usize::try_from(member.start - start).unwrap_or(usize::MAX);
-                    let to = usize::try_from(member.end - start).unwrap_or(usize::MAX);
-                    (index, data.slice(from.min(data.len())..to.min(data.len())))
-                };
-                Ok::<_, StoreError>(members.into_iter().map(slice).collect())
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await?;
-        let mut found: Vec<_> = fetched.into_iter().flatten().collect();
-        found.sort_unstable_by_key(|(index, _)| *index);
-        Ok(found.into_iter().map(|(_, data)| data).collect())
-    }
-
-    /// Whether it lies on a disk of this machine, where reading it twice is cheap.
-    pub(super) fn is_on_disk(&self) -> bool {
-        matches!(self.store.backend(), Backend::Local(_))
-    }
-
-    /// The open file of an object on disk.
-    pub(super) async fn open(&self) -> Result<Reading, StoreError> {
-        let began = self.begin().await?;
-        let objects = self.store.objects().await?;
-        let found = self.store.attempt(&self.info.key, "read", || objects.get(&self.path)).await;
-        let found = found.map_err(|error| self.now_gone(error))?;
-        self.compare(found.meta)?;
-        match found.payload {
-            GetResultPayload::File(file, _) => Ok(Reading { file, began }),
-            GetResultPayload::Stream(_) => Err(StoreError::NotAFile {
-                url: self.url(),
-                what: "not on a disk of this machine".to_owned(),
-            }),
-        }
-    }
-
-    /// Goes through a range with `step`, piece by piece in order, off the async threads if it is
-    /// on disk. What `step` leaves in place of a piece is the buffer of the next.
-    pub async fn fold<T: Send + 'static>(
-        &self,
-        range: Range<u64>,
-        mut state: T,
-        step: fn(&mut T, &mut Vec<u8>),
-    ) -> Result<T, StoreError> {
-        if !self.is_on_disk() {
-            let mut pieces = self.pieces_of(range, FOLDED, FOLDED_AHEAD);
-            while let Some(piece) = pieces.try_next().await? {
-                step(&mut state, &mut piece.into());
-            }
-            return Ok(state);
-        }
-        let Reading { file, began } = self.open().await?;
-        let (url, whole) = (self.url(), range.clone());
-        let folded = blocking(&url, "read", move || {
-            let sum = taken::fold(&file, range, |buffer| step(&mut state, buffer))?;
-            Ok((state, sum))
-        });
-        let (state, sum) = folded.await.map_err(now_shorter)?;
-        self.add(began, whole, sum).await?;
-        Ok(state)
-    }
-
-    /// Bytes of a file that [`Self::open`] gave, into `data` and into a digest, off the async threads.
-    pub(super) async fn fill(
-        &self,
-        Reading { file, began }: Reading,
-        mut data: Vec<u8>,
-        mut md5: Md5,
-        at: u64,
-    ) -> Result<(Reading, Vec<u8>, Md5), StoreError> {
-        let url = self.url();
-        let read = blocking(&url, "read", move || {
-            file.read_exact_at(&mut data, at)?;
-            md5.update(&data);
-            Ok((file, checksum(&data), data, md5))
-        });
-        let (file, sum, data, md5) = read.await.map_err(now_shorter)?;
-        self.add(began, at..at.saturating_add(data.len() as u64), sum).await?;
-        Ok((Reading { file, began }, data, md5))
-    }
-
-    /// What is gone after it was found has changed.
-    pub(super) fn now_gone(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::NotFound { url } => {
-                StoreError::Changed { url, detail: "it is gone".into() }
-            }
-            error => error,
-        }
-    }
-
-    /// Compares it with what is there now.
-    pub(super) fn compare(&self, meta: ObjectMeta) -> Result<(), StoreError> {
-        let now = ObjectInfo::new(self.info.key.clone(), meta);
-        let etag = self.info.etag.as_ref().or_else(|| self.version.get());
-        let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
-        if let Some(detail) = known.differs(&now) {
-            return Err(StoreError::Changed { url: self.url(), detail });
-        }
-        if let Some(etag) = now.etag {
-            self.version.get_or_init(|| etag);
-        }
-        Ok(())
-    }
-
-    fn on_disk(&self) -> Option<PathBuf> {
-        let location = self.store.location().join(&self.info.key);
-        location.local_path().map(Path::to_owned)
-    }
-
-    /// From when on a file on disk must not change while it is read; refuses one that has.
-    async fn begin(&self) -> Result<Option<Moment>, StoreError> {
-        let Some(path) = self.on_disk().filter(|path| path.exists()) else { return Ok(None) };
-        match self.taken.begin(&path) {
-            Some(began) => Ok(Some(began)),
-            None => self.compare_bytes(path).await.map(Some),
-        }
-    }
-
-    /// Remembers what was read of a file on disk; refuses one that has changed since.
-    async fn add(
-        &self,
-        began: Option<Moment>,
-        range: Range<u64>,
-        checksum: u32,
-    ) -> Result<(), StoreError> {
-        match (self.on_disk(), began) {
-            (Some(path), Some(began)) if !self.taken.add(&path, began, range, checksum) => {
-                self.compare_bytes(path).await.map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a file of which not all that was read is still the same.
-    async fn compare_bytes(&self, path: PathBuf) -> Result<Moment, StoreError> {
-        let (url, taken) = (self.url(), Arc::clone(&self.taken));
-        let compared = blocking(&url, "read", move || taken.compare(&path));
-        let detail = "it was changed in place".to_owned();
-        compared.await.map_err(now_shorter)?.ok_or(StoreError::Changed { url, detail })
-    }
-}
-
-/// The bytes of an answer. No room is made for what a server says will come.
-pub(super) async fn collected(found: GetResult) -> object_store::Result<Bytes> {
-    let size = found.range.end.saturating_sub(found.range.start).min(JOINED);
-    match found.payload {
-        GetResultPayload::File(..) => found.bytes().await,
-        GetResultPayload::Stream(mut stream) => {
-            let mut data = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
-            while let Some(more) = stream.try_next().await? {
-                data.extend_from_slice(&more);
-            }
-            Ok(data.freeze())
-        }
-    }
-}
-
-/// A file that ends before it did when it was found has changed.
-fn now_shorter(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Io { url, source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-            StoreError::Changed { url, detail: "it is shorter".to_owned() }
-        }
-        error => error,
-    }
-}
-
-/// A range to fetch, and those it serves with their places in the order asked for.
-type Joined = (Range<u64>, Vec<(usize, Range<u64>)>);
-
-/// Each joined range with its members and their places in `ranges`. Bad ranges stand alone, for
-/// `range` to refuse.
-fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<Joined> {
-    let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
-    sorted.sort_by_key(|(_, range)| range.start);
-    let mut groups: Vec<Joined> = Vec::new();
-    for (index, range) in sorted {
-        match groups.last_mut() {
-            Some((whole, members))
-                if range.start <= range.end
-                    && range.start <= whole.end.saturating_add(gap)
-                    && whole.end.max(range.end) - whole.start <= most =>
-            {
-                whole.end = whole.end.max(range.end);
-                members.push((index, range));
-            }
-            _ => groups.push((range.clone(), vec![(index, range)])),
-        }
-    }
-    groups
-}
-
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::store::{S3Options, Stores};
+
+    #[tokio::test]
+    async fn a_large_object_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().display().to_string().parse().unwrap();
+        let disk = Stores::new(S3Options::default()).open(&location).unwrap();
+        for store in [Store::memory(), disk] {
+            store.put("x", Bytes::from_static(b"12345")).await.unwrap();
+            assert_eq!(store.read_within("x", 5).await.unwrap().unwrap().0, "12345");
+            let error = store.read_within("x", 4).await.unwrap_err();
+            assert!(
+                matches!(error, StoreError::TooLarge { size: Some(5), most: 4, .. }),
+                "{error}"
+            );
+        }
+        fs::File::create(folder.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        let store = Stores::new(S3Options::default()).open(&location).unwrap();
+        let error = store.read("sparse").await.unwrap_err().to_string();
+        assert!(error.contains("sparse") && error.contains("1099511627776"), "{error}");
+    }
 
     #[tokio::test]
     async fn a_pipe_is_not_waited_for() {
@@ -450,17 +152,5 @@ mod tests {
         let error = store.read("pipe").await.unwrap_err();
         assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
         assert!(store.find("pipe").await.is_err());
-    }
-
-    #[test]
-    fn joins_near_ranges_only() {
-        let wholes = |ranges: &[Range<u64>]| -> Vec<Range<u64>> {
-            joined(ranges, 10, 100).into_iter().map(|(whole, _)| whole).collect()
-        };
-        assert_eq!(wholes(&[30..40, 0..20, 35..38]), [0..40]);
-        assert_eq!(wholes(&[0..20, 31..40]), [0..20, 31..40]);
-        assert_eq!(wholes(&[0..60, 60..101]), [0..60, 60..101]);
-        assert_eq!(wholes(&[0..500]), [0..500]);
-        assert_eq!(joined(&[30..40, 0..20], 10, 100)[0].1, [(1, 0..20), (0, 30..40)]);
     }
 }

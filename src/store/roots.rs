@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use reqwest::{Certificate, Client};
 
 use super::error::StoreError;
+use super::error_chain::with_causes;
 use super::limit::read_file;
 
 /// Where systems keep theirs.
@@ -47,14 +48,14 @@ impl Bundle {
         }
         // What is inside is looked at when a client is made.
         let client = Client::builder().tls_certs_only(found.clone()).build();
-        client.map_err(|error| bad(super::with_causes(&error)))?;
+        client.map_err(|error| bad(with_causes(&error)))?;
         Ok(found)
     }
 }
 
 fn read(path: &Path) -> Result<Vec<Certificate>, String> {
     let text = read_file(path, LONGEST).map_err(|error| error.to_string())?;
-    Certificate::from_pem_bundle(&text).map_err(|error| super::with_causes(&error))
+    Certificate::from_pem_bundle(&text).map_err(|error| with_causes(&error))
 }
 
 /// Authorities that are trusted beside those of the system: `SSL_CERT_FILE`, and `AWS_CA_BUNDLE`, which goes

@@ -12,13 +12,12 @@ use url::{Host, Url};
 use super::aws_http::AwsHttp;
 use super::connect::{Connector, LONGEST_PAUSE, Seen};
 use super::credentials::Credentials;
-use super::error::StoreError;
-use super::failure::NoCredentials;
+use super::error::{NoCredentials, StoreError};
+use super::error_chain::with_causes;
 use super::location::{has_user, is_loopback, without_user};
 use super::options::{Addressing, S3Options};
 use super::profile::Settings;
 use super::roots::{self, Bundle};
-use super::with_causes;
 
 /// From the first try on. A request keeps its signature meanwhile: it must end before that does.
 const RETRY_FOR: Duration = Duration::from_secs(180);

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::Utc;
 use object_store::path::Path as ObjectPath;
 use object_store::{
     Attribute, Attributes, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
@@ -12,8 +11,8 @@ use object_store::{
 
 use super::connect::with_body_md5;
 use super::error::StoreError;
+use super::object_info::ObjectInfo;
 use super::open::{Backend, Store};
-use super::read::{ObjectInfo, unquoted};
 use crate::model::Digest;
 
 /// How often a write on a condition is tried again when its connection was lost, and how long after.
@@ -138,7 +137,7 @@ impl Store {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        Ok(written(key, size, result.e_tag.as_deref()))
+        Ok(ObjectInfo::written(key, size, result.e_tag.as_deref()))
     }
 
     /// Whether an ETag that looks like an MD5 is one, as far as is known. It is not where the service encrypts by
@@ -162,9 +161,4 @@ impl Store {
         let detail = "its version is another".to_owned();
         StoreError::Overtaken { url: self.url(key), detail }
     }
-}
-
-pub(super) fn written(key: &str, size: u64, etag: Option<&str>) -> ObjectInfo {
-    let etag = etag.map(unquoted);
-    ObjectInfo { key: key.to_owned(), size, modified: Utc::now(), etag }
 }

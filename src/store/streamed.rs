@@ -6,12 +6,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use md5::{Digest as _, Md5};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::connect::RequestBody;
 use super::error::StoreError;
-use super::read::Object;
+use super::object::Object;
 use crate::model::Digest;
 
 /// Bytes that are read at a time, and in memory: the client below would hold twice as many.
@@ -45,25 +47,6 @@ pub(super) struct Streamed {
 impl Streamed {
     pub(super) fn new(object: Object, range: Range<u64>, md5: Digest) -> Self {
         Self { object, range, md5, failure: Arc::default() }
-    }
-
-    /// Bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.range.end.saturating_sub(self.range.start)
-    }
-
-    /// From the beginning. The last piece does not come unless all together have the MD5.
-    pub(super) fn stream(&self) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
-        let failure = Arc::clone(&self.failure);
-        let pieces = match self.object.is_on_disk() {
-            true => self.of_file().left_stream(),
-            false => self.of_others().right_stream(),
-        };
-        pieces.map_err(move |error: StoreError| {
-            let told = io::Error::other(error.to_string());
-            failure.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
-            told
-        })
     }
 
     /// Of an object elsewhere.
@@ -112,13 +95,34 @@ impl Streamed {
         })
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
     /// Why it could not be read, once.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl RequestBody for Streamed {
+    fn size(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+
+    /// The last piece does not come unless all together have the MD5.
+    fn stream(&self) -> BoxStream<'static, io::Result<Bytes>> {
+        let failure = Arc::clone(&self.failure);
+        let pieces = match self.object.is_on_disk() {
+            true => self.of_file().left_stream(),
+            false => self.of_others().right_stream(),
+        };
+        let pieces = pieces.map_err(move |error: StoreError| {
+            let told = io::Error::other(error.to_string());
+            failure.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
+            told
+        });
+        pieces.boxed()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 

@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::blocking::blocking;
 use super::error::StoreError;
+use super::file_kind::oddity;
+use super::object_info::ObjectInfo;
 use super::open::Store;
 use super::passed::{Noted, PassedOver, shown};
-use super::read::{ObjectInfo, oddity};
 use super::staged::is_staged;
 use super::walk::{has_number, usable_name};
-use super::write::blocking;
 
 /// Metadata of Zarr: the only names with a dot in front that others are to read.
 const DOTTED: [&str; 4] = [".zarray", ".zattrs", ".zgroup", ".zmetadata"];

@@ -16,8 +16,8 @@ use url::Url;
 
 use super::answer::Refusal;
 use super::error::StoreError;
+use super::object_info::unquoted;
 use super::open::{Backend, Store};
-use super::read::unquoted;
 use super::s3::Bucket;
 use crate::model::Digest;
 

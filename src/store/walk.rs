@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::error::StoreError;
+use super::file_kind::oddity;
+use super::object_info::ObjectInfo;
 use super::passed::{Noted, PassedOver, shown};
-use super::read::{ObjectInfo, oddity};
 use super::staged;
 
 /// What the caller knows to be its own.
@@ -211,13 +212,6 @@ pub(super) fn refuse_dangling(absent: &Path) -> Result<(), StoreError> {
             && seen.is_err_and(|e| e.kind() == io::ErrorKind::NotFound || is_circle(&e))
     };
     absent.ancestors().find(leads_nowhere).map_or(Ok(()), |link| follow(link).map(drop))
-}
-
-/// What is neither a file nor a folder where a folder must be on the way to `path`.
-pub(super) fn odd_above(path: &Path) -> Option<(String, String)> {
-    let there = |above: &Path| Some((above.display().to_string(), fs::metadata(above).ok()?));
-    let (above, found) = path.ancestors().find_map(there)?;
-    oddity(found.file_type()).map(|what| (above, what.to_owned()))
 }
 
 /// What a link leads to, and where that really is; `None` when the link has gone meanwhile.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,15 +12,16 @@ use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as ObjectPath;
 use object_store::{MultipartId, ObjectStoreExt, PutMultipartOptions, PutPayload};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::connect::{with_body, with_body_md5};
+use super::blocking::blocking;
+use super::connect::{RequestBody, with_body, with_body_md5};
 use super::error::StoreError;
+use super::object::Object;
+use super::object_info::ObjectInfo;
 use super::open::{Backend, Store};
 use super::part::{Body, Part};
-use super::read::{Object, ObjectInfo};
-use super::send::{Condition, Sending, written};
+use super::send::{Condition, Sending};
 use super::staged::Staged;
 use super::streamed::Streamed;
 use crate::model::Digest;
@@ -94,23 +94,6 @@ impl Store {
             result => result,
         }
     }
-}
-
-/// Runs what waits for the disk off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    url: &str,
-    action: &'static str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, StoreError> {
-    let result = match spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that shuts down cancels it.
-            Err(_) => return Err(StoreError::Stopped),
-        },
-    };
-    result.map_err(|source| StoreError::io(url, action, source))
 }
 
 /// A large object being written. Dropped before [`Upload::complete`], it leaves nothing, as far
@@ -242,7 +225,7 @@ impl Upload {
         mut offset: u64,
         part: Streamed,
     ) -> Result<(), StoreError> {
-        let mut pieces = pin!(part.stream());
+        let mut pieces = part.stream();
         while let Some(piece) = pieces.next().await {
             let piece = match piece {
                 Ok(piece) => piece,
@@ -322,7 +305,7 @@ impl Upload {
                 let body = Arc::new(Streamed::new(object, range, md5));
                 let empty = PutPayload::new();
                 let sent = self.store.attempt(&self.key, "write", || put(&empty));
-                let sent = with_body(&body, with_body_md5(Some(md5), sent)).await;
+                let sent = with_body(Arc::clone(&body) as _, with_body_md5(Some(md5), sent)).await;
                 sent.map_err(|error| body.failure().unwrap_or(error))?
             }
             part => {
@@ -419,7 +402,7 @@ impl Upload {
                     result => result?,
                 };
                 self.sink = Sink::Parts(None);
-                Ok(written(&self.key, total, result.e_tag.as_deref()))
+                Ok(ObjectInfo::written(&self.key, total, result.e_tag.as_deref()))
             }
         }
     }
