@@ -5,6 +5,7 @@
 //! makes all products of a case in [`one_pass`], telling of itself in a [`mark`]; [`status`] tells how far all
 //! are.
 
+mod error;
 pub mod mark;
 pub mod one_pass;
 mod places;
@@ -14,8 +15,9 @@ pub mod slurm;
 mod stage;
 pub mod status;
 
+pub use error::PlanFileError;
 pub use one_pass::StageError;
 pub use places::Places;
-pub use plan::{Givens, Plan, PlanFileError, Planned};
+pub use plan::{Givens, Plan, Planned};
 pub use shard::{Shard, ShardError};
 pub use stage::Stage;

@@ -4,76 +4,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Places, Stage};
+use super::{Places, PlanFileError, Stage};
 use crate::ledger::InputRecord;
-use crate::model::{Case, ErrorKind, Kinded, Place, hex};
+use crate::model::{Case, Place, hex};
 use crate::read::centers::Centers;
 use crate::store::{Condition, Sending, Store, StoreError};
 use crate::vis::Recipe;
 
 /// Version of a plan's form.
 const FORMAT: u32 = 2;
-
-/// A plan cannot be written or used.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanFileError {
-    /// Something with other contents is there.
-    #[error("{url} is there and is not this plan; plans do not change: give another name")]
-    Exists {
-        /// The plan.
-        url: String,
-    },
-    /// There is none.
-    #[error("there is no plan {url}; make one with `dor plan -o {url}`")]
-    Absent {
-        /// The plan.
-        url: String,
-    },
-    /// Not a plan.
-    #[error("{url} is not a plan that can be used: {problem}; make it again with `dor plan`")]
-    Damaged {
-        /// The plan.
-        url: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A file that results depend on has changed.
-    #[error(
-        "{url} is not what it was when the plan was made; put it back as it was, or make another plan"
-    )]
-    Changed {
-        /// The file.
-        url: String,
-    },
-    /// A place that the plan names is not there.
-    #[error(
-        "{what} of the plan, {url}, is not there; bring it back, or make another plan: nothing is made \
-         anew in its place"
-    )]
-    NoPlace {
-        /// Which one.
-        what: &'static str,
-        /// Where it should be.
-        url: String,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Kinded for PlanFileError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Store(StoreError::NotAFile { .. }) => ErrorKind::Config,
-            Self::Store(error) => error.kind(),
-            Self::Damaged { .. } => ErrorKind::BadData,
-            Self::Changed { .. }
-            | Self::Exists { .. }
-            | Self::Absent { .. }
-            | Self::NoPlace { .. } => ErrorKind::Config,
-        }
-    }
-}
 
 /// Files that results depend on besides the archive, as they were when the plan was made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,11 @@
 //! What this machine and this binary can do.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::version;
+use crate::pipeline::memory;
 
 /// What this machine and this binary can do.
 #[derive(Debug, Serialize)]
@@ -19,102 +19,13 @@ pub(super) struct Capabilities {
 }
 
 impl Capabilities {
-    /// Bytes of memory to plan with: four fifths of the limit.
-    pub fn memory_to_use() -> u64 {
-        let of_job = slurm_limit(std::env::var("SLURM_MEM_PER_NODE").ok().as_deref());
-        let limit = memory_limit(Path::new("/")).into_iter().chain(of_job).min();
-        limit.map_or(u64::MAX, |limit| limit / 5 * 4)
-    }
-
     pub fn find() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            memory_limit: memory_limit(Path::new("/")),
+            memory_limit: memory::limit(),
             netcdf_c: version::netcdf_c(),
             hdf5: version::hdf5(),
             deflate_filter: version::deflate_filter(),
         }
-    }
-}
-
-/// What a Slurm job may use on a node, told in MiB; 0 is all.
-fn slurm_limit(told: Option<&str>) -> Option<u64> {
-    told?.parse::<u64>().ok().filter(|mib| *mib > 0)?.checked_mul(1 << 20)
-}
-
-/// The smallest of the machine's memory and the limits of the control groups around this process (v1
-/// and v2), under the file system `root`. `None` where there is no `/proc`.
-fn memory_limit(root: &Path) -> Option<u64> {
-    let meminfo = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let total = meminfo.lines().find_map(|line| {
-        let kilobytes = line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?;
-        kilobytes.trim().parse::<u64>().ok()?.checked_mul(1024)
-    })?;
-    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let limits = groups.lines().flat_map(|line| group_limits(root, line));
-    limits.chain([total]).min()
-}
-
-/// The limits that a line of `/proc/self/cgroup` leads to: those of the group and of all above it.
-fn group_limits(root: &Path, line: &str) -> Vec<u64> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-        return Vec::new();
-    };
-    let (mount, file) = match controllers {
-        "" => ("sys/fs/cgroup", "memory.max"),
-        _ if controllers.split(',').any(|name| name == "memory") => {
-            ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        }
-        _ => return Vec::new(),
-    };
-    let mount = root.join(mount);
-    Path::new(group.trim_start_matches('/'))
-        .ancestors()
-        .filter_map(|group| std::fs::read_to_string(mount.join(group).join(file)).ok())
-        .filter_map(|text| text.trim().parse().ok())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limit(cgroup: &str, files: &[(&str, &str)]) -> Option<u64> {
-        let root = tempfile::tempdir().expect("temporary folder");
-        let meminfo = ("proc/meminfo", "MemFree: 1 kB\nMemTotal:       2048 kB\n");
-        for (name, text) in files.iter().chain(&[meminfo, ("proc/self/cgroup", cgroup)]) {
-            let path = root.path().join(name);
-            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("folder");
-            std::fs::write(path, text).expect("file");
-        }
-        memory_limit(root.path())
-    }
-
-    #[test]
-    fn the_machine_is_the_limit_without_control_groups() {
-        assert_eq!(limit("0::/\n", &[("sys/fs/cgroup/memory.max", "max\n")]), Some(2 << 20));
-    }
-
-    #[test]
-    fn slurm_tells_mebibytes() {
-        assert_eq!(slurm_limit(Some("2048")), Some(2 << 30));
-        assert_eq!(
-            [slurm_limit(Some("0")), slurm_limit(Some("all")), slurm_limit(None)],
-            [None; 3]
-        );
-    }
-
-    #[test]
-    fn a_group_above_limits_those_below() {
-        let files =
-            [("sys/fs/cgroup/a/memory.max", "5000\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")];
-        assert_eq!(limit("0::/a/b\n", &files), Some(5000));
-    }
-
-    #[test]
-    fn version_1_groups_count_too() {
-        let files = [("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "7000\n")];
-        assert_eq!(limit("4:cpu,memory:/x\n3:pids:/y\n", &files), Some(7000));
     }
 }

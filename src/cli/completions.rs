@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Exit};
+use super::Exit;
 
 /// Print the completions for a shell
 ///
@@ -17,10 +17,10 @@ pub(super) struct Command {
 }
 
 impl Command {
-    pub fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub fn run(self, mut program: clap::Command, out: &mut dyn Write) -> anyhow::Result<Exit> {
         // In memory first: clap_complete panics when its writer fails.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "dor", &mut script);
+        clap_complete::generate(self.shell, &mut program, "dor", &mut script);
         out.write_all(&script)?;
         Ok(Exit::Done)
     }

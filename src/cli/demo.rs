@@ -8,17 +8,19 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use super::capabilities::Capabilities;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
-use super::{Exit, GlobalArgs, from_one, stores};
+use super::signals::stop_on_signals;
+use super::{Exit, GlobalArgs};
 use crate::batch::slurm::quoted;
+use crate::cli::arguments::from_one;
+use crate::cli::stores::stores;
 use crate::config::{Config, Overrides, Setting, Source, redact};
 use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
-use crate::pipeline::{ObjectSource, Pool};
+use crate::pipeline::{ObjectSource, Pool, memory};
 use crate::read::glance;
 use crate::store::{InForce, Location, S3Options, StoreError, Stores};
 use crate::synthetic::{Format, Shape, SyntheticCase};
@@ -150,7 +152,7 @@ impl Synthetic {
         let case = self.case;
         let store = stores.open(location)?;
         let (shape, seed) = (self.shape.0, self.seed);
-        let pool = Pool::new(workers, Capabilities::memory_to_use());
+        let pool = Pool::new(workers, memory::to_use());
         let (fields, format) = (self.fields, self.format);
         let place = pool.place(0).await?;
         let synthetic = Pool::run(&place, move || {
@@ -167,7 +169,7 @@ impl Synthetic {
         .await?;
         drop(place);
         let stop = CancellationToken::new();
-        super::stop_on_signals(stop.clone());
+        stop_on_signals(stop.clone());
         let total = std::sync::atomic::AtomicU64::new(0);
         let months = self.months.into();
         let plan = demo::Raw { case, synthetic: Arc::new(synthetic), months, ssh };

@@ -1,14 +1,42 @@
 //! How failures are told: those with the same cause together.
 
+use std::io::{self, Write};
+
+use super::exit::Exit;
+use super::output::printable;
 use crate::batch::StageError;
+use crate::model::calendar::ranges;
 use crate::model::{Case, YearMonth};
+use crate::pipeline::Stopped;
 use crate::research::CaseError;
-use crate::research::plan::{month_in_name, ranges};
+use crate::research::plan::month_in_name;
 use crate::research::run::FileError;
-use crate::store::with_causes;
+use crate::store::{causes, with_causes};
 
 /// Failures of one cause that are told in full.
 const IN_FULL: usize = 3;
+
+/// Prints an error and its causes; of what a stop cut short, only that it was stopped.
+pub fn report(error: &anyhow::Error) {
+    let mut to = io::stderr().lock();
+    let mut causes = causes(error.as_ref());
+    // A stop is no failure of what it has cut short.
+    if Exit::stopped(error) {
+        causes = vec![Stopped.to_string()];
+    }
+    let says = |words: &str| causes.iter().any(|said| said.contains(words));
+    let too_many = TOO_MANY_FILES.into_iter().any(says) && !says("ulimit -n");
+    // Nowhere is left to report to when this fails.
+    for (n, said) in causes.iter().map(|said| printable(said)).enumerate() {
+        let _ = writeln!(to, "{} {said}", if n == 0 { "error:" } else { "  caused by:" });
+    }
+    if too_many {
+        let _ = writeln!(to, "  raise the limit (ulimit -n 4096) or use fewer workers (--workers)");
+    }
+}
+
+/// How the system's errors of too many open files, of the process and of the machine, are told.
+const TOO_MANY_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// The case and the files of it that failed, where an error tells of such.
 fn files(error: &anyhow::Error) -> Option<(Case, &[(String, FileError)])> {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::Args;
 
-use super::{Cli, Exit};
+use super::Exit;
 
 /// Write the manual pages into a folder
 #[derive(Args, Debug)]
@@ -15,9 +15,9 @@ pub(super) struct Command {
 }
 
 impl Command {
-    pub fn run(self) -> anyhow::Result<Exit> {
+    pub fn run(self, program: clap::Command) -> anyhow::Result<Exit> {
         std::fs::create_dir_all(&self.folder)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder))
+            .and_then(|()| clap_mangen::generate_to(program, &self.folder))
             .with_context(|| format!("cannot write manual pages to {}", self.folder.display()))?;
         Ok(Exit::Done)
     }

@@ -24,6 +24,12 @@ pub(super) fn printable(line: &str) -> String {
     shown
 }
 
+/// Prints a line to standard error.
+pub(super) fn say(line: &str) {
+    // Nowhere is left to report to when this fails.
+    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
+}
+
 /// Whether a character changes how a terminal shows the others: a control character, or one that
 /// turns the direction of text (Unicode standard annex 9).
 fn steers(c: char) -> bool {

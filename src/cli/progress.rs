@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::output::{bytes, duration};
+use super::output::{bytes, duration, say};
 use crate::model::Case;
 use crate::publish::{self, PublishError, Sent};
 use crate::research::Progress;
@@ -59,8 +59,8 @@ impl Terminal {
     /// Prints a line without breaking the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| super::say(text)),
-            None => super::say(text),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -79,7 +79,7 @@ impl Terminal {
         let total = self.bytes.load(Ordering::Relaxed);
         let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
         let left = total.saturating_sub(done) as f64 / rate.max(1.0);
-        super::say(&format!(
+        say(&format!(
             "{}, {} of {}, {}/s, {} left",
             self.message(),
             bytes(done),
@@ -169,8 +169,8 @@ impl Transfers {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| super::say(text)),
-            None => super::say(text),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -259,7 +259,7 @@ impl publish::Progress for Transfers {
             let left = self.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
             let left = Duration::from_secs_f64(left);
             let (message, so_far) = (self.message(), self.summary());
-            super::say(&format!("{message}, {so_far}, {} left", duration(left)));
+            say(&format!("{message}, {so_far}, {} left", duration(left)));
         }
     }
 

@@ -1,27 +1,30 @@
 //! `dor publish`: outputs to where the world reads them, and what is published there.
 
+mod lines;
 mod status;
 
-use std::io::{self, Write};
-use std::pin::pin;
+use std::io::Write;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::capabilities::Capabilities;
+use self::lines::{line, size_of, write_meanwhile, write_orphaned, write_summary};
 use super::output::{Table, bytes, count};
 use super::progress::Transfers;
-use super::{Exit, GlobalArgs, bytes_of, from_one, stop_on_signals, stores, until};
+use super::{Exit, GlobalArgs};
+use crate::cli::arguments::{bytes_of, from_one};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::stores::stores;
 use crate::config::Config;
 use crate::model::Case;
-use crate::pipeline::{Pool, unless_stopped};
+use crate::pipeline::{Pool, memory, unless_stopped, until};
 use crate::publish::{
-    self, ChangeKind, Concurrency, Entry, Extent, Options, Outcome, PublishError, PublishPlan,
-    Selection, Sent, pattern, patterns,
+    self, ChangeKind, Concurrency, Extent, Options, Outcome, PublishError, PublishPlan, Selection,
+    Sent, pattern, patterns,
 };
 use crate::store::{Location, PassedOver};
 
@@ -199,7 +202,7 @@ impl Publish {
             verify,
             concurrency: self.concurrency,
             rate: self.bwlimit,
-            pool: Some(Pool::new(1, Capabilities::memory_to_use())),
+            pool: Some(Pool::new(1, memory::to_use())),
             cache_control: self.cache_control.clone(),
             content_type: self.content_type.clone(),
         })
@@ -334,69 +337,6 @@ impl Publish {
         }
         Ok(())
     }
-}
-
-/// Number and bytes of objects.
-fn size_of(entries: &[Entry]) -> (usize, u64) {
-    (entries.len(), entries.iter().map(|entry| entry.size).sum())
-}
-
-/// Says what is published and no longer in the source, if anything.
-fn write_orphaned(out: &mut dyn Write, (objects, size): (usize, u64)) -> std::io::Result<()> {
-    if objects == 0 {
-        return Ok(());
-    }
-    let objects = count(objects, "object");
-    writeln!(
-        out,
-        "orphaned: {objects}, {}, published before and no longer in the source; --delete removes them",
-        bytes(size)
-    )
-}
-
-/// The last line of JSON: what was sent and how, and `more`.
-fn write_summary(out: &mut dyn Write, progress: &Transfers, more: &Value) -> std::io::Result<()> {
-    let mut summary = json!({
-        "sent": progress.sent().len(),
-        "retried": progress.retried().len(),
-        "failed": progress.failures().len(),
-    });
-    for (key, value) in more.as_object().into_iter().flatten() {
-        summary[key] = value.clone();
-    }
-    line(out, &json!({ "summary": summary }))
-}
-
-/// Writes lines as they come while work is done, and gives its result. The work goes on to its end
-/// when nobody reads them.
-async fn write_meanwhile<T>(
-    out: &mut dyn Write,
-    mut lines: UnboundedReceiver<Value>,
-    work: impl Future<Output = T>,
-) -> io::Result<T> {
-    let mut work = pin!(work);
-    let mut written = Ok(());
-    let result = loop {
-        tokio::select! {
-            biased;
-            Some(value) = lines.recv() => {
-                if written.is_ok() {
-                    written = line(out, &value).and_then(|()| out.flush());
-                }
-            }
-            result = &mut work => break result,
-        }
-    };
-    written?;
-    while let Ok(value) = lines.try_recv() {
-        line(out, &value)?;
-    }
-    out.flush()?;
-    Ok(result)
-}
-
-fn line(out: &mut dyn Write, value: &Value) -> std::io::Result<()> {
-    writeln!(out, "{value}")
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::capabilities::Capabilities;
 use super::output::count;
 use super::progress::Transfers;
 use super::{Exit, report};
 use crate::model::Case;
-use crate::pipeline::Pool;
+use crate::pipeline::{Pool, memory};
 use crate::publish::{self, Options, PublishError, Queue};
 use crate::store::{Location, Store, Stores};
 
@@ -62,7 +61,7 @@ impl PublishTo {
         let Some(location) = &self.publish_to else { return Ok(()) };
         let location = location.join(name);
         let destination = stores.open(&location)?;
-        let pool = Some(Pool::new(1, Capabilities::memory_to_use()));
+        let pool = Some(Pool::new(1, memory::to_use()));
         let options = Options { pool, ..Options::default() };
         let prepared = publish::prepare(source, &destination, options, stop).await?;
         let outcome = publish::publish(prepared, Arc::new(Transfers::beside())).await?;

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::capabilities::Capabilities;
 use super::output::{Table, bytes, duration, write_json};
-use super::{Exit, GlobalArgs, stores};
+use super::{Exit, GlobalArgs};
+use crate::cli::stores::stores;
 use crate::config::{Config, Setting, redact};
 use crate::store::{Check, Location, StoreError, Stores, with_causes};
 

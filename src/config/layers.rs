@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::file::Found;
 use super::keys::{AWS_EQUIVALENTS, KEYS, s3_keys};
 use super::raw::Raw;
-use super::{ConfigError, Overrides, Setting, Source, Surroundings, resolve_path};
+use super::{ConfigError, Overrides, Setting, Source, Surroundings};
 use crate::store::{Location, S3Options};
 
 /// The strongest value of every key that has one. A layer that is added lies over those before it.
@@ -132,6 +132,24 @@ impl Layers {
             raw.bad("s3", error)
         })
     }
+}
+
+/// `text` against the folder `base`, unless it is a URL or an absolute path.
+fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains("://") {
+        return Ok(text.to_owned());
+    }
+    let path = match (text.strip_prefix('~'), home) {
+        (None, _) => base.join(text),
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        (Some(rest), None) if rest.is_empty() || rest.starts_with('/') => {
+            return Err("HOME is not set, so `~` stands for no folder; write the path out");
+        }
+        (Some(_), _) => return Err("`~user` is not known here; write the path out"),
+    };
+    Ok(path.display().to_string())
 }
 
 /// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans

@@ -8,12 +8,13 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod overrides;
 mod raw;
 mod secrets;
 mod source;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -22,29 +23,9 @@ use crate::store::{Decider, InForce, Location, S3Options, StoreError};
 pub use error::ConfigError;
 pub use keys::{AWS_VARIABLES, KEYS, Key, s3_keys};
 use layers::Layers;
+pub use overrides::Overrides;
 pub use secrets::{redact, show_variable};
 pub use source::{Setting, Source, Surroundings};
-
-/// What a command's flags say; the top layer. Anything `None` is left to the layers below.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Overrides {
-    /// `--config`: the configuration file to read instead of those that are looked for.
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    /// `--data-dir`.
-    pub data_dir: Option<Location>,
-    /// `--output-dir`.
-    pub output_dir: Option<Location>,
-    /// `--grid`.
-    pub grid: Option<Location>,
-    /// `--plan`.
-    pub plan: Option<Location>,
-    /// `--workers`.
-    pub workers: Option<NonZeroUsize>,
-    /// `--profile`, `--endpoint-url` and the other flags about S3.
-    #[serde(skip)]
-    pub s3: S3Options,
-}
 
 /// The resolved configuration.
 #[derive(Clone, Debug)]
@@ -209,24 +190,6 @@ impl Config {
         });
         locations.chain([workers]).chain(s3).collect()
     }
-}
-
-/// `text` against the folder `base`, unless it is a URL or an absolute path.
-fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, &'static str> {
-    if text.is_empty() || text.contains("://") {
-        return Ok(text.to_owned());
-    }
-    let path = match (text.strip_prefix('~'), home) {
-        (None, _) => base.join(text),
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            home.join(rest.trim_start_matches('/'))
-        }
-        (Some(rest), None) if rest.is_empty() || rest.starts_with('/') => {
-            return Err("HOME is not set, so `~` stands for no folder; write the path out");
-        }
-        (Some(_), _) => return Err("`~user` is not known here; write the path out"),
-    };
-    Ok(path.display().to_string())
 }
 
 #[cfg(test)]

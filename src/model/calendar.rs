@@ -110,6 +110,22 @@ impl FromStr for YearMonth {
     }
 }
 
+/// Months in short: `0347-05, 0348-01 to 0348-12`.
+pub fn ranges(months: &[YearMonth]) -> String {
+    let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
+    for &month in months {
+        match ranges.last_mut() {
+            Some((_, last)) if last.plus(1) == month => *last = month,
+            _ => ranges.push((month, month)),
+        }
+    }
+    let text = |(first, last): &(YearMonth, YearMonth)| match first == last {
+        true => first.to_string(),
+        false => format!("{first} to {last}"),
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +159,11 @@ mod tests {
         for bad in ["0347", "0347-13", "0347-00", "347-04", "0347-4", "+347-04", "abcd-ef", ""] {
             assert!(bad.parse::<YearMonth>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn months_in_a_row_are_one_range() {
+        let months = ["0347-05", "0348-01", "0348-02", "0348-03"].map(|m| m.parse().unwrap());
+        assert_eq!(ranges(&months), "0347-05, 0348-01 to 0348-03");
     }
 }

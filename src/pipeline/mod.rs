@@ -2,6 +2,7 @@
 //!
 //! Async code and CPU work meet in [`Pool::run`] and nowhere else.
 
+pub mod memory;
 mod shared;
 
 use std::ops::Range;
@@ -21,7 +22,7 @@ pub use shared::{Extent, Reader, Table};
 use crate::encode::{PartSink, SinkError};
 use crate::model::{Digest, ErrorKind, Kinded};
 use crate::read::{Source, SourceError};
-use crate::store::{Body, Object, ObjectInfo, Store, StoreError, Upload};
+use crate::store::{Body, Object, ObjectInfo, Store, StoreError, Stores, Upload};
 
 /// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
 const PIECE: u64 = 2 << 20;
@@ -86,6 +87,15 @@ pub async fn unless_stopped<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Stopped> {
     stop.run_until_cancelled(work).await.ok_or(Stopped)
+}
+
+/// The same stores, of which nothing is read any more over a network after a stop.
+pub fn until(stop: &CancellationToken, stores: &Stores) -> Stores {
+    let stop = stop.clone();
+    stores.until(move || {
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    })
 }
 
 /// CPU threads and memory, shared by all work of a process.

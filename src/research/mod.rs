@@ -2,12 +2,15 @@
 
 pub mod catalogue;
 pub mod check;
+mod claim;
 pub mod convert;
+mod error;
 pub mod plan;
 mod recorded;
 pub mod run;
 pub mod verify;
 
 pub use crate::encode::research::{RECIPE, folder};
-pub use plan::{Plan, PlanError, PlanOptions, plan};
+pub use error::PlanError;
+pub use plan::{Plan, PlanOptions, plan};
 pub use run::{CaseError, Environment, Progress, Summary, check_inputs, run};

@@ -4,155 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::PlanError;
 use super::recorded::earlier;
 use crate::encode::research as layout;
-use crate::ledger::{
-    COMPLETE, Difference, FileRecord, InputRecord, InputState, LedgerError, PARTIAL, Recipe, Record,
-};
+use crate::ledger::{COMPLETE, FileRecord, InputRecord, InputState, PARTIAL, Recipe, Record};
+use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
-use crate::model::{Case, ErrorKind, Kinded, YearMonth};
+use crate::model::{Case, YearMonth};
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Requests that are under way at the same time where each month is asked for.
 const PROBES: usize = 16;
 /// Files whose content is compared at the same time, where their times are others than recorded.
 const HASHES: usize = 4;
-
-/// A case cannot be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The case's record cannot be used.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The case was made under other settings.
-    #[error(
-        "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
-         ({url}), or make the case again with --force", list(.differences)
-    )]
-    Settings {
-        /// Case.
-        case: Case,
-        /// Its record.
-        url: String,
-        /// The settings that differ.
-        differences: Vec<Difference>,
-    },
-    /// There are results that no record tells of.
-    #[error(
-        "{folder} holds {files} research-grade files of case {case} and {problem}; \
-         bring their record back, move the files away, or make the case again with --force"
-    )]
-    NoRecord {
-        /// Case.
-        case: Case,
-        /// Folder of its files.
-        folder: String,
-        /// How many there are.
-        files: usize,
-        /// What is the matter with the record.
-        problem: String,
-    },
-    /// Another process makes the case under other settings, has just done so, or was stopped.
-    #[error(
-        "another process makes case {case} with other settings, has just made it, or was stopped while it did; \
-         {}; this run stopped: give the settings of the record ({url}), or make the case again with --force \
-         when no other process is at work", list(.differences)
-    )]
-    Taken {
-        /// Case.
-        case: Case,
-        /// The record of the other process.
-        url: String,
-        /// The settings that differ.
-        differences: Vec<Difference>,
-    },
-    /// There is no raw file.
-    #[error("no raw files of case {case} in {folder}: check --data-dir")]
-    NoFiles {
-        /// Case.
-        case: Case,
-        /// Where they should be.
-        folder: String,
-    },
-    /// There is no research-grade file.
-    #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
-    NoResearchFiles {
-        /// Case.
-        case: Case,
-        /// Where they should be.
-        folder: String,
-    },
-    /// There is no case at all.
-    #[error("no case with raw files in {archive}: check --data-dir and the selection")]
-    NoCases {
-        /// The archive.
-        archive: String,
-    },
-    /// Two files stand for one month.
-    #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
-    Twice {
-        /// Case.
-        case: Case,
-        /// Month.
-        month: YearMonth,
-        /// One file.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// A file outside the 180 months.
-    #[error(
-        "{url} is for {month}, outside case {case}, which runs from {first} to {last}; move it away"
-    )]
-    Outside {
-        /// Case.
-        case: Case,
-        /// File.
-        url: String,
-        /// Its month.
-        month: YearMonth,
-        /// First month of the case.
-        first: YearMonth,
-        /// Last month of the case.
-        last: YearMonth,
-    },
-    /// What was made from files that are no longer there would be given up.
-    #[error(
-        "case {case} was made with months whose files are gone: {}; bring them back, \
-         or give them up with --force", ranges(.months)
-    )]
-    WouldLose {
-        /// Case.
-        case: Case,
-        /// The months.
-        months: Vec<YearMonth>,
-    },
-    /// Months without a file.
-    #[error(
-        "case {case} lacks {} of {MONTHS} months: {}; bring them, \
-         or use the others with --allow-missing (of `dor plan` where there is a plan)", .months.len(), ranges(.months)
-    )]
-    Missing {
-        /// Case.
-        case: Case,
-        /// The months.
-        months: Vec<YearMonth>,
-    },
-}
-
-impl Kinded for PlanError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Store(error) => error.kind(),
-            Self::Ledger(error) => error.kind(),
-            Self::Settings { .. } | Self::Taken { .. } | Self::NoRecord { .. } => ErrorKind::Config,
-            _ => ErrorKind::BadData,
-        }
-    }
-}
 
 /// A raw file and what becomes of it.
 #[derive(Clone, Debug)]
@@ -287,7 +151,10 @@ pub async fn plan(
     };
     let present: BTreeMap<String, u64> = listed.into_iter().map(|o| (o.key, o.size)).collect();
 
-    let (earlier, mut complete) = earlier(out, case, options, &present).await?;
+    let (earlier, mut complete) = match options.force {
+        true => (None, false),
+        false => earlier(out, case, &options.recipe, &present).await?,
+    };
     let names = missing.iter().map(YearMonth::to_string).collect();
     // The files of a case have parts of one size, whatever the options are by now.
     let part_size = earlier.as_ref().map_or(out.multipart_size(), |earlier| earlier.part_size);
@@ -350,11 +217,6 @@ pub async fn plan(
         begun_before,
         ended_before,
     })
-}
-
-/// Differences in words.
-pub fn list(differences: &[Difference]) -> String {
-    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The raw files of a case by month.
@@ -433,22 +295,6 @@ pub async fn probe_each(
     found.try_filter_map(async |found| Ok(found)).try_collect().await
 }
 
-/// Months in short: `0347-05, 0348-01 to 0348-12`.
-pub fn ranges(months: &[YearMonth]) -> String {
-    let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
-    for &month in months {
-        match ranges.last_mut() {
-            Some((_, last)) if last.plus(1) == month => *last = month,
-            _ => ranges.push((month, month)),
-        }
-    }
-    let text = |(first, last): &(YearMonth, YearMonth)| match first == last {
-        true => first.to_string(),
-        false => format!("{first} to {last}"),
-    };
-    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,11 +312,5 @@ mod tests {
         assert!(month(&format!("{case}.pop.h.nday1.0347-04-01.nc")).is_none());
         assert!(month(&format!("{case}.pop.h.0347-04.nc.md5")).is_none());
         assert!(month("other.pop.h.0347-04.nc").is_none());
-    }
-
-    #[test]
-    fn months_in_a_row_are_one_range() {
-        let months = ["0347-05", "0348-01", "0348-02", "0348-03"].map(|m| m.parse().unwrap());
-        assert_eq!(ranges(&months), "0347-05, 0348-01 to 0348-03");
     }
 }

@@ -1,24 +1,21 @@
-//! What the records of a case tell: of earlier runs before it is planned, of other runs while it is made.
+//! What the records of a case tell of earlier runs, before it is planned, and of other runs.
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, PlanError, PlanOptions};
+use super::PlanError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, Difference, PARTIAL, Recipe, Record};
 use crate::model::Case;
-use crate::store::{Condition, Store};
+use crate::store::Store;
 
 /// What was made of the case before, and whether that is recorded as complete; refused when it was
 /// made under other settings that this run would not better, or is not recorded.
 pub(super) async fn earlier(
     out: &Store,
     case: Case,
-    options: &PlanOptions,
+    recipe: &Recipe,
     present: &BTreeMap<String, u64>,
 ) -> Result<(Option<Record>, bool), PlanError> {
-    if options.force {
-        return Ok((None, false));
-    }
     let folder = layout::folder(case);
     let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     // Left by a stop between the two records: carrying out the plan removes the second.
@@ -29,7 +26,7 @@ pub(super) async fn earlier(
     let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
     // Whoever makes it with other settings may be at work.
     if has(PARTIAL) {
-        differences(out, case, &folder, (PARTIAL, &options.recipe)).await?;
+        differences(out, case, &folder, (PARTIAL, recipe)).await?;
     }
     let mut record = match has(name) || files > 0 {
         true => Record::load(out, &folder, name).await?,
@@ -51,7 +48,7 @@ pub(super) async fn earlier(
     if record.case != case.to_string() {
         return Err(unrecorded(format!("{name} there is of case {}", record.case)));
     }
-    let differences = record.recipe.conflicts(&options.recipe);
+    let differences = record.recipe.conflicts(recipe);
     if !differences.is_empty() {
         let url = out.location().join(&format!("{folder}/{name}")).to_string();
         return Err(PlanError::Settings { case, url, differences });
@@ -66,58 +63,9 @@ pub(super) async fn earlier(
     Ok(((!record.files.is_empty()).then_some(record), complete))
 }
 
-/// Notes down under which settings the case is made, before its first file; refused when another
-/// process makes it under others. Of several that begin at once under different settings, one goes on.
-pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
-    if !plan.begun_before {
-        plan.record.save_on(out, folder, PARTIAL, Condition::Absent).await?;
-    } else {
-        // Of other settings only where that is forced.
-        let found = Record::load(out, folder, PARTIAL).await.ok().flatten();
-        if found.is_none_or(|found| found.recipe != plan.record.recipe) {
-            plan.record.save(out, folder, PARTIAL).await?;
-        }
-    }
-    agree(out, plan.case, folder, &plan.record.recipe).await?;
-    if plan.ended_before {
-        return Ok(());
-    }
-    // Another process may have begun and ended since the plan was made.
-    let ended = differences(out, plan.case, folder, (COMPLETE, &plan.record.recipe)).await;
-    if ended.is_err() {
-        give_up(out, plan, folder).await;
-    }
-    ended.map(drop)
-}
-
-/// Notes, before the first file becomes visible, which files are done; from then on the case is not complete.
-pub(super) async fn confirm(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
-    let record = &plan.record;
-    let (found, condition) = Record::load_version(out, folder, PARTIAL).await?;
-    let is_ours = found.is_none_or(|found| found.recipe == record.recipe);
-    if !is_ours || !record.save_on(out, folder, PARTIAL, condition).await? {
-        agree(out, plan.case, folder, &record.recipe).await?;
-        record.save(out, folder, PARTIAL).await?;
-    }
-    Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
-}
-
-/// Refuses to go on when another process makes the case under other settings, or has just done so.
-pub(super) async fn agree(
-    out: &Store,
-    case: Case,
-    folder: &str,
-    recipe: &Recipe,
-) -> Result<(), PlanError> {
-    if !differences(out, case, folder, (PARTIAL, recipe)).await? {
-        differences(out, case, folder, (COMPLETE, recipe)).await?;
-    }
-    Ok(())
-}
-
 /// Whether there is a record of this name, which must be of the same settings; a complete case may lack
 /// the grid file that makes it better.
-async fn differences(
+pub(super) async fn differences(
     out: &Store,
     case: Case,
     folder: &str,
@@ -136,18 +84,4 @@ async fn differences(
     }
     let url = out.location().join(&format!("{folder}/{name}")).to_string();
     Err(PlanError::Taken { case, url, differences })
-}
-
-/// Takes back what [`claim`] noted, when no file was made.
-pub(super) async fn give_up(out: &Store, plan: &Plan, folder: &str) {
-    if plan.begun_before {
-        return;
-    }
-    let key = format!("{folder}/{PARTIAL}");
-    if let Ok(Some(found)) = Record::load(out, folder, PARTIAL).await
-        && found == plan.record
-        && let Err(error) = out.delete(&key).await
-    {
-        tracing::warn!("{error}; it tells of no file, and the next run takes it over");
-    }
 }

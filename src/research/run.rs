@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{self, CheckError, Inventory};
 use super::convert::{self, CaseContext, ConvertError, Timing};
-use super::plan::{Plan, PlanError, Step};
-use super::recorded;
+use super::plan::{Plan, Step};
+use super::{PlanError, claim};
 use crate::encode::SinkError;
 use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
@@ -201,13 +201,13 @@ pub async fn run(environment: &Environment, plan: Plan) -> Result<Summary, CaseE
     let case = plan.case;
     environment.out.sweep(&folder).await?;
     let memory = check_inputs(environment, &plan).await?;
-    recorded::claim(&environment.out, &plan, &folder).await?;
+    claim::claim(&environment.out, &plan, &folder).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
     environment.progress.begin(case, plan.steps.len(), bytes);
     let result = convert_all(environment, plan, &memory, &folder).await;
     environment.progress.end(case);
     let (record, mut summary) = result?;
-    recorded::agree(&environment.out, case, &folder, &record.recipe).await?;
+    claim::agree(&environment.out, case, &folder, &record.recipe).await?;
     record.save(&environment.out, &folder, COMPLETE).await?;
     environment.out.delete(&format!("{folder}/{PARTIAL}")).await?;
     summary.kept = kept;
@@ -293,8 +293,8 @@ async fn convert_all(
     // this order no moment is without a record; and while no file has been replaced, the record
     // of the complete case still holds.
     let (out, confirmed, opened) = (&environment.out, &plan.record, OnceCell::new());
-    let agree = async || recorded::agree(out, case, folder, &confirmed.recipe).await;
-    let open = async || recorded::confirm(out, &plan, folder).await;
+    let agree = async || claim::agree(out, case, folder, &confirmed.recipe).await;
+    let open = async || claim::confirm(out, &plan, folder).await;
     // Of processes with different settings the one that noted its own last goes on: the others must not
     // put a file more between its own.
     let before_each = async || {
@@ -335,7 +335,7 @@ async fn convert_all(
         return Ok((record, summary));
     }
     if !opened.initialized() {
-        recorded::give_up(out, &plan, folder).await;
+        claim::give_up(out, &plan, folder).await;
     }
     // Nothing of the record of another process is replaced.
     let kept = match agree().await {

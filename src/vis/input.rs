@@ -10,7 +10,8 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::pipeline::{Extent, PoolError, Reader};
 use crate::read::Source;
-use crate::research::plan::{PlanError, missing_months, probe_each, raw_files};
+use crate::research::PlanError;
+use crate::research::plan::{missing_months, probe_each, raw_files};
 use crate::store::{ObjectInfo, Store};
 
 /// Files of many cases.

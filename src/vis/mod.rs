@@ -26,6 +26,7 @@ pub mod input;
 mod month;
 pub mod recipe;
 pub mod record;
+mod regridded;
 pub mod remove;
 pub mod series;
 mod shards;

@@ -11,7 +11,7 @@ use super::{Recipe, VisError};
 use crate::ledger::{CASES, FORMAT, InputRecord, SHARED};
 use crate::model::case::MONTHS;
 use crate::model::{Case, Checksums, YearMonth};
-use crate::research::plan::PlanError;
+use crate::research::PlanError;
 use crate::store::{Condition, Sending, Store, StoreError};
 
 /// Follows the case in the name of the record of a case that is being written.

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::contract::{Pyramid, YEAR};
-use super::store2::Month;
+use super::regridded::Month;
 use crate::encode::zarr::{Array, Format};
 use crate::model::atlas::{Band, FILL, YEARS};
 

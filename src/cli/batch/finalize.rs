@@ -6,13 +6,14 @@ use std::io::Write;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{Opened, PlanArgs};
+use super::arguments::{Opened, PlanArgs};
 use crate::batch::Stage;
 use crate::batch::status::{Missing, archive, missing, outputs};
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
+use crate::cli::signals::stop_on_signals;
 use crate::cli::vis::finalize_store;
-use crate::cli::{Exit, GlobalArgs, stop_on_signals};
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::pipeline::unless_stopped;
 
@@ -24,7 +25,7 @@ const SHOWN: usize = 50;
 /// Looks at the record of each case and product first: when one is missing, it is named, nothing is
 /// written, and the exit code is 3.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Finalize {
+pub(crate) struct Finalize {
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]

@@ -6,16 +6,19 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::plan_file;
+use super::arguments::plan_file;
 use crate::batch::{self, Givens, Places, Planned, Stage};
+use crate::cli::arguments::{Cases, from_one, in_order, polygon, size};
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count};
 use crate::cli::research_data::{refuse_inside, refuse_mixed};
-use crate::cli::vis::{Cases, chosen, in_order, load_ssh, polygon, workshop};
-use crate::cli::{Exit, GlobalArgs, from_one, size, stores, until};
+use crate::cli::stores::stores;
+use crate::cli::vis::{chosen, load_ssh, workshop};
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::model::atlas::MapVariable;
+use crate::pipeline::until;
 use crate::read::centers::Centers;
 use crate::research::plan::{missing_months, raw_files};
 use crate::store::{Location, LocationError, Store, Stores};
@@ -34,7 +37,7 @@ const LISTINGS: usize = 16;
 /// and `finalize` need no other setting than the credentials; what lies below the plan's folder is named
 /// relative to it, so that all can be moved together.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Plan {
+pub(crate) struct Plan {
     /// Where the plan goes: a path or URL that every node can read
     #[arg(short, long, value_name = "PLAN", value_parser = file)]
     output: Location,

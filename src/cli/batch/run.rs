@@ -9,20 +9,21 @@ use clap::Args;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Opened, PlanArgs};
+use super::arguments::{Opened, PlanArgs};
 use crate::batch::mark::{Failure, Reporter};
 use crate::batch::one_pass::{Distances, Outcome, Products};
 use crate::batch::{Plan, PlanFileError, Shard, Stage};
-use crate::cli::capabilities::Capabilities;
+use crate::cli::arguments::{from_one, in_order, polygon, size};
 use crate::cli::grid::load_grid;
-use crate::cli::output::{bytes, count, duration};
+use crate::cli::output::{bytes, count, duration, say};
 use crate::cli::progress::Terminal;
-use crate::cli::vis::{Maps, in_order, polygon};
-use crate::cli::{Exit, GlobalArgs, failures, from_one, report, say, size, stop_on_signals, until};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::vis::Maps;
+use crate::cli::{Exit, GlobalArgs, failures, report};
 use crate::config::{Config, Overrides, Setting, Source};
 use crate::ledger;
 use crate::model::{Case, Grid};
-use crate::pipeline::{Pool, Reader, unless_stopped};
+use crate::pipeline::{Pool, Reader, memory, unless_stopped, until};
 use crate::research::{Environment, PlanOptions, Progress, RECIPE};
 use crate::store::{Location, Stores};
 use crate::vis::input::Input;
@@ -41,7 +42,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// line of JSON an event. Ends with 65 when all that failed is in the input, 78 when it is in the configuration
 /// (permissions, credentials), 1 when something else did, 75 when it was told to stop.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Run {
+pub(crate) struct Run {
     #[command(flatten)]
     plan: PlanArgs,
     /// Number of shards
@@ -241,7 +242,7 @@ impl Run {
         let own = own.map(|((_, case), planned)| (case, planned.files));
         let planned: Vec<Planned> = own.filter(is_asked).collect();
         let cases: Vec<Case> = planned.iter().map(|(case, _)| *case).collect();
-        let memory = self.memory.map_or_else(Capabilities::memory_to_use, |memory| memory / 5 * 4);
+        let memory = self.memory.map_or_else(memory::to_use, |memory| memory / 5 * 4);
         let pool = Pool::new(config.workers.value.get(), memory);
         let stores = stores.within(memory);
         let terminal = Arc::new(Terminal::new());

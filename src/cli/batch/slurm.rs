@@ -8,11 +8,11 @@ use std::process::Command as Process;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::{Opened, PlanArgs};
+use super::arguments::{Opened, PlanArgs};
 use crate::batch::slurm::Jobs;
+use crate::cli::arguments::{from_one, in_order, polygon};
 use crate::cli::output::count;
-use crate::cli::vis::{in_order, polygon};
-use crate::cli::{Exit, GlobalArgs, from_one};
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::store::Location;
 use crate::vis::VisError;
@@ -23,7 +23,7 @@ use crate::vis::VisError;
 /// results together. An element that is told to stop (its time is nearly up, or it is preempted) is queued
 /// again by itself.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Slurm {
+pub(crate) struct Slurm {
     #[command(subcommand)]
     action: Action,
 }
@@ -133,7 +133,7 @@ fn minutes(text: &str) -> Option<u64> {
 
 /// An amount of memory, as it was written.
 fn memory(text: &str) -> Result<String, String> {
-    crate::cli::size(text).map(|_| text.to_owned())
+    crate::cli::arguments::size(text).map(|_| text.to_owned())
 }
 
 /// The largest number of a list such as `3,7,10-12` or `0-15%4`, if it is one.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{Opened, PlanArgs};
+use super::arguments::{Opened, PlanArgs};
 use crate::batch::mark::Mark;
 use crate::batch::status::{Missing, Status as Progress, archive, array, missing, outputs, status};
 use crate::batch::{Plan, StageError};
+use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, duration, write_json};
-use crate::cli::{Exit, GlobalArgs, from_one};
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 
 /// Time between two looks.
@@ -26,7 +27,7 @@ const SHOWN: usize = 20;
 /// Done is what has a record of the plan's files and rules; running and failed is what the shards tell beside
 /// the plan.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Status {
+pub(crate) struct Status {
     #[command(flatten)]
     plan: PlanArgs,
     /// Number of shards [default: that of the last run]

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{size_of, write_orphaned};
+use super::lines::{size_of, write_orphaned};
 use crate::cli::output::{bytes, count, write_json};
-use crate::cli::{Exit, GlobalArgs, stores};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::publish::{self, Lease, Manifest, Options};
 use crate::store::{Location, Store};

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use crate::cli::vis::polygon;
-use crate::cli::{GlobalArgs, from_one};
+use crate::cli::GlobalArgs;
+use crate::cli::arguments::{from_one, polygon};
 use crate::config::{Config, ConfigError, Setting};
 use crate::model::{Case, InterventionMonth};
 use crate::store::Location;

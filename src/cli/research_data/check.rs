@@ -8,8 +8,11 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::places;
+use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, write_json};
-use crate::cli::{Exit, GlobalArgs, from_one, stop_on_signals, stores};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::model::Case;
 use crate::pipeline::unless_stopped;

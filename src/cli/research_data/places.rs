@@ -7,7 +7,7 @@ use crate::model::case::POLYGONS;
 use crate::store::{Location, Store};
 
 /// Refuses an output in which raw and research-grade files would lie in the same folders.
-pub(in crate::cli) fn refuse_mixed(
+pub(crate) fn refuse_mixed(
     archive: &Setting<Location>,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
@@ -32,7 +32,7 @@ pub(in crate::cli) fn refuse_mixed(
 }
 
 /// Refuses an output among other results: in a map store, or among the files of a case.
-pub(in crate::cli) async fn refuse_inside(
+pub(crate) async fn refuse_inside(
     out: &Store,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {

@@ -9,9 +9,10 @@ use futures::StreamExt;
 use super::arguments::{Conversion, Places, Selection};
 use super::places;
 use super::run::{Outcome, Reasons, Run, write_reasons};
-use crate::cli::output::{bytes, count};
+use crate::cli::arguments::from_one;
+use crate::cli::output::{bytes, count, say};
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, failures, from_one, say};
+use crate::cli::{Exit, GlobalArgs, failures, report};
 use crate::model::Case;
 use crate::pipeline::Stopped;
 use crate::research::catalogue::{self, State, Survey};
@@ -96,7 +97,7 @@ impl ProcessAllCases {
                     interrupted.push(error.to_string());
                 }
                 Err(error) => {
-                    crate::cli::report(&error);
+                    report(&error);
                     is_misconfigured &= Exit::of(&error) == Exit::Configuration;
                     failed.push(format!("{case}: {}", failures::cause(&error)));
                     if !self.keep_going && !run.dry_run {

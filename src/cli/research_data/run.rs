@@ -9,18 +9,18 @@ use tokio::sync::OnceCell;
 
 use super::arguments::{Conversion, Places, data_dir};
 use super::places;
-use crate::cli::capabilities::Capabilities;
 use crate::cli::grid::load_grid;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::Terminal;
 use crate::cli::publish_to::{PublishTo, Publishing};
-use crate::cli::stores;
-use crate::cli::{GlobalArgs, failures, stop_on_signals, until};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::stores::stores;
+use crate::cli::{GlobalArgs, failures};
 use crate::config::{Config, ConfigError, Setting};
 use crate::encode::research::RECIPE;
 use crate::ledger::Recipe;
 use crate::model::Case;
-use crate::pipeline::{Pool, Reader, unless_stopped};
+use crate::pipeline::{Pool, Reader, memory, unless_stopped, until};
 use crate::publish::PublishError;
 use crate::research::plan::Reason;
 use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, Summary};
@@ -93,7 +93,7 @@ impl Run {
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let memory = Capabilities::memory_to_use();
+        let memory = memory::to_use();
         let terminal = Arc::new(Terminal::new());
         let environment = Environment {
             raw,
@@ -206,7 +206,7 @@ impl Run {
 }
 
 /// Converts a case as the configuration says, once more if it was done before; for the demo.
-pub(in crate::cli) async fn convert_case(
+pub(crate) async fn convert_case(
     config: &Config,
     case: Case,
     allow_missing: bool,

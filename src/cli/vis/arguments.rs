@@ -4,62 +4,11 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use crate::cli::{GlobalArgs, from_one};
+use crate::cli::GlobalArgs;
+use crate::cli::arguments::from_one;
 use crate::config::{Config, ConfigError, Setting};
-use crate::model::case::POLYGONS;
-use crate::model::{Case, InterventionMonth};
 use crate::store::{Location, Stores};
-use crate::vis::VisError;
 use crate::vis::input::Input;
-
-/// Which cases.
-#[derive(Args, Debug, Default)]
-pub(in crate::cli) struct Cases {
-    /// Polygons, 0 to 689 [default: all that there are files of]
-    #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = polygon)]
-    pub polygon_ids: Vec<u16>,
-    /// Intervention months, of 1, 4, 7 and 10 [default: all that there are files of]
-    #[arg(short = 'm', long, visible_alias = "month", value_name = "M", num_args = 1..)]
-    pub intervention_months: Vec<InterventionMonth>,
-}
-
-impl Cases {
-    /// The cases that were asked for by polygon and month; none when any polygon will do.
-    pub fn asked(&self, range: Option<&[u16]>) -> Vec<Case> {
-        let in_range = |polygon: u16| matches!(range, Some([a, b]) if (*a..=*b).contains(&polygon));
-        let chosen = |case: &Case| {
-            (self.polygon_ids.contains(&case.polygon()) || in_range(case.polygon()))
-                && self.has_month(*case)
-        };
-        Case::all().filter(chosen).collect()
-    }
-
-    /// Whether the case's month was asked for.
-    pub fn has_month(&self, case: Case) -> bool {
-        self.intervention_months.is_empty() || self.intervention_months.contains(&case.month())
-    }
-
-    /// Whether both were given, so that each case must be there.
-    pub fn is_exact(&self) -> bool {
-        !self.intervention_months.is_empty()
-    }
-}
-
-/// The ends of a range of polygons.
-pub(in crate::cli) fn polygon(text: &str) -> Result<u16, String> {
-    let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
-    polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
-}
-
-/// Refuses a range of polygons that ends before it begins.
-pub(in crate::cli) fn in_order(range: Option<&[u16]>) -> Result<(), VisError> {
-    match range {
-        Some([a, b]) if a > b => {
-            Err(VisError::Needs(format!("--polygon-range {a} {b} holds no polygon: give {b} {a}")))
-        }
-        _ => Ok(()),
-    }
-}
 
 /// Where the files of cases are.
 #[derive(Args, Debug, Default)]

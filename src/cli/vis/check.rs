@@ -8,9 +8,11 @@ use serde_json::json;
 use super::arguments::{Work, config};
 use super::run::workshop;
 use crate::cli::output::{Table, write_json};
-use crate::cli::{Exit, GlobalArgs, stores, until};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
+use crate::pipeline::until;
 use crate::store::Location;
 use crate::vis::check::{self, Report};
 

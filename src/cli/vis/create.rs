@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::arguments::{config, output};
 use crate::cli::output::{Table, count};
-use crate::cli::{Exit, GlobalArgs, stores};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::encode::zarr::{Format, Hierarchy};
 use crate::model::atlas::MapVariable;
 use crate::store::Location;

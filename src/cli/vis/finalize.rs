@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::arguments::config;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, stop_on_signals, stores};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::{Location, Store};
@@ -55,10 +57,7 @@ impl Finalize {
 }
 
 /// Puts a store together and says what it holds.
-pub(in crate::cli) async fn finalize_store(
-    store: &Store,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+pub(crate) async fn finalize_store(store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
     let (kind, cases) = finalize::finalize(store).await?;
     write_completeness(out, store, &kind, &cases)
 }

@@ -11,7 +11,6 @@ mod populate_store3;
 mod remove;
 mod run;
 
-pub(super) use arguments::{Cases, in_order, polygon};
 pub(super) use finalize::finalize_store;
 pub(super) use populate_store1::chosen;
 pub(super) use populate_store2::{Maps, load_ssh};

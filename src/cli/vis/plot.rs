@@ -5,8 +5,10 @@ use std::io::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::arguments::{Cases, config, polygon};
-use crate::cli::{Exit, GlobalArgs, stores};
+use super::arguments::config;
+use crate::cli::arguments::{Cases, polygon};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
 use crate::model::{Case, InterventionMonth};

@@ -5,11 +5,15 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::arguments::{Cases, Months, Work, config};
+use super::arguments::{Months, Work, config};
 use super::create::store_of;
 use super::run::{each, workshop};
-use crate::cli::{Exit, GlobalArgs, say, stores, until};
+use crate::cli::arguments::Cases;
+use crate::cli::output::say;
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
+use crate::pipeline::until;
 use crate::store::Location;
 use crate::vis::series::{self, Filled, Wanted};
 use crate::vis::template::Destination;
@@ -77,7 +81,7 @@ impl PopulateStore1 {
 ///
 /// Polygons that were named must be there; of a range, and of the seasons where no month was
 /// named, those count that are there.
-pub(in crate::cli) fn chosen(
+pub(crate) fn chosen(
     selection: &Cases,
     range: Option<&[u16]>,
     there: Vec<Case>,

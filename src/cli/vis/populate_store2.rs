@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::arguments::{Cases, GridFile, Months, Work, config, in_order, polygon};
+use super::arguments::{GridFile, Months, Work, config};
 use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
+use crate::cli::arguments::{Cases, in_order, polygon};
 use crate::cli::grid::load_grid;
 use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, stores, until};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::ledger::{InputRecord, sha256};
 use crate::model::{Case, Grid};
-use crate::pipeline::{ObjectSource, Pool, unless_stopped};
+use crate::pipeline::{ObjectSource, Pool, unless_stopped, until};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::store::{Location, Store, Stores};
@@ -55,7 +57,7 @@ pub(super) struct PopulateStore2 {
 
 /// How maps are made.
 #[derive(Args, Debug, Default)]
-pub(in crate::cli) struct Maps {
+pub(crate) struct Maps {
     /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat
     #[arg(short, long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     pub weights_store: Option<Location>,
@@ -197,7 +199,7 @@ impl Maps {
 }
 
 /// The series of sea surface height, and the file that it is in.
-pub(in crate::cli) async fn load_ssh(
+pub(crate) async fn load_ssh(
     stores: &Stores,
     location: &Location,
     workshop: &Workshop,

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::arguments::{Cases, GridFile, Months, Work, config};
+use super::arguments::{GridFile, Months, Work, config};
 use super::create::store_of;
 use super::populate_store1::chosen;
 use super::run::{each, workshop};
+use crate::cli::arguments::Cases;
 use crate::cli::grid::load_grid;
-use crate::cli::{Exit, GlobalArgs, stores, until};
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
+use crate::pipeline::until;
 use crate::store::Location;
 use crate::vis::series::{self, Filled, Spread, Wanted};
 use crate::vis::template::Destination;

@@ -5,9 +5,11 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::arguments::{Cases, config};
+use super::arguments::config;
 use super::finalize::write_completeness;
-use crate::cli::{Exit, GlobalArgs, stores};
+use crate::cli::arguments::Cases;
+use crate::cli::stores::stores;
+use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;

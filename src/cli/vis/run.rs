@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::capabilities::Capabilities;
-use crate::cli::output::{bytes, count, duration};
+use crate::cli::output::{bytes, count, duration, say};
 use crate::cli::progress::Terminal;
-use crate::cli::{Exit, report, say, stop_on_signals};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::{Exit, report};
 use crate::config::Config;
 use crate::model::Case;
+use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
-use crate::pipeline::{Pool, Stopped};
-use crate::research::plan::ranges;
+use crate::pipeline::{Pool, Stopped, memory};
 use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
 
 /// Workers, memory, progress and the stop signal of a command.
-pub(in crate::cli) fn workshop(config: &Config) -> Workshop {
+pub(crate) fn workshop(config: &Config) -> Workshop {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone());
-    let pool = Pool::new(config.workers.value.get(), Capabilities::memory_to_use());
+    let pool = Pool::new(config.workers.value.get(), memory::to_use());
     Workshop { pool, stop, progress: Arc::new(Terminal::new()) }
 }
 
