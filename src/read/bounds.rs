@@ -1,12 +1,10 @@
 //! What no file is believed beyond, whatever its form; and what a conversion needs of memory.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ReadError;
-use super::history::damaged;
 use crate::model::clock;
-use crate::model::dataset::{Dimension, Header, Variable};
+use crate::model::dataset::{Header, Variable};
 
 /// The most that the header of one object may take; a classic file's header as a whole.
 pub(super) const LONGEST_HEADER: usize = 4 << 20;
@@ -20,37 +18,16 @@ pub(super) fn guarded<T>(
 ) -> Result<T, ReadError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let problem = "the reader does not know what to make of it".to_owned();
-        Err(damaged(url, netcdf_reader::Error::InvalidData(problem)))
+        Err(ReadError::damaged(url, netcdf_reader::Error::InvalidData(problem)))
     })
-}
-
-/// Refuses a header in which a name stands for two things.
-pub(super) fn check_header(header: &Header, url: &str) -> Result<(), ReadError> {
-    let (mut variables, mut lens) = (HashSet::new(), HashMap::new());
-    for variable in &header.variables {
-        let wrong = |problem: String| {
-            let (url, variable) = (url.to_owned(), variable.name.clone());
-            Err(ReadError::Contradiction { url, variable, problem })
-        };
-        if !variables.insert(&variable.name) {
-            return wrong("stands in its header twice".to_owned());
-        }
-        for dim in &variable.dims {
-            let other = *lens.entry(&dim.name).or_insert(dim.len);
-            if other != dim.len {
-                let Dimension { name, len } = dim;
-                return wrong(format!(
-                    "has `{name}` of length {len}, which others have of {other}"
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A header that claims more than any file has.
 pub(super) fn claims(url: &str, problem: &str) -> ReadError {
-    damaged(url, netcdf_reader::Error::InvalidData(format!("its header claims {problem}")))
+    ReadError::damaged(
+        url,
+        netcdf_reader::Error::InvalidData(format!("its header claims {problem}")),
+    )
 }
 
 /// Bytes of memory that the conversion of a NetCDF-4 file of `size` bytes takes: the file as it is

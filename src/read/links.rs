@@ -18,7 +18,6 @@ use hdf5_reader::messages::symbol_table_msg::SymbolTableMessage;
 use hdf5_reader::symbol_table::SymbolTableNode;
 use hdf5_reader::{Dataset, Hdf5File, btree_v1, btree_v2};
 
-use super::history::damaged;
 use super::{ReadError, some_of, text};
 
 /// Groups that are nested deeper, or are more, are not followed.
@@ -83,7 +82,7 @@ pub(super) fn walk(
     root: &Group,
     url: &str,
 ) -> Result<(Vec<Dataset>, Found), ReadError> {
-    let broken = |e: Hdf5Error| damaged(url, e.into());
+    let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
     let mut found = Found::default();
     let mut seen = HashSet::from([root.address()]);
     let (groups, datasets) = members(file, root, "", url, &mut found)?;
@@ -129,7 +128,7 @@ fn members(
     url: &str,
     found: &mut Found,
 ) -> Result<(Vec<Group>, Vec<Dataset>), ReadError> {
-    let broken = |e: Hdf5Error| damaged(url, e.into());
+    let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
     let links = links(file, group).map_err(broken)?;
     for (name, target) in &links {
         // The reader fails at such a dataset, whatever is asked of the group.

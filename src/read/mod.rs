@@ -7,6 +7,7 @@ mod filters;
 mod form;
 pub mod glance;
 pub mod grid;
+mod header;
 pub mod history;
 mod links;
 pub mod ranged;
@@ -319,6 +320,18 @@ pub enum ReadError {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+impl ReadError {
+    /// What the reading library refuses.
+    fn damaged(url: &str, source: netcdf_reader::Error) -> Self {
+        let url = url.to_owned();
+        // The reader has no kind of its own for it.
+        match source.to_string().contains("invalid UTF-8") {
+            true => Self::NotUtf8 { url, source },
+            false => Self::Damaged { url, source },
+        }
+    }
 }
 
 impl Kinded for ReadError {

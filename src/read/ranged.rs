@@ -15,7 +15,8 @@ use super::bounds::{self, LONGEST_HEADER, TOO_LONG, claims, guarded};
 use super::classic;
 use super::filters::registry;
 use super::form::Form;
-use super::history::{self, damaged, meaning, positions, range_within};
+use super::header::positions;
+use super::history::{self, meaning, range_within};
 use super::validate::Structure;
 use super::{ReadError, Source, SourceError, text};
 use crate::model::cf::Decoding;
@@ -60,7 +61,7 @@ impl Ranged {
         size: Arc<AtomicUsize>,
     ) -> Result<(NcFile, Header, Option<Structure>), ReadError> {
         let start = ranges.read(0..ranges.len.min(SUPERBLOCK));
-        let start = start.map_err(|e| damaged(url, e.into()))?;
+        let start = start.map_err(|e| ReadError::damaged(url, e.into()))?;
         let at = |offset: u64| {
             let end = offset.checked_add(8).filter(|&end| end <= ranges.len)?;
             ranges.read(offset..end).ok()?.first_chunk().copied()
@@ -132,7 +133,7 @@ impl Ranged {
                 None => variable.bytes(),
             };
             self.size.store(size, Ordering::Relaxed);
-            read(&self.file).map_err(|e| damaged(&self.url, e))
+            read(&self.file).map_err(|e| ReadError::damaged(&self.url, e))
         });
         self.ranges.settle(&self.url, values)
     }
@@ -315,7 +316,7 @@ impl Ranges {
         let most = self.len.min(LONGEST_HEADER as u64);
         let mut len = BLOCK.min(most);
         loop {
-            let bytes = self.read(0..len).map_err(|e| damaged(url, e.into()))?;
+            let bytes = self.read(0..len).map_err(|e| ReadError::damaged(url, e.into()))?;
             match classic::look_over(&bytes, self.len, url)? {
                 classic::Extent::Longer if len < most => len = (2 * len).min(most),
                 // A file that ends in its header is truncated, and found to be so by the parser.

@@ -13,7 +13,7 @@ use hdf5_reader::storage::DynStorage;
 use hdf5_reader::{Dataset, Hdf5File};
 use netcdf_reader::{NcFile, NcMetadataMode, NcOpenOptions};
 
-use super::history::{damaged, header_of};
+use super::header::header_of;
 use super::{ReadError, classic};
 use crate::model::dataset::{Attribute, AttributeValue, Header};
 
@@ -63,7 +63,7 @@ pub(super) fn open(
     url: &str,
 ) -> Result<(NcFile, Header), ReadError> {
     let file = NcFile::from_storage_with_options(storage.clone(), options());
-    let file = file.map_err(|e| damaged(url, e))?;
+    let file = file.map_err(|e| ReadError::damaged(url, e))?;
     let error = match header_of(&file, url) {
         Ok(mut header) => {
             if file.as_classic().is_some() && is_replaced(&header) {
@@ -81,7 +81,7 @@ pub(super) fn open(
         Some(texts) if !texts.is_empty() => {
             let lenient = NcOpenOptions { metadata_mode: NcMetadataMode::Lossy, ..options() };
             let file = NcFile::from_storage_with_options(storage.clone(), lenient);
-            let file = file.map_err(|e| damaged(url, e))?;
+            let file = file.map_err(|e| ReadError::damaged(url, e))?;
             let mut header = header_of(&file, url)?;
             insert(&mut header, texts);
             if is_whole(&header, &storage) == Some(true) { Ok((file, header)) } else { Err(error) }

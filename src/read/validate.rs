@@ -22,7 +22,6 @@ use netcdf_reader::nc4::types::hdf5_to_nc_type;
 
 use super::ReadError;
 use super::bounds::LONGEST_HEADER;
-use super::history::damaged;
 use super::links::{self, Found, leaf};
 use super::{text, types};
 use crate::model::dataset::{Header, Variable};
@@ -75,7 +74,7 @@ impl Structure {
             return Err(ReadError::Truncated { url: url.to_owned(), variable, needs, has });
         }
         let options = OpenOptions::default().with_max_object_header_bytes(LONGEST_HEADER);
-        let broken = |e: Hdf5Error| damaged(url, e.into());
+        let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
         let file = Hdf5File::from_storage_with_options(storage, options).map_err(broken)?;
         let root = file.root_group().map_err(broken)?;
         let (datasets, found) = links::walk(&file, &root, url)?;
@@ -185,7 +184,7 @@ impl Structure {
     }
 
     fn find(&self, name: &str, dataset: &Dataset) -> Result<Place, ReadError> {
-        let broken = |e: Hdf5Error| damaged(&self.url, e.into());
+        let broken = |e: Hdf5Error| ReadError::damaged(&self.url, e.into());
         let wrong = |problem: String| self.contradiction(name, problem);
         let element = dataset.raw_element_size().map_err(broken)? as u64;
         let shape = dataset.shape();
@@ -393,7 +392,7 @@ fn check_types(dataset: &Dataset, url: &str) -> Result<(), ReadError> {
 /// Refuses filters that cannot be undone here.
 fn check_filters(file: &Hdf5File, dataset: &Dataset, url: &str) -> Result<(), ReadError> {
     let header = file.get_or_parse_header(dataset.address());
-    let header = header.map_err(|e| damaged(url, e.into()))?;
+    let header = header.map_err(|e| ReadError::damaged(url, e.into()))?;
     let filters = header.messages.iter().filter_map(|message| match message {
         HdfMessage::FilterPipeline(pipeline) => Some(&pipeline.filters),
         _ => None,

@@ -10,7 +10,6 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-use super::Shape;
 use super::land::Land;
 
 /// What the model writes where there is nothing, as a double.
@@ -24,6 +23,26 @@ const EQUATOR: f64 = 187.0;
 const WEST: f64 = 320.0;
 /// Rows and columns of a block of the real decomposition, of which dry ones are not computed.
 const BLOCK: (usize, usize) = (16, 9);
+
+/// Size of a grid: rows, columns, levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows, south to north.
+    pub nlat: usize,
+    /// Columns, west to east.
+    pub nlon: usize,
+    /// Levels; 60 are those of the model, any other number is layers of 10 m.
+    pub nz: usize,
+}
+
+impl Shape {
+    /// The model's own grid, gx1v7.
+    pub const FULL: Self = Self { nlat: 384, nlon: 320, nz: 60 };
+    /// Every 8th point of it and the upper 100 m: large enough that fields outweigh metadata.
+    pub const MEDIUM: Self = Self { nlat: 48, nlon: 40, nz: 10 };
+    /// Every 16th point of it and the upper 50 m, for tests.
+    pub const SMALL: Self = Self { nlat: 24, nlon: 20, nz: 5 };
+}
 
 /// Points, sizes and depths of a grid; every field is row by row, nlat x nlon.
 pub struct Grid {

@@ -1,8 +1,7 @@
 //! The header of a history file: dimensions, variables and attributes as the model writes them.
 
-use super::Shape;
 use super::classic::{Attribute, Format, Header, Kind, Value, Variable};
-use super::grid::FILL;
+use super::grid::{FILL, Shape};
 use super::ocean::{FILL_FLOAT, Quantity};
 
 /// Units of every time coordinate.

@@ -19,32 +19,13 @@ use std::io::{self, Write};
 
 pub use self::classic::Format;
 use self::classic::{Header, Kind, Value, Variable, put_doubles, put_floats};
+pub use self::grid::Shape;
 use self::grid::{FILL, Grid, TURN};
 use self::header::{CONSTANTS, FIELDS_2D, FIELDS_3D, TIME_UNITS, text, variable};
 use self::noise::{Waves, key, uniform};
 use self::ocean::{FILL_FLOAT, Ocean, Sea};
 use self::plume::Plume;
 use crate::model::{Case, YearMonth};
-
-/// Size of a grid: rows, columns, levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows, south to north.
-    pub nlat: usize,
-    /// Columns, west to east.
-    pub nlon: usize,
-    /// Levels; 60 are those of the model, any other number is layers of 10 m.
-    pub nz: usize,
-}
-
-impl Shape {
-    /// The model's own grid, gx1v7.
-    pub const FULL: Self = Self { nlat: 384, nlon: 320, nz: 60 };
-    /// Every 8th point of it and the upper 100 m: large enough that fields outweigh metadata.
-    pub const MEDIUM: Self = Self { nlat: 48, nlon: 40, nz: 10 };
-    /// Every 16th point of it and the upper 50 m, for tests.
-    pub const SMALL: Self = Self { nlat: 24, nlon: 20, nz: 5 };
-}
 
 /// First month of the series of sea surface height, and the number of its months.
 const SSH_START: YearMonth = YearMonth { year: 306, month: 1 };
