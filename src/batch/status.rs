@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 
 use super::mark::{Failure, Mark};
 use super::{Plan, Planned, Shard, Stage, StageError};
@@ -200,12 +199,11 @@ async fn inputs_of(
         record => record?,
     };
     let Some(record) = record else { return Ok(Err(Problem::Absent)) };
-    let text = |name: &str| record.settings.get(name).and_then(Value::as_str);
-    let ssh = || serde_json::from_value(record.settings.get("ssh")?.clone()).ok();
-    let is_ssh = match (ssh(), &plan.givens.ssh) {
+    let grid_before = record.settings.grid_sha256.as_deref();
+    let is_ssh = match (&record.settings.ssh, &plan.givens.ssh) {
         // Only maps that need one are recorded with it.
         (None, _) | (_, None) => true,
-        (Some(recorded), Some(planned)) => InputRecord::is_content(&recorded, planned),
+        (Some(recorded), Some(planned)) => recorded.is_content(planned),
     };
     let made_of = source(&record.inputs);
     let of_all = [
@@ -218,13 +216,13 @@ async fn inputs_of(
     let of_givens = match stage {
         // With the known defects, the grid is that of the raw files.
         Stage::Store2 => vec![
-            with_grid(text("grid_sha256"), grid.filter(|_| !plan.reference_compat)),
+            with_grid(grid_before, grid.filter(|_| !plan.reference_compat)),
             (is_ssh, Problem::Given("series of sea surface height")),
         ],
         Stage::Store3 => {
             let wanted = planned.center.map(|center| store3::settings(center, grid));
             vec![
-                with_grid(text("grid_sha256"), grid),
+                with_grid(grid_before, grid),
                 (wanted.as_ref() == Some(&record.settings), Problem::Given("centre")),
             ]
         }

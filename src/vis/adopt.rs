@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use super::contract::{Kind, Pyramid, case_keys, most_bytes};
-use super::record::{CaseRecord, FileEntry};
+use super::record::{CaseRecord, FileEntry, Settings};
 use super::{Recipe, VisError, coverage, template};
 use crate::encode::zarr::{Array, Format};
 use crate::model::Case;
@@ -40,7 +39,7 @@ pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Cas
     };
     let recipe = opened.recipe.or(recipe).ok_or_else(unstated)?;
     let record = |case| {
-        let settings = json!({ "adopted": true });
+        let settings = Settings { adopted: true, ..Settings::default() };
         let (kind, recipe) = (opened.kind.name(), recipe.clone());
         let part_size = store.multipart_size();
         CaseRecord::new(kind, case, recipe, settings, Vec::new(), Vec::new(), part_size)

@@ -1,7 +1,6 @@
 //! Whether what is there of a case is what a run would make: decided before anything is read for it.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
 
 use super::VisError;
 use super::record::CaseRecord;
@@ -50,26 +49,25 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
     let differ = |setting, recorded: String, now: String| {
         (recorded != now).then_some(Difference { setting, recorded, now })
     };
-    let value = |record: &CaseRecord, name: &str| record.settings.get(name).cloned();
-    let text = |value: Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
-    let [grid, grid_now] = [earlier, now].map(|record| text(value(record, "grid_sha256")));
-    let of = |name: &str| [earlier, now].map(|r| value(r, name).unwrap_or_default().to_string());
-    let [center, center_now] = of("center");
+    let [grid, grid_now] = [earlier, now].map(|record| record.settings.grid_sha256.as_deref());
+    let [center, center_now] =
+        [earlier, now].map(|r| serde_json::to_string(&r.settings.center).unwrap_or_default());
     // They follow from the grid, where that is another one.
     let made = |sha256: &str| format!("others (SHA-256 {})", first_digits(sha256));
+    let weights =
+        |record: &CaseRecord| made(record.settings.weights_sha256.as_deref().unwrap_or_default());
     let weights = (grid == grid_now)
-        .then(|| of("weights_sha256"))
-        .and_then(|[before, after]| differ("regridding weights", made(&before), made(&after)));
-    let ssh = |record| serde_json::from_value(value(record, "ssh")?).ok();
-    let ssh =
-        ssh(earlier).zip(ssh(now)).filter(|(a, b): &(InputRecord, InputRecord)| !a.is_content(b));
-    let file = |file: InputRecord| format!("{} of {} bytes", file.key, file.size);
+        .then(|| differ("regridding weights", weights(earlier), weights(now)))
+        .flatten();
+    let ssh = earlier.settings.ssh.as_ref().zip(now.settings.ssh.as_ref());
+    let ssh = ssh.filter(|(a, b)| !a.is_content(b));
+    let file = |file: &InputRecord| format!("{} of {} bytes", file.key, file.size);
     let content = |file: &InputRecord| match &file.sha256 {
         Some(sha256) => format!("{} (SHA-256 {})", file.key, first_digits(sha256)),
         None => file.key.clone() + " written " + &file.modified,
     };
     let ssh = ssh.and_then(|(a, b)| {
-        let [of_a, of_b] = [content(&a), content(&b)];
+        let [of_a, of_b] = [content(a), content(b)];
         differ("sea surface height", of_a, of_b)
             .or_else(|| differ("sea surface height", file(a), file(b)))
     });
@@ -78,7 +76,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
     [
         differ("rules", kind(earlier), kind(now)),
         differ("kind of input", source(&earlier.inputs).to_owned(), source(&now.inputs).to_owned()),
-        Difference::of_grid(grid.as_deref(), grid_now.as_deref()),
+        Difference::of_grid(grid, grid_now),
         weights,
         differ("centre", center, center_now),
         ssh,
@@ -114,9 +112,8 @@ pub async fn compare(
     if !differences.is_empty() {
         return Err(PlanError::Settings { case, url, differences }.into());
     }
-    let bare = |record: &CaseRecord| record.settings.get("grid_sha256").cloned();
     let is_same = earlier.missing_months == now.missing_months
-        && bare(earlier) == bare(now)
+        && earlier.settings.grid_sha256 == now.settings.grid_sha256
         && earlier.inputs.len() == inputs.files.len();
     if !is_same {
         return Ok(Comparison::Other);
@@ -158,9 +155,8 @@ pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
 /// The settings in which a record of a case that is being written differs: two processes must not mix
 /// their objects, though the one would make a better result.
 fn mixes(begun: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
-    let grid = |record: &CaseRecord| record.settings.get("grid_sha256").cloned();
     let mut differences = conflicts(begun, now);
-    if differences.is_empty() && grid(begun) != grid(now) {
+    if differences.is_empty() && begun.settings.grid_sha256 != now.settings.grid_sha256 {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
         differences.push(Difference { setting: "grid", recorded, now });
     }

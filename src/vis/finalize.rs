@@ -153,7 +153,7 @@ async fn records_without(
 /// Two cases whose maps were made with different weights, as far as their records tell them.
 pub fn other_weights(records: &BTreeMap<Case, CaseRecord>) -> Option<(Case, Case)> {
     let weights = |(case, record): (&Case, &CaseRecord)| {
-        Some((*case, record.settings.get("weights_sha256")?.clone()))
+        Some((*case, record.settings.weights_sha256.clone()?))
     };
     let mut known = records.iter().filter_map(weights);
     let (first, of_first) = known.next()?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Recipe, VisError};
 use crate::ledger::{CASES, FORMAT, InputRecord, SHARED};
 use crate::model::case::MONTHS;
-use crate::model::{Case, Checksums, YearMonth};
+use crate::model::{Case, Checksums, Place, YearMonth};
 use crate::research::PlanError;
 use crate::store::{Condition, Sending, Store, StoreError};
 
@@ -29,8 +29,9 @@ pub struct CaseRecord {
     pub case: String,
     /// The rules.
     pub recipe: Recipe,
-    /// What else the result depends on, such as the centre of the polygon.
-    pub settings: serde_json::Value,
+    /// What else the result depends on.
+    #[serde(skip_serializing_if = "Settings::is_empty", default)]
+    pub settings: Settings,
     /// Model months without input, when that was allowed.
     pub missing_months: Vec<String>,
     /// The input files.
@@ -43,6 +44,33 @@ pub struct CaseRecord {
     /// The case's own objects.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub files: Vec<FileEntry>,
+}
+
+/// What a result depends on besides its input files and the rules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// SHA-256 of the grid file; none when the points of the input files were used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grid_sha256: Option<String>,
+    /// SHA-256 of the regridding weights of all levels (store 2).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub weights_sha256: Option<String>,
+    /// The series of sea surface height, where the variable DIC needs it (store 2).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ssh: Option<InputRecord>,
+    /// Centre of the polygon, from which distances are taken (store 3).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub center: Option<Place>,
+    /// Whether the record was made of what lay in the store (`vis finalize --adopt`).
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub adopted: bool,
+}
+
+impl Settings {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An object of a case.
@@ -218,7 +246,7 @@ impl CaseRecord {
         store: &str,
         case: Case,
         recipe: Recipe,
-        settings: serde_json::Value,
+        settings: Settings,
         missing_months: Vec<String>,
         inputs: Vec<InputRecord>,
         part_size: u64,

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
 
 use super::contract::reading_order;
 use super::earlier::{Comparison, Inputs, compare, refuse_taken, renew};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape};
-use super::record::CaseRecord;
+use super::record::{CaseRecord, Settings};
 use super::template::Destination;
 use super::{Recipe, VisError, Workshop};
 use crate::derive::efficiency::{Exchange, Fluxes, exchange};
@@ -223,7 +222,7 @@ impl<'a> Part<'a> {
         case: Case,
         inputs: Inputs,
         missing: &[YearMonth],
-        settings: Value,
+        settings: Settings,
         force: bool,
     ) -> Result<Self, VisError> {
         let store = &destination.store;

@@ -1,9 +1,8 @@
 //! Store 1, `store1b.zarr`: efficiency of each case over time.
 
-use serde_json::Value;
-
 use super::analysis;
 use super::input::{CaseFiles, made_before};
+use super::record::Settings;
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
 use super::{VisError, Workshop};
@@ -33,7 +32,7 @@ pub async fn part<'a>(
     force: bool,
 ) -> Result<Part<'a>, VisError> {
     let (case, inputs) = (files.case, files.inputs());
-    Part::open(destination, case, inputs, &files.missing, Value::Null, force).await
+    Part::open(destination, case, inputs, &files.missing, Settings::default(), force).await
 }
 
 /// Fills a case's part from months that were read, unless it is done.
@@ -53,7 +52,7 @@ pub async fn fill_from_analysis(
 ) -> Result<Filled, VisError> {
     let found = analysis::find(analyses, case).await?;
     let inputs = made_before(analyses, &found.metadata).await?;
-    let part = Part::open(destination, case, inputs, &[], Value::Null, force).await?;
+    let part = Part::open(destination, case, inputs, &[], Settings::default(), force).await?;
     if part.done {
         return Ok(Filled { before: true, ..Filled::default() });
     }

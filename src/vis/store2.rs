@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,7 +15,7 @@ use super::contract::{Pyramid, YEAR, place, reading_order};
 use super::earlier::{Comparison, compare, refuse_taken, renew};
 use super::input::CaseFiles;
 use super::month::{MonthFile, Shape};
-use super::record::{CaseRecord, FileEntry};
+use super::record::{CaseRecord, FileEntry, Settings};
 use super::regridded::{Fields, Month};
 use super::series::Filled;
 use super::shards::Whole;
@@ -111,11 +110,12 @@ impl Atlas<'_> {
         }
         let missing = files.missing.iter().map(YearMonth::to_string).collect();
         let of_dic = self.pyramid.variables.contains(&MapVariable::Dic);
-        let settings = json!({
-            "weights_sha256": self.digest,
-            "grid_sha256": self.given.as_ref().map(|(_, sha256)| sha256),
-            "ssh": self.ssh.as_ref().filter(|_| of_dic).map(|(_, file)| file),
-        });
+        let settings = Settings {
+            weights_sha256: Some(self.digest.clone()),
+            grid_sha256: self.given.as_ref().map(|(_, sha256)| sha256.clone()),
+            ssh: self.ssh.as_ref().filter(|_| of_dic).map(|(_, file)| file.clone()),
+            ..Settings::default()
+        };
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.inputs());
         let (inputs_now, part_size) = (inputs.records(), self.destination.store.multipart_size());
         let mut record =

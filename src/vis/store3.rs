@@ -1,8 +1,7 @@
 //! Store 3, `cumulative_FG_CO2_percent.zarr`: how far from the intervention the sea takes up CO2.
 
-use serde_json::{Value, json};
-
 use super::input::{CaseFiles, made_before};
+use super::record::Settings;
 use super::series::{Filled, Part, Series};
 use super::template::Destination;
 use super::{VisError, Workshop, excess};
@@ -64,8 +63,9 @@ pub async fn fill_from_excess(
 }
 
 /// What the result depends on besides the files.
-pub fn settings(center: Place, grid_sha256: Option<&str>) -> Value {
-    json!({"center": {"lat": center.lat, "lon": center.lon}, "grid_sha256": grid_sha256})
+pub fn settings(center: Place, grid_sha256: Option<&str>) -> Settings {
+    let grid_sha256 = grid_sha256.map(str::to_owned);
+    Settings { center: Some(center), grid_sha256, ..Settings::default() }
 }
 
 /// A case's part of the store.
