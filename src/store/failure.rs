@@ -38,6 +38,14 @@ pub(super) struct Site<'a> {
     pub is_source_coop: bool,
 }
 
+impl Site<'_> {
+    /// Where there is nothing to tell of a server.
+    pub(super) fn new(url: String, action: &'static str) -> Self {
+        let (bucket, endpoint, advice) = Default::default();
+        Self { url, action, bucket, endpoint, advice, anonymous: false, is_source_coop: false }
+    }
+}
+
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {

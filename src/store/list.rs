@@ -3,14 +3,12 @@
 //! A listing is a list of whatever lies there. What cannot be addressed or read, and what is no file, is
 //! passed over and counted ([`Store::passed_over`]), unless the caller says that it should be one of its own.
 
-use object_store::ObjectMeta;
-
-use super::blocking::blocking;
 use super::error::StoreError;
 use super::object_info::ObjectInfo;
-use super::open::{Backend, Store};
-use super::passed::noting;
-use super::walk::{Expected, Found, walk};
+use super::open::Store;
+use super::passed::PassedOver;
+use super::survey::{Surveyed, public_keys};
+use super::walk::Expected;
 
 impl Store {
     /// All objects below the folder `prefix` (`""`: the root), sorted by key. One request for
@@ -27,12 +25,8 @@ impl Store {
         prefix: &str,
         ours: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<ObjectInfo>, StoreError> {
-        if let Some(found) = self.walk(prefix, true, Expected::Files(Box::new(ours))).await? {
-            return Ok(found.files);
-        }
-        self.refuse_unlistable("list")?;
-        let found = self.noted(self.listing(prefix, "list", false)).await?;
-        Ok(self.infos(found.objects))
+        let expected = Expected::Files(Box::new(ours));
+        Ok(self.backend().list(prefix, "list", true, expected).await?.files)
     }
 
     /// The folders directly in the folder `prefix`, as keys, sorted. An absent folder has none.
@@ -47,68 +41,54 @@ impl Store {
         prefix: &str,
         ours: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<String>, StoreError> {
-        if let Some(found) = self.walk(prefix, false, Expected::Folders(Box::new(ours))).await? {
-            return Ok(found.folders);
-        }
-        self.refuse_unlistable("list folders")?;
-        let found = self.noted(self.listing(prefix, "list folders", true)).await?;
-        let mut folders: Vec<_> =
-            found.common_prefixes.iter().filter_map(|path| self.key(path)).collect();
-        folders.sort_unstable();
-        Ok(folders)
+        let expected = Expected::Folders(Box::new(ours));
+        Ok(self.backend().list(prefix, "list folders", false, expected).await?.folders)
     }
 
     /// The objects directly in the folder `prefix`, sorted by key.
     pub async fn list_level(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        if let Some(found) = self.walk(prefix, false, Expected::nothing()).await? {
-            return Ok(found.files);
-        }
-        self.refuse_unlistable("list")?;
-        let found = self.noted(self.listing(prefix, "list", true)).await?;
-        Ok(self.infos(found.objects))
+        Ok(self.backend().list(prefix, "list", false, Expected::nothing()).await?.files)
     }
 
     /// Whether there are listings: over https there are none.
     pub fn can_list(&self) -> bool {
-        !matches!(self.backend(), Backend::Http(..))
+        self.backend().can_list()
     }
 
-    fn refuse_unlistable(&self, action: &'static str) -> Result<(), StoreError> {
-        match self.can_list() {
-            true => Ok(()),
-            false => Err(StoreError::Unsupported { url: self.location().to_string(), action }),
-        }
-    }
-
-    fn infos(&self, found: Vec<ObjectMeta>) -> Vec<ObjectInfo> {
-        let info = |meta: ObjectMeta| Some(ObjectInfo::new(self.key(&meta.location)?, meta));
-        let mut infos: Vec<_> = found.into_iter().filter_map(info).collect();
-        infos.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        infos
-    }
-
-    /// Lists a bucket, and keeps what was passed over.
-    async fn noted<T>(
-        &self,
-        listing: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let (result, noted) = noting(listing).await;
-        self.note_passed(noted);
-        result
-    }
-
-    /// What lies in a folder on disk, sorted; `None` when the store is not on disk.
-    async fn walk(
+    /// The public objects in the folder `prefix` (`""`: the root) that are `wanted`, sorted by key;
+    /// with `deep` also those in its folders. On disk, links that lead nowhere or in a circle,
+    /// files and folders that cannot be read, and what is no file are errors: they may have been
+    /// readable when they were published. What no object can be named is passed over.
+    pub async fn survey(
         &self,
         prefix: &str,
         deep: bool,
-        expected: Expected,
-    ) -> Result<Option<Found>, StoreError> {
-        let Some(folder) = self.folder(prefix)? else { return Ok(None) };
-        let key = prefix.trim_end_matches('/').to_owned();
-        let list = move || Ok(walk(&folder, &key, deep, &expected));
-        let mut found = blocking(&self.url(prefix), "list", list).await??;
-        self.note_passed(std::mem::take(&mut found.passed));
-        Ok(Some(found))
+        wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Vec<Surveyed>, StoreError> {
+        let mut found = self.backend().survey(prefix, deep, Box::new(wanted)).await?;
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// Keys of all public objects. What is hidden and not `ours` counts as passed over, a folder on disk once.
+    pub async fn look_through(
+        &self,
+        ours: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let (listed, root) = (self.list("").await?, self.backend().disk_path(""));
+        let (found, passed) = public_keys(listed, root.as_deref(), ours);
+        self.backend().base().note_passed(passed);
+        Ok(found)
+    }
+
+    /// What the listings of this store have passed over so far: why, how many, and one of them.
+    pub fn passed_over(&self) -> Vec<(PassedOver, usize, String)> {
+        self.backend().base().passed().counts()
+    }
+
+    /// Says in one warning what was passed over, unless that has been said. Otherwise it is said
+    /// when the last handle of the store goes.
+    pub fn tell_passed_over(&self) {
+        self.backend().base().passed().tell(self.location());
     }
 }

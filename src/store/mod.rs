@@ -3,7 +3,8 @@
 //! A [`Location`] says where (a path, `file://`, `s3://`, `https://`), [`Stores`] opens it, and a
 //! [`Store`] lists, reads and writes below it. Reads go through an [`Object`], which notices when
 //! the object is replaced while it is read. Large writes go through an [`Upload`], whose parts may
-//! come in any order; nothing is visible under the final name before `complete`.
+//! come in any order; nothing is visible under the final name before `complete`. What a disk, S3, https and
+//! memory do each in a way of its own is behind one trait, `Backend`, with a file for each.
 //!
 //! ```text
 //! Location --Stores::open--> Store --object--> Object   range, ranges, pieces
@@ -14,7 +15,10 @@
 mod addressable;
 mod answer;
 mod aws_http;
+mod backend;
+mod base;
 mod blocking;
+mod bucket;
 mod check;
 mod connect;
 mod credentials;
@@ -23,24 +27,28 @@ mod error_chain;
 mod failure;
 mod file_kind;
 mod folders;
+mod http;
 mod limit;
 mod list;
+mod local;
 mod location;
+mod memory;
 mod object;
 mod object_info;
 mod obstacle;
 mod open;
 mod options;
-mod pages;
 mod part;
 mod passed;
 mod pieces;
 mod process;
 mod profile;
+mod put;
 mod read;
 mod roots;
 mod s3;
 mod send;
+mod sink;
 mod staged;
 mod streamed;
 mod survey;

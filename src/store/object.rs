@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -13,10 +13,11 @@ use md5::{Digest as _, Md5};
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStoreExt};
 
+use super::backend::{attempt, reading};
 use super::blocking::blocking;
 use super::error::StoreError;
 use super::object_info::ObjectInfo;
-use super::open::{Backend, Store};
+use super::open::Store;
 use super::taken::{self, Moment, Taken, checksum};
 
 /// Ranges closer than this are read as one: on disk, then over a network.
@@ -74,7 +75,7 @@ impl Object {
             return Ok(Bytes::new());
         }
         let began = self.begin().await?;
-        let objects = self.store.objects().await?;
+        let objects = self.store.backend().objects().await?;
         let get = async || {
             let found = objects.get_opts(&self.path, self.asking(&range)).await?;
             let meta = found.meta.clone();
@@ -83,7 +84,7 @@ impl Object {
             }
             Ok((collected(found).await?, meta))
         };
-        let found = self.store.reading(&self.info.key, "read", get).await;
+        let found = reading(self.store.backend(), &self.info.key, "read", get).await;
         let (data, meta) = found.map_err(|error| self.now_gone(error))?;
         self.compare(meta)?;
         let (wanted, start) = (range.end - range.start, range.start);
@@ -113,10 +114,7 @@ impl Object {
     /// The bytes of several ranges, in the order asked for. Near ones are read together, far ones
     /// in parallel.
     pub async fn ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
-        let gap = match self.store.backend() {
-            Backend::Local(_) | Backend::Memory(_) => GAP.0,
-            Backend::S3(_) | Backend::Http(..) => GAP.1,
-        };
+        let gap = if self.store.backend().is_remote() { GAP.1 } else { GAP.0 };
         let joined = joined(ranges, gap, JOINED);
         let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(joined)
             .map(async |(range, members)| {
@@ -139,14 +137,15 @@ impl Object {
 
     /// Whether it lies on a disk of this machine, where reading it twice is cheap.
     pub(super) fn is_on_disk(&self) -> bool {
-        matches!(self.store.backend(), Backend::Local(_))
+        self.on_disk().is_some()
     }
 
     /// The open file of an object on disk.
     pub(super) async fn open(&self) -> Result<Reading, StoreError> {
         let began = self.begin().await?;
-        let objects = self.store.objects().await?;
-        let found = self.store.attempt(&self.info.key, "read", || objects.get(&self.path)).await;
+        let objects = self.store.backend().objects().await?;
+        let found =
+            attempt(self.store.backend(), &self.info.key, "read", || objects.get(&self.path)).await;
         let found = found.map_err(|error| self.now_gone(error))?;
         self.compare(found.meta)?;
         match found.payload {
@@ -228,8 +227,7 @@ impl Object {
     }
 
     fn on_disk(&self) -> Option<PathBuf> {
-        let location = self.store.location().join(&self.info.key);
-        location.local_path().map(Path::to_owned)
+        self.store.backend().disk_path(&self.info.key)
     }
 
     /// From when on a file on disk must not change while it is read; refuses one that has.

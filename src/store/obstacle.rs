@@ -5,9 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::blocking::blocking;
-use super::error::StoreError;
-use super::open::Store;
 use super::staged;
 
 /// What is in the way of objects that are to be written.
@@ -19,22 +16,8 @@ pub struct Obstacles {
     pub folders: Vec<String>,
 }
 
-impl Store {
-    /// What is in the way of these objects; nothing ever is but on disk.
-    pub async fn obstacles(&self, keys: Vec<String>) -> Result<Obstacles, StoreError> {
-        let Some(root) = self.folder("")? else { return Ok(Obstacles::default()) };
-        blocking(&self.url(""), "look into", move || obstacles(&root, keys)).await
-    }
-
-    /// Removes folders that have the names of objects, as far as no files are in them.
-    pub async fn remove_empty_folders(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        let Some(root) = self.folder("")? else { return Ok(()) };
-        let remove = move || keys.iter().try_for_each(|key| remove_empty(&root.join(key)));
-        blocking(&self.url(""), "remove folders of", remove).await
-    }
-}
-
-fn obstacles(root: &Path, keys: Vec<String>) -> io::Result<Obstacles> {
+/// What is in the way of these objects below `root`.
+pub(super) fn obstacles(root: &Path, keys: Vec<String>) -> io::Result<Obstacles> {
     let mut found = Obstacles::default();
     let mut folders = HashSet::new();
     for key in keys {
@@ -74,7 +57,8 @@ fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn remove_empty(folder: &Path) -> io::Result<()> {
+/// Removes a folder and those in it, as far as no files are in them.
+pub(super) fn remove_empty(folder: &Path) -> io::Result<()> {
     match fs::symlink_metadata(folder) {
         Ok(there) if there.is_dir() => {}
         _ => return Ok(()),

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -11,9 +10,9 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::backend::reading;
 use super::error::StoreError;
 use super::object::Object;
-use super::open::Backend;
 
 /// The bytes of an answer as they come.
 type Coming = Arc<Mutex<BoxStream<'static, object_store::Result<Bytes>>>>;
@@ -38,17 +37,17 @@ impl Object {
     ) -> BoxStream<'static, Result<Bytes, StoreError>> {
         let piece = piece.max(1);
         // Whether a server knows ranges is seen from its first answer.
-        let first = match self.store.backend() {
-            Backend::Http(..) => start.saturating_add(piece).min(end),
-            _ => start,
+        let first = match self.store.backend().may_ignore_ranges() {
+            true => start.saturating_add(piece).min(end),
+            false => start,
         };
         let (object, other) = (self.clone(), self.clone());
         let begin = stream::iter((start < first).then_some(start..first))
             .then(move |range| fetch(object.clone(), range));
         let rest = async move {
-            match other.has_ranges() {
-                true => other.in_parallel(first..end, piece, ahead).left_stream(),
-                false => other.in_one_answer(first..end, piece).right_stream(),
+            match other.store.backend().ignores_ranges() {
+                true => other.in_one_answer(first..end, piece).left_stream(),
+                false => other.in_parallel(first..end, piece, ahead).right_stream(),
             }
         };
         begin.chain(stream::once(rest).flatten()).boxed()
@@ -68,14 +67,6 @@ impl Object {
                 fetch(self.clone(), range)
             })
             .buffered(ahead.max(1))
-    }
-
-    /// Whether its server is not known to answer with the whole to a request for a range.
-    fn has_ranges(&self) -> bool {
-        match self.store.backend() {
-            Backend::Http(_, seen) => !seen.ignores_ranges.load(Ordering::Relaxed),
-            _ => true,
-        }
     }
 
     /// A range by one request.
@@ -102,9 +93,9 @@ impl Object {
     }
 
     async fn coming(&self, range: Range<u64>) -> Result<Coming, StoreError> {
-        let objects = self.store.objects().await?;
+        let objects = self.store.backend().objects().await?;
         let ask = || objects.get_opts(&self.path, self.asking(&range));
-        let found = self.store.reading(&self.info.key, "read", ask).await;
+        let found = reading(self.store.backend(), &self.info.key, "read", ask).await;
         let found = found.map_err(|error| self.now_gone(error))?;
         self.compare(found.meta.clone())?;
         Ok(Arc::new(Mutex::new(found.into_stream())))
@@ -120,7 +111,7 @@ impl Object {
             }
             Ok(data.freeze())
         };
-        let data = self.store.reading(&self.info.key, "read", take).await?;
+        let data = reading(self.store.backend(), &self.info.key, "read", take).await?;
         match data.len() as u64 >= least {
             true => Ok(data),
             false => Err(self.cut_short(data.len(), least)),

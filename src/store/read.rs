@@ -1,19 +1,16 @@
 //! What there is, and small objects whole.
 
-use std::fs;
-
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
 
 use super::answer::with_most;
+use super::backend::reading;
 use super::error::StoreError;
-use super::file_kind::oddity;
 use super::limit::SMALL_OBJECT;
 use super::object::{Object, collected};
 use super::object_info::ObjectInfo;
-use super::open::{Backend, Store};
-use super::walk::{modified, refuse_dangling};
+use super::open::Store;
 
 impl Store {
     /// A small object whole; `None` when there is none. One of more than [`SMALL_OBJECT`] bytes is
@@ -28,9 +25,9 @@ impl Store {
         key: &str,
         limit: u64,
     ) -> Result<Option<(Bytes, ObjectInfo)>, StoreError> {
-        let objects = self.objects().await?;
+        let objects = self.backend().objects().await?;
         let path = self.path(key)?;
-        self.refuse_odd(key)?;
+        self.backend().refuse_odd(key)?;
         let whole = async || {
             let found = objects.get(&path).await?;
             let meta = found.meta.clone();
@@ -38,7 +35,7 @@ impl Store {
             let data = if is_small { Some(collected(found).await?) } else { None };
             Ok((data, meta))
         };
-        match with_most(limit, self.reading(key, "read", whole)).await {
+        match with_most(limit, reading(self.backend(), key, "read", whole)).await {
             Ok((Some(data), meta)) => Ok(Some((data, ObjectInfo::new(key.to_owned(), meta)))),
             Ok((None, meta)) => {
                 Err(StoreError::TooLarge { url: self.url(key), size: Some(meta.size), most: limit })
@@ -50,19 +47,14 @@ impl Store {
 
     /// An object to read from, after one request for what it is.
     pub async fn object(&self, key: &str) -> Result<Object, StoreError> {
-        let objects = self.objects().await?;
-        let path = self.path(key)?;
-        self.refuse_odd(key)?;
-        match self.reading(key, "read", || objects.head(&path)).await {
-            Ok(meta) => Ok(self.object_at(path, ObjectInfo::new(key.to_owned(), meta))),
-            Err(error) => Err(self.explained(key, error).await),
-        }
+        let info = self.backend().head(key).await?;
+        Ok(self.object_known(key, info))
     }
 
     /// What an object is; `None` when there is none.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
-        match self.object(key).await {
-            Ok(object) => Ok(Some(object.info().clone())),
+        match self.backend().head(key).await {
+            Ok(info) => Ok(Some(info)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -71,49 +63,7 @@ impl Store {
     /// An object to read from, when a listing has told what it is: no request.
     pub fn object_known(&self, key: &str, info: ObjectInfo) -> Object {
         let path = self.path(key).unwrap_or_else(|_| ObjectPath::from(key));
-        self.object_at(path, ObjectInfo { key: key.to_owned(), ..info })
-    }
-
-    fn object_at(&self, path: ObjectPath, info: ObjectInfo) -> Object {
-        Object::new(self.clone(), path, info)
-    }
-
-    /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
-    pub(super) fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
-        let location = self.location().join(key);
-        let Some(path) = location.local_path() else { return Ok(()) };
-        let what = match fs::metadata(path) {
-            Ok(found) if modified(&found).is_none() => Some("a file whose time cannot be told"),
-            Ok(found) => oddity(found.file_type()),
-            Err(_) => return refuse_dangling(path),
-        };
-        match what {
-            Some(what) => Err(StoreError::NotAFile { url: self.url(key), what: what.to_owned() }),
-            None => Ok(()),
-        }
-    }
-
-    /// Answers to HEAD have no body, so they cannot tell an absent bucket from an absent key or
-    /// bad credentials from a forbidden object: a listing can.
-    async fn explained(&self, key: &str, error: StoreError) -> StoreError {
-        let vague = matches!(
-            error,
-            StoreError::NotFound { .. }
-                | StoreError::PermissionDenied { .. }
-                | StoreError::Refused { .. }
-        );
-        if !vague || !matches!(self.backend(), Backend::S3(_)) {
-            return error;
-        }
-        match self.has_any(key).await {
-            Err(
-                clear @ (StoreError::NoSuchBucket { .. }
-                | StoreError::NoSuchProduct { .. }
-                | StoreError::Credentials { .. }
-                | StoreError::WrongRegion { .. }),
-            ) => clear,
-            _ => error,
-        }
+        Object::new(self.clone(), path, ObjectInfo { key: key.to_owned(), ..info })
     }
 }
 
@@ -136,7 +86,7 @@ mod tests {
                 "{error}"
             );
         }
-        fs::File::create(folder.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        std::fs::File::create(folder.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
         let store = Stores::new(S3Options::default()).open(&location).unwrap();
         let error = store.read("sparse").await.unwrap_err().to_string();
         assert!(error.contains("sparse") && error.contains("1099511627776"), "{error}");

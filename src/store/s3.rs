@@ -1,294 +1,269 @@
-//! S3 clients: one for a bucket, one set of credentials for all.
+//! A bucket of S3. Listings are read page by page and with bounds: the server need not come to an end by itself,
+//! nor keep to the folder that it was asked for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::provider::SharedCredentialsProvider;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{BackoffConfig, RetryConfig};
-use tokio::sync::OnceCell;
-use url::{Host, Url};
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::multipart::MultipartStore;
+use object_store::path::Path as ObjectPath;
+use object_store::{ListResult, ObjectMeta, ObjectStore};
+use tracing::warn;
 
-use super::aws_http::AwsHttp;
-use super::connect::{Connector, LONGEST_PAUSE, Seen};
-use super::credentials::Credentials;
-use super::error::{NoCredentials, StoreError};
-use super::error_chain::with_causes;
-use super::location::{has_user, is_loopback, without_user};
-use super::options::{Addressing, S3Options};
-use super::profile::Settings;
-use super::roots::{self, Bundle};
+use super::backend::{Backend, attempt, found, reading};
+use super::base::Base;
+use super::bucket::Bucket;
+use super::error::StoreError;
+use super::failure::{Site, translate};
+use super::object_info::ObjectInfo;
+use super::passed::noting;
+use super::put::put_whole;
+use super::send::{Condition, Sending};
+use super::sink::Sink;
+use super::uploads::Arrived;
+use super::walk::{Expected, Found};
 
-/// From the first try on. A request keeps its signature meanwhile: it must end before that does.
-const RETRY_FOR: Duration = Duration::from_secs(180);
-/// Pauses are drawn from between the first and so many times the one before. They would not grow,
-/// on average, if that were less than e.
-const BACKOFF: f64 = 5.0;
+/// Bytes of memory that a name takes beside its own, here and where it is worked on.
+const OF_NAME: u64 = 256;
+/// Most names of one listing, whatever the memory.
+const NAMES: usize = 20_000_000;
+/// Most pages in a row that tell of nothing.
+const EMPTY: usize = 1000;
+/// Most bytes of an object: S3 takes 50 TB.
+const LARGEST: u64 = 1 << 50;
+/// Most bytes of all objects of a listing, so that they can be added up.
+const ALL: u64 = 1 << 60;
 
-/// What all buckets share.
-pub(super) struct Session {
-    pub options: S3Options,
-    /// Credentials that were given, not to be looked for.
-    source: Option<SharedCredentialsProvider>,
-    settings: OnceCell<Settings>,
-    credentials: OnceCell<Arc<Credentials>>,
-    pub(super) seen: Arc<Seen>,
+/// How often a write on a condition is tried again when its connection was lost, and how long after.
+const AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct S3 {
+    pub base: Base,
+    pub bucket: Arc<Bucket>,
 }
 
-impl Session {
-    pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
-        let (settings, credentials) = (OnceCell::new(), OnceCell::new());
-        Self { options, source, settings, credentials, seen: Arc::default() }
+#[async_trait]
+impl Backend for S3 {
+    fn base(&self) -> &Base {
+        &self.base
     }
 
-    async fn settings(&self) -> Result<&Settings, StoreError> {
-        self.settings.get_or_try_init(|| Settings::resolve(&self.options)).await
+    fn parent(&self) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(Self { base: self.base.parent()?, bucket: Arc::clone(&self.bucket) }))
     }
 
-    /// `None` for unsigned requests.
-    pub(super) async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
-        if self.options.is_anonymous() {
-            return Ok(None);
+    async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(self.bucket.client().await? as _)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn translate(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
+        let (endpoint, advice) = self.bucket.endpoint_and_advice();
+        let site = Site {
+            url: self.base.url(key),
+            action,
+            bucket: &self.bucket.name,
+            endpoint,
+            advice,
+            anonymous: self.bucket.session.options.is_anonymous(),
+            is_source_coop: self.is_source_coop(),
+        };
+        translate(error, site)
+    }
+
+    fn renew_credentials(&self, than: SystemTime) -> bool {
+        self.bucket.renew_if_older(than)
+    }
+
+    /// Answers to HEAD have no body, so they cannot tell an absent bucket from an absent key or
+    /// bad credentials from a forbidden object: a listing can.
+    async fn explained(&self, key: &str, error: StoreError) -> StoreError {
+        let vague = matches!(
+            error,
+            StoreError::NotFound { .. }
+                | StoreError::PermissionDenied { .. }
+                | StoreError::Refused { .. }
+        );
+        if !vague {
+            return error;
         }
-        let load = async || {
-            let source = match &self.source {
-                Some(source) => source.clone(),
-                None => {
-                    let settings = self.settings().await?;
-                    settings.credentials(self.aws_http(settings)?).await
-                }
-            };
-            Ok(Arc::new(Credentials::new(source)))
-        };
-        self.credentials.get_or_try_init(load).await.map(Some)
-    }
-
-    pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, StoreError> {
-        let Some(credentials) = self.credentials().await? else {
-            return Ok(None);
-        };
-        let advice = self.settings().await?.advice.clone();
-        credentials.expiry().await.map_err(|NoCredentials { problem, detail }| {
-            StoreError::Credentials { url: "s3://".into(), problem, detail, advice }
-        })
-    }
-
-    pub(super) fn retry(&self) -> RetryConfig {
-        RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(200),
-                max_backoff: LONGEST_PAUSE,
-                base: BACKOFF,
-            },
-            max_retries: self.options.max_retries(),
-            retry_timeout: RETRY_FOR,
+        match self.pages(key, "list", false, 1).await {
+            Err(
+                clear @ (StoreError::NoSuchBucket { .. }
+                | StoreError::NoSuchProduct { .. }
+                | StoreError::Credentials { .. }
+                | StoreError::WrongRegion { .. }),
+            ) => clear,
+            _ => error,
         }
     }
 
-    /// Asks for credentials.
-    fn aws_http(&self, settings: &Settings) -> Result<AwsHttp, StoreError> {
-        let connector = Connector {
-            seen: Arc::default(),
-            timeout: self.options.timeout(),
-            connect_timeout: self.options.connect_timeout(),
-            // Services of this machine speak it; which they are is not for us to say.
-            plain: true,
-            direct: false,
-            roots: roots::named(settings.bundle.as_ref())?,
-        };
-        let failed = |error: reqwest::Error| StoreError::BadOption {
-            option: "the HTTP client for credentials",
-            value: "TLS".to_owned(),
-            reason: with_causes(&error),
-        };
-        let direct = Connector { direct: true, ..connector.clone() }.client().map_err(failed)?;
-        Ok(AwsHttp { outside: connector.client().map_err(failed)?, direct })
-    }
-
-    /// Makes clients for a server, which may be trusted because of a file of a profile.
-    pub(super) fn connector(
+    async fn list(
         &self,
-        server: &Url,
-        bundle: Option<&Bundle>,
-    ) -> Result<Connector, StoreError> {
-        Ok(Connector {
-            seen: Arc::clone(&self.seen),
-            timeout: self.options.timeout(),
-            connect_timeout: self.options.connect_timeout(),
-            plain: server.scheme() == "http",
-            direct: is_loopback(server),
-            roots: roots::named(bundle)?,
-        })
-    }
-}
-
-/// One bucket; its client is made when it is first needed.
-pub(super) struct Bucket {
-    pub name: String,
-    pub session: Arc<Session>,
-    client: OnceCell<Arc<AmazonS3>>,
-}
-
-impl Bucket {
-    pub(super) fn new(name: String, session: Arc<Session>) -> Self {
-        Self { name, session, client: OnceCell::new() }
+        prefix: &str,
+        action: &'static str,
+        deep: bool,
+        _: Expected,
+    ) -> Result<Found, StoreError> {
+        let (listed, noted) = noting(self.pages(prefix, action, !deep, NAMES)).await;
+        self.base.note_passed(noted);
+        Ok(found(&self.base, listed?))
     }
 
-    pub(super) async fn client(&self) -> Result<Arc<AmazonS3>, StoreError> {
-        self.client.get_or_try_init(|| self.connect()).await.cloned()
+    async fn exists(&self) -> Result<bool, StoreError> {
+        Ok(!self.pages("", "list", false, 1).await?.objects.is_empty())
     }
 
-    /// Where the bucket is looked for, and how to renew the credentials.
-    pub(super) fn endpoint_and_advice(&self) -> (&str, &str) {
-        self.session.settings.get().map_or(("AWS", ""), |settings| {
-            (
-                settings.endpoint.as_ref().map_or("AWS", |(url, _)| url.as_str()),
-                settings.advice.as_str(),
-            )
-        })
-    }
-
-    /// Whether the service is Source Cooperative, whose buckets are accounts.
-    pub(super) fn is_source_coop(&self) -> bool {
-        self.session.settings.get().is_some_and(Settings::is_source_coop)
-    }
-
-    /// The URL of the bucket itself and the region that requests are signed for.
-    pub(super) async fn url_and_region(&self) -> Result<(String, String), StoreError> {
-        let settings = self.session.settings().await?;
-        let path_style = self.is_path_style(settings);
-        let region = settings.region.0.clone();
-        let url = match &settings.endpoint {
-            Some((text, _)) => endpoint_for(text, &self.name, path_style)?,
-            None if path_style => format!("https://s3.{region}.amazonaws.com"),
-            None => format!("https://{}.s3.{region}.amazonaws.com", self.name),
+    async fn put(
+        &self,
+        key: &str,
+        data: Vec<Bytes>,
+        sending: &Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        // The client does not send again what the server may have done, however many tries it has left: here
+        // the condition guards it.
+        let (mut left, most) = match sending.condition {
+            Condition::Always => (0, 0),
+            Condition::Absent | Condition::Is(_) => {
+                (AGAIN, self.bucket.session.options.max_retries())
+            }
         };
-        let url = if path_style { format!("{url}/{}", self.name) } else { url };
-        Ok((url, region))
-    }
-
-    /// Makes clients for the bucket's server.
-    pub(super) async fn connector(&self) -> Result<Connector, StoreError> {
-        let settings = self.session.settings().await?;
-        let (url, _) = self.url_and_region().await?;
-        let url = Url::parse(&url).map_err(|error| StoreError::BadOption {
-            option: "endpoint_url",
-            value: without_user(&url),
-            reason: error.to_string(),
-        })?;
-        self.session.connector(&url, settings.bundle.as_ref())
-    }
-
-    fn is_path_style(&self, settings: &Settings) -> bool {
-        settings.addressing.0 == Addressing::Path || self.name.contains('.')
-    }
-
-    /// After a server has called the credentials expired: whether a new try may go better.
-    pub(super) fn renew_if_older(&self, than: SystemTime) -> bool {
-        self.session.credentials.get().is_some_and(|held| held.renew_if_older(than))
-    }
-
-    async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
-        let settings = self.session.settings().await?;
-        let path_style = self.is_path_style(settings);
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&self.name)
-            .with_region(&settings.region.0)
-            .with_virtual_hosted_style_request(!path_style)
-            .with_retry(self.session.retry())
-            // What is sent has a Content-MD5; its SHA-256 in the signature would cost more than that.
-            .with_unsigned_payload(true)
-            // Source Cooperative answers DeleteObjects with 404.
-            .with_disable_bulk_delete(true);
-        if let Some((text, _)) = &settings.endpoint {
-            builder = builder.with_endpoint(endpoint_for(text, &self.name, path_style)?);
+        loop {
+            match put_whole(self, key, data.clone(), sending).await {
+                Err(StoreError::Exhausted { attempts, .. })
+                    if left > 0 && attempts as usize <= most =>
+                {
+                    left -= 1;
+                }
+                result => return result,
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        builder = builder.with_http_connector(self.connector().await?);
-        builder = match self.session.credentials().await? {
-            Some(credentials) => builder.with_credentials(Arc::clone(credentials) as _),
-            None => builder.with_skip_signature(true),
+    }
+
+    async fn create(&self, key: &str) -> Result<Sink, StoreError> {
+        let path = self.path(key)?;
+        Ok(Sink::parts(self.bucket.client().await?, path))
+    }
+
+    async fn uploads(&self, key: &str) -> Result<Vec<String>, StoreError> {
+        self.bucket.uploads(&self.path(key)?).await
+    }
+
+    async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<Arrived>, StoreError> {
+        self.bucket.parts_of(&self.path(key)?, id).await
+    }
+
+    async fn abort_upload(&self, key: &str, id: &String) -> Result<bool, StoreError> {
+        let (path, client) = (self.path(key)?, self.bucket.client().await?);
+        match attempt(self, key, "abort", || client.abort_multipart(&path, id)).await {
+            Ok(()) => return Ok(true),
+            Err(error) if error.is_not_found() => {}
+            // It takes room, and harms nobody.
+            Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
+        }
+        Ok(false)
+    }
+
+    fn is_source_coop(&self) -> bool {
+        self.bucket.is_source_coop()
+    }
+
+    fn hides_md5(&self) -> bool {
+        self.bucket.session.seen.hides_md5.load(Ordering::Relaxed)
+    }
+
+    fn failures(&self) -> u64 {
+        self.bucket.session.seen.failures.load(Ordering::Relaxed)
+    }
+}
+
+impl S3 {
+    /// Pages of a bucket until the last; with `most` 1, until one tells of an object.
+    async fn pages(
+        &self,
+        prefix: &str,
+        action: &'static str,
+        one_level: bool,
+        most: usize,
+    ) -> Result<ListResult, StoreError> {
+        let (client, path) = (self.bucket.client().await?, self.base.prefix(prefix)?);
+        let folder = (!path.is_root()).then(|| format!("{path}/"));
+        let wrong = |detail: String| StoreError::BadListing { url: self.base.url(prefix), detail };
+        let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
+        let (mut token, mut tokens) = (None::<String>, HashSet::new());
+        let (mut empty, mut bytes, mut held) = (0, 0u64, 0u64);
+        loop {
+            let ask = || {
+                let options = PaginatedListOptions {
+                    delimiter: one_level.then(|| "/".into()),
+                    page_token: token.clone(),
+                    ..PaginatedListOptions::default()
+                };
+                let (client, folder) = (Arc::clone(&client), folder.clone());
+                async move { client.list_paginated(folder.as_deref(), options).await }
+            };
+            let page = reading(self, prefix, action, ask).await?;
+            let ListResult { objects: new, common_prefixes: folders, .. } = page.result;
+            empty = if new.is_empty() && folders.is_empty() { empty + 1 } else { 0 };
+            for ObjectMeta { size, location, .. } in &new {
+                bytes = bytes.saturating_add(*size);
+                if *size > LARGEST || bytes > ALL {
+                    let detail =
+                        format!("it tells of {size} bytes in {location}, and {bytes} in all");
+                    return Err(wrong(detail));
+                }
+            }
+            let names = new.iter().map(|object| &object.location).chain(&folders);
+            held += names.map(|name| OF_NAME + 2 * name.as_ref().len() as u64).sum::<u64>();
+            objects.extend(new);
+            common_prefixes.extend(folders);
+            token = page.page_token.filter(|token| !token.is_empty());
+            let Some(token) = &token else { break };
+            held += token.len() as u64;
+            let (names, room) = (objects.len() + common_prefixes.len(), self.base.listing);
+            if held > room {
+                let url = self.base.url(prefix);
+                return Err(StoreError::ListingTooLong { url, names, most: room });
+            }
+            if !tokens.insert(token.clone()) {
+                return Err(wrong("it gives the same continuation token twice".to_owned()));
+            }
+            match names {
+                found if most == 1 && found > 0 => break,
+                found if found > NAMES || empty > EMPTY => {
+                    let pages = tokens.len();
+                    return Err(wrong(format!("it does not end: {pages} pages, {found} names")));
+                }
+                _ => {}
+            }
+        }
+        let extensions = Default::default();
+        Ok(self.below(&path, ListResult { objects, common_prefixes, extensions }))
+    }
+
+    /// Only what is below the folder that was asked for. Whatever else a server tells of is passed over.
+    fn below(&self, folder: &ObjectPath, mut found: ListResult) -> ListResult {
+        let is_below = |name: &ObjectPath| {
+            folder.is_root()
+                || name.as_ref().strip_prefix(folder.as_ref()).is_some_and(|n| n.starts_with('/'))
         };
-        let client = builder.build().map_err(|source| StoreError::Library {
-            url: format!("s3://{}", self.name),
-            action: "set up a client",
-            source,
-        })?;
-        Ok(Arc::new(client))
-    }
-}
-
-/// The endpoint as the client wants it (virtual-host style: with the bucket).
-fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<String, StoreError> {
-    let bad = |reason: &str| StoreError::BadOption {
-        option: "endpoint_url",
-        value: without_user(text),
-        reason: reason.to_owned(),
-    };
-    let mut url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
-    if has_user(&url) {
-        return Err(bad(
-            "it has no user or password: the keys of S3 are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        ));
-    }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err(bad("plain http is only for this machine (localhost): use https://"));
-    }
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it starts with https:// (or http:// for this machine)"));
-    }
-    if !path_style {
-        if !matches!(url.host(), Some(Host::Domain(_))) {
-            return Err(StoreError::BadOption {
-                option: "addressing",
-                value: "virtual".to_owned(),
-                reason: format!(
-                    "a bucket cannot stand before an address in {text}; use path (DOR_S3_ADDRESSING=path), or a name"
-                ),
-            });
+        let before = found.objects.len() + found.common_prefixes.len();
+        found.objects.retain(|object| is_below(&object.location));
+        found.common_prefixes.retain(is_below);
+        let others = before - found.objects.len() - found.common_prefixes.len();
+        if others > 0 {
+            let place = &self.base.location;
+            warn!("{place}: the server listed {others} names outside of {folder}/: passed over");
         }
-        let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
-        url.set_host(Some(&host)).map_err(|error| bad(&error.to_string()))?;
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_busy_server_is_given_tens_of_seconds() {
-        let retry = Session::new(S3Options::default(), None).retry();
-        assert_eq!((retry.max_retries, retry.retry_timeout), (10, RETRY_FOR));
-        // The median of each pause is half of the longest that it can be.
-        let pauses =
-            std::iter::successors(Some(0.2), |pause| Some((pause * BACKOFF / 2.0).min(15.0)));
-        assert!(pauses.take(10).sum::<f64>() > 60.0);
-        let options = S3Options { max_retries: Some(1), ..S3Options::default() };
-        assert_eq!(Session::new(options, None).retry().max_retries, 1);
-    }
-
-    #[test]
-    fn endpoint_by_style() {
-        let of = |text, path_style| endpoint_for(text, "b", path_style).unwrap();
-        assert_eq!(of("https://h:9/", true), "https://h:9");
-        assert_eq!(of("https://h:9", false), "https://b.h:9");
-        assert_eq!(of("http://127.0.0.1:9000", true), "http://127.0.0.1:9000");
-        assert_eq!(of("http://localhost:9000", false), "http://b.localhost:9000");
-        for address in ["http://127.0.0.1:9000", "https://[::1]:9000"] {
-            let error = endpoint_for(address, "b", false).unwrap_err().to_string();
-            assert!(error.contains(address) && error.contains("use path"), "{error}");
-        }
-        for (text, reason) in [
-            ("http://minio.example:9000", "plain http"),
-            ("h:9000", "https://"),
-            ("h", "relative"),
-            ("https://me:pass@h", "no user"),
-            ("https://:pass@h", "no user"),
-            ("https://me:pass@h:x", "port"),
-        ] {
-            let error = endpoint_for(text, "b", true).unwrap_err().to_string();
-            assert!(error.contains(reason) && !error.contains("pass@"), "{error}");
-        }
+        found
     }
 }

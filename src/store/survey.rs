@@ -6,11 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::blocking::blocking;
 use super::error::StoreError;
 use super::file_kind::oddity;
 use super::object_info::ObjectInfo;
-use super::open::Store;
 use super::passed::{Noted, PassedOver, shown};
 use super::staged::is_staged;
 use super::walk::{has_number, usable_name};
@@ -45,80 +43,60 @@ fn why_not_public(key: &str) -> Option<PassedOver> {
     }
 }
 
-impl Store {
-    /// The public objects in the folder `prefix` (`""`: the root) that are `wanted`, sorted by key;
-    /// with `deep` also those in its folders. On disk, links that lead nowhere or in a circle,
-    /// files and folders that cannot be read, and what is no file are errors: they may have been
-    /// readable when they were published. What no object can be named is passed over.
-    pub async fn survey(
-        &self,
-        prefix: &str,
-        deep: bool,
-        wanted: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<Vec<Surveyed>, StoreError> {
-        let Some(folder) = self.folder(prefix)? else {
-            let objects = match deep {
-                true => self.list(prefix).await?,
-                false => self.list_level(prefix).await?,
-            };
-            return Ok(self.surveyed(objects, wanted));
-        };
-        let prefix = prefix.trim_end_matches('/').to_owned();
-        let url = self.url(&prefix);
-        let look = move || {
-            let real = match folder.canonicalize() {
-                Ok(real) => real,
-                Err(error) => return Ok(failed(&folder, error)),
-            };
-            let above = deep.then_some(real).into_iter().collect();
-            let mut survey = Survey { wanted: &wanted, found: Vec::new(), passed: Noted::new() };
-            let looked = survey.look_over(&folder, &prefix, above);
-            Ok(looked.map(|()| (survey.found, survey.passed)))
-        };
-        let (mut found, passed) = blocking(&url, "list", look).await??;
-        self.note_passed(passed);
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
-    }
+/// Which objects are wanted, by key; a key of `FOLDER/*` stands for all in a folder.
+pub(super) type Wanted = Box<dyn Fn(&str) -> bool + Send>;
 
-    /// Keys of all public objects. What is hidden and not `ours` counts as passed over, a folder on disk once.
-    pub async fn look_through(
-        &self,
-        ours: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>, StoreError> {
-        let root = self.folder("")?;
-        let (mut found, mut passed) = (Vec::new(), Noted::new());
-        for ObjectInfo { key, .. } in self.list("").await? {
-            match why_not_public(&key) {
-                None => found.push(key),
-                Some(_) if ours(&key) => {}
-                Some(why) => {
-                    let path = |root: &PathBuf| shown(&root.join(hidden(&key)).to_string_lossy());
-                    passed.push((root.as_ref().map_or(key.clone(), path), why));
-                }
+/// Those objects in a folder on disk that are public and wanted, and what was passed over; `deep` also those in its
+/// folders. Keys begin with `prefix`.
+pub(super) fn of_disk(
+    folder: &Path,
+    prefix: &str,
+    deep: bool,
+    wanted: &Wanted,
+) -> Result<(Vec<Surveyed>, Noted), StoreError> {
+    let real = folder.canonicalize().or_else(|error| failed(folder, error))?;
+    let above = deep.then_some(real).into_iter().collect();
+    let mut survey = Survey { wanted, found: Vec::new(), passed: Noted::new() };
+    survey.look_over(folder, prefix, above)?;
+    Ok((survey.found, survey.passed))
+}
+
+/// Those objects of a listing that are public and wanted, and what was passed over.
+pub(super) fn of_listing(listed: Vec<ObjectInfo>, wanted: Wanted) -> (Vec<Surveyed>, Noted) {
+    let (mut found, mut passed) = (Vec::new(), Noted::new());
+    for ObjectInfo { key, size, modified, etag } in listed {
+        match why_not_public(&key) {
+            Some(why) => passed.push((key, why)),
+            None if wanted(&key) => {
+                let version = etag.unwrap_or_else(|| modified.to_rfc3339());
+                let fingerprint = format!("{size}-{version}");
+                found.push(Surveyed { key, size, fingerprint });
+            }
+            None => {}
+        }
+    }
+    (found, passed)
+}
+
+/// Keys of the public objects of a listing, and what is hidden and not `ours`: of a store on disk, whose folder is
+/// `root`, a hidden folder once.
+pub(super) fn public_keys(
+    listed: Vec<ObjectInfo>,
+    root: Option<&Path>,
+    ours: impl Fn(&str) -> bool,
+) -> (Vec<String>, Noted) {
+    let (mut found, mut passed) = (Vec::new(), Noted::new());
+    for ObjectInfo { key, .. } in listed {
+        match why_not_public(&key) {
+            None => found.push(key),
+            Some(_) if ours(&key) => {}
+            Some(why) => {
+                let path = |root: &Path| shown(&root.join(hidden(&key)).to_string_lossy());
+                passed.push((root.map_or_else(|| key.clone(), path), why));
             }
         }
-        self.note_passed(passed);
-        Ok(found)
     }
-
-    /// Those objects of a bucket that are public and wanted.
-    fn surveyed(&self, listed: Vec<ObjectInfo>, wanted: impl Fn(&str) -> bool) -> Vec<Surveyed> {
-        let (mut found, mut passed) = (Vec::new(), Noted::new());
-        for ObjectInfo { key, size, modified, etag } in listed {
-            match why_not_public(&key) {
-                Some(why) => passed.push((key, why)),
-                None if wanted(&key) => {
-                    let version = etag.unwrap_or_else(|| modified.to_rfc3339());
-                    let fingerprint = format!("{size}-{version}");
-                    found.push(Surveyed { key, size, fingerprint });
-                }
-                None => {}
-            }
-        }
-        self.note_passed(passed);
-        found
-    }
+    (found, passed)
 }
 
 /// A key up to the first of its parts that begins with a dot.
@@ -135,13 +113,13 @@ fn failed<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {
     Err(StoreError::io(&path.display().to_string(), "list", error))
 }
 
-struct Survey<'a, F> {
-    wanted: &'a F,
+struct Survey<'a> {
+    wanted: &'a Wanted,
     found: Vec<Surveyed>,
     passed: Noted,
 }
 
-impl<F: Fn(&str) -> bool> Survey<'_, F> {
+impl Survey<'_> {
     /// `above` are the real paths of the folder and of those on the way to it; with none, folders in
     /// it are passed over.
     fn look_over(

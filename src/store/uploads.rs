@@ -7,18 +7,18 @@ use std::error::Error;
 
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpConnector, HttpRequestBody};
+use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, CredentialProvider};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tracing::{debug, warn};
+use tracing::debug;
 use url::Url;
 
 use super::answer::Refusal;
+use super::bucket::Bucket;
 use super::error::StoreError;
 use super::object_info::unquoted;
-use super::open::{Backend, Store};
-use super::s3::Bucket;
 use crate::model::Digest;
 
 /// What stands in a path of a URL as it is ("Signature Version 4", canonical URI).
@@ -76,49 +76,27 @@ impl Arrived {
     }
 }
 
-impl Store {
-    /// Ends all unfinished uploads of an object that the server tells of; how many there were. Not every
-    /// server can tell.
-    pub async fn abort_uploads(&self, key: &str) -> Result<usize, StoreError> {
-        let mut ended = 0;
-        for id in self.uploads(key).await? {
-            ended += usize::from(self.abort_upload(key, &id).await?);
-        }
-        Ok(ended)
-    }
-
-    /// Ends an unfinished upload; whether there was one.
-    pub(super) async fn abort_upload(&self, key: &str, id: &String) -> Result<bool, StoreError> {
-        let (path, parts) = (self.path(key)?, self.parts().await?);
-        match self.attempt(key, "abort", || parts.abort_multipart(&path, id)).await {
-            Ok(()) => return Ok(true),
-            Err(error) if error.is_not_found() => {}
-            // It takes room, and harms nobody.
-            Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
-        }
-        Ok(false)
-    }
-
+impl Bucket {
     /// Ids of the unfinished uploads of an object; none where its server does not tell.
-    pub(super) async fn uploads(&self, key: &str) -> Result<Vec<String>, StoreError> {
-        let Backend::S3(bucket) = self.backend() else { return Ok(Vec::new()) };
-        let path = self.path(key)?;
+    pub(super) async fn uploads(&self, path: &ObjectPath) -> Result<Vec<String>, StoreError> {
         let query = [("prefix", path.as_ref()), ("uploads", "")];
-        let answer: Option<Uploads> = ask(bucket, "", &query).await?;
+        let answer: Option<Uploads> = ask(self, "", &query).await?;
         let uploads = answer.map(|answer| answer.upload).unwrap_or_default().into_iter();
         let of_this = uploads.filter(|upload| upload.key == path.as_ref());
         Ok(of_this.map(|upload| upload.upload_id).collect())
     }
 
     /// The parts of an unfinished upload that have arrived; none where its server does not tell.
-    pub(super) async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<Arrived>, StoreError> {
-        let Backend::S3(bucket) = self.backend() else { return Ok(Vec::new()) };
-        let path = self.path(key)?;
+    pub(super) async fn parts_of(
+        &self,
+        path: &ObjectPath,
+        id: &str,
+    ) -> Result<Vec<Arrived>, StoreError> {
         let (mut arrived, mut after) = (Vec::new(), 0);
         loop {
             let marker = after.to_string();
             let query = [("part-number-marker", marker.as_str()), ("uploadId", id)];
-            let answer: Option<Parts> = ask(bucket, path.as_ref(), &query).await?;
+            let answer: Option<Parts> = ask(self, path.as_ref(), &query).await?;
             // What is of no such upload is the answer to something else.
             let Some(answer) = answer.filter(|answer| answer.upload_id == id) else { break };
             arrived.extend(answer.part.into_iter().filter_map(

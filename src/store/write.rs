@@ -2,26 +2,25 @@
 //! its name before it is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::try_join;
-use object_store::multipart::{MultipartStore, PartId};
-use object_store::path::Path as ObjectPath;
-use object_store::{MultipartId, ObjectStoreExt, PutMultipartOptions, PutPayload};
-use tokio::sync::OnceCell;
+use object_store::multipart::PartId;
+use object_store::{MultipartId, PutMultipartOptions, PutPayload};
 use tracing::warn;
 
+use super::backend::attempt;
 use super::blocking::blocking;
 use super::connect::{RequestBody, with_body, with_body_md5};
 use super::error::StoreError;
 use super::object::Object;
 use super::object_info::ObjectInfo;
-use super::open::{Backend, Store};
+use super::open::Store;
 use super::part::{Body, Part};
-use super::send::{Condition, Sending};
+use super::send::Sending;
+use super::sink::{PartSink, Sink, finish};
 use super::staged::Staged;
 use super::streamed::Streamed;
 use crate::model::Digest;
@@ -34,20 +33,18 @@ impl Store {
         self.send(key, data, &Sending::default()).await
     }
 
-    /// Writes bytes that are in memory as a large object is written.
-    pub(super) async fn put_parts(
+    /// The same, told how it is sent. [`StoreError::Overtaken`] when the condition does not hold, as it no longer
+    /// does after a try of which only the answer was lost; on disk, writers that check at the same moment can both
+    /// find that [`Condition::Is`] holds.
+    ///
+    /// [`Condition::Is`]: super::Condition::Is
+    pub async fn send(
         &self,
         key: &str,
         data: Bytes,
-        sending: Sending,
+        sending: &Sending,
     ) -> Result<ObjectInfo, StoreError> {
-        let upload = self.create_as(key, sending).await?;
-        let size = upload.part_size();
-        for (index, start) in (0..data.len()).step_by(size).enumerate() {
-            let part = data.slice(start..data.len().min(start.saturating_add(size)));
-            upload.part(index, vec![part]).await?;
-        }
-        upload.complete().await
+        self.backend().put(key, vec![data], sending).await
     }
 
     /// Begins a large object. Makes no request yet; on disk, makes the file beside its target.
@@ -57,23 +54,10 @@ impl Store {
 
     /// The same, told how it is sent. Of the conditions of an object in several parts only
     /// [`Condition::Absent`] is looked at, on disk.
+    ///
+    /// [`Condition::Absent`]: super::Condition::Absent
     pub async fn create_as(&self, key: &str, sending: Sending) -> Result<Upload, StoreError> {
-        let path = self.path(key)?;
-        let sink = match self.backend() {
-            Backend::Http(..) => return Err(self.read_only()),
-            Backend::Local(disk) => {
-                let target = disk.path_to_filesystem(&path).map_err(|source| {
-                    StoreError::Library { url: self.url(key), action: "write", source }
-                })?;
-                let staged =
-                    blocking(&self.url(key), "write", move || Staged::create(&target)).await?;
-                Sink::Disk(Some(Arc::new(staged)))
-            }
-            Backend::Memory(_) | Backend::S3(_) => {
-                let parts = self.parts().await?;
-                Sink::Parts(Some(Arc::new(PartSink { parts, path, id: OnceCell::new() })))
-            }
-        };
+        let sink = self.backend().create(key).await?;
         let usual = sending.part_size.unwrap_or(self.part_size() as u64);
         let part_size = usize::try_from(part_size(usual, sending.size)).unwrap_or(usize::MAX);
         let several = sending.size > part_size as u64;
@@ -84,15 +68,17 @@ impl Store {
 
     /// Removes an object; one that is not there is fine.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        if let Backend::Http(..) = self.backend() {
-            return Err(self.read_only());
+        self.backend().delete(key).await
+    }
+
+    /// Ends all unfinished uploads of an object that the server tells of; how many there were. Not every
+    /// server can tell.
+    pub async fn abort_uploads(&self, key: &str) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for id in self.backend().uploads(key).await? {
+            ended += usize::from(self.backend().abort_upload(key, &id).await?);
         }
-        let objects = self.objects().await?;
-        let path = self.path(key)?;
-        match self.attempt(key, "delete", || objects.delete(&path)).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result,
-        }
+        Ok(ended)
     }
 }
 
@@ -105,17 +91,6 @@ pub struct Upload {
     sending: Sending,
     sink: Sink,
     state: Mutex<State>,
-}
-
-enum Sink {
-    Disk(Option<Arc<Staged>>),
-    Parts(Option<Arc<PartSink>>),
-}
-
-struct PartSink {
-    parts: Arc<dyn MultipartStore>,
-    path: ObjectPath,
-    id: OnceCell<MultipartId>,
 }
 
 #[derive(Default)]
@@ -167,7 +142,7 @@ impl Upload {
     /// Whether a part of `source` is better given as a range of it than held in memory: it can be
     /// read again for little when it must be sent again.
     fn streams(&self, source: &Object) -> bool {
-        source.is_on_disk() && !matches!(self.store.backend(), Backend::Memory(_))
+        source.is_on_disk() && self.store.backend().is_remote()
     }
 
     /// Whether a part of `source` is held in memory while it is written.
@@ -252,8 +227,8 @@ impl Upload {
             self.sending.size.saturating_sub(start).min(self.part_size() as u64)
         };
         let mut found = Vec::new();
-        for id in self.store.uploads(&self.key).await? {
-            let mut arrived = self.store.parts_of(&self.key, &id).await?;
+        for id in self.store.backend().uploads(&self.key).await? {
+            let mut arrived = self.store.backend().parts_of(&self.key, &id).await?;
             arrived.retain(|part| {
                 let md5 = parts.get(part.index).copied();
                 md5.is_some() && part.md5() == md5 && part.size == size(part.index)
@@ -263,7 +238,7 @@ impl Upload {
         found.sort_by_key(|(_, arrived)| arrived.len());
         let best = found.pop_if(|(_, arrived)| !arrived.is_empty());
         for (id, _) in found {
-            self.store.abort_upload(&self.key, &id).await?;
+            self.store.backend().abort_upload(&self.key, &id).await?;
         }
         let Some((id, arrived)) = best else { return Ok(BTreeSet::new()) };
         // Nothing was begun before.
@@ -292,7 +267,7 @@ impl Upload {
             let options = PutMultipartOptions::from(self.sending.attributes(path));
             parts.create_multipart_opts(path, options)
         };
-        id.get_or_try_init(|| self.store.attempt(&self.key, "write", create)).await
+        id.get_or_try_init(|| attempt(self.store.backend(), &self.key, "write", create)).await
     }
 
     async fn send(&self, sink: &PartSink, index: usize, part: Part) -> Result<(), StoreError> {
@@ -304,14 +279,14 @@ impl Upload {
             Part { body: Body::Range(object, range), md5: Some(md5) } if self.streams(&object) => {
                 let body = Arc::new(Streamed::new(object, range, md5));
                 let empty = PutPayload::new();
-                let sent = self.store.attempt(&self.key, "write", || put(&empty));
+                let sent = attempt(self.store.backend(), &self.key, "write", || put(&empty));
                 let sent = with_body(Arc::clone(&body) as _, with_body_md5(Some(md5), sent)).await;
                 sent.map_err(|error| body.failure().unwrap_or(error))?
             }
             part => {
                 let md5 = part.md5;
                 let payload = PutPayload::from_iter(part.bytes().await?);
-                let sent = self.store.attempt(&self.key, "write", || put(&payload));
+                let sent = attempt(self.store.backend(), &self.key, "write", || put(&payload));
                 with_body_md5(md5, sent).await?
             }
         };
@@ -338,7 +313,7 @@ impl Upload {
                     && let Some(id) = sink.id.get()
                 {
                     let abort = || sink.parts.abort_multipart(&sink.path, id);
-                    self.store.attempt(&self.key, "abort the upload of", abort).await?;
+                    attempt(self.store.backend(), &self.key, "abort the upload of", abort).await?;
                 }
             }
         }
@@ -350,7 +325,7 @@ impl Upload {
         if !several && let Some(part) = first {
             self.sink = Sink::Parts(None);
             let sending = Sending { md5: part.md5.or(self.sending.md5), ..self.sending.clone() };
-            return self.store.put_whole(&self.key, part.bytes().await?, &sending).await;
+            return self.store.backend().put(&self.key, part.bytes().await?, &sending).await;
         }
         let total = self.whole(&arrived)?;
         match &mut self.sink {
@@ -358,34 +333,11 @@ impl Upload {
                 let whole = staged.take().and_then(Arc::into_inner);
                 let staged =
                     whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
-                let url = self.url();
-                let is_first = self.sending.condition == Condition::Absent;
-                let finished = blocking(&url, "write", {
-                    move || {
-                        let found = staged.len()?;
-                        match (found == total, is_first) {
-                            (true, true) => staged.finish_first()?,
-                            (true, false) => staged.finish()?,
-                            (false, _) => {}
-                        }
-                        Ok(found)
-                    }
-                });
-                let found = match finished.await {
-                    Err(StoreError::Io { source, .. })
-                        if source.kind() == io::ErrorKind::AlreadyExists =>
-                    {
-                        return Err(StoreError::Overtaken { url, detail: "it exists".to_owned() });
-                    }
-                    result => result?,
-                };
-                if found != total {
-                    return Err(self.incomplete(format!("{found} bytes on disk, not {total}")));
-                }
-                Ok(self.store.object(&self.key).await?.info().clone())
+                finish(self.url(), staged, total, &self.sending.condition).await?;
+                self.store.backend().head(&self.key).await
             }
             Sink::Parts(_) if arrived.is_empty() => {
-                self.store.put_whole(&self.key, Vec::new(), &self.sending).await
+                self.store.backend().put(&self.key, Vec::new(), &self.sending).await
             }
             Sink::Parts(sink) => {
                 let ids: Vec<_> = arrived.into_values().filter_map(|(_, id)| id).collect();
@@ -394,7 +346,7 @@ impl Upload {
                 };
                 let id = sink.id.get().cloned().unwrap_or_default();
                 let end = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
-                let result = match self.store.attempt(&self.key, "write", end).await {
+                let result = match attempt(self.store.backend(), &self.key, "write", end).await {
                     // Its parts are gone, or it was completed by a try whose answer was lost.
                     Err(StoreError::NotFound { .. }) => {
                         return Err(self.incomplete("the server no longer knows of it".into()));

@@ -25,8 +25,8 @@ impl Store {
         prefix: &str,
         longest: u64,
     ) -> Result<AsyncReadableStorage, StoreError> {
-        let root = self.prefix(prefix)?;
-        let all = AsyncObjectStore::new(PrefixStore::new(self.objects().await?, root));
+        let root = self.backend().base().prefix(prefix)?;
+        let all = AsyncObjectStore::new(PrefixStore::new(self.backend().objects().await?, root));
         Ok(Arc::new(Limited { all, longest: longest.saturating_add(SLACK) }))
     }
 }

@@ -1,0 +1,229 @@
+//! A disk of this machine.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+use super::backend::Backend;
+use super::base::Base;
+use super::blocking::blocking;
+use super::error::StoreError;
+use super::file_kind::oddity;
+use super::limit::open_file;
+use super::object_info::ObjectInfo;
+use super::obstacle::{self, Obstacles};
+use super::send::{Condition, Sending};
+use super::sink::{Sink, finish};
+use super::staged::{self, Staged};
+use super::survey::{self, Surveyed, Wanted};
+use super::walk::{Expected, Found, has_number, modified, refuse_dangling, walk};
+
+/// Part of a large object on disk: a part costs no request there, and small ones less memory.
+const DISK_PART: usize = 2 << 20;
+
+pub(super) struct Local {
+    base: Base,
+    disk: Arc<LocalFileSystem>,
+}
+
+impl Local {
+    pub(super) fn new(base: Base) -> Self {
+        Self { base, disk: Arc::new(LocalFileSystem::new()) }
+    }
+
+    /// The folder on disk that `prefix` names.
+    fn folder(&self, prefix: &str) -> Result<PathBuf, StoreError> {
+        let path = self.base.prefix(prefix)?;
+        if path.is_root() {
+            return Ok(PathBuf::from("/"));
+        }
+        self.disk.path_to_filesystem(&path).map_err(|source| StoreError::Library {
+            url: self.base.url(prefix),
+            action: "find",
+            source,
+        })
+    }
+
+    /// A file beside that of an object, to be put in its place.
+    async fn staged(&self, key: &str) -> Result<Staged, StoreError> {
+        let url = self.base.url(key);
+        let target = self.disk.path_to_filesystem(&self.path(key)?);
+        let target = target.map_err(|source| {
+            let url = url.clone();
+            StoreError::Library { url, action: "write", source }
+        })?;
+        blocking(&url, "write", move || Staged::create(&target)).await
+    }
+}
+
+#[async_trait]
+impl Backend for Local {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn parent(&self) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(Self { base: self.base.parent()?, disk: Arc::clone(&self.disk) }))
+    }
+
+    async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(Arc::clone(&self.disk) as _)
+    }
+
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    fn bad_name(&self, name: &str) -> Option<&'static str> {
+        has_number(name).then_some("a name on disk must not end in `#` and digits")
+    }
+
+    fn disk_path(&self, key: &str) -> Option<PathBuf> {
+        self.folder(key).ok()
+    }
+
+    fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
+        let location = self.base.location.join(key);
+        let Some(path) = location.local_path() else { return Ok(()) };
+        let what = match fs::metadata(path) {
+            Ok(found) if modified(&found).is_none() => Some("a file whose time cannot be told"),
+            Ok(found) => oddity(found.file_type()),
+            Err(_) => return refuse_dangling(path),
+        };
+        match what {
+            Some(what) => {
+                Err(StoreError::NotAFile { url: self.base.url(key), what: what.to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        _: &'static str,
+        deep: bool,
+        expected: Expected,
+    ) -> Result<Found, StoreError> {
+        let folder = self.folder(prefix)?;
+        let key = prefix.trim_end_matches('/').to_owned();
+        let list = move || Ok(walk(&folder, &key, deep, &expected));
+        let mut found = blocking(&self.base.url(prefix), "list", list).await??;
+        self.base.note_passed(std::mem::take(&mut found.passed));
+        Ok(found)
+    }
+
+    async fn survey(
+        &self,
+        prefix: &str,
+        deep: bool,
+        wanted: Wanted,
+    ) -> Result<Vec<Surveyed>, StoreError> {
+        let folder = self.folder(prefix)?;
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        let url = self.base.url(&prefix);
+        let look = move || Ok(survey::of_disk(&folder, &prefix, deep, &wanted));
+        let (found, passed) = blocking(&url, "list", look).await??;
+        self.base.note_passed(passed);
+        Ok(found)
+    }
+
+    async fn exists(&self) -> Result<bool, StoreError> {
+        let folder = self.folder("")?;
+        self.refuse_odd("")?;
+        let look = move || match fs::read_dir(&folder) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                open_file(&folder).map(|_| true)
+            }
+            Err(error) => Err(error),
+        };
+        blocking(&self.base.location.to_string(), "read", look).await
+    }
+
+    fn part_size(&self) -> usize {
+        DISK_PART
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        data: Vec<Bytes>,
+        sending: &Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        if let Condition::Is(etag) = &sending.condition {
+            let found = match self.head(key).await {
+                Ok(found) => found.etag,
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error),
+            };
+            if found.as_ref() != Some(etag) {
+                let detail = "its version is another".to_owned();
+                return Err(StoreError::Overtaken { url: self.base.url(key), detail });
+            }
+        }
+        let staged = self.staged(key).await?;
+        let size = data.iter().map(|bytes| bytes.len() as u64).sum();
+        let url = self.base.url(key);
+        let write = move || staged.write_at(0, &data).map(|()| staged);
+        let staged = blocking(&url, "write", write).await?;
+        finish(url, staged, size, &sending.condition).await?;
+        self.head(key).await
+    }
+
+    async fn create(&self, key: &str) -> Result<Sink, StoreError> {
+        self.staged(key).await.map(Sink::disk)
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let folder = self.folder("")?;
+        let try_out = move || {
+            let there = folder.ancestors().find(|folder| folder.exists());
+            Staged::create(&there.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
+        };
+        blocking(&self.base.location.to_string(), "write", try_out).await
+    }
+
+    async fn make_root(&self) -> Result<(), StoreError> {
+        let folder = self.folder("")?;
+        let make = move || staged::create_folders(&folder);
+        blocking(&self.base.location.to_string(), "make", make).await
+    }
+
+    async fn prune(&self, key: &str) -> Result<(), StoreError> {
+        let root = self.folder("")?;
+        let folders: Vec<_> =
+            key.rmatch_indices('/').map(|(end, _)| root.join(&key[..end])).collect();
+        let prune = move || {
+            // The first that is not empty ends it.
+            let _ = folders.iter().try_for_each(fs::remove_dir);
+            Ok(())
+        };
+        blocking(&self.base.url(key), "remove the folder of", prune).await
+    }
+
+    async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
+        let folder = self.folder(prefix)?;
+        blocking(&self.base.url(prefix), "sweep", move || staged::sweep(&folder)).await
+    }
+
+    async fn obstacles(&self, keys: Vec<String>) -> Result<Obstacles, StoreError> {
+        let root = self.folder("")?;
+        let look = move || obstacle::obstacles(&root, keys);
+        blocking(&self.base.url(""), "look into", look).await
+    }
+
+    async fn remove_empty_folders(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        let root = self.folder("")?;
+        let remove =
+            move || keys.iter().try_for_each(|key| obstacle::remove_empty(&root.join(key)));
+        blocking(&self.base.url(""), "remove folders of", remove).await
+    }
+}

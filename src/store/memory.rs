@@ -1,0 +1,81 @@
+//! Memory of this process, for tests.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::{ListResult, ObjectStore};
+
+use super::backend::{Backend, attempt, found};
+use super::base::Base;
+use super::error::StoreError;
+use super::object_info::ObjectInfo;
+use super::put::put_whole;
+use super::send::Sending;
+use super::sink::Sink;
+use super::walk::{Expected, Found};
+
+pub(super) struct Memory {
+    base: Base,
+    objects: Arc<InMemory>,
+}
+
+impl Memory {
+    pub(super) fn new(base: Base) -> Self {
+        Self { base, objects: Arc::new(InMemory::new()) }
+    }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+
+    async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(Arc::clone(&self.objects) as _)
+    }
+
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        action: &'static str,
+        deep: bool,
+        _: Expected,
+    ) -> Result<Found, StoreError> {
+        let path = self.base.prefix(prefix)?;
+        let list = async || match deep {
+            false => self.objects.list_with_delimiter(Some(&path)).await,
+            true => {
+                let objects = self.objects.list(Some(&path)).try_collect().await?;
+                let (common_prefixes, extensions) = Default::default();
+                Ok(ListResult { common_prefixes, objects, extensions })
+            }
+        };
+        Ok(found(&self.base, attempt(self, prefix, action, list).await?))
+    }
+
+    async fn exists(&self) -> Result<bool, StoreError> {
+        let first = async || self.objects.list(Some(&self.base.root)).try_next().await;
+        Ok(attempt(self, "", "list", first).await?.is_some())
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        data: Vec<Bytes>,
+        sending: &Sending,
+    ) -> Result<ObjectInfo, StoreError> {
+        put_whole(self, key, data, sending).await
+    }
+
+    async fn create(&self, key: &str) -> Result<Sink, StoreError> {
+        Ok(Sink::parts(Arc::clone(&self.objects) as _, self.path(key)?))
+    }
+}
