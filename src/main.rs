@@ -27,8 +27,8 @@ fn main() -> ExitCode {
         })
         .and_then(|exit| out.finish().map(|()| exit).map_err(anyhow::Error::from));
     done.unwrap_or_else(|error| {
-        cli::report(&error);
-        Exit::of(&error)
+        cli::report(error.as_ref());
+        Exit::of(error.as_ref())
     })
     .into()
 }

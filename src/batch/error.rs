@@ -1,9 +1,10 @@
-//! Why a plan cannot be written or used.
+//! Why a plan cannot be made, written or used.
 
 use crate::model::{ErrorKind, Kinded};
 use crate::store::StoreError;
+use crate::vis::VisError;
 
-/// A plan cannot be written or used.
+/// A plan cannot be made, written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
     /// Something with other contents is there.
@@ -45,6 +46,15 @@ pub enum PlanFileError {
         /// Where it should be.
         url: String,
     },
+    /// It cannot be a plan.
+    #[error("{url} is a folder: name the file of the plan")]
+    Folder {
+        /// The folder.
+        url: String,
+    },
+    /// What the plan is of cannot be had as it should be.
+    #[error(transparent)]
+    Vis(#[from] VisError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,10 +65,12 @@ impl Kinded for PlanFileError {
         match self {
             Self::Store(StoreError::NotAFile { .. }) => ErrorKind::Config,
             Self::Store(error) => error.kind(),
+            Self::Vis(error) => error.kind(),
             Self::Damaged { .. } => ErrorKind::BadData,
             Self::Changed { .. }
             | Self::Exists { .. }
             | Self::Absent { .. }
+            | Self::Folder { .. }
             | Self::NoPlace { .. } => ErrorKind::Config,
         }
     }

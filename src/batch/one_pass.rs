@@ -5,19 +5,17 @@
 //! their fields from it, and it is converted. Each product has its record, so that what is done
 //! already is passed over; what fails does not stop the others.
 
-use std::sync::Arc;
-
 use super::Stage;
-use crate::model::{Case, ErrorKind, Grid, Kinded, Place};
+use crate::model::{Case, ErrorKind, Kinded};
 use crate::pipeline::{Stopped, Table, unless_stopped};
-use crate::read::centers::Centers;
 use crate::research::plan::Step;
-use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions};
+use crate::research::{self, CaseError, Environment, Plan, PlanError, PlanOptions, failures};
 use crate::store::{Store, StoreError};
 use crate::vis::contract::reading_place;
 use crate::vis::input::{CaseFiles, Input};
-use crate::vis::series::{self, Filled, Part, Spread, Wanted};
+use crate::vis::series::{self, Filled, Part, Wanted};
 use crate::vis::store2::Atlas;
+use crate::vis::store3::Distances;
 use crate::vis::template::Destination;
 use crate::vis::{VisError, Workshop, store1, store3};
 
@@ -39,16 +37,6 @@ pub struct Products<'a> {
     pub allow_missing: bool,
     /// Make what is done once more.
     pub force: bool,
-}
-
-/// Store 3, and what its results depend on besides the files.
-pub struct Distances {
-    /// The store.
-    pub destination: Destination,
-    /// Centres of the polygons, and where they are from.
-    pub centers: (Centers, String),
-    /// The full grid with the SHA-256 of its file, when there is one.
-    pub grid: Option<(Arc<Grid>, String)>,
 }
 
 /// A product was not made.
@@ -95,6 +83,16 @@ impl Kinded for StageError {
             Self::Vis(error) => error.kind(),
             Self::Gone { .. } => ErrorKind::Config,
             Self::Files { .. } => ErrorKind::BadData,
+        }
+    }
+}
+
+impl StageError {
+    /// The cause for a list: the first one, in one line.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Research(error) => failures::cause(error),
+            other => failures::one_line(other),
         }
     }
 }
@@ -277,36 +275,17 @@ impl Products<'_> {
             parts.push((Stage::Store1, store1::part(destination, files, self.force).await));
         }
         if let Some(distances) = &self.store3 {
-            let part = async {
-                let center = distances.center(files.case)?;
-                let grid_sha256 = distances.grid.as_ref().map(|(_, sha256)| &**sha256);
-                let Distances { destination, .. } = distances;
-                store3::part(destination, files, (center, grid_sha256), self.force).await
-            };
-            parts.push((Stage::Store3, part.await));
+            parts.push((Stage::Store3, distances.part(files, self.force).await));
         }
         parts
     }
 
     fn wanted(&self, stages: &[Stage], case: Case) -> Result<Wanted, VisError> {
         let distances = self.store3.as_ref().filter(|_| stages.contains(&Stage::Store3));
-        let spread = |distances: &Distances| {
-            Ok::<_, VisError>(Spread {
-                center: distances.center(case)?,
-                grid: distances.grid.as_ref().map(|(grid, _)| grid.clone()),
-                recipe: distances.destination.recipe.clone(),
-            })
-        };
+        let spread =
+            |distances: &Distances| Ok::<_, VisError>(distances.spread(distances.center(case)?));
         let uptake = distances.map(spread).transpose()?;
         Ok(Wanted { efficiency: stages.contains(&Stage::Store1), uptake })
-    }
-}
-
-impl Distances {
-    fn center(&self, case: Case) -> Result<Place, VisError> {
-        let polygon = case.polygon();
-        let (centers, url) = &self.centers;
-        centers.of(polygon).ok_or_else(|| VisError::NoCenter { url: url.clone(), polygon })
     }
 }
 

@@ -4,12 +4,13 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
+use crate::model::InterventionMonth;
 use crate::model::case::POLYGONS;
-use crate::model::{Case, InterventionMonth};
 use crate::vis::VisError;
+use crate::vis::cases::Choice;
 
 /// Which cases.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct Cases {
     /// Polygons, 0 to 689 [default: all that there are files of]
     #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = polygon)]
@@ -20,24 +21,29 @@ pub(super) struct Cases {
 }
 
 impl Cases {
-    /// The cases that were asked for by polygon and month; none when any polygon will do.
-    pub fn asked(&self, range: Option<&[u16]>) -> Vec<Case> {
-        let in_range = |polygon: u16| matches!(range, Some([a, b]) if (*a..=*b).contains(&polygon));
-        let chosen = |case: &Case| {
-            (self.polygon_ids.contains(&case.polygon()) || in_range(case.polygon()))
-                && self.has_month(*case)
+    /// With a range of polygons, as a choice.
+    pub fn choice(self, range: Option<(u16, u16)>) -> Choice {
+        Choice { polygons: self.polygon_ids, range, months: self.intervention_months }
+    }
+}
+
+/// A range of polygons.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct PolygonRange {
+    /// Polygons from A to B
+    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
+    polygon_range: Option<Vec<u16>>,
+}
+
+impl PolygonRange {
+    /// Its ends, if it was given.
+    pub fn ends(&self) -> Result<Option<(u16, u16)>, VisError> {
+        let ends = match self.polygon_range.as_deref() {
+            Some(&[first, last]) => Some((first, last)),
+            _ => None,
         };
-        Case::all().filter(chosen).collect()
-    }
-
-    /// Whether the case's month was asked for.
-    pub fn has_month(&self, case: Case) -> bool {
-        self.intervention_months.is_empty() || self.intervention_months.contains(&case.month())
-    }
-
-    /// Whether both were given, so that each case must be there.
-    pub fn is_exact(&self) -> bool {
-        !self.intervention_months.is_empty()
+        in_order(ends)?;
+        Ok(ends)
     }
 }
 
@@ -48,9 +54,9 @@ pub(super) fn polygon(text: &str) -> Result<u16, String> {
 }
 
 /// Refuses a range of polygons that ends before it begins.
-pub(super) fn in_order(range: Option<&[u16]>) -> Result<(), VisError> {
+pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), VisError> {
     match range {
-        Some([a, b]) if a > b => {
+        Some((a, b)) if a > b => {
             Err(VisError::Needs(format!("--polygon-range {a} {b} holds no polygon: give {b} {a}")))
         }
         _ => Ok(()),

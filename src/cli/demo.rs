@@ -1,5 +1,7 @@
 //! `dor demo`: a synthetic case, converted end to end.
 
+mod steps;
+
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
@@ -11,39 +13,24 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
 use super::signals::stop_on_signals;
+use super::vis::workshop;
 use super::{Exit, GlobalArgs};
-use crate::batch::slurm::quoted;
 use crate::cli::arguments::from_one;
 use crate::cli::stores::stores;
 use crate::config::{Config, Overrides, Setting, Source, redact};
-use crate::demo::{self, ARCHIVE, CENTERS, GRID, SSH};
+use crate::demo::{self, ARCHIVE, GRID};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::model::dataset::Header;
-use crate::pipeline::{ObjectSource, Pool, memory};
+use crate::pipeline::{ObjectSource, Pool, memory, until};
 use crate::read::glance;
 use crate::store::{InForce, Location, S3Options, StoreError, Stores};
 use crate::synthetic::{Format, Shape, SyntheticCase};
-
-/// Folder of the research-grade files below the demo's location.
-const RESEARCH: &str = "research-grade";
-/// The map stores, below the demo's location too.
-const STORE1: &str = "@store1b.zarr";
-const STORE2: &str = "@store2.zarr";
-const STORE3: &str = "@cumulative_FG_CO2_percent.zarr";
+use steps::{EFFICIENCY, MAP, PLAN, RESEARCH, STORE1, STORE2, STORE3, Steps, UPTAKE};
 
 /// What is made below the demo's location besides the raw files.
-const PRODUCTS: [&str; 9] = [
-    RESEARCH,
-    "store1b.zarr",
-    "store2.zarr",
-    "cumulative_FG_CO2_percent.zarr",
-    "plan.json",
-    "plan.state",
-    "map.png",
-    "efficiency.png",
-    "uptake.png",
-];
+const PRODUCTS: [&str; 9] =
+    [RESEARCH, STORE1, STORE2, STORE3, PLAN, "plan.state", MAP, EFFICIENCY, UPTAKE];
 
 /// Make a synthetic case, convert it, make the map stores from it, and show what came out
 ///
@@ -239,22 +226,26 @@ impl Demo {
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
         let research = self.location.join(RESEARCH);
+        let here = |value| Some(Setting { value, source: Source::Default });
+        config.data_dir = here(archive);
+        config.output_dir = here(research.clone());
+        config.grid = here(self.location.join(GRID));
+        let months = self.synthetic.months;
+        let (location, workshop) = (&self.location, workshop(&config));
+        let reading = until(&workshop.stop, &stores);
+        let steps = Steps { location, config: &config, stores: reading, workshop, case, months };
         if self.plan {
             writeln!(out, "2. converted, and the map stores made, in one pass over the files")?;
             // The input is new, and plans do not change.
-            stores.open(&self.location)?.delete("plan.json").await?;
-            let exit = self.run_all(self.planned(case), global, out).await?;
+            stores.open(&self.location)?.delete(PLAN).await?;
+            let exit = steps.all_by_plan(out).await?;
             if exit != Exit::Done {
                 return Ok(exit);
             }
         } else {
             writeln!(out, "2. converted to the research-grade dataset")?;
             out.flush()?;
-            let here = |value| Some(Setting { value, source: Source::Default });
-            config.data_dir = here(archive);
-            config.output_dir = here(research.clone());
-            config.grid = here(self.location.join(GRID));
-            convert_case(&config, case, self.months_are_missing(), out).await?;
+            convert_case(&config, case, steps.months_are_missing(), out).await?;
         }
         if self.synthetic.shape.0 != Shape::FULL {
             writeln!(
@@ -276,101 +267,14 @@ impl Demo {
         let folder = research.join(&layout::folder(case));
         out.write_all(opening(&folder, &config.s3).await?.as_bytes())?;
         writeln!(out, "\n4. the three stores of the public map")?;
-        let filled = if self.plan { Vec::new() } else { self.filled(case) };
-        self.run_all(filled.into_iter().chain(self.looked_at(case)), global, out).await
-    }
-
-    /// Runs commands, and says which. A word `@name` is that name below the demo's location.
-    async fn run_all(
-        &self,
-        commands: impl IntoIterator<Item = String>,
-        global: &GlobalArgs,
-        out: &mut dyn Write,
-    ) -> anyhow::Result<Exit> {
-        for command in commands {
-            let place = |word: &str| match word.strip_prefix('@') {
-                Some(name) => self.location.join(name).to_string(),
-                None => word.to_owned(),
-            };
-            let words: Vec<String> =
-                ["dor"].into_iter().chain(command.split(' ')).map(place).collect();
-            let said: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-            writeln!(out, "\n$ {}", said.join(" "))?;
-            out.flush()?;
-            let exit = super::run_words(words.iter().map(String::as_str), global, out).await?;
+        if !self.plan {
+            let exit = steps.maps_from_files(out).await?;
             if exit != Exit::Done {
                 return Ok(exit);
             }
         }
-        Ok(Exit::Done)
+        steps.looks(out).await
     }
-
-    fn months_are_missing(&self) -> bool {
-        self.synthetic.months < 180
-    }
-
-    /// The case, and what populating needs to know of it, whether case by case or by a plan.
-    fn inputs(&self, case: Case) -> String {
-        let missing = if self.months_are_missing() { " --allow-missing" } else { "" };
-        format!("{} --grid @{GRID}{missing}", of(case))
-    }
-
-    /// Makes all products by a plan.
-    fn planned(&self, case: Case) -> Vec<String> {
-        let inputs = self.inputs(case);
-        let mut commands = templates();
-        commands.extend([
-            format!(
-                "plan -o @plan.json -d @{ARCHIVE} --output-dir @{RESEARCH} --store1 {STORE1} \
-                 --store2 {STORE2} --store3 {STORE3} {inputs} --ssh @{SSH} --centers @{CENTERS}"
-            ),
-            "run --plan @plan.json --shards 1 --shard 0 --force".to_owned(),
-            "finalize --plan @plan.json".to_owned(),
-        ]);
-        commands
-    }
-
-    /// Makes and fills the map stores from the research-grade files.
-    fn filled(&self, case: Case) -> Vec<String> {
-        let inputs = format!("-i @{RESEARCH} {}", self.inputs(case));
-        let mut commands = templates();
-        commands.extend([
-            format!("vis populate-store2 -o {STORE2} {inputs} --ssh @{SSH}"),
-            format!(
-                "vis populate-store3 -o {STORE3} --with-store1 {STORE1} {inputs} --centers @{CENTERS}"
-            ),
-        ]);
-        commands.extend([STORE1, STORE2, STORE3].map(|store| format!("vis finalize {store}")));
-        commands
-    }
-
-    /// Checks the map stores and draws from them.
-    fn looked_at(&self, case: Case) -> Vec<String> {
-        let of = of(case);
-        let step = (self.synthetic.months - 1).min(11);
-        let mut commands =
-            Vec::from([STORE1, STORE2, STORE3].map(|store| format!("vis check {store}")));
-        commands.extend([
-            format!("vis plot {STORE2} --variable DIC_SURF --step {step} {of} -o @map.png"),
-            format!("vis plot {STORE1} --series {of} -o @efficiency.png"),
-        ]);
-        if !self.months_are_missing() {
-            commands.push(format!("vis plot {STORE3} --series {of} -o @uptake.png"));
-        }
-        commands
-    }
-}
-
-/// Words that choose a case.
-fn of(case: Case) -> String {
-    format!("-p {} -m {}", case.polygon(), case.month().number())
-}
-
-/// Makes the three map stores anew.
-fn templates() -> Vec<String> {
-    let stores = [(1, STORE1), (2, STORE2), (3, STORE3)];
-    let template = |(n, at)| format!("vis create-template-store{n} -o {at} --overwrite");
-    stores.map(template).into()
 }
 
 /// Python that opens all files of a folder as one dataset.

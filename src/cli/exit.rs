@@ -11,7 +11,7 @@ use crate::model::{ErrorKind, Kinded};
 use crate::pipeline::Stopped;
 use crate::publish::PublishError;
 use crate::read::ReadError;
-use crate::research::{CaseError, PlanError};
+use crate::research::{CaseError, GridError, PlanError};
 use crate::store::StoreError;
 use crate::vis::VisError;
 
@@ -38,12 +38,13 @@ pub enum Exit {
 type Cause = dyn Error + 'static;
 
 /// The errors that a command may end with, each asked for its kind.
-const KINDS: [fn(&Cause) -> Option<ErrorKind>; 13] = [
+const KINDS: [fn(&Cause) -> Option<ErrorKind>; 14] = [
     of::<Stopped>,
     of::<ConfigError>,
     of::<ReadError>,
     of::<CaseError>,
     of::<PlanError>,
+    of::<GridError>,
     of::<LedgerError>,
     of::<VisError>,
     of::<PublishError>,
@@ -60,17 +61,22 @@ fn of<E: Kinded>(cause: &Cause) -> Option<ErrorKind> {
 
 impl Exit {
     /// The code for an error that ended a command: that of the first cause that tells its kind.
-    pub fn of(error: &anyhow::Error) -> Self {
+    pub fn of(error: &Cause) -> Self {
         let kind_of = |cause| KINDS.iter().find_map(|kind| kind(cause));
-        error.chain().find_map(kind_of).map_or(Self::SomeFailed, Self::from)
+        chain(error).find_map(kind_of).map_or(Self::SomeFailed, Self::from)
     }
 
     /// Whether an error is nothing but a stop, whoever tells of it.
-    pub(super) fn stopped(error: &anyhow::Error) -> bool {
-        error.chain().any(|cause| {
+    pub(super) fn stopped(error: &Cause) -> bool {
+        chain(error).any(|cause| {
             cause.is::<Stopped>() || matches!(cause.downcast_ref(), Some(StoreError::Stopped))
         })
     }
+}
+
+/// An error and its causes.
+fn chain(error: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 impl From<ErrorKind> for Exit {

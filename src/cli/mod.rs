@@ -12,7 +12,6 @@ mod environment;
 mod exit;
 mod failures;
 mod global;
-mod grid;
 mod man;
 mod output;
 mod process;
@@ -99,21 +98,6 @@ impl Cli {
     }
 }
 
-/// Runs a command from its words, as the demo does.
-async fn run_words<'a>(
-    words: impl Iterator<Item = &'a str>,
-    global: &GlobalArgs,
-    out: &mut dyn Write,
-) -> anyhow::Result<Exit> {
-    match Cli::try_parse_from(words)?.command {
-        Command::Vis(command) => command.run(global, out).await,
-        Command::Plan(command) => command.run(global, out).await,
-        Command::Run(command) => command.run(global, out).await,
-        Command::Finalize(command) => command.run(global, out).await,
-        _ => Ok(Exit::Usage),
-    }
-}
-
 /// Reads the command line; help, version and errors are printed here and end the program.
 ///
 /// Forgets the variables that are set to nothing, too: call it before any other thread runs.
@@ -141,7 +125,7 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
         match written.and_then(|()| out.finish()) {
             Ok(()) => Exit::Done,
             Err(error) => {
-                report(&error.into());
+                report(&error);
                 Exit::SomeFailed
             }
         }

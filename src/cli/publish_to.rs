@@ -91,7 +91,7 @@ impl Publishing {
             }
             Err(error) if exit == Exit::Done => Err(error.into()),
             Err(error) => {
-                report(&error.into());
+                report(&error);
                 Ok(exit)
             }
         }

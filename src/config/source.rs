@@ -40,8 +40,6 @@ pub enum Source {
     Default,
     /// Follows from another key.
     Derived(&'static str),
-    /// A plan of many cases.
-    Plan,
 }
 
 impl fmt::Display for Source {
@@ -55,7 +53,6 @@ impl fmt::Display for Source {
             Self::AwsFile => f.write_str("AWS configuration file"),
             Self::Default => f.write_str("default"),
             Self::Derived(key) => write!(f, "derived from {key}"),
-            Self::Plan => f.write_str("plan"),
         }
     }
 }

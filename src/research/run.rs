@@ -17,7 +17,7 @@ use crate::encode::research as layout;
 use crate::ledger::{COMPLETE, FileRecord, InputRecord, LedgerError, PARTIAL, Record};
 use crate::model::{Case, ErrorKind, Grid, Kinded, YearMonth};
 use crate::pipeline::{Extent, Pool, PoolError, Reader, Stopped, UploadSink};
-use crate::store::{ObjectInfo, Store, StoreError};
+use crate::store::{Location, ObjectInfo, Store, StoreError};
 
 /// Headers that are checked at the same time: requests, hardly any work.
 const CHECKS: usize = 16;
@@ -115,6 +115,23 @@ pub enum CaseError {
         /// Files that there were to convert.
         files: usize,
     },
+    /// Told to stop before it was begun.
+    #[error(transparent)]
+    NotBegun(#[from] Stopped),
+    /// There are no raw files because the archive is not there.
+    #[error("{url}: {reason}")]
+    NoArchive {
+        /// The archive.
+        url: String,
+        /// How that is known.
+        reason: &'static str,
+    },
+    /// The output lies among other results.
+    #[error("{other} holds results of its own; give the output another place")]
+    Inside {
+        /// Where those are.
+        other: Location,
+    },
     /// The record could not be kept.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -130,7 +147,8 @@ impl Kinded for CaseError {
             Self::Files { failures, .. } => {
                 ErrorKind::of_all(failures.iter().map(|(_, failure)| failure.kind()))
             }
-            Self::Stopped { .. } => ErrorKind::Interrupted,
+            Self::Stopped { .. } | Self::NotBegun(_) => ErrorKind::Interrupted,
+            Self::NoArchive { .. } | Self::Inside { .. } => ErrorKind::Config,
             Self::Ledger(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }

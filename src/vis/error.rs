@@ -6,8 +6,8 @@ use crate::encode::zarr::v3::ShardError;
 use crate::model::{Case, ErrorKind, Kinded};
 use crate::pipeline::{PoolError, Stopped};
 use crate::read::ReadError;
-use crate::research::PlanError;
 use crate::research::check::CheckError;
+use crate::research::{GridError, PlanError};
 use crate::store::StoreError;
 
 /// A visualization store could not be made, filled or read.
@@ -22,6 +22,9 @@ pub enum VisError {
     /// A file is not what it should be.
     #[error(transparent)]
     Check(Box<CheckError>),
+    /// The grid file cannot be used.
+    #[error(transparent)]
+    Grid(Box<GridError>),
     /// The worker was lost.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -186,6 +189,7 @@ impl Kinded for VisError {
             Self::Store(error) => error.kind(),
             Self::Plan(error) => error.kind(),
             Self::Check(error) => error.kind(),
+            Self::Grid(error) => error.kind(),
             Self::Pool(error) => error.kind(),
             Self::Stopped(_) => ErrorKind::Interrupted,
             Self::NotEmpty { .. }
@@ -217,6 +221,12 @@ impl From<StoreError> for VisError {
 impl From<PlanError> for VisError {
     fn from(error: PlanError) -> Self {
         Self::Plan(Box::new(error))
+    }
+}
+
+impl From<GridError> for VisError {
+    fn from(error: GridError) -> Self {
+        Self::Grid(Box::new(error))
     }
 }
 

@@ -1,15 +1,56 @@
 //! Store 3, `cumulative_FG_CO2_percent.zarr`: how far from the intervention the sea takes up CO2.
 
+use std::sync::Arc;
+
 use super::input::{CaseFiles, made_before};
 use super::record::Settings;
-use super::series::{Filled, Part, Series};
+use super::series::{Filled, Part, Series, Spread};
 use super::template::Destination;
 use super::{VisError, Workshop, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
 use crate::model::calendar::MONTH_LENGTHS;
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, Place};
+use crate::read::centers::Centers;
 use crate::store::Store;
+
+/// The store, and what its results depend on besides the files.
+pub struct Distances {
+    /// The store.
+    pub destination: Destination,
+    /// Centres of the polygons, and where they are from.
+    pub centers: (Centers, String),
+    /// The full grid with the SHA-256 of its file, when there is one.
+    pub grid: Option<(Arc<Grid>, String)>,
+}
+
+impl Distances {
+    /// The centre of a case's polygon.
+    pub fn center(&self, case: Case) -> Result<Place, VisError> {
+        let (centers, url) = &self.centers;
+        center(centers, url, case)
+    }
+
+    /// How distance from a centre is measured.
+    pub fn spread(&self, center: Place) -> Spread {
+        let grid = self.grid.as_ref().map(|(grid, _)| grid.clone());
+        Spread { center, grid, recipe: self.destination.recipe.clone() }
+    }
+
+    /// A case's part of the store.
+    pub async fn part(&self, files: &CaseFiles, force: bool) -> Result<Part<'_>, VisError> {
+        let (case, inputs) = (files.case, files.inputs());
+        let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
+        let settings = settings(self.center(case)?, grid_sha256);
+        Part::open(&self.destination, case, inputs, &files.missing, settings, force).await
+    }
+}
+
+/// The centre of a case's polygon, of centres from `url`.
+pub fn center(centers: &Centers, url: &str, case: Case) -> Result<Place, VisError> {
+    let polygon = case.polygon();
+    centers.of(polygon).ok_or_else(|| VisError::NoCenter { url: url.to_owned(), polygon })
+}
 
 /// Uptake month by month within each radius, in percent of that of all months: with a month
 /// missing there is none.
@@ -66,18 +107,6 @@ pub async fn fill_from_excess(
 pub fn settings(center: Place, grid_sha256: Option<&str>) -> Settings {
     let grid_sha256 = grid_sha256.map(str::to_owned);
     Settings { center: Some(center), grid_sha256, ..Settings::default() }
-}
-
-/// A case's part of the store.
-pub async fn part<'a>(
-    destination: &'a Destination,
-    files: &CaseFiles,
-    (center, grid_sha256): (Place, Option<&str>),
-    force: bool,
-) -> Result<Part<'a>, VisError> {
-    let (case, inputs) = (files.case, files.inputs());
-    let settings = settings(center, grid_sha256);
-    Part::open(destination, case, inputs, &files.missing, settings, force).await
 }
 
 /// Fills a case's part from months that were read, unless it is done.

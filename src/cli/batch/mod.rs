@@ -7,8 +7,8 @@ mod run;
 mod slurm;
 mod status;
 
-pub(super) use finalize::Finalize;
-pub(super) use plan::Plan;
-pub(super) use run::Run;
+pub(super) use finalize::{Finalize, finalize};
+pub(super) use plan::{CORES, Plan, node_rate, write_plan};
+pub(super) use run::{Run, work};
 pub(super) use slurm::Slurm;
 pub(super) use status::Status;

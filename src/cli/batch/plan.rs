@@ -4,32 +4,27 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
-use super::arguments::plan_file;
-use crate::batch::{self, Givens, Places, Planned, Stage};
-use crate::cli::arguments::{Cases, from_one, in_order, polygon, size};
-use crate::cli::grid::load_grid;
+use crate::batch::draft::{self, Draft};
+use crate::batch::{self, Places, Stage};
+use crate::cli::arguments::{Cases, PolygonRange, from_one, size};
 use crate::cli::output::{bytes, count};
-use crate::cli::research_data::{refuse_inside, refuse_mixed};
-use crate::cli::stores::stores;
-use crate::cli::vis::{chosen, load_ssh, workshop};
+use crate::cli::research_data::{data_dir, refuse_inside, refuse_mixed};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::stores::{grid_file, stores};
+use crate::cli::vis::say_without;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides};
-use crate::model::Case;
-use crate::model::atlas::MapVariable;
-use crate::pipeline::until;
-use crate::read::centers::Centers;
-use crate::research::plan::{missing_months, raw_files};
-use crate::store::{Location, LocationError, Store, Stores};
-use crate::vis::input::Input;
-use crate::vis::{Kind, VisError, centers, store2, template};
+use crate::pipeline::unless_stopped;
+use crate::store::{Location, LocationError, Stores};
+use crate::vis::VisError;
 
 /// Bytes of raw files that a core makes all products of in a second, as measured on two cores
 /// (docs/benchmarks.md).
 const CORE_RATE: f64 = 75e6;
-/// Cases whose files are counted at the same time.
-const LISTINGS: usize = 16;
+/// Cores of a node, unless given.
+pub(crate) const CORES: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 /// Write down what is to be done for which cases
 ///
@@ -43,9 +38,8 @@ pub(crate) struct Plan {
     output: Location,
     #[command(flatten)]
     cases: Cases,
-    /// Polygons from A to B
-    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
-    polygon_range: Option<Vec<u16>>,
+    #[command(flatten)]
+    range: PolygonRange,
     /// Products, of research, store1, store2 and store3
     #[arg(long, value_name = "STAGE", value_delimiter = ',', default_values_t = Stage::ALL)]
     stages: Vec<Stage>,
@@ -80,7 +74,7 @@ pub(crate) struct Plan {
     #[arg(long)]
     reference_compat: bool,
     /// For the estimate: cores of a node
-    #[arg(long, value_name = "N", default_value = "128", value_parser = from_one)]
+    #[arg(long, value_name = "N", default_value_t = CORES, value_parser = from_one)]
     cores: NonZeroUsize,
     /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 75 MB for each core, as measured]
     #[arg(long, value_name = "BYTES", value_parser = size)]
@@ -95,21 +89,6 @@ fn file(text: &str) -> Result<Location, String> {
     }
 }
 
-/// Refuses products that would lie within each other.
-fn refuse_shared(places: &Places) -> Result<(), VisError> {
-    let all: Vec<&Location> = Stage::ALL.iter().filter_map(|stage| places.of(*stage)).collect();
-    for (n, one) in all.iter().enumerate() {
-        for other in &all[n + 1..] {
-            if one.overlaps(other) {
-                return Err(VisError::Needs(format!(
-                    "{one} and {other} are the same place, or one lies within the other: give each product a place of its own"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Plan {
     pub async fn run(mut self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         self.stages.sort_unstable();
@@ -122,58 +101,40 @@ impl Plan {
         };
         let config = Config::load(&overrides)?;
         let stores = stores(&config);
-        let places = self.places(&config)?;
-        let unset = ConfigError::Unset {
-            key: "data_dir",
-            flag: "--data-dir",
-            variable: "OCEAN_CDR_DATA_ARCHIVE_DIR",
-        };
+        let draft = self.draft(&config, &stores).await?;
+        let choice = self.cases.clone().choice(self.range.ends()?);
+        let stop = CancellationToken::new();
+        if draft.places.ssh.is_some() {
+            // The series is long.
+            stop_on_signals(stop.clone());
+        }
+        let chosen = unless_stopped(&stop, draft.cases(&choice, &stores)).await??;
+        say_without(&chosen, &draft.archive(&stores)?.location().to_string());
+        let output = self.output.absolute();
+        let planning = draft.plan(chosen.cases, &output, &stores, &stop);
+        let plan = unless_stopped(&stop, planning).await??;
+        draft::write(&plan, &output, &stores).await?;
+        let rate = self.node_rate.map_or(node_rate(self.cores), |rate| rate as f64);
+        write_plan(out, &self.output, &plan, rate)?;
+        Ok(Exit::Done)
+    }
+
+    /// What the plan is to be of; products are kept apart from each other's input.
+    async fn draft(&self, config: &Config, stores: &Stores) -> anyhow::Result<Draft> {
+        let places = self.places(config)?;
         if let (Some(archive), Some(output)) = (&config.data_dir, &config.output_dir)
             && self.stages.contains(&Stage::Research)
         {
             refuse_mixed(archive, output)?;
             refuse_inside(&stores.open(&output.value)?, output).await?;
         }
-        refuse_shared(&places)?;
-        if let (Some(at), None) = (&places.store2, &places.ssh)
-            && let Ok(opened) = template::open(&stores.open(at)?, "store2").await
-            && matches!(&opened.kind, Kind::Store2(maps) if maps.variables.contains(&MapVariable::Dic))
-        {
-            return Err(VisError::Needs(store2::NEEDS_SSH.to_owned()).into());
-        }
-        let raw = stores.open(places.data_dir.as_ref().ok_or(unset)?)?;
-        let input = Input::Raw(raw.clone());
-        let range = self.polygon_range.as_deref();
-        in_order(range)?;
-        let cases = chosen(&self.cases, range, input.cases().await?, &input.url())?;
-        let centers = match &places.centers {
-            Some(at) => Some((centers::load(&stores, at).await?, at.to_string())),
-            None => None,
-        };
-        let givens = Self::givens(&places, &config, &stores).await?;
-        let planned = self.count(&raw, cases, centers.as_ref()).await?;
-        let (store, key) = plan_file(&stores, &self.output.absolute())?;
-        places.prepare(&stores).await?;
-        let places = places.relative_to(store.location());
-        let plan = batch::Plan::new(self.stages, places, planned)
-            .with_givens(givens)
-            .with_rules(self.allow_missing, self.reference_compat);
-        plan.save(&store, &key).await?;
-        let of_cores = CORE_RATE * self.cores.get() as f64;
-        let rate = self.node_rate.map_or(of_cores, |rate| rate as f64);
-        let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name()).collect();
-        writeln!(
-            out,
-            "{}: {} for {}, {} to read, {:.1} node-hours if a node goes through {} a second\nSHA-256 {}",
-            self.output,
-            count(plan.cases.len(), "case"),
-            stages.join(", "),
-            bytes(plan.bytes()),
-            plan.bytes() as f64 / rate / 3600.0,
-            bytes(rate as u64),
-            plan.sha256
-        )?;
-        Ok(Exit::Done)
+        Ok(Draft {
+            stages: self.stages.clone(),
+            places,
+            grid: grid_file(config),
+            allow_missing: self.allow_missing,
+            reference_compat: self.reference_compat,
+        })
     }
 
     /// Where everything is; what the stages need must be known.
@@ -215,42 +176,32 @@ impl Plan {
                 return Err(ConfigError::Unset { key, flag, variable }.into());
             }
         }
+        data_dir(config)?;
         Ok(places)
     }
+}
 
-    /// What the results depend on besides the archive, as it is now.
-    async fn givens(places: &Places, config: &Config, stores: &Stores) -> anyhow::Result<Givens> {
-        let mut givens = Givens::default();
-        if let Some(setting) = &config.grid {
-            givens.grid_sha256 = Some(load_grid(stores, setting).await?.1);
-        }
-        if let Some(at) = &places.ssh {
-            let workshop = workshop(config);
-            let stores = until(&workshop.stop, stores);
-            givens.ssh = Some(load_ssh(&stores, at, &workshop).await?.1);
-        }
-        Ok(givens)
-    }
+/// Bytes that a node of so many cores goes through in a second.
+pub(crate) fn node_rate(cores: NonZeroUsize) -> f64 {
+    CORE_RATE * cores.get() as f64
+}
 
-    /// What there is to read of each case.
-    async fn count(
-        &self,
-        raw: &Store,
-        cases: Vec<Case>,
-        centers: Option<&(Centers, String)>,
-    ) -> Result<Vec<Planned>, VisError> {
-        let count = async |case: Case| {
-            let polygon = case.polygon();
-            let center = centers.map(|(centers, url)| {
-                let none = || VisError::NoCenter { url: url.clone(), polygon };
-                centers.of(polygon).ok_or_else(none)
-            });
-            let center = center.transpose()?;
-            let files = raw_files(raw, case).await?;
-            missing_months(case, &files, self.allow_missing)?;
-            let bytes = files.values().map(|info| info.size).sum();
-            Ok(Planned { case: case.short(), files: files.len(), bytes, center })
-        };
-        stream::iter(cases).map(count).buffered(LISTINGS).try_collect().await
-    }
+/// Says what a plan is of, and about how long it takes when a node goes through `rate` bytes a second.
+pub(crate) fn write_plan(
+    out: &mut dyn Write,
+    location: &Location,
+    plan: &batch::Plan,
+    rate: f64,
+) -> std::io::Result<()> {
+    let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name()).collect();
+    writeln!(
+        out,
+        "{location}: {} for {}, {} to read, {:.1} node-hours if a node goes through {} a second\nSHA-256 {}",
+        count(plan.cases.len(), "case"),
+        stages.join(", "),
+        bytes(plan.bytes()),
+        plan.bytes() as f64 / rate / 3600.0,
+        bytes(rate as u64),
+        plan.sha256
+    )
 }

@@ -8,7 +8,8 @@ use std::process::Command as Process;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::arguments::{Opened, PlanArgs};
+use super::arguments::{PlanArgs, load};
+use crate::batch::Opened;
 use crate::batch::slurm::Jobs;
 use crate::cli::arguments::{from_one, in_order, polygon};
 use crate::cli::output::count;
@@ -161,7 +162,7 @@ impl Slurm {
         };
         let config = Config::load(&options.plan.over(global.overrides()))?;
         // Nothing is sent for a plan that cannot be read.
-        let Opened { location: plan, plan: cases, .. } = Opened::load(&config).await?;
+        let Opened { location: plan, plan: cases, .. } = load(&config).await?;
         let (cases, nodes) = (cases.cases.len(), options.nodes.get());
         if let Some(idle) = nodes.checked_sub(cases).filter(|idle| *idle > 0) {
             let cases = count(cases, "case");
@@ -231,7 +232,7 @@ impl Options {
         };
         let mut run = global.words();
         if let Some((start, end)) = self.range() {
-            in_order(Some(&[start, end]))?;
+            in_order(Some((start, end)))?;
             run.extend(["--polygon-range".to_owned(), start.to_string(), end.to_string()]);
         }
         if let Some(memory) = &self.memory {

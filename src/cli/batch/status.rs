@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::arguments::{Opened, PlanArgs};
+use super::arguments::{PlanArgs, load};
 use crate::batch::mark::Mark;
 use crate::batch::status::{Missing, Status as Progress, archive, array, missing, outputs, status};
-use crate::batch::{Plan, StageError};
+use crate::batch::{Opened, Plan, StageError};
 use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs};
@@ -44,7 +44,7 @@ pub(crate) struct Status {
 impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&self.plan.over(global.overrides()))?;
-        let Opened { stores, store, key, plan, .. } = Opened::load(&config).await?;
+        let Opened { stores, store, key, plan, .. } = load(&config).await?;
         plan.places.refuse_absent(&plan.stages, &stores).await?;
         let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
         // What is done stays so.

@@ -57,7 +57,7 @@ impl Places {
     }
 }
 
-pub(super) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
+pub(crate) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
     config.data_dir.as_ref().ok_or(ConfigError::Unset {
         key: "data_dir",
         flag: "--data-dir",

@@ -13,6 +13,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use super::{Exit, GlobalArgs};
+pub(super) use arguments::data_dir;
 use check::Check;
 use list_cases::ListCases;
 pub(super) use places::{refuse_inside, refuse_mixed};

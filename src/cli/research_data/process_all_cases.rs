@@ -4,23 +4,17 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use futures::StreamExt;
 
 use super::arguments::{Conversion, Places, Selection};
-use super::places;
-use super::run::{Outcome, Reasons, Run, write_reasons};
+use super::run::{Run, write_reasons};
 use crate::cli::arguments::from_one;
 use crate::cli::output::{bytes, count, say};
-use crate::cli::publish_to::PublishTo;
-use crate::cli::{Exit, GlobalArgs, failures, report};
-use crate::model::Case;
+use crate::cli::publish_to::{PublishTo, Publishing};
+use crate::cli::{Exit, GlobalArgs, report};
+use crate::model::{Case, ErrorKind, Kinded};
 use crate::pipeline::Stopped;
-use crate::research::catalogue::{self, State, Survey};
-use crate::research::{self, Environment, Summary};
-
-/// Cases that are worked on at the same time: the next begins while the last files of one are
-/// still under way.
-const CASES: usize = 2;
+use crate::research::cases::{Done, Present, Tally};
+use crate::research::{CaseError, Summary, failures};
 
 /// Convert every case that has raw files
 ///
@@ -48,107 +42,100 @@ pub(super) struct ProcessAllCases {
 impl ProcessAllCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
-        let Environment { raw, out: target, .. } = &run.environment;
         let selected: Vec<Case> = self.selection.cases().collect();
-        let surveys = catalogue::survey(raw, Some(target), &selected).await?;
-        let present: Vec<&Survey> = surveys.iter().filter(|s| s.raw > 0).collect();
-        if present.is_empty() {
-            places::refuse_absent(raw, &run.archive, "data_dir").await?;
-            anyhow::bail!(research::PlanError::NoCases { archive: raw.location().to_string() });
-        }
-        let mut left = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
-        let within_limit = |survey: &&&Survey| {
-            let counts = survey.state != State::Done || self.conversion.force;
-            let fits = !counts || left > 0;
-            left -= usize::from(counts && fits);
-            fits
-        };
-        let cases: Vec<Case> = present.iter().filter(within_limit).map(|s| s.case).collect();
+        let most = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
+        let present = run.conversion.present(&selected, most).await.map_err(|e| run.named(e))?;
         let publishing = run.publishing(&self.publish_to).await?;
-        let (mut total, mut reasons) = (Summary::default(), Reasons::new());
-        let mut is_misconfigured = true;
-        let (mut done, mut failed, mut interrupted) = (0, Vec::new(), Vec::new());
-        let stop = &run.environment.stop;
-        let mut results = futures::stream::iter(&cases)
-            .take_while(|_| std::future::ready(!stop.is_cancelled()))
-            .map(|&case| {
-                let run = &run;
-                async move {
-                    let mut text = Vec::new();
-                    let result = run.case(case, &mut text).await;
-                    (case, text, result)
-                }
-            })
-            .buffered(CASES);
-        while let Some((case, text, result)) = results.next().await {
-            out.write_all(&text)?;
-            match result {
-                Ok(Outcome { summary, reasons: of_case }) => {
-                    if !run.dry_run {
-                        publishing.add(case);
-                    }
-                    done += 1;
-                    total += summary;
-                    for (reason, files) in of_case {
-                        *reasons.entry(reason).or_default() += files;
-                    }
-                }
-                Err(error) if Exit::of(&error) == Exit::Interrupted => {
-                    interrupted.push(error.to_string());
-                }
-                Err(error) => {
-                    report(&error);
-                    is_misconfigured &= Exit::of(&error) == Exit::Configuration;
-                    failed.push(format!("{case}: {}", failures::cause(&error)));
-                    if !self.keep_going && !run.dry_run {
-                        break;
-                    }
-                }
+        let told = |case: Case, result: Result<&Done, &CaseError>| {
+            write_case(&run, case, result, &publishing, out)
+        };
+        let tally = run.conversion.each(&present.cases, self.keep_going, told).await?;
+        self.write_tally(&run, &present, selected.len(), &tally, out)?;
+        let tried = tally.done + tally.failed.len();
+        let is_stopped = run.conversion.environment().stop.is_cancelled();
+        let exit = match tally.failed.is_empty() {
+            _ if is_stopped && tried < present.cases.len() => {
+                say(&Stopped.to_string());
+                Exit::Interrupted
             }
-            out.flush()?;
-        }
+            true => Exit::Done,
+            false if tally.is_misconfigured() => Exit::Configuration,
+            false => Exit::SomeFailed,
+        };
+        publishing.end(exit, out).await
+    }
+
+    /// Says how all cases went.
+    fn write_tally(
+        &self,
+        run: &Run,
+        Present { cases, present }: &Present,
+        selected: usize,
+        tally: &Tally,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let Tally { done, total, reasons, failed, interrupted } = tally;
         let not_tried = cases.len() - done - failed.len() - interrupted.len();
-        let Summary { converted, kept, bytes_in, bytes_out, .. } = total;
-        let (verb, files) = match run.dry_run {
+        let Summary { converted, kept, bytes_in, bytes_out, .. } = *total;
+        let is_dry = run.conversion.is_dry();
+        let (verb, files) = match is_dry {
             true => ("planned", format!("to convert ({}), {kept} done", bytes(bytes_in))),
             false => {
                 let sizes = (bytes(bytes_in), bytes(bytes_out));
                 ("done", format!("converted, {kept} kept, {} in, {} out", sizes.0, sizes.1))
             }
         };
-        write!(
-            out,
-            "{} {verb}, {} failed, {not_tried} not tried",
-            count(done, "case"),
-            failed.len()
-        )?;
+        let (cases_done, n) = (count(*done, "case"), failed.len());
+        write!(out, "{cases_done} {verb}, {n} failed, {not_tried} not tried")?;
         if !interrupted.is_empty() {
             write!(out, ", {} interrupted", interrupted.len())?;
         }
         if self.max_cases.is_some() {
-            write!(out, ", {} left by --max-cases", present.len() - cases.len())?;
+            write!(out, ", {} left by --max-cases", present - cases.len())?;
         }
-        if run.dry_run {
-            let without = selected.len() - present.len();
+        if is_dry {
+            let without = selected - present;
             write!(out, ", {without} of those selected without raw files")?;
         }
         writeln!(out, ": {} {files}", count(converted, "file"))?;
-        write_reasons(out, &reasons)?;
-        for case in &failed {
-            writeln!(out, "failed: {case}")?;
+        write_reasons(out, reasons)?;
+        for (case, error) in failed {
+            let cause = match run.setting_at_fault(error) {
+                Some(error) => failures::one_line(&error),
+                None => failures::cause(error),
+            };
+            writeln!(out, "failed: {case}: {cause}")?;
         }
-        for case in &interrupted {
-            writeln!(out, "interrupted: {case}")?;
+        for error in interrupted {
+            writeln!(out, "interrupted: {error}")?;
         }
-        if stop.is_cancelled() && done + failed.len() < cases.len() {
-            say(&Stopped.to_string());
-            return publishing.end(Exit::Interrupted, out).await;
-        }
-        let exit = match failed.is_empty() {
-            true => Exit::Done,
-            false if is_misconfigured => Exit::Configuration,
-            false => Exit::SomeFailed,
-        };
-        publishing.end(exit, out).await
+        Ok(())
     }
+}
+
+/// Says how a case went, and hands it on.
+fn write_case(
+    run: &Run,
+    case: Case,
+    result: Result<&Done, &CaseError>,
+    publishing: &Publishing,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    match result {
+        Ok(done) => {
+            run.write(out, case, done)?;
+            if !run.conversion.is_dry() {
+                publishing.add(case);
+            }
+        }
+        Err(error) => {
+            run.write_failures(error);
+            match run.setting_at_fault(error) {
+                _ if error.kind() == ErrorKind::Interrupted => {}
+                Some(error) => report(&error),
+                None => report(error),
+            }
+        }
+    }
+    Ok(out.flush()?)
 }

@@ -32,7 +32,7 @@ impl ProcessCase {
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
         let publishing = run.publishing(&self.publish_to).await?;
         run.case(self.case, out).await?;
-        if !run.dry_run {
+        if !run.conversion.is_dry() {
             publishing.add(self.case);
         }
         publishing.end(Exit::Done, out).await

@@ -9,6 +9,7 @@ use crate::cli::arguments::from_one;
 use crate::config::{Config, ConfigError, Setting};
 use crate::store::{Location, Stores};
 use crate::vis::input::Input;
+use crate::vis::populate;
 
 /// Where the files of cases are.
 #[derive(Args, Debug, Default)]
@@ -50,6 +51,13 @@ pub(super) struct Work {
     /// Use the months that are there when others are missing; those are fill
     #[arg(long)]
     pub allow_missing: bool,
+}
+
+impl Work {
+    /// As the library takes it.
+    pub fn options(&self) -> populate::Work {
+        populate::Work { force: self.force, allow_missing: self.allow_missing }
+    }
 }
 
 /// The grid file.

@@ -79,7 +79,12 @@ fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::R
     )
 }
 
-fn write_as_table(out: &mut dyn Write, store: &Location, report: &Report) -> std::io::Result<()> {
+/// Prints what was found in a table.
+pub(crate) fn write_as_table(
+    out: &mut dyn Write,
+    store: &Location,
+    report: &Report,
+) -> std::io::Result<()> {
     writeln!(out, "{store}: {}\n", report.kind.name())?;
     let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);
     let parts = [

@@ -10,7 +10,7 @@ use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::encode::zarr::{Format, Hierarchy};
 use crate::model::atlas::MapVariable;
-use crate::store::Location;
+use crate::store::{Location, Stores};
 use crate::vis::contract::{MAX_LEVELS, Pyramid};
 use crate::vis::{Kind, template};
 
@@ -102,12 +102,22 @@ impl Target {
     ) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let location = store_of(kind, self.output_store.as_ref(), &config)?;
-        let store = stores(&config).open(&location)?;
-        let hierarchy = template::create(&store, kind, self.overwrite).await?;
-        writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
-        write_structure(out, &hierarchy, kind.format())?;
+        create(&stores(&config), &location, kind, self.overwrite, out).await?;
         Ok(Exit::Done)
     }
+}
+
+/// Makes an empty store and says what it is.
+pub(crate) async fn create(
+    stores: &Stores,
+    location: &Location,
+    kind: &Kind,
+    overwrite: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let hierarchy = template::create(&stores.open(location)?, kind, overwrite).await?;
+    writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
+    Ok(write_structure(out, &hierarchy, kind.format())?)
 }
 
 /// Where a store of this kind is.

@@ -11,10 +11,11 @@ mod populate_store3;
 mod remove;
 mod run;
 
+pub(super) use check::write_as_table;
+pub(super) use create::create;
 pub(super) use finalize::finalize_store;
-pub(super) use populate_store1::chosen;
-pub(super) use populate_store2::{Maps, load_ssh};
-pub(super) use run::workshop;
+pub(super) use plot::{Picture, draw};
+pub(super) use run::{each, say_without, workshop};
 
 use std::io::Write;
 

@@ -6,15 +6,16 @@ use anyhow::Context;
 use clap::Args;
 
 use super::arguments::config;
-use crate::cli::arguments::{Cases, polygon};
+use crate::cli::arguments::polygon;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
 use crate::model::{Case, InterventionMonth};
 use crate::plot::{self, Curve, MapPicture};
-use crate::store::{Location, LocationError, Store};
+use crate::store::{Location, LocationError, Store, Stores};
 use crate::vis::VisError;
+use crate::vis::cases::Choice;
 use crate::vis::view::{self, MapQuery, month_name};
 
 /// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
@@ -53,35 +54,56 @@ impl Plot {
         let config = config(global, None, None)?;
         let stores = stores(&config);
         let store = stores.open(&self.store)?;
-        let selection =
-            Cases { polygon_ids: self.polygons.clone(), intervention_months: self.months.clone() };
-        let cases = selection.asked(None);
-        let (Some(folder), Some(name)) = (self.output.parent(), self.output.file_name()) else {
-            anyhow::bail!("{} names no file; give --output FILE.png", self.output);
-        };
-        let folder = stores.open(&folder)?;
-        if let Some((found, _)) = folder.read(name).await?
-            && !self.overwrite
-            && !plot::is_own_picture(&found)
-        {
-            let what = "a file that dor has not drawn".to_owned();
-            return Err(VisError::NotEmpty { url: self.output.to_string(), what }.into());
-        }
-        let png = match (self.variable, self.step, cases.as_slice()) {
+        let (polygons, months) = (self.polygons, self.months);
+        let cases = Choice { polygons, months, range: None }.asked();
+        let what = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
-                let query = MapQuery { variable, band: self.band, case, step: step.into() };
-                map(&store, query).await?
+                Picture::Map(MapQuery { variable, band: self.band, case, step: step.into() })
             }
             (Some(_), ..) => {
                 let needed = "a map is of one polygon and one month: give one of each".to_owned();
                 return Err(VisError::Needs(needed).into());
             }
-            (None, ..) => curves(&store, &cases).await?,
+            (None, ..) => Picture::Curves(cases),
         };
-        folder.put(name, png.into()).await?;
-        writeln!(out, "{}", self.output)?;
+        draw(&stores, &store, what, (&self.output, self.overwrite), out).await?;
         Ok(Exit::Done)
     }
+}
+
+/// What a picture shows.
+pub(crate) enum Picture {
+    Map(MapQuery),
+    /// Of these cases.
+    Curves(Vec<Case>),
+}
+
+/// Draws a picture to a location and names it; a file that this program has not drawn is replaced only
+/// when that is asked for.
+pub(crate) async fn draw(
+    stores: &Stores,
+    store: &Store,
+    what: Picture,
+    (output, overwrite): (&Location, bool),
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let (Some(folder), Some(name)) = (output.parent(), output.file_name()) else {
+        anyhow::bail!("{output} names no file; give --output FILE.png");
+    };
+    let folder = stores.open(&folder)?;
+    if let Some((found, _)) = folder.read(name).await?
+        && !overwrite
+        && !plot::is_own_picture(&found)
+    {
+        let what = "a file that dor has not drawn".to_owned();
+        return Err(VisError::NotEmpty { url: output.to_string(), what }.into());
+    }
+    let png = match what {
+        Picture::Map(query) => map(store, query).await?,
+        Picture::Curves(cases) => curves(store, &cases).await?,
+    };
+    folder.put(name, png.into()).await?;
+    Ok(writeln!(out, "{output}")?)
 }
 
 fn step(text: &str) -> Result<u16, String> {

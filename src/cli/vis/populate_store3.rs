@@ -7,18 +7,17 @@ use clap::Args;
 
 use super::arguments::{GridFile, Months, Work, config};
 use super::create::store_of;
-use super::populate_store1::chosen;
-use super::run::{each, workshop};
+use super::run::{chosen, each, workshop};
 use crate::cli::arguments::Cases;
-use crate::cli::grid::load_grid;
-use crate::cli::stores::stores;
+use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::pipeline::until;
 use crate::store::Location;
-use crate::vis::series::{self, Filled, Spread, Wanted};
+use crate::vis::populate::Uptakes;
+use crate::vis::store3::{self, Distances, center};
 use crate::vis::template::Destination;
-use crate::vis::{Kind, Recipe, VisError, centers, excess, store1, store3, zarr};
+use crate::vis::{Kind, Recipe, VisError, centers, excess, zarr};
 
 /// Compute the uptake of cases by distance for store 3
 ///
@@ -60,64 +59,36 @@ impl PopulateStore3 {
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
         let recipe = Recipe::new(self.reference_compat);
-        let centers = centers::load(&stores, &self.centers).await?;
-        let grid = match &config.grid {
-            Some(setting) => Some(load_grid(&stores, setting).await?),
+        let centers = (centers::load(&stores, &self.centers).await?, self.centers.to_string());
+        let grid = match grid_file(&config) {
+            Some(file) => Some(file.load(&stores).await?),
             None => None,
         };
-        let force = self.work.force;
-        let center_of = |case: Case| {
-            let polygon = case.polygon();
-            let url = self.centers.to_string();
-            centers.of(polygon).ok_or(VisError::NoCenter { url, polygon })
-        };
+        let (work, choice) = (self.work.options(), self.cases.choice(None));
         if let Some(excesses) = &self.excess_dir {
             let needed = || VisError::Needs("--excess-dir needs the grid file (--grid)".to_owned());
             let grid = grid.ok_or_else(needed)?;
             let excesses = stores.open(excesses)?;
             let there = zarr::cases(&excesses, excess::SUFFIX).await?;
-            let cases = chosen(&self.cases, None, there, &excesses.location().to_string())?;
+            let cases = chosen(&choice, there, &excesses.location().to_string())?;
             let store3 = Destination::open(store, "store3", recipe).await?;
             let fill = async |case: Case| {
-                let center = center_of(case)?;
-                let work = (force, &workshop);
+                let center = center(&centers.0, &centers.1, case)?;
+                let work = (work.force, &workshop);
                 store3::fill_from_excess(&store3, &excesses, case, &grid, center, work).await
             };
             return each(&cases, &workshop, out, fill).await;
         }
         let input = self.months.open(&stores, &config)?;
-        let cases = chosen(&self.cases, None, input.cases().await?, &input.url())?;
-        let store3 = Destination::open(store, "store3", recipe.clone()).await?;
+        let cases = chosen(&choice, input.cases().await?, &input.url())?;
+        let destination = Destination::open(store, "store3", recipe).await?;
         let store1 = match store1 {
             Some(store) => Some(Destination::open(store, "store1", Recipe::new(false)).await?),
             None => None,
         };
-        let (grid, grid_sha256) = grid.unzip();
-        let grid = grid.map(Arc::new);
-        let fill = async |case: Case| -> Result<Filled, VisError> {
-            let center = center_of(case)?;
-            let files = input.case(case, self.work.allow_missing).await?;
-            let part =
-                store3::part(&store3, &files, (center, grid_sha256.as_deref()), force).await?;
-            let other = match &store1 {
-                Some(store1) => Some(store1::part(store1, &files, force).await?),
-                None => None,
-            };
-            let other = other.filter(|part| !part.done);
-            if part.done && other.is_none() {
-                return Ok(Filled { before: true, ..Filled::default() });
-            }
-            let spread = Spread { center, grid: grid.clone(), recipe: recipe.clone() };
-            let wanted = Wanted { efficiency: other.is_some(), uptake: Some(spread) };
-            workshop.progress.begin(case, files.len(), files.size());
-            let series = series::read(&workshop, &files, &wanted).await?;
-            let mut filled = store3::fill(part, &files, &series, self.reference_compat).await?;
-            if let Some(part) = other {
-                filled.objects += store1::fill(part, &files, &series).await?.objects;
-            }
-            filled.missing.clone_from(&files.missing);
-            Ok(filled)
-        };
-        each(&cases, &workshop, out, fill).await
+        let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
+        let store3 = Distances { destination, centers, grid };
+        let uptakes = Uptakes { store3, store1, input, work, workshop: &workshop };
+        each(&cases, &workshop, out, async |case| uptakes.fill(case).await).await
     }
 }

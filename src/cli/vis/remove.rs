@@ -7,12 +7,12 @@ use clap::Args;
 
 use super::arguments::config;
 use super::finalize::write_completeness;
-use crate::cli::arguments::Cases;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;
+use crate::vis::cases::Choice;
 use crate::vis::{VisError, remove};
 
 /// Take cases out of a store for good: delete their records and values, and finalize the store without them
@@ -38,8 +38,8 @@ impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let store = stores(&config).open(&self.store)?;
-        let selection = Cases { polygon_ids: self.polygons, intervention_months: self.months };
-        let asked: BTreeSet<Case> = selection.asked(None).into_iter().collect();
+        let choice = Choice { polygons: self.polygons, months: self.months, range: None };
+        let asked: BTreeSet<Case> = choice.asked().into_iter().collect();
         let present = remove::present(&store, &asked).await?;
         let cases: Vec<Case> = present.iter().copied().collect();
         if cases.is_empty() {

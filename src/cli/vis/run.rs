@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::output::{bytes, count, duration, say};
@@ -14,6 +14,8 @@ use crate::model::Case;
 use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
 use crate::pipeline::{Pool, Stopped, memory};
+use crate::vis::cases::{Choice, Chosen};
+use crate::vis::populate::{self, Ended};
 use crate::vis::series::Filled;
 use crate::vis::{VisError, Workshop};
 
@@ -25,36 +27,44 @@ pub(crate) fn workshop(config: &Config) -> Workshop {
     Workshop { pool, stop, progress: Arc::new(Terminal::new()) }
 }
 
-/// Fills the part of each case. One that fails does not stop the others, unless all would fail.
-pub(super) async fn each(
+/// The cases to work on among those that are `there`; says how many polygons have no files.
+pub(super) fn chosen(choice: &Choice, there: Vec<Case>, url: &str) -> Result<Vec<Case>, VisError> {
+    let chosen = choice.among(there, url)?;
+    say_without(&chosen, url);
+    Ok(chosen.cases)
+}
+
+/// Says how many of the polygons that were asked for have no files, if any.
+pub(crate) fn say_without(Chosen { polygons, without, .. }: &Chosen, url: &str) {
+    if *without > 0 {
+        say(&format!("of {polygons} polygons, {without} have no files in {url}"));
+    }
+}
+
+/// Fills the part of each case, and says how that went.
+pub(crate) async fn each(
     cases: &[Case],
     workshop: &Workshop,
     out: &mut dyn Write,
     fill: impl AsyncFn(Case) -> Result<Filled, VisError>,
 ) -> anyhow::Result<Exit> {
     let mut failed = Vec::new();
-    for &case in cases {
-        if workshop.stop.is_cancelled() {
-            say(&Stopped.to_string());
-            return Ok(Exit::Interrupted);
-        }
-        let begun = Instant::now();
-        let result = fill(case).await;
-        workshop.progress.end(case);
-        let error = match result {
+    let told = |case, result, elapsed| {
+        match result {
             Ok(filled) => {
-                write_filled(out, case, &filled, begun)?;
+                write_filled(out, case, &filled, elapsed)?;
                 out.flush()?;
-                continue;
             }
-            Err(error) => anyhow::Error::from(error),
-        };
-        let ends_all = matches!(Exit::of(&error), Exit::Configuration | Exit::Interrupted);
-        if ends_all || cases.len() == 1 {
-            return Err(error);
+            Err(error) => {
+                report(&error);
+                failed.push((case, error));
+            }
         }
-        report(&error);
-        failed.push((case, error));
+        anyhow::Ok(())
+    };
+    if populate::each(cases, workshop, fill, told).await? == Ended::Stopped {
+        say(&Stopped.to_string());
+        return Ok(Exit::Interrupted);
     }
     if cases.len() > 1 {
         let done = cases.len() - failed.len();
@@ -70,7 +80,7 @@ fn write_filled(
     out: &mut dyn Write,
     case: Case,
     filled: &Filled,
-    begun: Instant,
+    elapsed: Duration,
 ) -> std::io::Result<()> {
     if filled.before {
         return writeln!(out, "case {case}: done before");
@@ -79,7 +89,7 @@ fn write_filled(
     if filled.written > 0 {
         write!(out, ", {}", bytes(filled.written))?;
     }
-    write!(out, " written in {}", duration(begun.elapsed()))?;
+    write!(out, " written in {}", duration(elapsed))?;
     if filled.size > 0 {
         let share = 100.0 * filled.fetched as f64 / filled.size as f64;
         let (read, all) = (bytes(filled.fetched), bytes(filled.size));

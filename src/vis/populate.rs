@@ -1,0 +1,146 @@
+//! Filling a store with cases, one after the other.
+
+use std::time::{Duration, Instant};
+
+use super::input::Input;
+use super::series::{self, Filled, Wanted};
+use super::store2::Atlas;
+use super::store3::Distances;
+use super::template::Destination;
+use super::{VisError, Workshop, store1, store3};
+use crate::model::{Case, ErrorKind, Kinded};
+
+/// Which files of a case are used, and whether one that is done is filled again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Fill a case again that is done.
+    pub force: bool,
+    /// Use the months that are there when others are missing.
+    pub allow_missing: bool,
+}
+
+/// Whether a run over cases came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every case was tried.
+    All,
+    /// It was told to stop before.
+    Stopped,
+}
+
+/// Fills the part of each case and tells `told` how that went and how long it took.
+///
+/// A case that fails does not stop the others, unless it is the only one or all would fail.
+///
+/// # Errors
+/// That of the only case, or of the first that would end all; those of `told`.
+pub async fn each<E: From<VisError>>(
+    cases: &[Case],
+    workshop: &Workshop,
+    fill: impl AsyncFn(Case) -> Result<Filled, VisError>,
+    mut told: impl FnMut(Case, Result<Filled, VisError>, Duration) -> Result<(), E>,
+) -> Result<Ended, E> {
+    for &case in cases {
+        if workshop.stop.is_cancelled() {
+            return Ok(Ended::Stopped);
+        }
+        let begun = Instant::now();
+        let result = fill(case).await;
+        workshop.progress.end(case);
+        match result {
+            Err(error)
+                if cases.len() == 1
+                    || matches!(error.kind(), ErrorKind::Config | ErrorKind::Interrupted) =>
+            {
+                return Err(error.into());
+            }
+            result => told(case, result, begun.elapsed())?,
+        }
+    }
+    Ok(Ended::All)
+}
+
+/// Fills store 1 from the months of cases.
+pub struct Efficiencies<'a> {
+    /// The store.
+    pub store1: Destination,
+    /// The months.
+    pub input: Input,
+    /// How.
+    pub work: Work,
+    /// Workers and progress.
+    pub workshop: &'a Workshop,
+}
+
+impl Efficiencies<'_> {
+    /// Fills a case's part, unless it is done.
+    pub async fn fill(&self, case: Case) -> Result<Filled, VisError> {
+        let files = self.input.case(case, self.work.allow_missing).await?;
+        let part = store1::part(&self.store1, &files, self.work.force).await?;
+        if part.done {
+            return Ok(Filled { before: true, ..Filled::default() });
+        }
+        self.workshop.progress.begin(case, files.len(), files.size());
+        let wanted = Wanted { efficiency: true, uptake: None };
+        let series = series::read(self.workshop, &files, &wanted).await?;
+        let missing = files.missing.clone();
+        Ok(Filled { missing, ..store1::fill(part, &files, &series).await? })
+    }
+}
+
+impl Atlas<'_> {
+    /// Fills a case's part of store 2 from its months.
+    pub async fn fill_from(
+        &self,
+        input: &Input,
+        case: Case,
+        work: Work,
+    ) -> Result<Filled, VisError> {
+        let files = input.case(case, work.allow_missing).await?;
+        self.workshop.progress.begin(case, files.len(), files.size());
+        let missing = files.missing.clone();
+        Ok(Filled { missing, ..self.fill(&files, work.force).await? })
+    }
+}
+
+/// Fills store 3, and a store 1 in the same pass, from the months of cases.
+pub struct Uptakes<'a> {
+    /// The store.
+    pub store3: Distances,
+    /// The other store.
+    pub store1: Option<Destination>,
+    /// The months.
+    pub input: Input,
+    /// How.
+    pub work: Work,
+    /// Workers and progress.
+    pub workshop: &'a Workshop,
+}
+
+impl Uptakes<'_> {
+    /// Fills a case's parts, unless they are done.
+    pub async fn fill(&self, case: Case) -> Result<Filled, VisError> {
+        let (Self { store3, workshop, .. }, force) = (self, self.work.force);
+        let center = store3.center(case)?;
+        let files = self.input.case(case, self.work.allow_missing).await?;
+        let part = store3.part(&files, force).await?;
+        let other = match &self.store1 {
+            Some(store1) => Some(store1::part(store1, &files, force).await?),
+            None => None,
+        };
+        let other = other.filter(|part| !part.done);
+        if part.done && other.is_none() {
+            return Ok(Filled { before: true, ..Filled::default() });
+        }
+        let wanted = Wanted { efficiency: other.is_some(), uptake: Some(store3.spread(center)) };
+        workshop.progress.begin(case, files.len(), files.size());
+        let series = series::read(workshop, &files, &wanted).await?;
+        let compat = store3.destination.recipe.reference_compat;
+        let mut filled = store3::fill(part, &files, &series, compat).await?;
+        if let Some(part) = other {
+            filled.objects += store1::fill(part, &files, &series).await?.objects;
+        }
+        filled.missing.clone_from(&files.missing);
+        Ok(filled)
+    }
+}
