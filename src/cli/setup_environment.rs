@@ -1,11 +1,8 @@
 //! `dor setup-environment`: is everything there that work needs?
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use serde::Serialize;
 
@@ -13,11 +10,8 @@ use super::capabilities::Capabilities;
 use super::output::{Table, bytes, duration, write_json};
 use super::{Exit, GlobalArgs};
 use crate::cli::stores::stores;
-use crate::config::{Config, Setting, redact};
-use crate::store::{Check, Location, StoreError, Stores, with_causes};
-
-/// How long a location may take to answer before it counts as unreachable.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::config::Config;
+use crate::config::location_checks::{LocationCheck, check_locations, obstacles};
 
 const NOTHING_CONFIGURED: &str = "\
 nothing is configured: say where the raw history is and where the output goes, for example
@@ -56,74 +50,19 @@ impl Command {
 struct Report {
     ready: bool,
     verdict: String,
-    locations: Vec<Row>,
+    locations: Vec<LocationCheck>,
     capabilities: Capabilities,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Exists,
-    Missing,
-    Created,
-    Unreachable,
-    /// Cannot be found out.
-    Unknown,
-}
-
-/// A configured location; `None` is what was not tried or does not apply.
-#[derive(Serialize)]
-struct Row {
-    key: &'static str,
-    location: String,
-    source: String,
-    status: Status,
-    readable: Option<bool>,
-    writable: Option<bool>,
-    credentials_until: Option<String>,
-    round_trip_seconds: Option<f64>,
-    problem: Option<String>,
-}
-
-/// What dor does with a location, and so what is tried there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// A folder that is only read.
-    Input,
-    /// A file that is only read.
-    InputFile,
-    /// A folder that is written to, and made here when it is local and missing.
-    Output,
-    /// Written to, but made by whoever first has something to put there.
-    LaterOutput,
-}
-
-impl Role {
-    fn of(key: &str) -> Self {
-        match key {
-            "data_dir" => Self::Input,
-            "grid" | "plan" => Self::InputFile,
-            "scratch" | "output_dir" => Self::Output,
-            _ => Self::LaterOutput,
-        }
-    }
 }
 
 impl Report {
     async fn of(config: &Config) -> Self {
         let capabilities = Capabilities::find();
         let stores = stores(config);
-        // Before any check: an output may be what makes the folder above it.
-        let mut created = BTreeMap::new();
-        for (key, setting) in config.locations().filter(|(key, _)| Role::of(key) == Role::Output) {
-            created.insert(key, create(&stores, &setting.value).await);
+        let locations = check_locations(config, &stores).await;
+        let mut obstacles = obstacles(&locations);
+        if !capabilities.deflate_filter {
+            obstacles.push("HDF5 has no zlib filter; install one built with zlib".to_owned());
         }
-        let credentials = credentials(config, &stores).await;
-        let rows = config.locations().map(|(key, setting)| {
-            row(&stores, key, setting, created.get(key), credentials.as_ref())
-        });
-        let locations = futures::future::join_all(rows).await;
-        let obstacles = obstacles(&locations, &capabilities);
         let verdict = match obstacles.as_slice() {
             _ if locations.is_empty() => NOTHING_CONFIGURED.to_owned(),
             [] => "ready: raw history can be read, research-grade files can be written".to_owned(),
@@ -183,165 +122,4 @@ fn yes_or_no(answer: Option<bool>) -> String {
         None => "-",
     }
     .to_owned()
-}
-
-/// Makes a local folder that is missing; whether it did.
-async fn create(stores: &Stores, location: &Location) -> Result<bool, StoreError> {
-    match location.local_path() {
-        Some(path) if !path.exists() => {
-            stores.open(location)?.make_root().await?;
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-fn is_s3(location: &Location) -> bool {
-    location.to_string().starts_with("s3://")
-}
-
-fn is_web(location: &Location) -> bool {
-    let text = location.to_string();
-    text.starts_with("https://") || text.starts_with("http://")
-}
-
-/// How long the credentials for S3 are good, if any location needs them.
-async fn credentials(config: &Config, stores: &Stores) -> Option<Result<String, String>> {
-    if !config.locations().any(|(_, setting)| is_s3(&setting.value)) {
-        return None;
-    }
-    if config.s3.no_sign_request == Some(true) {
-        return Some(Ok("anonymous".to_owned()));
-    }
-    let expiry = tokio::time::timeout(PATIENCE, stores.credentials_expiry());
-    Some(match expiry.await {
-        Ok(Ok(Some(time))) => {
-            Ok(DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true))
-        }
-        Ok(Ok(None)) => Ok("no expiry".to_owned()),
-        Ok(Err(error)) => Err(with_causes(&error)),
-        Err(_) => Err(format!("no credentials within {}", duration(PATIENCE))),
-    })
-}
-
-async fn row(
-    stores: &Stores,
-    key: &'static str,
-    setting: &Setting<Location>,
-    created: Option<&Result<bool, StoreError>>,
-    credentials: Option<&Result<String, String>>,
-) -> Row {
-    let location = &setting.value;
-    let mut row = Row {
-        key,
-        location: redact(&location.to_string()),
-        source: setting.source.to_string(),
-        status: Status::Unreachable,
-        readable: None,
-        writable: None,
-        credentials_until: None,
-        round_trip_seconds: None,
-        problem: None,
-    };
-    if let Some(Err(error)) = created {
-        row.status = Status::Missing;
-        row.writable = Some(false);
-        row.problem = Some(format!("cannot make the folder: {}", with_causes(error)));
-        return row;
-    }
-    if Role::of(key) != Role::InputFile && location.local_path().is_some_and(Path::is_file) {
-        row.status = Status::Exists;
-        row.problem = Some("it is a file, and must be a folder".to_owned());
-        return row;
-    }
-    if Role::of(key) != Role::InputFile && is_web(location) {
-        row.status = Status::Unknown;
-        row.problem = Some("the web has no listing to look in: give a path or s3://".to_owned());
-        return row;
-    }
-    match credentials.filter(|_| is_s3(location)) {
-        Some(Ok(until)) => row.credentials_until = Some(until.clone()),
-        Some(Err(problem)) => {
-            row.problem = Some(problem.clone());
-            return row;
-        }
-        None => {}
-    }
-    match tokio::time::timeout(PATIENCE, check(stores, location, Role::of(key))).await {
-        Ok(Ok(check)) => row.fill(check, matches!(created, Some(Ok(true)))),
-        Ok(Err(error)) => row.problem = Some(with_causes(&error)),
-        Err(_) => row.problem = Some(format!("no answer within {}", duration(PATIENCE))),
-    }
-    row
-}
-
-impl Row {
-    fn fill(&mut self, check: Check, created: bool) {
-        self.status = match (&check.readable, check.exists) {
-            (Ok(()), true) if created => Status::Created,
-            (_, true) => Status::Exists,
-            (Ok(()), false) => Status::Missing,
-            (Err(_), false) => Status::Unreachable,
-        };
-        self.round_trip_seconds = Some(check.round_trip.as_secs_f64());
-        self.readable = (check.exists || check.readable.is_err()).then_some(check.readable.is_ok());
-        self.writable = check.writable.as_ref().map(Result::is_ok);
-        let errors = [check.readable.err(), check.writable.and_then(Result::err)];
-        self.problem = errors.iter().flatten().map(|error| with_causes(error)).next();
-    }
-
-    fn unreadable(&self) -> Option<String> {
-        match (self.status, self.readable) {
-            (_, Some(true)) => None,
-            (Status::Missing, _) => Some(format!("{} {} does not exist", self.key, self.location)),
-            _ => Some(format!("{} {} cannot be read", self.key, self.location)),
-        }
-    }
-}
-
-async fn check(stores: &Stores, location: &Location, role: Role) -> Result<Check, StoreError> {
-    if role == Role::InputFile {
-        return check_file(stores, location).await;
-    }
-    let write = matches!(role, Role::Output | Role::LaterOutput);
-    let store = stores.open(location)?;
-    let mut check = store.check(write).await;
-    if check.readable.is_ok() {
-        // The first request paid for the client and its connection; the second is what work will see.
-        check.round_trip = store.check(false).await.round_trip;
-    }
-    Ok(check)
-}
-
-async fn check_file(stores: &Stores, location: &Location) -> Result<Check, StoreError> {
-    let start = std::time::Instant::now();
-    let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
-        return Err(StoreError::NotFound { url: location.to_string() });
-    };
-    let exists = match stores.open(&folder)?.object(name).await {
-        Ok(_) => true,
-        Err(StoreError::NotFound { .. }) => false,
-        Err(error) => return Err(error),
-    };
-    Ok(Check { exists, readable: Ok(()), writable: None, round_trip: start.elapsed() })
-}
-
-/// What keeps work from starting.
-fn obstacles(rows: &[Row], capabilities: &Capabilities) -> Vec<String> {
-    let find = |key| rows.iter().find(|row| row.key == key);
-    let mut obstacles = Vec::new();
-    match find("data_dir") {
-        Some(row) => obstacles.extend(row.unreadable()),
-        None => obstacles.push("data_dir is not set; set OCEAN_CDR_DATA_ARCHIVE_DIR".to_owned()),
-    }
-    match find("output_dir") {
-        Some(row) if row.writable == Some(true) => {}
-        Some(row) => obstacles.push(format!("output_dir {} cannot be written", row.location)),
-        None => obstacles.push("output_dir is not set; set DOR_OUTPUT_DIR".to_owned()),
-    }
-    obstacles.extend(find("grid").and_then(Row::unreadable));
-    if !capabilities.deflate_filter {
-        obstacles.push("HDF5 has no zlib filter; install one built with zlib".to_owned());
-    }
-    obstacles
 }

@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+pub mod location_checks;
 mod overrides;
 mod raw;
 mod secrets;
