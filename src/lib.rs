@@ -29,6 +29,114 @@
 //!
 //! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
 //! `object_store`; [`config`] resolves settings; [`synthetic`] and [`demo`] make input.
+//!
+//! # Convert a case between any two stores
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use dor_atlas::ledger::Recipe;
+//! use dor_atlas::model::Case;
+//! use dor_atlas::pipeline::{Pool, Reader};
+//! use dor_atlas::research::{self, Environment, NoProgress, PlanOptions, RECIPE};
+//! use dor_atlas::store::Store;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # use dor_atlas::synthetic::{Shape, SyntheticCase};
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let case: Case = "112-04".parse()?;
+//! // `store::Stores` opens paths, s3:// and https:// URLs; these two are in memory.
+//! let (raw, out) = (Store::memory(), Store::memory());
+//! # let synthetic = SyntheticCase::new(case, Shape { nlat: 8, nlon: 9, nz: 3 }, 1);
+//! # let mut file = Vec::new();
+//! # synthetic.write_month(case.first_month(), &mut file)?;
+//! # let name = synthetic.file_name(case.first_month());
+//! # raw.put(&format!("{}/{name}", research::plan::raw_folder(case)), file.into()).await?;
+//! let product = "research-grade".to_owned();
+//! let recipe = Recipe { product, version: RECIPE, grid_sha256: None };
+//! let options = PlanOptions { force: false, allow_missing: true, recipe };
+//! let plan = research::plan(&raw, &out, case, &options).await?;
+//! let environment = Environment {
+//!     raw,
+//!     out: out.clone(),
+//!     grid: None,
+//!     pool: Pool::new(2, 1 << 30),
+//!     stop: CancellationToken::new(),
+//!     progress: Arc::new(NoProgress),
+//!     reader: Reader::default(),
+//! };
+//! let summary = research::run(&environment, plan).await?;
+//! assert_eq!(summary.converted, 1);
+//! assert_eq!(out.list("112/04").await?.len(), 2, "a NetCDF-4 file, and the record of the case");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Read a case's efficiency
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use dor_atlas::model::Case;
+//! use dor_atlas::pipeline::Pool;
+//! use dor_atlas::research::NoProgress;
+//! use dor_atlas::store::Store;
+//! use dor_atlas::vis::finalize::finalize;
+//! use dor_atlas::vis::input::Input;
+//! use dor_atlas::vis::populate::{Efficiencies, Work};
+//! use dor_atlas::vis::template::{self, Destination};
+//! use dor_atlas::vis::{Kind, Recipe, Workshop, view};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # use dor_atlas::synthetic::{Shape, SyntheticCase};
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let case: Case = "112-04".parse()?;
+//! let (raw, store) = (Store::memory(), Store::memory());
+//! # let synthetic = SyntheticCase::new(case, Shape { nlat: 8, nlon: 9, nz: 3 }, 1);
+//! # let mut file = Vec::new();
+//! # synthetic.write_month(case.first_month(), &mut file)?;
+//! # let name = synthetic.file_name(case.first_month());
+//! # let folder = dor_atlas::research::plan::raw_folder(case);
+//! # raw.put(&format!("{folder}/{name}"), file.into()).await?;
+//! template::create(&store, &Kind::Store1, false).await?;
+//! let workshop = Workshop {
+//!     pool: Pool::new(2, 1 << 30),
+//!     stop: CancellationToken::new(),
+//!     progress: Arc::new(NoProgress),
+//! };
+//! let efficiencies = Efficiencies {
+//!     store1: Destination::open(store.clone(), "store1", Recipe::new(false)).await?,
+//!     input: Input::Raw(raw),
+//!     work: Work { allow_missing: true, ..Work::default() },
+//!     workshop: &workshop,
+//! };
+//! efficiencies.fill(case).await?;
+//! finalize(&store).await?;
+//! let curves = view::curves(&store, &[case]).await?;
+//! let efficiency = &curves.curves[0].values;
+//! assert!(efficiency[0].is_finite() && efficiency[1].is_nan(), "there is one month of 180");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Regrid a field
+//!
+//! ```
+//! use dor_atlas::model::Grid;
+//! use dor_atlas::regrid::quads::bilinear;
+//!
+//! // 3 rows of 4 points; the field is the longitude's cosine.
+//! let tlat: Vec<f64> = [-60.0, 0.0, 60.0].into_iter().flat_map(|lat| [lat; 4]).collect();
+//! let tlong = [0.0, 90.0, 180.0, 270.0].repeat(3);
+//! let field: Vec<f64> = tlong.iter().map(|lon: &f64| lon.to_radians().cos()).collect();
+//! let weights = bilinear(&Grid { nlat: 3, nlon: 4, tlat, tlong }, 0);
+//! let mut map = vec![f32::NAN; weights.targets()];
+//! weights.apply(&field, |at, value| map[at] = value);
+//! let middle = 64 * 128 + 64;
+//! assert!((map[middle] - 1.0).abs() < 0.05, "the middle of the map is 0 N, 0 E");
+//! ```
 
 pub mod batch;
 pub mod cli;

@@ -17,6 +17,7 @@ mod suite {
     mod damaged_headers;
     mod declared;
     mod file_systems;
+    mod import_circles;
     mod killed;
     mod left_out;
     mod network;

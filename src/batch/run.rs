@@ -13,7 +13,7 @@ use super::{Opened, Plan, PlanFileError, Shard, Stage};
 use crate::ledger;
 use crate::model::{Case, ErrorKind, Grid, Kinded};
 use crate::pipeline::{Pool, Reader, until};
-use crate::research::{Environment, GridFile, PlanOptions, Progress, RECIPE};
+use crate::research::{Environment, GridFile, NoProgress, PlanOptions, Progress, RECIPE};
 use crate::store::{Location, Store, Stores};
 use crate::vis::input::Input;
 use crate::vis::maps::MapOptions;
@@ -82,16 +82,6 @@ pub struct ShardReport {
     pub failure: Option<ErrorKind>,
 }
 
-/// Progress of what reads along.
-struct Silent;
-
-impl Progress for Silent {
-    fn begin(&self, _: Case, _: usize, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn file_done(&self) {}
-    fn end(&self, _: Case) {}
-}
-
 /// A case and the number of its files in the plan.
 type PlannedCase = (Case, usize);
 
@@ -157,7 +147,7 @@ impl ShardRun {
             pool: Pool::new(workers, memory),
             stop,
             // Where files are converted, the other products read along.
-            progress: if has_research { Arc::new(Silent) } else { progress.clone() },
+            progress: if has_research { Arc::new(NoProgress) } else { progress.clone() },
         };
         let products = self.products(&workshop, progress).await?;
         let began = Instant::now();

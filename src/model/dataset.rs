@@ -205,6 +205,28 @@ impl Attribute {
 }
 
 /// A variable without its data.
+///
+/// ```
+/// use dor_atlas::model::cf::Decoding;
+/// use dor_atlas::model::dataset::{Attribute, AttributeValue, DataType, Variable};
+///
+/// // Layer thicknesses in metres, packed into 2-byte integers.
+/// let number = |name: &str, value| Attribute { name: name.into(), value };
+/// let variable = Variable {
+///     name: "dz".into(),
+///     dtype: DataType::I16,
+///     dims: Vec::new(),
+///     attributes: vec![
+///         Attribute::text("units", "m"),
+///         number("scale_factor", AttributeValue::F64(vec![0.5])),
+///         number("_FillValue", AttributeValue::I16(vec![-1])),
+///     ],
+/// };
+/// let decoding = Decoding::of(&variable)?;
+/// assert_eq!(decoding.value(20.0), 1000.0, "20 stands for 10 m, which are 1000 cm");
+/// assert!(decoding.value(-1.0).is_nan());
+/// # Ok::<(), dor_atlas::model::cf::CfError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variable {
     /// Name, such as `DIC`.

@@ -19,4 +19,4 @@ pub use cases::Conversion;
 pub use error::PlanError;
 pub use grid::{GridError, GridFile};
 pub use plan::{Plan, PlanOptions, plan};
-pub use run::{CaseError, Environment, Progress, Summary, check_inputs, run};
+pub use run::{CaseError, Environment, NoProgress, Progress, Summary, check_inputs, run};

@@ -48,6 +48,17 @@ pub trait Progress: Send + Sync {
     fn end(&self, case: Case);
 }
 
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn begin(&self, _: Case, _: usize, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn file_done(&self) {}
+    fn end(&self, _: Case) {}
+}
+
 /// A file of a case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
