@@ -9,6 +9,7 @@ use crate::batch::slurm::quoted;
 use crate::batch::{Opened, Places, Shard, Stage};
 use crate::cli::Exit;
 use crate::cli::batch::{self, CORES, node_rate, write_plan};
+use crate::cli::progress::Terminal;
 use crate::cli::stores::grid_file;
 use crate::cli::vis::{self, Picture, create, draw, each, finalize_store};
 use crate::config::Config;
@@ -108,9 +109,10 @@ impl Steps<'_> {
         let (grid, ssh) = (self.grid_file(), Some(self.at(SSH)));
         let options = MapOptions { grid, ssh, ..MapOptions::default() };
         let store = self.open(STORE2)?;
-        let atlas = options.atlas(store, &self.stores, (&input, &cases), &self.workshop).await?;
+        let workshop = &self.alone();
+        let atlas = options.atlas(store, &self.stores, (&input, &cases), workshop).await?;
         let fill = async |case| atlas.fill_from(&input, case, work).await;
-        let exit = each(&cases, &self.workshop, out, fill).await?;
+        let exit = each(&cases, workshop, out, fill).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
@@ -118,8 +120,9 @@ impl Steps<'_> {
         self.say(out, &format!(
             "vis populate-store3 -o @{STORE3} --with-store1 @{STORE1} {inputs} --centers @{CENTERS}"
         ))?;
-        let uptakes = self.uptakes(input, work).await?;
-        let exit = each(&cases, &self.workshop, out, async |case| uptakes.fill(case).await).await?;
+        let workshop = &self.alone();
+        let uptakes = self.uptakes(input, work, workshop).await?;
+        let exit = each(&cases, workshop, out, async |case| uptakes.fill(case).await).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
@@ -134,7 +137,7 @@ impl Steps<'_> {
     pub async fn looks(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         for store in [STORE1, STORE2, STORE3] {
             self.say(out, &format!("vis check @{store}"))?;
-            let report = check::check(&self.open(store)?, &self.workshop).await?;
+            let report = check::check(&self.open(store)?, &self.alone()).await?;
             vis::write_as_table(out, &self.at(store), &report)?;
             if !report.is_sound() {
                 return Ok(Exit::BadData);
@@ -154,6 +157,11 @@ impl Steps<'_> {
             self.draw(STORE3, Picture::Curves(vec![case]), UPTAKE, out).await?;
         }
         Ok(Exit::Done)
+    }
+
+    /// The same workers, with the progress of one step.
+    fn alone(&self) -> Workshop {
+        Workshop { progress: Arc::new(Terminal::new()), ..self.workshop.clone() }
     }
 
     /// Makes the three map stores anew.
@@ -189,7 +197,12 @@ impl Steps<'_> {
         }
     }
 
-    async fn uptakes(&self, input: Input, work: Work) -> anyhow::Result<Uptakes<'_>> {
+    async fn uptakes<'a>(
+        &self,
+        input: Input,
+        work: Work,
+        workshop: &'a Workshop,
+    ) -> anyhow::Result<Uptakes<'a>> {
         let centers = self.at(CENTERS);
         let centers = (centers::load(&self.stores, &centers).await?, centers.to_string());
         let grid = match self.grid_file() {
@@ -201,7 +214,7 @@ impl Steps<'_> {
         let destination = Destination::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
         let store1 = Destination::open(self.open(STORE1)?, "store1", recipe).await?;
         let store3 = Distances { destination, centers, grid };
-        Ok(Uptakes { store3, store1: Some(store1), input, work, workshop: &self.workshop })
+        Ok(Uptakes { store3, store1: Some(store1), input, work, workshop })
     }
 
     async fn draw(
