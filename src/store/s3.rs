@@ -41,6 +41,8 @@ const ALL: u64 = 1 << 60;
 /// How often a write on a condition is tried again when its connection was lost, and how long after.
 const AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// What has been tried for so long is not begun anew: the server cannot be reached, or is busy for good.
+const LONG: Duration = Duration::from_secs(25);
 
 pub(super) struct S3 {
     pub base: Base,
@@ -138,8 +140,10 @@ impl Backend for S3 {
         };
         loop {
             match put_whole(self, key, data.clone(), sending).await {
-                Err(StoreError::Exhausted { attempts, .. })
-                    if left > 0 && attempts as usize <= most =>
+                Err(StoreError::Exhausted { attempts, elapsed, .. })
+                    if left > 0
+                        && elapsed < LONG
+                        && (attempts == 1 || attempts as usize <= most) =>
                 {
                     left -= 1;
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Recipe, VisError};
 use crate::ledger::{CASES, FORMAT, InputRecord, SHARED};
@@ -30,7 +30,7 @@ pub struct CaseRecord {
     /// The rules.
     pub recipe: Recipe,
     /// What else the result depends on.
-    #[serde(skip_serializing_if = "Settings::is_empty", default)]
+    #[serde(skip_serializing_if = "Settings::is_empty", default, deserialize_with = "or_none")]
     pub settings: Settings,
     /// Model months without input, when that was allowed.
     pub missing_months: Vec<String>,
@@ -65,6 +65,11 @@ pub struct Settings {
     /// Whether the record was made of what lay in the store (`vis finalize --adopt`).
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub adopted: bool,
+}
+
+/// Settings, or `null` where there are none.
+fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Settings, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Settings {
