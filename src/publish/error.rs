@@ -138,7 +138,7 @@ pub enum PublishError {
     },
     /// The lease was taken over, or removed, while this publisher worked.
     #[error(
-        "the lease on {url} is lost: another publisher took it over, or it was removed; {}",
+        "the lease on {url} is lost: another publisher took it over, it was removed, or it could not be renewed; {}",
         after_loss(*is_marked)
     )]
     LeaseLost {

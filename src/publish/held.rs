@@ -1,11 +1,14 @@
 //! One publisher at a time: whoever holds the lease on a destination, and renews it.
 //!
-//! It is taken by a conditional put and read back, so that of several one has it whatever answers are
-//! lost. A lease whose process is known to be gone is taken over at once, any other after ten minutes
-//! without renewal. Its owner looks at it before it changes anything, at most [`LOOK`] after the last
-//! look, and stops when it is another's. S3 has no fencing tokens: a request that was under way when
-//! the lease was lost may still arrive. Who finds its lease lost therefore counts `dirty` up in the
-//! lease that lies there, and whoever publishes next, or is at it, lists the destination.
+//! A publisher takes the lease with a conditional PUT and reads it back: the token tells who has won, even
+//! if an answer was lost or the server ignores conditions. A lease is free when it was released or its
+//! process is known to be dead, and never while its process is known to run. Where that cannot be known
+//! (another machine or container), it is free ten minutes after its last renewal.
+//!
+//! The holder checks the lease at most [`LOOK`] before each change, and stops when it is another's. S3 has
+//! no fencing tokens: a request in flight when the lease is lost may still take effect. A publisher that has
+//! lost its lease therefore increments `dirty` in the current one, and one that finds `dirty` raised lists
+//! the destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,16 +25,18 @@ use crate::store::{Condition, Store, StoreError};
 
 /// Time between two renewals.
 const RENEWED: Duration = Duration::from_secs(60);
-/// Nothing is changed when the lease was not looked at for so long.
+/// Age of the last check of the lease, at most, before a change.
 const LOOK: Duration = Duration::from_secs(5);
-/// After so long with a lease, one that had it before and is at work has seen that, and stopped.
+/// Wait after a takeover: longer than [`LOOK`], so that a previous holder that still runs has checked the lease,
+/// and stopped.
 pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(15);
-/// How long giving a lease up waits for a server.
+/// Time to release the lease, at most.
 const RELEASE: Duration = Duration::from_secs(10);
-/// How often a lease that somebody else is changing too is tried to be changed.
+/// Attempts to write a lease that another process writes too.
 const TRIES: usize = 5;
 
-/// A moment by the clock, which goes on while a machine sleeps, and by a timer, which nobody sets.
+/// A time on two clocks: the wall clock, which counts while a machine sleeps, and the monotonic one, which nobody
+/// can set. What has elapsed is the larger of the two.
 #[derive(Clone, Copy)]
 struct Moment(DateTime<Utc>, Instant);
 
@@ -49,11 +54,11 @@ impl Moment {
 /// How the work under a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Nothing was begun, and nothing is left that was begun before.
+    /// Nothing was written, and neither an intent nor an expired lease was found.
     Untouched,
-    /// Something was begun that has not ended.
+    /// A publish, this one or an earlier one, may not be complete.
     Unfinished,
-    /// All has ended, and what was in doubt before was looked at.
+    /// The publish is complete, and objects that were in doubt before were checked.
     Complete,
 }
 
@@ -61,9 +66,9 @@ pub enum End {
 pub struct Held {
     shared: Arc<Shared>,
     renewing: AbortOnDropHandle<()>,
-    /// Whether one that had it before may still be at work,
+    /// Whether a previous holder may still run: its lease had expired, or there was none.
     pub is_disputed: bool,
-    /// because it has not renewed it for too long. Else there was none.
+    /// Whether the previous lease had expired.
     pub has_expired: bool,
     /// How often it was called dirty before.
     pub dirty: u32,
@@ -86,7 +91,7 @@ struct State {
     renewed: Moment,
     /// Whether somebody else has it, or may have.
     is_lost: bool,
-    /// Whether objects may have been changed since it was last seen and nothing was under way.
+    /// Whether an object may have been changed since the last [`Shared::confirm`].
     has_changed: bool,
     dirty: u32,
 }
@@ -160,9 +165,9 @@ impl Held {
         self.shared.state().dirty != self.dirty
     }
 
-    /// Gives the lease up, with the result of what was done under it. It stays, and tells that nobody is at
-    /// work, where something has not ended or somebody has called it dirty. Who has lost it says so to
-    /// whoever has it now.
+    /// Releases the lease, and gives back the result of what was done under it. The object is removed when the
+    /// publish is complete and nobody has marked it dirty meanwhile; else it stays, marked as released. When the
+    /// lease was lost after changes, the current one is marked dirty.
     pub async fn release<T>(
         self,
         done: Result<T, PublishError>,
@@ -197,8 +202,11 @@ impl Shared {
         self.state().is_lost
     }
 
-    /// An object is about to be changed; [`PublishError::LeaseLost`] when that is not ours to do. While a
-    /// server does not answer, the lease counts as held for as long as it is nobody else's.
+    /// To be called before each change of an object.
+    ///
+    /// # Errors
+    /// [`PublishError::LeaseLost`]. While a server does not answer, the lease counts as held until nine minutes
+    /// after its last renewal.
     pub async fn allow(&self) -> Result<(), PublishError> {
         self.look().await?;
         self.state().has_changed = true;
@@ -222,8 +230,11 @@ impl Shared {
         }
     }
 
-    /// Looks whether the lease is held, while no object is being changed; an error when that cannot be
-    /// known, too.
+    /// Checks the lease at the destination. To be called only while no change is in flight, for it takes all
+    /// changes so far for checked.
+    ///
+    /// # Errors
+    /// [`PublishError::LeaseLost`], and those of a server that does not answer.
     pub async fn confirm(&self) -> Result<(), PublishError> {
         let _turn = self.turn.lock().await;
         self.look_now(false).await?;
@@ -246,7 +257,7 @@ impl Shared {
                     state.renewed = if renews { begun } else { state.renewed };
                 }
                 Ok(None) => state.is_lost = true,
-                // Soon it is anybody's.
+                // Unreachable for so long that another may soon take it over.
                 Err(_) => state.is_lost = state.renewed.elapsed() >= EXPIRES - RENEWED,
             }
             state.is_lost
@@ -305,8 +316,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Says, in whatever lease lies there, that this publisher may have changed objects after it had lost
-    /// its own; the error that tells so.
+    /// Raises `dirty` in the lease at the destination, whoever holds it, if this publisher may have changed objects
+    /// since it last confirmed its own; the error to report.
     async fn call_dirty(&self) -> PublishError {
         if !self.state().has_changed {
             return self.lost(true);

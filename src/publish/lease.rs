@@ -18,7 +18,7 @@ pub(super) const EXPIRES: Duration = Duration::from_secs(600);
 /// A lease as it lies at a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// What nobody else has.
+    /// Random token of the holder.
     pub(super) token: String,
     /// Who has it.
     #[serde(flatten)]
@@ -27,10 +27,10 @@ pub struct Lease {
     pub(super) since: DateTime<Utc>,
     /// Last renewal.
     pub(super) renewed: DateTime<Utc>,
-    /// Whether it was given up, by a publish that did not end.
+    /// Whether nobody holds it. It is kept because a publish is not complete, or for `dirty`.
     #[serde(default)]
     pub(super) released: bool,
-    /// How often a publisher that had lost its lease may have changed objects since all was listed.
+    /// How often a publisher that had lost its lease reported possible changes since the last complete publish.
     #[serde(default)]
     pub(super) dirty: u32,
 }

@@ -1,6 +1,7 @@
-//! What a destination was given, as of its last complete publish (`.dor/manifest.jsonl.gz`), and, while
-//! one is under way, what it will be (`.dor/manifest.next.jsonl.gz`, the intent). An intent that lies
-//! there without a publisher tells of a publish that did not end: then a listing decides what is there.
+//! The manifest (`.dor/manifest.jsonl.gz`) tells what a destination held after its last complete publish. The
+//! intent (`.dor/manifest.next.jsonl.gz`) tells what it may hold while a publish runs: the next manifest and the
+//! objects to delete. An intent that nobody holds a lease for tells of a publish that is not complete: the next
+//! one lists the destination.
 //!
 //! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` in order of the keys.
 
@@ -98,13 +99,13 @@ impl Manifest {
         read(destination, MANIFEST, false).await
     }
 
-    /// The same where a damaged one counts as one of nothing, to be replaced, and keys that no object can
-    /// have are left out.
+    /// The same, but a damaged manifest is an empty one that is to be replaced, and keys that no object can have
+    /// are left out.
     pub(super) async fn load_or_begin(destination: &Store) -> Result<Option<Self>, PublishError> {
         read_or_begin(destination, MANIFEST).await
     }
 
-    /// The intent at a destination. One that cannot be read is of something that nobody knows.
+    /// The intent at a destination. One that cannot be read is an empty, damaged one: the destination is listed.
     pub async fn load_intent(destination: &Store) -> Result<Option<Self>, PublishError> {
         read_or_begin(destination, INTENT).await
     }

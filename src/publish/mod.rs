@@ -6,8 +6,8 @@
 //!    |
 //! [inventory]  what the source holds: from the records of conversions, else hashed once ([cache])
 //!    |
-//! [manifest]   what the destination was given; where a publish has not ended (an intent lies there),
-//!    |         [destination] is listed
+//! [manifest]   what the destination was given; [destination] is listed where that is in doubt: there is an
+//!    |         intent, the lease is dirty, a store was finalized there, or the user asks
 //! [plan]       what is new, changed, gone; [guard] refuses to replace results by poorer ones
 //!    |
 //! [run]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata

@@ -14,13 +14,13 @@ use crate::pipeline::Pool;
 pub struct Options {
     /// What of the source.
     pub selection: Selection,
-    /// Remove what an earlier publish sent and the source no longer has,
+    /// Delete objects that an earlier publish sent and the source no longer has.
     pub delete: bool,
-    /// unless that are more objects than this.
+    /// Refuse to publish when more objects than this would be deleted.
     pub max_delete: usize,
-    /// Replace what is published by a source that has less of it, or that is another one.
+    /// Replace published results even where the source has less or differs; lists the destination.
     pub overwrite: bool,
-    /// Compare with a listing of the destination, as is always done when it is overwritten.
+    /// List the destination before the plan is made.
     pub audit: bool,
     /// Read again afterwards what lies there.
     pub verify: Option<Extent>,
@@ -28,7 +28,7 @@ pub struct Options {
     pub concurrency: Concurrency,
     /// Bytes per second.
     pub rate: Option<u64>,
-    /// The memory that what is held on its way takes; without a bound when there is none.
+    /// Memory for objects that are held on their way; unlimited when there is none.
     pub pool: Option<Pool>,
     /// `Cache-Control` of all objects.
     pub cache_control: Option<String>,

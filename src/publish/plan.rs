@@ -66,7 +66,7 @@ fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
     Ok(destination.refuse_read_only()?)
 }
 
-/// Finds out whether a destination can be published to, before work that takes long is begun.
+/// Checks that a destination can be published to, before work that takes long is begun.
 pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
     check(source, destination)?;
     Manifest::load(destination).await.map(drop)
@@ -145,7 +145,8 @@ impl State {
     }
 }
 
-/// The state under a lease. Where one that had it before may still be at work, waits until it has seen that.
+/// Loads the state under a lease. Where there is an intent, or the lease had expired, and its previous holder
+/// may still run, waits [`GRACE_PERIOD`] and loads it again.
 async fn wait_for_others(
     destination: &Store,
     options: &Options,
@@ -252,8 +253,8 @@ impl PublishPlan {
             destination: &self.destination,
             inventory: &self.inventory,
             changes: &self.changes,
-            published: state.manifest.as_ref().filter(|_| state.intent.is_none()),
-            is_unfinished: state.intent.is_some(),
+            published: state.manifest.as_ref(),
+            intent: state.intent.as_ref(),
             is_known: &|key| state.has(key),
             part_size: self.part_size,
         };
@@ -264,7 +265,8 @@ impl PublishPlan {
         }
     }
 
-    /// Of what is to be deleted keeps what is in the source no longer; without leave to delete, nothing.
+    /// Limits deletes to objects that are in the source no longer. Without `--delete` they become orphans; of
+    /// some products or cases nothing is deleted.
     async fn settle_deletes(&mut self) -> Result<(), PublishError> {
         let is_whole = self.options.selection.is_whole();
         if !(is_whole && self.options.delete)

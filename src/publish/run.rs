@@ -1,15 +1,17 @@
 //! Carrying a publish out.
 //!
 //! ```text
-//! the intent      what will be there; until it is removed, whoever publishes lists the destination
+//! the intent      what may be there until this publish ends; while it is there, whoever publishes lists the
+//!                 destination
+//! deletes         only of what blocks an object that is sent: a file became a folder, or a folder a file
 //! data, metadata  stage after stage, each when all of the one before has arrived
 //! the manifest    what is there now, if nobody else wrote one
 //! deletes         what names others before those
 //! end             the intent is removed, then the lease
 //! ```
 //!
-//! Killed before the intent is there, a publish has changed nothing. Killed after that, the next one finds
-//! the intent, lists what lies there, and sends and deletes the rest.
+//! Killed before the intent is there, a publish leaves nothing but its lease. Killed after that, it leaves the
+//! intent: the next publish lists what lies there, sends what differs, and deletes the rest if it may delete.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -68,8 +70,8 @@ pub async fn publish(
     Ok(outcome)
 }
 
-/// Reads objects of the source again at the destination; what was read for the plan and found right needs no
-/// second reading. How many were read, and those that are wrong.
+/// Reads objects of the source back from the destination: how many were read, and those that are wrong. After
+/// `--audit --verify all` only what was sent is read; the plan has read the rest.
 async fn read_again(
     plan: &PublishPlan,
     extent: Extent,
@@ -102,7 +104,8 @@ async fn change(
     held.confirm().await?;
     let next = manifest(plan, next);
     announce(plan, &next).await?;
-    delete(destination, &changes.in_the_way(), held, &*progress, stop).await?;
+    let in_the_way = changes.in_the_way();
+    outcome.deleted += delete(destination, &in_the_way, held, &*progress, stop).await?;
     destination.remove_empty_folders(plan.folders.clone()).await?;
     progress.begin(changes.send.len(), changes.bytes());
     let transfer = Arc::new(transfer(plan, (held, stop), &progress));
@@ -113,11 +116,15 @@ async fn change(
     held.confirm().await?;
     next.save(destination).await?;
     outcome.version = next.header.version;
-    outcome.deleted += delete(destination, &changes.gone, held, &*progress, stop).await?;
+    let mut gone = changes.gone.clone();
+    gone.retain(|entry| find(&in_the_way, &entry.key).is_none());
+    outcome.deleted += delete(destination, &gone, held, &*progress, stop).await?;
     held.confirm().await?;
     if lease.is_disputed && plan.state.intent.is_some() || lease.was_disturbed() {
         refuse_disturbed(plan, stop).await?;
     }
+    // After a sleep here the intent may be that of somebody who has taken over.
+    held.allow().await?;
     Ok(Manifest::end_intent(destination).await?)
 }
 
@@ -130,8 +137,8 @@ fn manifest(plan: &PublishPlan, next: Vec<Entry>) -> Manifest {
     Manifest::after(before, &source, plan.part_size, recipes, next)
 }
 
-/// Writes the intent: what comes next and what may lie there until then. Ends what an interrupted publish
-/// left, uploads by parts that nobody will continue among it.
+/// Writes the intent: the next manifest and the objects to delete. Then removes what an interrupted publish
+/// left: its unfinished files on disk, and its uploads by parts of objects that are not sent now.
 async fn announce(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
     let PublishPlan { destination, changes, state: State { manifest, intent, .. }, .. } = plan;
     let mut all: Vec<Entry> = next.entries.iter().chain(&changes.gone).cloned().collect();

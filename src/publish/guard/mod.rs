@@ -33,10 +33,10 @@ pub(super) struct Guard<'a> {
     pub destination: &'a Store,
     pub inventory: &'a Inventory,
     pub changes: &'a Changes,
-    /// What the last publish left, if it has ended.
+    /// What the last complete publish left.
     pub published: Option<&'a Manifest>,
-    /// Whether one has begun and not ended: what lies there may be its own.
-    pub is_unfinished: bool,
+    /// What a publish that has not ended was to leave: what lies there may be its own.
+    pub intent: Option<&'a Manifest>,
     /// Whether a publish has sent an object, or was about to.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
     /// Bytes of parts at the destination.

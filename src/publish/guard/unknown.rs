@@ -22,7 +22,7 @@ impl Guard<'_> {
         root: &str,
         arrays: Option<&Arrays>,
     ) -> Result<bool, PublishError> {
-        if self.is_unfinished {
+        if self.intent.is_some() {
             return Ok(false);
         }
         let listed = self.destination.list(root.trim_end_matches('/')).await?;

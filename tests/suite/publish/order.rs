@@ -284,7 +284,11 @@ fn a_folder_that_became_a_file_is_published_as_one_and_the_other_way_round() {
         for to in &to {
             let error = fails(&mut publish(to, ""), CONFIGURATION);
             assert!(error.contains("/notes/") && error.contains("with --delete"), "{error}");
-            publish(to, "--delete --verify all").assert().success();
+            let said = lines(&mut publish(to, "--delete --verify all --json"));
+            let deleted = said.iter().filter_map(|line| line["deleted"]["key"].as_str());
+            let deleted: Vec<&str> = deleted.collect();
+            assert!(deleted.len() == 2 && deleted.contains(&"notes/g"), "{deleted:?}");
+            assert_eq!(said.last().unwrap()["summary"]["deleted"], 2);
         }
         if !keeps_folders {
             assert_same(&bench.expected(), &bench.published());

@@ -70,6 +70,11 @@ fn what_differs_in_a_store_that_was_finalized_where_it_is_published_is_told() {
     let said = "it lacks polygons 112 (month 4), which the source has";
     assert!(error.contains("was finalized there") && error.contains(said), "{error}");
     assert!(!error.contains("added"), "{error}");
+    // Nor is it replaced after a publish that was interrupted.
+    let there = bench.work.path("there/.dor");
+    fs::copy(there.join("manifest.jsonl.gz"), there.join("manifest.next.jsonl.gz")).unwrap();
+    let error = fails(&mut publish(), CONFIGURATION);
+    assert!(error.contains("was finalized there") && error.contains(said), "{error}");
 }
 
 #[test]
