@@ -254,7 +254,7 @@ impl PublishPlan {
             inventory: &self.inventory,
             changes: &self.changes,
             published: state.manifest.as_ref(),
-            intent: state.intent.as_ref(),
+            is_unfinished: state.intent.is_some(),
             is_known: &|key| state.has(key),
             part_size: self.part_size,
         };

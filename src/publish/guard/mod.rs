@@ -35,8 +35,9 @@ pub(super) struct Guard<'a> {
     pub changes: &'a Changes,
     /// What the last complete publish left.
     pub published: Option<&'a Manifest>,
-    /// What a publish that has not ended was to leave: what lies there may be its own.
-    pub intent: Option<&'a Manifest>,
+    /// Whether a publish has begun since and is not complete: records that differ from what was published may be
+    /// its own.
+    pub is_unfinished: bool,
     /// Whether a publish has sent an object, or was about to.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
     /// Bytes of parts at the destination.

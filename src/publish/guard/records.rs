@@ -84,12 +84,9 @@ impl Guard<'_> {
         let own_cases = cases_of(own.as_ref().map(|(record, _)| record));
         if let (Some(bytes), Some((_, entry))) = (&found, &own) {
             let found = Parts::of(bytes, self.part_size).etag();
-            let [before, begun] = [self.published, self.intent]
-                .map(|known| known.and_then(|known| known.entry(&key)).map(|entry| entry.etag));
-            if before.is_some_and(|etag| etag != found)
-                && begun != Some(found)
-                && found != entry.etag
-            {
+            let before = self.published.filter(|_| !self.is_unfinished);
+            let before = before.and_then(|published| published.entry(&key));
+            if before.is_some_and(|before| before.etag != found) && found != entry.etag {
                 let difference = difference(&cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }

@@ -22,7 +22,7 @@ impl Guard<'_> {
         root: &str,
         arrays: Option<&Arrays>,
     ) -> Result<bool, PublishError> {
-        if self.intent.is_some() {
+        if self.is_unfinished {
             return Ok(false);
         }
         let listed = self.destination.list(root.trim_end_matches('/')).await?;

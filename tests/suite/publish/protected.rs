@@ -70,11 +70,29 @@ fn what_differs_in_a_store_that_was_finalized_where_it_is_published_is_told() {
     let said = "it lacks polygons 112 (month 4), which the source has";
     assert!(error.contains("was finalized there") && error.contains(said), "{error}");
     assert!(!error.contains("added"), "{error}");
-    // Nor is it replaced after a publish that was interrupted.
-    let there = bench.work.path("there/.dor");
-    fs::copy(there.join("manifest.jsonl.gz"), there.join("manifest.next.jsonl.gz")).unwrap();
-    let error = fails(&mut publish(), CONFIGURATION);
-    assert!(error.contains("was finalized there") && error.contains(said), "{error}");
+}
+
+#[test]
+fn nothing_is_put_into_a_store_after_an_interrupted_publish_either() {
+    on_all(|bench| {
+        bench.publish("").assert().success();
+        let before = bench.published();
+        bench.write("other/maps.zarr/notes.txt", b"not of a store");
+        let intent = bench.read(".dor/manifest.jsonl.gz").unwrap();
+        for is_interrupted in [false, true] {
+            if is_interrupted {
+                bench.alter(".dor/manifest.next.jsonl.gz", &intent);
+            }
+            let mut command = dor(bench.work.folder());
+            command.envs(bench.server.variables());
+            let error = fails(
+                command.args(["publish", "other", &bench.destination(), "--overwrite"]),
+                CONFIGURATION,
+            );
+            assert!(error.contains("one never replaces the other"), "{error}");
+            assert_same(&before, &bench.published());
+        }
+    });
 }
 
 #[test]
