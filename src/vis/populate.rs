@@ -62,11 +62,11 @@ pub async fn each<E: From<VisError>>(
 
 /// Fills store 1 from the months of cases.
 pub struct Efficiencies<'a> {
-    /// The store.
+    /// Store 1, opened to be filled.
     pub store1: Destination,
-    /// The months.
+    /// Where the months of a case are read from.
     pub input: Input,
-    /// How.
+    /// Which months count, and whether a case that is done is filled again.
     pub work: Work,
     /// Workers and progress.
     pub workshop: &'a Workshop,
@@ -105,13 +105,13 @@ impl Atlas<'_> {
 
 /// Fills store 3, and a store 1 in the same pass, from the months of cases.
 pub struct Uptakes<'a> {
-    /// The store.
+    /// Store 3, with the centres and the grid that distances are taken from.
     pub store3: Distances,
     /// The other store.
     pub store1: Option<Destination>,
-    /// The months.
+    /// Where the months of a case are read from.
     pub input: Input,
-    /// How.
+    /// Which months count, and whether a case that is done is filled again.
     pub work: Work,
     /// Workers and progress.
     pub workshop: &'a Workshop,
