@@ -10,7 +10,7 @@
 use std::fmt;
 
 use clap::Parser;
-use dor_atlas::batch::Shard;
+use dor_atlas::campaign::Shard;
 use dor_atlas::model::Case;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -13,7 +13,7 @@ use dor_atlas::encode::shuffle::Shuffler;
 use dor_atlas::model::dataset::ByteOrder;
 use dor_atlas::read::grid;
 use dor_atlas::read::history::History;
-use dor_atlas::read::{Source, SourceError};
+use dor_atlas::read::{ByteSource, SourceError};
 use dor_atlas::regrid::mercator;
 use dor_atlas::synthetic::{Shape, SyntheticCase};
 use dor_atlas::vis::weights;
@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 /// A file in memory.
 struct Memory(bytes::Bytes, u64);
 
-impl Source for Memory {
+impl ByteSource for Memory {
     fn url(&self) -> &str {
         "synthetic"
     }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::case_manifest::{CASES, TOGETHER, sha256};
 use crate::encode::{PartSink, SinkError};
-use crate::ledger::{CASES, TOGETHER, sha256};
-use crate::model::{Case, Checksums, ErrorKind, Kinded, PartHasher, YearMonth, hex};
-use crate::pipeline::{Pool, PoolError, UploadSink};
+use crate::executor::{Pool, PoolError, UploadSink};
+use crate::model::{Case, Checksums, ErrorKind, PartHasher, WithErrorKind, YearMonth, hex};
 use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
 use crate::synthetic::SyntheticCase;
@@ -75,7 +75,7 @@ pub enum DemoError {
     Pool(#[from] PoolError),
 }
 
-impl Kinded for DemoError {
+impl WithErrorKind for DemoError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
@@ -87,7 +87,7 @@ impl Kinded for DemoError {
 }
 
 /// What is written.
-pub struct Raw {
+pub struct SyntheticInput {
     /// The case.
     pub case: Case,
     /// Its content.
@@ -98,7 +98,7 @@ pub struct Raw {
     pub ssh: bool,
 }
 
-impl Raw {
+impl SyntheticInput {
     /// Keys of what is written.
     fn keys(&self) -> BTreeSet<String> {
         let folder = format!("{ARCHIVE}/{}", raw_folder(self.case));
@@ -111,7 +111,7 @@ impl Raw {
 
 /// The contents of [`MADE`].
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Made {
+struct DemoMarker {
     /// Keys of files, and names of folders, below the location.
     made: BTreeSet<String>,
     /// Bytes of the parts of files of which the MD5s are recorded.
@@ -122,10 +122,10 @@ struct Made {
     files: BTreeMap<String, Checksums>,
 }
 
-impl Made {
+impl DemoMarker {
     /// What cannot be read tells of nothing.
     async fn load(store: &Store) -> Result<Option<Self>, StoreError> {
-        let found = store.read(MADE).await?;
+        let found = store.get(MADE).await?;
         Ok(found.map(|(bytes, _)| serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 
@@ -139,21 +139,25 @@ impl Made {
 /// Refuses a location that the demo did not make and that holds a file, and one where something would be
 /// replaced that it did not make; notes down what it is about to make there: raw files and `products`
 /// (names of folders and files).
-pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), DemoError> {
+pub async fn claim(
+    store: &Store,
+    raw: &SyntheticInput,
+    products: &[&str],
+) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
     let not_ours = |key: &str| Err(DemoError::NotOurs { url: url(key) });
     if let Some(other) = store.within(&TOGETHER).await {
         return Err(DemoError::Inside { url: url(""), other: other.to_string() });
     }
-    let before = Made::load(store).await?;
+    let before = DemoMarker::load(store).await?;
     if before.is_none()
         && let Some(first) = any_file(store).await?
     {
         return not_ours(&first);
     }
-    let Made { mut made, mut files, .. } = before.unwrap_or_default();
-    let there = store.list_level("").await?.into_iter().map(|object| object.key);
-    let there: BTreeSet<String> = there.chain(store.list_dirs("").await?).collect();
+    let DemoMarker { mut made, mut files, .. } = before.unwrap_or_default();
+    let there = store.list_with_delimiter("").await?.into_iter().map(|object| object.key);
+    let there: BTreeSet<String> = there.chain(store.list_prefixes("").await?).collect();
     let top = |key: &str| key.split('/').next().unwrap_or(key).to_owned();
     let ours: BTreeSet<String> = made.iter().map(|key| top(key)).collect();
     let own = raw.keys();
@@ -188,7 +192,7 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
     for key in &own {
         // One that a stopped run was writing is not recorded.
         let Some(recorded) = files.get(key) else { continue };
-        let Some(found) = store.find(key).await? else { continue };
+        let Some(found) = store.head(key).await? else { continue };
         let is_same =
             found.size == recorded.size && sha256(store, &found).await? == recorded.sha256;
         if !is_same {
@@ -198,17 +202,17 @@ pub async fn claim(store: &Store, raw: &Raw, products: &[&str]) -> Result<(), De
     files.retain(|key, _| !own.contains(key));
     made.extend(keys);
     let part_size = store.multipart_size();
-    Ok(Made { made, part_size, files }.save(store).await?)
+    Ok(DemoMarker { made, part_size, files }.save(store).await?)
 }
 
 /// The key of a file anywhere below the location; empty folders do not count.
 async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
-        if let Some(object) = store.list_level(&folder).await?.into_iter().next() {
+        if let Some(object) = store.list_with_delimiter(&folder).await?.into_iter().next() {
             return Ok(Some(object.key));
         }
-        folders.extend(store.list_dirs(&folder).await?);
+        folders.extend(store.list_prefixes(&folder).await?);
     }
     Ok(None)
 }
@@ -218,7 +222,7 @@ async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
 /// `done` is told the size of each file when it is there.
 pub async fn write_raw(
     store: &Store,
-    raw: &Raw,
+    raw: &SyntheticInput,
     pool: &Pool,
     stop: &CancellationToken,
     done: impl Fn(u64),
@@ -231,7 +235,7 @@ pub async fn write_raw(
     let result = result.await;
     let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
     let record = async {
-        let mut made = Made::load(store).await?.unwrap_or_default();
+        let mut made = DemoMarker::load(store).await?.unwrap_or_default();
         made.files.extend(written);
         made.save(store).await
     };
@@ -242,7 +246,7 @@ pub async fn write_raw(
 
 async fn write_files(
     store: &Store,
-    Raw { case, synthetic, months, ssh }: &Raw,
+    SyntheticInput { case, synthetic, months, ssh }: &SyntheticInput,
     pool: &Pool,
     stop: &CancellationToken,
     done: impl Fn(String, Checksums),

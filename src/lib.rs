@@ -11,9 +11,9 @@
 //!         |                                                          ^
 //!         +---> [research::convert]  one file in, one file out ------+
 //!                       ^
-//!                  [pipeline]  bounded workers and memory; the one border of async and CPU work
+//!                  [executor]  bounded workers and memory; the one border of async and CPU work
 //!                       ^
-//!                  [research]  plan a case, then run the plan; [ledger] knows what is done
+//!                  [research]  plan a case, then run the plan; [case_manifest] knows what is done
 //! ```
 //!
 //! The stores of the public map come from the same files, raw or research-grade, read by range:
@@ -25,27 +25,27 @@
 //!                          [encode::zarr] -> [store], and [plot] to look at it
 //! ```
 //!
-//! [`batch`] makes all of it from one reading of each raw file, for many cases on many nodes.
+//! [`campaign`] makes all of it from one reading of each raw file, for many cases on many nodes.
 //!
 //! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
-//! `object_store`; [`config`] resolves settings; [`synthetic`] and [`demo`] make input.
+//! `object_store`; [`config`] resolves settings; [`synthetic`] and `demo` make input.
 //!
 //! # Convert a case between any two stores
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use dor_atlas::ledger::Recipe;
+//! use dor_atlas::case_manifest::ConversionRecipe;
 //! use dor_atlas::model::Case;
-//! use dor_atlas::pipeline::{Pool, Reader};
-//! use dor_atlas::research::{self, Environment, NoProgress, PlanOptions, RECIPE};
+//! use dor_atlas::executor::{Pool, Reader};
+//! use dor_atlas::research::{self, ConversionContext, NoProgress, PlanOptions, RECIPE};
 //! use dor_atlas::store::Store;
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # use dor_atlas::synthetic::{Shape, SyntheticCase};
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let case: Case = "112-04".parse()?;
-//! // `store::Stores` opens paths, s3:// and https:// URLs; these two are in memory.
+//! // `store::StoreRegistry` opens paths, s3:// and https:// URLs; these two are in memory.
 //! let (raw, out) = (Store::memory(), Store::memory());
 //! # let synthetic = SyntheticCase::new(case, Shape { nlat: 8, nlon: 9, nz: 3 }, 1);
 //! # let mut file = Vec::new();
@@ -53,10 +53,10 @@
 //! # let name = synthetic.file_name(case.first_month());
 //! # raw.put(&format!("{}/{name}", research::plan::raw_folder(case)), file.into()).await?;
 //! let product = "research-grade".to_owned();
-//! let recipe = Recipe { product, version: RECIPE, grid_sha256: None };
+//! let recipe = ConversionRecipe { product, version: RECIPE, grid_sha256: None };
 //! let options = PlanOptions { force: false, allow_missing: true, recipe };
 //! let plan = research::plan(&raw, &out, case, &options).await?;
-//! let environment = Environment {
+//! let environment = ConversionContext {
 //!     raw,
 //!     out: out.clone(),
 //!     grid: None,
@@ -79,14 +79,14 @@
 //! use std::sync::Arc;
 //!
 //! use dor_atlas::model::Case;
-//! use dor_atlas::pipeline::Pool;
+//! use dor_atlas::executor::Pool;
 //! use dor_atlas::research::NoProgress;
 //! use dor_atlas::store::Store;
 //! use dor_atlas::vis::finalize::finalize;
-//! use dor_atlas::vis::input::Input;
-//! use dor_atlas::vis::populate::{Efficiencies, Work};
-//! use dor_atlas::vis::template::{self, Destination};
-//! use dor_atlas::vis::{Kind, Recipe, Workshop, view};
+//! use dor_atlas::vis::input::CaseSource;
+//! use dor_atlas::vis::populate::{EfficiencyRun, FillOptions};
+//! use dor_atlas::vis::create::{self, OpenStore};
+//! use dor_atlas::vis::{StoreKind, ConversionRecipe, RunContext, query};
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # use dor_atlas::synthetic::{Shape, SyntheticCase};
@@ -99,16 +99,16 @@
 //! # let name = synthetic.file_name(case.first_month());
 //! # let folder = dor_atlas::research::plan::raw_folder(case);
 //! # raw.put(&format!("{folder}/{name}"), file.into()).await?;
-//! template::create(&store, &Kind::Store1, false).await?;
-//! let workshop = Workshop {
+//! template::create(&store, &StoreKind::Store1, false).await?;
+//! let workshop = RunContext {
 //!     pool: Pool::new(2, 1 << 30),
 //!     stop: CancellationToken::new(),
 //!     progress: Arc::new(NoProgress),
 //! };
-//! let efficiencies = Efficiencies {
-//!     store1: Destination::open(store.clone(), "store1", Recipe::new(false)).await?,
-//!     input: Input::Raw(raw),
-//!     work: Work { allow_missing: true, ..Work::default() },
+//! let efficiencies = EfficiencyRun {
+//!     store1: OpenStore::open(store.clone(), "store1", ConversionRecipe::new(false)).await?,
+//!     input: CaseSource::Raw(raw),
+//!     work: FillOptions { allow_missing: true, ..FillOptions::default() },
 //!     workshop: &workshop,
 //! };
 //! efficiencies.fill(case).await?;
@@ -125,7 +125,7 @@
 //!
 //! ```
 //! use dor_atlas::model::Grid;
-//! use dor_atlas::regrid::quads::bilinear;
+//! use dor_atlas::regrid::bilinear::bilinear;
 //!
 //! // 3 rows of 4 points; the field is the longitude's cosine.
 //! let tlat: Vec<f64> = [-60.0, 0.0, 60.0].into_iter().flat_map(|lat| [lat; 4]).collect();
@@ -138,15 +138,15 @@
 //! assert!((map[middle] - 1.0).abs() < 0.05, "the middle of the map is 0 N, 0 E");
 //! ```
 
-pub mod batch;
+pub mod campaign;
+pub mod case_manifest;
 pub mod cli;
 pub mod config;
-pub mod demo;
+mod demo;
 pub mod derive;
 pub mod encode;
-pub mod ledger;
+pub mod executor;
 pub mod model;
-pub mod pipeline;
 pub mod plot;
 pub mod publish;
 pub mod read;

@@ -7,8 +7,8 @@ mod suite {
     mod architecture;
     mod bad_grid;
     mod bad_input;
-    mod bad_places;
-    mod batch;
+    mod bad_locations;
+    mod campaign;
     mod catalogue;
     mod cf;
     mod cli;

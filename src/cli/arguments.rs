@@ -7,11 +7,11 @@ use clap::Args;
 use crate::model::InterventionMonth;
 use crate::model::case::POLYGONS;
 use crate::vis::VisError;
-use crate::vis::cases::Choice;
+use crate::vis::cases::CaseChoice;
 
 /// Which cases.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Cases {
+pub(super) struct CaseArgs {
     /// Polygons, 0 to 689 [default: all that there are files of]
     #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = polygon)]
     pub polygon_ids: Vec<u16>,
@@ -20,10 +20,10 @@ pub(super) struct Cases {
     pub intervention_months: Vec<InterventionMonth>,
 }
 
-impl Cases {
+impl CaseArgs {
     /// With a range of polygons, as a choice.
-    pub fn choice(self, range: Option<(u16, u16)>) -> Choice {
-        Choice { polygons: self.polygon_ids, range, months: self.intervention_months }
+    pub fn choice(self, range: Option<(u16, u16)>) -> CaseChoice {
+        CaseChoice { polygons: self.polygon_ids, range, months: self.intervention_months }
     }
 }
 

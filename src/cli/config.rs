@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{Table, write_json};
 use super::{Exit, GlobalArgs};
-use crate::config::{AWS_VARIABLES, Config, Entry, show_variable};
+use crate::config::{AWS_VARIABLES, Config, SettingEntry, show_variable};
 
 /// Show the settings in force
 #[derive(Args, Debug)]
@@ -32,7 +32,7 @@ struct Show {
 #[derive(Serialize)]
 struct Shown<'a> {
     file: Option<String>,
-    settings: &'a [Entry],
+    settings: &'a [SettingEntry],
     aws_environment: Vec<Variable>,
 }
 

@@ -17,15 +17,15 @@ use super::vis::workshop;
 use super::{Exit, GlobalArgs};
 use crate::cli::arguments::from_one;
 use crate::cli::stores::stores;
-use crate::config::{Config, Overrides, Setting, Source, redact};
+use crate::config::{Config, Overrides, Setting, SettingProvenance, redact};
 use crate::demo::{self, ARCHIVE, GRID};
 use crate::encode::research as layout;
+use crate::executor::{ObjectSource, Pool, memory, until};
 use crate::model::Case;
 use crate::model::dataset::Header;
-use crate::pipeline::{ObjectSource, Pool, memory, until};
-use crate::read::glance;
-use crate::store::{InForce, Location, S3Options, StoreError, Stores};
-use crate::synthetic::{Format, Shape, SyntheticCase};
+use crate::read::metadata;
+use crate::store::{EffectiveSettings, Location, S3Options, StoreError, StoreRegistry};
+use crate::synthetic::{ClassicFormat, Shape, SyntheticCase};
 use steps::{EFFICIENCY, MAP, PLAN, RESEARCH, STORE1, STORE2, STORE3, Steps, UPTAKE};
 
 /// What is made below the demo's location besides the raw files.
@@ -130,7 +130,7 @@ impl Synthetic {
     /// Writes the raw files below `location`; gives the number of files and their bytes.
     async fn write(
         &self,
-        stores: &Stores,
+        stores: &StoreRegistry,
         location: &Location,
         workers: usize,
         ssh: bool,
@@ -144,9 +144,9 @@ impl Synthetic {
         let place = pool.place(0).await?;
         let synthetic = Pool::run(&place, move || {
             let synthetic = SyntheticCase::new(case, shape, seed).with_format(match format {
-                FormatArg::Cdf1 => Format::Cdf1,
-                FormatArg::Cdf2 => Format::Cdf2,
-                FormatArg::Cdf5 => Format::Cdf5,
+                FormatArg::Cdf1 => ClassicFormat::Cdf1,
+                FormatArg::Cdf2 => ClassicFormat::Cdf2,
+                FormatArg::Cdf5 => ClassicFormat::Cdf5,
             });
             match fields {
                 Some(fields) => synthetic.with_3d_fields(fields.into()),
@@ -159,7 +159,7 @@ impl Synthetic {
         stop_on_signals(stop.clone());
         let total = std::sync::atomic::AtomicU64::new(0);
         let months = self.months.into();
-        let plan = demo::Raw { case, synthetic: Arc::new(synthetic), months, ssh };
+        let plan = demo::SyntheticInput { case, synthetic: Arc::new(synthetic), months, ssh };
         demo::claim(&store, &plan, products).await?;
         demo::write_raw(&store, &plan, &pool, &stop, |size| {
             total.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
@@ -226,7 +226,7 @@ impl Demo {
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
         let research = self.location.join(RESEARCH);
-        let here = |value| Some(Setting { value, source: Source::Default });
+        let here = |value| Some(Setting { value, source: SettingProvenance::Default });
         config.data_dir = here(archive);
         config.output_dir = here(research.clone());
         config.grid = here(self.location.join(GRID));
@@ -257,11 +257,11 @@ impl Demo {
 
         let key = layout::key(case, case.first_month());
         writeln!(out, "\n3. the first file, {}", research.join(&key))?;
-        let object = stores.open(&research)?.object(&key).await?;
+        let object = stores.open(&research)?.open(&key).await?;
         let source = ObjectSource::new(object, CancellationToken::new(), |_| {});
         let pool = Pool::new(1, u64::MAX);
         let place = pool.place(0).await?;
-        let glance = Pool::run(&place, move || glance::header(Box::new(source))).await??;
+        let glance = Pool::run(&place, move || metadata::header(Box::new(source))).await??;
         write_header(out, &glance)?;
         writeln!(out, "\nOpen all months in Python:\n")?;
         let folder = research.join(&layout::folder(case));
@@ -285,7 +285,7 @@ async fn opening(folder: &Location, s3: &S3Options) -> Result<String, StoreError
     if folder.is_local() {
         return Ok(format!("import xarray\nxarray.open_mfdataset({files:?}, {HOW})\n"));
     }
-    let endpoint = InForce::of(s3).await?.endpoint_url.0;
+    let endpoint = EffectiveSettings::of(s3).await?.endpoint_url.0;
     let endpoint = endpoint.map(|url| format!("endpoint_url={:?}", redact(&url)));
     let anonymous = (s3.no_sign_request == Some(true)).then(|| "anon=True".to_owned());
     let options: Vec<String> = endpoint.into_iter().chain(anonymous).collect();
@@ -300,7 +300,7 @@ async fn opening(folder: &Location, s3: &S3Options) -> Result<String, StoreError
 fn write_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
     let mut table = Table::new(["VARIABLE", "UNITS", "SHAPE"]);
     for variable in
-        header.variables.iter().filter(|v| v.dims.len() > 1 && v.leads_with("polygon_id"))
+        header.variables.iter().filter(|v| v.dims.len() > 1 && v.has_leading_dim("polygon_id"))
     {
         let dims: Vec<String> =
             variable.dims.iter().map(|d| format!("{} {}", d.name, d.len)).collect();

@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use crate::batch::{PlanFileError, ShardError, StageError};
+use crate::campaign::{PlanFileError, ProductError, ShardIndexError};
+use crate::case_manifest::CaseManifestError;
 use crate::config::ConfigError;
 use crate::demo::DemoError;
-use crate::ledger::LedgerError;
-use crate::model::{ErrorKind, Kinded};
-use crate::pipeline::Stopped;
+use crate::executor::Stopped;
+use crate::model::{ErrorKind, WithErrorKind};
 use crate::publish::PublishError;
 use crate::read::ReadError;
 use crate::research::{CaseError, GridError, PlanError};
@@ -45,18 +45,18 @@ const KINDS: [fn(&Cause) -> Option<ErrorKind>; 14] = [
     of::<CaseError>,
     of::<PlanError>,
     of::<GridError>,
-    of::<LedgerError>,
+    of::<CaseManifestError>,
     of::<VisError>,
     of::<PublishError>,
     of::<PlanFileError>,
-    of::<StageError>,
-    of::<ShardError>,
+    of::<ProductError>,
+    of::<ShardIndexError>,
     of::<DemoError>,
     of::<StoreError>,
 ];
 
-fn of<E: Kinded>(cause: &Cause) -> Option<ErrorKind> {
-    cause.downcast_ref::<E>().map(Kinded::kind)
+fn of<E: WithErrorKind>(cause: &Cause) -> Option<ErrorKind> {
+    cause.downcast_ref::<E>().map(WithErrorKind::kind)
 }
 
 impl Exit {

@@ -3,14 +3,13 @@
 //! Handlers print into the writer that they are given and return how the program shall end.
 
 mod arguments;
-mod batch;
-mod capabilities;
+mod campaign;
 mod completions;
 mod config;
 mod demo;
 mod environment;
 mod exit;
-mod failures;
+mod failure_report;
 mod global;
 mod man;
 mod output;
@@ -22,6 +21,7 @@ mod research_data;
 mod setup_environment;
 mod signals;
 mod stores;
+mod system_info;
 mod version;
 mod vis;
 
@@ -31,7 +31,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use exit::Exit;
-pub use failures::report;
+pub use failure_report::report;
 pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::printable;
@@ -58,11 +58,11 @@ enum Command {
     ResearchData(research_data::Command),
     Vis(Box<vis::Command>),
     Publish(Box<publish::Command>),
-    Plan(Box<batch::Plan>),
-    Run(batch::Run),
-    Status(batch::Status),
-    Finalize(batch::Finalize),
-    Slurm(Box<batch::Slurm>),
+    Plan(Box<campaign::Plan>),
+    Run(campaign::Run),
+    Status(campaign::Status),
+    Finalize(campaign::Finalize),
+    Slurm(Box<campaign::Slurm>),
     Demo(demo::Command),
     Config(config::Command),
     Completions(completions::Command),

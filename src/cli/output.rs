@@ -25,7 +25,7 @@ pub(super) fn printable(line: &str) -> String {
 }
 
 /// Prints a line to standard error.
-pub(super) fn say(line: &str) {
+pub(super) fn eprint_line(line: &str) {
     // Nowhere is left to report to when this fails.
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
 }

@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::output::{bytes, duration, say};
+use super::output::{bytes, duration, eprint_line};
 use crate::model::Case;
-use crate::publish::{self, PublishError, Sent};
-use crate::research::Progress;
+use crate::publish::{self, PublishError, SentObject};
+use crate::research::ConversionProgress;
 
 /// Time between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -22,7 +22,7 @@ const REQUEST: u64 = 100_000;
 const SHOWN: usize = 20;
 
 /// Progress of a command on standard error.
-pub(super) struct Terminal {
+pub(super) struct ConversionBar {
     bar: Option<ProgressBar>,
     begun: Instant,
     files: AtomicU64,
@@ -42,7 +42,7 @@ fn bar() -> Option<ProgressBar> {
     })
 }
 
-impl Terminal {
+impl ConversionBar {
     pub fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -59,8 +59,8 @@ impl Terminal {
     /// Prints a line without breaking the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+            Some(bar) => bar.suspend(|| eprint_line(text)),
+            None => eprint_line(text),
         }
     }
 
@@ -79,7 +79,7 @@ impl Terminal {
         let total = self.bytes.load(Ordering::Relaxed);
         let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
         let left = total.saturating_sub(done) as f64 / rate.max(1.0);
-        say(&format!(
+        eprint_line(&format!(
             "{}, {} of {}, {}/s, {} left",
             self.message(),
             bytes(done),
@@ -90,7 +90,7 @@ impl Terminal {
     }
 }
 
-impl Progress for Terminal {
+impl ConversionProgress for ConversionBar {
     fn begin(&self, _case: Case, files: usize, bytes: u64) {
         self.files.fetch_add(files as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -125,14 +125,14 @@ impl Progress for Terminal {
 }
 
 /// Progress of a publish on standard error, and what there is to tell afterwards.
-pub(super) struct Transfers {
+pub(super) struct TransferBar {
     bar: Option<ProgressBar>,
     /// When the first of them was begun.
     begun: OnceLock<Instant>,
     objects: AtomicU64,
     bytes: AtomicU64,
     bytes_done: AtomicU64,
-    sent: Mutex<Vec<Sent>>,
+    sent: Mutex<Vec<SentObject>>,
     failed: Mutex<Vec<(String, String)>>,
     troubled: AtomicU64,
     last_line: Mutex<Instant>,
@@ -140,7 +140,7 @@ pub(super) struct Transfers {
     lines: Option<UnboundedSender<Value>>,
 }
 
-impl Transfers {
+impl TransferBar {
     /// With a line of JSON for each object to `lines`, if there is one.
     pub fn new(lines: Option<UnboundedSender<Value>>) -> Self {
         let zero = || AtomicU64::new(0);
@@ -163,14 +163,14 @@ impl Transfers {
         Self { bar: None, ..Self::new(None) }
     }
 
-    fn guard(&self) -> MutexGuard<'_, Vec<Sent>> {
+    fn guard(&self) -> MutexGuard<'_, Vec<SentObject>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+            Some(bar) => bar.suspend(|| eprint_line(text)),
+            None => eprint_line(text),
         }
     }
 
@@ -191,12 +191,12 @@ impl Transfers {
     }
 
     /// Objects that have arrived.
-    pub fn sent(&self) -> Vec<Sent> {
+    pub fn sent(&self) -> Vec<SentObject> {
         self.guard().clone()
     }
 
     /// Those of them that took more than one try.
-    pub fn retried(&self) -> Vec<Sent> {
+    pub fn retried(&self) -> Vec<SentObject> {
         self.guard().iter().filter(|sent| sent.attempts > 1).cloned().collect()
     }
 
@@ -234,7 +234,7 @@ impl Transfers {
     }
 }
 
-impl publish::Progress for Transfers {
+impl publish::TransferProgress for TransferBar {
     fn begin(&self, objects: usize, bytes: u64) {
         self.begun.get_or_init(Instant::now);
         self.objects.fetch_add(objects as u64, Ordering::Relaxed);
@@ -259,11 +259,11 @@ impl publish::Progress for Transfers {
             let left = self.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
             let left = Duration::from_secs_f64(left);
             let (message, so_far) = (self.message(), self.summary());
-            say(&format!("{message}, {so_far}, {} left", duration(left)));
+            eprint_line(&format!("{message}, {so_far}, {} left", duration(left)));
         }
     }
 
-    fn sent(&self, sent: &Sent) {
+    fn sent(&self, sent: &SentObject) {
         self.guard().push(sent.clone());
         self.tell(|| json!({ "sent": sent }));
     }
@@ -298,18 +298,19 @@ impl publish::Progress for Transfers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Progress as _;
+    use crate::publish::TransferProgress as _;
 
     #[test]
     fn what_is_left_is_known_of_small_and_large_objects_together() {
         let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
-        let transfers = Transfers::new(Some(sender));
+        let transfers = TransferBar::new(Some(sender));
         // A thousand small ones and a large one that takes as long as they.
         transfers.begin(1001, 1000 + 100_000_000);
         let key = "x".to_owned();
-        let sent = Sent { key, bytes: 1, md5: None, etag: None, attempts: 1, milliseconds: 1 };
+        let sent =
+            SentObject { key, bytes: 1, md5: None, etag: None, attempts: 1, milliseconds: 1 };
         for _ in 0..1000 {
-            publish::Progress::sent(&transfers, &sent);
+            publish::TransferProgress::sent(&transfers, &sent);
         }
         assert!((transfers.share() - 0.5).abs() < 0.01, "{}", transfers.share());
         transfers.deleted("gone");

@@ -14,19 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::{line, size_of, write_meanwhile, write_orphaned, write_summary};
 use super::output::{Table, bytes, count};
-use super::progress::Transfers;
+use super::progress::TransferBar;
 use super::{Exit, GlobalArgs};
 use crate::cli::arguments::{bytes_of, from_one};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::config::Config;
+use crate::executor::{Pool, memory, unless_stopped, until};
 use crate::model::Case;
-use crate::pipeline::{Pool, memory, unless_stopped, until};
 use crate::publish::{
-    self, ChangeKind, Concurrency, Extent, Options, Outcome, PublishError, PublishPlan, Selection,
-    Sent, pattern, patterns,
+    self, ChangeKind, Concurrency, PublishError, PublishOptions, PublishPlan, PublishReport,
+    Selection, SentObject, VerifyScope, pattern, patterns,
 };
-use crate::store::{Location, PassedOver};
+use crate::store::{Location, SkipReason};
 
 /// Objects that a summary names of each kind.
 const SHOWN: usize = 20;
@@ -148,7 +148,7 @@ impl Publish {
         let source = until(&stop, &stores).open(source)?;
         let destination = stores.open(destination)?;
         if self.dry_run {
-            let plan = publish::look_ahead(&source, &destination, options, &stop).await?;
+            let plan = publish::plan_without_lease(&source, &destination, options, &stop).await?;
             let left_out = unless_stopped(&stop, plan.left_out()).await??;
             self.write_plan(out, &plan, left_out)?;
             return Ok(Exit::Done);
@@ -157,7 +157,7 @@ impl Publish {
         self.write_plan(out, &prepared.plan, Vec::new())?;
         out.flush()?;
         let (sender, lines) = mpsc::unbounded_channel();
-        let progress = Arc::new(Transfers::new(self.json.then_some(sender)));
+        let progress = Arc::new(TransferBar::new(self.json.then_some(sender)));
         let publishing = publish::publish(prepared, progress.clone());
         let result = write_meanwhile(out, lines, publishing).await;
         progress.end();
@@ -181,7 +181,7 @@ impl Publish {
         }
     }
 
-    fn options(&self) -> Result<Options, PublishError> {
+    fn options(&self) -> Result<PublishOptions, PublishError> {
         let selection = Selection {
             include: patterns(&self.include)?,
             exclude: patterns(&self.exclude)?,
@@ -190,10 +190,10 @@ impl Publish {
             unfinished: false,
         };
         let verify = self.verify.as_deref().map(|extent| match extent {
-            "all" => Extent::All,
-            _ => Extent::Sample,
+            "all" => VerifyScope::All,
+            _ => VerifyScope::Sample,
         });
-        Ok(Options {
+        Ok(PublishOptions {
             selection,
             delete: self.delete,
             max_delete: self.max_delete,
@@ -212,7 +212,7 @@ impl Publish {
         &self,
         out: &mut dyn Write,
         plan: &PublishPlan,
-        left_out: Vec<(PassedOver, usize, String)>,
+        left_out: Vec<(SkipReason, usize, String)>,
     ) -> anyhow::Result<()> {
         let PublishPlan { changes, inventory, audit, orphans, .. } = plan;
         let [new, changed] = [ChangeKind::New, ChangeKind::Changed].map(|kind| changes.count(kind));
@@ -291,17 +291,17 @@ impl Publish {
     fn write_outcome(
         &self,
         out: &mut dyn Write,
-        progress: &Transfers,
-        outcome: &Outcome,
+        progress: &TransferBar,
+        outcome: &PublishReport,
     ) -> anyhow::Result<()> {
-        let Outcome { version, sent, deleted, forgotten, verified } = outcome;
+        let PublishReport { version, sent, deleted, dropped, verified } = outcome;
         let retried = progress.retried();
         if self.json {
             let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
             let more = json!({
                 "version": version,
                 "deleted": deleted,
-                "forgotten": forgotten,
+                "forgotten": dropped,
                 "verified": verified,
             });
             return Ok(write_summary(out, progress, &more)?);
@@ -315,8 +315,8 @@ impl Publish {
                 writeln!(out, "version {version}: {sent} sent in {summary}, {deleted} deleted")?;
             }
         }
-        if *forgotten > 0 {
-            let objects = count(*forgotten, "object");
+        if *dropped > 0 {
+            let objects = count(*dropped, "object");
             writeln!(
                 out,
                 "{objects} that others have changed, and that are not of what was published now, count as published no more: publish all to send them again"
@@ -324,7 +324,7 @@ impl Publish {
         }
         if !retried.is_empty() {
             writeln!(out, "{} took more than one try:", count(retried.len(), "object"))?;
-            for Sent { key, attempts, .. } in retried.iter().take(SHOWN) {
+            for SentObject { key, attempts, .. } in retried.iter().take(SHOWN) {
                 writeln!(out, "  {key}: {attempts} tries")?;
             }
             if retried.len() > SHOWN {

@@ -7,12 +7,12 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::output::count;
-use super::progress::Transfers;
+use super::progress::TransferBar;
 use super::{Exit, report};
+use crate::executor::{Pool, memory};
 use crate::model::Case;
-use crate::pipeline::{Pool, memory};
-use crate::publish::{self, Options, PublishError, Queue};
-use crate::store::{Location, Store, Stores};
+use crate::publish::{self, IncrementalPublisher, PublishError, PublishOptions};
+use crate::store::{Location, Store, StoreRegistry};
 
 /// Where finished cases are published to.
 #[derive(Args, Debug, Default)]
@@ -26,22 +26,28 @@ impl PublishTo {
     /// A queue from `source`, if there is to be one.
     pub async fn queue(
         &self,
-        stores: &Stores,
+        stores: &StoreRegistry,
         source: &Store,
         (pool, stop): (&Pool, &CancellationToken),
     ) -> Result<Publishing, PublishError> {
         let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
         let destination = stores.open(location)?;
-        publish::look_at(source, &destination).await?;
-        let progress = Arc::new(Transfers::beside());
-        let queue = Queue::new(source.clone(), destination, progress, pool.clone(), stop.clone());
+        publish::preflight(source, &destination).await?;
+        let progress = Arc::new(TransferBar::beside());
+        let queue = IncrementalPublisher::new(
+            source.clone(),
+            destination,
+            progress,
+            pool.clone(),
+            stop.clone(),
+        );
         Ok(Publishing(Some((queue, location.clone()))))
     }
 
     /// Publishes all of `source`, if it is to be.
     pub async fn publish(
         &self,
-        stores: &Stores,
+        stores: &StoreRegistry,
         source: &Store,
         stop: &CancellationToken,
         out: &mut dyn Write,
@@ -53,7 +59,7 @@ impl PublishTo {
     pub async fn publish_below(
         &self,
         name: &str,
-        stores: &Stores,
+        stores: &StoreRegistry,
         source: &Store,
         stop: &CancellationToken,
         out: &mut dyn Write,
@@ -62,16 +68,16 @@ impl PublishTo {
         let location = location.join(name);
         let destination = stores.open(&location)?;
         let pool = Some(Pool::new(1, memory::to_use()));
-        let options = Options { pool, ..Options::default() };
+        let options = PublishOptions { pool, ..PublishOptions::default() };
         let prepared = publish::prepare(source, &destination, options, stop).await?;
-        let outcome = publish::publish(prepared, Arc::new(Transfers::beside())).await?;
+        let outcome = publish::publish(prepared, Arc::new(TransferBar::beside())).await?;
         let sent = count(outcome.sent, "object");
         Ok(writeln!(out, "published to {location}: {sent}, version {}", outcome.version)?)
     }
 }
 
 /// Publishing that goes on beside a command.
-pub(super) struct Publishing(Option<(Queue, Location)>);
+pub(super) struct Publishing(Option<(IncrementalPublisher, Location)>);
 
 impl Publishing {
     /// A case is finished.

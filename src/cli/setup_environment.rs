@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::capabilities::Capabilities;
 use super::output::{Table, bytes, duration, write_json};
+use super::system_info::SystemInfo;
 use super::{Exit, GlobalArgs};
 use crate::cli::stores::stores;
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub(super) struct Command {
 
 impl Command {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let report = Report::of(&Config::load(&global.overrides())?).await;
+        let report = SetupReport::of(&Config::load(&global.overrides())?).await;
         if self.json {
             write_json(out, &report)?
         } else {
@@ -47,16 +47,16 @@ impl Command {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct SetupReport {
     ready: bool,
     verdict: String,
     locations: Vec<LocationCheck>,
-    capabilities: Capabilities,
+    capabilities: SystemInfo,
 }
 
-impl Report {
+impl SetupReport {
     async fn of(config: &Config) -> Self {
-        let capabilities = Capabilities::find();
+        let capabilities = SystemInfo::find();
         let stores = stores(config);
         let locations = check_locations(config, &stores).await;
         let mut obstacles = obstacles(&locations);
@@ -103,8 +103,7 @@ impl Report {
                 }
             }
         }
-        let Capabilities { cores, memory_limit, netcdf_c, hdf5, deflate_filter } =
-            &self.capabilities;
+        let SystemInfo { cores, memory_limit, netcdf_c, hdf5, deflate_filter } = &self.capabilities;
         writeln!(
             out,
             "cores: {cores}\nmemory limit: {}\nnetCDF-C: {netcdf_c}\nHDF5: {hdf5}, zlib filter: {}\n",

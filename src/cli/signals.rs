@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
-use super::output::say;
+use super::output::eprint_line;
 
 /// A signal that follows another so soon is the same.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(super) fn stop_on_signals(stop: CancellationToken) {
                 Some(_) => std::process::exit(Exit::Interrupted as i32),
                 None => told = Some(Instant::now()),
             }
-            say("stopping: finished files are kept; once more to stop at once");
+            eprint_line("stopping: finished files are kept; once more to stop at once");
             stop.cancel();
         }
     });

@@ -1,13 +1,13 @@
 //! The stores and the grid file that are configured.
 
 use crate::config::Config;
-use crate::pipeline::memory;
+use crate::executor::memory;
 use crate::research::GridFile;
-use crate::store::Stores;
+use crate::store::StoreRegistry;
 
 /// Stores as they are configured, for the memory that there is.
-pub(super) fn stores(config: &Config) -> Stores {
-    Stores::new(config.s3.clone()).within(memory::to_use())
+pub(super) fn stores(config: &Config) -> StoreRegistry {
+    StoreRegistry::new(config.s3.clone()).within(memory::to_use())
 }
 
 /// The grid file that is configured, and who names it.

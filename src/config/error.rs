@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Source;
-use crate::model::{ErrorKind, Kinded};
+use super::SettingProvenance;
+use crate::model::{ErrorKind, WithErrorKind};
 
 /// A configuration that cannot be used. Every variant is for the user to correct.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// The layer that has the value.
-        origin: Source,
+        origin: SettingProvenance,
         /// The value, secrets hidden.
         value: String,
         /// What is wrong, and what would be right.
@@ -65,7 +65,7 @@ pub enum ConfigError {
     },
 }
 
-impl Kinded for ConfigError {
+impl WithErrorKind for ConfigError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Config
     }

@@ -7,15 +7,15 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, s3_keys};
-use super::raw::Raw;
-use super::{ConfigError, Source, Surroundings};
+use super::raw::RawValue;
+use super::{ConfigError, ProcessEnv, SettingProvenance};
 use crate::store::read_text;
 
 /// Bytes of a file of settings.
 const LONGEST: u64 = 1 << 20;
 
 /// A configuration file and its text.
-pub(super) struct Found {
+pub(super) struct ConfigFile {
     pub path: PathBuf,
     text: String,
 }
@@ -25,8 +25,8 @@ pub(super) struct Found {
 /// One that is asked for must be there; the others may be absent.
 pub(super) fn find(
     flag: Option<&Path>,
-    surroundings: &Surroundings,
-) -> Result<Option<Found>, ConfigError> {
+    surroundings: &ProcessEnv,
+) -> Result<Option<ConfigFile>, ConfigError> {
     let asked = flag
         .map(|path| (path.to_owned(), "from --config"))
         .or_else(|| Some((surroundings.path("DOR_CONFIG")?, "from environment DOR_CONFIG")));
@@ -49,16 +49,16 @@ pub(super) fn find(
     Ok(None)
 }
 
-fn read(path: &Path, asked_by: &str, surroundings: &Surroundings) -> Result<Found, ConfigError> {
+fn read(path: &Path, asked_by: &str, surroundings: &ProcessEnv) -> Result<ConfigFile, ConfigError> {
     let text = read_text(&surroundings.folder.join(path), LONGEST).map_err(|source| {
         ConfigError::Unreadable { path: path.to_owned(), asked_by: asked_by.to_owned(), source }
     })?;
-    Ok(Found { path: path.to_owned(), text })
+    Ok(ConfigFile { path: path.to_owned(), text })
 }
 
-impl Found {
+impl ConfigFile {
     /// The settings of the file, tables flattened to `table.key`.
-    pub fn settings(&self) -> Result<Vec<(String, Raw)>, ConfigError> {
+    pub fn settings(&self) -> Result<Vec<(String, RawValue)>, ConfigError> {
         let document = DeTable::parse(&self.text).map_err(|error| ConfigError::Syntax {
             path: self.path.clone(),
             line: self.line(error.span().map_or(0, |span| span.start)),
@@ -98,7 +98,7 @@ impl Found {
         key: String,
         at: &Spanned<K>,
         value: &Spanned<DeValue<'_>>,
-    ) -> Result<(String, Raw), ConfigError> {
+    ) -> Result<(String, RawValue), ConfigError> {
         let scalar = match value.get_ref() {
             DeValue::String(text) => Value::from(text.as_ref()),
             DeValue::Boolean(flag) => Value::from(*flag),
@@ -114,11 +114,11 @@ impl Found {
                 ));
             }
         };
-        Ok((key, Raw { value: scalar, source: self.source(at) }))
+        Ok((key, RawValue { value: scalar, source: self.source(at) }))
     }
 
-    fn source<K>(&self, at: &Spanned<K>) -> Source {
-        Source::File { path: self.path.clone(), line: self.line(at.span().start) }
+    fn source<K>(&self, at: &Spanned<K>) -> SettingProvenance {
+        SettingProvenance::File { path: self.path.clone(), line: self.line(at.span().start) }
     }
 
     fn line(&self, offset: usize) -> usize {

@@ -6,21 +6,21 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::file::Found;
+use super::file::ConfigFile;
 use super::keys::{AWS_EQUIVALENTS, KEYS, s3_keys};
-use super::raw::Raw;
-use super::{ConfigError, Overrides, Setting, Source, Surroundings};
+use super::raw::RawValue;
+use super::{ConfigError, Overrides, ProcessEnv, Setting, SettingProvenance};
 use crate::store::{Location, S3Options};
 
 /// The strongest value of every key that has one. A layer that is added lies over those before it.
 #[derive(Debug, Default)]
-pub(super) struct Layers(BTreeMap<String, Raw>);
+pub(super) struct Layers(BTreeMap<String, RawValue>);
 
 impl Layers {
     pub fn add_file(
         &mut self,
-        file: &Found,
-        surroundings: &Surroundings,
+        file: &ConfigFile,
+        surroundings: &ProcessEnv,
     ) -> Result<(), ConfigError> {
         let folder = file.path.parent().unwrap_or(Path::new(""));
         let home = surroundings.path("HOME");
@@ -37,20 +37,25 @@ impl Layers {
         Ok(())
     }
 
-    pub fn add_environment(&mut self, surroundings: &Surroundings) -> Result<(), ConfigError> {
+    pub fn add_environment(&mut self, surroundings: &ProcessEnv) -> Result<(), ConfigError> {
         for key in KEYS {
-            self.add_variable(key.name, key.variable, Source::Environment, surroundings)?;
+            self.add_variable(
+                key.name,
+                key.variable,
+                SettingProvenance::Environment,
+                surroundings,
+            )?;
         }
         for (name, variables) in AWS_EQUIVALENTS {
             for variable in variables.iter().rev() {
                 let key = format!("s3.{name}");
-                self.add_variable(&key, variable, Source::AwsEnvironment, surroundings)?;
+                self.add_variable(&key, variable, SettingProvenance::AwsEnvironment, surroundings)?;
             }
         }
         for name in s3_keys() {
             let variable = format!("DOR_S3_{}", name.to_ascii_uppercase());
             let key = format!("s3.{name}");
-            self.add_variable(&key, &variable, Source::Environment, surroundings)?;
+            self.add_variable(&key, &variable, SettingProvenance::Environment, surroundings)?;
         }
         Ok(())
     }
@@ -59,12 +64,12 @@ impl Layers {
         &mut self,
         key: &str,
         variable: &str,
-        source: impl Fn(String) -> Source,
-        surroundings: &Surroundings,
+        source: impl Fn(String) -> SettingProvenance,
+        surroundings: &ProcessEnv,
     ) -> Result<(), ConfigError> {
         let Some(value) = surroundings.variable(variable) else { return Ok(()) };
         let raw =
-            Raw { value: value.to_string_lossy().into(), source: source(variable.to_owned()) };
+            RawValue { value: value.to_string_lossy().into(), source: source(variable.to_owned()) };
         if value.to_str().is_none() {
             return Err(raw.bad(key, "it is not UTF-8"));
         }
@@ -78,13 +83,13 @@ impl Layers {
         for (table, values) in flags {
             let Ok(Value::Object(values)) = values else { continue };
             for (name, value) in values.into_iter().filter(|(_, value)| !value.is_null()) {
-                let source = Source::Flag(format!("--{}", name.replace('_', "-")));
-                self.0.insert(format!("{table}{name}"), Raw { value, source });
+                let source = SettingProvenance::Flag(format!("--{}", name.replace('_', "-")));
+                self.0.insert(format!("{table}{name}"), RawValue { value, source });
             }
         }
     }
 
-    pub fn get(&self, key: &str) -> Option<&Raw> {
+    pub fn get(&self, key: &str) -> Option<&RawValue> {
         self.0.get(key)
     }
 
@@ -96,17 +101,14 @@ impl Layers {
         Ok(Some(Setting { value, source: raw.source.clone() }))
     }
 
-    pub fn workers(
-        &self,
-        surroundings: &Surroundings,
-    ) -> Result<Setting<NonZeroUsize>, ConfigError> {
+    pub fn workers(&self, surroundings: &ProcessEnv) -> Result<Setting<NonZeroUsize>, ConfigError> {
         let Some(raw) = self.get("workers") else {
             // What the affinity of the process and the quota of its control group leave.
             let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
             let of_task = surroundings.variable("SLURM_CPUS_PER_TASK");
             let of_task = of_task.and_then(|number| number.to_str()?.trim().parse().ok());
             let value = of_task.map_or(cores, |of_task| cores.min(of_task));
-            return Ok(Setting { value, source: Source::Default });
+            return Ok(Setting { value, source: SettingProvenance::Default });
         };
         let text = raw.value.as_str().map_or_else(|| raw.value.to_string(), str::to_owned);
         let value = text.trim().parse();
@@ -119,7 +121,7 @@ impl Layers {
     pub fn s3(&self) -> Result<S3Options, ConfigError> {
         let mut options = Map::new();
         for (key, raw) in &self.0 {
-            if matches!(raw.source, Source::AwsEnvironment(_)) {
+            if matches!(raw.source, SettingProvenance::AwsEnvironment(_)) {
                 continue;
             }
             if let Some(name) = key.strip_prefix("s3.") {
@@ -128,7 +130,7 @@ impl Layers {
         }
         serde_json::from_value(Value::Object(options)).map_err(|error| {
             // Each value has been tried alone, so only a rule that joins several can fail here.
-            let raw = Raw { value: Value::Null, source: Source::Default };
+            let raw = RawValue { value: Value::Null, source: SettingProvenance::Default };
             raw.bad("s3", error)
         })
     }
@@ -154,7 +156,7 @@ fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, 
 
 /// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans
 /// too, and 1 and 0 stand for true and false there.
-fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
+fn s3_value(name: &str, key: &str, raw: &RawValue) -> Result<Value, ConfigError> {
     let number = S3Options::NUMBERS.into_iter().find(|number| number.name == name);
     let takes = |value: &Value| -> Result<(), String> {
         if let Some(number) = &number
@@ -168,7 +170,7 @@ fn s3_value(name: &str, key: &str, raw: &Raw) -> Result<Value, ConfigError> {
         parsed.map(drop).map_err(|error| error.to_string())
     };
     let Err(reason) = takes(&raw.value) else { return Ok(raw.value.clone()) };
-    if let (Source::Environment(_), Some(text)) = (&raw.source, raw.value.as_str()) {
+    if let (SettingProvenance::Environment(_), Some(text)) = (&raw.source, raw.value.as_str()) {
         let text = text.trim().to_ascii_lowercase();
         let truth = match text.as_str() {
             "1" => Some(Value::Bool(true)),

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::secrets::redact;
+use super::redaction::redact;
 use super::{Config, Setting};
-use crate::store::{Check, Location, StoreError, Stores, with_causes};
+use crate::store::{Location, ProbeReport, StoreError, StoreRegistry, with_causes};
 
 /// How long a location may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What was found at a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum LocationStatus {
     /// Something is there.
     Exists,
     /// Nothing is there.
@@ -40,7 +40,7 @@ pub struct LocationCheck {
     /// Where the setting came from.
     pub source: String,
     /// What was found.
-    pub status: Status,
+    pub status: LocationStatus,
     /// Whether it can be read.
     pub readable: Option<bool>,
     /// Whether it can be written.
@@ -78,7 +78,7 @@ impl Role {
 }
 
 /// Looks at every configured location, and makes the local folders of outputs that are missing.
-pub async fn check_locations(config: &Config, stores: &Stores) -> Vec<LocationCheck> {
+pub async fn check_locations(config: &Config, stores: &StoreRegistry) -> Vec<LocationCheck> {
     // Before any check: an output may be what makes the folder above it.
     let mut created = BTreeMap::new();
     for (key, setting) in config.locations().filter(|(key, _)| Role::of(key) == Role::Output) {
@@ -92,7 +92,7 @@ pub async fn check_locations(config: &Config, stores: &Stores) -> Vec<LocationCh
 }
 
 /// Makes a local folder that is missing; whether it did.
-async fn create(stores: &Stores, location: &Location) -> Result<bool, StoreError> {
+async fn create(stores: &StoreRegistry, location: &Location) -> Result<bool, StoreError> {
     match location.local_path() {
         Some(path) if !path.exists() => {
             stores.open(location)?.make_root().await?;
@@ -112,7 +112,7 @@ fn is_web(location: &Location) -> bool {
 }
 
 /// How long the credentials for S3 are good, if any location needs them.
-async fn credentials(config: &Config, stores: &Stores) -> Option<Result<String, String>> {
+async fn credentials(config: &Config, stores: &StoreRegistry) -> Option<Result<String, String>> {
     if !config.locations().any(|(_, setting)| is_s3(&setting.value)) {
         return None;
     }
@@ -131,7 +131,7 @@ async fn credentials(config: &Config, stores: &Stores) -> Option<Result<String, 
 }
 
 async fn row(
-    stores: &Stores,
+    stores: &StoreRegistry,
     key: &'static str,
     setting: &Setting<Location>,
     created: Option<&Result<bool, StoreError>>,
@@ -142,7 +142,7 @@ async fn row(
         key,
         location: redact(&location.to_string()),
         source: setting.source.to_string(),
-        status: Status::Unreachable,
+        status: LocationStatus::Unreachable,
         readable: None,
         writable: None,
         credentials_until: None,
@@ -150,18 +150,18 @@ async fn row(
         problem: None,
     };
     if let Some(Err(error)) = created {
-        row.status = Status::Missing;
+        row.status = LocationStatus::Missing;
         row.writable = Some(false);
         row.problem = Some(format!("cannot make the folder: {}", with_causes(error)));
         return row;
     }
     if Role::of(key) != Role::InputFile && location.local_path().is_some_and(Path::is_file) {
-        row.status = Status::Exists;
+        row.status = LocationStatus::Exists;
         row.problem = Some("it is a file, and must be a folder".to_owned());
         return row;
     }
     if Role::of(key) != Role::InputFile && is_web(location) {
-        row.status = Status::Unknown;
+        row.status = LocationStatus::Unknown;
         row.problem = Some("the web has no listing to look in: give a path or s3://".to_owned());
         return row;
     }
@@ -182,12 +182,12 @@ async fn row(
 }
 
 impl LocationCheck {
-    fn fill(&mut self, check: Check, created: bool) {
+    fn fill(&mut self, check: ProbeReport, created: bool) {
         self.status = match (&check.readable, check.exists) {
-            (Ok(()), true) if created => Status::Created,
-            (_, true) => Status::Exists,
-            (Ok(()), false) => Status::Missing,
-            (Err(_), false) => Status::Unreachable,
+            (Ok(()), true) if created => LocationStatus::Created,
+            (_, true) => LocationStatus::Exists,
+            (Ok(()), false) => LocationStatus::Missing,
+            (Err(_), false) => LocationStatus::Unreachable,
         };
         self.round_trip_seconds = Some(check.round_trip.as_secs_f64());
         self.readable = (check.exists || check.readable.is_err()).then_some(check.readable.is_ok());
@@ -199,13 +199,19 @@ impl LocationCheck {
     fn unreadable(&self) -> Option<String> {
         match (self.status, self.readable) {
             (_, Some(true)) => None,
-            (Status::Missing, _) => Some(format!("{} {} does not exist", self.key, self.location)),
+            (LocationStatus::Missing, _) => {
+                Some(format!("{} {} does not exist", self.key, self.location))
+            }
             _ => Some(format!("{} {} cannot be read", self.key, self.location)),
         }
     }
 }
 
-async fn check(stores: &Stores, location: &Location, role: Role) -> Result<Check, StoreError> {
+async fn check(
+    stores: &StoreRegistry,
+    location: &Location,
+    role: Role,
+) -> Result<ProbeReport, StoreError> {
     if role == Role::InputFile {
         return check_file(stores, location).await;
     }
@@ -219,17 +225,20 @@ async fn check(stores: &Stores, location: &Location, role: Role) -> Result<Check
     Ok(check)
 }
 
-async fn check_file(stores: &Stores, location: &Location) -> Result<Check, StoreError> {
+async fn check_file(
+    stores: &StoreRegistry,
+    location: &Location,
+) -> Result<ProbeReport, StoreError> {
     let start = Instant::now();
     let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
         return Err(StoreError::NotFound { url: location.to_string() });
     };
-    let exists = match stores.open(&folder)?.object(name).await {
+    let exists = match stores.open(&folder)?.open(name).await {
         Ok(_) => true,
         Err(StoreError::NotFound { .. }) => false,
         Err(error) => return Err(error),
     };
-    Ok(Check { exists, readable: Ok(()), writable: None, round_trip: start.elapsed() })
+    Ok(ProbeReport { exists, readable: Ok(()), writable: None, round_trip: start.elapsed() })
 }
 
 /// What keeps work from starting.

@@ -8,11 +8,11 @@ mod error;
 mod file;
 mod keys;
 mod layers;
-pub mod location_checks;
+pub(crate) mod location_checks;
 mod overrides;
+mod provenance;
 mod raw;
-mod secrets;
-mod source;
+mod redaction;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::store::{Decider, InForce, Location, S3Options, StoreError};
+use crate::store::{EffectiveSettings, Location, S3Options, SettingSource, StoreError};
 pub use error::ConfigError;
 pub use keys::{AWS_VARIABLES, KEYS, Key, s3_keys};
 use layers::Layers;
 pub use overrides::Overrides;
-pub use secrets::{redact, show_variable};
-pub use source::{Setting, Source, Surroundings};
+pub use provenance::{ProcessEnv, Setting, SettingProvenance};
+pub use redaction::{redact, show_variable};
 
 /// The resolved configuration.
 #[derive(Clone, Debug)]
@@ -56,32 +56,29 @@ pub struct Config {
     /// Everything about S3 that flags, `DOR_S3_*` and `dor.toml` say; the storage layer adds what
     /// the standard AWS variables and files say.
     pub s3: S3Options,
-    entries: Vec<Entry>,
+    entries: Vec<SettingEntry>,
 }
 
 /// One line of `dor config show`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Entry {
+pub struct SettingEntry {
     /// Name of the key, `s3.region` for one in a table.
     pub key: String,
     /// Value as it may be shown: secrets are hidden. `None`: not set.
     pub value: Option<Value>,
     /// Where the value came from. `None`: not set.
-    #[serde(serialize_with = "source::as_text")]
-    pub source: Option<Source>,
+    #[serde(serialize_with = "provenance::as_text")]
+    pub source: Option<SettingProvenance>,
 }
 
 impl Config {
     /// Resolves the configuration of this process.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        Self::load_in(overrides, &Surroundings::of_process())
+        Self::load_in(overrides, &ProcessEnv::of_process())
     }
 
     /// Resolves the configuration as it would be in `surroundings`.
-    pub fn load_in(
-        overrides: &Overrides,
-        surroundings: &Surroundings,
-    ) -> Result<Self, ConfigError> {
+    pub fn load_in(overrides: &Overrides, surroundings: &ProcessEnv) -> Result<Self, ConfigError> {
         let found = file::find(overrides.config.as_deref(), surroundings)?;
         let mut layers = Layers::default();
         if let Some(file) = &found {
@@ -94,7 +91,7 @@ impl Config {
         let under_parent = |name: &str| {
             parent_data_dir.as_ref().map(|parent| Setting {
                 value: parent.value.join(name),
-                source: Source::Derived("parent_data_dir"),
+                source: SettingProvenance::Derived("parent_data_dir"),
             })
         };
         let or_under_parent = |key: &str, name: &str| -> Result<_, ConfigError> {
@@ -120,13 +117,14 @@ impl Config {
     }
 
     /// Every key with its value and source, in the order of the documentation.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[SettingEntry] {
         &self.entries
     }
 
     /// The same with what AWS files and the profiles that are built in say of S3.
-    pub async fn entries_in_force(&self) -> Result<Vec<Entry>, StoreError> {
-        let InForce { endpoint_url, region, addressing } = InForce::of(&self.s3).await?;
+    pub async fn entries_in_force(&self) -> Result<Vec<SettingEntry>, StoreError> {
+        let EffectiveSettings { endpoint_url, region, addressing } =
+            EffectiveSettings::of(&self.s3).await?;
         let addressing = (serde_json::to_value(addressing.0).ok(), addressing.1);
         let decided = [
             ("s3.endpoint_url", (endpoint_url.0.map(|url| redact(&url).into()), endpoint_url.1)),
@@ -137,10 +135,11 @@ impl Config {
         for (key, (value, decider)) in decided {
             let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) else { continue };
             let source = match (decider, &entry.source) {
-                (Decider::Options, _) | (Decider::Aws, Some(Source::AwsEnvironment(_))) => continue,
-                (Decider::Aws, _) => Source::AwsFile,
-                (Decider::Profile(name), _) => Source::Profile(name),
-                (Decider::Default, _) => Source::Default,
+                (SettingSource::Options, _)
+                | (SettingSource::Aws, Some(SettingProvenance::AwsEnvironment(_))) => continue,
+                (SettingSource::Aws, _) => SettingProvenance::AwsFile,
+                (SettingSource::Profile(name), _) => SettingProvenance::Profile(name),
+                (SettingSource::Default, _) => SettingProvenance::Default,
             };
             (entry.value, entry.source) = match value {
                 Some(value) => (Some(value), Some(source)),
@@ -167,16 +166,16 @@ impl Config {
         .filter_map(|(key, setting)| Some((key, setting.as_ref()?)))
     }
 
-    fn describe(&self, layers: &Layers) -> Vec<Entry> {
+    fn describe(&self, layers: &Layers) -> Vec<SettingEntry> {
         let locations = KEYS.iter().filter(|key| key.name != "workers").map(|key| {
             let setting = self.locations().find(|(name, _)| *name == key.name).map(|(_, s)| s);
-            Entry {
+            SettingEntry {
                 key: key.name.to_owned(),
                 value: setting.map(|s| redact(&s.value.to_string()).into()),
                 source: setting.map(|s| s.source.clone()),
             }
         });
-        let workers = Entry {
+        let workers = SettingEntry {
             key: "workers".to_owned(),
             value: Some(self.workers.value.get().into()),
             source: Some(self.workers.source.clone()),
@@ -184,10 +183,10 @@ impl Config {
         let s3 = s3_keys().into_iter().map(|name| {
             let key = format!("s3.{name}");
             let (value, source) = match (layers.get(&key), keys::s3_default(&name)) {
-                (Some(raw), _) => (Some(secrets::show(&name, &raw.value)), raw.source.clone()),
-                (None, default) => (default, Source::Default),
+                (Some(raw), _) => (Some(redaction::show(&name, &raw.value)), raw.source.clone()),
+                (None, default) => (default, SettingProvenance::Default),
             };
-            Entry { key, source: value.is_some().then_some(source), value }
+            SettingEntry { key, source: value.is_some().then_some(source), value }
         });
         locations.chain([workers]).chain(s3).collect()
     }

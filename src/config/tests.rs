@@ -9,14 +9,14 @@ use super::*;
 /// A folder with a `dor.toml`, and variables.
 struct Place {
     folder: tempfile::TempDir,
-    surroundings: Surroundings,
+    surroundings: ProcessEnv,
 }
 
 fn place(dor_toml: &str, variables: &[(&str, &str)]) -> Place {
     let folder = tempfile::tempdir().expect("temporary folder");
     std::fs::write(folder.path().join("dor.toml"), dor_toml).expect("dor.toml");
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), v.into())).collect();
-    let surroundings = Surroundings { variables, folder: folder.path().to_owned() };
+    let surroundings = ProcessEnv { variables, folder: folder.path().to_owned() };
     Place { folder, surroundings }
 }
 
@@ -42,14 +42,14 @@ fn text(setting: &Option<Setting<Location>>) -> String {
 fn without_anything_only_workers_has_a_value() {
     let config = place("", &[]).config();
     assert_eq!(config.locations().count(), 0);
-    assert_eq!(config.workers.source, Source::Default);
+    assert_eq!(config.workers.source, SettingProvenance::Default);
     assert_eq!(config.s3, S3Options::default());
     let set: Vec<_> = config.entries().iter().filter(|e| e.value.is_some()).collect();
     let keys: Vec<_> = set.iter().map(|entry| entry.key.as_str()).collect();
     let numbers = ["connect_timeout_seconds", "max_retries", "no_sign_request", "part_size"];
     assert_eq!(keys[0], "workers");
     assert!(numbers.iter().all(|key| keys.contains(&format!("s3.{key}").as_str())), "{keys:?}");
-    assert!(set.iter().all(|entry| entry.source == Some(Source::Default)));
+    assert!(set.iter().all(|entry| entry.source == Some(SettingProvenance::Default)));
 }
 
 #[test]
@@ -114,19 +114,19 @@ fn each_layer_lies_over_the_one_below() {
     let found = |config: Config| {
         (text(&config.output_dir), config.workers, config.s3.region.unwrap_or_default())
     };
-    let line = |line| Source::File { path: "dor.toml".into(), line };
+    let line = |line| SettingProvenance::File { path: "dor.toml".into(), line };
     let workers = |n, source| Setting { value: NonZeroUsize::new(n).expect("not 0"), source };
 
     assert_eq!(
         found(place(file, &[]).config()),
         ("/file (file dor.toml:1)".to_owned(), workers(2, line(2)), "file-1".to_owned())
     );
-    let env = Source::Environment("DOR_WORKERS".to_owned());
+    let env = SettingProvenance::Environment("DOR_WORKERS".to_owned());
     assert_eq!(
         found(place(file, &variables).config()),
         ("/env (environment DOR_OUTPUT_DIR)".to_owned(), workers(3, env), "env-1".to_owned())
     );
-    let flag = Source::Flag("--workers".to_owned());
+    let flag = SettingProvenance::Flag("--workers".to_owned());
     assert_eq!(
         found(place(file, &variables).load(&flags).expect("good")),
         ("/flag (flag --output-dir)".to_owned(), workers(4, flag), "flag-1".to_owned())
@@ -141,7 +141,7 @@ fn aws_variables_beat_the_file_but_are_left_to_storage() {
     assert_eq!(config.s3.profile.as_deref(), Some("minio"));
     let region = config.entries().iter().find(|entry| entry.key == "s3.region").expect("shown");
     assert_eq!(region.value, Some(json!("aws-1")));
-    assert_eq!(region.source, Some(Source::AwsEnvironment("AWS_REGION".to_owned())));
+    assert_eq!(region.source, Some(SettingProvenance::AwsEnvironment("AWS_REGION".to_owned())));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 /// Inventory of a column and what it differs by from the reference's, both mmol/m^2.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Columns {
+pub struct ColumnInventory {
     /// With the intervention.
     pub experimental: Vec<f64>,
     /// With it minus without.
@@ -29,7 +29,7 @@ pub fn columns<T: Copy + Into<f64>>(
     without: &[T],
     thickness: &[f64],
     height: &[f64],
-) -> Columns {
+) -> ColumnInventory {
     let n = height.len();
     let surface = || with.iter().zip(without).zip(height);
     let raised = |value: f64, height: f64| value * (height * 0.01);
@@ -45,7 +45,7 @@ pub fn columns<T: Copy + Into<f64>>(
             *change += if difference.is_nan() { 0.0 } else { difference * meters };
         }
     }
-    Columns { experimental, delta }
+    ColumnInventory { experimental, delta }
 }
 
 #[cfg(test)]

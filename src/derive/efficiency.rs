@@ -9,7 +9,7 @@ const YEAR: f64 = 365.0;
 
 /// A month's exchange of carbon over the whole ocean.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Exchange {
+pub struct CarbonFlux {
     /// Length of the month, days.
     pub days: f64,
     /// Additional flux out of the sea, mol/yr: `-(FG_CO2 - FG_ALT_CO2)` over cells with water.
@@ -33,7 +33,7 @@ pub struct Fluxes<'a, T> {
 }
 
 /// Adds up a month's exchange.
-pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> Exchange {
+pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> CarbonFlux {
     let present = |v: f64| if v.is_nan() { 0.0 } else { v };
     let (mut outgassing, mut intervention) = (0.0, 0.0);
     let cells = fields.area.iter().zip(fields.depth);
@@ -45,7 +45,7 @@ pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> Excha
         }
         intervention += present(flux.into() * to_mol_per_year);
     }
-    Exchange { days, outgassing, intervention }
+    CarbonFlux { days, outgassing, intervention }
 }
 
 /// A month in which there is no efficiency, counted from the intervention.
@@ -58,14 +58,14 @@ pub struct NoIntervention {
 /// Efficiency at the end of each month, since the intervention.
 ///
 /// ```
-/// use dor_atlas::derive::efficiency::{Exchange, efficiency};
+/// use dor_atlas::derive::efficiency::{CarbonFlux, efficiency};
 ///
 /// // 100 mol/yr are removed in a month; the sea takes up 20 mol/yr more for two months.
-/// let first = Exchange { days: 31.0, outgassing: -20.0, intervention: -100.0 };
-/// let second = Exchange { intervention: 0.0, ..first };
+/// let first = CarbonFlux { days: 31.0, outgassing: -20.0, intervention: -100.0 };
+/// let second = CarbonFlux { intervention: 0.0, ..first };
 /// assert_eq!(efficiency(&[first, second]).unwrap(), [0.2, 0.4]);
 /// ```
-pub fn efficiency(months: &[Exchange]) -> Result<Vec<f32>, NoIntervention> {
+pub fn efficiency(months: &[CarbonFlux]) -> Result<Vec<f32>, NoIntervention> {
     let (mut added, mut intervention) = (0.0, 0.0);
     let each = months.iter().enumerate().map(|(month, exchange)| {
         added -= exchange.outgassing * exchange.days / YEAR;
@@ -97,15 +97,15 @@ mod tests {
         let month = exchange(&fields, 31.0);
         assert_eq!(month.intervention, -3.1536e12);
         assert_eq!(month.outgassing, month.intervention / 2.0);
-        assert_eq!(efficiency(&[month, Exchange { days: 28.0, ..month }]), Ok(vec![0.5, 0.5]));
+        assert_eq!(efficiency(&[month, CarbonFlux { days: 28.0, ..month }]), Ok(vec![0.5, 0.5]));
     }
 
     #[test]
     fn without_an_intervention_there_is_none() {
-        let month = Exchange { days: 30.0, outgassing: 1.0, intervention: 0.0 };
+        let month = CarbonFlux { days: 30.0, outgassing: 1.0, intervention: 0.0 };
         assert_eq!(efficiency(&[month]), Err(NoIntervention { month: 0 }));
         assert_eq!(
-            efficiency(&[Exchange { outgassing: 0.0, ..month }]),
+            efficiency(&[CarbonFlux { outgassing: 0.0, ..month }]),
             Err(NoIntervention { month: 0 })
         );
     }

@@ -1,6 +1,6 @@
 //! How far from the intervention the sea takes up carbon.
 
-use crate::model::{Grid, Place};
+use crate::model::{Grid, LatLon};
 
 /// Radii around the polygon's centre, m.
 pub const RADII: [f64; 3] = [500e3, 1000e3, 2000e3];
@@ -16,26 +16,26 @@ const CM3: f64 = 1e6;
 /// For each cell the number of the smallest radius that it is within; 3 for none.
 ///
 /// ```
-/// use dor_atlas::derive::uptake::{Rings, uptake};
-/// use dor_atlas::model::{Grid, Place};
+/// use dor_atlas::derive::uptake::{DistanceBins, uptake};
+/// use dor_atlas::model::{Grid, LatLon};
 ///
 /// // Cells at 445 km and at 3336 km of the centre, 1 m^2 each.
 /// let grid = Grid { nlat: 1, nlon: 2, tlat: vec![0.0; 2], tlong: vec![4.0, 30.0] };
-/// let rings = Rings::new(&grid, Place { lat: 0.0, lon: 0.0 }, false);
+/// let rings = DistanceBins::new(&grid, LatLon { lat: 0.0, lon: 0.0 }, false);
 /// let month = uptake(&rings, &[3.0, 2.0], &[1.0, 1.0], &[1e4, 1e4], 1.0);
 /// assert_eq!(month.within, [1728.0; 3], "2 mmol/m^3 cm/s for a day");
 /// assert_eq!(month.total, 2592.0);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rings(Vec<u8>);
+pub struct DistanceBins(Vec<u8>);
 
-impl Rings {
+impl DistanceBins {
     /// Of the T cells of a grid, around a centre; the centre itself is within none. With
     /// `reference_compat` the reference's radii, which are 50 km too large.
-    pub fn new(grid: &Grid, center: Place, reference_compat: bool) -> Self {
+    pub fn new(grid: &Grid, center: LatLon, reference_compat: bool) -> Self {
         let wider = if reference_compat { REFERENCE_BIN } else { 0.0 };
         let ring = |(&lat, &lon): (&f64, &f64)| {
-            let distance = EARTH * center.angle_to(Place { lat, lon });
+            let distance = EARTH * center.angle_to(LatLon { lat, lon });
             let within = |radius: &f64| distance > 0.0 && distance <= radius + wider;
             RADII.iter().position(within).unwrap_or(RADII.len()) as u8
         };
@@ -62,7 +62,7 @@ impl Uptake {
 /// Adds up a month's additional uptake: `FG_CO2 - FG_ALT_CO2` (mmol/m^3 cm/s) times `area`
 /// (`TAREA`, cm^2) times `days`.
 pub fn uptake<T: Copy + Into<f64>>(
-    rings: &Rings,
+    rings: &DistanceBins,
     with: &[T],
     without: &[T],
     area: &[f64],
@@ -124,13 +124,16 @@ mod tests {
         Grid { nlat: 1, nlon: 5, tlat: vec![0.0; 5], tlong }
     }
 
-    const CENTER: Place = Place { lat: 0.0, lon: 360.0 };
+    const CENTER: LatLon = LatLon { lat: 0.0, lon: 360.0 };
 
     #[test]
     fn cells_count_within_every_radius_that_reaches_them() {
-        let rings = Rings::new(&grid(), Place { lon: 0.0, ..CENTER }, false);
+        let rings = DistanceBins::new(&grid(), LatLon { lon: 0.0, ..CENTER }, false);
         assert_eq!(rings.0, [3, 0, 1, 2, 3]);
-        assert_eq!(Rings::new(&grid(), Place { lon: 0.0, ..CENTER }, true).0, [3, 0, 0, 2, 3]);
+        assert_eq!(
+            DistanceBins::new(&grid(), LatLon { lon: 0.0, ..CENTER }, true).0,
+            [3, 0, 0, 2, 3]
+        );
         let with = [1.0, 2.0, 3.0, f32::NAN, 4.0];
         let month = uptake(&rings, &with, &[0.0; 5], &[1e6; 5], 1.0);
         assert_eq!(month.within, [2.0, 5.0, 5.0].map(|v| v * 86_400.0));
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_earth_is_10_008_km() {
-        let distance = EARTH * CENTER.angle_to(Place { lat: 90.0, lon: 12.0 });
+        let distance = EARTH * CENTER.angle_to(LatLon { lat: 90.0, lon: 12.0 });
         assert!((distance - 10_007_543.398).abs() < 1e-3, "{distance}");
     }
 

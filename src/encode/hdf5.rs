@@ -70,9 +70,9 @@ fn check<T: PartialOrd + Default>(
 }
 
 /// An HDF5 identifier that is closed by `close` when dropped; used under the library's lock only.
-struct Id(h5i::hid_t, unsafe extern "C" fn(h5i::hid_t) -> h5::herr_t);
+struct Hdf5Id(h5i::hid_t, unsafe extern "C" fn(h5i::hid_t) -> h5::herr_t);
 
-impl Drop for Id {
+impl Drop for Hdf5Id {
     fn drop(&mut self) {
         let _lock = hdf5_metno_sys::LOCK.lock();
         // SAFETY: the identifier came from the library, is closed once, and the lock is held.
@@ -81,9 +81,9 @@ impl Drop for Id {
 }
 
 /// A file under construction.
-pub struct ImageWriter {
-    file: Id,
-    access: Id,
+pub struct InMemoryHdf5 {
+    file: Hdf5Id,
+    access: Hdf5Id,
 }
 
 /// Keeps the library from tidying up when the process ends: files that could not be written are
@@ -105,7 +105,7 @@ pub(super) fn no_room(scratch: &File) -> Option<EncodeError> {
     Some(EncodeError::Scratch { place: "memory (/dev/shm) or TMPDIR".to_owned(), source })
 }
 
-impl ImageWriter {
+impl InMemoryHdf5 {
     /// Opens a defined file in memory.
     ///
     /// `growth` is the step in bytes by which the memory grows, `metadata` the bytes that the
@@ -123,7 +123,7 @@ impl ImageWriter {
             check(h5::H5open(), "H5open", file)?;
             h5e::H5Eset_auto2(h5e::H5E_DEFAULT, None, ptr::null_mut());
             let access = check(h5p::H5Pcreate(*h5p::H5P_CLS_FILE_ACCESS), "H5Pcreate", file)?;
-            let access = Id(access, h5p::H5Pclose);
+            let access = Hdf5Id(access, h5p::H5Pclose);
             check(h5p::H5Pset_fapl_core(access.0, growth, 0), "H5Pset_fapl_core", file)?;
             check(h5p::H5Pset_meta_block_size(access.0, metadata), "H5Pset_meta_block_size", file)?;
             let image = definition.as_mut_ptr().cast::<c_void>();
@@ -133,7 +133,7 @@ impl ImageWriter {
                 file,
             )?;
             let id = h5f::H5Fopen(name.as_ptr().cast(), h5f::H5F_ACC_RDWR, access.0);
-            let file = Id(check(id, "H5Fopen", file)?, h5f::H5Fclose);
+            let file = Hdf5Id(check(id, "H5Fopen", file)?, h5f::H5Fclose);
             Ok(Self { file, access })
         }
     }
@@ -154,8 +154,8 @@ impl ImageWriter {
         // (checked), and `chunk` is valid for its length.
         unsafe {
             let dataset = h5d::H5Dopen2(self.file.0, name.as_ptr(), h5p::H5P_DEFAULT);
-            let dataset = Id(check(dataset, "H5Dopen2", variable)?, h5d::H5Dclose);
-            let space = Id(h5d::H5Dget_space(dataset.0), h5s::H5Sclose);
+            let dataset = Hdf5Id(check(dataset, "H5Dopen2", variable)?, h5d::H5Dclose);
+            let space = Hdf5Id(h5d::H5Dget_space(dataset.0), h5s::H5Sclose);
             let found = h5s::H5Sget_simple_extent_ndims(space.0);
             if usize::try_from(found).ok() != Some(rank) {
                 return Err(EncodeError::Hdf5 {
@@ -195,8 +195,9 @@ impl ImageWriter {
         // the attribute's type has, which is checked to be the length of the text.
         unsafe {
             let id = h5a::H5Aopen(self.file.0, name.as_ptr(), h5p::H5P_DEFAULT);
-            let id = Id(check(id, "H5Aopen", attribute)?, h5a::H5Aclose);
-            let dtype = Id(check(h5a::H5Aget_type(id.0), "H5Aget_type", attribute)?, h5t::H5Tclose);
+            let id = Hdf5Id(check(id, "H5Aopen", attribute)?, h5a::H5Aclose);
+            let dtype =
+                Hdf5Id(check(h5a::H5Aget_type(id.0), "H5Aget_type", attribute)?, h5t::H5Tclose);
             let found = h5t::H5Tget_size(dtype.0);
             if found != text.len() {
                 let expected = found;
@@ -222,7 +223,7 @@ impl ImageWriter {
     }
 
     /// The file, finished.
-    pub fn finish(self) -> Result<Image, EncodeError> {
+    pub fn finish(self) -> Result<FileImage, EncodeError> {
         let _lock = hdf5_metno_sys::LOCK.lock();
         // SAFETY: the lock is held and the file is open.
         unsafe {
@@ -231,7 +232,7 @@ impl ImageWriter {
         }
         let bytes = self.memory()?;
         let (start, len) = (bytes.as_ptr(), bytes.len());
-        Ok(Image { start, len, _file: self.file })
+        Ok(FileImage { start, len, _file: self.file })
     }
 
     /// The file as it is in memory; valid until the next call that changes it.
@@ -251,19 +252,19 @@ impl ImageWriter {
 }
 
 /// A finished file, still in the memory in which the HDF5 library built it.
-pub struct Image {
+pub struct FileImage {
     start: *const u8,
     len: usize,
-    _file: Id,
+    _file: Hdf5Id,
 }
 
 // SAFETY: the memory belongs to the open file, which nothing but Image can reach any more and
 // which is closed, under the lock, when Image is dropped; until then it is only read.
-unsafe impl Send for Image {}
+unsafe impl Send for FileImage {}
 // SAFETY: as above.
-unsafe impl Sync for Image {}
+unsafe impl Sync for FileImage {}
 
-impl AsRef<[u8]> for Image {
+impl AsRef<[u8]> for FileImage {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: start and len describe the file's memory, which lives as long as `_file`.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }

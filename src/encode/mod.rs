@@ -1,9 +1,9 @@
 //! From the model's values to the bytes of files: research-grade NetCDF-4, Zarr. No I/O.
 
 pub mod deflate;
-pub mod hdf5;
+pub(crate) mod hdf5;
 mod netcdf;
-pub mod research;
+pub(crate) mod research;
 pub mod shuffle;
 mod writable;
 pub mod zarr;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 pub use hdf5::EncodeError;
 
-use crate::model::{Digest, IoCause};
+use crate::model::{IoCause, Md5Digest};
 
 /// What can go wrong while a part is taken, whoever takes it.
 pub type SinkError = IoCause;
@@ -22,5 +22,5 @@ pub trait PartSink: Send {
     /// Length of every part but the last.
     fn part_size(&self) -> usize;
     /// Takes one part, with its MD5 where that is known.
-    fn part(&mut self, index: usize, data: Bytes, md5: Option<Digest>) -> Result<(), SinkError>;
+    fn part(&mut self, index: usize, data: Bytes, md5: Option<Md5Digest>) -> Result<(), SinkError>;
 }

@@ -7,15 +7,15 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::hdf5::{EncodeError, ImageWriter};
+use super::hdf5::{EncodeError, InMemoryHdf5};
 use super::netcdf as types;
 use super::writable;
 use crate::model::case::Case;
 use crate::model::cf::{self, CfError, Decoding};
-use crate::model::clock::{self, Clock};
 use crate::model::dataset::{
     Attribute, AttributeValue, ByteOrder, DataType, Dimension, Header, Variable,
 };
+use crate::model::time_units::{self, TimeUnits};
 use crate::model::{Grid, YearMonth};
 
 /// Version of the rules in this module: a change of output raises it, and cases made under another
@@ -34,7 +34,7 @@ fn index_bytes(rank: usize) -> u64 {
 }
 
 /// What a research-grade file is made from, apart from its data variables.
-pub struct Origin<'a> {
+pub struct FileProvenance<'a> {
     /// The case.
     pub case: Case,
     /// Month of the file.
@@ -60,14 +60,14 @@ pub enum Values {
 
 /// A variable of the research-grade file.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub struct OutputVariable {
     /// Name, type, dimensions and attributes.
     pub variable: Variable,
     /// Its values.
     pub values: Values,
 }
 
-impl Output {
+impl OutputVariable {
     /// Whether the variable is stored as a shuffled and deflated chunk.
     pub fn is_chunked(&self) -> bool {
         self.variable.dtype.is_float() && !self.variable.dims.is_empty()
@@ -76,19 +76,19 @@ impl Output {
 
 /// All of a research-grade file but the numbers of its raw variables.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct FileLayout {
     /// Variables, in the order of the file.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<OutputVariable>,
     /// Attributes of the file.
     pub attributes: Vec<Attribute>,
 }
 
-impl Layout {
+impl FileLayout {
     /// Name of the HDF5 dataset that netCDF-C makes of a variable: another where the variable has
     /// the name of a dimension that it does not begin with.
     pub fn dataset(&self, variable: &Variable) -> String {
         let mut dims = self.outputs.iter().flat_map(|o| &o.variable.dims);
-        match dims.any(|d| d.name == variable.name) && !variable.leads_with(&variable.name) {
+        match dims.any(|d| d.name == variable.name) && !variable.has_leading_dim(&variable.name) {
             true => format!("_nc4_non_coord_{}", variable.name),
             false => variable.name.clone(),
         }
@@ -114,23 +114,14 @@ pub fn folder(case: Case) -> String {
     format!("{:03}/{:02}", case.polygon(), case.month().number())
 }
 
-/// Raw variables whose numbers [`layout`] needs: those that it changes.
-pub fn needed(header: &Header) -> impl Iterator<Item = usize> + '_ {
-    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
-    let needed = move |v: &Variable| {
-        matches!(v.name.as_str(), "TAREA" | "KMT") || Some(v.name.as_str()) == bounds
-    };
-    header.variables.iter().enumerate().filter(move |(_, v)| needed(v)).map(|(i, _)| i)
-}
-
 /// Whether a header can become a research-grade file: what is computed from has a meaning, and
 /// netCDF-C takes what is written.
 pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
-    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
+    let bounds = time_units::time_bounds(header).map(|bounds| bounds.name.as_str());
     for variable in &header.variables {
         match variable.name.as_str() {
             TIME => {
-                Clock::of(header, variable)?;
+                TimeUnits::of(header, variable)?;
                 Decoding::without_units(variable)?;
             }
             "TAREA" => drop(Decoding::to_units(variable, "m^2")?),
@@ -155,10 +146,10 @@ pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
 /// they are stored.
 pub fn layout(
     header: &Header,
-    origin: &Origin<'_>,
+    origin: &FileProvenance<'_>,
     stored: impl Fn(&str) -> Option<Vec<f64>>,
-) -> Result<Layout, CfError> {
-    let bounds = clock::time_bounds(header).map(|bounds| bounds.name.as_str());
+) -> Result<FileLayout, CfError> {
+    let bounds = time_units::time_bounds(header).map(|bounds| bounds.name.as_str());
     let mut outputs = Vec::new();
     for (index, raw) in header.variables.iter().enumerate() {
         if Some(raw.name.as_str()) == bounds {
@@ -177,23 +168,27 @@ pub fn layout(
                     made = replaced(&mut variable, &kmt)?;
                 }
             }
-            _ if raw.leads_with(TIME) => {
+            _ if raw.has_leading_dim(TIME) => {
                 variable.dims.splice(..1, case_dimensions());
             }
             _ => {}
         }
-        outputs.push(Output { variable, values: made });
+        outputs.push(OutputVariable { variable, values: made });
     }
     outputs.extend(added(header, origin, stored)?);
     outputs.iter_mut().try_for_each(|output| writable::mend_variable(&mut output.variable))?;
     let mut attributes = global_attributes(header, &outputs, origin);
     writable::mend_attributes("file", &mut attributes)?;
-    Ok(Layout { outputs, attributes })
+    Ok(FileLayout { outputs, attributes })
 }
 
 /// The middle of the month, in the model's units where these are what it is in.
-fn time(variable: &mut Variable, header: &Header, origin: &Origin<'_>) -> Result<Values, CfError> {
-    let clock = Clock::of(header, variable)?;
+fn time(
+    variable: &mut Variable,
+    header: &Header,
+    origin: &FileProvenance<'_>,
+) -> Result<Values, CfError> {
+    let clock = TimeUnits::of(header, variable)?;
     let is_plain = variable.dtype == DataType::F64 && Decoding::without_units(variable)?.is_plain();
     variable.dtype = DataType::F64;
     variable.dims = vec![dimension("elapsed_time", 1)];
@@ -243,13 +238,13 @@ fn set_text(attributes: &mut Vec<Attribute>, name: &str, text: &str) {
 /// The variables that the raw file does not have.
 fn added(
     header: &Header,
-    origin: &Origin<'_>,
+    origin: &FileProvenance<'_>,
     stored: impl Fn(&str) -> Option<Vec<f64>>,
-) -> Result<Vec<Output>, CfError> {
+) -> Result<Vec<OutputVariable>, CfError> {
     let start = origin.case.first_month();
     let elapsed = origin.month.first_day() - start.first_day();
     let length = origin.bounds[1] - origin.bounds[0];
-    let made = |name: &str, dtype, dims, attributes, values| Output {
+    let made = |name: &str, dtype, dims, attributes, values| OutputVariable {
         variable: Variable { name: name.to_owned(), dtype, dims, attributes },
         values: Values::Made(values),
     };
@@ -297,7 +292,7 @@ fn added(
 }
 
 /// The area of the cells in m^2, from what is stored in `TAREA`.
-fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<Output, CfError> {
+fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<OutputVariable, CfError> {
     let decoding = Decoding::to_units(raw, "m^2")?;
     let is_stored = raw.dtype.is_float() && !decoding.is_packed();
     let fill = if is_stored { decoding.fill() } else { None };
@@ -317,10 +312,14 @@ fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<Output, CfError> {
     attributes.push(Attribute::text("units", "m^2"));
     let (name, dims) = ("area_m2".to_owned(), raw.dims.clone());
     let values = Values::Made(bytes_of(&area, dtype));
-    Ok(Output { variable: Variable { name, dtype, dims, attributes }, values })
+    Ok(OutputVariable { variable: Variable { name, dtype, dims, attributes }, values })
 }
 
-fn global_attributes(header: &Header, outputs: &[Output], origin: &Origin<'_>) -> Vec<Attribute> {
+fn global_attributes(
+    header: &Header,
+    outputs: &[OutputVariable],
+    origin: &FileProvenance<'_>,
+) -> Vec<Attribute> {
     let mut attributes = header.attributes.clone();
     let mut set = |name: &str, text: String| set_text(&mut attributes, name, &text);
     let before = header.attributes.iter().find(|a| a.name == "history");
@@ -337,13 +336,13 @@ fn global_attributes(header: &Header, outputs: &[Output], origin: &Origin<'_>) -
 /// Coordinates that no variable's `coordinates` attribute names: xarray finds them through the
 /// attribute of the file. A coordinate is what does not vary along the case's dimensions, and the
 /// two times.
-fn unnamed_coordinates(outputs: &[Output]) -> Vec<&str> {
+fn unnamed_coordinates(outputs: &[OutputVariable]) -> Vec<&str> {
     let named: Vec<&str> =
         outputs.iter().flat_map(|o| o.variable.text("coordinates").split_whitespace()).collect();
     let mut names: Vec<&str> = outputs
         .iter()
         .map(|o| &o.variable)
-        .filter(|v| !v.leads_with("polygon_id"))
+        .filter(|v| !v.has_leading_dim("polygon_id"))
         .filter(|v| v.dims.len() != 1 || v.dims[0].name != v.name)
         .map(|v| v.name.as_str())
         .filter(|name| !named.contains(name))
@@ -379,12 +378,12 @@ fn bytes_of(values: &[f64], dtype: DataType) -> Vec<u8> {
 /// Defines the file and writes what is not chunked. `raw` gives the bytes of a raw variable in
 /// `order`; it is asked for small ones only. The chunks are then put in place through the writer.
 pub fn define(
-    layout: &Layout,
+    layout: &FileLayout,
     order: ByteOrder,
     raw: impl Fn(usize) -> Option<Vec<u8>>,
-) -> Result<ImageWriter, EncodeError> {
+) -> Result<InMemoryHdf5, EncodeError> {
     super::hdf5::leave_at_exit();
-    let scratch = Scratch::new()?;
+    let scratch = ScratchFile::new()?;
     let probe = scratch.file.try_clone();
     // netCDF-C tells only that a write has failed: why, another write tells.
     define_in(scratch, layout, order, raw)
@@ -392,11 +391,11 @@ pub fn define(
 }
 
 fn define_in(
-    scratch: Scratch,
-    layout: &Layout,
+    scratch: ScratchFile,
+    layout: &FileLayout,
     order: ByteOrder,
     raw: impl Fn(usize) -> Option<Vec<u8>>,
-) -> Result<ImageWriter, EncodeError> {
+) -> Result<InMemoryHdf5, EncodeError> {
     let (mut file, scratch) = scratch.create()?;
     let failed = |object: &str| {
         let object = object.to_owned();
@@ -459,19 +458,19 @@ fn define_in(
     let total: usize = layout.outputs.iter().map(|o| o.variable.bytes()).sum();
     // Small steps keep the excess small; growing costs no copy, for pages are moved.
     let growth = (total / 64).clamp(1 << 20, 8 << 20);
-    ImageWriter::open(&mut definition, growth, indexes)
+    InMemoryHdf5::open(&mut definition, growth, indexes)
 }
 
 /// A file that netCDF-C can open by path and that is gone when nobody holds it any more.
 ///
 /// In memory where the system has a folder for that, so that no disk is needed. Its name is taken
 /// away as soon as netCDF-C has opened it: a killed process leaves nothing behind.
-struct Scratch {
+struct ScratchFile {
     file: File,
     path: tempfile::TempPath,
 }
 
-impl Scratch {
+impl ScratchFile {
     fn new() -> Result<Self, EncodeError> {
         let place = std::env::temp_dir();
         let (file, path) = tempfile::NamedTempFile::new_in("/dev/shm")

@@ -266,7 +266,7 @@ impl Variable {
     }
 
     /// Whether the first dimension is `name`.
-    pub fn leads_with(&self, name: &str) -> bool {
+    pub fn has_leading_dim(&self, name: &str) -> bool {
         self.dims.first().is_some_and(|d| d.name == name)
     }
 }

@@ -17,13 +17,13 @@ pub struct Grid {
 
 /// The point of a grid that is farthest from where a file has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Distance {
+pub struct PointMismatch {
     /// Row and column, counted from 0.
     pub index: (usize, usize),
     /// Where the grid has it.
-    pub grid: Place,
+    pub grid: LatLon,
     /// Where the file has it.
-    pub file: Place,
+    pub file: LatLon,
     /// The angle between them as seen from the centre of the Earth, degrees.
     pub degrees: f64,
 }
@@ -31,13 +31,13 @@ pub struct Distance {
 impl Grid {
     /// The largest distance to the T points of a file, given in degrees and row by row; those
     /// that are fill or NaN are passed over. `None` when all are.
-    pub fn farthest(&self, tlat: &[f64], tlong: &[f64]) -> Option<Distance> {
+    pub fn farthest(&self, tlat: &[f64], tlong: &[f64]) -> Option<PointMismatch> {
         let grid = self.tlat.iter().zip(&self.tlong);
         let file = tlat.iter().zip(tlong);
         let distances = grid.zip(file).enumerate().filter_map(|(n, ((&a, &b), (&c, &d)))| {
-            let (grid, file) = (Place { lat: a, lon: b }, Place { lat: c, lon: d });
+            let (grid, file) = (LatLon { lat: a, lon: b }, LatLon { lat: c, lon: d });
             let is_place = c.abs() <= 90.0 && d.abs() <= 720.0;
-            is_place.then(|| Distance {
+            is_place.then(|| PointMismatch {
                 index: (n / self.nlon, n % self.nlon),
                 grid,
                 file,
@@ -51,22 +51,22 @@ impl Grid {
 /// A place on the Earth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Place {
+pub struct LatLon {
     /// Degrees north.
     pub lat: f64,
     /// Degrees east.
     pub lon: f64,
 }
 
-impl Place {
+impl LatLon {
     /// Angle to another place as seen from the centre of the Earth, radians: the haversine
     /// formula, which keeps its digits where the places are close.
     ///
     /// ```
-    /// use dor_atlas::model::Place;
+    /// use dor_atlas::model::LatLon;
     ///
-    /// let pole = Place { lat: 90.0, lon: 12.0 };
-    /// let equator = Place { lat: 0.0, lon: 200.0 };
+    /// let pole = LatLon { lat: 90.0, lon: 12.0 };
+    /// let equator = LatLon { lat: 0.0, lon: 200.0 };
     /// assert!((pole.angle_to(equator).to_degrees() - 90.0).abs() < 1e-12);
     /// ```
     pub fn angle_to(self, other: Self) -> f64 {
@@ -89,7 +89,7 @@ mod tests {
         let same = grid.farthest(&[0.0, 89.999, fill, f64::NAN], &[0.001, 180.0, fill, 20.0]);
         assert!((same.unwrap().degrees - 0.002).abs() < 1e-9, "{same:?}");
         let other = grid.farthest(&[0.0, 89.999, 40.0, 49.0], &[-0.001, 0.0, 10.0, 20.0]).unwrap();
-        assert_eq!((other.index, other.file), ((1, 1), Place { lat: 49.0, lon: 20.0 }));
+        assert_eq!((other.index, other.file), ((1, 1), LatLon { lat: 49.0, lon: 20.0 }));
         assert!((other.degrees - 1.0).abs() < 1e-9);
         assert_eq!(grid.farthest(&[fill; 4], &[fill; 4]), None);
     }

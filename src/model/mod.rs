@@ -1,21 +1,21 @@
 //! What the data is about: cases, the noleap calendar, grids. No I/O.
 
-pub mod atlas;
+pub(crate) mod atlas;
 pub mod calendar;
 pub mod case;
 pub mod cf;
-pub mod clock;
+pub(crate) mod checksums;
 pub mod dataset;
-pub mod entry;
+mod error_kind;
 pub mod grid;
-mod kind;
+pub(crate) mod time_units;
 pub mod units;
 
 pub use calendar::YearMonth;
 pub use case::{Case, CaseNameError, InterventionMonth};
-pub use entry::{Checksums, Digest, ETag, PartHasher, Parts};
-pub use grid::{Grid, Place};
-pub use kind::{ErrorKind, IoCause, Kinded};
+pub use checksums::{Checksums, ETag, Md5Digest, PartHasher, Parts};
+pub use error_kind::{ErrorKind, IoCause, WithErrorKind};
+pub use grid::{Grid, LatLon};
 
 /// Bytes in lower-case hexadecimal, as checksums are written.
 pub fn hex(bytes: &[u8]) -> String {

@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{IntoFont, RGBColor, TextStyle};
 
 use super::canvas::{Canvas, FONT, PlotError, failed};
-use super::scale::Scale;
+use super::color_scale::ColorScale;
 
 /// Points of the map's side, at least: twice those of the picture, which is halved to make its text
 /// and lines smooth.
@@ -41,7 +41,7 @@ pub struct MapPicture<'a> {
 
 /// Draws a map; gives PNG.
 pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
-    let scale = Scale::over(picture.values, picture.diverging).ok_or(PlotError::Empty)?;
+    let scale = ColorScale::over(picture.values, picture.diverging).ok_or(PlotError::Empty)?;
     let zoom = (SIDE / picture.size as u32).max(1);
     let side = zoom * picture.size as u32;
     let [left, top, right, bottom] = MARGINS;
@@ -111,7 +111,7 @@ pub fn map(picture: &MapPicture<'_>) -> Result<Vec<u8>, PlotError> {
 }
 
 /// The cells, land in grey, and a line where sea meets land.
-fn draw_cells(canvas: &mut Canvas, picture: &MapPicture<'_>, scale: &Scale, zoom: u32) {
+fn draw_cells(canvas: &mut Canvas, picture: &MapPicture<'_>, scale: &ColorScale, zoom: u32) {
     let [left, top, ..] = MARGINS;
     let n = picture.size;
     let is_sea = |row: usize, column: usize| {

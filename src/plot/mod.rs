@@ -1,10 +1,10 @@
 //! Pictures of maps and curves, as PNG.
 
 mod canvas;
-mod curves;
+mod color_scale;
+mod line_chart;
 mod map;
-mod scale;
 
 pub use canvas::{PlotError, is_own_picture};
-pub use curves::{Curve, curves};
+pub use line_chart::{PlottedCurve, curves};
 pub use map::{MapPicture, map};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Entry, is_record};
+use super::{ObjectEntry, is_record};
 
 /// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
 const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
@@ -11,7 +11,7 @@ const CONSOLIDATED: &str = ".zmetadata";
 
 /// When an object is sent, counted from 0: data first, then metadata from the deepest on, then
 /// consolidated metadata. What has the same number may be sent in any order.
-pub fn stage(key: &str) -> u32 {
+pub fn upload_phase(key: &str) -> u32 {
     /// Deeper than any key that is published.
     const DEEPEST: u32 = 64;
     let depth = key.bytes().filter(|&byte| byte == b'/').count().min(DEEPEST as usize) as u32;
@@ -35,22 +35,26 @@ pub enum ChangeKind {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Objects to send, by stage and then by key.
-    pub send: Vec<(Entry, ChangeKind)>,
+    pub send: Vec<(ObjectEntry, ChangeKind)>,
     /// Objects that are at the destination as they are in the source.
     pub same: usize,
     /// Their bytes.
     pub same_bytes: u64,
     /// Objects that an earlier publish has sent and that the source no longer has.
-    pub gone: Vec<Entry>,
+    pub gone: Vec<ObjectEntry>,
 }
 
 impl Changes {
     /// Compares a source with what lies at the destination, both ordered by key. `concerns` tells which of the
     /// keys there the source speaks for.
-    pub fn new(source: &[Entry], there: &[Entry], concerns: impl Fn(&str) -> bool) -> Self {
+    pub fn new(
+        source: &[ObjectEntry],
+        there: &[ObjectEntry],
+        concerns: impl Fn(&str) -> bool,
+    ) -> Self {
         let mut changes = Self::default();
         let mut there = there.iter().peekable();
-        let mut gone = |entry: &Entry| {
+        let mut gone = |entry: &ObjectEntry| {
             if concerns(&entry.key) {
                 changes.gone.push(entry.clone());
             }
@@ -72,13 +76,13 @@ impl Changes {
             }
         }
         there.for_each(gone);
-        changes.send.sort_by_cached_key(|(entry, _)| stage(&entry.key));
+        changes.send.sort_by_cached_key(|(entry, _)| upload_phase(&entry.key));
         changes
     }
 
     /// Objects that are gone because a folder has become a file, or a file a folder: not every
     /// destination can have both.
-    pub fn in_the_way(&self) -> Vec<Entry> {
+    pub fn in_the_way(&self) -> Vec<ObjectEntry> {
         if self.gone.is_empty() {
             return Vec::new();
         }
@@ -115,8 +119,8 @@ mod tests {
 
     const PART: u64 = 16 << 20;
 
-    fn entries(keys: &[(&str, &str)]) -> Vec<Entry> {
-        let entry = |(key, text): &(&str, &str)| Entry::of(key, text.as_bytes(), PART);
+    fn entries(keys: &[(&str, &str)]) -> Vec<ObjectEntry> {
+        let entry = |(key, text): &(&str, &str)| ObjectEntry::of(key, text.as_bytes(), PART);
         keys.iter().map(entry).collect()
     }
 
@@ -133,9 +137,9 @@ mod tests {
             "s/zarr.json",
             "s/.cases/112-04.json",
         ];
-        keys.sort_by_key(|key| stage(key));
+        keys.sort_by_key(|key| upload_phase(key));
         assert_eq!(keys[..2], ["s/0/x/0", "a/b/c.nc"]);
-        let after = |a: &str, b: &str| assert!(stage(a) > stage(b), "{a} after {b}");
+        let after = |a: &str, b: &str| assert!(upload_phase(a) > upload_phase(b), "{a} after {b}");
         after("s/0/.zgroup", "s/0/x/.zarray");
         after("s/.zgroup", "s/0/.zgroup");
         after("s/.zmetadata", "s/.zgroup");

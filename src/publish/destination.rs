@@ -10,14 +10,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::hash;
-use super::changes::stage;
-use super::error::ends_all;
+use super::changes::upload_phase;
+use super::checksum_cache::hash;
+use super::error::is_fatal;
 use super::manifest::find;
-use super::{Entry, FOLDER, PublishError};
+use super::{FOLDER, ObjectEntry, PublishError};
+use crate::executor::Stopped;
 use crate::model::{ETag, Parts};
-use crate::pipeline::Stopped;
-use crate::store::{ObjectInfo, Store, StoreError};
+use crate::store::{ObjectMeta, Store, StoreError};
 
 /// Folders that are listed at the same time, and objects that are read.
 const LISTS: usize = 32;
@@ -26,7 +26,7 @@ const READS: usize = 32;
 const SMALL: u64 = 4 << 20;
 
 /// The objects of a destination, by key.
-pub(super) type Listing = HashMap<String, ObjectInfo>;
+pub(super) type Listing = HashMap<String, ObjectMeta>;
 
 /// Lists a destination, folder by folder at the same time; on disk in one walk, which passes over what is
 /// closed to us.
@@ -36,24 +36,24 @@ pub(super) async fn list(destination: &Store) -> Result<Listing, PublishError> {
         return Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect());
     }
     let mut folders = Vec::new();
-    let mut prefixes = destination.list_dirs("").await?;
-    let mut found = destination.list_level("").await?;
+    let mut prefixes = destination.list_prefixes("").await?;
+    let mut found = destination.list_with_delimiter("").await?;
     // Two levels down there are enough folders to list side by side.
     for folder in &prefixes {
-        found.extend(destination.list_level(folder).await?);
+        found.extend(destination.list_with_delimiter(folder).await?);
     }
     for folder in prefixes.drain(..) {
-        folders.extend(destination.list_dirs(&folder).await?);
+        folders.extend(destination.list_prefixes(&folder).await?);
     }
     let lists = stream::iter(folders).map(async |folder| destination.list(&folder).await);
-    let listed: Vec<Vec<ObjectInfo>> = lists.buffer_unordered(LISTS).try_collect().await?;
+    let listed: Vec<Vec<ObjectMeta>> = lists.buffer_unordered(LISTS).try_collect().await?;
     found.extend(listed.into_iter().flatten());
     Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect())
 }
 
 /// The ETag that a listing of a destination tells, where it is made of MD5s.
-pub(super) fn etag_of(destination: &Store, info: &ObjectInfo) -> Option<ETag> {
-    let etag = info.etag.as_deref().filter(|_| destination.tells_md5());
+pub(super) fn etag_of(destination: &Store, info: &ObjectMeta) -> Option<ETag> {
+    let etag = info.etag.as_deref().filter(|_| destination.etag_is_md5());
     etag.and_then(|etag| etag.parse().ok())
 }
 
@@ -73,13 +73,13 @@ pub struct Audit {
 }
 
 /// What is known of a destination before it is listed: entries ordered by key.
-pub(super) struct Known<'a> {
+pub(super) struct KnownObjects<'a> {
     /// What it is to be given.
-    pub source: &'a [Entry],
+    pub source: &'a [ObjectEntry],
     /// What it was given,
-    pub manifest: &'a [Entry],
+    pub manifest: &'a [ObjectEntry],
     /// and what it was to be given by a publish that has not ended.
-    pub intent: &'a [Entry],
+    pub intent: &'a [ObjectEntry],
     /// Whether anything may have been changed since.
     pub is_dirty: bool,
     /// Whether all is to be read.
@@ -88,14 +88,14 @@ pub(super) struct Known<'a> {
     pub part_size: u64,
 }
 
-impl Known<'_> {
+impl KnownObjects<'_> {
     /// What an object should be: as in the source, else as published.
-    fn expected(&self, key: &str) -> Option<&Entry> {
+    fn expected(&self, key: &str) -> Option<&ObjectEntry> {
         [self.source, self.manifest, self.intent].into_iter().find_map(|of| find(of, key))
     }
 
     /// What an object is of which a listing tells only the size, if that is enough to know.
-    fn by_size(&self, key: &str, size: u64) -> Option<&Entry> {
+    fn by_size(&self, key: &str, size: u64) -> Option<&ObjectEntry> {
         let published = find(self.manifest, key).filter(|entry| entry.size == size)?;
         let is_settled = find(self.intent, key).is_none_or(|next| next == published);
         (is_settled && !self.is_dirty && !self.reads_all).then_some(published)
@@ -112,9 +112,9 @@ impl Known<'_> {
 pub(super) async fn look(
     destination: &Store,
     mut listed: Listing,
-    known: &Known<'_>,
+    known: &KnownObjects<'_>,
     stop: &CancellationToken,
-) -> Result<(Vec<Entry>, Audit), PublishError> {
+) -> Result<(Vec<ObjectEntry>, Audit), PublishError> {
     let (mut there, mut to_read, mut audit) = (Vec::new(), Vec::new(), Audit::default());
     for key in known.keys() {
         let Some(expected) = known.expected(key) else { continue };
@@ -125,7 +125,7 @@ pub(super) async fn look(
         let etag = etag_of(destination, &info);
         let found = match etag {
             Some(etag) if etag.is_comparable(&expected.etag) => {
-                Some(Entry { key: key.into(), size: info.size, etag, parts: None })
+                Some(ObjectEntry { key: key.into(), size: info.size, etag, parts: None })
             }
             // Others have sent it, in parts of another size.
             Some(_) => None,
@@ -138,7 +138,7 @@ pub(super) async fn look(
                 audit.by_size += usize::from(etag.is_none() && found == *expected);
                 there.push(found);
             }
-            None if is_replaced => there.push(Entry { size: info.size, ..expected.clone() }),
+            None if is_replaced => there.push(ObjectEntry { size: info.size, ..expected.clone() }),
             _ => to_read.push((key, info.size)),
         }
     }
@@ -148,7 +148,7 @@ pub(super) async fn look(
         }
         read(destination, key, size, known.part_size).await
     };
-    let read: Vec<Result<Entry, String>> =
+    let read: Vec<Result<ObjectEntry, String>> =
         stream::iter(to_read).map(read).buffer_unordered(READS).try_collect().await?;
     let mut unreadable = Vec::new();
     for found in read {
@@ -178,12 +178,14 @@ async fn read(
     key: &str,
     size: u64,
     part_size: u64,
-) -> Result<Result<Entry, String>, PublishError> {
+) -> Result<Result<ObjectEntry, String>, PublishError> {
     match parts_of(destination, key, size, part_size).await {
-        Ok(Some((size, parts))) => Ok(Ok(Entry { parts: None, ..Entry::new(key, size, parts) })),
+        Ok(Some((size, parts))) => {
+            Ok(Ok(ObjectEntry { parts: None, ..ObjectEntry::new(key, size, parts) }))
+        }
         Ok(None) => Ok(Err(key.to_owned())),
         // What this one object comes to, if the rest can be had.
-        Err(error) if !ends_all(&error) && destination.list_dirs("").await.is_ok() => {
+        Err(error) if !is_fatal(&error) && destination.list_prefixes("").await.is_ok() => {
             tracing::warn!("{key} cannot be read: {error}");
             Ok(Err(key.to_owned()))
         }
@@ -193,7 +195,7 @@ async fn read(
 
 /// How much of a destination is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum VerifyScope {
     /// All metadata, and one in a hundred of the rest, at least so many as there are up to 20.
     Sample,
     /// All.
@@ -202,7 +204,7 @@ pub enum Extent {
 
 /// An object that is not what was published.
 #[derive(Clone, Debug, Serialize)]
-pub struct Wrong {
+pub struct Mismatch {
     /// Place.
     pub key: String,
     /// What is wrong with it.
@@ -213,24 +215,26 @@ pub struct Wrong {
 /// `part_size`; how many were read, and those that are wrong.
 pub(super) async fn verify(
     destination: &Store,
-    (entries, part_size): (&[Entry], u64),
-    extent: Extent,
+    (entries, part_size): (&[ObjectEntry], u64),
+    extent: VerifyScope,
     stop: &CancellationToken,
-) -> Result<(usize, Vec<Wrong>), PublishError> {
+) -> Result<(usize, Vec<Mismatch>), PublishError> {
     let step = (entries.len() / 20).clamp(1, 100);
-    let chosen: Vec<&Entry> = entries
+    let chosen: Vec<&ObjectEntry> = entries
         .iter()
         .enumerate()
-        .filter(|(n, entry)| extent == Extent::All || n % step == 0 || stage(&entry.key) > 0)
+        .filter(|(n, entry)| {
+            extent == VerifyScope::All || n % step == 0 || upload_phase(&entry.key) > 0
+        })
         .map(|(_, entry)| entry)
         .collect();
     let looked_at = chosen.len();
-    let read = async |entry: &Entry| {
+    let read = async |entry: &ObjectEntry| {
         if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
         let problem = match parts_of(destination, &entry.key, entry.size, part_size).await {
-            Err(error) if !ends_all(&error) && destination.list_dirs("").await.is_ok() => {
+            Err(error) if !is_fatal(&error) && destination.list_prefixes("").await.is_ok() => {
                 Some(format!("it cannot be read: {error}"))
             }
             Err(error) => return Err(error),
@@ -243,7 +247,7 @@ pub(super) async fn verify(
                 (found != entry.etag).then(|| format!("its MD5 is {found}, not {}", entry.etag))
             }
         };
-        Ok(problem.map(|problem| Wrong { key: entry.key.to_string(), problem }))
+        Ok(problem.map(|problem| Mismatch { key: entry.key.to_string(), problem }))
     };
     // In any order: one that must be asked for again keeps nobody waiting.
     let wrong = stream::iter(chosen).map(read).buffer_unordered(READS);
@@ -262,7 +266,7 @@ async fn parts_of(
 ) -> Result<Option<(u64, Parts)>, PublishError> {
     let other = |size: u64| Ok(Some((size, Parts::of(&[], part_size))));
     if size <= SMALL {
-        return match destination.read_within(key, size).await {
+        return match destination.get_within(key, size).await {
             Ok(found) => {
                 Ok(found.map(|(data, _)| (data.len() as u64, Parts::of(&data, part_size))))
             }
@@ -270,7 +274,7 @@ async fn parts_of(
             Err(error) => Err(error.into()),
         };
     }
-    let object = match destination.object(key).await {
+    let object = match destination.open(key).await {
         Ok(object) if object.info().size != size => return other(object.info().size),
         Ok(object) => object,
         Err(error) if error.is_not_found() => return Ok(None),

@@ -2,8 +2,8 @@
 
 use tokio::task::JoinError;
 
-use crate::model::{Case, ErrorKind, Kinded};
-use crate::pipeline::{PoolError, Stopped};
+use crate::executor::{PoolError, Stopped};
+use crate::model::{Case, ErrorKind, WithErrorKind};
 use crate::store::StoreError;
 
 /// Publishing failed.
@@ -132,7 +132,7 @@ pub enum PublishError {
     },
     /// Somebody else has published meanwhile.
     #[error("{url} was published to by somebody else meanwhile; run again")]
-    Overtaken {
+    ManifestConflict {
         /// The destination.
         url: String,
     },
@@ -151,7 +151,7 @@ pub enum PublishError {
     #[error(
         "another publisher, which had lost its lease on {url}, changed {objects} object(s) while this one published; run again: they are sent again"
     )]
-    Disturbed {
+    ConcurrentWrite {
         /// The destination.
         url: String,
         /// How many objects.
@@ -210,7 +210,7 @@ pub enum PublishError {
     #[error(
         "{source_url} and {destination} are the same place, or one lies within the other; give another destination"
     )]
-    Within {
+    OverlappingLocations {
         /// The source.
         source_url: String,
         /// The destination.
@@ -230,7 +230,7 @@ pub enum PublishError {
     #[error(
         "{failed} objects were not sent, nor any metadata that names them, and no more are tried, for the server takes none: {source}; see that it is up, and run again"
     )]
-    GivenUp {
+    ServerUnavailable {
         /// Objects that failed.
         failed: usize,
         /// What the last one came to.
@@ -273,15 +273,15 @@ impl From<JoinError> for PublishError {
     }
 }
 
-impl Kinded for PublishError {
+impl WithErrorKind for PublishError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
             Self::Stopped(_)
             | Self::Busy { .. }
-            | Self::Overtaken { .. }
+            | Self::ManifestConflict { .. }
             | Self::LeaseLost { .. }
-            | Self::Disturbed { .. } => ErrorKind::Interrupted,
+            | Self::ConcurrentWrite { .. } => ErrorKind::Interrupted,
             Self::Empty { .. }
             | Self::NoCase { .. }
             | Self::Unfinished { .. }
@@ -293,7 +293,7 @@ impl Kinded for PublishError {
             | Self::Unrelated { .. }
             | Self::InTheWay { .. }
             | Self::Obstacle { .. }
-            | Self::Within { .. }
+            | Self::OverlappingLocations { .. }
             | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,
             Self::Record { .. } | Self::Manifest { .. } => ErrorKind::BadData,
@@ -301,7 +301,7 @@ impl Kinded for PublishError {
             Self::NotAsRecorded { .. }
             | Self::Damaged { .. }
             | Self::SomeFailed { .. }
-            | Self::GivenUp { .. }
+            | Self::ServerUnavailable { .. }
             | Self::NotVerified { .. } => ErrorKind::Transient,
         }
     }
@@ -318,12 +318,12 @@ fn after_loss(is_marked: bool) -> &'static str {
 }
 
 /// Whether the same request may go better next time.
-pub(super) fn is_passing(error: &PublishError) -> bool {
+pub(super) fn is_transient(error: &PublishError) -> bool {
     match error {
         PublishError::Damaged { .. } => true,
         PublishError::Store(error) => match error {
             // The client below has tried the end of the upload as often as it may.
-            StoreError::Exhausted { late, .. } => !late,
+            StoreError::RetriesExhausted { late, .. } => !late,
             StoreError::Incomplete { .. } | StoreError::Library { .. } => true,
             StoreError::Refused { status, detail, .. } => {
                 let damaged = ["BadDigest", "InvalidDigest", "RequestTimeout", "IncompleteBody"];
@@ -336,12 +336,14 @@ pub(super) fn is_passing(error: &PublishError) -> bool {
 }
 
 /// Whether no other request will go better either.
-pub(super) fn ends_all(error: &PublishError) -> bool {
+pub(super) fn is_fatal(error: &PublishError) -> bool {
     let is_for_all = matches!(error.kind(), ErrorKind::Config | ErrorKind::Interrupted);
     let no_room_or_right = matches!(
         error,
         PublishError::Store(
-            StoreError::Full { .. } | StoreError::FileLimit { .. } | StoreError::Credentials { .. }
+            StoreError::StorageFull { .. }
+                | StoreError::FileLimit { .. }
+                | StoreError::Credentials { .. }
         )
     );
     is_for_all || no_room_or_right

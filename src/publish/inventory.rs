@@ -8,13 +8,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{Hashes, Otherwise, Recorded};
-use super::options::{Part, Selection};
-use super::{Entry, PublishError};
-use crate::ledger::{CASES, COMPLETE, PARTIAL, RULES, SHARED, Summary, SummaryFile};
+use super::checksum_cache::{ChecksumCache, RecordedByKey, RecordedParts};
+use super::options::{Selection, SourcePart};
+use super::{ObjectEntry, PublishError};
+use crate::case_manifest::{
+    CASES, COMPLETE, ManifestObject, ManifestSummary, PARTIAL, RULES, SHARED,
+};
 use crate::model::Case;
-use crate::model::entry::has_same_parts;
-use crate::store::{Store, StoreError, Surveyed};
+use crate::model::checksums::has_same_parts;
+use crate::store::{SourceFile, Store, StoreError};
 
 /// Records that are read at the same time.
 const READS: usize = 64;
@@ -23,7 +25,7 @@ const READS: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// Objects, ordered by key.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ObjectEntry>,
     /// The rules that each part was made under, by its folder.
     pub recipes: BTreeMap<String, Value>,
     /// Cases that are not complete, and stay as they are at the destination.
@@ -53,7 +55,7 @@ impl Inventory {
     }
 }
 
-struct Survey<'a> {
+struct InventoryBuilder<'a> {
     source: &'a Store,
     selection: &'a Selection,
     state: &'a Path,
@@ -61,7 +63,7 @@ struct Survey<'a> {
     stop: &'a CancellationToken,
     inventory: Inventory,
     /// Objects with records that tell the MD5s of parts of another size, by folder.
-    otherwise: BTreeMap<String, Recorded>,
+    otherwise: BTreeMap<String, RecordedByKey>,
 }
 
 /// Finds out what a source holds, in parts of `part_size`; `state` is the local folder that hashes are kept
@@ -81,9 +83,10 @@ pub async fn inventory(
         _ => {}
     }
     let (inventory, otherwise) = Default::default();
-    let mut survey = Survey { source, selection, state, part_size, stop, inventory, otherwise };
+    let mut survey =
+        InventoryBuilder { source, selection, state, part_size, stop, inventory, otherwise };
     match survey.part("").await? {
-        Part::Other => survey.parts().await?,
+        SourcePart::Other => survey.parts().await?,
         part => survey.take("", part).await?,
     }
     survey.hash_otherwise().await?;
@@ -110,13 +113,13 @@ pub(super) async fn read_record(
     source: &Store,
     key: &str,
     part_size: u64,
-) -> Result<Option<(Summary, Entry)>, PublishError> {
-    let Some((bytes, _)) = source.read(key).await? else { return Ok(None) };
-    let record = Summary::parse(&bytes).map_err(|error| PublishError::Record {
+) -> Result<Option<(ManifestSummary, ObjectEntry)>, PublishError> {
+    let Some((bytes, _)) = source.get(key).await? else { return Ok(None) };
+    let record = ManifestSummary::parse(&bytes).map_err(|error| PublishError::Record {
         url: source.location().join(key).to_string(),
         source: error,
     })?;
-    Ok(Some((record, Entry::of(key, &bytes, part_size))))
+    Ok(Some((record, ObjectEntry::of(key, &bytes, part_size))))
 }
 
 fn below(folder: &str, key: &str) -> String {
@@ -129,87 +132,87 @@ fn is_number(folder: &str, digits: usize) -> bool {
     name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-impl Survey<'_> {
+impl InventoryBuilder<'_> {
     /// What a folder is.
-    async fn part(&self, folder: &str) -> Result<Part, PublishError> {
-        let folders = match self.source.list_dirs(folder).await {
+    async fn part(&self, folder: &str) -> Result<SourcePart, PublishError> {
+        let folders = match self.source.list_prefixes(folder).await {
             // Whether it is left out is seen when it is looked over.
             Err(StoreError::PermissionDenied { .. }) if !folder.is_empty() => {
-                return Ok(Part::Other);
+                return Ok(SourcePart::Other);
             }
             folders => folders?,
         };
         let shared = below(folder, &format!("{CASES}/{SHARED}"));
         if let Some((record, _)) = self.record(&shared).await? {
-            return Ok(Part::Store(record.store));
+            return Ok(SourcePart::Store(record.store));
         }
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
             if self.selection.unfinished {
-                return Ok(Part::Store(String::new()));
+                return Ok(SourcePart::Store(String::new()));
             }
             let url = self.source.location().join(folder).to_string();
             let problem = "it has results that nobody has put together".to_owned();
             return Err(PublishError::Unfinished { url, problem });
         }
         for polygon in folders.iter().filter(|folder| is_number(folder, 3)) {
-            for month in self.source.list_dirs(polygon).await? {
+            for month in self.source.list_prefixes(polygon).await? {
                 let record = |name: &str| format!("{month}/{name}");
                 if is_number(&month, 2)
-                    && (self.source.find(&record(COMPLETE)).await?.is_some()
-                        || self.source.find(&record(PARTIAL)).await?.is_some()
+                    && (self.source.head(&record(COMPLETE)).await?.is_some()
+                        || self.source.head(&record(PARTIAL)).await?.is_some()
                         || self.has_history(&month).await?)
                 {
-                    return Ok(Part::Research);
+                    return Ok(SourcePart::Research);
                 }
             }
         }
-        Ok(Part::Other)
+        Ok(SourcePart::Other)
     }
 
     /// Whether a folder has files with names of monthly history: of a case without a record yet.
     async fn has_history(&self, folder: &str) -> Result<bool, PublishError> {
-        let files = self.source.list_level(folder).await?;
+        let files = self.source.list_with_delimiter(folder).await?;
         Ok(files.iter().any(|file| file.key.contains(".pop.h.") && file.key.ends_with(".nc")))
     }
 
     /// The parts of a folder that is none itself.
     async fn parts(&mut self) -> Result<(), PublishError> {
         let mut others = true;
-        for folder in self.source.list_dirs("").await? {
+        for folder in self.source.list_prefixes("").await? {
             if folder.starts_with('.') {
                 continue;
             }
             let part = self.part(&folder).await?;
-            others &= part == Part::Other;
-            if part != Part::Other {
+            others &= part == SourcePart::Other;
+            if part != SourcePart::Other {
                 self.take(&folder, part).await?;
             }
         }
-        if !self.selection.has_part(&Part::Other) {
+        if !self.selection.has_part(&SourcePart::Other) {
             return Ok(());
         }
         if others {
-            return self.take("", Part::Other).await;
+            return self.take("", SourcePart::Other).await;
         }
         // What lies beside products.
         let found = self.source.survey("", false, self.wanted()).await?;
         self.hash(found).await?;
-        for folder in self.source.list_dirs("").await? {
-            if !folder.starts_with('.') && self.part(&folder).await? == Part::Other {
-                self.take(&folder, Part::Other).await?;
+        for folder in self.source.list_prefixes("").await? {
+            if !folder.starts_with('.') && self.part(&folder).await? == SourcePart::Other {
+                self.take(&folder, SourcePart::Other).await?;
             }
         }
         Ok(())
     }
 
-    async fn take(&mut self, folder: &str, part: Part) -> Result<(), PublishError> {
+    async fn take(&mut self, folder: &str, part: SourcePart) -> Result<(), PublishError> {
         if !self.selection.has_part(&part) {
             return Ok(());
         }
         match part {
-            Part::Research => self.research(folder).await,
-            Part::Store(_) => self.store(folder).await,
-            Part::Other => self.other(folder).await,
+            SourcePart::Research => self.research(folder).await,
+            SourcePart::Store(_) => self.store(folder).await,
+            SourcePart::Other => self.other(folder).await,
         }
     }
 
@@ -243,7 +246,7 @@ impl Survey<'_> {
             match record {
                 None => self.inventory.pending.push(folder),
                 Some((record, own)) => {
-                    self.inventory.entries.push(Entry { key: key.into(), ..own });
+                    self.inventory.entries.push(ObjectEntry { key: key.into(), ..own });
                     self.add(root, record);
                 }
             }
@@ -265,7 +268,7 @@ impl Survey<'_> {
             .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))
             .collect();
         // Chunks that cases share must have their numbers.
-        let late = |shared: &Summary| {
+        let late = |shared: &ManifestSummary| {
             let lacks = |(_, (name, _)): &&(String, (String, Case))| !shared.cases.contains(name);
             keys.iter().find(lacks).filter(|_| shared.store != "store2")
         };
@@ -278,7 +281,7 @@ impl Survey<'_> {
         let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
         // What others share with it cannot be published without it.
         let of_shared =
-            |shared: &Summary| shared.cases.iter().find(|name| !has_record(name)).cloned();
+            |shared: &ManifestSummary| shared.cases.iter().find(|name| !has_record(name)).cloned();
         let lost = shared.as_ref().filter(|(shared, _)| shared.store != "store2");
         if let Some(name) = lost.and_then(|(shared, _)| of_shared(shared)) {
             let url = self.source.location().join(root).to_string();
@@ -299,13 +302,13 @@ impl Survey<'_> {
         }
         let (source, part_size) = (self.source, self.part_size);
         let rules = format!("{folder}/{RULES}");
-        if let Some((bytes, _)) = source.read(&rules).await? {
-            self.inventory.entries.push(Entry::of(&rules, &bytes, self.part_size));
+        if let Some((bytes, _)) = source.get(&rules).await? {
+            self.inventory.entries.push(ObjectEntry::of(&rules, &bytes, self.part_size));
         }
         let mut wanted = keys;
         wanted.retain(|(_, (_, case))| self.selection.has_case(case));
         self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
-        let records: Vec<Option<(Summary, Entry)>> = stream::iter(wanted)
+        let records: Vec<Option<(ManifestSummary, ObjectEntry)>> = stream::iter(wanted)
             .map(async |(key, _)| read_record(source, &key, part_size).await)
             .buffered(READS)
             .try_collect()
@@ -331,16 +334,16 @@ impl Survey<'_> {
         move |key| selection.has(key)
     }
 
-    async fn hash(&mut self, found: Vec<Surveyed>) -> Result<(), PublishError> {
-        self.hash_as(found, &Recorded::new()).await
+    async fn hash(&mut self, found: Vec<SourceFile>) -> Result<(), PublishError> {
+        self.hash_as(found, &RecordedByKey::new()).await
     }
 
     async fn hash_as(
         &mut self,
-        found: Vec<Surveyed>,
-        recorded: &Recorded,
+        found: Vec<SourceFile>,
+        recorded: &RecordedByKey,
     ) -> Result<(), PublishError> {
-        let hashes = Hashes::load(self.state, self.part_size)?;
+        let hashes = ChecksumCache::load(self.state, self.part_size)?;
         let (entries, damaged) = hashes.entries(self.source, found, recorded, self.stop).await?;
         self.inventory.entries.extend(entries);
         self.inventory.damaged.extend(damaged);
@@ -366,20 +369,23 @@ impl Survey<'_> {
         Ok(())
     }
 
-    fn add(&mut self, root: &str, record: Summary) {
-        for SummaryFile { key, size, md5 } in record.files {
+    fn add(&mut self, root: &str, record: ManifestSummary) {
+        for ManifestObject { key, size, md5 } in record.files {
             let key = below(root, &key);
             if has_same_parts(size, record.part_size, self.part_size) {
-                self.inventory.entries.push(Entry::new(&key, size, md5));
+                self.inventory.entries.push(ObjectEntry::new(&key, size, md5));
             } else {
                 let recorded = self.otherwise.entry(root.to_owned()).or_default();
-                recorded.insert(key, Otherwise { size, md5, part_size: record.part_size });
+                recorded.insert(key, RecordedParts { size, md5, part_size: record.part_size });
             }
         }
         self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
     }
 
-    async fn record(&self, key: &str) -> Result<Option<(Summary, Entry)>, PublishError> {
+    async fn record(
+        &self,
+        key: &str,
+    ) -> Result<Option<(ManifestSummary, ObjectEntry)>, PublishError> {
         read_record(self.source, key, self.part_size).await
     }
 }

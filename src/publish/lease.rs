@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::FOLDER;
-use crate::store::{Condition, Life, Process, Sending, Store, StoreError};
+use crate::store::{Liveness, Process, PutMode, PutOptions, Store, StoreError};
 
 /// Without renewal for so long, a lease has expired.
 pub(super) const EXPIRES: Duration = Duration::from_secs(600);
@@ -62,9 +62,9 @@ impl Lease {
     pub fn is_held(&self) -> bool {
         !self.released
             && match self.owner.life() {
-                Life::Running => true,
-                Life::Gone => false,
-                Life::Unknown => self.is_fresh(),
+                Liveness::Running => true,
+                Liveness::Gone => false,
+                Liveness::Unknown => self.is_fresh(),
             }
     }
 
@@ -75,7 +75,7 @@ impl Lease {
 
     /// Whether nobody can be at work under it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.released || self.owner.life() == Life::Gone
+        self.released || self.owner.life() == Liveness::Gone
     }
 
     fn is_fresh(&self) -> bool {
@@ -86,10 +86,10 @@ impl Lease {
     pub(super) async fn write(
         &self,
         destination: &Store,
-        condition: Condition,
+        condition: PutMode,
     ) -> Result<(), StoreError> {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        let sending = Sending { condition, ..Sending::default() };
+        let sending = PutOptions { condition, ..PutOptions::default() };
         destination.send(&Self::key(), Bytes::from(text), &sending).await.map(drop)
     }
 }
@@ -109,14 +109,14 @@ impl fmt::Display for Lease {
 /// replaced only while nobody else has done so.
 pub(super) async fn load(
     destination: &Store,
-) -> Result<Option<(Option<Lease>, Condition)>, StoreError> {
-    let found = destination.read(&Lease::key()).await?;
+) -> Result<Option<(Option<Lease>, PutMode)>, StoreError> {
+    let found = destination.get(&Lease::key()).await?;
     Ok(found.map(|(bytes, info)| {
         let lease = serde_json::from_slice(&bytes).inspect_err(|error| {
             let url = destination.location().join(&Lease::key());
             warn!("{url} does not tell who publishes ({error}): taken for nobody");
         });
         // Not every server tells ETags.
-        (lease.ok(), info.etag.map_or(Condition::Always, Condition::Is))
+        (lease.ok(), info.etag.map_or(PutMode::Always, PutMode::Is))
     }))
 }

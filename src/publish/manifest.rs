@@ -17,9 +17,9 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Entry, PublishError};
-use crate::model::Digest;
-use crate::store::{Condition, Lines, Sending, Store, StoreError};
+use super::{ObjectEntry, PublishError};
+use crate::model::Md5Digest;
+use crate::store::{Lines, PutMode, PutOptions, Store, StoreError};
 
 /// Where the manifest of a destination lies,
 pub(super) const MANIFEST: &str = ".dor/manifest.jsonl.gz";
@@ -34,7 +34,7 @@ const UNPACKED: u64 = 2 << 30;
 
 /// What stands at the head of the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Header {
+pub struct ManifestHeader {
     /// Version of the manifest's form.
     pub format: u32,
     /// One more with every publish that changed something.
@@ -61,13 +61,13 @@ pub struct Header {
 #[derive(Clone, Debug)]
 pub struct Manifest {
     /// Its head.
-    pub header: Header,
+    pub header: ManifestHeader,
     /// Objects, ordered by key.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ObjectEntry>,
     /// Whether it is not as it was written: it must be replaced.
     pub is_damaged: bool,
     /// The condition under which it is replaced only while nobody else has done so.
-    condition: Condition,
+    condition: PutMode,
 }
 
 impl Manifest {
@@ -77,9 +77,9 @@ impl Manifest {
         source: &str,
         part_size: u64,
         recipes: BTreeMap<String, Value>,
-        entries: Vec<Entry>,
+        entries: Vec<ObjectEntry>,
     ) -> Self {
-        let header = Header {
+        let header = ManifestHeader {
             format: FORMAT,
             version: before.map_or(0, |before| before.header.version) + 1,
             published: Utc::now().trunc_subsecs(0),
@@ -90,7 +90,7 @@ impl Manifest {
             objects: entries.len(),
             bytes: entries.iter().map(|entry| entry.size).sum(),
         };
-        let condition = before.map_or(Condition::Absent, |before| before.condition.clone());
+        let condition = before.map_or(PutMode::Absent, |before| before.condition.clone());
         Self { header, entries, is_damaged: false, condition }
     }
 
@@ -111,7 +111,7 @@ impl Manifest {
     }
 
     /// The entry of an object.
-    pub fn entry(&self, key: &str) -> Option<&Entry> {
+    pub fn entry(&self, key: &str) -> Option<&ObjectEntry> {
         find(&self.entries, key)
     }
 
@@ -126,7 +126,7 @@ impl Manifest {
         destination: &Store,
         before: Option<&Self>,
     ) -> Result<(), PublishError> {
-        let condition = before.map_or(Condition::Absent, |before| before.condition.clone());
+        let condition = before.map_or(PutMode::Absent, |before| before.condition.clone());
         Self { condition, ..self.clone() }.save_as(destination, INTENT).await
     }
 
@@ -140,21 +140,21 @@ impl Manifest {
         let bytes = self
             .pack()
             .map_err(|error| PublishError::Manifest { url, problem: error.to_string() })?;
-        let sending = Sending {
+        let sending = PutOptions {
             content_type: Some("application/gzip".to_owned()),
-            md5: Some(Digest::of(&bytes)),
+            md5: Some(Md5Digest::of(&bytes)),
             condition: self.condition.clone(),
-            ..Sending::default()
+            ..PutOptions::default()
         };
         match destination.send(key, Bytes::from(bytes.clone()), &sending).await {
             Ok(_) => Ok(()),
             // A try whose answer was lost may have written it.
-            Err(StoreError::Overtaken { .. }) => {
-                match destination.read_within(key, PACKED).await? {
+            Err(StoreError::PreconditionFailed { .. }) => {
+                match destination.get_within(key, PACKED).await? {
                     Some((found, _)) if found == bytes => Ok(()),
                     _ => {
                         let url = destination.location().to_string();
-                        Err(PublishError::Overtaken { url })
+                        Err(PublishError::ManifestConflict { url })
                     }
                 }
             }
@@ -165,7 +165,7 @@ impl Manifest {
     fn pack(&self) -> std::io::Result<Vec<u8>> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
-        for Entry { key, size, etag, .. } in &self.entries {
+        for ObjectEntry { key, size, etag, .. } in &self.entries {
             out.write_all(b"\n")?;
             serde_json::to_writer(&mut out, &(key, size, etag))?;
         }
@@ -175,7 +175,7 @@ impl Manifest {
 }
 
 /// An entry among those that are ordered by key.
-pub(super) fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
+pub(super) fn find<'a>(entries: &'a [ObjectEntry], key: &str) -> Option<&'a ObjectEntry> {
     let at = entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok()?;
     entries.get(at)
 }
@@ -186,7 +186,7 @@ async fn read(
     key: &str,
     leaves_out: bool,
 ) -> Result<Option<Manifest>, PublishError> {
-    let Some((bytes, info)) = destination.read_within(key, PACKED).await? else { return Ok(None) };
+    let Some((bytes, info)) = destination.get_within(key, PACKED).await? else { return Ok(None) };
     let url = destination.location().join(key).to_string();
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
     let (header, entries, refused) = unpack(&bytes, destination).map_err(damaged)?;
@@ -211,18 +211,18 @@ async fn read(
             "{url} names {number} key(s) that no object there can have, such as {first:?}: passed over"
         );
     }
-    let condition = info.etag.map_or(Condition::Always, Condition::Is);
+    let condition = info.etag.map_or(PutMode::Always, PutMode::Is);
     Ok(Some(Manifest { header, entries, is_damaged: !refused.is_empty(), condition }))
 }
 
 async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest>, PublishError> {
     match read(destination, key, true).await {
         Err(error @ PublishError::Manifest { .. }) => {
-            let Some(info) = destination.find(key).await? else { return Err(error) };
+            let Some(info) = destination.head(key).await? else { return Err(error) };
             tracing::warn!("{error}");
             let part_size = destination.multipart_size();
             let empty = Manifest::after(None, "", part_size, BTreeMap::new(), Vec::new());
-            let condition = info.etag.map_or(Condition::Always, Condition::Is);
+            let condition = info.etag.map_or(PutMode::Always, PutMode::Is);
             Ok(Some(Manifest { is_damaged: true, condition, ..empty }))
         }
         read => read,
@@ -231,16 +231,19 @@ async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest
 
 /// A header, entries in order of their keys, and keys that no object of `destination` can have: this program
 /// has not written them.
-fn unpack(bytes: &[u8], destination: &Store) -> Result<(Header, Vec<Entry>, Vec<String>), String> {
+fn unpack(
+    bytes: &[u8],
+    destination: &Store,
+) -> Result<(ManifestHeader, Vec<ObjectEntry>, Vec<String>), String> {
     // Several members, so that what was appended to the one is seen.
     let mut lines = Lines::new(MultiGzDecoder::new(bytes), UNPACKED);
     let told = |error: &dyn std::fmt::Display| error.to_string();
     let line = lines.next_line().map_err(|error| told(&error))?.unwrap_or_default();
     let header = serde_json::from_slice(line).map_err(|error| told(&error))?;
-    let (mut entries, mut refused): (Vec<Entry>, _) = (Vec::new(), Vec::new());
+    let (mut entries, mut refused): (Vec<ObjectEntry>, _) = (Vec::new(), Vec::new());
     while let Some(line) = lines.next_line().map_err(|error| told(&error))? {
         let (key, size, etag) = serde_json::from_slice(line).map_err(|error| told(&error))?;
-        let entry = Entry { key, size, etag, parts: None };
+        let entry = ObjectEntry { key, size, etag, parts: None };
         if !destination.can_hold(&entry.key) {
             refused.push(entry.key.to_string());
             continue;
@@ -259,8 +262,8 @@ mod tests {
 
     const PART: u64 = 16 << 20;
 
-    fn entry(key: &str) -> Entry {
-        Entry::of(key, key.as_bytes(), PART)
+    fn entry(key: &str) -> ObjectEntry {
+        ObjectEntry::of(key, key.as_bytes(), PART)
     }
 
     #[tokio::test]
@@ -275,7 +278,7 @@ mod tests {
         assert_eq!((&read.header, &read.entries), (&first.header, &entries));
         assert_eq!(read.entry("b \"c\"").unwrap().size, 5);
         other.header.source = "there".to_owned();
-        assert!(matches!(other.save(&store).await, Err(PublishError::Overtaken { .. })));
+        assert!(matches!(other.save(&store).await, Err(PublishError::ManifestConflict { .. })));
         let second = Manifest::after(Some(&read), "here", PART, BTreeMap::new(), vec![entry("z")]);
         assert_eq!(second.header.version, 2);
         second.save(&store).await.unwrap();

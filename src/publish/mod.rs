@@ -4,55 +4,55 @@
 //! ```text
 //! [lease]      one publisher at a time
 //!    |
-//! [inventory]  what the source holds: from the records of conversions, else hashed once ([cache])
+//! [inventory]  what the source holds: from the records of conversions, else hashed once ([checksum_cache])
 //!    |
 //! [manifest]   what the destination was given; [destination] is listed where that is in doubt: there is an
 //!    |         intent, the lease is dirty, a store was finalized there, or the user asks
 //! [plan]       what is new, changed, gone; [guard] refuses to replace results by poorer ones
 //!    |
-//! [run]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
+//! [execute]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
 //!              -> the manifest -> deletes -> the intent and the lease are removed
 //! ```
 
-mod cache;
 mod changes;
+mod checksum_cache;
 mod destination;
 mod error;
-mod flow;
+mod execute;
 mod guard;
-mod held;
+mod incremental;
 mod inventory;
 mod lease;
-mod losses;
+mod lease_guard;
+mod limiter;
 mod manifest;
 mod options;
 mod plan;
-mod queue;
-mod run;
+mod service_limits;
 mod transfer;
 
 pub use changes::{ChangeKind, Changes};
-pub use destination::{Audit, Extent, Wrong};
+pub use destination::{Audit, Mismatch, VerifyScope};
 pub use error::PublishError;
-pub use flow::Concurrency;
+pub use execute::{PublishReport, publish};
+pub use incremental::IncrementalPublisher;
 pub use inventory::Inventory;
 pub use lease::Lease;
-pub use manifest::{Header, Manifest};
-pub use options::{Options, Selection, pattern, patterns};
-pub use plan::{Prepared, PublishPlan, look_ahead, look_at, prepare};
-pub use queue::Queue;
-pub use run::{Outcome, publish};
-pub use transfer::{Progress, Sent};
+pub use limiter::Concurrency;
+pub use manifest::{Manifest, ManifestHeader};
+pub use options::{PublishOptions, Selection, pattern, patterns};
+pub use plan::{LeasedPlan, PublishPlan, plan_without_lease, preflight, prepare};
+pub use transfer::{SentObject, TransferProgress};
 
 use std::sync::Arc;
 
-use crate::ledger::CASES;
-use crate::model::{Digest, ETag, Parts};
+use crate::case_manifest::CASES;
+use crate::model::{ETag, Md5Digest, Parts};
 use crate::store::is_public;
 
 /// An object with its place below the source and, the same, below the destination.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct ObjectEntry {
     /// Place.
     pub key: Box<str>,
     /// Size of the object in bytes.
@@ -60,10 +60,10 @@ pub struct Entry {
     /// What S3 calls an object of these bytes, sent as this program sends it.
     pub etag: ETag,
     /// MD5 of each part, where it goes in several and the source has told them.
-    pub parts: Option<Arc<[Digest]>>,
+    pub parts: Option<Arc<[Md5Digest]>>,
 }
 
-impl Entry {
+impl ObjectEntry {
     /// Of an object with these MD5s.
     pub fn new(key: &str, size: u64, md5: Parts) -> Self {
         let etag = md5.etag();
@@ -81,13 +81,13 @@ impl Entry {
 }
 
 /// Whether both are of the same bytes at the same place; manifests do not tell the MD5s of parts.
-impl PartialEq for Entry {
+impl PartialEq for ObjectEntry {
     fn eq(&self, other: &Self) -> bool {
         (&self.key, self.size, self.etag) == (&other.key, other.size, other.etag)
     }
 }
 
-impl Eq for Entry {}
+impl Eq for ObjectEntry {}
 
 /// Folder at the destination that holds what publishers know of it; never published from a source.
 pub const FOLDER: &str = ".dor";

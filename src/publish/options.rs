@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::destination::Extent;
-use super::flow::Concurrency;
+use super::destination::VerifyScope;
+use super::limiter::Concurrency;
+use crate::executor::Pool;
 use crate::model::Case;
-use crate::pipeline::Pool;
 
 /// How a publish is done.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct PublishOptions {
     /// What of the source.
     pub selection: Selection,
     /// Delete objects that an earlier publish sent and the source no longer has.
@@ -23,7 +23,7 @@ pub struct Options {
     /// List the destination before the plan is made.
     pub audit: bool,
     /// Read again afterwards what lies there.
-    pub verify: Option<Extent>,
+    pub verify: Option<VerifyScope>,
     /// Requests at a time.
     pub concurrency: Concurrency,
     /// Bytes per second.
@@ -36,7 +36,7 @@ pub struct Options {
     pub content_type: Option<String>,
 }
 
-impl Options {
+impl PublishOptions {
     /// Whether the destination is to be listed: to be as the source is, it must not have lost anything either.
     pub(super) fn is_audit(&self) -> bool {
         self.audit || self.overwrite
@@ -45,7 +45,7 @@ impl Options {
 
 /// A part of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum SourcePart {
     /// Research-grade files, `PPP/MM/*.nc` with a record each folder.
     Research,
     /// A map store with records: `store1`, `store2` or `store3`.
@@ -93,12 +93,12 @@ impl Selection {
             && self.exclude.as_ref().is_none_or(|set| !set.is_match(key))
     }
 
-    pub(super) fn has_part(&self, part: &Part) -> bool {
+    pub(super) fn has_part(&self, part: &SourcePart) -> bool {
         let name = match part {
-            Part::Research => "research",
-            Part::Store(name) => name,
+            SourcePart::Research => "research",
+            SourcePart::Store(name) => name,
             // No product, and of no case.
-            Part::Other => return self.only.is_empty() && self.cases.is_empty(),
+            SourcePart::Other => return self.only.is_empty() && self.cases.is_empty(),
         };
         self.only.is_empty() || self.only.contains(name)
     }

@@ -4,21 +4,21 @@
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::cache::state_folder;
 use super::changes::Changes;
-use super::destination::{Audit, Extent, Known, list, look};
+use super::checksum_cache::state_folder;
+use super::destination::{Audit, KnownObjects, VerifyScope, list, look};
 use super::guard::Guard;
-use super::held::{End, GRACE_PERIOD, Held};
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
-use super::losses::losses;
+use super::lease_guard::{GRACE_PERIOD, LeaseEnd, LeaseGuard};
 use super::manifest::{Manifest, find};
-use super::options::Options;
-use super::{Entry, PublishError, is_publishable};
-use crate::ledger::{CASES, SHARED};
+use super::options::PublishOptions;
+use super::service_limits::losses;
+use super::{ObjectEntry, PublishError, is_publishable};
+use crate::case_manifest::{CASES, SHARED};
+use crate::executor::unless_stopped;
 use crate::model::Parts;
-use crate::pipeline::unless_stopped;
-use crate::store::{Location, PassedOver, Store, StoreError};
+use crate::store::{Location, SkipReason, Store, StoreError};
 
 /// Objects that an error names.
 const SHOWN: usize = 5;
@@ -29,22 +29,22 @@ pub(super) const REQUESTS: usize = 16;
 pub struct PublishPlan {
     pub(super) source: Store,
     pub(super) destination: Store,
-    pub(super) options: Options,
+    pub(super) options: PublishOptions,
     /// What will be sent and deleted.
     pub changes: Changes,
     /// What the source holds.
     pub inventory: Inventory,
-    pub(super) state: State,
+    pub(super) state: DestinationState,
     /// What lies at the destination of all that is known, ordered by key: by the manifest, or, where that is in
     /// doubt, by a listing.
-    pub(super) there: Vec<Entry>,
+    pub(super) there: Vec<ObjectEntry>,
     /// Bytes of the parts that objects have at the destination: those of its first publish, or as configured.
     pub(super) part_size: u64,
     /// What a listing of the destination says, where one was asked for.
     pub audit: Option<Audit>,
     /// Objects that an earlier publish has sent and that the source no longer has; they stay, because
     /// nobody asked to delete them.
-    pub orphans: Vec<Entry>,
+    pub orphans: Vec<ObjectEntry>,
     /// Objects that have arrived since the last complete publish.
     pub arrived_since: usize,
     /// Objects of the plan of which there are folders, on disk.
@@ -52,10 +52,10 @@ pub struct PublishPlan {
 }
 
 /// A plan with the lease under which it was made, to be carried out by [`super::publish`].
-pub struct Prepared {
+pub struct LeasedPlan {
     /// What will be done.
     pub plan: PublishPlan,
-    pub(super) lease: Held,
+    pub(super) lease: LeaseGuard,
     /// Cancelled when all is to stop, and when the lease is lost.
     pub(super) stop: CancellationToken,
 }
@@ -63,11 +63,11 @@ pub struct Prepared {
 /// Refuses a destination that cannot be one, without asking it.
 fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
     refuse_within(source.location(), destination.location())?;
-    Ok(destination.refuse_read_only()?)
+    Ok(destination.ensure_writable()?)
 }
 
 /// Checks that a destination can be published to, before work that takes long is begun.
-pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishError> {
+pub async fn preflight(source: &Store, destination: &Store) -> Result<(), PublishError> {
     check(source, destination)?;
     Manifest::load(destination).await.map(drop)
 }
@@ -76,44 +76,47 @@ pub async fn look_at(source: &Store, destination: &Store) -> Result<(), PublishE
 pub async fn prepare(
     source: &Store,
     destination: &Store,
-    options: Options,
+    options: PublishOptions,
     stop: &CancellationToken,
-) -> Result<Prepared, PublishError> {
+) -> Result<LeasedPlan, PublishError> {
     check(source, destination)?;
     let stop = stop.child_token();
-    let lease = unless_stopped(&stop, Held::take(destination, &stop)).await??;
-    let mut end = End::Untouched;
+    let load = || DestinationState::load(destination, &options);
+    let (lease, loaded) =
+        unless_stopped(&stop, LeaseGuard::take(destination, &stop, load)).await??;
+    let mut end = LeaseEnd::Untouched;
     let planned = async {
-        let state = wait_for_others(destination, &options, &lease, &mut end).await?;
+        let state = wait_for_others(destination, &options, &lease, loaded?, &mut end).await?;
+        let state = DestinationState { is_dirty: lease.dirty > 0, ..state };
         plan(source, destination, options, state, &stop).await
     };
     let planned = unless_stopped(&stop, planned).await;
     match planned.map_err(PublishError::from).flatten() {
-        Ok(plan) => Ok(Prepared { plan, lease, stop }),
+        Ok(plan) => Ok(LeasedPlan { plan, lease, stop }),
         Err(error) => lease.release(Err(error), end).await,
     }
 }
 
 /// Plans what a publish would do, without the lease: others may change what it found at any time.
-pub async fn look_ahead(
+pub async fn plan_without_lease(
     source: &Store,
     destination: &Store,
-    options: Options,
+    options: PublishOptions,
     stop: &CancellationToken,
 ) -> Result<PublishPlan, PublishError> {
     check(source, destination)?;
     let planned = async {
         let lease = async { Ok(Lease::load(destination).await?) };
-        let load = State::load(destination, &options, false);
+        let load = DestinationState::load(destination, &options);
         let (state, lease) = tokio::try_join!(load, lease)?;
         let is_dirty = lease.is_some_and(|lease| lease.is_dirty());
-        plan(source, destination, options, State { is_dirty, ..state }, stop).await
+        plan(source, destination, options, DestinationState { is_dirty, ..state }, stop).await
     };
     unless_stopped(stop, planned).await?
 }
 
 /// What publishers keep at a destination.
-pub(super) struct State {
+pub(super) struct DestinationState {
     /// What was published before.
     pub manifest: Option<Manifest>,
     /// What a publish that has not ended was to leave.
@@ -122,12 +125,9 @@ pub(super) struct State {
     pub is_dirty: bool,
 }
 
-impl State {
-    async fn load(
-        destination: &Store,
-        options: &Options,
-        is_dirty: bool,
-    ) -> Result<Self, PublishError> {
+impl DestinationState {
+    /// Loads manifest and intent; the lease tells whether it is dirty.
+    async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
         let manifest = async {
             match options.is_audit() {
                 true => Manifest::load_or_begin(destination).await,
@@ -135,7 +135,7 @@ impl State {
             }
         };
         let (manifest, intent) = tokio::try_join!(manifest, Manifest::load_intent(destination))?;
-        Ok(Self { manifest, intent, is_dirty })
+        Ok(Self { manifest, intent, is_dirty: false })
     }
 
     /// Whether publishing has sent an object, or was about to. A manifest that is damaged may have had any.
@@ -145,36 +145,35 @@ impl State {
     }
 }
 
-/// Loads the state under a lease. Where there is an intent, or the lease had expired, and its previous holder
-/// may still run, waits [`GRACE_PERIOD`] and loads it again.
+/// Where there is an intent, or the lease had expired, and its previous holder may still run, waits
+/// [`GRACE_PERIOD`] and loads the state again.
 async fn wait_for_others(
     destination: &Store,
-    options: &Options,
-    lease: &Held,
-    end: &mut End,
-) -> Result<State, PublishError> {
-    let is_dirty = lease.dirty > 0;
-    let state = State::load(destination, options, is_dirty).await?;
+    options: &PublishOptions,
+    lease: &LeaseGuard,
+    state: DestinationState,
+    end: &mut LeaseEnd,
+) -> Result<DestinationState, PublishError> {
     if state.intent.is_none() && !lease.has_expired {
         return Ok(state);
     }
-    if !lease.is_disputed {
-        *end = End::Unfinished;
+    if !lease.may_have_other_holder {
+        *end = LeaseEnd::Unfinished;
         return Ok(state);
     }
     let (url, seconds) = (destination.location(), GRACE_PERIOD.as_secs());
     tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
     tokio::time::sleep(GRACE_PERIOD).await;
     lease.shared().confirm().await?;
-    *end = End::Unfinished;
-    State::load(destination, options, is_dirty).await
+    *end = LeaseEnd::Unfinished;
+    DestinationState::load(destination, options).await
 }
 
 async fn plan(
     source: &Store,
     destination: &Store,
-    options: Options,
-    state: State,
+    options: PublishOptions,
+    state: DestinationState,
     stop: &CancellationToken,
 ) -> Result<PublishPlan, PublishError> {
     let known = state.manifest.as_ref().or(state.intent.as_ref());
@@ -183,7 +182,7 @@ async fn plan(
     let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
     let (there, audit) =
         observe(destination, &options, &state, (&inventory, part_size), stop).await?;
-    [source, destination].into_iter().for_each(Store::tell_passed_over);
+    [source, destination].into_iter().for_each(Store::log_skipped);
     // Whatever a manifest names, only what this program could have sent is deleted.
     let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
     let changes = Changes::new(&inventory.entries, &there, concerns);
@@ -202,7 +201,7 @@ async fn plan(
         folders: Vec::new(),
     };
     plan.refuse_worse().await?;
-    plan.settle_deletes().await?;
+    plan.limit_deletes().await?;
     plan.refuse_deletes()?;
     plan.folders = plan.folders_in_the_way().await?;
     plan.tell_losses();
@@ -212,17 +211,17 @@ async fn plan(
 /// What lies at the destination of all that is known: by the manifest, or, where that is in doubt, by a listing.
 async fn observe(
     destination: &Store,
-    options: &Options,
-    state: &State,
+    options: &PublishOptions,
+    state: &DestinationState,
     (inventory, part_size): (&Inventory, u64),
     stop: &CancellationToken,
-) -> Result<(Vec<Entry>, Option<Audit>), PublishError> {
-    let known = Known {
+) -> Result<(Vec<ObjectEntry>, Option<Audit>), PublishError> {
+    let known = KnownObjects {
         source: &inventory.entries,
         manifest: entries(state.manifest.as_ref()),
         intent: entries(state.intent.as_ref()),
         is_dirty: state.is_dirty,
-        reads_all: options.verify == Some(Extent::All) && options.is_audit(),
+        reads_all: options.verify == Some(VerifyScope::All) && options.is_audit(),
         part_size,
     };
     let is_in_doubt = options.is_audit()
@@ -237,10 +236,10 @@ async fn observe(
 }
 
 /// How many objects of the source have arrived since the last complete publish.
-fn arrived_since(there: &[Entry], inventory: &Inventory, state: &State) -> usize {
+fn arrived_since(there: &[ObjectEntry], inventory: &Inventory, state: &DestinationState) -> usize {
     let before = entries(state.manifest.as_ref());
-    let is_new = |entry: &&Entry| find(before, &entry.key) != Some(*entry);
-    let has_arrived = |e: &&Entry| find(&inventory.entries, &e.key) == Some(*e);
+    let is_new = |entry: &&ObjectEntry| find(before, &entry.key) != Some(*entry);
+    let has_arrived = |e: &&ObjectEntry| find(&inventory.entries, &e.key) == Some(*e);
     there.iter().filter(has_arrived).filter(is_new).count()
 }
 
@@ -267,7 +266,7 @@ impl PublishPlan {
 
     /// Limits deletes to objects that are in the source no longer. Without `--delete` they become orphans; of
     /// some products or cases nothing is deleted.
-    async fn settle_deletes(&mut self) -> Result<(), PublishError> {
+    async fn limit_deletes(&mut self) -> Result<(), PublishError> {
         let is_whole = self.options.selection.is_whole();
         if !(is_whole && self.options.delete)
             && let Some(entry) = self.changes.in_the_way().first()
@@ -282,7 +281,8 @@ impl PublishPlan {
             Ok::<_, PublishError>(is_gone.then_some(entry))
         };
         let gone = stream::iter(gone).map(look).buffered(REQUESTS);
-        let gone: Vec<Entry> = gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
+        let gone: Vec<ObjectEntry> =
+            gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
         match self.options.delete {
             true => self.changes.gone = gone,
             false => self.orphans = gone,
@@ -333,7 +333,8 @@ impl PublishPlan {
 
     /// Warns of what the service of the destination does not keep.
     fn tell_losses(&self) {
-        let sent: Vec<Entry> = self.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
+        let sent: Vec<ObjectEntry> =
+            self.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
         let cache_control = self.options.cache_control.as_deref();
         for loss in losses(&self.destination, (&sent, self.part_size), cache_control) {
             tracing::warn!("{}: {loss}", self.destination.location());
@@ -342,37 +343,39 @@ impl PublishPlan {
 
     /// What of the source is not published whatever is asked for: why, how many, and one of them. Lists the
     /// source.
-    pub async fn left_out(&self) -> Result<Vec<(PassedOver, usize, String)>, PublishError> {
+    pub async fn left_out(&self) -> Result<Vec<(SkipReason, usize, String)>, PublishError> {
         let of_program = format!("{CASES}/");
         let is_own =
             |key: &str| key.starts_with(&of_program) || key.contains(&format!("/{CASES}/"));
-        let found = self.source.look_through(is_own).await?;
-        let mut left_out = self.source.passed_over();
-        let Options { selection, .. } = &self.options;
+        let found = self.source.list_keys(is_own).await?;
+        let mut left_out = self.source.skipped();
+        let PublishOptions { selection, .. } = &self.options;
         let is_foreign = |key: &&String| {
             selection.has(key) && !self.inventory.has(key) && !self.inventory.is_pending(key)
         };
         let mut foreign = found.iter().filter(is_foreign);
         // What was not asked for is not looked at so closely.
         if let Some(first) = foreign.next().filter(|_| selection.is_whole()) {
-            left_out.push((PassedOver::Foreign, 1 + foreign.count(), first.clone()));
+            left_out.push((SkipReason::Foreign, 1 + foreign.count(), first.clone()));
         }
         Ok(left_out)
     }
 
     /// What is at the destination once the plan is carried out: of the source, and of what was published
     /// before what the source does not speak for and what still lies there.
-    pub(super) fn next(&self) -> Vec<Entry> {
-        let stays =
-            |e: &&Entry| !self.inventory.has(&e.key) && find(&self.changes.gone, &e.key).is_none();
+    pub(super) fn next(&self) -> Vec<ObjectEntry> {
+        let stays = |e: &&ObjectEntry| {
+            !self.inventory.has(&e.key) && find(&self.changes.gone, &e.key).is_none()
+        };
         let kept = self.there.iter().filter(stays).cloned();
-        let mut entries: Vec<Entry> = self.inventory.entries.iter().cloned().chain(kept).collect();
+        let mut entries: Vec<ObjectEntry> =
+            self.inventory.entries.iter().cloned().chain(kept).collect();
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         entries
     }
 
     /// Whether there is nothing to do, where this is what comes next.
-    pub(super) fn is_done(&self, next: &[Entry]) -> bool {
+    pub(super) fn is_done(&self, next: &[ObjectEntry]) -> bool {
         let is_published = |before: &Manifest| !before.is_damaged && before.entries == next;
         self.changes.is_empty()
             && self.state.intent.is_none()
@@ -381,9 +384,9 @@ impl PublishPlan {
     }
 
     /// Objects of the manifest that no longer lie there as it tells, and that the source does not have either.
-    pub(super) fn forgotten(&self) -> usize {
+    pub(super) fn dropped(&self) -> usize {
         let before = entries(self.state.manifest.as_ref()).iter();
-        let is_other = |e: &&Entry| find(&self.there, &e.key) != Some(*e);
+        let is_other = |e: &&ObjectEntry| find(&self.there, &e.key) != Some(*e);
         before.filter(|e| !self.inventory.has(&e.key)).filter(is_other).count()
     }
 }
@@ -398,8 +401,8 @@ async fn has_changed_there(
     let shared = format!("{CASES}/{SHARED}");
     let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
     let before = records.filter_map(|entry| find(entries(published), &entry.key).cloned());
-    let changed = async |before: Entry| {
-        let found = destination.read(&before.key).await?;
+    let changed = async |before: ObjectEntry| {
+        let found = destination.get(&before.key).await?;
         let etag = found.map(|(bytes, _)| Parts::of(&bytes, part_size).etag());
         Ok::<_, PublishError>(etag != Some(before.etag))
     };
@@ -412,7 +415,7 @@ async fn has_changed_there(
 }
 
 /// What a manifest names; nothing when there is none.
-pub(super) fn entries(manifest: Option<&Manifest>) -> &[Entry] {
+pub(super) fn entries(manifest: Option<&Manifest>) -> &[ObjectEntry] {
     manifest.map_or(&[], |manifest| &manifest.entries)
 }
 
@@ -421,15 +424,15 @@ pub(super) fn entries(manifest: Option<&Manifest>) -> &[Entry] {
 async fn is_gone(
     source: &Store,
     inventory: &Inventory,
-    entry: &Entry,
+    entry: &ObjectEntry,
 ) -> Result<bool, PublishError> {
     if inventory.is_pending(&entry.key) {
         return Ok(false);
     }
-    match source.find(&entry.key).await {
+    match source.head(&entry.key).await {
         Ok(found) => Ok(found.is_none()),
         // A folder has become a file, or a file a folder.
-        Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(true),
+        Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -439,5 +442,5 @@ fn refuse_within(source: &Location, destination: &Location) -> Result<(), Publis
         return Ok(());
     }
     let [source_url, destination] = [source, destination].map(Location::to_string);
-    Err(PublishError::Within { source_url, destination })
+    Err(PublishError::OverlappingLocations { source_url, destination })
 }

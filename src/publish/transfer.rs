@@ -13,13 +13,13 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::error::{ends_all, is_passing};
-use super::flow::{Flow, Leave};
-use super::held::Shared;
-use super::{Concurrency, Entry, PublishError};
-use crate::model::{Digest, ETag};
-use crate::pipeline::{Memory, Pool, Stopped, begin, unless_stopped};
-use crate::store::{Body, Object, Sending, Store, StoreError, Upload, count_failures};
+use super::error::{is_fatal, is_transient};
+use super::lease_guard::ActiveLease;
+use super::limiter::{Permit, RequestLimiter};
+use super::{Concurrency, ObjectEntry, PublishError};
+use crate::executor::{MemoryPermit, Pool, Stopped, begin, unless_stopped};
+use crate::model::{ETag, Md5Digest};
+use crate::store::{Object, PartBody, PutOptions, Store, StoreError, Upload, count_failures};
 
 /// Objects by parts that are under way at the same time, unless a number of requests is asked for,
 /// and parts of each: bounds the memory, and leaves most requests to small objects.
@@ -36,14 +36,14 @@ const SMALL: u64 = 1 << 20;
 
 /// An object that has arrived.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sent {
+pub struct SentObject {
     /// Place.
     pub key: String,
     /// Bytes.
     pub bytes: u64,
     /// MD5, where it went whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub md5: Option<Digest>,
+    pub md5: Option<Md5Digest>,
     /// What the server calls this version of it.
     pub etag: Option<String>,
     /// One, and one more for each request or try that failed.
@@ -53,13 +53,13 @@ pub struct Sent {
 }
 
 /// Where a publish tells how far it is; called from several tasks.
-pub trait Progress: Send + Sync {
+pub trait TransferProgress: Send + Sync {
     /// So much is to be sent.
     fn begin(&self, objects: usize, bytes: u64);
     /// Bytes have gone out.
     fn advance(&self, bytes: u64);
     /// An object has arrived.
-    fn sent(&self, sent: &Sent);
+    fn sent(&self, sent: &SentObject);
     /// A try has failed; there will be another.
     fn retried(&self, key: &str, error: &PublishError);
     /// So many requests have failed, and were sent again.
@@ -74,9 +74,9 @@ pub trait Progress: Send + Sync {
 pub(super) struct Transfer {
     pub source: Store,
     pub destination: Store,
-    pub flow: Flow,
+    pub flow: RequestLimiter,
     /// Objects by parts, which have a queue of their own.
-    pub large: Flow,
+    pub large: RequestLimiter,
     /// Bytes of their parts.
     pub part_size: u64,
     /// Whether uploads by parts may lie there that were begun and not ended: they are continued.
@@ -85,8 +85,8 @@ pub(super) struct Transfer {
     pub damaged: BTreeMap<String, String>,
     /// The memory that what is held on its way takes, if it is bounded.
     pub pool: Option<Pool>,
-    pub held: Arc<Shared>,
-    pub progress: Arc<dyn Progress>,
+    pub held: Arc<ActiveLease>,
+    pub progress: Arc<dyn TransferProgress>,
     pub stop: CancellationToken,
     pub cache_control: Option<String>,
     pub content_type: Option<String>,
@@ -94,16 +94,19 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// The queue of objects that are sent by parts.
-    pub fn large_queue(concurrency: Concurrency) -> Flow {
+    pub fn large_limiter(concurrency: Concurrency) -> RequestLimiter {
         let large = match concurrency {
             Concurrency::Auto => LARGE,
             Concurrency::Fixed(requests) => requests.div_ceil(PARTS),
         };
-        Flow::new(Concurrency::Fixed(large), None)
+        RequestLimiter::new(Concurrency::Fixed(large), None)
     }
 
     /// Sends objects in any order; how many failed.
-    pub async fn send_all(self: &Arc<Self>, entries: &[Entry]) -> Result<usize, PublishError> {
+    pub async fn send_all(
+        self: &Arc<Self>,
+        entries: &[ObjectEntry],
+    ) -> Result<usize, PublishError> {
         let mut waiting = entries.iter();
         let mut under_way = FuturesUnordered::new();
         let (mut failed, mut exhausted) = (0, 0);
@@ -135,15 +138,18 @@ impl Transfer {
                     exhausted = 0;
                     self.progress.sent(&sent);
                 }
-                Err(error) if ends_all(&error) => drop(end.get_or_insert(error)),
+                Err(error) if is_fatal(&error) => drop(end.get_or_insert(error)),
                 Err(error) => {
                     failed += 1;
                     self.progress.failed(&entry.key, &error);
                     exhausted = match error {
-                        PublishError::Store(source @ StoreError::Exhausted { .. }) => {
+                        PublishError::Store(source @ StoreError::RetriesExhausted { .. }) => {
                             if exhausted + 1 >= GIVE_UP {
                                 let source = Box::new(source);
-                                end.get_or_insert(PublishError::GivenUp { failed, source });
+                                end.get_or_insert(PublishError::ServerUnavailable {
+                                    failed,
+                                    source,
+                                });
                             }
                             exhausted + 1
                         }
@@ -154,8 +160,8 @@ impl Transfer {
         }
         match end {
             // Of those that were under way, too.
-            Some(PublishError::GivenUp { source, .. }) => {
-                Err(PublishError::GivenUp { failed, source })
+            Some(PublishError::ServerUnavailable { source, .. }) => {
+                Err(PublishError::ServerUnavailable { failed, source })
             }
             Some(error) => Err(error),
             None if self.stop.is_cancelled() => Err(Stopped.into()),
@@ -172,7 +178,7 @@ impl Transfer {
         }
     }
 
-    async fn send(&self, entry: &Entry) -> Result<Sent, PublishError> {
+    async fn send(&self, entry: &ObjectEntry) -> Result<SentObject, PublishError> {
         if let Some(problem) = self.damaged.get(&*entry.key) {
             let (url, problem) = (self.source.location().join(&entry.key), problem.clone());
             return Err(PublishError::NotAsRecorded { url: url.to_string(), problem });
@@ -192,7 +198,7 @@ impl Transfer {
             self.try_often(entry, &failures, || self.send_parts_once(entry, parts)).await
         });
         let etag = sent.await?;
-        Ok(Sent {
+        Ok(SentObject {
             key: entry.key.to_string(),
             bytes: entry.size,
             md5: entry.etag.whole(),
@@ -203,13 +209,13 @@ impl Transfer {
     }
 
     /// Waits for leave to send so many bytes, or for a stop.
-    async fn enter(&self, flow: &Flow, bytes: u64) -> Result<Leave, PublishError> {
-        Ok(unless_stopped(&self.stop, flow.enter(bytes)).await?)
+    async fn enter(&self, flow: &RequestLimiter, bytes: u64) -> Result<Permit, PublishError> {
+        Ok(unless_stopped(&self.stop, flow.acquire(bytes)).await?)
     }
 
     /// Waits for memory for so many bytes that are held on their way, or for a stop. Small objects wait for no
     /// memory: beside processing they would wait behind work that takes much.
-    async fn room(&self, bytes: u64) -> Result<Option<Arc<Memory>>, PublishError> {
+    async fn room(&self, bytes: u64) -> Result<Option<Arc<MemoryPermit>>, PublishError> {
         match &self.pool {
             Some(pool) if bytes > SMALL => {
                 Ok(Some(unless_stopped(&self.stop, pool.memory(bytes)).await??))
@@ -218,18 +224,18 @@ impl Transfer {
         }
     }
 
-    fn sending(&self, md5: Option<Digest>) -> Sending {
-        Sending {
+    fn sending(&self, md5: Option<Md5Digest>) -> PutOptions {
+        PutOptions {
             content_type: self.content_type.clone(),
             cache_control: self.cache_control.clone(),
             md5,
-            ..Sending::default()
+            ..PutOptions::default()
         }
     }
 
     async fn send_whole(
         &self,
-        entry: &Entry,
+        entry: &ObjectEntry,
         failures: &AtomicU32,
     ) -> Result<Option<String>, PublishError> {
         let leave = self.enter(&self.flow, entry.size).await?;
@@ -244,10 +250,10 @@ impl Transfer {
     }
 
     /// The bytes of an object that goes whole, and their MD5, which is that of the record.
-    async fn read_whole(&self, entry: &Entry) -> Result<(Bytes, Digest), PublishError> {
+    async fn read_whole(&self, entry: &ObjectEntry) -> Result<(Bytes, Md5Digest), PublishError> {
         let url = || self.source.location().join(&entry.key).to_string();
         let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
-        let found = match self.source.read_within(&entry.key, entry.size).await {
+        let found = match self.source.get_within(&entry.key, entry.size).await {
             Err(StoreError::TooLarge { size: Some(size), .. }) => {
                 return Err(changed(format!("{size} bytes, not {}", entry.size)));
             }
@@ -257,7 +263,7 @@ impl Transfer {
         if data.len() as u64 != entry.size {
             return Err(changed(format!("{} bytes, not {}", data.len(), entry.size)));
         }
-        let found = Digest::of(&data);
+        let found = Md5Digest::of(&data);
         match entry.etag.whole() == Some(found) {
             true => Ok((data, found)),
             false => Err(changed(format!("MD5 {found}, not {}", entry.etag))),
@@ -266,9 +272,9 @@ impl Transfer {
 
     async fn send_whole_once(
         &self,
-        entry: &Entry,
+        entry: &ObjectEntry,
         data: Bytes,
-        sending: &Sending,
+        sending: &PutOptions,
     ) -> Result<Option<String>, PublishError> {
         self.held.allow().await?;
         let info = self.destination.send(&entry.key, data, sending).await;
@@ -281,7 +287,7 @@ impl Transfer {
     /// Tries until it goes well, or there is no hope: the client below has tried each request often by itself.
     async fn try_often<T, F: Future<Output = Result<T, PublishError>>>(
         &self,
-        entry: &Entry,
+        entry: &ObjectEntry,
         failures: &AtomicU32,
         once: impl Fn() -> F,
     ) -> Result<T, PublishError> {
@@ -290,7 +296,7 @@ impl Transfer {
             left -= 1;
             let before = failures.load(Ordering::Relaxed);
             match once().await {
-                Err(error) if left > 0 && is_passing(&error) && !self.stop.is_cancelled() => {
+                Err(error) if left > 0 && is_transient(&error) && !self.stop.is_cancelled() => {
                     // What comes of good answers is one failure too.
                     failures.fetch_max(before.saturating_add(1), Ordering::Relaxed);
                     self.progress.retried(&entry.key, &error);
@@ -303,19 +309,19 @@ impl Transfer {
     /// Sends an object by parts, while nothing but its parts is in memory.
     async fn send_parts_once(
         &self,
-        entry: &Entry,
-        parts: &[Digest],
+        entry: &ObjectEntry,
+        parts: &[Md5Digest],
     ) -> Result<Option<String>, PublishError> {
         let key = &*entry.key;
         let url = || self.source.location().join(key).to_string();
         let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
-        let object = self.source.object(key).await?;
+        let object = self.source.open(key).await?;
         if object.info().size != entry.size {
             return Err(changed(format!("{} bytes, not {}", object.info().size, entry.size)));
         }
         let trouble = self.destination.failures();
         let part_size = Some(self.part_size);
-        let sending = Sending { size: entry.size, part_size, ..self.sending(None) };
+        let sending = PutOptions { size: entry.size, part_size, ..self.sending(None) };
         let upload = self.destination.create_as(key, sending).await?;
         let there = match self.resumes {
             true => upload.resume(parts).await?,
@@ -343,7 +349,7 @@ impl Transfer {
             // A try whose answer was lost may have completed it; what a server says to the next
             // is its own affair.
             Err(lost) => {
-                let found = self.destination.find(key).await.ok().flatten();
+                let found = self.destination.head(key).await.ok().flatten();
                 let found = found.filter(|found| found.etag.as_deref().is_some_and(is_ours));
                 found.ok_or(lost)?
             }
@@ -366,7 +372,7 @@ impl Transfer {
         &self,
         object: &Object,
         upload: &Upload,
-        (parts, there): (&[Digest], &BTreeSet<usize>),
+        (parts, there): (&[Md5Digest], &BTreeSet<usize>),
     ) -> Result<(), PublishError> {
         let mut under_way = FuturesUnordered::new();
         let sent = async {
@@ -397,7 +403,7 @@ impl Transfer {
         object: &Object,
         upload: &Upload,
         index: usize,
-        md5: Digest,
+        md5: Md5Digest,
     ) -> Result<(), PublishError> {
         let part_size = upload.part_size() as u64;
         let start = part_size.saturating_mul(index as u64);
@@ -405,7 +411,7 @@ impl Transfer {
         let size = range.end.saturating_sub(start);
         let _leave = self.enter(&self.flow, size).await?;
         let _room = self.room(if upload.holds(object) { size } else { 0 }).await?;
-        upload.part_with_md5(index, Body::Range(object.clone(), range), md5).await?;
+        upload.part_with_md5(index, PartBody::Range(object.clone(), range), md5).await?;
         self.follow();
         self.progress.advance(size);
         Ok(())
@@ -414,13 +420,13 @@ impl Transfer {
     /// Takes account of the requests that have failed.
     fn follow(&self) {
         let failures = self.destination.failures();
-        self.flow.follow(failures);
+        self.flow.record_result(failures);
         self.progress.troubled(failures);
     }
 
     /// Compares what the server says has arrived with what was sent. Not every ETag is made of MD5s.
-    fn compare(&self, entry: &Entry, etag: Option<&str>) -> Result<(), PublishError> {
-        let told = etag.filter(|_| self.destination.tells_md5());
+    fn compare(&self, entry: &ObjectEntry, etag: Option<&str>) -> Result<(), PublishError> {
+        let told = etag.filter(|_| self.destination.etag_is_md5());
         match told.and_then(|etag| etag.parse::<ETag>().ok()) {
             Some(found) if found.is_comparable(&entry.etag) && found != entry.etag => {
                 Err(PublishError::Damaged {

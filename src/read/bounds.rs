@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ReadError;
-use crate::model::clock;
 use crate::model::dataset::{Header, Variable};
+use crate::model::time_units;
 
 /// The most that the header of one object may take; a classic file's header as a whole.
 pub(super) const LONGEST_HEADER: usize = 4 << 20;
@@ -45,8 +45,8 @@ pub(super) fn memory(header: &Header, size: u64) -> u64 {
 /// time, the times, and what is not stored in chunks.
 pub fn is_small(header: &Header, variable: &Variable) -> bool {
     let is_time = || {
-        let bounds = clock::time_bounds(header);
+        let bounds = time_units::time_bounds(header);
         variable.name == "time" || bounds.is_some_and(|bounds| bounds.name == variable.name)
     };
-    !variable.leads_with("time") || !variable.dtype.is_float() || is_time()
+    !variable.has_leading_dim("time") || !variable.dtype.is_float() || is_time()
 }

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use ndarray_npy::{ReadNpyError, ReadNpyExt};
 
 use super::ReadError;
-use crate::model::Place;
+use crate::model::LatLon;
 use crate::model::case::{BASINS, POLYGONS};
 
 /// Files of the basins, in the order of [`BASINS`]; row = polygon in the basin, columns lon, lat.
@@ -28,17 +28,17 @@ const QUOTED: usize = 80;
 
 /// Where the centre of each polygon is.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Centers(BTreeMap<u16, Place>);
+pub struct Centers(BTreeMap<u16, LatLon>);
 
-impl FromIterator<(u16, Place)> for Centers {
-    fn from_iter<T: IntoIterator<Item = (u16, Place)>>(centers: T) -> Self {
+impl FromIterator<(u16, LatLon)> for Centers {
+    fn from_iter<T: IntoIterator<Item = (u16, LatLon)>>(centers: T) -> Self {
         Self(centers.into_iter().collect())
     }
 }
 
 impl Centers {
     /// The centre of a polygon, when the file has it.
-    pub fn of(&self, polygon: u16) -> Option<Place> {
+    pub fn of(&self, polygon: u16) -> Option<LatLon> {
         self.0.get(&polygon).copied()
     }
 
@@ -142,12 +142,12 @@ fn read_array(bytes: &[u8]) -> Result<Array2<f64>, ndarray_npy::ReadNpyError> {
     }
 }
 
-fn checked(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<Place, ReadError> {
+fn checked(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<LatLon, ReadError> {
     if polygon >= POLYGONS {
         return Err(refuse(url, &format!("polygon {polygon} is not one of 0 to {}", POLYGONS - 1)));
     }
     let is_place = lat.abs() <= 90.0 && lon.abs() <= 720.0;
-    is_place.then_some(Place { lat, lon }).ok_or_else(|| {
+    is_place.then_some(LatLon { lat, lon }).ok_or_else(|| {
         refuse(url, &format!("the centre of polygon {polygon} is {lon}, {lat}: not degrees"))
     })
 }
@@ -166,7 +166,7 @@ mod tests {
     fn a_table_is_read_by_the_names_of_its_columns() {
         let centers =
             Centers::parse(b"lon,lat,polygon_id\n 349.5,74.25,7\n\n1,-2,9\n", "c").unwrap();
-        assert_eq!(centers.of(7), Some(Place { lat: 74.25, lon: 349.5 }));
+        assert_eq!(centers.of(7), Some(LatLon { lat: 74.25, lon: 349.5 }));
         assert_eq!(centers.of(8), None);
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let slices = arrays.each_ref().map(Vec::as_slice);
         let centers = Centers::from_arrays(slices, "folder").unwrap();
         assert_eq!(centers.0.len(), usize::from(POLYGONS));
-        assert_eq!(centers.of(155), Some(Place { lat: 1.5, lon: 0.5 }));
+        assert_eq!(centers.of(155), Some(LatLon { lat: 1.5, lon: 0.5 }));
         let swapped = [slices[1], slices[0], slices[2], slices[3]];
         let error = Centers::from_arrays(swapped, "folder").unwrap_err().to_string();
         assert!(error.contains("Atlantic") && error.contains("not (150, 2)"), "{error}");

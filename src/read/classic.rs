@@ -16,7 +16,7 @@ const MOST_COPIED: u64 = 32 << 20;
 
 /// How far a header goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(super) enum HeaderExtent {
     /// The bytes hold all of it.
     Whole,
     /// It goes on after the bytes.
@@ -33,15 +33,15 @@ pub(super) fn texts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
 
 /// Goes over the header of a file of `len` bytes; an error when it claims more than any file has, or
 /// contradicts itself.
-pub(super) fn look_over(bytes: &[u8], len: u64, url: &str) -> Result<Extent, ReadError> {
+pub(super) fn look_over(bytes: &[u8], len: u64, url: &str) -> Result<HeaderExtent, ReadError> {
     let mut header = Cursor::of(bytes);
     match header.all() {
         Ok(()) => {}
-        Err(None) => return Ok(Extent::Longer),
+        Err(None) => return Ok(HeaderExtent::Longer),
         Err(Some(problem)) => return Err(claims(url, problem)),
     }
     match header.contradiction(len) {
-        None => Ok(Extent::Whole),
+        None => Ok(HeaderExtent::Whole),
         Some((variable, problem)) => {
             Err(ReadError::Contradiction { url: url.to_owned(), variable, problem })
         }
@@ -59,13 +59,13 @@ struct Cursor<'a> {
     /// Lengths of the dimensions that were passed; 0 of records.
     dims: Vec<u64>,
     /// Variables that were passed.
-    variables: Vec<Entry<'a>>,
+    variables: Vec<VariableEntry<'a>>,
     /// Texts of attributes that were passed.
     texts: Vec<&'a [u8]>,
 }
 
 /// What the header says of a variable.
-struct Entry<'a> {
+struct VariableEntry<'a> {
     name: &'a [u8],
     /// Places in the list of dimensions.
     dims: Vec<u64>,
@@ -77,7 +77,7 @@ struct Entry<'a> {
 }
 
 /// What ends the walk: the end of the bytes, or a claim that cannot be.
-type Ended = Option<&'static str>;
+type HeaderEnd = Option<&'static str>;
 
 /// Bytes of a value of a type, and its name in CDL.
 fn kind_of(kind: u64) -> (u64, &'static str) {
@@ -116,7 +116,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn all(&mut self) -> Result<(), Ended> {
+    fn all(&mut self) -> Result<(), HeaderEnd> {
         self.records = self.count()?;
         let mut names = Vec::new();
         for _ in 0..self.list("more dimensions than any file has")? {
@@ -140,7 +140,7 @@ impl<'a> Cursor<'a> {
             }
             self.attributes()?;
             let (kind, vsize, begin) = (self.number(4)?, self.count()?, self.number(self.offset)?);
-            self.variables.push(Entry { name, dims, kind, vsize, begin });
+            self.variables.push(VariableEntry { name, dims, kind, vsize, begin });
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl<'a> Cursor<'a> {
     /// programs write another one.
     fn contradiction(&self, file: u64) -> Option<(String, String)> {
         let record = self.dims.iter().position(|&len| len == 0).map(|id| id as u64);
-        let is_record = |v: &&Entry| record.is_some() && v.dims.first().copied() == record;
+        let is_record = |v: &&VariableEntry| record.is_some() && v.dims.first().copied() == record;
         let (records, fixed): (Vec<_>, Vec<_>) = self.variables.iter().partition(is_record);
         let first = records.first().map_or(file, |v| v.begin);
         // All records have one size.
@@ -181,12 +181,12 @@ impl<'a> Cursor<'a> {
 
     /// Lengths of the dimensions of a variable; of one record, if it has records. `None` when it
     /// has a dimension that is not there, which the parser refuses.
-    fn shape(&self, variable: &Entry, record: Option<u64>) -> Option<Vec<u64>> {
+    fn shape(&self, variable: &VariableEntry, record: Option<u64>) -> Option<Vec<u64>> {
         let dims = variable.dims.iter().filter(|&&id| Some(id) != record);
         dims.map(|&id| self.dims.get(usize::try_from(id).ok()?).copied()).collect()
     }
 
-    fn attributes(&mut self) -> Result<(), Ended> {
+    fn attributes(&mut self) -> Result<(), HeaderEnd> {
         for _ in 0..self.list("more attributes than any object has")? {
             self.name()?;
             let kind = self.number(4)?;
@@ -201,38 +201,38 @@ impl<'a> Cursor<'a> {
     }
 
     /// The number of entries of a list, behind its tag.
-    fn list(&mut self, problem: &'static str) -> Result<u64, Ended> {
+    fn list(&mut self, problem: &'static str) -> Result<u64, HeaderEnd> {
         match self.number(4)? {
             0 => self.count().map(|_| 0),
             _ => self.at_most(MOST, problem),
         }
     }
 
-    fn name(&mut self) -> Result<&'a [u8], Ended> {
+    fn name(&mut self) -> Result<&'a [u8], HeaderEnd> {
         let len = self.at_most(LONGEST_NAME, "a name of over 1,024 bytes")?;
         let start = self.bytes;
         self.skip(padded(len))?;
         Ok(start.get(..len as usize).unwrap_or_default())
     }
 
-    fn at_most(&mut self, most: u64, problem: &'static str) -> Result<u64, Ended> {
+    fn at_most(&mut self, most: u64, problem: &'static str) -> Result<u64, HeaderEnd> {
         match self.count()? {
             count if count > most => Err(Some(problem)),
             count => Ok(count),
         }
     }
 
-    fn count(&mut self) -> Result<u64, Ended> {
+    fn count(&mut self) -> Result<u64, HeaderEnd> {
         self.number(if self.wide { 8 } else { 4 })
     }
 
-    fn number(&mut self, len: usize) -> Result<u64, Ended> {
+    fn number(&mut self, len: usize) -> Result<u64, HeaderEnd> {
         let (number, rest) = self.bytes.split_at_checked(len).ok_or(None)?;
         self.bytes = rest;
         Ok(number.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
-    fn skip(&mut self, len: u64) -> Result<(), Ended> {
+    fn skip(&mut self, len: u64) -> Result<(), HeaderEnd> {
         let len = usize::try_from(len).map_err(|_| None)?;
         self.bytes = self.bytes.get(len..).ok_or(None)?;
         Ok(())
@@ -269,10 +269,10 @@ mod tests {
     #[test]
     fn a_header_is_whole_at_its_last_byte() {
         let whole = header();
-        assert_eq!(look_over(&whole, LEN, "x.nc").unwrap(), Extent::Whole);
+        assert_eq!(look_over(&whole, LEN, "x.nc").unwrap(), HeaderExtent::Whole);
         for len in 4..whole.len() {
             let extent = look_over(&whole[..len], LEN, "x.nc").unwrap();
-            assert_eq!(extent, Extent::Longer, "{len}");
+            assert_eq!(extent, HeaderExtent::Longer, "{len}");
         }
     }
 
@@ -314,7 +314,7 @@ mod tests {
         }
         // A size that alone is wrong or missing, and one that is too large to be told.
         for value in [0, 16, u32::MAX] {
-            assert_eq!(put(&[(vsize, value)]), Ok(Extent::Whole), "{value}");
+            assert_eq!(put(&[(vsize, value)]), Ok(HeaderExtent::Whole), "{value}");
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
-use super::{Ranged, ReadError, Source};
+use super::{ByteSource, RangeReader, ReadError};
 use crate::model::Grid;
 use crate::model::cf::Decoding;
 use crate::model::dataset::Dimension;
@@ -30,11 +30,11 @@ const FIELDS: [(&str, f64, f64); 7] = [
 /// The grid in a grid file of either form, longitudes brought to 0 to 360.
 ///
 /// The binary form does not say its shape: it must be that of gx1v7, 384 x 320.
-pub fn read(mut source: Box<dyn Source>) -> Result<Grid, ReadError> {
+pub fn read(mut source: Box<dyn ByteSource>) -> Result<Grid, ReadError> {
     const BINARY: u64 = (FIELDS.len() * 8 * GX1[0] * GX1[1]) as u64;
     let (url, len) = (source.url().to_owned(), source.len());
     let refuse = |problem: String| ReadError::Grid { url: url.clone(), problem };
-    let fetch = |source: &mut dyn Source, len| {
+    let fetch = |source: &mut dyn ByteSource, len| {
         source.range(0..len).map_err(|source| ReadError::Fetch { url: url.clone(), source })
     };
     let start = fetch(&mut *source, len.min(4))?;
@@ -42,7 +42,7 @@ pub fn read(mut source: Box<dyn Source>) -> Result<Grid, ReadError> {
     let mut grid = if len == BINARY && !is_netcdf {
         from_u_points(&fetch(&mut *source, len)?).map_err(refuse)?
     } else {
-        let file = Ranged::open(source).map_err(|error| match error {
+        let file = RangeReader::open(source).map_err(|error| match error {
             ReadError::Empty { .. } => refuse("it is empty".to_owned()),
             ReadError::NotNetcdf { start, .. } => refuse(format!(
                 "it is neither NetCDF nor the binary grid of gx1v7: {len} bytes that begin with \
@@ -63,7 +63,7 @@ fn within_360(lon: f64) -> f64 {
     Some(lon.rem_euclid(360.0)).filter(|&lon| lon < 360.0).unwrap_or(0.0)
 }
 
-fn from_netcdf(file: &Ranged) -> Result<Grid, ReadError> {
+fn from_netcdf(file: &RangeReader) -> Result<Grid, ReadError> {
     let refuse = |problem: String| ReadError::Grid { url: file.url().to_owned(), problem };
     let field = |name: &str| {
         let missing = || refuse(format!("it has no variable `{name}` of shape (nlat, nlon)"));
@@ -193,7 +193,7 @@ mod tests {
 
     struct Whole(Vec<u8>, &'static str);
 
-    impl Source for Whole {
+    impl ByteSource for Whole {
         fn url(&self) -> &str {
             self.1
         }

@@ -16,31 +16,31 @@ use netcdf_reader::{NcFile, NcOpenOptions};
 use sha2::{Digest, Sha256};
 
 use super::bounds::{LONGEST_HEADER, TOO_LONG, claims, guarded};
-use super::form::Form;
 use super::header::{header_of, positions};
+use super::netcdf_format::NetcdfFormat;
 use super::validate::Structure;
-use super::{ReadError, Source, SourceError, classic, text};
+use super::{ByteSource, ReadError, SourceError, classic, text};
 use crate::model::YearMonth;
 use crate::model::cf::{CfError, Decoding};
-use crate::model::clock::Clock;
 use crate::model::dataset::{ByteOrder, DataType, Header, Variable};
+use crate::model::time_units::TimeUnits;
 
 /// A history file that is being read.
 pub struct History {
     header: Header,
-    layout: Layout,
-    input: Input,
+    layout: DataLayout,
+    input: HashingSource,
 }
 
-enum Layout {
+enum DataLayout {
     /// Position of each variable's data.
     Classic(Vec<Range<u64>>),
     Netcdf4(Box<NcFile>),
 }
 
 /// The source with the place reached in it and the digest of what has passed.
-struct Input {
-    source: Box<dyn Source>,
+struct HashingSource {
+    source: Box<dyn ByteSource>,
     position: u64,
     pending: Bytes,
     digest: Sha256,
@@ -48,7 +48,7 @@ struct Input {
     hashing: Duration,
 }
 
-impl Input {
+impl HashingSource {
     fn failed(&self, source: SourceError) -> ReadError {
         ReadError::Fetch { url: self.source.url().to_owned(), source }
     }
@@ -116,9 +116,9 @@ impl Storage for Prefix {
 
 impl History {
     /// Reads and checks the header.
-    pub fn open(source: Box<dyn Source>) -> Result<Self, ReadError> {
+    pub fn open(source: Box<dyn ByteSource>) -> Result<Self, ReadError> {
         let url = source.url().to_owned();
-        let mut input = Input {
+        let mut input = HashingSource {
             source,
             position: 0,
             pending: Bytes::new(),
@@ -131,9 +131,9 @@ impl History {
             let end = offset.checked_add(8).filter(|&end| end <= input.source.len())?;
             input.source.range(offset..end).ok()?.first_chunk().copied()
         };
-        match Form::of(&start, at, &url)? {
-            Form::Netcdf4 => return Self::open_netcdf4(start, input, url),
-            Form::Classic => {}
+        match NetcdfFormat::of(&start, at, &url)? {
+            NetcdfFormat::Netcdf4 => return Self::open_netcdf4(start, input, url),
+            NetcdfFormat::Classic => {}
         }
         let (file, prefix) = parse_header(start, &mut input, &url)?;
         let mut header = header_of(&file, &url)?;
@@ -142,10 +142,14 @@ impl History {
         }
         input.pending = prefix;
         let positions = positions(&file, &header, &url, input.source.len())?;
-        Ok(Self { header, layout: Layout::Classic(positions), input })
+        Ok(Self { header, layout: DataLayout::Classic(positions), input })
     }
 
-    fn open_netcdf4(start: Bytes, mut input: Input, url: String) -> Result<Self, ReadError> {
+    fn open_netcdf4(
+        start: Bytes,
+        mut input: HashingSource,
+        url: String,
+    ) -> Result<Self, ReadError> {
         let mut whole = Vec::new();
         let room = whole.try_reserve_exact(input.source.len() as usize);
         room.map_err(|e| input.failed(e.into()))?;
@@ -170,7 +174,7 @@ impl History {
             structure.tell_left_out();
             Ok((file, header))
         })?;
-        Ok(Self { header, layout: Layout::Netcdf4(Box::new(file)), input })
+        Ok(Self { header, layout: DataLayout::Netcdf4(Box::new(file)), input })
     }
 
     /// What the file says of itself.
@@ -186,15 +190,15 @@ impl History {
     /// Order of the bytes that [`Self::read`] hands out.
     pub fn byte_order(&self) -> ByteOrder {
         match self.layout {
-            Layout::Classic(_) => ByteOrder::Big,
-            Layout::Netcdf4(_) => ByteOrder::Little,
+            DataLayout::Classic(_) => ByteOrder::Big,
+            DataLayout::Netcdf4(_) => ByteOrder::Little,
         }
     }
 
     /// Variables in the order in which their data lies in the file.
     pub fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.header.variables.len()).collect();
-        if let Layout::Classic(positions) = &self.layout {
+        if let DataLayout::Classic(positions) = &self.layout {
             order.sort_by_key(|&i| positions[i].start);
         }
         order
@@ -211,7 +215,7 @@ impl History {
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(), ReadError> {
         match &self.layout {
-            Layout::Classic(positions) => {
+            DataLayout::Classic(positions) => {
                 let range = positions[index].clone();
                 if ahead || range.start < self.input.position {
                     let bytes = self.input.source.range(range);
@@ -220,7 +224,7 @@ impl History {
                 }
                 self.input.take(range, sink)
             }
-            Layout::Netcdf4(file) => {
+            DataLayout::Netcdf4(file) => {
                 let (name, url) = (&self.header.variables[index].name, self.input.source.url());
                 let read = || {
                     file.read_variable_native_bytes(name).map_err(|e| ReadError::damaged(url, e))
@@ -232,16 +236,16 @@ impl History {
     }
 
     /// Reads what is left and gives the SHA-256 of the whole file, in hexadecimal.
-    pub fn finish(mut self) -> Result<Finished, ReadError> {
+    pub fn finish(mut self) -> Result<ReadSummary, ReadError> {
         while self.input.fetch()?.is_some() {}
         let sha256 = crate::model::hex(&self.input.digest.finalize());
-        Ok(Finished { sha256, waiting: self.input.waiting, hashing: self.input.hashing })
+        Ok(ReadSummary { sha256, waiting: self.input.waiting, hashing: self.input.hashing })
     }
 }
 
 /// What is known when a file has been read to its end.
 #[derive(Debug)]
-pub struct Finished {
+pub struct ReadSummary {
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
     /// Time spent waiting for bytes.
@@ -286,7 +290,7 @@ pub fn days(
     stored: Vec<f64>,
     url: &str,
 ) -> Result<Vec<f64>, ReadError> {
-    let clock = Clock::of(header, variable).map_err(meaning(url))?;
+    let clock = TimeUnits::of(header, variable).map_err(meaning(url))?;
     let decoding = Decoding::without_units(variable).map_err(meaning(url))?;
     Ok(decoding.values(stored).into_iter().map(|value| clock.days(value)).collect())
 }
@@ -327,7 +331,11 @@ pub(super) fn range_within(offset: u64, len: usize, file: u64) -> io::Result<Ran
 }
 
 /// Parses the header from as many pieces as it needs; gives them back.
-fn parse_header(start: Bytes, input: &mut Input, url: &str) -> Result<(NcFile, Bytes), ReadError> {
+fn parse_header(
+    start: Bytes,
+    input: &mut HashingSource,
+    url: &str,
+) -> Result<(NcFile, Bytes), ReadError> {
     let mut prefix = start;
     loop {
         classic::look_over(&prefix, input.source.len(), url)?;

@@ -30,7 +30,7 @@ const SOFT: u32 = 2;
 
 /// What a file has that is no variable or attribute of its root group.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct UnreadableLinks {
     /// Paths of datasets in other groups, and of groups with attributes only.
     pub in_groups: Vec<String>,
     /// Groups without either.
@@ -39,7 +39,7 @@ pub(super) struct Found {
     others: Vec<String>,
 }
 
-impl Found {
+impl UnreadableLinks {
     /// Warns of all that a conversion leaves out or changes, once for files that have the same.
     pub(super) fn tell<'a>(
         &self,
@@ -81,9 +81,9 @@ pub(super) fn walk(
     file: &Hdf5File,
     root: &Group,
     url: &str,
-) -> Result<(Vec<Dataset>, Found), ReadError> {
+) -> Result<(Vec<Dataset>, UnreadableLinks), ReadError> {
     let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
-    let mut found = Found::default();
+    let mut found = UnreadableLinks::default();
     let mut seen = HashSet::from([root.address()]);
     let (groups, datasets) = members(file, root, "", url, &mut found)?;
     let below = |groups: Vec<Group>, path: &str, depth| {
@@ -126,7 +126,7 @@ fn members(
     group: &Group,
     path: &str,
     url: &str,
-    found: &mut Found,
+    found: &mut UnreadableLinks,
 ) -> Result<(Vec<Group>, Vec<Dataset>), ReadError> {
     let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
     let links = links(file, group).map_err(broken)?;

@@ -1,17 +1,17 @@
-//! From bytes to the model: POP history, research-grade files, grid files, sea surface height, centres. Bytes come through [`Source`].
+//! From bytes to the model: POP history, research-grade files, grid files, sea surface height, centres. Bytes come through [`ByteSource`].
 
-pub mod bounds;
+pub(crate) mod bounds;
 pub mod centers;
 mod classic;
 mod filters;
-mod form;
-pub mod glance;
 pub mod grid;
 mod header;
 pub mod history;
 mod links;
-pub mod ranged;
-pub mod ssh;
+pub(crate) mod metadata;
+mod netcdf_format;
+pub mod range_reader;
+pub(crate) mod ssh;
 mod text;
 mod types;
 mod validate;
@@ -21,16 +21,16 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::model::cf::CfError;
-use crate::model::{ErrorKind, IoCause, Kinded, YearMonth};
+use crate::model::{ErrorKind, IoCause, WithErrorKind, YearMonth};
 
 pub use history::History;
-pub use ranged::{Field, Ranged};
+pub use range_reader::{FieldValues, RangeReader};
 
 /// What can go wrong while bytes are fetched, whoever fetches them.
 pub type SourceError = IoCause;
 
 /// The bytes of one file: mostly in order, here and there by range.
-pub trait Source: Send {
+pub trait ByteSource: Send {
     /// Name for messages.
     fn url(&self) -> &str;
     /// Length in bytes.
@@ -334,7 +334,7 @@ impl ReadError {
     }
 }
 
-impl Kinded for ReadError {
+impl WithErrorKind for ReadError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Fetch { source, .. } => source.kind(),

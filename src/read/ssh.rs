@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::history::month_of;
-use super::ranged::Ranged;
-use super::{ReadError, Source};
+use super::range_reader::RangeReader;
+use super::{ByteSource, ReadError};
 use crate::model::YearMonth;
 
 /// Bounds of more months than any run has.
@@ -13,7 +13,7 @@ const MOST_TIMES: usize = 1 << 20;
 
 /// An open series; a month's map is read when it is asked for.
 pub struct SeaSurfaceHeight {
-    file: Ranged,
+    file: RangeReader,
     /// Place of each month along `time`.
     months: BTreeMap<YearMonth, usize>,
     shape: (usize, usize),
@@ -21,8 +21,8 @@ pub struct SeaSurfaceHeight {
 
 impl SeaSurfaceHeight {
     /// Reads the months that the series has, each of them once.
-    pub fn open(source: Box<dyn Source>) -> Result<Self, ReadError> {
-        let file = Ranged::open(source)?;
+    pub fn open(source: Box<dyn ByteSource>) -> Result<Self, ReadError> {
+        let file = RangeReader::open(source)?;
         let missing = |variable: &str, shape: &str| ReadError::Missing {
             url: file.url().to_owned(),
             variable: variable.to_owned(),

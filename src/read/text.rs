@@ -100,10 +100,10 @@ fn classic_header(file: &NcFile, storage: &DynStorage) -> Vec<u8> {
 
 /// An attribute whose text is not UTF-8: the variable that has it, if one has, its place among the
 /// attributes that are seen, and itself.
-type Other = (Option<String>, usize, Attribute);
+type NonUtf8Attribute = (Option<String>, usize, Attribute);
 
 /// All such attributes of an HDF5 file.
-fn other_texts(storage: &DynStorage, url: &str) -> Option<Vec<Other>> {
+fn other_texts(storage: &DynStorage, url: &str) -> Option<Vec<NonUtf8Attribute>> {
     let file = Hdf5File::from_storage(storage.clone()).ok()?;
     let root = file.root_group().ok()?;
     let mut found = Vec::new();
@@ -262,7 +262,7 @@ fn heap_text(reference: &[u8], storage: &DynStorage, file: &Hdf5File) -> Option<
 }
 
 /// Puts attributes in their places.
-fn insert(header: &mut Header, texts: Vec<Other>) {
+fn insert(header: &mut Header, texts: Vec<NonUtf8Attribute>) {
     for (of, place, attribute) in texts {
         let attributes = match &of {
             None => Some(&mut header.attributes),

@@ -22,7 +22,7 @@ use netcdf_reader::nc4::types::hdf5_to_nc_type;
 
 use super::ReadError;
 use super::bounds::LONGEST_HEADER;
-use super::links::{self, Found, leaf};
+use super::links::{self, UnreadableLinks, leaf};
 use super::{text, types};
 use crate::model::dataset::{Header, Variable};
 
@@ -47,7 +47,7 @@ const READABLE: [u16; 6] = [
 
 /// Where the data of a variable lies.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct DataExtent {
     /// Bytes of a chunk when it is decoded; of all data where there are no chunks.
     pub chunk: usize,
     ranges: Vec<Range<u64>>,
@@ -60,8 +60,8 @@ pub(super) struct Structure {
     root: Group,
     /// Datasets of the root group, by name.
     datasets: HashMap<String, Dataset>,
-    found: Found,
-    places: Mutex<HashMap<String, Place>>,
+    found: UnreadableLinks,
+    places: Mutex<HashMap<String, DataExtent>>,
 }
 
 impl Structure {
@@ -160,7 +160,7 @@ impl Structure {
     }
 
     /// Where the data of a variable lies, when all of it is there.
-    pub(super) fn place(&self, variable: &Variable) -> Result<Place, ReadError> {
+    pub(super) fn place(&self, variable: &Variable) -> Result<DataExtent, ReadError> {
         let places = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = places().get(&variable.name) {
             return Ok(place.clone());
@@ -183,7 +183,7 @@ impl Structure {
         Ok(place)
     }
 
-    fn find(&self, name: &str, dataset: &Dataset) -> Result<Place, ReadError> {
+    fn find(&self, name: &str, dataset: &Dataset) -> Result<DataExtent, ReadError> {
         let broken = |e: Hdf5Error| ReadError::damaged(&self.url, e.into());
         let wrong = |problem: String| self.contradiction(name, problem);
         let element = dataset.raw_element_size().map_err(broken)? as u64;
@@ -213,7 +213,7 @@ impl Structure {
             let (url, object, what) = (self.url.clone(), name.to_owned(), what.to_owned());
             return Err(ReadError::Foreign { url, object, what });
         }
-        let whole = |ranges| Ok(Place { chunk: bytes as usize, ranges });
+        let whole = |ranges| Ok(DataExtent { chunk: bytes as usize, ranges });
         match layout {
             _ if bytes == 0 => whole(Vec::new()),
             None => Err(wrong("has no layout".to_owned())),
@@ -273,7 +273,7 @@ impl Structure {
                     }
                 }
                 match ranges.len() as u64 {
-                    found if found == expected => Ok(Place { chunk: chunk as usize, ranges }),
+                    found if found == expected => Ok(DataExtent { chunk: chunk as usize, ranges }),
                     found => Err(self.unwritten(name, (found, expected), "chunks")),
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::model::Place;
+use crate::model::LatLon;
 
 /// Cells a side of a tile.
 pub const TILE: usize = 128;
@@ -38,9 +38,9 @@ pub fn y(level: u8) -> Vec<f64> {
 /// let first = mercator::place(x[0], y[0]);
 /// assert!(first.lat > 84.0 && first.lon < -178.0, "rows go north to south, columns west to east");
 /// ```
-pub fn place(x: f64, y: f64) -> Place {
+pub fn place(x: f64, y: f64) -> LatLon {
     let lat = PI / 2.0 - 2.0 * (-y / RADIUS).exp().atan();
-    Place { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
+    LatLon { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
 }
 
 /// The row at this latitude as a fractional index, 0 at the centre of the northernmost.

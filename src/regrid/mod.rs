@@ -1,11 +1,11 @@
 //! From the ocean grid to the squares of a web map: bilinear on the sphere.
 //!
-//! [`mercator`] says where the points of the map are, [`quads`] finds the four ocean points around
+//! [`mercator`] says where the points of the map are, [`bilinear`] finds the four ocean points around
 //! each, [`weights`] applies what was found. ESMF's bilinear weights agree within 5e-8.
 
+pub mod bilinear;
 pub mod mercator;
-pub mod quads;
 mod vector;
 pub mod weights;
 
-pub use weights::{Source4, Weights};
+pub use weights::{BilinearStencil, Weights};

@@ -2,13 +2,13 @@
 
 use std::ops::{Add, Mul, Sub};
 
-use crate::model::Place;
+use crate::model::LatLon;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vector(pub [f64; 3]);
 
 impl Vector {
-    pub fn of(Place { lat, lon }: Place) -> Self {
+    pub fn of(LatLon { lat, lon }: LatLon) -> Self {
         let (lat, lon) = (lat.to_radians(), lon.to_radians());
         Self([lon.cos() * lat.cos(), lon.sin() * lat.cos(), lat.sin()])
     }

@@ -2,7 +2,7 @@
 
 use super::mercator;
 use super::vector::Vector;
-use crate::model::{Grid, Place};
+use crate::model::{Grid, LatLon};
 
 /// How far the sum of weights may be from 1, and a point from its place, in radii of the Earth:
 /// well above what 4-byte coordinates leave.
@@ -11,7 +11,7 @@ const DISTANCE: f64 = 1e-4;
 
 /// Where the value of a point of the map comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Source4 {
+pub struct BilinearStencil {
     /// Points of the ocean grid, row by row.
     pub index: [u32; 4],
     /// How much each counts; together 1.
@@ -24,7 +24,7 @@ pub struct Weights {
     level: u8,
     points: usize,
     targets: Vec<u32>,
-    sources: Vec<Source4>,
+    sources: Vec<BilinearStencil>,
 }
 
 impl Weights {
@@ -32,10 +32,10 @@ impl Weights {
     ///
     /// A point that counts nothing must not spoil a value by being NaN: one that counts takes its
     /// place.
-    pub fn new(level: u8, points: usize, sources: Vec<Option<Source4>>) -> Self {
+    pub fn new(level: u8, points: usize, sources: Vec<Option<BilinearStencil>>) -> Self {
         let found = sources.into_iter().enumerate().filter_map(|(at, s)| Some((at as u32, s?)));
-        let (targets, mut sources): (Vec<u32>, Vec<Source4>) = found.unzip();
-        for Source4 { index, weight } in &mut sources {
+        let (targets, mut sources): (Vec<u32>, Vec<BilinearStencil>) = found.unzip();
+        for BilinearStencil { index, weight } in &mut sources {
             let counts = (0..4).find(|&n| weight[n] != 0.0).unwrap_or(0);
             for n in (0..4).filter(|&n| weight[n] == 0.0).collect::<Vec<_>>() {
                 index[n] = index[counts];
@@ -60,7 +60,7 @@ impl Weights {
     }
 
     /// Each point of the map that has a value, with where it comes from.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &Source4)> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &BilinearStencil)> {
         self.targets.iter().map(|&at| at as usize).zip(&self.sources)
     }
 
@@ -68,8 +68,8 @@ impl Weights {
     /// else: `None` when they are those of bilinear interpolation on it.
     pub fn first_misplaced(&self, grid: &Grid) -> Option<usize> {
         let (x, y) = (mercator::x(self.level), mercator::y(self.level));
-        let vector = |at: usize| Vector::of(Place { lat: grid.tlat[at], lon: grid.tlong[at] });
-        let fits = |target: usize, source: &Source4| {
+        let vector = |at: usize| Vector::of(LatLon { lat: grid.tlat[at], lon: grid.tlong[at] });
+        let fits = |target: usize, source: &BilinearStencil| {
             let corners = source.index.iter().zip(&source.weight);
             let corners = corners.filter(|(_, weight)| **weight != 0.0);
             let start = Vector([0.0; 3]);
@@ -97,7 +97,7 @@ impl Weights {
     /// Hands out the value of each point of the map that has a source; NaN when any of the points
     /// that count is. `field` must have [`Self::points`].
     pub fn apply<T: Copy + Into<f64>>(&self, field: &[T], mut put: impl FnMut(usize, f32)) {
-        for (&at, Source4 { index, weight }) in self.targets.iter().zip(&self.sources) {
+        for (&at, BilinearStencil { index, weight }) in self.targets.iter().zip(&self.sources) {
             let value = |n: usize| -> f64 { field[index[n] as usize].into() * weight[n] };
             put(at as usize, (value(0) + value(1) + value(2) + value(3)) as f32);
         }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::catalogue::{State, survey};
-use super::plan::{Plan, PlanOptions, Reason, plan};
-use super::run::{CaseError, Environment, Summary, check_inputs, run};
+use super::execute::{CaseError, ConversionContext, ConversionSummary, check_inputs, run};
+use super::plan::{CasePlan, PlanOptions, Reason, plan};
+use super::status::{CaseState, survey};
 use super::{PlanError, places};
-use crate::model::{Case, ErrorKind, Kinded};
-use crate::pipeline::unless_stopped;
+use crate::executor::unless_stopped;
+use crate::model::{Case, ErrorKind, WithErrorKind};
 
 /// Cases that are worked on at the same time: the next begins while the last files of one are
 /// still under way.
@@ -21,7 +21,7 @@ pub type Reasons = BTreeMap<Reason, usize>;
 
 /// A conversion: what all its cases share.
 pub struct Conversion {
-    environment: Environment,
+    environment: ConversionContext,
     options: PlanOptions,
     dry_run: bool,
     /// Whether the output was found to lie among no other results.
@@ -29,20 +29,20 @@ pub struct Conversion {
 }
 
 /// What was done for a case, or would be.
-pub enum Done {
+pub enum CaseOutcome {
     /// It was converted.
     Converted {
         /// How that went.
-        summary: Summary,
+        summary: ConversionSummary,
         /// Months without a raw file, in words.
         missing: Option<String>,
     },
     /// It would be, as planned.
-    Planned(Box<Plan>),
+    Planned(Box<CasePlan>),
 }
 
 /// Cases with raw files.
-pub struct Present {
+pub struct AvailableCases {
     /// Those to be converted, with those that are done.
     pub cases: Vec<Case>,
     /// How many there are.
@@ -51,11 +51,11 @@ pub struct Present {
 
 /// How the conversion of many cases went.
 #[derive(Default)]
-pub struct Tally {
+pub struct ConversionTotals {
     /// Cases that are done.
     pub done: usize,
     /// Their files.
-    pub total: Summary,
+    pub total: ConversionSummary,
     /// Files to convert by reason, when the run is dry.
     pub reasons: Reasons,
     /// Cases that failed.
@@ -64,23 +64,23 @@ pub struct Tally {
     pub interrupted: Vec<CaseError>,
 }
 
-impl Tally {
+impl ConversionTotals {
     /// Whether all that failed did for their settings.
     pub fn is_misconfigured(&self) -> bool {
         self.failed.iter().all(|(_, error)| error.kind() == ErrorKind::Config)
     }
 }
 
-impl Done {
+impl CaseOutcome {
     /// Files and bytes that were converted, or would be.
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> ConversionSummary {
         match self {
             Self::Converted { summary, .. } => *summary,
-            Self::Planned(plan) => Summary {
+            Self::Planned(plan) => ConversionSummary {
                 converted: plan.steps.len(),
                 kept: plan.record.files.len(),
                 bytes_in: plan.steps.iter().map(|step| step.input.size).sum(),
-                ..Summary::default()
+                ..ConversionSummary::default()
             },
         }
     }
@@ -97,12 +97,12 @@ impl Done {
 
 impl Conversion {
     /// Of cases in this environment; a dry run only plans.
-    pub fn new(environment: Environment, options: PlanOptions, dry_run: bool) -> Self {
+    pub fn new(environment: ConversionContext, options: PlanOptions, dry_run: bool) -> Self {
         Self { environment, options, dry_run, is_apart: OnceCell::new() }
     }
 
     /// What all its cases share.
-    pub fn environment(&self) -> &Environment {
+    pub fn environment(&self) -> &ConversionContext {
         &self.environment
     }
 
@@ -115,8 +115,8 @@ impl Conversion {
     ///
     /// # Errors
     /// The case cannot be planned, files failed, or the run was stopped.
-    pub async fn case(&self, case: Case) -> Result<Done, CaseError> {
-        let Environment { raw, out, stop, .. } = &self.environment;
+    pub async fn case(&self, case: Case) -> Result<CaseOutcome, CaseError> {
+        let ConversionContext { raw, out, stop, .. } = &self.environment;
         let planning = plan(raw, out, case, &self.options);
         let plan = match unless_stopped(stop, planning).await? {
             Err(error @ PlanError::NoFiles { .. }) => {
@@ -132,18 +132,22 @@ impl Conversion {
         if self.dry_run {
             // Nobody should learn from the run that a file cannot be converted.
             check_inputs(&self.environment, &plan).await?;
-            return Ok(Done::Planned(Box::new(plan)));
+            return Ok(CaseOutcome::Planned(Box::new(plan)));
         }
         let missing = plan.missing();
-        Ok(Done::Converted { summary: run(&self.environment, plan).await?, missing })
+        Ok(CaseOutcome::Converted { summary: run(&self.environment, plan).await?, missing })
     }
 
     /// Those of the selected cases that have raw files; of those that are not done, at most `most`.
     ///
     /// # Errors
     /// There is none.
-    pub async fn present(&self, selected: &[Case], most: usize) -> Result<Present, CaseError> {
-        let Environment { raw, out, .. } = &self.environment;
+    pub async fn present(
+        &self,
+        selected: &[Case],
+        most: usize,
+    ) -> Result<AvailableCases, CaseError> {
+        let ConversionContext { raw, out, .. } = &self.environment;
         let surveys = survey(raw, Some(out), selected).await?;
         let there = surveys.iter().filter(|survey| survey.raw > 0);
         let present = there.clone().count();
@@ -154,12 +158,12 @@ impl Conversion {
         }
         let mut left = most;
         let cases = there.filter(|survey| {
-            let counts = survey.state != State::Done || self.options.force;
+            let counts = survey.state != CaseState::Done || self.options.force;
             let fits = !counts || left > 0;
             left -= usize::from(counts && fits);
             fits
         });
-        Ok(Present { cases: cases.map(|survey| survey.case).collect(), present })
+        Ok(AvailableCases { cases: cases.map(|survey| survey.case).collect(), present })
     }
 
     /// Converts cases and tells `told` how each went, in their order. After one that failed the others are
@@ -171,14 +175,14 @@ impl Conversion {
         &self,
         cases: &[Case],
         keep_going: bool,
-        mut told: impl FnMut(Case, Result<&Done, &CaseError>) -> Result<(), E>,
-    ) -> Result<Tally, E> {
+        mut told: impl FnMut(Case, Result<&CaseOutcome, &CaseError>) -> Result<(), E>,
+    ) -> Result<ConversionTotals, E> {
         let stop = &self.environment.stop;
         let mut results = stream::iter(cases)
             .take_while(|_| std::future::ready(!stop.is_cancelled()))
             .map(async |&case| (case, self.case(case).await))
             .buffered(CASES);
-        let mut tally = Tally::default();
+        let mut tally = ConversionTotals::default();
         while let Some((case, result)) = results.next().await {
             told(case, result.as_ref())?;
             match result {
@@ -204,7 +208,7 @@ impl Conversion {
     }
 
     async fn refuse_absent(&self) -> Result<(), CaseError> {
-        let Environment { raw, .. } = &self.environment;
+        let ConversionContext { raw, .. } = &self.environment;
         match places::absence(raw).await? {
             None => Ok(()),
             Some(reason) => Err(CaseError::NoArchive { url: raw.location().to_string(), reason }),

@@ -1,20 +1,20 @@
 //! A case is made under one set of settings at a time: what a run notes down, and looks for, while it makes it.
 
 use super::PlanError;
-use super::plan::Plan;
+use super::plan::CasePlan;
 use super::recorded::differences;
-use crate::ledger::{COMPLETE, PARTIAL, Recipe, Record};
+use crate::case_manifest::{COMPLETE, CaseManifest, ConversionRecipe, PARTIAL};
 use crate::model::Case;
-use crate::store::{Condition, Store};
+use crate::store::{PutMode, Store};
 
 /// Notes down under which settings the case is made, before its first file; refused when another
 /// process makes it under others. Of several that begin at once under different settings, one goes on.
-pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
+pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     if !plan.begun_before {
-        plan.record.save_on(out, folder, PARTIAL, Condition::Absent).await?;
+        plan.record.save_on(out, folder, PARTIAL, PutMode::Absent).await?;
     } else {
         // Of other settings only where that is forced.
-        let found = Record::load(out, folder, PARTIAL).await.ok().flatten();
+        let found = CaseManifest::load(out, folder, PARTIAL).await.ok().flatten();
         if found.is_none_or(|found| found.recipe != plan.record.recipe) {
             plan.record.save(out, folder, PARTIAL).await?;
         }
@@ -32,9 +32,9 @@ pub(super) async fn claim(out: &Store, plan: &Plan, folder: &str) -> Result<(), 
 }
 
 /// Notes, before the first file becomes visible, which files are done; from then on the case is not complete.
-pub(super) async fn confirm(out: &Store, plan: &Plan, folder: &str) -> Result<(), PlanError> {
+pub(super) async fn confirm(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     let record = &plan.record;
-    let (found, condition) = Record::load_version(out, folder, PARTIAL).await?;
+    let (found, condition) = CaseManifest::load_version(out, folder, PARTIAL).await?;
     let is_ours = found.is_none_or(|found| found.recipe == record.recipe);
     if !is_ours || !record.save_on(out, folder, PARTIAL, condition).await? {
         agree(out, plan.case, folder, &record.recipe).await?;
@@ -48,7 +48,7 @@ pub(super) async fn agree(
     out: &Store,
     case: Case,
     folder: &str,
-    recipe: &Recipe,
+    recipe: &ConversionRecipe,
 ) -> Result<(), PlanError> {
     if !differences(out, case, folder, (PARTIAL, recipe)).await? {
         differences(out, case, folder, (COMPLETE, recipe)).await?;
@@ -57,12 +57,12 @@ pub(super) async fn agree(
 }
 
 /// Takes back what [`claim`] noted, when no file was made.
-pub(super) async fn give_up(out: &Store, plan: &Plan, folder: &str) {
+pub(super) async fn give_up(out: &Store, plan: &CasePlan, folder: &str) {
     if plan.begun_before {
         return;
     }
     let key = format!("{folder}/{PARTIAL}");
-    if let Ok(Some(found)) = Record::load(out, folder, PARTIAL).await
+    if let Ok(Some(found)) = CaseManifest::load(out, folder, PARTIAL).await
         && found == plan.record
         && let Err(error) = out.delete(&key).await
     {

@@ -8,27 +8,29 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
-use super::check::{CheckError, check_month, check_points, check_shapes};
+use super::validate::{ValidationError, check_month, check_points, check_shapes};
 use crate::encode::deflate;
-use crate::encode::hdf5::{Image, ImageWriter};
-use crate::encode::research::{self, Layout, Origin, Output, SOURCE_SHA256, Values};
+use crate::encode::hdf5::{FileImage, InMemoryHdf5};
+use crate::encode::research::{
+    self, FileLayout, FileProvenance, OutputVariable, SOURCE_SHA256, Values,
+};
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::cf::Decoding;
 use crate::model::dataset::{ByteOrder, Variable};
-use crate::model::{Case, Checksums, Digest, Grid, Parts, YearMonth};
-use crate::model::{ErrorKind, Kinded, clock};
+use crate::model::{Case, Checksums, Grid, Md5Digest, Parts, YearMonth};
+use crate::model::{ErrorKind, WithErrorKind, time_units};
 use crate::read::bounds;
 use crate::read::grid::check_degrees;
 use crate::read::history::{self, History};
-use crate::read::{ReadError, Source};
+use crate::read::{ByteSource, ReadError};
 
 /// A raw file could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The raw file cannot be used.
     #[error(transparent)]
-    Input(#[from] CheckError),
+    Input(#[from] ValidationError),
     /// The research-grade file could not be made.
     #[error("cannot make the research-grade file of {url}")]
     Encode {
@@ -47,7 +49,7 @@ pub enum ConvertError {
     },
 }
 
-impl Kinded for ConvertError {
+impl WithErrorKind for ConvertError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Input(error) => error.kind(),
@@ -59,7 +61,7 @@ impl Kinded for ConvertError {
 
 impl From<ReadError> for ConvertError {
     fn from(error: ReadError) -> Self {
-        CheckError::from(error).into()
+        ValidationError::from(error).into()
     }
 }
 
@@ -150,9 +152,9 @@ pub struct Converted {
 }
 
 /// A raw file to convert.
-pub struct Input<'a> {
+pub struct RawInput<'a> {
     /// Its bytes.
-    pub source: Box<dyn Source>,
+    pub source: Box<dyn ByteSource>,
     /// Month that its name states.
     pub month: YearMonth,
     /// Its name, for the `source_file` attribute.
@@ -164,7 +166,7 @@ pub struct Input<'a> {
 
 /// Converts one file and hands its parts to `sink`.
 pub fn convert(
-    input: Input<'_>,
+    input: RawInput<'_>,
     context: &CaseContext,
     sink: &mut dyn PartSink,
 ) -> Result<Converted, ConvertError> {
@@ -182,7 +184,7 @@ pub fn convert(
         let index = header.variables.iter().position(|v| v.name == name)?;
         Some(history::to_f64(small.get(&index)?, header.variables.get(index)?.dtype, order))
     };
-    let bounds = match clock::time_bounds(header) {
+    let bounds = match time_units::time_bounds(header) {
         None => Vec::new(),
         Some(bounds) => {
             history::days(header, bounds, stored(&bounds.name).unwrap_or_default(), &url)?
@@ -207,7 +209,7 @@ pub fn convert(
         }
     }
     let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
-    let origin = Origin {
+    let origin = FileProvenance {
         case: context.case,
         month: input.month,
         bounds,
@@ -252,7 +254,7 @@ pub fn convert(
         })?;
         let start = Instant::now();
         let cached;
-        let chunk = if variable.leads_with("polygon_id") {
+        let chunk = if variable.has_leading_dim("polygon_id") {
             deflate::zlib_into(&planes, size, &mut compressed);
             &compressed
         } else {
@@ -277,12 +279,15 @@ pub fn convert(
 }
 
 /// Variables in the order in which their raw data comes, those made here first.
-fn in_reading_order<'a>(history: &History, layout: &'a Layout) -> Vec<(usize, &'a Output)> {
+fn in_reading_order<'a>(
+    history: &History,
+    layout: &'a FileLayout,
+) -> Vec<(usize, &'a OutputVariable)> {
     let mut place = vec![0; history.header().variables.len()];
     for (position, index) in history.order().into_iter().enumerate() {
         place[index] = position + 1;
     }
-    let mut outputs: Vec<(usize, &Output)> = layout
+    let mut outputs: Vec<(usize, &OutputVariable)> = layout
         .outputs
         .iter()
         .filter(|o| o.is_chunked())
@@ -318,7 +323,7 @@ fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadErro
 
 /// A file under construction, whose parts are sent as soon as nothing in them can change.
 struct FileInParts<'a> {
-    writer: ImageWriter,
+    writer: InMemoryHdf5,
     /// Chunks in the file, by position; neighbours are joined.
     chunks: Vec<Range<u64>>,
     parts: PartSender<'a>,
@@ -330,7 +335,7 @@ struct PartSender<'a> {
     /// Bytes of the parts whose MD5s are recorded: those that are sent, or on disk larger ones.
     part_size: u64,
     /// Parts that were sent, with their MD5s where these are recorded.
-    sent: BTreeMap<usize, Option<Digest>>,
+    sent: BTreeMap<usize, Option<Md5Digest>>,
     /// How long hashing took.
     hashing: Duration,
 }
@@ -349,7 +354,7 @@ impl PartSender<'_> {
         let part = part()?;
         let start = Instant::now();
         let is_recorded = self.sink.part_size() as u64 == self.part_size;
-        let md5 = is_recorded.then(|| Digest::of(&part));
+        let md5 = is_recorded.then(|| Md5Digest::of(&part));
         self.hashing += start.elapsed();
         self.sink.part(index, part, md5).map_err(PartError::Sink)?;
         self.sent.insert(index, md5);
@@ -409,7 +414,7 @@ impl FileInParts<'_> {
     fn finish(self, timing: &mut Timing) -> Result<Checksums, PartError> {
         let Self { writer, mut parts, .. } = self;
         let start = Instant::now();
-        let image: Image = writer.finish()?;
+        let image: FileImage = writer.finish()?;
         let image = Bytes::from_owner(image);
         let finished = Instant::now();
         timing.encode += finished - start;

@@ -1,9 +1,9 @@
 //! Why a case cannot be planned.
 
-use crate::ledger::{Difference, LedgerError};
+use crate::case_manifest::{CaseManifestError, SettingDifference};
 use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
-use crate::model::{Case, ErrorKind, Kinded, YearMonth};
+use crate::model::{Case, ErrorKind, WithErrorKind, YearMonth};
 use crate::store::StoreError;
 
 /// A case cannot be planned.
@@ -14,7 +14,7 @@ pub enum PlanError {
     Store(#[from] StoreError),
     /// The case's record cannot be used.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Ledger(#[from] CaseManifestError),
     /// The case was made under other settings.
     #[error(
         "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
@@ -26,7 +26,7 @@ pub enum PlanError {
         /// Its record.
         url: String,
         /// The settings that differ.
-        differences: Vec<Difference>,
+        differences: Vec<SettingDifference>,
     },
     /// There are results that no record tells of.
     #[error(
@@ -55,7 +55,7 @@ pub enum PlanError {
         /// The record of the other process.
         url: String,
         /// The settings that differ.
-        differences: Vec<Difference>,
+        differences: Vec<SettingDifference>,
     },
     /// There is no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
@@ -81,7 +81,7 @@ pub enum PlanError {
     },
     /// Two files stand for one month.
     #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
-    Twice {
+    DuplicateMonth {
         /// Case.
         case: Case,
         /// Month.
@@ -131,7 +131,7 @@ pub enum PlanError {
     },
 }
 
-impl Kinded for PlanError {
+impl WithErrorKind for PlanError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
@@ -143,6 +143,6 @@ impl Kinded for PlanError {
 }
 
 /// Differences in words.
-fn list(differences: &[Difference]) -> String {
-    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+fn list(differences: &[SettingDifference]) -> String {
+    differences.iter().map(SettingDifference::to_string).collect::<Vec<_>>().join("; ")
 }

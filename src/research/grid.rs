@@ -3,10 +3,10 @@
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{ErrorKind, Grid, Kinded, hex};
-use crate::pipeline::{ObjectSource, Pool, PoolError};
+use crate::executor::{ObjectSource, Pool, PoolError};
+use crate::model::{ErrorKind, Grid, WithErrorKind, hex};
 use crate::read::{ReadError, grid};
-use crate::store::{Location, StoreError, Stores};
+use crate::store::{Location, StoreError, StoreRegistry};
 
 /// Memory for the points of the finest grid, as they are stored and as they are used.
 const MEMORY: u64 = 512 << 20;
@@ -35,7 +35,7 @@ pub enum GridError {
     Pool(#[from] PoolError),
 }
 
-impl Kinded for GridError {
+impl WithErrorKind for GridError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unusable { .. } => ErrorKind::Config,
@@ -60,7 +60,7 @@ impl GridFile {
     ///
     /// # Errors
     /// [`GridError::Unusable`] when there is no such file; else those of the store and of the file's content.
-    pub async fn load(&self, stores: &Stores) -> Result<(Grid, String), GridError> {
+    pub async fn load(&self, stores: &StoreRegistry) -> Result<(Grid, String), GridError> {
         let unusable = |reason| {
             let Self { location, named_by } = self.clone();
             GridError::Unusable { location, named_by, reason }
@@ -68,7 +68,7 @@ impl GridFile {
         let (Some(folder), Some(name)) = (self.location.parent(), self.location.file_name()) else {
             return Err(unusable("name the grid file, not a folder"));
         };
-        let object = match stores.open(&folder)?.object(name).await {
+        let object = match stores.open(&folder)?.open(name).await {
             Err(error) if error.is_not_found() => {
                 let files = stores.open(&self.location)?.list("").await;
                 let is_folder = files.is_ok_and(|found| !found.is_empty());

@@ -1,22 +1,25 @@
 //! From raw history to the research-grade dataset: plan a case, then run the plan.
 
-pub mod cases;
-pub mod catalogue;
-pub mod check;
+pub(crate) mod cases;
 mod claim;
 pub mod convert;
 mod error;
-pub mod failures;
-pub mod grid;
-pub mod places;
+pub mod execute;
+pub(crate) mod failures;
+pub(crate) mod grid;
+pub(crate) mod places;
 pub mod plan;
 mod recorded;
-pub mod run;
-pub mod verify;
+pub(crate) mod status;
+pub mod validate;
+pub(crate) mod verify;
 
 pub use crate::encode::research::{RECIPE, folder};
 pub use cases::Conversion;
 pub use error::PlanError;
+pub use execute::{
+    CaseError, ConversionContext, ConversionProgress, ConversionSummary, NoProgress, check_inputs,
+    run,
+};
 pub use grid::{GridError, GridFile};
-pub use plan::{Plan, PlanOptions, plan};
-pub use run::{CaseError, Environment, NoProgress, Progress, Summary, check_inputs, run};
+pub use plan::{CasePlan, PlanOptions, plan};

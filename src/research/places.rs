@@ -1,6 +1,6 @@
 //! Whether the archive and the output are where they can be.
 
-use crate::ledger::{COMPLETE, TOGETHER};
+use crate::case_manifest::{COMPLETE, TOGETHER};
 use crate::model::Case;
 use crate::model::case::POLYGONS;
 use crate::store::{Location, Store, StoreError};
@@ -28,9 +28,9 @@ pub async fn results_around(out: &Store) -> Option<Location> {
 
 /// Whether a folder is that of a polygon, with folders of finished cases. What may not be looked at is not.
 async fn is_polygon(out: &Store) -> bool {
-    for folder in out.list_dirs("").await.unwrap_or_default() {
+    for folder in out.list_prefixes("").await.unwrap_or_default() {
         let is_month = folder.len() == 2 && folder.bytes().all(|b| b.is_ascii_digit());
-        if is_month && matches!(out.find(&format!("{folder}/{COMPLETE}")).await, Ok(Some(_))) {
+        if is_month && matches!(out.head(&format!("{folder}/{COMPLETE}")).await, Ok(Some(_))) {
             return true;
         }
     }

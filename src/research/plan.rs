@@ -6,12 +6,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::PlanError;
 use super::recorded::earlier;
+use crate::case_manifest::{
+    COMPLETE, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState, PARTIAL,
+};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, FileRecord, InputRecord, InputState, PARTIAL, Recipe, Record};
 use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
-use crate::store::{ObjectInfo, Store, StoreError};
+use crate::store::{ObjectMeta, Store, StoreError};
 
 /// Requests that are under way at the same time where each month is asked for.
 const PROBES: usize = 16;
@@ -20,11 +22,11 @@ const HASHES: usize = 4;
 
 /// A raw file and what becomes of it.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct FileTask {
     /// Month of the file's name.
     pub month: YearMonth,
     /// The raw file.
-    pub input: ObjectInfo,
+    pub input: ObjectMeta,
     /// Key of the research-grade file.
     pub output: String,
     /// Why it is to be converted.
@@ -63,23 +65,23 @@ impl std::fmt::Display for Reason {
 
 /// What there is to do for a case.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CasePlan {
     /// The case.
     pub case: Case,
     /// Files to convert, by month.
-    pub steps: Vec<Step>,
+    pub steps: Vec<FileTask>,
     /// Months without a raw file.
     pub missing: Vec<YearMonth>,
     /// What is done already; entries that no longer hold are gone.
-    pub record: Record,
+    pub record: CaseManifest,
     /// One of the files that are done.
-    pub done: Option<(YearMonth, ObjectInfo)>,
+    pub done: Option<(YearMonth, ObjectMeta)>,
     /// Inputs as the record has them, of the files that are done.
     pub unchanged: Vec<InputRecord>,
     /// Whether the time of one of them is another one by now, so that the record is to be renewed.
     pub touched: bool,
     /// Files in the folder of the raw files that are none of the case's months.
-    pub passed_over: usize,
+    pub skipped: usize,
     /// Whether the record of the complete case is in place and holds.
     pub complete: bool,
     /// Whether there was a record of a case that is not complete, which carrying out the plan replaces.
@@ -88,7 +90,7 @@ pub struct Plan {
     pub ended_before: bool,
 }
 
-impl Plan {
+impl CasePlan {
     /// Which months have no raw file, in words; `None` when all have one.
     pub fn missing(&self) -> Option<String> {
         missing_in_words(&self.missing)
@@ -109,7 +111,7 @@ pub struct PlanOptions {
     /// Convert the months that are there.
     pub allow_missing: bool,
     /// Rules of the conversion.
-    pub recipe: Recipe,
+    pub recipe: ConversionRecipe,
 }
 
 /// Folder of a case's raw files below the archive.
@@ -131,8 +133,8 @@ pub async fn plan(
     out: &Store,
     case: Case,
     options: &PlanOptions,
-) -> Result<Plan, PlanError> {
-    let (inputs, passed_over) = months_and_others(raw, case).await?;
+) -> Result<CasePlan, PlanError> {
+    let (inputs, skipped) = months_and_others(raw, case).await?;
     let missing = missing_months(case, &inputs, options.allow_missing)?;
     let folder = layout::folder(case);
     let names = case.months().map(|month| layout::key(case, month));
@@ -158,7 +160,7 @@ pub async fn plan(
     let names = missing.iter().map(YearMonth::to_string).collect();
     // The files of a case have parts of one size, whatever the options are by now.
     let part_size = earlier.as_ref().map_or(out.multipart_size(), |earlier| earlier.part_size);
-    let mut record = Record::new(case.to_string(), options.recipe.clone(), names, part_size);
+    let mut record = CaseManifest::new(case.to_string(), options.recipe.clone(), names, part_size);
     let is_done = |month: &YearMonth| {
         let key = layout::key(case, *month);
         earlier.as_ref().is_some_and(|e| e.file(&key).is_some()) && present.contains_key(&key)
@@ -169,7 +171,7 @@ pub async fn plan(
     }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
     let is_better = earlier.as_ref().is_some_and(|e| e.recipe != record.recipe);
-    let look = async |(month, input): (YearMonth, ObjectInfo)| {
+    let look = async |(month, input): (YearMonth, ObjectMeta)| {
         let output = layout::key(case, month);
         let entry = earlier.as_ref().and_then(|e| e.file(&output));
         let found = match entry {
@@ -198,13 +200,13 @@ pub async fn plan(
                 record.insert(FileRecord { input: now, ..file });
                 done = Some((month, input));
             }
-            Err(reason) => steps.push(Step { month, input, output, reason }),
+            Err(reason) => steps.push(FileTask { month, input, output, reason }),
         }
     }
     complete &= steps.is_empty();
     let had = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     let (begun_before, ended_before) = (had(PARTIAL), had(COMPLETE));
-    Ok(Plan {
+    Ok(CasePlan {
         case,
         steps,
         missing,
@@ -212,7 +214,7 @@ pub async fn plan(
         done,
         unchanged,
         touched,
-        passed_over,
+        skipped,
         complete,
         begun_before,
         ended_before,
@@ -223,7 +225,7 @@ pub async fn plan(
 pub async fn raw_files(
     raw: &Store,
     case: Case,
-) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
+) -> Result<BTreeMap<YearMonth, ObjectMeta>, PlanError> {
     Ok(months_and_others(raw, case).await?.0)
 }
 
@@ -231,10 +233,10 @@ pub async fn raw_files(
 async fn months_and_others(
     raw: &Store,
     case: Case,
-) -> Result<(BTreeMap<YearMonth, ObjectInfo>, usize), PlanError> {
+) -> Result<(BTreeMap<YearMonth, ObjectMeta>, usize), PlanError> {
     let folder = raw_folder(case);
-    let mut passed_over = 0;
-    let mut inputs: BTreeMap<YearMonth, ObjectInfo> = BTreeMap::new();
+    let mut skipped = 0;
+    let mut inputs: BTreeMap<YearMonth, ObjectMeta> = BTreeMap::new();
     let first = case.first_month();
     let found = match raw.can_list() {
         true => raw.list_ours(&folder, move |key| month_in_name(case, key).is_some()).await?,
@@ -246,7 +248,7 @@ async fn months_and_others(
             object.etag = None;
         }
         let Some(month) = month_in_name(case, &object.key) else {
-            passed_over += 1;
+            skipped += 1;
             continue;
         };
         let url = || raw.location().join(&object.key).to_string();
@@ -256,20 +258,20 @@ async fn months_and_others(
         }
         if let Some(other) = inputs.get(&month) {
             let other = raw.location().join(&other.key).to_string();
-            return Err(PlanError::Twice { case, month, first: other, second: url() });
+            return Err(PlanError::DuplicateMonth { case, month, first: other, second: url() });
         }
         inputs.insert(month, object);
     }
     if inputs.is_empty() {
         return Err(PlanError::NoFiles { case, folder: raw.location().join(&folder).to_string() });
     }
-    Ok((inputs, passed_over))
+    Ok((inputs, skipped))
 }
 
 /// The months of a case that have no file; an error unless that is allowed.
 pub fn missing_months(
     case: Case,
-    files: &BTreeMap<YearMonth, ObjectInfo>,
+    files: &BTreeMap<YearMonth, ObjectMeta>,
     allowed: bool,
 ) -> Result<Vec<YearMonth>, PlanError> {
     let months: Vec<_> = case.months().filter(|m| !files.contains_key(m)).collect();
@@ -280,7 +282,7 @@ pub fn missing_months(
 }
 
 /// Asks for each of the case's months by its name, where there is no listing.
-async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectInfo>, StoreError> {
+async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectMeta>, StoreError> {
     let name = |month| format!("{}/{case}.pop.h.{month}.nc", raw_folder(case));
     probe_each(raw, case.months().map(name)).await
 }
@@ -289,8 +291,8 @@ async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectInfo>, StoreError> {
 pub async fn probe_each(
     store: &Store,
     keys: impl Iterator<Item = String>,
-) -> Result<Vec<ObjectInfo>, StoreError> {
-    let find = async |key: String| store.find(&key).await;
+) -> Result<Vec<ObjectMeta>, StoreError> {
+    let find = async |key: String| store.head(&key).await;
     let found = stream::iter(keys).map(find).buffered(PROBES);
     found.try_filter_map(async |found| Ok(found)).try_collect().await
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::PlanError;
+use crate::case_manifest::{COMPLETE, CaseManifest, ConversionRecipe, PARTIAL, SettingDifference};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, Difference, PARTIAL, Recipe, Record};
 use crate::model::Case;
 use crate::store::Store;
 
@@ -13,9 +13,9 @@ use crate::store::Store;
 pub(super) async fn earlier(
     out: &Store,
     case: Case,
-    recipe: &Recipe,
+    recipe: &ConversionRecipe,
     present: &BTreeMap<String, u64>,
-) -> Result<(Option<Record>, bool), PlanError> {
+) -> Result<(Option<CaseManifest>, bool), PlanError> {
     let folder = layout::folder(case);
     let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     // Left by a stop between the two records: carrying out the plan removes the second.
@@ -29,13 +29,13 @@ pub(super) async fn earlier(
         differences(out, case, &folder, (PARTIAL, recipe)).await?;
     }
     let mut record = match has(name) || files > 0 {
-        true => Record::load(out, &folder, name).await?,
+        true => CaseManifest::load(out, &folder, name).await?,
         false => return Ok((None, false)),
     };
     if record.is_none() && files > 0 {
         // Another process may have ended the case while the folder was listed.
         name = COMPLETE;
-        record = Record::load(out, &folder, name).await?;
+        record = CaseManifest::load(out, &folder, name).await?;
     }
     let unrecorded = |problem: String| {
         let folder = out.location().join(&folder).to_string();
@@ -69,15 +69,16 @@ pub(super) async fn differences(
     out: &Store,
     case: Case,
     folder: &str,
-    (name, recipe): (&str, &Recipe),
+    (name, recipe): (&str, &ConversionRecipe),
 ) -> Result<bool, PlanError> {
-    let Some(Record { recipe: found, .. }) = Record::load(out, folder, name).await? else {
+    let Some(CaseManifest { recipe: found, .. }) = CaseManifest::load(out, folder, name).await?
+    else {
         return Ok(false);
     };
     let mut differences = found.conflicts(recipe);
     if name == PARTIAL && differences.is_empty() && found != *recipe {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
-        differences.push(Difference { setting: "grid", recorded, now });
+        differences.push(SettingDifference { setting: "grid", recorded, now });
     }
     if differences.is_empty() {
         return Ok(true);

@@ -2,12 +2,14 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::catalogue::{output_month, wrong_outputs};
 use super::plan::probe_each;
+use super::status::{output_month, wrong_outputs};
+use crate::case_manifest::{
+    COMPLETE, CaseManifest, CaseManifestError, FileRecord, PARTIAL, sha256,
+};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, FileRecord, LedgerError, PARTIAL, Record, sha256};
 use crate::model::Case;
-use crate::store::{ObjectInfo, Store, StoreError};
+use crate::store::{ObjectMeta, Store, StoreError};
 
 /// Files that are read at the same time.
 const READS: usize = 4;
@@ -44,18 +46,18 @@ pub async fn verify(
     };
     found.files = record.files.len();
     found.problems.extend(wrong_outputs(&record, &listed));
-    let is_own = |info: &&ObjectInfo| output_month(&info.key).is_some_and(|(of, _)| of == case);
+    let is_own = |info: &&ObjectMeta| output_month(&info.key).is_some_and(|(of, _)| of == case);
     let unrecorded = listed.iter().filter(is_own).filter(|info| record.file(&info.key).is_none());
     found.problems.extend(unrecorded.map(|info| format!("{} is not in the record", info.key)));
 
     let whole =
-        |info: &&ObjectInfo| record.file(&info.key).filter(|file| file.content.size == info.size);
-    let whole: Vec<(&ObjectInfo, &FileRecord)> =
+        |info: &&ObjectMeta| record.file(&info.key).filter(|file| file.content.size == info.size);
+    let whole: Vec<(&ObjectMeta, &FileRecord)> =
         listed.iter().filter_map(|info| Some((info, whole(&info)?))).collect();
     let chosen = sampled(whole, sample);
     found.read = chosen.len();
     found.bytes = chosen.iter().map(|(info, _)| info.size).sum();
-    let compare = async |(info, file): (&ObjectInfo, &FileRecord)| {
+    let compare = async |(info, file): (&ObjectMeta, &FileRecord)| {
         let found = match sha256(out, info).await {
             Err(error) if error.is_not_found() => return Ok(Some(format!("{} is gone", info.key))),
             found => found?,
@@ -75,9 +77,9 @@ async fn record(
     out: &Store,
     folder: &str,
     problems: &mut Vec<String>,
-) -> Result<Option<Record>, StoreError> {
+) -> Result<Option<CaseManifest>, StoreError> {
     for name in [COMPLETE, PARTIAL] {
-        match Record::load(out, folder, name).await {
+        match CaseManifest::load(out, folder, name).await {
             Ok(None) => {}
             Ok(Some(record)) => {
                 if name == PARTIAL {
@@ -87,7 +89,7 @@ async fn record(
                 }
                 return Ok(Some(record));
             }
-            Err(LedgerError::Store(error)) => return Err(error),
+            Err(CaseManifestError::Store(error)) => return Err(error),
             Err(error) => {
                 problems.push(error.to_string());
                 return Ok(None);

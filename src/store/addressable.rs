@@ -8,7 +8,7 @@ use object_store::path::Path as ObjectPath;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::passed::{Noted, PassedOver, note, shown};
+use super::skipped::{SkipLog, SkipReason, note, shown};
 
 /// A page has 1000 keys of up to 1024 bytes, each in 300 bytes of markup.
 const PAGE_BYTES: usize = 16 << 20;
@@ -41,9 +41,9 @@ pub(super) async fn without_others(answer: HttpResponse) -> Result<HttpResponse,
 }
 
 /// The page without what cannot be addressed, and what that is.
-fn cut(page: &[u8]) -> Result<(Vec<u8>, Noted), quick_xml::Error> {
+fn cut(page: &[u8]) -> Result<(Vec<u8>, SkipLog), quick_xml::Error> {
     let mut reader = Reader::from_reader(page);
-    let (mut kept, mut cut) = (Vec::with_capacity(page.len()), Noted::new());
+    let (mut kept, mut cut) = (Vec::with_capacity(page.len()), SkipLog::new());
     let (mut from, mut start, mut depth) = (0, 0, 0_usize);
     let mut name: Option<String> = None;
     let mut is_name = false;
@@ -103,7 +103,7 @@ fn at(reader: &Reader<&[u8]>) -> usize {
 }
 
 /// Why a key, or the prefix of a folder, is no object's.
-fn why(name: &str, is_object: bool) -> Option<PassedOver> {
+fn why(name: &str, is_object: bool) -> Option<SkipReason> {
     // A leading slash, or two at the end, is an empty segment.
     let inner = name.strip_suffix('/').unwrap_or(name);
     let is_odd = inner.is_empty()
@@ -111,8 +111,8 @@ fn why(name: &str, is_object: bool) -> Option<PassedOver> {
         || inner.ends_with('/')
         || ObjectPath::parse(inner).is_err();
     match is_odd {
-        true => Some(PassedOver::Name),
-        false if is_object && name.ends_with('/') => Some(PassedOver::FolderMarker),
+        true => Some(SkipReason::Name),
+        false if is_object && name.ends_with('/') => Some(SkipReason::FolderMarker),
         false => None,
     }
 }
@@ -137,13 +137,13 @@ mod tests {
         };
         let good = [entry("a/b &amp; c&#38;.nc"), folder("a/d/"), entry("ä")];
         let odd = [
-            (entry("a//b"), "a//b", PassedOver::Name),
-            (entry("a/../b"), "a/../b", PassedOver::Name),
-            (entry("/a"), "/a", PassedOver::Name),
-            (entry("a&#10;b"), "a\\nb", PassedOver::Name),
-            (entry("src/"), "src/", PassedOver::FolderMarker),
-            (folder("a//"), "a//", PassedOver::Name),
-            (folder("/"), "/", PassedOver::Name),
+            (entry("a//b"), "a//b", SkipReason::Name),
+            (entry("a/../b"), "a/../b", SkipReason::Name),
+            (entry("/a"), "/a", SkipReason::Name),
+            (entry("a&#10;b"), "a\\nb", SkipReason::Name),
+            (entry("src/"), "src/", SkipReason::FolderMarker),
+            (folder("a//"), "a//", SkipReason::Name),
+            (folder("/"), "/", SkipReason::Name),
         ];
         let mut parts = good.to_vec();
         for (n, (part, ..)) in odd.iter().enumerate() {

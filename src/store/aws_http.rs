@@ -36,18 +36,18 @@ impl HttpClient for AwsHttp {
     ) -> SharedHttpConnector {
         let timeouts = [settings.connect_timeout(), settings.read_timeout()];
         let most = timeouts.into_iter().flatten().reduce(|a, b| a + b);
-        SharedHttpConnector::new(Within { clients: self.clone(), most })
+        SharedHttpConnector::new(WithTimeout { clients: self.clone(), most })
     }
 }
 
 /// The same, for requests that may take so long.
 #[derive(Debug)]
-struct Within {
+struct WithTimeout {
     clients: AwsHttp,
     most: Option<Duration>,
 }
 
-impl HttpConnector for Within {
+impl HttpConnector for WithTimeout {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (clients, most) = (self.clients.clone(), self.most);
         HttpConnectorFuture::new(async move {

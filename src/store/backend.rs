@@ -7,19 +7,19 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
-use object_store::{ListResult, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ListResult, ObjectStore, ObjectStoreExt};
 
+use super::atomic_file::plain_host;
 use super::base::Base;
 use super::error::{CredentialsProblem, StoreError};
-use super::failure::{Site, translate};
-use super::object_info::ObjectInfo;
-use super::obstacle::Obstacles;
-use super::send::Sending;
+use super::folder_walk::{ExpectedFiles, FolderContents};
+use super::multipart_cleanup::UploadedPart;
+use super::object_meta::ObjectMeta;
+use super::path_conflicts::PathConflicts;
+use super::put_options::PutOptions;
 use super::sink::Sink;
-use super::staged::plain_host;
-use super::survey::{self, Surveyed, Wanted};
-use super::uploads::Arrived;
-use super::walk::{Expected, Found};
+use super::translate::{ErrorContext, translate};
+use super::tree_walk::{self, KeyFilter, SourceFile};
 
 /// One kind of storage below one location. Keys are relative to its [`Base`].
 #[async_trait]
@@ -40,7 +40,7 @@ pub(super) trait Backend: Send + Sync {
 
     /// A failure of the library, put in our terms.
     fn translate(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
-        translate(error, Site::new(self.base().url(key), action))
+        translate(error, ErrorContext::new(self.base().url(key), action))
     }
 
     /// After a server has called the credentials expired: whether a new try may go better.
@@ -79,12 +79,12 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// What an object is.
-    async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+    async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
         let objects = self.objects().await?;
         let path = self.path(key)?;
         self.refuse_odd(key)?;
         match reading(self, key, "read", || objects.head(&path)).await {
-            Ok(meta) => Ok(ObjectInfo::new(key.to_owned(), meta)),
+            Ok(meta) => Ok(ObjectMeta::new(key.to_owned(), meta)),
             Err(error) => Err(self.explained(key, error).await),
         }
     }
@@ -116,18 +116,18 @@ pub(super) trait Backend: Send + Sync {
         prefix: &str,
         action: &'static str,
         deep: bool,
-        expected: Expected,
-    ) -> Result<Found, StoreError>;
+        expected: ExpectedFiles,
+    ) -> Result<FolderContents, StoreError>;
 
     /// The public objects in the folder `prefix` that are `wanted`, with `deep` also those in its folders.
     async fn survey(
         &self,
         prefix: &str,
         deep: bool,
-        wanted: Wanted,
-    ) -> Result<Vec<Surveyed>, StoreError> {
-        let listed = self.list(prefix, "list", deep, Expected::nothing()).await?;
-        let (found, passed) = survey::of_listing(listed.files, wanted);
+        wanted: KeyFilter,
+    ) -> Result<Vec<SourceFile>, StoreError> {
+        let listed = self.list(prefix, "list", deep, ExpectedFiles::nothing()).await?;
+        let (found, passed) = tree_walk::of_listing(listed.files, wanted);
         self.base().note_passed(passed);
         Ok(found)
     }
@@ -136,7 +136,7 @@ pub(super) trait Backend: Send + Sync {
     async fn exists(&self) -> Result<bool, StoreError>;
 
     /// Refuses a place that cannot be written to.
-    fn refuse_read_only(&self) -> Result<(), StoreError> {
+    fn ensure_writable(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -150,15 +150,15 @@ pub(super) trait Backend: Send + Sync {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &Sending,
-    ) -> Result<ObjectInfo, StoreError>;
+        sending: &PutOptions,
+    ) -> Result<ObjectMeta, StoreError>;
 
     /// Where the parts of a large object go.
     async fn create(&self, key: &str) -> Result<Sink, StoreError>;
 
     /// Removes an object; one that is not there is fine.
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.refuse_read_only()?;
+        self.ensure_writable()?;
         let objects = self.objects().await?;
         let path = self.path(key)?;
         match attempt(self, key, "delete", || objects.delete(&path)).await {
@@ -171,7 +171,7 @@ pub(super) trait Backend: Send + Sync {
     async fn probe(&self) -> Result<(), StoreError> {
         let key = format!(".dor-probe-{}-{}", plain_host(), std::process::id());
         let data = vec![Bytes::from_static(b"dor setup-environment\n")];
-        self.put(&key, data, &Sending::default()).await?;
+        self.put(&key, data, &PutOptions::default()).await?;
         self.delete(&key).await
     }
 
@@ -181,7 +181,7 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// The parts of an unfinished upload that have arrived; none where its server does not tell.
-    async fn parts_of(&self, _key: &str, _id: &str) -> Result<Vec<Arrived>, StoreError> {
+    async fn parts_of(&self, _key: &str, _id: &str) -> Result<Vec<UploadedPart>, StoreError> {
         Ok(Vec::new())
     }
 
@@ -196,18 +196,18 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// Removes the folders on disk that an object was in, as far as they are empty.
-    async fn prune(&self, _key: &str) -> Result<(), StoreError> {
+    async fn remove_empty_parents(&self, _key: &str) -> Result<(), StoreError> {
         Ok(())
     }
 
     /// Removes what killed writers left on disk below the folder `prefix`. How many files.
-    async fn sweep(&self, _prefix: &str) -> Result<usize, StoreError> {
+    async fn remove_stale_temp_files(&self, _prefix: &str) -> Result<usize, StoreError> {
         Ok(0)
     }
 
     /// What is in the way of these objects.
-    async fn obstacles(&self, _keys: Vec<String>) -> Result<Obstacles, StoreError> {
-        Ok(Obstacles::default())
+    async fn obstacles(&self, _keys: Vec<String>) -> Result<PathConflicts, StoreError> {
+        Ok(PathConflicts::default())
     }
 
     /// Removes folders that have the names of objects, as far as no files are in them.
@@ -276,12 +276,13 @@ where
 }
 
 /// What the library has listed, sorted by key.
-pub(super) fn found(base: &Base, listed: ListResult) -> Found {
-    let info = |meta: ObjectMeta| Some(ObjectInfo::new(base.key(&meta.location)?, meta));
+pub(super) fn found(base: &Base, listed: ListResult) -> FolderContents {
+    let info =
+        |meta: object_store::ObjectMeta| Some(ObjectMeta::new(base.key(&meta.location)?, meta));
     let mut files: Vec<_> = listed.objects.into_iter().filter_map(info).collect();
     let mut folders: Vec<_> =
         listed.common_prefixes.iter().filter_map(|path| base.key(path)).collect();
     files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     folders.sort_unstable();
-    Found { files, folders, ..Found::default() }
+    FolderContents { files, folders, ..FolderContents::default() }
 }

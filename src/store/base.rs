@@ -8,10 +8,10 @@ use object_store::path::Path as ObjectPath;
 use super::error::StoreError;
 use super::error_chain::with_causes;
 use super::location::Location;
-use super::passed::{Noted, Passed};
+use super::skipped::{SkipCounts, SkipLog};
 
 /// Makes a future that ends when nothing is to be read any more.
-pub(super) type Until = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type StopSignal = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 pub(super) struct Base {
     pub location: Location,
@@ -19,10 +19,10 @@ pub(super) struct Base {
     pub root: ObjectPath,
     /// Bytes in a part of an upload to S3 under the options in force.
     pub multipart_size: usize,
-    pub until: Option<Until>,
+    pub until: Option<StopSignal>,
     /// Bytes of memory that a listing may take.
     pub listing: u64,
-    passed: Mutex<Passed>,
+    passed: Mutex<SkipCounts>,
 }
 
 impl Base {
@@ -30,7 +30,7 @@ impl Base {
         location: Location,
         root: ObjectPath,
         multipart_size: usize,
-        until: Option<Until>,
+        until: Option<StopSignal>,
         listing: u64,
     ) -> Self {
         Self { location, root, multipart_size, until, listing, passed: Mutex::default() }
@@ -77,11 +77,11 @@ impl Base {
         StoreError::ReadOnly { url: self.location.to_string(), detail }
     }
 
-    pub(super) fn passed(&self) -> MutexGuard<'_, Passed> {
+    pub(super) fn passed(&self) -> MutexGuard<'_, SkipCounts> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note_passed(&self, noted: Noted) {
+    pub(super) fn note_passed(&self, noted: SkipLog) {
         self.passed().note(noted);
     }
 }

@@ -10,14 +10,14 @@ use tokio::sync::OnceCell;
 use url::{Host, Url};
 
 use super::aws_http::AwsHttp;
-use super::connect::{Connector, LONGEST_PAUSE, Seen};
+use super::ca_certificates::{self, Bundle};
 use super::credentials::Credentials;
-use super::error::{NoCredentials, StoreError};
+use super::error::{CredentialsUnavailable, StoreError};
 use super::error_chain::with_causes;
+use super::http_client::{ClientStats, Connector, LONGEST_PAUSE};
 use super::location::{has_user, is_loopback, without_user};
 use super::options::{Addressing, S3Options};
-use super::profile::Settings;
-use super::roots::{self, Bundle};
+use super::profile::ResolvedSettings;
 
 /// From the first try on. A request keeps its signature meanwhile: it must end before that does.
 const RETRY_FOR: Duration = Duration::from_secs(180);
@@ -30,9 +30,9 @@ pub(super) struct Session {
     pub options: S3Options,
     /// Credentials that were given, not to be looked for.
     source: Option<SharedCredentialsProvider>,
-    settings: OnceCell<Settings>,
+    settings: OnceCell<ResolvedSettings>,
     credentials: OnceCell<Arc<Credentials>>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<ClientStats>,
 }
 
 impl Session {
@@ -41,8 +41,8 @@ impl Session {
         Self { options, source, settings, credentials, seen: Arc::default() }
     }
 
-    async fn settings(&self) -> Result<&Settings, StoreError> {
-        self.settings.get_or_try_init(|| Settings::resolve(&self.options)).await
+    async fn settings(&self) -> Result<&ResolvedSettings, StoreError> {
+        self.settings.get_or_try_init(|| ResolvedSettings::resolve(&self.options)).await
     }
 
     /// `None` for unsigned requests.
@@ -68,7 +68,7 @@ impl Session {
             return Ok(None);
         };
         let advice = self.settings().await?.advice.clone();
-        credentials.expiry().await.map_err(|NoCredentials { problem, detail }| {
+        credentials.expiry().await.map_err(|CredentialsUnavailable { problem, detail }| {
             StoreError::Credentials { url: "s3://".into(), problem, detail, advice }
         })
     }
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// Asks for credentials.
-    fn aws_http(&self, settings: &Settings) -> Result<AwsHttp, StoreError> {
+    fn aws_http(&self, settings: &ResolvedSettings) -> Result<AwsHttp, StoreError> {
         let connector = Connector {
             seen: Arc::default(),
             timeout: self.options.timeout(),
@@ -94,7 +94,7 @@ impl Session {
             // Services of this machine speak it; which they are is not for us to say.
             plain: true,
             direct: false,
-            roots: roots::named(settings.bundle.as_ref())?,
+            roots: ca_certificates::named(settings.bundle.as_ref())?,
         };
         let failed = |error: reqwest::Error| StoreError::BadOption {
             option: "the HTTP client for credentials",
@@ -117,7 +117,7 @@ impl Session {
             connect_timeout: self.options.connect_timeout(),
             plain: server.scheme() == "http",
             direct: is_loopback(server),
-            roots: roots::named(bundle)?,
+            roots: ca_certificates::named(bundle)?,
         })
     }
 }
@@ -150,7 +150,7 @@ impl Bucket {
 
     /// Whether the service is Source Cooperative, whose buckets are accounts.
     pub(super) fn is_source_coop(&self) -> bool {
-        self.session.settings.get().is_some_and(Settings::is_source_coop)
+        self.session.settings.get().is_some_and(ResolvedSettings::is_source_coop)
     }
 
     /// The URL of the bucket itself and the region that requests are signed for.
@@ -179,7 +179,7 @@ impl Bucket {
         self.session.connector(&url, settings.bundle.as_ref())
     }
 
-    fn is_path_style(&self, settings: &Settings) -> bool {
+    fn is_path_style(&self, settings: &ResolvedSettings) -> bool {
         settings.addressing.0 == Addressing::Path || self.name.contains('.')
     }
 

@@ -12,7 +12,7 @@ use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-use super::error::{CredentialsProblem, NoCredentials};
+use super::error::{CredentialsProblem, CredentialsUnavailable};
 use super::error_chain::with_causes;
 
 const MARGIN: Duration = Duration::from_secs(300);
@@ -21,19 +21,19 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct Credentials {
     source: SharedCredentialsProvider,
-    held: RwLock<Option<Held>>,
+    held: RwLock<Option<CachedCredentials>>,
     renewing: Mutex<()>,
 }
 
 #[derive(Clone)]
-struct Held {
+struct CachedCredentials {
     credential: Arc<AwsCredential>,
     expires: Option<SystemTime>,
     renew_from: Option<SystemTime>,
     since: SystemTime,
 }
 
-impl Held {
+impl CachedCredentials {
     fn is_fresh(&self) -> bool {
         self.renew_from.is_none_or(|from| SystemTime::now() < from)
     }
@@ -48,16 +48,16 @@ impl Credentials {
         Self { source, held: RwLock::default(), renewing: Mutex::default() }
     }
 
-    fn held(&self) -> Option<Held> {
+    fn held(&self) -> Option<CachedCredentials> {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn hold(&self, held: Option<Held>) {
+    fn hold(&self, held: Option<CachedCredentials>) {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     /// Until when the credentials are good; `None` when they do not expire.
-    pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, NoCredentials> {
+    pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, CredentialsUnavailable> {
         Ok(self.current().await?.expires)
     }
 
@@ -72,10 +72,10 @@ impl Credentials {
         true
     }
 
-    async fn current(&self) -> Result<Held, NoCredentials> {
+    async fn current(&self) -> Result<CachedCredentials, CredentialsUnavailable> {
         let usable = match self.held() {
             Some(held) if held.is_fresh() => return Ok(held),
-            held => held.filter(Held::is_usable),
+            held => held.filter(CachedCredentials::is_usable),
         };
         let _one_at_a_time = match (usable, self.renewing.try_lock()) {
             (_, Ok(guard)) => guard,
@@ -93,7 +93,7 @@ impl Credentials {
             }
             Err(failure) => failure,
         };
-        let Some(mut held) = self.held().filter(Held::is_usable) else {
+        let Some(mut held) = self.held().filter(CachedCredentials::is_usable) else {
             return Err(failure);
         };
         warn!(error = %failure, "credentials could not be renewed; the last are still good");
@@ -102,36 +102,37 @@ impl Credentials {
         Ok(held)
     }
 
-    async fn renew(&self) -> Result<Held, NoCredentials> {
-        let new = self.source.provide_credentials().await.map_err(|error| NoCredentials {
-            problem: match &error {
-                CredentialsError::CredentialsNotLoaded(_) => CredentialsProblem::Missing,
-                CredentialsError::ProviderTimedOut(_) => CredentialsProblem::Unanswered,
-                _ => problem_of(&with_causes(&error)),
-            },
-            // It goes over several lines.
-            detail: with_causes(&error).split_whitespace().collect::<Vec<_>>().join(" "),
-        })?;
+    async fn renew(&self) -> Result<CachedCredentials, CredentialsUnavailable> {
+        let new =
+            self.source.provide_credentials().await.map_err(|error| CredentialsUnavailable {
+                problem: match &error {
+                    CredentialsError::CredentialsNotLoaded(_) => CredentialsProblem::Missing,
+                    CredentialsError::ProviderTimedOut(_) => CredentialsProblem::Unanswered,
+                    _ => problem_of(&with_causes(&error)),
+                },
+                // It goes over several lines.
+                detail: with_causes(&error).split_whitespace().collect::<Vec<_>>().join(" "),
+            })?;
         let since = SystemTime::now();
         let expires = new.expiry();
         let life = expires.map(|expires| expires.duration_since(since).unwrap_or_default());
         if life == Some(Duration::ZERO) {
             let detail = "their source gave expired ones".to_owned();
-            return Err(NoCredentials { problem: CredentialsProblem::Expired, detail });
+            return Err(CredentialsUnavailable { problem: CredentialsProblem::Expired, detail });
         }
         debug!(?life, "credentials loaded");
         let renew_from = life.map(|life| since + life.saturating_sub(MARGIN.min(life / 5)));
         let told = [new.access_key_id(), new.session_token().unwrap_or_default()];
         if told.iter().any(|text| text.chars().any(char::is_control)) {
             let detail = "the access key or the session token has a control character".to_owned();
-            return Err(NoCredentials { problem: CredentialsProblem::Rejected, detail });
+            return Err(CredentialsUnavailable { problem: CredentialsProblem::Rejected, detail });
         }
         let credential = Arc::new(AwsCredential {
             key_id: new.access_key_id().to_owned(),
             secret_key: new.secret_access_key().to_owned(),
             token: new.session_token().map(str::to_owned),
         });
-        Ok(Held { credential, expires, renew_from, since })
+        Ok(CachedCredentials { credential, expires, renew_from, since })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::file_kind::odd_above;
 use super::location::LocationError;
-use crate::model::{Digest, ErrorKind, Kinded};
+use crate::model::{ErrorKind, Md5Digest, WithErrorKind};
 
 /// Why credentials will not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl std::fmt::Display for CredentialsProblem {
 /// A failure to get credentials, passed through `object_store` and recognised on the way out.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
-pub(super) struct NoCredentials {
+pub(super) struct CredentialsUnavailable {
     pub problem: CredentialsProblem,
     pub detail: String,
 }
@@ -66,7 +66,7 @@ pub enum StoreError {
     },
     /// On disk, something else than a file or a folder of files.
     #[error("{url}: {what}; remove it, or put there what belongs there")]
-    NotAFile {
+    UnsupportedFileType {
         /// Its path.
         url: String,
         /// What it is.
@@ -210,7 +210,7 @@ pub enum StoreError {
     },
     /// No space is left, or the quota is used up.
     #[error("{url}: no space left ({detail}); free some, then run again")]
-    Full {
+    StorageFull {
         /// The object.
         url: String,
         /// What the system said.
@@ -238,7 +238,7 @@ pub enum StoreError {
     #[error(
         "{url}: somebody else wrote it meanwhile ({detail}), so it was not written over; run again"
     )]
-    Overtaken {
+    PreconditionFailed {
         /// The object.
         url: String,
         /// What is there.
@@ -252,9 +252,9 @@ pub enum StoreError {
         /// Where the part begins.
         start: u64,
         /// MD5 of what was read.
-        found: Digest,
+        found: Md5Digest,
         /// MD5 that is recorded.
-        expected: Digest,
+        expected: Md5Digest,
     },
     /// Bytes beyond the end were asked for.
     #[error("{url}: bytes {start}..{end} were asked for, but it has {size}")]
@@ -278,7 +278,7 @@ pub enum StoreError {
     },
     /// The server could not be reached or kept failing.
     #[error("{url}: {request} failed{}: {detail}; {advice}", tries(*.attempts, *.elapsed))]
-    Exhausted {
+    RetriesExhausted {
         /// The object or location.
         url: String,
         /// Method and address of the request.
@@ -336,7 +336,7 @@ pub enum StoreError {
     },
 }
 
-impl Kinded for StoreError {
+impl WithErrorKind for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::BadLocation(_)
@@ -355,7 +355,7 @@ impl Kinded for StoreError {
                 ErrorKind::Transient
             }
             Self::Credentials { .. } => ErrorKind::Config,
-            Self::NotAFile { .. }
+            Self::UnsupportedFileType { .. }
             | Self::BadKey { .. }
             | Self::BadListing { .. }
             | Self::TooLarge { .. }
@@ -387,18 +387,19 @@ impl StoreError {
         match source.kind() {
             Kind::NotFound => Self::NotFound { url },
             Kind::NotADirectory => match odd_above(Path::new(&url)) {
-                Some((url, what)) => Self::NotAFile { url, what },
+                Some((url, what)) => Self::UnsupportedFileType { url, what },
                 None => Self::BadLocation(LocationError {
                     text: url,
                     reason: "a file is where a folder must be".to_owned(),
                 }),
             },
-            Kind::IsADirectory => {
-                Self::NotAFile { url, what: "a folder where a file is expected".to_owned() }
-            }
+            Kind::IsADirectory => Self::UnsupportedFileType {
+                url,
+                what: "a folder where a file is expected".to_owned(),
+            },
             Kind::PermissionDenied => Self::PermissionDenied { url, action, detail },
             Kind::ReadOnlyFilesystem => Self::ReadOnly { url, detail },
-            Kind::StorageFull | Kind::QuotaExceeded => Self::Full { url, detail },
+            Kind::StorageFull | Kind::QuotaExceeded => Self::StorageFull { url, detail },
             Kind::FileTooLarge => Self::FileLimit { url, detail },
             _ if [Some(libc::EMFILE), Some(libc::ENFILE)].contains(&source.raw_os_error()) => {
                 let told = format!(

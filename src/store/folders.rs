@@ -1,8 +1,8 @@
 //! Folders of a store on disk; elsewhere there are none.
 
 use super::error::StoreError;
-use super::obstacle::Obstacles;
-use super::open::Store;
+use super::path_conflicts::PathConflicts;
+use super::registry::Store;
 
 impl Store {
     /// Makes the folder on disk; elsewhere there are no folders to make.
@@ -12,18 +12,18 @@ impl Store {
 
     /// Removes the folders on disk that an object was in, as far as they are empty. Others must not
     /// write there meanwhile.
-    pub async fn prune(&self, key: &str) -> Result<(), StoreError> {
-        self.backend().prune(key).await
+    pub async fn remove_empty_parents(&self, key: &str) -> Result<(), StoreError> {
+        self.backend().remove_empty_parents(key).await
     }
 
     /// Removes what killed writers left below the folder `prefix` on disk: unfinished files of
     /// dead processes of this host, and of other hosts when older than a day. How many.
-    pub async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
-        self.backend().sweep(prefix).await
+    pub async fn remove_stale_temp_files(&self, prefix: &str) -> Result<usize, StoreError> {
+        self.backend().remove_stale_temp_files(prefix).await
     }
 
     /// What is in the way of these objects; nothing ever is but on disk.
-    pub async fn obstacles(&self, keys: Vec<String>) -> Result<Obstacles, StoreError> {
+    pub async fn obstacles(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         self.backend().obstacles(keys).await
     }
 

@@ -10,21 +10,21 @@ use object_store::http::HttpStore;
 
 use super::backend::Backend;
 use super::base::Base;
-use super::connect::Seen;
 use super::error::StoreError;
-use super::object_info::ObjectInfo;
-use super::send::Sending;
+use super::folder_walk::{ExpectedFiles, FolderContents};
+use super::http_client::ClientStats;
+use super::object_meta::ObjectMeta;
+use super::put_options::PutOptions;
 use super::sink::Sink;
-use super::walk::{Expected, Found};
 
-pub(super) struct Http {
+pub(super) struct HttpBackend {
     pub base: Base,
     pub client: Arc<HttpStore>,
-    pub seen: Arc<Seen>,
+    pub seen: Arc<ClientStats>,
 }
 
 #[async_trait]
-impl Backend for Http {
+impl Backend for HttpBackend {
     fn base(&self) -> &Base {
         &self.base
     }
@@ -54,8 +54,8 @@ impl Backend for Http {
         _: &str,
         action: &'static str,
         _: bool,
-        _: Expected,
-    ) -> Result<Found, StoreError> {
+        _: ExpectedFiles,
+    ) -> Result<FolderContents, StoreError> {
         Err(StoreError::Unsupported { url: self.base.location.to_string(), action })
     }
 
@@ -63,11 +63,11 @@ impl Backend for Http {
         Ok(false)
     }
 
-    fn refuse_read_only(&self) -> Result<(), StoreError> {
+    fn ensure_writable(&self) -> Result<(), StoreError> {
         Err(self.base.read_only())
     }
 
-    async fn put(&self, _: &str, _: Vec<Bytes>, _: &Sending) -> Result<ObjectInfo, StoreError> {
+    async fn put(&self, _: &str, _: Vec<Bytes>, _: &PutOptions) -> Result<ObjectMeta, StoreError> {
         Err(self.base.read_only())
     }
 

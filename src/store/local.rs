@@ -10,29 +10,31 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
+use super::atomic_file::{self, AtomicFile};
 use super::backend::Backend;
 use super::base::Base;
 use super::blocking::blocking;
 use super::error::StoreError;
 use super::file_kind::oddity;
+use super::folder_walk::{
+    ExpectedFiles, FolderContents, has_number, modified, refuse_dangling, walk,
+};
 use super::limit::open_file;
-use super::object_info::ObjectInfo;
-use super::obstacle::{self, Obstacles};
-use super::send::{Condition, Sending};
+use super::object_meta::ObjectMeta;
+use super::path_conflicts::{self, PathConflicts};
+use super::put_options::{PutMode, PutOptions};
 use super::sink::{Sink, finish};
-use super::staged::{self, Staged};
-use super::survey::{self, Surveyed, Wanted};
-use super::walk::{Expected, Found, has_number, modified, refuse_dangling, walk};
+use super::tree_walk::{self, KeyFilter, SourceFile};
 
 /// Part of a large object on disk: a part costs no request there, and small ones less memory.
 const DISK_PART: usize = 2 << 20;
 
-pub(super) struct Local {
+pub(super) struct LocalBackend {
     base: Base,
     disk: Arc<LocalFileSystem>,
 }
 
-impl Local {
+impl LocalBackend {
     pub(super) fn new(base: Base) -> Self {
         Self { base, disk: Arc::new(LocalFileSystem::new()) }
     }
@@ -51,19 +53,19 @@ impl Local {
     }
 
     /// A file beside that of an object, to be put in its place.
-    async fn staged(&self, key: &str) -> Result<Staged, StoreError> {
+    async fn staged(&self, key: &str) -> Result<AtomicFile, StoreError> {
         let url = self.base.url(key);
         let target = self.disk.path_to_filesystem(&self.path(key)?);
         let target = target.map_err(|source| {
             let url = url.clone();
             StoreError::Library { url, action: "write", source }
         })?;
-        blocking(&url, "write", move || Staged::create(&target)).await
+        blocking(&url, "write", move || AtomicFile::create(&target)).await
     }
 }
 
 #[async_trait]
-impl Backend for Local {
+impl Backend for LocalBackend {
     fn base(&self) -> &Base {
         &self.base
     }
@@ -97,9 +99,10 @@ impl Backend for Local {
             Err(_) => return refuse_dangling(path),
         };
         match what {
-            Some(what) => {
-                Err(StoreError::NotAFile { url: self.base.url(key), what: what.to_owned() })
-            }
+            Some(what) => Err(StoreError::UnsupportedFileType {
+                url: self.base.url(key),
+                what: what.to_owned(),
+            }),
             None => Ok(()),
         }
     }
@@ -109,8 +112,8 @@ impl Backend for Local {
         prefix: &str,
         _: &'static str,
         deep: bool,
-        expected: Expected,
-    ) -> Result<Found, StoreError> {
+        expected: ExpectedFiles,
+    ) -> Result<FolderContents, StoreError> {
         let folder = self.folder(prefix)?;
         let key = prefix.trim_end_matches('/').to_owned();
         let list = move || Ok(walk(&folder, &key, deep, &expected));
@@ -123,12 +126,12 @@ impl Backend for Local {
         &self,
         prefix: &str,
         deep: bool,
-        wanted: Wanted,
-    ) -> Result<Vec<Surveyed>, StoreError> {
+        wanted: KeyFilter,
+    ) -> Result<Vec<SourceFile>, StoreError> {
         let folder = self.folder(prefix)?;
         let prefix = prefix.trim_end_matches('/').to_owned();
         let url = self.base.url(&prefix);
-        let look = move || Ok(survey::of_disk(&folder, &prefix, deep, &wanted));
+        let look = move || Ok(tree_walk::of_disk(&folder, &prefix, deep, &wanted));
         let (found, passed) = blocking(&url, "list", look).await??;
         self.base.note_passed(passed);
         Ok(found)
@@ -156,9 +159,9 @@ impl Backend for Local {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &Sending,
-    ) -> Result<ObjectInfo, StoreError> {
-        if let Condition::Is(etag) = &sending.condition {
+        sending: &PutOptions,
+    ) -> Result<ObjectMeta, StoreError> {
+        if let PutMode::Is(etag) = &sending.condition {
             let found = match self.head(key).await {
                 Ok(found) => found.etag,
                 Err(error) if error.is_not_found() => None,
@@ -166,7 +169,7 @@ impl Backend for Local {
             };
             if found.as_ref() != Some(etag) {
                 let detail = "its version is another".to_owned();
-                return Err(StoreError::Overtaken { url: self.base.url(key), detail });
+                return Err(StoreError::PreconditionFailed { url: self.base.url(key), detail });
             }
         }
         let staged = self.staged(key).await?;
@@ -186,44 +189,47 @@ impl Backend for Local {
         let folder = self.folder("")?;
         let try_out = move || {
             let there = folder.ancestors().find(|folder| folder.exists());
-            Staged::create(&there.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
+            AtomicFile::create(&there.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
         };
         blocking(&self.base.location.to_string(), "write", try_out).await
     }
 
     async fn make_root(&self) -> Result<(), StoreError> {
         let folder = self.folder("")?;
-        let make = move || staged::create_folders(&folder);
+        let make = move || atomic_file::create_folders(&folder);
         blocking(&self.base.location.to_string(), "make", make).await
     }
 
-    async fn prune(&self, key: &str) -> Result<(), StoreError> {
+    async fn remove_empty_parents(&self, key: &str) -> Result<(), StoreError> {
         let root = self.folder("")?;
         let folders: Vec<_> =
             key.rmatch_indices('/').map(|(end, _)| root.join(&key[..end])).collect();
-        let prune = move || {
+        let remove_empty_parents = move || {
             // The first that is not empty ends it.
             let _ = folders.iter().try_for_each(fs::remove_dir);
             Ok(())
         };
-        blocking(&self.base.url(key), "remove the folder of", prune).await
+        blocking(&self.base.url(key), "remove the folder of", remove_empty_parents).await
     }
 
-    async fn sweep(&self, prefix: &str) -> Result<usize, StoreError> {
+    async fn remove_stale_temp_files(&self, prefix: &str) -> Result<usize, StoreError> {
         let folder = self.folder(prefix)?;
-        blocking(&self.base.url(prefix), "sweep", move || staged::sweep(&folder)).await
+        blocking(&self.base.url(prefix), "sweep", move || {
+            atomic_file::remove_stale_temp_files(&folder)
+        })
+        .await
     }
 
-    async fn obstacles(&self, keys: Vec<String>) -> Result<Obstacles, StoreError> {
+    async fn obstacles(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         let root = self.folder("")?;
-        let look = move || obstacle::obstacles(&root, keys);
+        let look = move || path_conflicts::obstacles(&root, keys);
         blocking(&self.base.url(""), "look into", look).await
     }
 
     async fn remove_empty_folders(&self, keys: Vec<String>) -> Result<(), StoreError> {
         let root = self.folder("")?;
         let remove =
-            move || keys.iter().try_for_each(|key| obstacle::remove_empty(&root.join(key)));
+            move || keys.iter().try_for_each(|key| path_conflicts::remove_empty(&root.join(key)));
         blocking(&self.base.url(""), "remove folders of", remove).await
     }
 }

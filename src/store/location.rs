@@ -11,10 +11,10 @@ use url::{Host, Url};
 /// machine). Prints as it would be written; `file://` prints as the path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Location(Place);
+pub struct Location(Address);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum Address {
     Memory { prefix: String },
     Local { path: PathBuf },
     S3 { bucket: String, prefix: String },
@@ -35,10 +35,10 @@ pub struct LocationError {
 
 impl Location {
     pub(super) fn memory() -> Self {
-        Self(Place::Memory { prefix: String::new() })
+        Self(Address::Memory { prefix: String::new() })
     }
 
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Address {
         &self.0
     }
 
@@ -54,17 +54,17 @@ impl Location {
             prefix => format!("{prefix}/{relative}"),
         };
         Self(match &self.0 {
-            Place::Memory { prefix } => Place::Memory { prefix: under(prefix) },
-            Place::Local { path } => Place::Local { path: path.join(relative) },
-            Place::S3 { bucket, prefix } => {
-                Place::S3 { bucket: bucket.clone(), prefix: under(prefix) }
+            Address::Memory { prefix } => Address::Memory { prefix: under(prefix) },
+            Address::Local { path } => Address::Local { path: path.join(relative) },
+            Address::S3 { bucket, prefix } => {
+                Address::S3 { bucket: bucket.clone(), prefix: under(prefix) }
             }
-            Place::Http { url } => {
+            Address::Http { url } => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop_if_empty().extend(relative.split('/'));
                 }
-                Place::Http { url }
+                Address::Http { url }
             }
         })
     }
@@ -77,7 +77,7 @@ impl Location {
     /// The path, when this is on a local disk.
     pub fn local_path(&self) -> Option<&Path> {
         match &self.0 {
-            Place::Local { path } => Some(path),
+            Address::Local { path } => Some(path),
             _ => None,
         }
     }
@@ -86,7 +86,7 @@ impl Location {
     /// exist yet lies where it will be made. Without a slash at the end.
     pub fn real(&self) -> String {
         let text = match &self.0 {
-            Place::Local { path } => real(path).display().to_string(),
+            Address::Local { path } => real(path).display().to_string(),
             _ => self.to_string(),
         };
         text.trim_end_matches('/').to_owned()
@@ -96,9 +96,9 @@ impl Location {
     #[must_use]
     pub fn absolute(&self) -> Self {
         match &self.0 {
-            Place::Local { path } => {
+            Address::Local { path } => {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                Self(Place::Local { path })
+                Self(Address::Local { path })
             }
             _ => self.clone(),
         }
@@ -108,10 +108,10 @@ impl Location {
     /// within one bucket on S3.
     pub fn below(&self, folder: &Self) -> Option<String> {
         let way = match (&self.0, &folder.0) {
-            (Place::Local { path }, Place::Local { path: folder }) => {
+            (Address::Local { path }, Address::Local { path: folder }) => {
                 real(path).strip_prefix(real(folder)).ok()?.to_str()?.to_owned()
             }
-            (Place::S3 { bucket, prefix }, Place::S3 { bucket: other, prefix: folder })
+            (Address::S3 { bucket, prefix }, Address::S3 { bucket: other, prefix: folder })
                 if bucket == other =>
             {
                 let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
@@ -132,7 +132,9 @@ impl Location {
     #[must_use]
     pub fn seen_from(&self, folder: &Self) -> Self {
         match &self.0 {
-            Place::Local { path } if path.is_relative() => folder.join(&path.display().to_string()),
+            Address::Local { path } if path.is_relative() => {
+                folder.join(&path.display().to_string())
+            }
             _ => self.clone(),
         }
     }
@@ -140,9 +142,9 @@ impl Location {
     /// The last segment; `None` for a root, a whole bucket or a whole host.
     pub fn file_name(&self) -> Option<&str> {
         match &self.0 {
-            Place::Memory { prefix } | Place::S3 { prefix, .. } => prefix.rsplit('/').next(),
-            Place::Local { path } => path.file_name().and_then(|name| name.to_str()),
-            Place::Http { url } => {
+            Address::Memory { prefix } | Address::S3 { prefix, .. } => prefix.rsplit('/').next(),
+            Address::Local { path } => path.file_name().and_then(|name| name.to_str()),
+            Address::Http { url } => {
                 url.path_segments().and_then(|mut segments| segments.next_back())
             }
         }
@@ -155,20 +157,20 @@ impl Location {
         let above =
             |prefix: &str| prefix.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
         Some(Self(match &self.0 {
-            Place::Memory { prefix } => Place::Memory { prefix: above(prefix) },
-            Place::Local { path } => {
+            Address::Memory { prefix } => Address::Memory { prefix: above(prefix) },
+            Address::Local { path } => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                Place::Local { path: parent.unwrap_or(Path::new(".")).to_owned() }
+                Address::Local { path: parent.unwrap_or(Path::new(".")).to_owned() }
             }
-            Place::S3 { bucket, prefix } => {
-                Place::S3 { bucket: bucket.clone(), prefix: above(prefix) }
+            Address::S3 { bucket, prefix } => {
+                Address::S3 { bucket: bucket.clone(), prefix: above(prefix) }
             }
-            Place::Http { url } => {
+            Address::Http { url } => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop();
                 }
-                Place::Http { url }
+                Address::Http { url }
             }
         }))
     }
@@ -199,7 +201,7 @@ impl FromStr for Location {
     }
 }
 
-fn parse(text: &str) -> Result<Place, String> {
+fn parse(text: &str) -> Result<Address, String> {
     if text.is_empty() {
         return Err("it is empty".into());
     }
@@ -224,14 +226,14 @@ fn parse(text: &str) -> Result<Place, String> {
 }
 
 /// The root of the disk is what is left of `file://$FOLDER` when there is no such variable.
-fn local(path: PathBuf) -> Result<Place, String> {
+fn local(path: PathBuf) -> Result<Address, String> {
     if path.is_absolute() && !path.components().any(|part| matches!(part, Component::Normal(_))) {
         return Err("it is the root of the disk, not a folder on it".into());
     }
-    Ok(Place::Local { path })
+    Ok(Address::Local { path })
 }
 
-fn parse_s3(rest: &str) -> Result<Place, String> {
+fn parse_s3(rest: &str) -> Result<Address, String> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if bucket.is_empty() || !bucket.chars().all(named) {
@@ -244,10 +246,10 @@ fn parse_s3(rest: &str) -> Result<Place, String> {
     {
         return Err("a prefix has no empty, `.` or `..` segments".into());
     }
-    Ok(Place::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    Ok(Address::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
-fn parse_http(text: &str) -> Result<Place, String> {
+fn parse_http(text: &str) -> Result<Address, String> {
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err("plain http is only for this machine (localhost): use https://".into());
@@ -258,17 +260,17 @@ fn parse_http(text: &str) -> Result<Place, String> {
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty();
     }
-    Ok(Place::Http { url })
+    Ok(Address::Http { url })
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Memory { prefix } => write!(f, "memory:{prefix}"),
-            Place::Local { path } => path.display().fmt(f),
-            Place::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-            Place::Http { url } => url.fmt(f),
+            Address::Memory { prefix } => write!(f, "memory:{prefix}"),
+            Address::Local { path } => path.display().fmt(f),
+            Address::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Address::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Address::Http { url } => url.fmt(f),
         }
     }
 }
@@ -295,7 +297,7 @@ impl From<Location> for String {
 
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
-        Self(Place::Local { path })
+        Self(Address::Local { path })
     }
 }
 

@@ -11,25 +11,25 @@ use object_store::{ListResult, ObjectStore};
 use super::backend::{Backend, attempt, found};
 use super::base::Base;
 use super::error::StoreError;
-use super::object_info::ObjectInfo;
+use super::folder_walk::{ExpectedFiles, FolderContents};
+use super::object_meta::ObjectMeta;
 use super::put::put_whole;
-use super::send::Sending;
+use super::put_options::PutOptions;
 use super::sink::Sink;
-use super::walk::{Expected, Found};
 
-pub(super) struct Memory {
+pub(super) struct MemoryBackend {
     base: Base,
     objects: Arc<InMemory>,
 }
 
-impl Memory {
+impl MemoryBackend {
     pub(super) fn new(base: Base) -> Self {
         Self { base, objects: Arc::new(InMemory::new()) }
     }
 }
 
 #[async_trait]
-impl Backend for Memory {
+impl Backend for MemoryBackend {
     fn base(&self) -> &Base {
         &self.base
     }
@@ -47,8 +47,8 @@ impl Backend for Memory {
         prefix: &str,
         action: &'static str,
         deep: bool,
-        _: Expected,
-    ) -> Result<Found, StoreError> {
+        _: ExpectedFiles,
+    ) -> Result<FolderContents, StoreError> {
         let path = self.base.prefix(prefix)?;
         let list = async || match deep {
             false => self.objects.list_with_delimiter(Some(&path)).await,
@@ -70,8 +70,8 @@ impl Backend for Memory {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &Sending,
-    ) -> Result<ObjectInfo, StoreError> {
+        sending: &PutOptions,
+    ) -> Result<ObjectMeta, StoreError> {
         put_whole(self, key, data, sending).await
     }
 

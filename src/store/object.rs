@@ -11,14 +11,14 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use md5::{Digest as _, Md5};
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectStoreExt};
 
 use super::backend::{attempt, reading};
 use super::blocking::blocking;
+use super::change_detection::{self, ChangeTime, ReadRecord, checksum};
 use super::error::StoreError;
-use super::object_info::ObjectInfo;
-use super::open::Store;
-use super::taken::{self, Moment, Taken, checksum};
+use super::object_meta::ObjectMeta;
+use super::registry::Store;
 
 /// Ranges closer than this are read as one: on disk, then over a network.
 const GAP: (u64, u64) = (64 << 10, 1 << 20);
@@ -35,27 +35,27 @@ const FOLDED_AHEAD: usize = 2;
 pub struct Object {
     pub(super) store: Store,
     pub(super) path: ObjectPath,
-    pub(super) info: Arc<ObjectInfo>,
+    pub(super) info: Arc<ObjectMeta>,
     /// The first answer's version, for listings that tell none.
     version: Arc<OnceLock<String>>,
     /// Of a file on disk, what was read.
-    taken: Arc<Taken>,
+    taken: Arc<ReadRecord>,
 }
 
 /// A file on disk that is being read, and the moment from which on it must not change.
-pub(super) struct Reading {
+pub(super) struct OpenFile {
     file: File,
-    began: Option<Moment>,
+    began: Option<ChangeTime>,
 }
 
 impl Object {
-    pub(super) fn new(store: Store, path: ObjectPath, info: ObjectInfo) -> Self {
+    pub(super) fn new(store: Store, path: ObjectPath, info: ObjectMeta) -> Self {
         let (version, taken) = Default::default();
         Self { store, path, info: Arc::new(info), version, taken }
     }
 
     /// What is known of it.
-    pub fn info(&self) -> &ObjectInfo {
+    pub fn info(&self) -> &ObjectMeta {
         &self.info
     }
 
@@ -79,7 +79,7 @@ impl Object {
         let get = async || {
             let found = objects.get_opts(&self.path, self.asking(&range)).await?;
             let meta = found.meta.clone();
-            if ObjectInfo::new(String::new(), meta.clone()).size != size {
+            if ObjectMeta::new(String::new(), meta.clone()).size != size {
                 return Ok((Bytes::new(), meta));
             }
             Ok((collected(found).await?, meta))
@@ -141,7 +141,7 @@ impl Object {
     }
 
     /// The open file of an object on disk.
-    pub(super) async fn open(&self) -> Result<Reading, StoreError> {
+    pub(super) async fn open(&self) -> Result<OpenFile, StoreError> {
         let began = self.begin().await?;
         let objects = self.store.backend().objects().await?;
         let found =
@@ -149,8 +149,8 @@ impl Object {
         let found = found.map_err(|error| self.now_gone(error))?;
         self.compare(found.meta)?;
         match found.payload {
-            GetResultPayload::File(file, _) => Ok(Reading { file, began }),
-            GetResultPayload::Stream(_) => Err(StoreError::NotAFile {
+            GetResultPayload::File(file, _) => Ok(OpenFile { file, began }),
+            GetResultPayload::Stream(_) => Err(StoreError::UnsupportedFileType {
                 url: self.url(),
                 what: "not on a disk of this machine".to_owned(),
             }),
@@ -172,10 +172,10 @@ impl Object {
             }
             return Ok(state);
         }
-        let Reading { file, began } = self.open().await?;
+        let OpenFile { file, began } = self.open().await?;
         let (url, whole) = (self.url(), range.clone());
         let folded = blocking(&url, "read", move || {
-            let sum = taken::fold(&file, range, |buffer| step(&mut state, buffer))?;
+            let sum = change_detection::fold(&file, range, |buffer| step(&mut state, buffer))?;
             Ok((state, sum))
         });
         let (state, sum) = folded.await.map_err(now_shorter)?;
@@ -186,11 +186,11 @@ impl Object {
     /// Bytes of a file that [`Self::open`] gave, into `data` and into a digest, off the async threads.
     pub(super) async fn fill(
         &self,
-        Reading { file, began }: Reading,
+        OpenFile { file, began }: OpenFile,
         mut data: Vec<u8>,
         mut md5: Md5,
         at: u64,
-    ) -> Result<(Reading, Vec<u8>, Md5), StoreError> {
+    ) -> Result<(OpenFile, Vec<u8>, Md5), StoreError> {
         let url = self.url();
         let read = blocking(&url, "read", move || {
             file.read_exact_at(&mut data, at)?;
@@ -199,7 +199,7 @@ impl Object {
         });
         let (file, sum, data, md5) = read.await.map_err(now_shorter)?;
         self.add(began, at..at.saturating_add(data.len() as u64), sum).await?;
-        Ok((Reading { file, began }, data, md5))
+        Ok((OpenFile { file, began }, data, md5))
     }
 
     /// What is gone after it was found has changed.
@@ -213,10 +213,10 @@ impl Object {
     }
 
     /// Compares it with what is there now.
-    pub(super) fn compare(&self, meta: ObjectMeta) -> Result<(), StoreError> {
-        let now = ObjectInfo::new(self.info.key.clone(), meta);
+    pub(super) fn compare(&self, meta: object_store::ObjectMeta) -> Result<(), StoreError> {
+        let now = ObjectMeta::new(self.info.key.clone(), meta);
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
-        let known = ObjectInfo { etag: etag.cloned(), ..ObjectInfo::clone(&self.info) };
+        let known = ObjectMeta { etag: etag.cloned(), ..ObjectMeta::clone(&self.info) };
         if let Some(detail) = known.differs(&now) {
             return Err(StoreError::Changed { url: self.url(), detail });
         }
@@ -231,7 +231,7 @@ impl Object {
     }
 
     /// From when on a file on disk must not change while it is read; refuses one that has.
-    async fn begin(&self) -> Result<Option<Moment>, StoreError> {
+    async fn begin(&self) -> Result<Option<ChangeTime>, StoreError> {
         let Some(path) = self.on_disk().filter(|path| path.exists()) else { return Ok(None) };
         match self.taken.begin(&path) {
             Some(began) => Ok(Some(began)),
@@ -242,7 +242,7 @@ impl Object {
     /// Remembers what was read of a file on disk; refuses one that has changed since.
     async fn add(
         &self,
-        began: Option<Moment>,
+        began: Option<ChangeTime>,
         range: Range<u64>,
         checksum: u32,
     ) -> Result<(), StoreError> {
@@ -255,7 +255,7 @@ impl Object {
     }
 
     /// Refuses a file of which not all that was read is still the same.
-    async fn compare_bytes(&self, path: PathBuf) -> Result<Moment, StoreError> {
+    async fn compare_bytes(&self, path: PathBuf) -> Result<ChangeTime, StoreError> {
         let (url, taken) = (self.url(), Arc::clone(&self.taken));
         let compared = blocking(&url, "read", move || taken.compare(&path));
         let detail = "it was changed in place".to_owned();
@@ -289,14 +289,14 @@ fn now_shorter(error: StoreError) -> StoreError {
 }
 
 /// A range to fetch, and those it serves with their places in the order asked for.
-type Joined = (Range<u64>, Vec<(usize, Range<u64>)>);
+type MergedRange = (Range<u64>, Vec<(usize, Range<u64>)>);
 
 /// Each joined range with its members and their places in `ranges`. Bad ranges stand alone, for
 /// `range` to refuse.
-fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<Joined> {
+fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<MergedRange> {
     let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
     sorted.sort_by_key(|(_, range)| range.start);
-    let mut groups: Vec<Joined> = Vec::new();
+    let mut groups: Vec<MergedRange> = Vec::new();
     for (index, range) in sorted {
         match groups.last_mut() {
             Some((whole, members))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A number that can be set for S3.
 #[derive(Debug, Clone)]
-pub struct Number {
+pub struct NumericOption {
     /// Its field in [`S3Options`].
     pub name: &'static str,
     /// What it is when nobody sets it.
@@ -16,16 +16,16 @@ pub struct Number {
     pub range: RangeInclusive<u64>,
 }
 
-const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) -> Number {
-    Number { name, default, range }
+const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) -> NumericOption {
+    NumericOption { name, default, range }
 }
 
 const MIB: usize = 1 << 20;
 // S3 takes parts of 5 MiB to 5 GiB, but for the last.
-const PART_SIZE: Number = number("part_size", 16 << 20, 5 << 20..=5 << 30);
-const MAX_RETRIES: Number = number("max_retries", 10, 0..=100);
-const TIMEOUT: Number = number("timeout_seconds", 120, 1..=86_400);
-const CONNECT_TIMEOUT: Number = number("connect_timeout_seconds", 10, 1..=600);
+const PART_SIZE: NumericOption = number("part_size", 16 << 20, 5 << 20..=5 << 30);
+const MAX_RETRIES: NumericOption = number("max_retries", 10, 0..=100);
+const TIMEOUT: NumericOption = number("timeout_seconds", 120, 1..=86_400);
+const CONNECT_TIMEOUT: NumericOption = number("connect_timeout_seconds", 10, 1..=600);
 
 /// How the bucket is named in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct S3Options {
 
 impl S3Options {
     /// The numbers among the options.
-    pub const NUMBERS: [Number; 4] = [PART_SIZE, MAX_RETRIES, TIMEOUT, CONNECT_TIMEOUT];
+    pub const NUMBERS: [NumericOption; 4] = [PART_SIZE, MAX_RETRIES, TIMEOUT, CONNECT_TIMEOUT];
 
     pub(super) fn part_size(&self) -> usize {
         let size = usize::try_from(self.part_size.unwrap_or(PART_SIZE.default));

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use super::blocking::blocking;
 use super::error::StoreError;
 use super::object::Object;
-use crate::model::Digest;
+use crate::model::Md5Digest;
 
 /// The bytes of a part.
 #[derive(Clone, Debug)]
-pub enum Body {
+pub enum PartBody {
     /// These, one after the other.
     Bytes(Vec<Bytes>),
     /// A range of an object; of a file on disk it is read while it is sent.
     Range(Object, Range<u64>),
 }
 
-impl Body {
+impl PartBody {
     /// How many bytes.
     pub fn size(&self) -> u64 {
         match self {
@@ -29,24 +29,24 @@ impl Body {
 }
 
 /// A part, and its MD5 when it is known.
-pub(super) struct Part {
-    pub body: Body,
-    pub md5: Option<Digest>,
+pub(super) struct UploadPart {
+    pub body: PartBody,
+    pub md5: Option<Md5Digest>,
 }
 
-impl Part {
+impl UploadPart {
     /// Its bytes; those of a range must have the MD5.
     pub async fn bytes(self) -> Result<Vec<Bytes>, StoreError> {
         let (object, range) = match self.body {
-            Body::Bytes(data) => return Ok(data),
-            Body::Range(object, range) => (object, range),
+            PartBody::Bytes(data) => return Ok(data),
+            PartBody::Range(object, range) => (object, range),
         };
         let (url, start) = (object.url(), range.start);
         let data = object.range(range).await?;
         let Some(expected) = self.md5 else { return Ok(vec![data]) };
         let hash = {
             let data = data.clone();
-            move || Ok(Digest::of(&data))
+            move || Ok(Md5Digest::of(&data))
         };
         let found = blocking(&url, "read", hash).await?;
         match found == expected {

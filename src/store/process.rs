@@ -24,7 +24,7 @@ pub struct Process {
 
 /// Whether a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum Liveness {
     /// It runs.
     Running,
     /// It does not.
@@ -41,18 +41,18 @@ impl Process {
     }
 
     /// Whether it runs, as far as can be known from here.
-    pub fn life(&self) -> Life {
+    pub fn life(&self) -> Liveness {
         match (&self.machine, machine()) {
             (Some(theirs), Some(ours)) if *theirs == ours => {
                 match (started(self.process), self.started) {
-                    _ if !is_alive(self.process) => Life::Gone,
-                    (Some(now), Some(then)) if now == then => Life::Running,
-                    (Some(_), Some(_)) => Life::Gone,
-                    _ => Life::Unknown,
+                    _ if !is_alive(self.process) => Liveness::Gone,
+                    (Some(now), Some(then)) if now == then => Liveness::Running,
+                    (Some(_), Some(_)) => Liveness::Gone,
+                    _ => Liveness::Unknown,
                 }
             }
-            (None, None) if self.host == host() && !is_alive(self.process) => Life::Gone,
-            _ => Life::Unknown,
+            (None, None) if self.host == host() && !is_alive(self.process) => Liveness::Gone,
+            _ => Liveness::Unknown,
         }
     }
 }
@@ -105,10 +105,13 @@ mod tests {
     #[test]
     fn a_process_that_has_the_number_of_another_is_not_taken_for_it() {
         let own = Process::own();
-        assert_eq!((own.machine.is_some(), own.life()), (true, Life::Running));
+        assert_eq!((own.machine.is_some(), own.life()), (true, Liveness::Running));
         let other = Process { started: own.started.map(|ticks| ticks + 1), ..own };
-        assert_eq!(other.life(), Life::Gone);
-        assert_eq!(Process { machine: Some("another".to_owned()), ..other }.life(), Life::Unknown);
+        assert_eq!(other.life(), Liveness::Gone);
+        assert_eq!(
+            Process { machine: Some("another".to_owned()), ..other }.life(),
+            Liveness::Unknown
+        );
     }
 
     #[test]
@@ -117,10 +120,10 @@ mod tests {
         let process =
             Process { process: child.id(), started: started(child.id()), ..Process::own() };
         let began = Instant::now();
-        while process.life() != Life::Gone && began.elapsed() < Duration::from_secs(10) {
+        while process.life() != Liveness::Gone && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!((process.life(), Process::own().life()), (Life::Gone, Life::Running));
+        assert_eq!((process.life(), Process::own().life()), (Liveness::Gone, Liveness::Running));
         child.wait().unwrap();
     }
 }

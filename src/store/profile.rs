@@ -22,18 +22,18 @@ use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
 
 use super::aws_http::AwsHttp;
+use super::ca_certificates::Bundle;
 use super::error::StoreError;
 use super::error_chain::with_causes;
 use super::limit::read_file;
 use super::options::{Addressing, S3Options};
-use super::roots::Bundle;
 
 const DEFAULT_REGION: &str = "us-east-1";
 /// A laptop has no instance metadata: asking for it must not look like a hang.
 const METADATA_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A profile that needs no AWS files.
-struct BuiltIn {
+struct BuiltInProfile {
     name: &'static str,
     endpoint: &'static str,
     /// Whether `AWS_ENDPOINT_URL`, `AWS_REGION` and the AWS files may say otherwise.
@@ -41,14 +41,14 @@ struct BuiltIn {
     advice: &'static str,
 }
 
-const BUILT_IN: [BuiltIn; 2] = [
-    BuiltIn {
+const BUILT_IN: [BuiltInProfile; 2] = [
+    BuiltInProfile {
         name: "minio",
         endpoint: "http://127.0.0.1:9000",
         yields: true,
         advice: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key of the MinIO server",
     },
-    BuiltIn {
+    BuiltInProfile {
         name: "source-coop",
         endpoint: "https://data.source.coop",
         yields: false,
@@ -60,7 +60,7 @@ const BUILT_IN: [BuiltIn; 2] = [
 
 /// Who decides on a setting that the options leave open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decider {
+pub enum SettingSource {
     /// The options do not leave it open.
     Options,
     /// A standard AWS variable or file.
@@ -73,44 +73,45 @@ pub enum Decider {
 
 /// The settings of S3 that others than the options can decide on, as they are in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InForce {
+pub struct EffectiveSettings {
     /// Endpoint; `None` for that of AWS.
-    pub endpoint_url: (Option<String>, Decider),
+    pub endpoint_url: (Option<String>, SettingSource),
     /// Region.
-    pub region: (String, Decider),
+    pub region: (String, SettingSource),
     /// Addressing.
-    pub addressing: (Addressing, Decider),
+    pub addressing: (Addressing, SettingSource),
 }
 
-impl InForce {
+impl EffectiveSettings {
     /// Resolves the options with the AWS environment, the AWS files and the built-in profiles.
     pub async fn of(options: &S3Options) -> Result<Self, StoreError> {
-        let Settings { endpoint, region, addressing, .. } = Settings::resolve(options).await?;
+        let ResolvedSettings { endpoint, region, addressing, .. } =
+            ResolvedSettings::resolve(options).await?;
         let endpoint_url = match endpoint {
             Some((url, decider)) => (Some(url), decider),
-            None => (None, Decider::Default),
+            None => (None, SettingSource::Default),
         };
         Ok(Self { endpoint_url, region, addressing })
     }
 }
 
 /// S3 as it will be spoken to.
-pub(super) struct Settings {
+pub(super) struct ResolvedSettings {
     /// Endpoint, region and addressing, and who decided on them.
-    pub endpoint: Option<(String, Decider)>,
-    pub region: (String, Decider),
-    pub addressing: (Addressing, Decider),
+    pub endpoint: Option<(String, SettingSource)>,
+    pub region: (String, SettingSource),
+    pub addressing: (Addressing, SettingSource),
     /// How to renew the credentials.
     pub advice: String,
     /// `ca_bundle` of the profile.
     pub bundle: Option<Bundle>,
     /// Name of the profile, if it is one of `aws login`.
     login: Option<String>,
-    built_in: Option<&'static BuiltIn>,
+    built_in: Option<&'static BuiltInProfile>,
     profile: Option<String>,
 }
 
-impl Settings {
+impl ResolvedSettings {
     pub(super) async fn resolve(options: &S3Options) -> Result<Self, StoreError> {
         FILES.into_iter().try_for_each(refuse_endless)?;
         let of_environment = || variable("AWS_PROFILE");
@@ -125,12 +126,12 @@ impl Settings {
             return Err(StoreError::BadOption { option: "profile", value, reason });
         }
         let sdk = match built_in {
-            Some(BuiltIn { yields: false, .. }) => None,
+            Some(BuiltInProfile { yields: false, .. }) => None,
             _ => Some(shared_settings(profile.as_deref()).await),
         };
-        let of_profile = built_in.map(|known| Decider::Profile(known.name));
-        let by_options = |url: &String| (url.clone(), Decider::Options);
-        let by_aws = |value: String| (value, Decider::Aws);
+        let of_profile = built_in.map(|known| SettingSource::Profile(known.name));
+        let by_options = |url: &String| (url.clone(), SettingSource::Options);
+        let by_aws = |value: String| (value, SettingSource::Aws);
         let endpoint = options
             .endpoint_url
             .as_ref()
@@ -143,16 +144,16 @@ impl Settings {
             .as_ref()
             .map(by_options)
             .or_else(|| shared_region().map(by_aws))
-            .unwrap_or_else(|| (DEFAULT_REGION.to_owned(), Decider::Default));
+            .unwrap_or_else(|| (DEFAULT_REGION.to_owned(), SettingSource::Default));
         // It becomes a part of a header.
         if region.0.chars().any(char::is_control) {
             let reason = "it has a control character".to_owned();
             return Err(StoreError::BadOption { option: "region", value: region.0, reason });
         }
         let addressing = match (options.addressing, &endpoint) {
-            (Some(addressing), _) => (addressing, Decider::Options),
-            (None, Some(_)) => (Addressing::Path, of_profile.unwrap_or(Decider::Default)),
-            (None, None) => (Addressing::Virtual, Decider::Default),
+            (Some(addressing), _) => (addressing, SettingSource::Options),
+            (None, Some(_)) => (Addressing::Path, of_profile.unwrap_or(SettingSource::Default)),
+            (None, None) => (Addressing::Virtual, SettingSource::Default),
         };
         let advice = match (built_in, &profile) {
             (Some(known), _) => known.advice.to_owned(),
@@ -204,7 +205,7 @@ impl Settings {
         };
         if let Some(name) = &self.login {
             let environment = EnvironmentVariableCredentialsProvider::new();
-            let login = OfLogin(name.clone());
+            let login = LoginProfile(name.clone());
             return match self.profile {
                 Some(_) => SharedCredentialsProvider::new(login),
                 None => SharedCredentialsProvider::new(
@@ -236,9 +237,9 @@ impl Settings {
 
 /// A profile of `aws login`, whose credentials only the AWS tools read.
 #[derive(Debug)]
-struct OfLogin(String);
+struct LoginProfile(String);
 
-impl ProvideCredentials for OfLogin {
+impl ProvideCredentials for LoginProfile {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,

@@ -11,21 +11,21 @@ use bytes::Bytes;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
-use object_store::{ListResult, ObjectMeta, ObjectStore};
+use object_store::{ListResult, ObjectStore};
 use tracing::warn;
 
 use super::backend::{Backend, attempt, found, reading};
 use super::base::Base;
 use super::bucket::Bucket;
 use super::error::StoreError;
-use super::failure::{Site, translate};
-use super::object_info::ObjectInfo;
-use super::passed::noting;
+use super::folder_walk::{ExpectedFiles, FolderContents};
+use super::multipart_cleanup::UploadedPart;
+use super::object_meta::ObjectMeta;
 use super::put::put_whole;
-use super::send::{Condition, Sending};
+use super::put_options::{PutMode, PutOptions};
 use super::sink::Sink;
-use super::uploads::Arrived;
-use super::walk::{Expected, Found};
+use super::skipped::noting;
+use super::translate::{ErrorContext, translate};
 
 /// Bytes of memory that a name takes beside its own, here and where it is worked on.
 const OF_NAME: u64 = 256;
@@ -44,13 +44,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What has been tried for so long is not begun anew: the server cannot be reached, or is busy for good.
 const LONG: Duration = Duration::from_secs(25);
 
-pub(super) struct S3 {
+pub(super) struct S3Backend {
     pub base: Base,
     pub bucket: Arc<Bucket>,
 }
 
 #[async_trait]
-impl Backend for S3 {
+impl Backend for S3Backend {
     fn base(&self) -> &Base {
         &self.base
     }
@@ -69,7 +69,7 @@ impl Backend for S3 {
 
     fn translate(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
         let (endpoint, advice) = self.bucket.endpoint_and_advice();
-        let site = Site {
+        let site = ErrorContext {
             url: self.base.url(key),
             action,
             bucket: &self.bucket.name,
@@ -113,8 +113,8 @@ impl Backend for S3 {
         prefix: &str,
         action: &'static str,
         deep: bool,
-        _: Expected,
-    ) -> Result<Found, StoreError> {
+        _: ExpectedFiles,
+    ) -> Result<FolderContents, StoreError> {
         let (listed, noted) = noting(self.pages(prefix, action, !deep, NAMES)).await;
         self.base.note_passed(noted);
         Ok(found(&self.base, listed?))
@@ -128,19 +128,17 @@ impl Backend for S3 {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &Sending,
-    ) -> Result<ObjectInfo, StoreError> {
+        sending: &PutOptions,
+    ) -> Result<ObjectMeta, StoreError> {
         // The client does not send again what the server may have done, however many tries it has left: here
         // the condition guards it.
         let (mut left, most) = match sending.condition {
-            Condition::Always => (0, 0),
-            Condition::Absent | Condition::Is(_) => {
-                (AGAIN, self.bucket.session.options.max_retries())
-            }
+            PutMode::Always => (0, 0),
+            PutMode::Absent | PutMode::Is(_) => (AGAIN, self.bucket.session.options.max_retries()),
         };
         loop {
             match put_whole(self, key, data.clone(), sending).await {
-                Err(StoreError::Exhausted { attempts, elapsed, .. })
+                Err(StoreError::RetriesExhausted { attempts, elapsed, .. })
                     if left > 0
                         && elapsed < LONG
                         && (attempts == 1 || attempts as usize <= most) =>
@@ -162,7 +160,7 @@ impl Backend for S3 {
         self.bucket.uploads(&self.path(key)?).await
     }
 
-    async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<Arrived>, StoreError> {
+    async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<UploadedPart>, StoreError> {
         self.bucket.parts_of(&self.path(key)?, id).await
     }
 
@@ -190,7 +188,7 @@ impl Backend for S3 {
     }
 }
 
-impl S3 {
+impl S3Backend {
     /// Pages of a bucket until the last; with `most` 1, until one tells of an object.
     async fn pages(
         &self,
@@ -218,7 +216,7 @@ impl S3 {
             let page = reading(self, prefix, action, ask).await?;
             let ListResult { objects: new, common_prefixes: folders, .. } = page.result;
             empty = if new.is_empty() && folders.is_empty() { empty + 1 } else { 0 };
-            for ObjectMeta { size, location, .. } in &new {
+            for object_store::ObjectMeta { size, location, .. } in &new {
                 bytes = bytes.saturating_add(*size);
                 if *size > LARGEST || bytes > ALL {
                     let detail =

@@ -8,42 +8,42 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 use tokio::sync::OnceCell;
 
+use super::atomic_file::AtomicFile;
 use super::blocking::blocking;
 use super::error::StoreError;
-use super::send::Condition;
-use super::staged::Staged;
+use super::put_options::PutMode;
 
 /// `None` once it is over.
 pub(super) enum Sink {
-    Disk(Option<Arc<Staged>>),
-    Parts(Option<Arc<PartSink>>),
+    Disk(Option<Arc<AtomicFile>>),
+    Parts(Option<Arc<MultipartSink>>),
 }
 
 /// An upload by parts, and its id once it has begun.
-pub(super) struct PartSink {
+pub(super) struct MultipartSink {
     pub parts: Arc<dyn MultipartStore>,
     pub path: ObjectPath,
     pub id: OnceCell<MultipartId>,
 }
 
 impl Sink {
-    pub(super) fn disk(staged: Staged) -> Self {
+    pub(super) fn disk(staged: AtomicFile) -> Self {
         Self::Disk(Some(Arc::new(staged)))
     }
 
     pub(super) fn parts(parts: Arc<dyn MultipartStore>, path: ObjectPath) -> Self {
-        Self::Parts(Some(Arc::new(PartSink { parts, path, id: OnceCell::new() })))
+        Self::Parts(Some(Arc::new(MultipartSink { parts, path, id: OnceCell::new() })))
     }
 }
 
-/// Puts a file of `size` bytes under its name: of the conditions, only [`Condition::Absent`] is looked at.
+/// Puts a file of `size` bytes under its name: of the conditions, only [`PutMode::Absent`] is looked at.
 pub(super) async fn finish(
     url: String,
-    staged: Staged,
+    staged: AtomicFile,
     size: u64,
-    condition: &Condition,
+    condition: &PutMode,
 ) -> Result<(), StoreError> {
-    let is_first = *condition == Condition::Absent;
+    let is_first = *condition == PutMode::Absent;
     let finished = blocking(&url, "write", move || {
         let found = staged.len()?;
         match (found == size, is_first) {
@@ -60,7 +60,7 @@ pub(super) async fn finish(
             detail: format!("{found} bytes on disk, not {size}"),
         }),
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-            Err(StoreError::Overtaken { url, detail: "it exists".to_owned() })
+            Err(StoreError::PreconditionFailed { url, detail: "it exists".to_owned() })
         }
         Err(error) => Err(error),
     }

@@ -12,7 +12,7 @@ use zarrs::storage::{
 use zarrs_object_store::AsyncObjectStore;
 
 use super::error::StoreError;
-use super::open::Store;
+use super::registry::Store;
 
 /// Bytes that a codec may add to a chunk: checksums, frames, the index of a shard.
 const SLACK: u64 = 1 << 20;
@@ -27,17 +27,17 @@ impl Store {
     ) -> Result<AsyncReadableStorage, StoreError> {
         let root = self.backend().base().prefix(prefix)?;
         let all = AsyncObjectStore::new(PrefixStore::new(self.backend().objects().await?, root));
-        Ok(Arc::new(Limited { all, longest: longest.saturating_add(SLACK) }))
+        Ok(Arc::new(SizeLimited { all, longest: longest.saturating_add(SLACK) }))
     }
 }
 
 /// Objects up to a length: the library asks for those that are named by metadata, and whole.
-struct Limited<T> {
+struct SizeLimited<T> {
     all: T,
     longest: u64,
 }
 
-impl<T: AsyncReadableStorageTraits> Limited<T> {
+impl<T: AsyncReadableStorageTraits> SizeLimited<T> {
     async fn check(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
         match self.all.size_key(key).await? {
             Some(size) if size > self.longest => Err(StorageError::Other(format!(
@@ -50,7 +50,7 @@ impl<T: AsyncReadableStorageTraits> Limited<T> {
 }
 
 #[async_trait]
-impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for Limited<T> {
+impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for SizeLimited<T> {
     async fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
         match self.check(key).await? {
             Some(_) => self.all.get(key).await,

@@ -45,7 +45,7 @@ impl Shape {
 }
 
 /// Points, sizes and depths of a grid; every field is row by row, nlat x nlon.
-pub struct Grid {
+pub struct SyntheticGrid {
     /// Rows, columns, levels.
     pub shape: Shape,
     /// Latitude of T points, degrees.
@@ -70,7 +70,7 @@ pub struct Grid {
     pub dz: Vec<f64>,
 }
 
-impl Grid {
+impl SyntheticGrid {
     /// The grid of this shape.
     pub fn new(shape: Shape) -> Self {
         let Shape { nlat, nlon, nz } = shape;
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_cells_cover_the_sphere_and_columns_cut_rows_at_right_angles() {
-        let grid = Grid::new(Shape { nlat: 96, nlon: 80, nz: 5 });
+        let grid = SyntheticGrid::new(Shape { nlat: 96, nlon: 80, nz: 5 });
         let area: f64 = (0..grid.cells()).map(|n| grid.tarea(n)).sum();
         let sphere = 4.0 * PI * RADIUS * RADIUS;
         // The caps south of 79.5 S and inside Greenland are missing.
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn land_is_as_large_as_on_earth_and_blocks_of_it_are_left_out() {
         for shape in [Shape { nlat: 96, nlon: 80, nz: 60 }, Shape::SMALL] {
-            let grid = Grid::new(shape);
+            let grid = SyntheticGrid::new(shape);
             let cells = grid.cells() as f64;
             let land = grid.kmt.iter().filter(|&&k| k == 0).count() as f64 / cells;
             let out = grid.eliminated.iter().filter(|&&e| e).count() as f64 / cells;

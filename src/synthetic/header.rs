@@ -1,7 +1,7 @@
 //! The header of a history file: dimensions, variables and attributes as the model writes them.
 
-use super::classic::{Attribute, Format, Header, Kind, Value, Variable};
 use super::grid::{FILL, Shape};
+use super::netcdf3::{AttributeDef, ClassicFormat, FileHeader, NcType, Value, VariableDef};
 use super::ocean::{FILL_FLOAT, Quantity};
 
 /// Units of every time coordinate.
@@ -41,10 +41,10 @@ pub const CONSTANTS: [(&str, f64); 29] = [
 ];
 
 /// A field: name, units, quantity, and whether the intervention is in it.
-pub type Field = (&'static str, &'static str, Quantity, bool);
+pub type FieldDef = (&'static str, &'static str, Quantity, bool);
 
 /// The three-dimensional fields, in the order of the file.
-pub const FIELDS_3D: [Field; 13] = [
+pub const FIELDS_3D: [FieldDef; 13] = [
     ("DIC_ALT_CO2", "mmol/m^3", Quantity::Dic, false),
     ("DIC", "mmol/m^3", Quantity::Dic, true),
     ("ALK", "mmol/m^3", Quantity::Alk, true),
@@ -61,7 +61,7 @@ pub const FIELDS_3D: [Field; 13] = [
 ];
 
 /// The two-dimensional fields, in the order of the file.
-pub const FIELDS_2D: [Field; 8] = [
+pub const FIELDS_2D: [FieldDef; 8] = [
     ("PH_ALT_CO2", "1", Quantity::Ph, false),
     ("PH", "1", Quantity::Ph, true),
     ("pCO2SURF_ALT_CO2", "ppmv", Quantity::Pco2, false),
@@ -108,17 +108,28 @@ const NLAT: usize = 7;
 const NLON: usize = 8;
 
 /// A text attribute.
-pub fn text(name: &str, value: &str) -> Attribute {
+pub fn text(name: &str, value: &str) -> AttributeDef {
     (name.to_owned(), Value::Text(value.to_owned()))
 }
 
 /// A variable out of its parts.
-pub fn variable(name: &str, kind: Kind, dims: &[usize], attributes: Vec<Attribute>) -> Variable {
-    Variable { name: name.to_owned(), kind, dimensions: dims.to_vec(), attributes }
+pub fn variable(
+    name: &str,
+    kind: NcType,
+    dims: &[usize],
+    attributes: Vec<AttributeDef>,
+) -> VariableDef {
+    VariableDef { name: name.to_owned(), kind, dimensions: dims.to_vec(), attributes }
 }
 
 /// The header of one month of the run `title`, with the first `fields_3d` of [`FIELDS_3D`].
-pub fn history(format: Format, shape: Shape, dz: &[f64], title: &str, fields_3d: usize) -> Header {
+pub fn history(
+    format: ClassicFormat,
+    shape: Shape,
+    dz: &[f64],
+    title: &str,
+    fields_3d: usize,
+) -> FileHeader {
     let shallow = shape.nz.min(15);
     let length = |name: &str, n: usize| (name.to_owned(), Some(n as u64));
     let dimensions = vec![
@@ -137,16 +148,16 @@ pub fn history(format: Format, shape: Shape, dz: &[f64], title: &str, fields_3d:
     variables.extend(GRID_FIELDS.map(grid_variable));
     let long = |name: &str| vec![text("long_name", name)];
     let names = CONSTANTS.map(|(name, _)| name).into_iter().chain(["nsurface_t", "nsurface_u"]);
-    variables.extend(names.map(|name| variable(name, Kind::Double, &[], long(name))));
+    variables.extend(names.map(|name| variable(name, NcType::Double, &[], long(name))));
     let deep = FIELDS_3D.iter().take(fields_3d);
     variables
         .extend(deep.map(|f| field(f, &[TIME, Z_T, NLAT, NLON], "TLONG TLAT z_t time", "3111")));
     variables
         .extend(FIELDS_2D.iter().map(|f| field(f, &[TIME, NLAT, NLON], "TLONG TLAT time", "2110")));
-    Header { format, dimensions, records: 1, attributes: global_attributes(title), variables }
+    FileHeader { format, dimensions, records: 1, attributes: global_attributes(title), variables }
 }
 
-fn time_variables() -> Vec<Variable> {
+fn time_variables() -> Vec<VariableDef> {
     let bounds = vec![
         text("long_name", "boundaries for time-averaging interval"),
         text("units", TIME_UNITS),
@@ -158,12 +169,12 @@ fn time_variables() -> Vec<Variable> {
         text("calendar", "noleap"),
     ];
     vec![
-        variable("time_bound", Kind::Double, &[TIME, D2], bounds),
-        variable("time", Kind::Double, &[TIME], time),
+        variable("time_bound", NcType::Double, &[TIME, D2], bounds),
+        variable("time", NcType::Double, &[TIME], time),
     ]
 }
 
-fn vertical_variables(dz: &[f64], shallow: usize) -> Vec<Variable> {
+fn vertical_variables(dz: &[f64], shallow: usize) -> Vec<VariableDef> {
     let total: f64 = dz.iter().sum();
     let first = dz.first().copied().unwrap_or(0.0);
     let last = dz.last().copied().unwrap_or(0.0);
@@ -177,11 +188,11 @@ fn vertical_variables(dz: &[f64], shallow: usize) -> Vec<Variable> {
             ("valid_min".to_owned(), Value::Float(min as f32)),
             ("valid_max".to_owned(), Value::Float(max as f32)),
         ];
-        variable(name, Kind::Float, &[dimension], attributes)
+        variable(name, NcType::Float, &[dimension], attributes)
     };
     let size = |name: &str, dimension, long_name: &str| {
         let attributes = vec![text("long_name", long_name), text("units", "centimeters")];
-        variable(name, Kind::Float, &[dimension], attributes)
+        variable(name, NcType::Float, &[dimension], attributes)
     };
     let middle = "depth from surface to midpoint of layer";
     let top = "depth from surface to top of layer";
@@ -197,7 +208,7 @@ fn vertical_variables(dz: &[f64], shallow: usize) -> Vec<Variable> {
     ]
 }
 
-fn grid_variable((name, long_name, units, on): (&str, &str, &str, &str)) -> Variable {
+fn grid_variable((name, long_name, units, on): (&str, &str, &str, &str)) -> VariableDef {
     let fill = |name: &str| (name.to_owned(), Value::Double(FILL));
     let mut attributes = vec![fill("_FillValue"), text("long_name", long_name)];
     if !units.is_empty() {
@@ -207,10 +218,10 @@ fn grid_variable((name, long_name, units, on): (&str, &str, &str, &str)) -> Vari
         attributes.push(text("coordinates", &format!("{on}LONG {on}LAT")));
     }
     attributes.push(fill("missing_value"));
-    variable(name, Kind::Double, &[NLAT, NLON], attributes)
+    variable(name, NcType::Double, &[NLAT, NLON], attributes)
 }
 
-fn field(field: &Field, dimensions: &[usize], coordinates: &str, grid_loc: &str) -> Variable {
+fn field(field: &FieldDef, dimensions: &[usize], coordinates: &str, grid_loc: &str) -> VariableDef {
     let (name, units, ..) = *field;
     let fill = |name: &str| (name.to_owned(), Value::Float(FILL_FLOAT));
     let attributes = vec![
@@ -222,10 +233,10 @@ fn field(field: &Field, dimensions: &[usize], coordinates: &str, grid_loc: &str)
         text("cell_methods", "time: mean"),
         fill("missing_value"),
     ];
-    variable(name, Kind::Float, dimensions, attributes)
+    variable(name, NcType::Float, dimensions, attributes)
 }
 
-fn global_attributes(title: &str) -> Vec<Attribute> {
+fn global_attributes(title: &str) -> Vec<AttributeDef> {
     vec![
         text("title", title),
         text("history", "none"),

@@ -6,10 +6,10 @@
 //! intervention whose carbon adds up) and none of it comes from model output.
 
 mod centers;
-pub mod classic;
 mod grid;
 mod header;
 mod land;
+pub mod netcdf3;
 mod noise;
 mod ocean;
 mod plume;
@@ -17,11 +17,11 @@ mod plume;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-pub use self::classic::Format;
-use self::classic::{Header, Kind, Value, Variable, put_doubles, put_floats};
 pub use self::grid::Shape;
-use self::grid::{FILL, Grid, TURN};
+use self::grid::{FILL, SyntheticGrid, TURN};
 use self::header::{CONSTANTS, FIELDS_2D, FIELDS_3D, TIME_UNITS, text, variable};
+pub use self::netcdf3::ClassicFormat;
+use self::netcdf3::{FileHeader, NcType, Value, VariableDef, put_doubles, put_floats};
 use self::noise::{Waves, key, uniform};
 use self::ocean::{FILL_FLOAT, Ocean, Sea};
 use self::plume::Plume;
@@ -46,9 +46,9 @@ const SSH_MONTHS: u64 = 63 * 12;
 pub struct SyntheticCase {
     case: Case,
     seed: u64,
-    format: Format,
+    format: ClassicFormat,
     fields_3d: usize,
-    grid: Grid,
+    grid: SyntheticGrid,
     ocean: Ocean,
     plume: Plume,
 }
@@ -59,18 +59,18 @@ impl SyntheticCase {
     ///
     /// Lengths of a shape must not be 0.
     pub fn new(case: Case, shape: Shape, seed: u64) -> Self {
-        let grid = Grid::new(shape);
+        let grid = SyntheticGrid::new(shape);
         let ocean = Ocean::new(&grid, seed);
         let center = centers::CENTERS.get(usize::from(case.polygon())).copied();
         let days = f64::from(case.first_month().days());
         let plume = Plume::new(&grid, center.unwrap_or_default(), days);
         let fields_3d = if shape.nz == 60 { FIELDS_3D.len() } else { 4 };
-        Self { case, seed, format: Format::Cdf2, fields_3d, grid, ocean, plume }
+        Self { case, seed, format: ClassicFormat::Cdf2, fields_3d, grid, ocean, plume }
     }
 
     /// The same case in another format.
     #[must_use]
-    pub fn with_format(self, format: Format) -> Self {
+    pub fn with_format(self, format: ClassicFormat) -> Self {
         Self { format, ..self }
     }
 
@@ -92,7 +92,7 @@ impl SyntheticCase {
 
     /// Header of the file of any month; a changed one can be written with
     /// [`write_month_as`](Self::write_month_as).
-    pub fn header(&self) -> Header {
+    pub fn header(&self) -> FileHeader {
         let title = self.case.to_string();
         header::history(self.format, self.grid.shape, &self.grid.dz, &title, self.fields_3d)
     }
@@ -106,7 +106,7 @@ impl SyntheticCase {
     /// model does not know are 0, and a variable is as long as the header says.
     pub fn write_month_as<W: Write>(
         &self,
-        header: &Header,
+        header: &FileHeader,
         month: YearMonth,
         out: &mut W,
     ) -> io::Result<()> {
@@ -120,9 +120,9 @@ impl SyntheticCase {
     pub fn grid_file(&self) -> Vec<u8> {
         let shape = self.grid.shape;
         let coordinate = |name: &str, units: &str| {
-            variable(name, Kind::Double, &[0, 1], vec![text("units", units)])
+            variable(name, NcType::Double, &[0, 1], vec![text("units", units)])
         };
-        let header = Header {
+        let header = FileHeader {
             format: self.format,
             dimensions: vec![
                 ("nlat".to_owned(), Some(shape.nlat as u64)),
@@ -136,7 +136,7 @@ impl SyntheticCase {
             ],
         };
         let mut bytes = Vec::new();
-        let fill = |variable: &Variable, _, room: &mut [u8]| {
+        let fill = |variable: &VariableDef, _, room: &mut [u8]| {
             let values = if variable.name == "TLAT" { &self.grid.tlat } else { &self.grid.tlong };
             put_doubles(room, values.iter().copied());
         };
@@ -189,7 +189,7 @@ impl SyntheticCase {
         csv
     }
 
-    fn ssh_header(&self) -> Header {
+    fn ssh_header(&self) -> FileHeader {
         let shape = self.grid.shape;
         let time = vec![
             text("units", TIME_UNITS),
@@ -201,7 +201,7 @@ impl SyntheticCase {
             text("units", "centimeter"),
             text("long_name", "Sea Surface Height"),
         ];
-        Header {
+        FileHeader {
             format: self.format,
             dimensions: vec![
                 ("d2".to_owned(), Some(2)),
@@ -212,16 +212,16 @@ impl SyntheticCase {
             records: SSH_MONTHS,
             attributes: Vec::new(),
             variables: vec![
-                variable("time", Kind::Double, &[1], time),
-                variable("time_bound", Kind::Double, &[1, 0], Vec::new()),
-                variable("SSH", Kind::Float, &[1, 2, 3], ssh),
+                variable("time", NcType::Double, &[1], time),
+                variable("time_bound", NcType::Double, &[1, 0], Vec::new()),
+                variable("SSH", NcType::Float, &[1, 2, 3], ssh),
             ],
         }
     }
 
-    fn fill(&self, sea: &Sea<'_>, first: YearMonth, v: &Variable, record: u64, room: &mut [u8]) {
+    fn fill(&self, sea: &Sea<'_>, first: YearMonth, v: &VariableDef, record: u64, room: &mut [u8]) {
         let name = v.name.as_str();
-        let known = |&&(known, ..): &&header::Field| known == name;
+        let known = |&&(known, ..): &&header::FieldDef| known == name;
         if let Some(&(_, _, quantity, altered)) = FIELDS_3D.iter().chain(&FIELDS_2D).find(known) {
             sea.fill(quantity, altered, room);
         } else if let Some((_, constant)) = CONSTANTS.iter().find(|(known, _)| *known == name) {
@@ -289,7 +289,7 @@ impl SyntheticCase {
 }
 
 /// The end of a month as `time`, both its ends as `time_bound`.
-fn fill_time(month: YearMonth, variable: &Variable, room: &mut [u8]) {
+fn fill_time(month: YearMonth, variable: &VariableDef, room: &mut [u8]) {
     let (start, end) = (month.first_day() as f64, month.plus(1).first_day() as f64);
     match variable.name.as_str() {
         "time" => put_doubles(room, [end]),

@@ -9,8 +9,8 @@
 
 use rayon::prelude::*;
 
-use super::classic::put_floats;
-use super::grid::{Grid, TURN, wrap};
+use super::grid::{SyntheticGrid, TURN, wrap};
+use super::netcdf3::put_floats;
 use super::noise::{Waves, key, uniform};
 use super::plume::PlumeMonth;
 use crate::model::YearMonth;
@@ -67,7 +67,7 @@ pub struct Ocean {
 /// One month of the sea.
 pub struct Sea<'a> {
     ocean: &'a Ocean,
-    grid: &'a Grid,
+    grid: &'a SyntheticGrid,
     month: YearMonth,
     plume: PlumeMonth,
     season: Vec<f32>,
@@ -88,7 +88,7 @@ struct Water {
 
 impl Ocean {
     /// The sea on `grid`; another seed is another weather.
-    pub fn new(grid: &Grid, seed: u64) -> Self {
+    pub fn new(grid: &SyntheticGrid, seed: u64) -> Self {
         let gyres = Waves::new(key(&[seed, 1]).into(), 8, 3.0, 9.0);
         let eddies = [2, 3].map(|n| Waves::new(key(&[seed, n]).into(), 20, 14.0, 160.0));
         let map = |f: &(dyn Fn(f64, f64) -> f64 + Sync)| -> Vec<f32> {
@@ -117,7 +117,12 @@ impl Ocean {
     }
 
     /// The sea in `month`, with the plume as it is then.
-    pub fn month<'a>(&'a self, grid: &'a Grid, month: YearMonth, plume: PlumeMonth) -> Sea<'a> {
+    pub fn month<'a>(
+        &'a self,
+        grid: &'a SyntheticGrid,
+        month: YearMonth,
+        plume: PlumeMonth,
+    ) -> Sea<'a> {
         let year = (f64::from(month.month) - 8.5) / 12.0 * TURN;
         let season = self.sine.iter().map(|s| s * year.cos() as f32).collect();
         let turn = f64::from(month.year * 12 + i32::from(month.month)) / 17.0 * TURN;

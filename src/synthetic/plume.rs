@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::grid::{Grid, RADIUS, arc};
+use super::grid::{RADIUS, SyntheticGrid, arc};
 
 /// Removal in the polygon, mmol/m^3 cm/s (2.5e-4 mmol/m^2/s).
 const REMOVAL: f64 = -0.025;
@@ -36,7 +36,7 @@ pub struct PlumeMonth {
 
 impl Plume {
     /// The intervention at `center` (longitude, latitude) in a month of `days`.
-    pub fn new(grid: &Grid, center: (f64, f64), days: f64) -> Self {
+    pub fn new(grid: &SyntheticGrid, center: (f64, f64), days: f64) -> Self {
         let distance = distance_by_sea(grid, center);
         let nearest = distance.iter().copied().fold(f32::INFINITY, f32::min);
         let inside = |d: &f32| *d <= POLYGON.max(nearest);
@@ -51,7 +51,7 @@ impl Plume {
 
     /// The plume `elapsed` months after the intervention began (negative: before it), in a month
     /// of `days`.
-    pub fn month(&self, grid: &Grid, elapsed: i32, days: f64) -> PlumeMonth {
+    pub fn month(&self, grid: &SyntheticGrid, elapsed: i32, days: f64) -> PlumeMonth {
         let cells = grid.cells();
         if elapsed < 0 {
             let none = vec![0.0; cells];
@@ -130,7 +130,7 @@ impl PlumeMonth {
 ///
 /// The straight distance where that way is free, longer where land must be rounded: paths along the
 /// grid tell which, their own excess (up to 9 % on a grid with diagonals) is taken off.
-fn distance_by_sea(grid: &Grid, center: (f64, f64)) -> Vec<f32> {
+fn distance_by_sea(grid: &SyntheticGrid, center: (f64, f64)) -> Vec<f32> {
     let nlon = grid.shape.nlon;
     let place = |n: usize| (grid.tlong[n], grid.tlat[n]);
     let km = |a, b| arc(a, b) * RADIUS * 1e-5;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::contract::{Kind, Pyramid, case_keys, most_bytes};
-use super::record::{CaseRecord, FileEntry, Settings};
-use super::{Recipe, VisError, coverage, template};
-use crate::encode::zarr::{Array, Format};
+use super::record::{CaseRecord, FileEntry, ResultSettings};
+use super::schema::{PyramidOptions, StoreKind, case_keys, most_bytes};
+use super::{StoreRecipe, VisError, coverage, create};
+use crate::encode::zarr::{Array, ZarrVersion};
 use crate::model::Case;
 use crate::model::atlas::FILL;
 use crate::model::case::in_short;
@@ -21,8 +21,8 @@ const READS: usize = 16;
 ///
 /// The rules are those that the store states; `recipe` names them for a store that states none. What
 /// the values were made from is not known, so that the records name no inputs.
-pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Case>, VisError> {
-    let opened = template::open(store, "store1, 2 or 3").await?;
+pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSet<Case>, VisError> {
+    let opened = create::open(store, "store1, 2 or 3").await?;
     if let Some((_, key)) = coverage::damaged_chunks(store, &opened.kind).await?.first() {
         return Err(coverage::damaged(store, key));
     }
@@ -39,14 +39,16 @@ pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Cas
     };
     let recipe = opened.recipe.or(recipe).ok_or_else(unstated)?;
     let record = |case| {
-        let settings = Settings { adopted: true, ..Settings::default() };
+        let settings = ResultSettings { adopted: true, ..ResultSettings::default() };
         let (kind, recipe) = (opened.kind.name(), recipe.clone());
         let part_size = store.multipart_size();
         CaseRecord::new(kind, case, recipe, settings, Vec::new(), Vec::new(), part_size)
     };
     let records = match &opened.kind {
-        Kind::Store1 | Kind::Store3 => of_series(store, &opened.kind, &cases, record).await?,
-        Kind::Store2(pyramid) => of_maps(store, pyramid, &cases, record).await?,
+        StoreKind::Store1 | StoreKind::Store3 => {
+            of_series(store, &opened.kind, &cases, record).await?
+        }
+        StoreKind::Store2(pyramid) => of_maps(store, pyramid, &cases, record).await?,
     };
     for (case, record) in records {
         record.save(store, case).await?;
@@ -56,7 +58,7 @@ pub async fn adopt(store: &Store, recipe: Option<Recipe>) -> Result<BTreeSet<Cas
 
 async fn of_series(
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     cases: &BTreeSet<Case>,
     record: impl Fn(Case) -> CaseRecord,
 ) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
@@ -75,19 +77,19 @@ async fn of_series(
 
 async fn of_maps(
     store: &Store,
-    pyramid: &Pyramid,
+    pyramid: &PyramidOptions,
     cases: &BTreeSet<Case>,
     record: impl Fn(Case) -> CaseRecord,
 ) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
-    let arrays: Vec<Array> = Kind::Store2(pyramid.clone()).hierarchy(None).arrays;
+    let arrays: Vec<Array> = StoreKind::Store2(pyramid.clone()).hierarchy(None).arrays;
     let mut records = BTreeMap::new();
     let mut incomplete = Vec::new();
     for &case in cases {
         let data = arrays.iter().filter(|array| array.is_data());
         let objects = data.flat_map(|array| {
             let floats = match pyramid.format {
-                Format::V2 => array.chunk_len(),
-                Format::V3 => array.shards.iter().flatten().product(),
+                ZarrVersion::V2 => array.chunk_len(),
+                ZarrVersion::V3 => array.shards.iter().flatten().product(),
             };
             let keys = case_keys(array, pyramid.format, case).into_iter();
             keys.map(move |key| (key, most_bytes(floats)))
@@ -95,7 +97,7 @@ async fn of_maps(
         let objects: Vec<(String, u64)> = objects.collect();
         let wanted = objects.len();
         let entry = async |(key, most): (String, u64)| {
-            let found = store.read_within(&key, most).await?;
+            let found = store.get_within(&key, most).await?;
             Ok::<_, VisError>(
                 found.map(|(bytes, _)| FileEntry::new(key, &bytes, store.multipart_size())),
             )

@@ -6,7 +6,7 @@ use super::zarr::{self, values};
 use crate::derive::efficiency::ratio;
 use crate::model::Case;
 use crate::model::case::MONTHS;
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectMeta, Store};
 
 /// Ending of the stores' names.
 pub const SUFFIX: &str = ".analysis.zarr";
@@ -16,7 +16,7 @@ pub struct Analysis {
     /// Its folder.
     folder: String,
     /// Its first metadata object, which stands for it in records.
-    pub metadata: ObjectInfo,
+    pub metadata: ObjectMeta,
 }
 
 /// Bytes of memory that reading one takes.

@@ -22,7 +22,7 @@ const LONGEST: u64 = 256 << 20;
 
 /// How the compressed bytes are undone.
 #[derive(Clone, Copy, Debug)]
-enum Method {
+enum CompressionMethod {
     Gzip,
     Zlib,
     Zstd,
@@ -31,19 +31,19 @@ enum Method {
 
 /// A codec that is undone up to the size of the chunk.
 #[derive(Debug)]
-struct Bounded {
+struct BoundedCodec {
     inner: Arc<dyn BytesToBytesCodecTraits>,
-    method: Method,
+    method: CompressionMethod,
 }
 
 /// Puts the bounded codecs before the library's own, for all arrays that are opened from then on.
 pub(super) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        fn both<T: CodecTraitsV2 + CodecTraitsV3>(name: &'static str, method: Method) {
+        fn both<T: CodecTraitsV2 + CodecTraitsV3>(name: &'static str, method: CompressionMethod) {
             let wrap = move |codec| match codec {
                 Codec::BytesToBytes(inner) => {
-                    Codec::BytesToBytes(Arc::new(Bounded { inner, method }))
+                    Codec::BytesToBytes(Arc::new(BoundedCodec { inner, method }))
                 }
                 other => other,
             };
@@ -54,23 +54,23 @@ pub(super) fn register() {
             register_codec_v2(CodecRuntimePluginV2::new(is_it, v2));
             register_codec_v3(CodecRuntimePluginV3::new(is_it, v3));
         }
-        both::<GzipCodec>("gzip", Method::Gzip);
-        both::<ZlibCodec>("zlib", Method::Zlib);
-        both::<ZstdCodec>("zstd", Method::Zstd);
-        both::<BloscCodec>("blosc", Method::Blosc);
+        both::<GzipCodec>("gzip", CompressionMethod::Gzip);
+        both::<ZlibCodec>("zlib", CompressionMethod::Zlib);
+        both::<ZstdCodec>("zstd", CompressionMethod::Zstd);
+        both::<BloscCodec>("blosc", CompressionMethod::Blosc);
     });
 }
 
-impl Bounded {
+impl BoundedCodec {
     /// The decoded bytes; an error when they are more than `most`.
     fn undo(&self, encoded: &[u8], most: u64) -> Result<Vec<u8>, CodecError> {
         let too_long = || CodecError::Other(format!("a chunk has more than its {most} bytes"));
         let bytes = Cursor::new(encoded);
         let mut reader: Box<dyn Read> = match self.method {
-            Method::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
-            Method::Zlib => Box::new(flate2::read::ZlibDecoder::new(bytes)),
-            Method::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
-            Method::Blosc => {
+            CompressionMethod::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
+            CompressionMethod::Zlib => Box::new(flate2::read::ZlibDecoder::new(bytes)),
+            CompressionMethod::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
+            CompressionMethod::Blosc => {
                 return Err(CodecError::Other("a chunk is not of blosc, or too long".to_owned()));
             }
         };
@@ -85,7 +85,7 @@ fn blosc_size(encoded: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_le_bytes(*encoded.get(4..)?.first_chunk()?)))
 }
 
-impl BytesToBytesCodecTraits for Bounded {
+impl BytesToBytesCodecTraits for BoundedCodec {
     fn into_dyn(self: Arc<Self>) -> Arc<dyn BytesToBytesCodecTraits> {
         self
     }
@@ -117,7 +117,7 @@ impl BytesToBytesCodecTraits for Bounded {
     ) -> Result<ArrayBytesRaw<'a>, CodecError> {
         let most = decoded.size().unwrap_or(LONGEST).min(LONGEST);
         match self.method {
-            Method::Blosc if blosc_size(&encoded).is_some_and(|size| size <= most) => {
+            CompressionMethod::Blosc if blosc_size(&encoded).is_some_and(|size| size <= most) => {
                 self.inner.decode(encoded, decoded, options)
             }
             _ => self.undo(&encoded, most).map(Cow::Owned),
@@ -125,7 +125,7 @@ impl BytesToBytesCodecTraits for Bounded {
     }
 }
 
-impl CodecTraits for Bounded {
+impl CodecTraits for BoundedCodec {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -147,7 +147,7 @@ impl CodecTraits for Bounded {
     }
 }
 
-impl ExtensionName for Bounded {
+impl ExtensionName for BoundedCodec {
     fn name(&self, version: ZarrVersion) -> Option<Cow<'static, str>> {
         self.inner.name(version)
     }

@@ -7,7 +7,7 @@ use crate::model::{Case, InterventionMonth};
 
 /// Which cases were asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Choice {
+pub struct CaseChoice {
     /// Polygons by name.
     pub polygons: Vec<u16>,
     /// A range of polygons, first and last.
@@ -18,7 +18,7 @@ pub struct Choice {
 
 /// The cases to work on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ChosenCases {
     /// The cases, in order.
     pub cases: Vec<Case>,
     /// Polygons that were asked for.
@@ -27,7 +27,7 @@ pub struct Chosen {
     pub without: usize,
 }
 
-impl Choice {
+impl CaseChoice {
     /// The cases that were asked for by polygon and month; none when any polygon will do.
     pub fn asked(&self) -> Vec<Case> {
         let in_range = |polygon: u16| {
@@ -52,7 +52,7 @@ impl Choice {
     ///
     /// # Errors
     /// A polygon that was named has no files, or no case has.
-    pub fn among(&self, there: Vec<Case>, url: &str) -> Result<Chosen, VisError> {
+    pub fn among(&self, there: Vec<Case>, url: &str) -> Result<ChosenCases, VisError> {
         let asked = self.asked();
         let is_named = |case: &Case| self.polygons.contains(&case.polygon());
         // Where there is no listing, all that were asked for are tried.
@@ -77,6 +77,6 @@ impl Choice {
             return Err(absent(which));
         }
         let without = polygons.iter().filter(|polygon| !has(polygon)).count();
-        Ok(Chosen { cases: cases.into_iter().collect(), polygons: polygons.len(), without })
+        Ok(ChosenCases { cases: cases.into_iter().collect(), polygons: polygons.len(), without })
     }
 }

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use super::VisError;
 use crate::read::ReadError;
 use crate::read::centers::{BASIN_FILES, Centers, LONGEST_FILE};
-use crate::store::{Location, Store, StoreError, Stores};
+use crate::store::{Location, Store, StoreError, StoreRegistry};
 
 /// Loads the centres from a file or a folder.
-pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisError> {
+pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers, VisError> {
     let url = location.to_string();
     if let (Some(folder), Some(name)) = (location.parent(), location.file_name())
         && let Ok(Some(bytes)) = read(&stores.open(&folder)?, name).await?
@@ -42,13 +42,13 @@ pub async fn load(stores: &Stores, location: &Location) -> Result<Centers, VisEr
 
 /// A file whole, unless it is longer than any file of centres; the inner error is the store's.
 async fn read(folder: &Store, name: &str) -> Result<Result<Option<Bytes>, StoreError>, VisError> {
-    match folder.find(name).await {
+    match folder.head(name).await {
         Ok(Some(info)) if info.size > LONGEST_FILE => {
             let url = folder.location().join(name).to_string();
             let problem = format!("it has {} bytes, more than {LONGEST_FILE}", info.size);
             Err(ReadError::Centers { url, problem }.into())
         }
-        Ok(Some(_)) => Ok(folder.read_within(name, LONGEST_FILE).await.map(|found| Some(found?.0))),
+        Ok(Some(_)) => Ok(folder.get_within(name, LONGEST_FILE).await.map(|found| Some(found?.0))),
         Ok(None) => Ok(Ok(None)),
         Err(error) => Ok(Err(error)),
     }

@@ -7,16 +7,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::contract::{Kind, Pyramid, case_keys, most_bytes, place};
+use super::create::{self, ExistingStore};
 use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
-use super::record::{CaseRecord, FileEntry, Recorded};
-use super::template::{self, Opened};
-use super::{VisError, Workshop, coverage};
-use crate::encode::zarr::{Array, Format, Object, chunk, v2, v3};
+use super::record::{CaseRecord, FileEntry, RecordedCases};
+use super::schema::{PyramidOptions, StoreKind, case_keys, most_bytes, place};
+use super::{RunContext, VisError, coverage};
+use crate::encode::zarr::{Array, StoreObject, ZarrVersion, chunk, v2, v3};
+use crate::executor::{Pool, Stopped};
 use crate::model::atlas::FILL;
 use crate::model::case::{POLYGONS, in_short};
 use crate::model::{Case, hex};
-use crate::pipeline::{Pool, Stopped};
 use crate::store::{Store, StoreError};
 
 /// Objects that are read at the same time.
@@ -26,14 +26,14 @@ const MEMORY: [u64; 2] = [4 << 20, 200 << 20];
 
 /// What was looked at and what was wrong with it.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Part {
+pub struct CheckedPart {
     /// Objects that were looked at.
     pub objects: usize,
     /// What is wrong, each with the name of the object.
     pub problems: Vec<String>,
 }
 
-impl Part {
+impl CheckedPart {
     fn note(&mut self, problem: Option<String>) {
         self.objects += 1;
         self.problems.extend(problem);
@@ -42,19 +42,19 @@ impl Part {
 
 /// The result of a check.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct CheckReport {
     /// Which store.
-    pub kind: Kind,
+    pub kind: StoreKind,
     /// Metadata objects.
-    pub metadata: Part,
+    pub metadata: CheckedPart,
     /// Chunks of coordinates.
-    pub coordinates: Part,
+    pub coordinates: CheckedPart,
     /// Chunks of data.
-    pub chunks: Part,
+    pub chunks: CheckedPart,
     /// Records of cases.
-    pub records: Part,
+    pub records: CheckedPart,
     /// Objects that belong to nothing of that.
-    pub others: Part,
+    pub others: CheckedPart,
     /// Which cases there are.
     pub cases: Completeness,
     /// Cases whose values lie in the store without a record.
@@ -63,7 +63,7 @@ pub struct Report {
     pub has_records: bool,
 }
 
-impl Report {
+impl CheckReport {
     /// Whether nothing is wrong. Missing cases are not.
     pub fn is_sound(&self) -> bool {
         [&self.metadata, &self.coordinates, &self.chunks, &self.records, &self.others]
@@ -74,30 +74,30 @@ impl Report {
 
 /// Reads a store whole and compares it with what it should be. Values that no record covers must be
 /// whole and finite.
-pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisError> {
-    let opened = template::open(store, "store1, 2 or 3").await?;
+pub async fn check(store: &Store, workshop: &RunContext) -> Result<CheckReport, VisError> {
+    let opened = create::open(store, "store1, 2 or 3").await?;
     let uncovered = coverage::uncovered(store, &opened.kind).await?;
     let records = records(store).await?;
-    let has_records = !Recorded::of(store).await?.is_empty();
+    let has_records = !RecordedCases::of(store).await?.is_empty();
     let hierarchy = opened.kind.hierarchy(opened.recipe.as_ref());
-    let mut report = Report {
+    let mut report = CheckReport {
         kind: opened.kind.clone(),
-        metadata: Part::default(),
-        coordinates: Part::default(),
-        chunks: Part::default(),
-        records: Part::default(),
-        others: Part::default(),
+        metadata: CheckedPart::default(),
+        coordinates: CheckedPart::default(),
+        chunks: CheckedPart::default(),
+        records: CheckedPart::default(),
+        others: CheckedPart::default(),
         cases: completeness(&records),
         uncovered: uncovered.iter().copied().collect(),
         has_records,
     };
     let (metadata, coordinates) = match opened.kind.format() {
-        Format::V2 => {
+        ZarrVersion::V2 => {
             let mut metadata = v2::metadata(&hierarchy);
             metadata.push(v2::consolidated(&hierarchy));
             (metadata, v2::coordinates(&hierarchy))
         }
-        Format::V3 => {
+        ZarrVersion::V3 => {
             let failed = |source| VisError::Shard { key: opened.kind.name().to_owned(), source };
             let objects = v3::objects(&hierarchy).map_err(failed)?;
             objects.into_iter().partition(|object| object.key.ends_with(v3::METADATA))
@@ -117,9 +117,9 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
     if let Some((one, other)) = other_weights(&records) {
         report.records.problems.push(format!("cases {one} and {other} have different weights"));
     }
-    let expected: Vec<Expected> = match &opened.kind {
-        Kind::Store1 | Kind::Store3 => shared(&opened.kind, &records, &uncovered),
-        Kind::Store2(pyramid) => own(pyramid, &records, &uncovered),
+    let expected: Vec<ExpectedChunk> = match &opened.kind {
+        StoreKind::Store1 | StoreKind::Store3 => shared(&opened.kind, &records, &uncovered),
+        StoreKind::Store2(pyramid) => own(pyramid, &records, &uncovered),
     };
     if has_records && !uncovered.is_empty() {
         let cases = in_short(&report.uncovered);
@@ -130,7 +130,7 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
     }
     known.extend(expected.iter().map(|expected| expected.key.clone()));
     report.others = others(store, &known).await?;
-    let check = async |expected: Expected| chunk_problem(store, workshop, expected).await;
+    let check = async |expected: ExpectedChunk| chunk_problem(store, workshop, expected).await;
     let mut problems = stream::iter(expected).map(check).buffered(READS);
     while let Some(problem) = problems.next().await {
         report.chunks.note(problem?);
@@ -143,8 +143,8 @@ pub async fn check(store: &Store, workshop: &Workshop) -> Result<Report, VisErro
 }
 
 /// Objects that readers may find and that nobody has recorded.
-async fn others(store: &Store, known: &BTreeSet<String>) -> Result<Part, VisError> {
-    let mut part = Part::default();
+async fn others(store: &Store, known: &BTreeSet<String>) -> Result<CheckedPart, VisError> {
+    let mut part = CheckedPart::default();
     if !store.can_list() {
         return Ok(part);
     }
@@ -160,9 +160,12 @@ async fn others(store: &Store, known: &BTreeSet<String>) -> Result<Part, VisErro
 }
 
 /// Strict JSON that says what it should. Versions and titles may be older ones.
-async fn metadata_problem(store: &Store, expected: &Object) -> Result<Option<String>, VisError> {
+async fn metadata_problem(
+    store: &Store,
+    expected: &StoreObject,
+) -> Result<Option<String>, VisError> {
     let key = &expected.key;
-    let Some((bytes, _)) = store.read(key).await? else {
+    let Some((bytes, _)) = store.get(key).await? else {
         return Ok(Some(format!("{key} is missing")));
     };
     let parsed = (serde_json::from_slice(&bytes), serde_json::from_slice(&expected.bytes));
@@ -211,17 +214,17 @@ fn normal_separator(document: &mut Value) {
 
 async fn coordinate_problem(
     store: &Store,
-    expected: &Object,
-    kind: &Kind,
+    expected: &StoreObject,
+    kind: &StoreKind,
 ) -> Result<Option<String>, VisError> {
     let key = &expected.key;
-    let Some((bytes, _)) = store.read(key).await? else {
+    let Some((bytes, _)) = store.get(key).await? else {
         return Ok(Some(format!("{key} is missing")));
     };
     // Others may compress the same values otherwise.
     let same = match kind.format() {
-        Format::V3 => bytes == expected.bytes,
-        Format::V2 => {
+        ZarrVersion::V3 => bytes == expected.bytes,
+        ZarrVersion::V2 => {
             let length = kind.hierarchy(None).arrays.iter().find_map(|array| {
                 let own = array.first_key() == *key;
                 own.then(|| array.chunk_len() * v2::element(&array.content))
@@ -233,7 +236,7 @@ async fn coordinate_problem(
     Ok((!same).then(|| format!("{key} has other values")))
 }
 
-fn record_problem(case: Case, record: &CaseRecord, opened: &Opened) -> Option<String> {
+fn record_problem(case: Case, record: &CaseRecord, opened: &ExistingStore) -> Option<String> {
     let kind = opened.kind.name();
     if record.store != kind || record.case != case.short() {
         return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
@@ -249,7 +252,7 @@ fn record_problem(case: Case, record: &CaseRecord, opened: &Opened) -> Option<St
 }
 
 /// A chunk or shard that must be there.
-struct Expected {
+struct ExpectedChunk {
     key: String,
     len: usize,
     /// Its values, where they follow from the records,
@@ -265,16 +268,16 @@ struct Expected {
 }
 
 fn shared(
-    kind: &Kind,
+    kind: &StoreKind,
     records: &BTreeMap<Case, CaseRecord>,
     uncovered: &BTreeSet<Case>,
-) -> Vec<Expected> {
+) -> Vec<ExpectedChunk> {
     let hierarchy = kind.hierarchy(None);
     let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
     let objects = shared_chunks(kind, records, &[]).into_iter().enumerate();
-    let expected = objects.map(|(season, Object { key, bytes })| {
+    let expected = objects.map(|(season, StoreObject { key, bytes })| {
         let of_season = uncovered.iter().map(|case| place(*case));
-        Expected {
+        ExpectedChunk {
             key,
             len,
             values: chunk::decode_floats(&bytes, len).ok(),
@@ -288,11 +291,11 @@ fn shared(
 }
 
 fn own(
-    pyramid: &Pyramid,
+    pyramid: &PyramidOptions,
     records: &BTreeMap<Case, CaseRecord>,
     uncovered: &BTreeSet<Case>,
-) -> Vec<Expected> {
-    let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
+) -> Vec<ExpectedChunk> {
+    let hierarchy = StoreKind::Store2(pyramid.clone()).hierarchy(None);
     let data: Vec<Array> = hierarchy.arrays.into_iter().filter(Array::is_data).collect();
     let mut expected = Vec::new();
     for case in records.keys().chain(uncovered) {
@@ -302,15 +305,15 @@ fn own(
         for array in &data {
             for key in case_keys(array, pyramid.format, *case) {
                 let (len, shard) = match pyramid.format {
-                    Format::V2 => (array.chunk_len(), None),
-                    Format::V3 => {
+                    ZarrVersion::V2 => (array.chunk_len(), None),
+                    ZarrVersion::V3 => {
                         let (polygon, season) = place(*case);
                         let index = vec![polygon as u64, 0, season as u64, 0, 0, 0, 0];
                         let len = array.shards.iter().flatten().product();
                         (len, Some((array.clone(), index)))
                     }
                 };
-                expected.push(Expected {
+                expected.push(ExpectedChunk {
                     sha256: sha256.get(&key).cloned(),
                     key,
                     len,
@@ -327,11 +330,11 @@ fn own(
 
 async fn chunk_problem(
     store: &Store,
-    workshop: &Workshop,
-    expected: Expected,
+    workshop: &RunContext,
+    expected: ExpectedChunk,
 ) -> Result<Option<String>, VisError> {
     let key = expected.key.clone();
-    let bytes = match store.read_within(&key, most_bytes(expected.len)).await {
+    let bytes = match store.get_within(&key, most_bytes(expected.len)).await {
         Ok(Some((bytes, _))) => bytes,
         Ok(None) => return Ok(Some(format!("{key} is missing: the map would draw 0"))),
         Err(error @ StoreError::TooLarge { .. }) => return Ok(Some(error.to_string())),

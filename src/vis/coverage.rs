@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::VisError;
-use super::contract::{self, Kind, Pyramid, case_keys};
-use super::record::{CaseRecord, Recorded};
-use crate::encode::zarr::{Array, Format, Hierarchy, chunk};
+use super::record::{CaseRecord, RecordedCases};
+use super::schema::{self, PyramidOptions, StoreKind, case_keys};
+use crate::encode::zarr::{Array, Hierarchy, ZarrVersion, chunk};
 use crate::model::atlas::FILL;
 use crate::model::case::{MONTHS, POLYGONS, in_short};
 use crate::model::{Case, InterventionMonth};
@@ -18,7 +18,7 @@ use crate::store::Store;
 const LISTS: usize = 8;
 
 /// Cases whose values lie in the chunks and that have no record.
-pub async fn uncovered(store: &Store, kind: &Kind) -> Result<BTreeSet<Case>, VisError> {
+pub async fn uncovered(store: &Store, kind: &StoreKind) -> Result<BTreeSet<Case>, VisError> {
     let found = with_values(store, kind).await?;
     without_record(store, found).await
 }
@@ -33,7 +33,7 @@ async fn without_record(
         if found.is_empty() {
             break;
         }
-        let recorded = Recorded::of(store).await?;
+        let recorded = RecordedCases::of(store).await?;
         found.retain(|case| !recorded.has(case));
     }
     Ok(found)
@@ -43,11 +43,11 @@ async fn without_record(
 /// cases in `except`.
 async fn refuse_incomplete(
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     complete: &BTreeSet<Case>,
     found: &BTreeMap<Case, usize>,
 ) -> Result<(), VisError> {
-    let Kind::Store2(pyramid) = kind else { return Ok(()) };
+    let StoreKind::Store2(pyramid) = kind else { return Ok(()) };
     let hierarchy = kind.hierarchy(None);
     let data = || hierarchy.arrays.iter().filter(|array| array.is_data());
     let objects = |case| data().map(|a| case_keys(a, pyramid.format, case).len()).sum::<usize>();
@@ -70,18 +70,18 @@ async fn refuse_incomplete(
 /// record; but for the cases in `except`.
 pub async fn refuse_uncovered(
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     except: &BTreeSet<Case>,
 ) -> Result<(), VisError> {
     // Before the chunks are listed: cases are completed meanwhile.
-    let complete = Recorded::of(store).await?.done;
+    let complete = RecordedCases::of(store).await?.done;
     let found = with_values(store, kind).await?;
     refuse_incomplete(store, kind, &(&complete - except), &found).await?;
     let mut uncovered = without_record(store, found).await?;
     uncovered.retain(|case| !except.contains(case));
-    let recorded = Recorded::of(store).await?;
+    let recorded = RecordedCases::of(store).await?;
     let of_season =
-        |season| recorded.done.iter().chain(except).any(|case| contract::place(*case).1 == season);
+        |season| recorded.done.iter().chain(except).any(|case| schema::place(*case).1 == season);
     // One that records cover is made again from them.
     for (season, key) in damaged_chunks(store, kind).await? {
         if !of_season(season) {
@@ -98,23 +98,23 @@ pub async fn refuse_uncovered(
 /// variable; and into a store that has values and no record at all.
 pub async fn refuse_uncovered_maps(
     store: &Store,
-    pyramid: &Pyramid,
+    pyramid: &PyramidOptions,
     case: Case,
 ) -> Result<(), VisError> {
     if CaseRecord::is_begun(store, case).await? {
         return Ok(());
     }
-    let hierarchy = Kind::Store2(pyramid.clone()).hierarchy(None);
+    let hierarchy = StoreKind::Store2(pyramid.clone()).hierarchy(None);
     let first = |array: &Array| case_keys(array, pyramid.format, case).into_iter().next();
     for key in hierarchy.arrays.iter().filter(|array| array.is_data()).filter_map(first) {
-        if store.find(&key).await?.is_some() {
+        if store.head(&key).await?.is_some() {
             return Err(error(store, [case].into()));
         }
     }
-    if !Recorded::of(store).await?.is_empty() {
+    if !RecordedCases::of(store).await?.is_empty() {
         return Ok(());
     }
-    let uncovered = uncovered(store, &Kind::Store2(pyramid.clone())).await?;
+    let uncovered = uncovered(store, &StoreKind::Store2(pyramid.clone())).await?;
     match uncovered.is_empty() {
         true => Ok(()),
         false => Err(error(store, uncovered)),
@@ -135,11 +135,14 @@ fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
 }
 
 /// Cases that the chunks of a store hold values of, and how many chunks are a case's own.
-pub async fn with_values(store: &Store, kind: &Kind) -> Result<BTreeMap<Case, usize>, VisError> {
+pub async fn with_values(
+    store: &Store,
+    kind: &StoreKind,
+) -> Result<BTreeMap<Case, usize>, VisError> {
     let hierarchy = kind.hierarchy(None);
     match kind {
-        Kind::Store2(pyramid) => of_maps(store, &hierarchy, pyramid.format).await,
-        Kind::Store1 | Kind::Store3 => {
+        StoreKind::Store2(pyramid) => of_maps(store, &hierarchy, pyramid.format).await,
+        StoreKind::Store1 | StoreKind::Store3 => {
             let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
                 return Ok(BTreeMap::new());
             };
@@ -162,7 +165,7 @@ pub struct SharedValues {
 impl SharedValues {
     /// The values of a case, month by month; none when it is of another season.
     pub fn of(&self, case: Case) -> Vec<Vec<f32>> {
-        let (polygon, season) = contract::place(case);
+        let (polygon, season) = schema::place(case);
         if season != self.season {
             return Vec::new();
         }
@@ -177,12 +180,12 @@ impl SharedValues {
 /// The chunks of stores 1 and 3. One that cannot be decoded holds nothing that could be kept.
 pub async fn shared_values(
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     array: &Array,
 ) -> Result<Vec<SharedValues>, VisError> {
     let mut chunks = Vec::new();
     for (season, key) in array.chunk_keys().into_iter().enumerate() {
-        let Some((bytes, _)) = store.read(&key).await? else { continue };
+        let Some((bytes, _)) = store.get(&key).await? else { continue };
         if let Ok(values) = chunk::decode_floats(&bytes, array.chunk_len()) {
             chunks.push(SharedValues { season, columns: kind.columns(), values });
         }
@@ -193,7 +196,7 @@ pub async fn shared_values(
 /// The values of `cases` that the chunks of stores 1 and 3 hold, month by month.
 pub async fn values_of(
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     cases: &BTreeSet<Case>,
 ) -> Result<Vec<(Case, Vec<Vec<f32>>)>, VisError> {
     let hierarchy = kind.hierarchy(None);
@@ -206,12 +209,15 @@ pub async fn values_of(
 }
 
 /// Season and key of the chunks of stores 1 and 3 that are there and cannot be decoded.
-pub async fn damaged_chunks(store: &Store, kind: &Kind) -> Result<Vec<(usize, String)>, VisError> {
+pub async fn damaged_chunks(
+    store: &Store,
+    kind: &StoreKind,
+) -> Result<Vec<(usize, String)>, VisError> {
     let hierarchy = kind.hierarchy(None);
     let mut damaged = Vec::new();
     for array in hierarchy.arrays.iter().filter(|array| array.is_data() && kind.columns() > 0) {
         for (season, key) in array.chunk_keys().into_iter().enumerate() {
-            let Some((bytes, _)) = store.read(&key).await? else { continue };
+            let Some((bytes, _)) = store.get(&key).await? else { continue };
             if chunk::decode_floats(&bytes, array.chunk_len()).is_err() {
                 damaged.push((season, key));
             }
@@ -224,7 +230,7 @@ pub async fn damaged_chunks(store: &Store, kind: &Kind) -> Result<Vec<(usize, St
 async fn of_maps(
     store: &Store,
     hierarchy: &Hierarchy,
-    format: Format,
+    format: ZarrVersion,
 ) -> Result<BTreeMap<Case, usize>, VisError> {
     if !store.can_list() {
         return Ok(BTreeMap::new());
@@ -241,13 +247,17 @@ async fn of_maps(
 }
 
 /// The case of each object of an array.
-async fn cases_of(array: &Array, format: Format, store: &Store) -> Result<Vec<Case>, VisError> {
+async fn cases_of(
+    array: &Array,
+    format: ZarrVersion,
+    store: &Store,
+) -> Result<Vec<Case>, VisError> {
     let found = store.list(&array.path).await?;
     let case = |key: &str| {
         let name = key.strip_prefix(&array.path)?.strip_prefix('/')?;
         let mut parts = match format {
-            Format::V2 => name.split('.'),
-            Format::V3 => name.strip_prefix("c/")?.split('/'),
+            ZarrVersion::V2 => name.split('.'),
+            ZarrVersion::V3 => name.strip_prefix("c/")?.split('/'),
         };
         let polygon: u16 = parts.next()?.parse().ok()?;
         let season: usize = parts.nth(1)?.parse().ok()?;

@@ -4,10 +4,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::VisError;
 use super::record::CaseRecord;
-use crate::ledger::{Difference, InputRecord, InputState, first_digits};
+use crate::case_manifest::{InputRecord, InputState, SettingDifference, first_digits};
 use crate::model::Case;
 use crate::research::PlanError;
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectMeta, Store};
 
 /// Files whose content is compared at the same time, where their times are others than recorded.
 const HASHES: usize = 4;
@@ -17,16 +17,16 @@ pub const RAW_HISTORY: &str = "raw history";
 
 /// The files that a result is made of, as they are now.
 #[derive(Clone, Debug)]
-pub struct Inputs {
+pub struct CurrentInputs {
     /// Where they are.
     pub store: Store,
     /// What they are, each with what a record says of it.
-    pub files: Vec<(ObjectInfo, InputRecord)>,
+    pub files: Vec<(ObjectMeta, InputRecord)>,
     /// Earlier versions of them that are known to have the same content.
     pub same: Vec<InputRecord>,
 }
 
-impl Inputs {
+impl CurrentInputs {
     /// What a record says of them.
     pub fn records(&self) -> Vec<InputRecord> {
         self.files.iter().map(|(_, record)| record.clone()).collect()
@@ -45,9 +45,9 @@ pub enum Comparison {
 }
 
 /// The settings in which an earlier result differs from `now` without being worse.
-pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
+pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
     let differ = |setting, recorded: String, now: String| {
-        (recorded != now).then_some(Difference { setting, recorded, now })
+        (recorded != now).then_some(SettingDifference { setting, recorded, now })
     };
     let [grid, grid_now] = [earlier, now].map(|record| record.settings.grid_sha256.as_deref());
     let [center, center_now] =
@@ -76,7 +76,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
     [
         differ("rules", kind(earlier), kind(now)),
         differ("kind of input", source(&earlier.inputs).to_owned(), source(&now.inputs).to_owned()),
-        Difference::of_grid(grid, grid_now),
+        SettingDifference::of_grid(grid, grid_now),
         weights,
         differ("centre", center, center_now),
         ssh,
@@ -105,7 +105,7 @@ pub async fn compare(
     case: Case,
     earlier: &CaseRecord,
     now: &CaseRecord,
-    inputs: &Inputs,
+    inputs: &CurrentInputs,
     url: String,
 ) -> Result<Comparison, VisError> {
     let differences = conflicts(earlier, now);
@@ -118,7 +118,7 @@ pub async fn compare(
     if !is_same {
         return Ok(Comparison::Other);
     }
-    let look = async |(info, now): &(ObjectInfo, InputRecord)| {
+    let look = async |(info, now): &(ObjectMeta, InputRecord)| {
         let Some(recorded) = earlier.inputs.iter().find(|recorded| recorded.key == info.key) else {
             return Ok((InputState::Changed, now.clone()));
         };
@@ -154,11 +154,11 @@ pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
 
 /// The settings in which a record of a case that is being written differs: two processes must not mix
 /// their objects, though the one would make a better result.
-fn mixes(begun: &CaseRecord, now: &CaseRecord) -> Vec<Difference> {
+fn mixes(begun: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
     let mut differences = conflicts(begun, now);
     if differences.is_empty() && begun.settings.grid_sha256 != now.settings.grid_sha256 {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
-        differences.push(Difference { setting: "grid", recorded, now });
+        differences.push(SettingDifference { setting: "grid", recorded, now });
     }
     differences
 }

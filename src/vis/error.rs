@@ -2,11 +2,11 @@
 
 use tokio::task::JoinError;
 
-use crate::encode::zarr::v3::ShardError;
-use crate::model::{Case, ErrorKind, Kinded};
-use crate::pipeline::{PoolError, Stopped};
+use crate::encode::zarr::v3::ShardEncodeError;
+use crate::executor::{PoolError, Stopped};
+use crate::model::{Case, ErrorKind, WithErrorKind};
 use crate::read::ReadError;
-use crate::research::check::CheckError;
+use crate::research::validate::ValidationError;
 use crate::research::{GridError, PlanError};
 use crate::store::StoreError;
 
@@ -21,7 +21,7 @@ pub enum VisError {
     Plan(Box<PlanError>),
     /// A file is not what it should be.
     #[error(transparent)]
-    Check(Box<CheckError>),
+    Check(Box<ValidationError>),
     /// The grid file cannot be used.
     #[error(transparent)]
     Grid(Box<GridError>),
@@ -37,7 +37,7 @@ pub enum VisError {
         /// Array or object.
         key: String,
         /// Cause.
-        source: ShardError,
+        source: ShardEncodeError,
     },
     /// Something is there already.
     #[error("{url} holds {what}; give another place, or replace it with --overwrite")]
@@ -127,7 +127,7 @@ pub enum VisError {
         source: serde_json::Error,
     },
     /// A record is of a form that this program does not know.
-    #[error("{}", crate::ledger::other_format(url, *found))]
+    #[error("{}", crate::case_manifest::other_format(url, *found))]
     Format {
         /// Object.
         url: String,
@@ -183,7 +183,7 @@ impl From<JoinError> for VisError {
     }
 }
 
-impl Kinded for VisError {
+impl WithErrorKind for VisError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
@@ -230,14 +230,14 @@ impl From<GridError> for VisError {
     }
 }
 
-impl From<CheckError> for VisError {
-    fn from(error: CheckError) -> Self {
+impl From<ValidationError> for VisError {
+    fn from(error: ValidationError) -> Self {
         Self::Check(Box::new(error))
     }
 }
 
 impl From<ReadError> for VisError {
     fn from(error: ReadError) -> Self {
-        CheckError::from(error).into()
+        ValidationError::from(error).into()
     }
 }

@@ -3,13 +3,13 @@
 //! `FG_CO2_excess(time, nlat, nlon)`, which is `FG_CO2 - FG_ALT_CO2` in mmol/m^3 cm/s for all 180
 //! months, and `TAREA(nlat, nlon)` in cm^2; NaN where there is no water.
 
-use super::series::Series;
+use super::series::CaseSeries;
 use super::zarr::{self, values};
-use super::{Recipe, VisError};
-use crate::derive::uptake::{Rings, uptake};
+use super::{StoreRecipe, VisError};
+use crate::derive::uptake::{DistanceBins, uptake};
 use crate::model::case::MONTHS;
-use crate::model::{Case, Grid, Place};
-use crate::store::{ObjectInfo, Store};
+use crate::model::{Case, Grid, LatLon};
+use crate::store::{ObjectMeta, Store};
 
 /// Array of the flux.
 const EXCESS: &str = "FG_CO2_excess";
@@ -20,7 +20,7 @@ pub const SUFFIX: &str = ".excess.zarr";
 pub struct Excess {
     folder: String,
     /// Its first metadata object, which stands for it in records.
-    pub metadata: ObjectInfo,
+    pub metadata: ObjectMeta,
 }
 
 /// Bytes of memory that reading one on this grid takes: the flux, and with it the area.
@@ -41,9 +41,9 @@ impl Excess {
         &self,
         excesses: &Store,
         case: Case,
-        (grid, center): (&Grid, Place),
-        recipe: &Recipe,
-    ) -> Result<Series, VisError> {
+        (grid, center): (&Grid, LatLon),
+        recipe: &StoreRecipe,
+    ) -> Result<CaseSeries, VisError> {
         let url = |name: &str| excesses.location().join(&self.folder).join(name).to_string();
         let points = grid.tlat.len();
         let storage = excesses.zarr(&self.folder, zarr::longest(points * MONTHS)).await?;
@@ -52,13 +52,13 @@ impl Excess {
         };
         let excess = read(EXCESS, points * MONTHS, "mmol/m^3 cm/s").await?;
         let area = read("TAREA", points, "cm^2").await?;
-        let rings = Rings::new(grid, center, recipe.reference_compat);
+        let rings = DistanceBins::new(grid, center, recipe.reference_compat);
         let none = vec![0.0; points];
         let months = excess.chunks(points).zip(case.months());
         let uptakes = months.map(|(month, name)| {
             let month: Vec<f32> = month.iter().map(|&v| v as f32).collect();
             Some(uptake(&rings, &month, &none, &area, f64::from(name.days())))
         });
-        Ok(Series { uptakes: uptakes.collect(), ..Series::default() })
+        Ok(CaseSeries { uptakes: uptakes.collect(), ..CaseSeries::default() })
     }
 }

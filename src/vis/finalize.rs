@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::contract::{Kind, place};
-use super::record::{CaseRecord, FileEntry, Recorded, SharedRecord};
-use super::template::Opened;
-use super::{Recipe, VisError, coverage, template};
-use crate::encode::zarr::{Object, chunk};
+use super::create::ExistingStore;
+use super::record::{CaseRecord, FileEntry, RecordedCases, SharedRecord};
+use super::schema::{StoreKind, place};
+use super::{StoreRecipe, VisError, coverage, create};
+use crate::encode::zarr::{StoreObject, chunk};
 use crate::model::Case;
 use crate::model::atlas::FILL;
 use crate::model::case::{MONTHS, POLYGONS};
@@ -32,26 +32,26 @@ pub struct Completeness {
 
 /// Assembles the shared chunks and writes the metadata, the consolidated metadata last. A store with
 /// values that no record covers is refused: they would be dropped.
-pub async fn finalize(store: &Store) -> Result<(Kind, Completeness), VisError> {
-    let assembly = Assembly::of(store, &BTreeSet::new()).await?;
+pub async fn finalize(store: &Store) -> Result<(StoreKind, Completeness), VisError> {
+    let assembly = AssembledStore::of(store, &BTreeSet::new()).await?;
     assembly.write_chunks(store).await?;
     assembly.end(store).await
 }
 
 /// A store put together, before anything is written.
-pub(super) struct Assembly {
-    opened: Opened,
+pub(super) struct AssembledStore {
+    opened: ExistingStore,
     records: BTreeMap<Case, CaseRecord>,
-    recipe: Option<Recipe>,
+    recipe: Option<StoreRecipe>,
     /// The chunks that cases share.
-    chunks: Vec<Object>,
+    chunks: Vec<StoreObject>,
 }
 
-impl Assembly {
+impl AssembledStore {
     /// Puts a store together; the cases `without` are left out, and the values of others without a record are
     /// kept where some are left out.
     pub(super) async fn of(store: &Store, without: &BTreeSet<Case>) -> Result<Self, VisError> {
-        let opened = template::open(store, "store1, 2 or 3").await?;
+        let opened = create::open(store, "store1, 2 or 3").await?;
         let uncovered = match without.is_empty() {
             true => BTreeSet::new(),
             false => &coverage::uncovered(store, &opened.kind).await? - without,
@@ -69,27 +69,29 @@ impl Assembly {
 
     /// Writes the chunks that cases share.
     pub(super) async fn write_chunks(&self, store: &Store) -> Result<(), VisError> {
-        for Object { key, bytes } in &self.chunks {
+        for StoreObject { key, bytes } in &self.chunks {
             store.put(key, bytes.clone()).await?;
         }
         Ok(())
     }
 
     /// Writes the metadata, the consolidated metadata last, and what the store holds now.
-    pub(super) async fn end(self, store: &Store) -> Result<(Kind, Completeness), VisError> {
+    pub(super) async fn end(self, store: &Store) -> Result<(StoreKind, Completeness), VisError> {
         let Self { opened, records, recipe, chunks } = self;
         let cases = records.keys().map(|case| case.short()).collect();
         let part_size = store.multipart_size();
         let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases, part_size);
-        let entry = |Object { key, bytes }: &Object| FileEntry::new(key.clone(), bytes, part_size);
+        let entry = |StoreObject { key, bytes }: &StoreObject| {
+            FileEntry::new(key.clone(), bytes, part_size)
+        };
         shared.files.extend(chunks.iter().map(entry));
-        store.sweep("").await?;
+        store.remove_stale_temp_files("").await?;
         // The first case may have been begun since the store was opened.
         let recipe = match recipe {
-            None => template::open(store, opened.kind.name()).await?.recipe,
+            None => create::open(store, opened.kind.name()).await?.recipe,
             recipe => recipe,
         };
-        shared.files.extend(template::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
+        shared.files.extend(create::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
         shared.save(store).await?;
         Ok((opened.kind, completeness(&records)))
     }
@@ -98,9 +100,9 @@ impl Assembly {
 /// The rules that a store and all its records agree on; none in a store without cases.
 fn agreed(
     store: &Store,
-    opened: &Opened,
+    opened: &ExistingStore,
     records: &BTreeMap<Case, CaseRecord>,
-) -> Result<Option<Recipe>, VisError> {
+) -> Result<Option<StoreRecipe>, VisError> {
     let url = || store.location().to_string();
     let mismatch = |problem: String| VisError::Mismatch { url: url(), problem };
     let mut recipe = opened.recipe.clone();
@@ -145,7 +147,8 @@ async fn records_without(
     without: &BTreeSet<Case>,
 ) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
     let load = async |case: Case| Ok((case, CaseRecord::load(store, case).await?));
-    let loaded = stream::iter(&Recorded::of(store).await?.done - without).map(load).buffered(READS);
+    let loaded =
+        stream::iter(&RecordedCases::of(store).await?.done - without).map(load).buffered(READS);
     let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
     found.try_collect::<BTreeMap<_, _>>().await
 }
@@ -176,10 +179,10 @@ pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
 /// The chunks that hold every polygon of a season: the values of records, those of cases without a
 /// record that are kept, fill where there is no result.
 pub fn shared_chunks(
-    kind: &Kind,
+    kind: &StoreKind,
     records: &BTreeMap<Case, CaseRecord>,
     unrecorded: &[(Case, Vec<Vec<f32>>)],
-) -> Vec<Object> {
+) -> Vec<StoreObject> {
     let columns = kind.columns();
     if columns == 0 {
         return Vec::new();
@@ -206,7 +209,7 @@ pub fn shared_chunks(
                 fill(*case, month, &mut row.iter().copied());
             }
         }
-        Object { key, bytes: chunk::encode_floats(&values) }
+        StoreObject { key, bytes: chunk::encode_floats(&values) }
     });
     objects.collect()
 }

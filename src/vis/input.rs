@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::earlier::Inputs;
-use super::{VisError, Workshop};
+use super::earlier::CurrentInputs;
+use super::{RunContext, VisError};
+use crate::case_manifest::{COMPLETE, CaseManifest, InputRecord, sha256};
 use crate::encode::research as layout;
-use crate::ledger::{COMPLETE, InputRecord, Record, sha256};
+use crate::executor::{PoolError, ReadMode, Reader};
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
-use crate::pipeline::{Extent, PoolError, Reader};
-use crate::read::Source;
+use crate::read::ByteSource;
 use crate::research::PlanError;
 use crate::research::plan::{missing_months, probe_each, raw_files};
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectMeta, Store};
 
 /// Files of many cases.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum CaseSource {
     /// Research-grade files, `PPP/MM/*.nc`.
     Research(Store),
     /// Raw history, `CASE/ocn/hist/*.nc`.
@@ -31,7 +31,7 @@ pub struct CaseFiles {
     /// Months without a file.
     pub missing: Vec<YearMonth>,
     store: Store,
-    files: BTreeMap<YearMonth, ObjectInfo>,
+    files: BTreeMap<YearMonth, ObjectMeta>,
     /// SHA-256 of files of which there is a record, by key.
     sha256: BTreeMap<String, String>,
     /// Earlier versions of the files that are known to have the same content.
@@ -39,7 +39,7 @@ pub struct CaseFiles {
     reader: Reader,
 }
 
-impl Input {
+impl CaseSource {
     fn store(&self) -> &Store {
         match self {
             Self::Research(store) | Self::Raw(store) => store,
@@ -69,7 +69,7 @@ impl Input {
 async fn research_files(
     store: &Store,
     case: Case,
-) -> Result<BTreeMap<YearMonth, ObjectInfo>, PlanError> {
+) -> Result<BTreeMap<YearMonth, ObjectMeta>, PlanError> {
     let names: BTreeMap<String, YearMonth> =
         case.months().map(|month| (layout::key(case, month), month)).collect();
     let folder = layout::folder(case);
@@ -96,11 +96,11 @@ async fn research_files(
 async fn checksums(
     store: &Store,
     case: Case,
-    files: &BTreeMap<YearMonth, ObjectInfo>,
+    files: &BTreeMap<YearMonth, ObjectMeta>,
 ) -> BTreeMap<String, String> {
-    let record = Record::load(store, &layout::folder(case), COMPLETE).await;
+    let record = CaseManifest::load(store, &layout::folder(case), COMPLETE).await;
     let Ok(Some(record)) = record else { return BTreeMap::new() };
-    let of = |info: &ObjectInfo| {
+    let of = |info: &ObjectMeta| {
         let file = record.file(&info.key).filter(|file| file.content.size == info.size)?;
         Some((file.key.clone(), file.content.sha256.clone()))
     };
@@ -108,18 +108,18 @@ async fn checksums(
 }
 
 /// A store that was made elsewhere: its metadata stands for it.
-pub async fn made_before(store: &Store, metadata: &ObjectInfo) -> Result<Inputs, VisError> {
+pub async fn made_before(store: &Store, metadata: &ObjectMeta) -> Result<CurrentInputs, VisError> {
     let mut record = InputRecord::new(metadata, Some(sha256(store, metadata).await?));
     if store.location().is_local() {
         record.etag = None;
     }
     let files = vec![(metadata.clone(), record)];
-    Ok(Inputs { store: store.clone(), files, same: Vec::new() })
+    Ok(CurrentInputs { store: store.clone(), files, same: Vec::new() })
 }
 
 impl CaseFiles {
     /// The files that there are, with the number of months since the intervention.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, YearMonth, &ObjectInfo)> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, YearMonth, &ObjectMeta)> {
         let first = self.case.first_month();
         self.files.iter().map(move |(&month, info)| {
             (usize::try_from(month.months_since(first)).unwrap_or(MONTHS), month, info)
@@ -127,7 +127,7 @@ impl CaseFiles {
     }
 
     /// The file of the n-th month since the intervention.
-    pub fn month(&self, elapsed: usize) -> Option<(YearMonth, &ObjectInfo)> {
+    pub fn month(&self, elapsed: usize) -> Option<(YearMonth, &ObjectMeta)> {
         let month = self.case.first_month().plus(elapsed as i32);
         self.files.get(&month).map(|info| (month, info))
     }
@@ -158,7 +158,7 @@ impl CaseFiles {
     }
 
     /// The bytes of a file, for a look at what is in it.
-    pub fn source(&self, info: &ObjectInfo, workshop: &Workshop) -> Box<dyn Source> {
+    pub fn source(&self, info: &ObjectMeta, workshop: &RunContext) -> Box<dyn ByteSource> {
         let object = self.store.object_known(&info.key, info.clone());
         self.reader.source(object, &workshop.stop)
     }
@@ -166,23 +166,23 @@ impl CaseFiles {
     /// Does work on a file, on a worker with `memory` bytes.
     pub async fn read<T: Send + 'static>(
         &self,
-        info: &ObjectInfo,
-        workshop: &Workshop,
+        info: &ObjectMeta,
+        workshop: &RunContext,
         memory: u64,
-        work: impl FnOnce(Box<dyn Source>) -> T + Send + 'static,
+        work: impl FnOnce(Box<dyn ByteSource>) -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        let Workshop { pool, stop, .. } = workshop;
+        let RunContext { pool, stop, .. } = workshop;
         let object = self.store.object_known(&info.key, info.clone());
-        let needs = (Extent::Parts, memory);
+        let needs = (ReadMode::Parts, memory);
         Ok(self.reader.read(pool, object, needs, stop, |_| {}, work).await?.0)
     }
 
     /// The files as they are now, for records and to be compared with them.
-    pub fn inputs(&self) -> Inputs {
+    pub fn inputs(&self) -> CurrentInputs {
         let record =
-            |info: &ObjectInfo| InputRecord::new(info, self.sha256.get(&info.key).cloned());
+            |info: &ObjectMeta| InputRecord::new(info, self.sha256.get(&info.key).cloned());
         let files = self.files.values().map(|info| (info.clone(), record(info))).collect();
-        Inputs { store: self.store.clone(), files, same: self.same.clone() }
+        CurrentInputs { store: self.store.clone(), files, same: self.same.clone() }
     }
 
     /// The same files, of which these earlier versions are known to have the same content.
@@ -191,7 +191,7 @@ impl CaseFiles {
     }
 }
 
-impl Input {
+impl CaseSource {
     /// Name for messages.
     pub fn url(&self) -> String {
         self.store().location().to_string()
@@ -203,7 +203,7 @@ impl Input {
         if !store.can_list() {
             return Ok(Vec::new());
         }
-        let folders = store.list_dirs("").await?;
+        let folders = store.list_prefixes("").await?;
         let mut cases: Vec<Case> = match self {
             Self::Raw(_) => folders.iter().filter_map(|folder| folder.parse().ok()).collect(),
             Self::Research(_) => {
@@ -211,7 +211,7 @@ impl Input {
                     |folder: &&String| folder.len() == 3 && folder.parse::<u16>().is_ok();
                 let mut cases = Vec::new();
                 for polygon in folders.iter().filter(is_polygon) {
-                    let seasons = store.list_dirs(polygon).await?;
+                    let seasons = store.list_prefixes(polygon).await?;
                     cases.extend(
                         seasons.iter().filter_map(|s| s.replace('/', "-").parse::<Case>().ok()),
                     );

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::input::Input;
-use super::store2::{self, Atlas};
-use super::template::Destination;
-use super::{Kind, Recipe, VisError, Workshop, ssh, weights};
+use super::create::OpenStore;
+use super::input::CaseSource;
+use super::store2::{self, MapContext};
+use super::{RunContext, StoreKind, StoreRecipe, VisError, ssh, weights};
+use crate::executor::Pool;
 use crate::model::{Case, Grid};
-use crate::pipeline::Pool;
 use crate::regrid::Weights;
 use crate::research::GridFile;
-use crate::store::{Location, Store, Stores};
+use crate::store::{Location, Store, StoreRegistry};
 
 /// How maps are made.
 #[derive(Clone, Debug, Default)]
@@ -36,18 +36,18 @@ impl MapOptions {
     pub async fn atlas<'a>(
         &self,
         store: Store,
-        stores: &Stores,
-        (input, cases): (&Input, &[Case]),
-        workshop: &'a Workshop,
-    ) -> Result<Atlas<'a>, VisError> {
+        stores: &StoreRegistry,
+        (input, cases): (&CaseSource, &[Case]),
+        workshop: &'a RunContext,
+    ) -> Result<MapContext<'a>, VisError> {
         let ssh = match &self.ssh {
             Some(at) => Some(ssh::load(stores, at, (&workshop.pool, &workshop.stop)).await?),
             None => None,
         };
-        let recipe = Recipe::new(self.reference_compat);
-        let store2 = Destination::open(store, "store2", recipe).await?;
+        let recipe = StoreRecipe::new(self.reference_compat);
+        let store2 = OpenStore::open(store, "store2", recipe).await?;
         let url = store2.store.location().to_string();
-        let Kind::Store2(pyramid) = store2.kind.clone() else {
+        let StoreKind::Store2(pyramid) = store2.kind.clone() else {
             return Err(VisError::Mismatch { url, problem: "is no store 2".to_owned() });
         };
         if self.levels.is_some_and(|levels| levels != pyramid.levels) {
@@ -57,7 +57,7 @@ impl MapOptions {
         let (grid, name, sha256) = self.points(stores, input, cases, workshop).await?;
         let grid = Arc::new(grid);
         let weights = self.weights(stores, grid.clone(), pyramid.levels, workshop).await?;
-        Ok(Atlas {
+        Ok(MapContext {
             destination: Arc::new(store2),
             pyramid,
             digest: store2::digest(&weights),
@@ -75,10 +75,10 @@ impl MapOptions {
     /// of.
     async fn points(
         &self,
-        stores: &Stores,
-        input: &Input,
+        stores: &StoreRegistry,
+        input: &CaseSource,
         cases: &[Case],
-        workshop: &Workshop,
+        workshop: &RunContext,
     ) -> Result<(Grid, String, Option<String>), VisError> {
         if let (Some(file), false) = (&self.grid, self.reference_compat) {
             let (grid, sha256) = file.load(stores).await?;
@@ -86,7 +86,7 @@ impl MapOptions {
         }
         // Cases are of one model grid; fields of another size are refused one by one. One that cannot be
         // read fails by itself later.
-        let recipe = Recipe::new(self.reference_compat);
+        let recipe = StoreRecipe::new(self.reference_compat);
         let mut failure = VisError::Needs("no case was chosen".to_owned());
         for &case in cases {
             let grid = async {
@@ -104,10 +104,10 @@ impl MapOptions {
     /// Weights that were stored, or computed.
     async fn weights(
         &self,
-        stores: &Stores,
+        stores: &StoreRegistry,
         grid: Arc<Grid>,
         levels: u8,
-        workshop: &Workshop,
+        workshop: &RunContext,
     ) -> Result<Vec<Weights>, VisError> {
         let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
         if let Some(store) = &store

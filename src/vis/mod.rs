@@ -6,65 +6,65 @@
 //! | [`store2`] | a map pyramid of every case | carbon, pH, flux and pressure on the ocean grid |
 //! | [`store3`] | uptake within 500, 1000 and 2000 km | air-sea flux, 2-D |
 //!
-//! [`contract`] says what each store looks like, [`template`] makes one, a case's part is filled in
+//! `schema` says what each store looks like, [`create`] makes one, a case's part is filled in
 //! by [`store1`], [`store2`] and [`store3`], [`finalize`] puts together what cases share, [`check`]
-//! verifies the whole, [`view`] reads a map or a curve back. [`coverage`] finds values that no record
-//! covers; [`adopt`] makes records of them, [`remove`] takes a case out.
+//! verifies the whole, [`query`] reads a map or a curve back. `coverage` finds values that no record
+//! covers; `adopt` makes records of them, `remove` takes a case out.
 
-pub mod adopt;
-pub mod analysis;
+pub(crate) mod adopt;
+pub(crate) mod analysis;
 mod bounded;
-pub mod cases;
-pub mod centers;
+pub(crate) mod cases;
+pub(crate) mod centers;
 pub mod check;
-pub mod contract;
-pub mod coverage;
-pub mod earlier;
+pub(crate) mod coverage;
+pub mod create;
+pub(crate) mod earlier;
 mod error;
-pub mod excess;
+pub(crate) mod excess;
 pub mod finalize;
 pub mod input;
-pub mod maps;
+pub(crate) mod maps;
 mod month;
 pub mod populate;
-pub mod recipe;
-pub mod record;
+pub mod query;
+pub(crate) mod recipe;
+pub(crate) mod record;
 mod regridded;
-pub mod remove;
-pub mod series;
+pub(crate) mod remove;
+pub(crate) mod schema;
+pub(crate) mod series;
 mod shards;
-pub mod ssh;
+pub(crate) mod ssh;
 pub mod store1;
 pub mod store2;
 pub mod store3;
-pub mod template;
-pub mod view;
 pub mod weights;
-pub mod zarr;
+pub(crate) mod zarr;
 
 use std::sync::Arc;
 
-pub use contract::Kind;
 pub use error::VisError;
-pub use recipe::Recipe;
+pub use recipe::StoreRecipe;
+pub use schema::StoreKind;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::{Pool, PoolError, unless_stopped};
-use crate::research::Progress;
+use crate::executor::{Pool, PoolError, unless_stopped};
+use crate::research::ConversionProgress;
 
 /// What all work of a run shares.
 #[derive(Clone)]
-pub struct Workshop {
+pub struct RunContext {
     /// CPU threads and memory.
     pub pool: Pool,
     /// Set when the run is to stop.
     pub stop: CancellationToken,
     /// Where progress is told.
-    pub progress: Arc<dyn Progress>,
+    pub progress: Arc<dyn ConversionProgress>,
 }
 
-impl Workshop {
+impl RunContext {
     /// Does work that takes `memory` bytes when a worker and as much memory are free, until a stop.
     ///
     /// # Errors

@@ -4,11 +4,13 @@ use super::VisError;
 use crate::derive::column;
 use crate::model::{Case, Grid, YearMonth};
 use crate::read::grid::{MOST_POINTS, check_degrees};
-use crate::read::{Field, Ranged, ReadError, Source, history};
-use crate::research::check::{CheckError, check_agreement, check_points, check_times, check_title};
+use crate::read::{ByteSource, FieldValues, RangeReader, ReadError, history};
+use crate::research::validate::{
+    ValidationError, check_agreement, check_points, check_times, check_title,
+};
 
 /// Rows and columns of a grid.
-pub type Shape = (usize, usize);
+pub type GridShape = (usize, usize);
 
 /// Times of a monthly file, with room for a message that tells how many there are.
 const MOST_TIMES: usize = 1 << 12;
@@ -19,7 +21,7 @@ pub const MOST_LAYERS: usize = 128;
 /// A file of the month that its name says, on (nlat, nlon).
 pub struct MonthFile {
     /// The file.
-    pub file: Ranged,
+    pub file: RangeReader,
     /// Length of the month, days.
     pub days: f64,
 }
@@ -27,10 +29,10 @@ pub struct MonthFile {
 impl MonthFile {
     /// Opens a raw or research-grade file of a case.
     pub fn open(
-        source: Box<dyn Source>,
+        source: Box<dyn ByteSource>,
         (case, named): (Case, YearMonth),
-    ) -> Result<Self, CheckError> {
-        let file = Ranged::open(source)?;
+    ) -> Result<Self, ValidationError> {
+        let file = RangeReader::open(source)?;
         let url = || file.url().to_owned();
         check_title(file.header(), file.url(), case)?;
         check_times(file.header(), file.url())?;
@@ -56,7 +58,7 @@ impl MonthFile {
         };
         let (found, [start, end]) = history::month_of(file.url(), &bounds)?;
         if found != named {
-            return Err(CheckError::Month { url: url(), named, found });
+            return Err(ValidationError::Month { url: url(), named, found });
         }
         Ok(Self { file, days: end - start })
     }
@@ -104,7 +106,7 @@ impl MonthFile {
     }
 
     /// A field on the points of a grid, which is that of `other`.
-    pub fn field(&self, name: &str, grid: Shape, other: &str) -> Result<Field, VisError> {
+    pub fn field(&self, name: &str, grid: GridShape, other: &str) -> Result<FieldValues, VisError> {
         if let Some(found) = self.shape(name) {
             self.fits(found, grid, other)?;
         }
@@ -121,7 +123,7 @@ impl MonthFile {
     }
 
     /// Rows and columns of a field.
-    pub fn shape(&self, name: &str) -> Option<Shape> {
+    pub fn shape(&self, name: &str) -> Option<GridShape> {
         match self.file.header().variable(name)?.dims.as_slice() {
             [.., nlat, nlon] => Some((nlat.len, nlon.len)),
             _ => Some((0, 0)),
@@ -135,17 +137,17 @@ impl MonthFile {
     }
 
     /// Refuses another grid than that of `other`.
-    pub fn fits(&self, found: Shape, grid: Shape, other: &str) -> Result<(), VisError> {
+    pub fn fits(&self, found: GridShape, grid: GridShape, other: &str) -> Result<(), VisError> {
         fits(self.file.url(), found, grid, other)
     }
 }
 
 /// Refuses a file on other points than those of `other`.
-pub fn fits(url: &str, found: Shape, grid: Shape, other: &str) -> Result<(), VisError> {
+pub fn fits(url: &str, found: GridShape, grid: GridShape, other: &str) -> Result<(), VisError> {
     if found == grid && found.0 > 0 {
         return Ok(());
     }
-    let text = |(rows, columns): Shape| format!("{rows} x {columns}");
+    let text = |(rows, columns): GridShape| format!("{rows} x {columns}");
     Err(VisError::Size {
         url: url.to_owned(),
         found: text(found),
@@ -156,13 +158,13 @@ pub fn fits(url: &str, found: Shape, grid: Shape, other: &str) -> Result<(), Vis
 
 /// The difference of the columns of two fields and the columns of the first.
 pub fn columns(
-    with: &Field,
-    without: &Field,
+    with: &FieldValues,
+    without: &FieldValues,
     thickness: &[f64],
     height: &[f64],
 ) -> (Vec<f64>, Vec<f64>) {
     let columns = match (with, without) {
-        (Field::Single(with), Field::Single(without)) => {
+        (FieldValues::Single(with), FieldValues::Single(without)) => {
             column::columns(with, without, thickness, height)
         }
         _ => {
@@ -174,10 +176,14 @@ pub fn columns(
 }
 
 /// The difference of two fields and the first itself, in f64: of as many points of each.
-pub fn difference(with: &Field, without: &Field, points: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn difference(
+    with: &FieldValues,
+    without: &FieldValues,
+    points: usize,
+) -> (Vec<f64>, Vec<f64>) {
     let [with, without] = [with, without].map(|field| match field {
-        Field::Single(values) => values.iter().take(points).map(|&v| f64::from(v)).collect(),
-        Field::Double(values) => values.iter().take(points).copied().collect::<Vec<f64>>(),
+        FieldValues::Single(values) => values.iter().take(points).map(|&v| f64::from(v)).collect(),
+        FieldValues::Double(values) => values.iter().take(points).copied().collect::<Vec<f64>>(),
     });
     (with.iter().zip(&without).map(|(w, o)| w - o).collect(), with)
 }

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::input::Input;
-use super::series::{self, Filled, Wanted};
-use super::store2::Atlas;
-use super::store3::Distances;
-use super::template::Destination;
-use super::{VisError, Workshop, store1, store3};
-use crate::model::{Case, ErrorKind, Kinded};
+use super::create::OpenStore;
+use super::input::CaseSource;
+use super::series::{self, FillReport, RequestedSeries};
+use super::store2::MapContext;
+use super::store3::UptakeContext;
+use super::{RunContext, VisError, store1, store3};
+use crate::model::{Case, ErrorKind, WithErrorKind};
 
 /// Which files of a case are used, and whether one that is done is filled again.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
+pub struct FillOptions {
     /// Fill a case again that is done.
     pub force: bool,
     /// Use the months that are there when others are missing.
@@ -21,7 +21,7 @@ pub struct Work {
 
 /// Whether a run over cases came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunEnd {
     /// Every case was tried.
     All,
     /// It was told to stop before.
@@ -36,13 +36,13 @@ pub enum Ended {
 /// That of the only case, or of the first that would end all; those of `told`.
 pub async fn each<E: From<VisError>>(
     cases: &[Case],
-    workshop: &Workshop,
-    fill: impl AsyncFn(Case) -> Result<Filled, VisError>,
-    mut told: impl FnMut(Case, Result<Filled, VisError>, Duration) -> Result<(), E>,
-) -> Result<Ended, E> {
+    workshop: &RunContext,
+    fill: impl AsyncFn(Case) -> Result<FillReport, VisError>,
+    mut told: impl FnMut(Case, Result<FillReport, VisError>, Duration) -> Result<(), E>,
+) -> Result<RunEnd, E> {
     for &case in cases {
         if workshop.stop.is_cancelled() {
-            return Ok(Ended::Stopped);
+            return Ok(RunEnd::Stopped);
         }
         let begun = Instant::now();
         let result = fill(case).await;
@@ -57,69 +57,69 @@ pub async fn each<E: From<VisError>>(
             result => told(case, result, begun.elapsed())?,
         }
     }
-    Ok(Ended::All)
+    Ok(RunEnd::All)
 }
 
 /// Fills store 1 from the months of cases.
-pub struct Efficiencies<'a> {
+pub struct EfficiencyRun<'a> {
     /// Store 1, opened to be filled.
-    pub store1: Destination,
+    pub store1: OpenStore,
     /// Where the months of a case are read from.
-    pub input: Input,
+    pub input: CaseSource,
     /// Which months count, and whether a case that is done is filled again.
-    pub work: Work,
+    pub work: FillOptions,
     /// Workers and progress.
-    pub workshop: &'a Workshop,
+    pub workshop: &'a RunContext,
 }
 
-impl Efficiencies<'_> {
+impl EfficiencyRun<'_> {
     /// Fills a case's part, unless it is done.
-    pub async fn fill(&self, case: Case) -> Result<Filled, VisError> {
+    pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let files = self.input.case(case, self.work.allow_missing).await?;
         let part = store1::part(&self.store1, &files, self.work.force).await?;
         if part.done {
-            return Ok(Filled { before: true, ..Filled::default() });
+            return Ok(FillReport { before: true, ..FillReport::default() });
         }
         self.workshop.progress.begin(case, files.len(), files.size());
-        let wanted = Wanted { efficiency: true, uptake: None };
+        let wanted = RequestedSeries { efficiency: true, uptake: None };
         let series = series::read(self.workshop, &files, &wanted).await?;
         let missing = files.missing.clone();
-        Ok(Filled { missing, ..store1::fill(part, &files, &series).await? })
+        Ok(FillReport { missing, ..store1::fill(part, &files, &series).await? })
     }
 }
 
-impl Atlas<'_> {
+impl MapContext<'_> {
     /// Fills a case's part of store 2 from its months.
     pub async fn fill_from(
         &self,
-        input: &Input,
+        input: &CaseSource,
         case: Case,
-        work: Work,
-    ) -> Result<Filled, VisError> {
+        work: FillOptions,
+    ) -> Result<FillReport, VisError> {
         let files = input.case(case, work.allow_missing).await?;
         self.workshop.progress.begin(case, files.len(), files.size());
         let missing = files.missing.clone();
-        Ok(Filled { missing, ..self.fill(&files, work.force).await? })
+        Ok(FillReport { missing, ..self.fill(&files, work.force).await? })
     }
 }
 
 /// Fills store 3, and a store 1 in the same pass, from the months of cases.
-pub struct Uptakes<'a> {
+pub struct UptakeRun<'a> {
     /// Store 3, with the centres and the grid that distances are taken from.
-    pub store3: Distances,
+    pub store3: UptakeContext,
     /// The other store.
-    pub store1: Option<Destination>,
+    pub store1: Option<OpenStore>,
     /// Where the months of a case are read from.
-    pub input: Input,
+    pub input: CaseSource,
     /// Which months count, and whether a case that is done is filled again.
-    pub work: Work,
+    pub work: FillOptions,
     /// Workers and progress.
-    pub workshop: &'a Workshop,
+    pub workshop: &'a RunContext,
 }
 
-impl Uptakes<'_> {
+impl UptakeRun<'_> {
     /// Fills a case's parts, unless they are done.
-    pub async fn fill(&self, case: Case) -> Result<Filled, VisError> {
+    pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let (Self { store3, workshop, .. }, force) = (self, self.work.force);
         let center = store3.center(case)?;
         let files = self.input.case(case, self.work.allow_missing).await?;
@@ -130,9 +130,10 @@ impl Uptakes<'_> {
         };
         let other = other.filter(|part| !part.done);
         if part.done && other.is_none() {
-            return Ok(Filled { before: true, ..Filled::default() });
+            return Ok(FillReport { before: true, ..FillReport::default() });
         }
-        let wanted = Wanted { efficiency: other.is_some(), uptake: Some(store3.spread(center)) };
+        let wanted =
+            RequestedSeries { efficiency: other.is_some(), uptake: Some(store3.spread(center)) };
         workshop.progress.begin(case, files.len(), files.size());
         let series = series::read(workshop, &files, &wanted).await?;
         let compat = store3.destination.recipe.reference_compat;

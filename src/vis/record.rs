@@ -7,12 +7,12 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Recipe, VisError};
-use crate::ledger::{CASES, FORMAT, InputRecord, SHARED};
+use super::{StoreRecipe, VisError};
+use crate::case_manifest::{CASES, FORMAT, InputRecord, SHARED};
 use crate::model::case::MONTHS;
-use crate::model::{Case, Checksums, Place, YearMonth};
+use crate::model::{Case, Checksums, LatLon, YearMonth};
 use crate::research::PlanError;
-use crate::store::{Condition, Sending, Store, StoreError};
+use crate::store::{PutMode, PutOptions, Store, StoreError};
 
 /// Follows the case in the name of the record of a case that is being written.
 const BEGUN: &str = ".partial";
@@ -28,10 +28,14 @@ pub struct CaseRecord {
     /// Polygon and month, such as `112-04`.
     pub case: String,
     /// The rules.
-    pub recipe: Recipe,
+    pub recipe: StoreRecipe,
     /// What else the result depends on.
-    #[serde(skip_serializing_if = "Settings::is_empty", default, deserialize_with = "or_none")]
-    pub settings: Settings,
+    #[serde(
+        skip_serializing_if = "ResultSettings::is_empty",
+        default,
+        deserialize_with = "or_none"
+    )]
+    pub settings: ResultSettings,
     /// Model months without input, when that was allowed.
     pub missing_months: Vec<String>,
     /// The input files.
@@ -49,7 +53,7 @@ pub struct CaseRecord {
 /// What a result depends on besides its input files and the rules.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct ResultSettings {
     /// SHA-256 of the grid file; none when the points of the input files were used.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grid_sha256: Option<String>,
@@ -61,18 +65,18 @@ pub struct Settings {
     pub ssh: Option<InputRecord>,
     /// Centre of the polygon, from which distances are taken (store 3).
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub center: Option<Place>,
+    pub center: Option<LatLon>,
     /// Whether the record was made of what lay in the store (`vis finalize --adopt`).
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub adopted: bool,
 }
 
 /// Settings, or `null` where there are none.
-fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Settings, D::Error> {
+fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<ResultSettings, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-impl Settings {
+impl ResultSettings {
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -104,7 +108,7 @@ pub struct SharedRecord {
     /// Which of the stores.
     pub store: String,
     /// The rules; none in a store without cases.
-    pub recipe: Option<Recipe>,
+    pub recipe: Option<StoreRecipe>,
     /// Cases that were there.
     pub cases: Vec<String>,
     /// Bytes of the parts of objects of which the MD5s are recorded.
@@ -115,7 +119,12 @@ pub struct SharedRecord {
 
 impl SharedRecord {
     /// Of a store, without its parts yet.
-    pub fn new(store: &str, recipe: Option<Recipe>, cases: Vec<String>, part_size: u64) -> Self {
+    pub fn new(
+        store: &str,
+        recipe: Option<StoreRecipe>,
+        cases: Vec<String>,
+        part_size: u64,
+    ) -> Self {
         let (format, store, files) = (FORMAT, store.to_owned(), Vec::new());
         Self { format, store, recipe, cases, part_size, files }
     }
@@ -133,14 +142,14 @@ impl SharedRecord {
 
 /// The cases that the records of a store name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedCases {
     /// Cases whose results are complete.
     pub done: BTreeSet<Case>,
     /// Cases that a process has begun to write: it is at work, or was interrupted.
     pub begun: BTreeSet<Case>,
 }
 
-impl Recorded {
+impl RecordedCases {
     /// Lists the records. Over https, where nothing can be listed, the last `finalize` tells them.
     pub async fn of(store: &Store) -> Result<Self, VisError> {
         let mut recorded = Self::default();
@@ -152,8 +161,8 @@ impl Recorded {
         }
         for object in store.list_ours(CASES, |key| case_of(key).is_some()).await? {
             match case_of(&object.key) {
-                Some((case, State::Done)) => recorded.done.insert(case),
-                Some((case, State::Begun)) => recorded.begun.insert(case),
+                Some((case, CaseProgress::Done)) => recorded.done.insert(case),
+                Some((case, CaseProgress::Begun)) => recorded.begun.insert(case),
                 None => false,
             };
         }
@@ -172,23 +181,23 @@ impl Recorded {
 }
 
 /// How far a case is that has a record.
-enum State {
+enum CaseProgress {
     Done,
     Begun,
 }
 
 /// The case whose record a key names.
-fn case_of(key: &str) -> Option<(Case, State)> {
+fn case_of(key: &str) -> Option<(Case, CaseProgress)> {
     let name = key.strip_prefix(CASES)?.strip_prefix('/')?.strip_suffix(".json")?;
     match name.strip_suffix(BEGUN) {
-        Some(case) => Some((case.parse().ok()?, State::Begun)),
-        None => Some((name.parse().ok()?, State::Done)),
+        Some(case) => Some((case.parse().ok()?, CaseProgress::Begun)),
+        None => Some((name.parse().ok()?, CaseProgress::Done)),
     }
 }
 
 /// What every form of a record has.
 #[derive(Deserialize)]
-struct Format {
+struct RecordFormat {
     format: u32,
 }
 
@@ -203,17 +212,17 @@ pub(super) async fn load<T: DeserializeOwned>(
 async fn load_version<T: DeserializeOwned>(
     store: &Store,
     key: &str,
-) -> Result<(Option<T>, Condition), VisError> {
-    let Some((bytes, info)) = store.read(key).await? else { return Ok((None, Condition::Absent)) };
+) -> Result<(Option<T>, PutMode), VisError> {
+    let Some((bytes, info)) = store.get(key).await? else { return Ok((None, PutMode::Absent)) };
     let damaged = |source| VisError::Record { url: store.location().join(key).to_string(), source };
-    if let Ok(Format { format }) = serde_json::from_slice(&bytes)
+    if let Ok(RecordFormat { format }) = serde_json::from_slice(&bytes)
         && format != FORMAT
     {
         let url = store.location().join(key).to_string();
         return Err(VisError::Format { url, found: format });
     }
     let record = serde_json::from_slice(&bytes).map_err(damaged)?;
-    Ok((Some(record), info.etag.map_or(Condition::Always, Condition::Is)))
+    Ok((Some(record), info.etag.map_or(PutMode::Always, PutMode::Is)))
 }
 
 /// Writes a record where `condition` holds; whether it held. A service that knows no conditions has it
@@ -222,12 +231,12 @@ async fn save_on(
     store: &Store,
     key: String,
     record: &impl Serialize,
-    condition: Condition,
+    condition: PutMode,
 ) -> Result<bool, VisError> {
-    let sending = Sending { condition, ..Sending::default() };
+    let sending = PutOptions { condition, ..PutOptions::default() };
     match store.send(&key, to_json(&key, record)?, &sending).await {
         Ok(_) => Ok(true),
-        Err(StoreError::Overtaken { .. }) => Ok(false),
+        Err(StoreError::PreconditionFailed { .. }) => Ok(false),
         Err(StoreError::NotImplemented { .. }) => save(store, key, record).await.map(|()| true),
         Err(error) => Err(error.into()),
     }
@@ -250,8 +259,8 @@ impl CaseRecord {
     pub fn new(
         store: &str,
         case: Case,
-        recipe: Recipe,
-        settings: Settings,
+        recipe: StoreRecipe,
+        settings: ResultSettings,
         missing_months: Vec<String>,
         inputs: Vec<InputRecord>,
         part_size: u64,
@@ -311,7 +320,7 @@ impl CaseRecord {
     pub async fn load_version(
         store: &Store,
         case: Case,
-    ) -> Result<(Option<Self>, Condition), VisError> {
+    ) -> Result<(Option<Self>, PutMode), VisError> {
         load_version(store, &Self::key(case)).await
     }
 
@@ -326,7 +335,7 @@ impl CaseRecord {
         &self,
         store: &Store,
         case: Case,
-        condition: Condition,
+        condition: PutMode,
     ) -> Result<bool, VisError> {
         save_on(store, Self::begun_key(case), self, condition).await
     }
@@ -351,7 +360,7 @@ impl CaseRecord {
         &self,
         store: &Store,
         case: Case,
-        condition: Condition,
+        condition: PutMode,
     ) -> Result<bool, VisError> {
         save_on(store, Self::key(case), self, condition).await
     }
@@ -364,7 +373,7 @@ impl CaseRecord {
 
     /// Whether a process has begun to write the case's objects and has not completed it.
     pub async fn is_begun(store: &Store, case: Case) -> Result<bool, StoreError> {
-        Ok(store.find(&Self::begun_key(case)).await?.is_some())
+        Ok(store.head(&Self::begun_key(case)).await?.is_some())
     }
 
     /// Removes the records of a case.

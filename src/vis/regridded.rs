@@ -1,15 +1,15 @@
 //! A month of a case on the map: its fields, differences and columns, regridded onto every level.
 
 use super::VisError;
-use super::month::{MOST_LAYERS, MonthFile, Shape, columns, difference, fits};
+use super::month::{GridShape, MOST_LAYERS, MonthFile, columns, difference, fits};
 use crate::model::YearMonth;
 use crate::model::atlas::{FILL, MapVariable};
-use crate::read::Field;
+use crate::read::FieldValues;
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 
 /// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.
-pub(super) struct Month {
+pub(super) struct RegriddedMonth {
     pub maps: Vec<Vec<Vec<f32>>>,
     /// Layers of the columns, when there are any, and the file that has them.
     pub layers: Option<usize>,
@@ -18,27 +18,27 @@ pub(super) struct Month {
 }
 
 /// The fields of a month on their way to the map.
-pub(super) struct Fields<'a> {
+pub(super) struct MonthFields<'a> {
     pub file: &'a MonthFile,
     pub grid: &'a str,
-    pub shape: Shape,
+    pub shape: GridShape,
     pub weights: &'a [Weights],
     pub compat: bool,
 }
 
-impl Fields<'_> {
+impl MonthFields<'_> {
     /// The maps of these variables.
     pub fn regrid(
         &self,
         variables: &[MapVariable],
         ssh: Option<&SeaSurfaceHeight>,
         month: YearMonth,
-    ) -> Result<Month, VisError> {
+    ) -> Result<RegriddedMonth, VisError> {
         let points = self.shape.0 * self.shape.1;
         let field = |name: &str| self.file.field(name, self.shape, self.grid);
         let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
-        let mut carbon: Option<(Field, Field)> = None;
+        let mut carbon: Option<(FieldValues, FieldValues)> = None;
         for &variable in variables {
             let (with, without) = variable.fields();
             let is_carbon = matches!(variable, MapVariable::DicSurf | MapVariable::Dic);
@@ -67,7 +67,7 @@ impl Fields<'_> {
             }
         }
         let url = self.file.file.url().to_owned();
-        Ok(Month { maps, layers, url, fetched: self.file.file.fetched() })
+        Ok(RegriddedMonth { maps, layers, url, fetched: self.file.file.fetched() })
     }
 
     /// A field on the map.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::contract::{Kind, case_keys};
-use super::finalize::{Assembly, Completeness};
-use super::record::{CaseRecord, Recorded, SharedRecord};
-use super::{VisError, coverage, template};
+use super::finalize::{AssembledStore, Completeness};
+use super::record::{CaseRecord, RecordedCases, SharedRecord};
+use super::schema::{StoreKind, case_keys};
+use super::{VisError, coverage, create};
 use crate::model::Case;
 use crate::store::Store;
 
@@ -16,10 +16,10 @@ const DELETES: usize = 16;
 
 /// Those of the cases `asked` that a store has values or a record of.
 pub async fn present(store: &Store, asked: &BTreeSet<Case>) -> Result<BTreeSet<Case>, VisError> {
-    let opened = template::open(store, "store1, 2 or 3").await?;
+    let opened = create::open(store, "store1, 2 or 3").await?;
     let mut present: BTreeSet<Case> =
         coverage::with_values(store, &opened.kind).await?.into_keys().collect();
-    let recorded = Recorded::of(store).await?;
+    let recorded = RecordedCases::of(store).await?;
     present.extend(recorded.done.into_iter().chain(recorded.begun));
     // A removal that was interrupted may have left no more than this.
     let shared = SharedRecord::load(store).await?.map(|shared| shared.cases).unwrap_or_default();
@@ -32,15 +32,15 @@ pub async fn present(store: &Store, asked: &BTreeSet<Case>) -> Result<BTreeSet<C
 pub async fn remove(
     store: &Store,
     cases: &BTreeSet<Case>,
-) -> Result<(Kind, Completeness), VisError> {
-    let opened = template::open(store, "store1, 2 or 3").await?;
-    let assembly = Assembly::of(store, cases).await?;
+) -> Result<(StoreKind, Completeness), VisError> {
+    let opened = create::open(store, "store1, 2 or 3").await?;
+    let assembly = AssembledStore::of(store, cases).await?;
     // Curves go before their records, from which they could be made again; maps could not.
     assembly.write_chunks(store).await?;
     for case in cases {
         CaseRecord::remove(store, *case).await?;
     }
-    if let Kind::Store2(pyramid) = &opened.kind {
+    if let StoreKind::Store2(pyramid) = &opened.kind {
         let hierarchy = opened.kind.hierarchy(None);
         for array in hierarchy.arrays.iter().filter(|array| array.is_data()) {
             let keys = cases.iter().flat_map(|case| case_keys(array, pyramid.format, *case));

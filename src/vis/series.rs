@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::contract::reading_order;
-use super::earlier::{Comparison, Inputs, compare, refuse_taken, renew};
+use super::create::OpenStore;
+use super::earlier::{Comparison, CurrentInputs, compare, refuse_taken, renew};
 use super::input::CaseFiles;
-use super::month::{MonthFile, Shape};
-use super::record::{CaseRecord, Settings};
-use super::template::Destination;
-use super::{Recipe, VisError, Workshop};
-use crate::derive::efficiency::{Exchange, Fluxes, exchange};
-use crate::derive::uptake::{Rings, Uptake, uptake};
+use super::month::{GridShape, MonthFile};
+use super::record::{CaseRecord, ResultSettings};
+use super::schema::reading_order;
+use super::{RunContext, StoreRecipe, VisError};
+use crate::derive::efficiency::{CarbonFlux, Fluxes, exchange};
+use crate::derive::uptake::{DistanceBins, Uptake, uptake};
+use crate::executor::{Pool, Stopped};
 use crate::model::case::MONTHS;
-use crate::model::{Case, Grid, Place, YearMonth};
-use crate::pipeline::{Pool, Stopped};
+use crate::model::{Case, Grid, LatLon, YearMonth};
 use crate::read::grid::MOST_POINTS;
-use crate::store::{Condition, ObjectInfo};
+use crate::store::{ObjectMeta, PutMode};
 
 /// Memory for a month: five fields and the bytes they come from.
 const MEMORY: u64 = 16 << 20;
@@ -29,29 +29,29 @@ const QUEUE: usize = 16;
 
 /// What is taken from the months.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct RequestedSeries {
     /// The exchange that efficiency follows from.
     pub efficiency: bool,
     /// Where uptake is measured from, and the grid of the T points if another than the files'.
-    pub uptake: Option<Spread>,
+    pub uptake: Option<UptakeOptions>,
 }
 
 /// How the uptake's distance is measured.
 #[derive(Clone, Debug)]
-pub struct Spread {
+pub struct UptakeOptions {
     /// Centre of the polygon.
-    pub center: Place,
+    pub center: LatLon,
     /// The full grid, when there is a grid file.
     pub grid: Option<Arc<Grid>>,
     /// The rules.
-    pub recipe: Recipe,
+    pub recipe: StoreRecipe,
 }
 
 /// What a case's months gave, and how much was read for it.
 #[derive(Clone, Debug, Default)]
-pub struct Series {
+pub struct CaseSeries {
     /// Month by month, none for months without a file.
-    pub exchanges: Vec<Option<Exchange>>,
+    pub exchanges: Vec<Option<CarbonFlux>>,
     /// The same of the uptake.
     pub uptakes: Vec<Option<Uptake>>,
     /// Bytes read.
@@ -59,29 +59,29 @@ pub struct Series {
 }
 
 /// What all months of a case have in common.
-struct Shared {
-    shape: Shape,
+struct CaseInputs {
+    shape: GridShape,
     area: Vec<f64>,
     depth: Vec<f64>,
-    rings: Option<Rings>,
+    rings: Option<DistanceBins>,
     efficiency: bool,
 }
 
 /// What a month gave.
-struct Month {
-    exchange: Option<Exchange>,
+struct MonthValues {
+    exchange: Option<CarbonFlux>,
     uptake: Option<Uptake>,
     fetched: u64,
 }
 
 /// Reads the months of a case.
 pub async fn read(
-    workshop: &Workshop,
+    workshop: &RunContext,
     files: &CaseFiles,
-    wanted: &Wanted,
-) -> Result<Series, VisError> {
+    wanted: &RequestedSeries,
+) -> Result<CaseSeries, VisError> {
     let mut series =
-        Series { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
+        CaseSeries { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
     let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
     let case = files.case;
     let (shared, fetched) = {
@@ -89,7 +89,7 @@ pub async fn read(
         let place = workshop.pool.place(MEMORY).await?;
         let work = move || -> Result<_, VisError> {
             let file = MonthFile::open(source, (case, month))?;
-            let shared = Shared::new(&file, &wanted)?;
+            let shared = CaseInputs::new(&file, &wanted)?;
             Ok((shared, file.file.fetched()))
         };
         Pool::run(&place, work).await??
@@ -97,7 +97,7 @@ pub async fn read(
     series.fetched += fetched;
     let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
-    let read = async |(n, month, info): (usize, YearMonth, ObjectInfo)| {
+    let read = async |(n, month, info): (usize, YearMonth, ObjectMeta)| {
         if workshop.stop.is_cancelled() {
             return Err(Stopped.into());
         }
@@ -112,7 +112,7 @@ pub async fn read(
     let in_order = reading_order().filter_map(|n| Some((n, files.month(n)?)));
     let all: Vec<_> = in_order.map(|(n, (month, info))| (n, month, info.clone())).collect();
     let queue = QUEUE.max(workshop.pool.workers() + 1);
-    let months: Vec<(usize, Month)> =
+    let months: Vec<(usize, MonthValues)> =
         stream::iter(all).map(read).buffer_unordered(queue).try_collect().await?;
     for (n, month) in months {
         series.fetched += month.fetched;
@@ -122,8 +122,8 @@ pub async fn read(
     Ok(series)
 }
 
-impl Shared {
-    fn new(file: &MonthFile, wanted: &Wanted) -> Result<Self, VisError> {
+impl CaseInputs {
+    fn new(file: &MonthFile, wanted: &RequestedSeries) -> Result<Self, VisError> {
         let points = |name: &str| {
             file.file.at_most(name, MOST_POINTS)?;
             file.file.values(name)
@@ -133,7 +133,7 @@ impl Shared {
         let depth = if wanted.efficiency { points("KMT")? } else { Vec::new() };
         let rings = match &wanted.uptake {
             None => None,
-            Some(Spread { center, grid, recipe }) => {
+            Some(UptakeOptions { center, grid, recipe }) => {
                 let own = match grid {
                     Some(_) => None,
                     None => Some(file.grid("TLAT", "TLONG")?),
@@ -142,13 +142,13 @@ impl Shared {
                 let Some(grid) = grid else { return Err(Stopped.into()) };
                 file.fits(shape, (grid.nlat, grid.nlon), "the grid file")?;
                 file.check_points(grid, "the grid file")?;
-                Some(Rings::new(grid, *center, recipe.reference_compat))
+                Some(DistanceBins::new(grid, *center, recipe.reference_compat))
             }
         };
         Ok(Self { shape, area, depth, rings, efficiency: wanted.efficiency })
     }
 
-    fn month(&self, file: &MonthFile) -> Result<Month, VisError> {
+    fn month(&self, file: &MonthFile) -> Result<MonthValues, VisError> {
         let field = |name: &str| {
             let values = file.field(name, self.shape, "TAREA of the first month")?.into_doubles();
             match values.iter().any(|value| value.is_infinite()) {
@@ -178,13 +178,13 @@ impl Shared {
         };
         let of_rings = |rings| uptake(rings, &with, &without, &self.area, file.days);
         let uptake = self.rings.as_ref().map(of_rings);
-        Ok(Month { exchange, uptake, fetched: file.file.fetched() })
+        Ok(MonthValues { exchange, uptake, fetched: file.file.fetched() })
     }
 }
 
 /// How a case's part of a store came to be.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filled {
+pub struct FillReport {
     /// Bytes read.
     pub fetched: u64,
     /// Bytes of the files that were read from.
@@ -200,34 +200,34 @@ pub struct Filled {
 }
 
 /// A case's part of a store of curves.
-pub struct Part<'a> {
-    destination: &'a Destination,
+pub struct CaseSlot<'a> {
+    destination: &'a OpenStore,
     record: CaseRecord,
     case: Case,
     /// What was made before of files that may be others.
     earlier: Option<CaseRecord>,
     /// Holds while no other process has written the case since it was looked for.
-    unchanged: Condition,
+    unchanged: PutMode,
     /// Whether the part is there already, from the same files under the same rules.
     pub done: bool,
 }
 
-impl<'a> Part<'a> {
+impl<'a> CaseSlot<'a> {
     /// For a case from `inputs`, with settings that the result depends on.
     ///
     /// # Errors
     /// [`crate::research::PlanError::Settings`] when it was made with other settings, unless it is to be made by `force`.
     pub async fn open(
-        destination: &'a Destination,
+        destination: &'a OpenStore,
         case: Case,
-        inputs: Inputs,
+        inputs: CurrentInputs,
         missing: &[YearMonth],
-        settings: Settings,
+        settings: ResultSettings,
         force: bool,
     ) -> Result<Self, VisError> {
         let store = &destination.store;
         let (mut earlier, unchanged) = match force {
-            true => (None, Condition::Always),
+            true => (None, PutMode::Always),
             false => CaseRecord::load_version(store, case).await?,
         };
         if let Some(earlier) = &earlier {

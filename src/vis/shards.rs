@@ -1,31 +1,31 @@
 //! The maps of a case in memory, where its chunks lie together in shards (Zarr v3).
 
-use super::Kind;
-use super::contract::{Pyramid, YEAR};
-use super::regridded::Month;
-use crate::encode::zarr::{Array, Format};
+use super::StoreKind;
+use super::regridded::RegriddedMonth;
+use super::schema::{PyramidOptions, YEAR};
+use crate::encode::zarr::{Array, ZarrVersion};
 use crate::model::atlas::{Band, FILL, YEARS};
 
 /// All maps of a case in memory: what a shard needs.
-pub(super) struct Whole {
+pub(super) struct WholeMaps {
     pub arrays: Vec<(Array, Vec<f32>)>,
 }
 
-impl Whole {
-    pub fn new(pyramid: &Pyramid) -> Self {
+impl WholeMaps {
+    pub fn new(pyramid: &PyramidOptions) -> Self {
         let filled = |(array, len)| (array, vec![FILL; len]);
         Self { arrays: Self::parts(pyramid).map(filled).collect() }
     }
 
     /// Memory that the maps take.
-    pub fn bytes(pyramid: &Pyramid) -> u64 {
+    pub fn bytes(pyramid: &PyramidOptions) -> u64 {
         Self::parts(pyramid).map(|(_, len)| 4 * len as u64).sum()
     }
 
     /// The arrays that have shards, with the numbers in one.
-    fn parts(pyramid: &Pyramid) -> impl Iterator<Item = (Array, usize)> {
-        let hierarchy = (pyramid.format == Format::V3)
-            .then(|| Kind::Store2(pyramid.clone()).hierarchy(None).arrays);
+    fn parts(pyramid: &PyramidOptions) -> impl Iterator<Item = (Array, usize)> {
+        let hierarchy = (pyramid.format == ZarrVersion::V3)
+            .then(|| StoreKind::Store2(pyramid.clone()).hierarchy(None).arrays);
         let arrays = hierarchy.into_iter().flatten().filter(Array::is_data);
         arrays.map(|array| {
             let len = array.shards.iter().flatten().product();
@@ -34,7 +34,7 @@ impl Whole {
     }
 
     /// Takes over a month of 15 years.
-    pub fn take(&mut self, years: &[Option<Month>], of_year: usize) {
+    pub fn take(&mut self, years: &[Option<RegriddedMonth>], of_year: usize) {
         let fields = years.iter().flatten().next().map_or(0, |month| month.maps[0].len());
         let variables = fields / Band::ALL.len();
         for (n, (_, values)) in self.arrays.iter_mut().enumerate() {

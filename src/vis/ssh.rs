@@ -5,17 +5,17 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::VisError;
-use crate::ledger::{InputRecord, sha256};
-use crate::pipeline::{ObjectSource, Pool, unless_stopped};
+use crate::case_manifest::{InputRecord, sha256};
+use crate::executor::{ObjectSource, Pool, unless_stopped};
 use crate::read::ssh::SeaSurfaceHeight;
-use crate::store::{Location, Stores};
+use crate::store::{Location, StoreRegistry};
 
 /// The series, and the file that it is in.
 ///
 /// # Errors
 /// There is no such file, or it is no such series; those of the store, and a stop.
 pub async fn load(
-    stores: &Stores,
+    stores: &StoreRegistry,
     location: &Location,
     (pool, stop): (&Pool, &CancellationToken),
 ) -> Result<(Arc<SeaSurfaceHeight>, InputRecord), VisError> {
@@ -24,7 +24,7 @@ pub async fn load(
         return Err(VisError::Needs(needed));
     };
     let folder = stores.open(&folder)?;
-    let object = match folder.object(name).await {
+    let object = match folder.open(name).await {
         Err(error) if error.is_not_found() => {
             let needed = format!("--ssh {location}: there is no such file");
             return Err(VisError::Needs(needed));

@@ -11,25 +11,25 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::contract::{Pyramid, YEAR, place, reading_order};
+use super::create::{CaseInProgress, OpenStore};
 use super::earlier::{Comparison, compare, refuse_taken, renew};
 use super::input::CaseFiles;
-use super::month::{MonthFile, Shape};
-use super::record::{CaseRecord, FileEntry, Settings};
-use super::regridded::{Fields, Month};
-use super::series::Filled;
-use super::shards::Whole;
-use super::template::{Begun, Destination};
-use super::{Recipe, VisError, Workshop, coverage};
-use crate::encode::zarr::{Array, Format, Object, chunk, v3};
-use crate::ledger::InputRecord;
+use super::month::{GridShape, MonthFile};
+use super::record::{CaseRecord, FileEntry, ResultSettings};
+use super::regridded::{MonthFields, RegriddedMonth};
+use super::schema::{PyramidOptions, YEAR, place, reading_order};
+use super::series::FillReport;
+use super::shards::WholeMaps;
+use super::{RunContext, StoreRecipe, VisError, coverage};
+use crate::case_manifest::InputRecord;
+use crate::encode::zarr::{Array, StoreObject, ZarrVersion, chunk, v3};
+use crate::executor::{Pool, Stopped, begin, unless_stopped};
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
 use crate::model::{Case, Grid, YearMonth, hex};
-use crate::pipeline::{Pool, Stopped, begin, unless_stopped};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::regrid::mercator::{self, TILE};
-use crate::store::ObjectInfo;
+use crate::store::ObjectMeta;
 
 /// Memory for a month: two fields of 60 levels, compressed, shuffled and as they are, twice.
 const MONTH_MEMORY: u64 = 220 << 20;
@@ -45,11 +45,11 @@ const PUTS: usize = 16;
 pub const NEEDS_SSH: &str = "the variable DIC needs the sea surface height: give --ssh FILE";
 
 /// What all cases of a run share.
-pub struct Atlas<'a> {
+pub struct MapContext<'a> {
     /// The store.
-    pub destination: Arc<Destination>,
+    pub destination: Arc<OpenStore>,
     /// What it holds.
-    pub pyramid: Pyramid,
+    pub pyramid: PyramidOptions,
     /// Weights of every level, made once.
     pub weights: Arc<Vec<Weights>>,
     /// SHA-256 of the weights, in hexadecimal.
@@ -57,14 +57,14 @@ pub struct Atlas<'a> {
     /// Name of the grid for messages, and its rows and columns.
     pub grid: String,
     /// Rows and columns of it.
-    pub shape: Shape,
+    pub shape: GridShape,
     /// The grid file's points with the SHA-256 of the file, if there is one: they must be where the files'
     /// own are.
     pub given: Option<(Arc<Grid>, String)>,
     /// The series of sea surface height and the file that it is in; needed for `DIC`.
     pub ssh: Option<(Arc<SeaSurfaceHeight>, InputRecord)>,
     /// Workers and progress.
-    pub workshop: &'a Workshop,
+    pub workshop: &'a RunContext,
     /// Where a case lies in memory as a whole, others wait.
     pub turn: tokio::sync::Mutex<()>,
 }
@@ -74,8 +74,8 @@ pub struct Atlas<'a> {
 /// The reference takes the U points, with their fill over land blocks.
 pub async fn grid_of(
     files: &CaseFiles,
-    recipe: &Recipe,
-    workshop: &Workshop,
+    recipe: &StoreRecipe,
+    workshop: &RunContext,
 ) -> Result<Grid, VisError> {
     let Some((_, month, info)) = files.iter().next() else { return Err(Stopped.into()) };
     let source = files.source(info, workshop);
@@ -88,7 +88,7 @@ pub async fn grid_of(
 }
 
 /// The latitudes and longitudes of files that the recipe takes.
-fn points_of(recipe: &Recipe) -> (&'static str, &'static str) {
+fn points_of(recipe: &StoreRecipe) -> (&'static str, &'static str) {
     match recipe.reference_compat {
         true => ("ULAT", "ULONG"),
         false => ("TLAT", "TLONG"),
@@ -102,19 +102,19 @@ pub fn digest(weights: &[Weights]) -> String {
     hex(&digest.finalize())
 }
 
-impl Atlas<'_> {
+impl MapContext<'_> {
     /// Fills a case's part of the store; its record comes last.
-    pub async fn fill(&self, files: &CaseFiles, force: bool) -> Result<Filled, VisError> {
+    pub async fn fill(&self, files: &CaseFiles, force: bool) -> Result<FillReport, VisError> {
         if self.pyramid.variables.contains(&MapVariable::Dic) && self.ssh.is_none() {
             return Err(VisError::Needs(NEEDS_SSH.to_owned()));
         }
         let missing = files.missing.iter().map(YearMonth::to_string).collect();
         let of_dic = self.pyramid.variables.contains(&MapVariable::Dic);
-        let settings = Settings {
+        let settings = ResultSettings {
             weights_sha256: Some(self.digest.clone()),
             grid_sha256: self.given.as_ref().map(|(_, sha256)| sha256.clone()),
             ssh: self.ssh.as_ref().filter(|_| of_dic).map(|(_, file)| file.clone()),
-            ..Settings::default()
+            ..ResultSettings::default()
         };
         let (case, recipe, inputs) = (files.case, self.destination.recipe.clone(), files.inputs());
         let (inputs_now, part_size) = (inputs.records(), self.destination.store.multipart_size());
@@ -142,7 +142,7 @@ impl Atlas<'_> {
             renew(&self.destination.store, case, renewed).await;
         }
         if comparison != Comparison::Other {
-            return Ok(Filled { before: true, ..Filled::default() });
+            return Ok(FillReport { before: true, ..FillReport::default() });
         }
         if is_there {
             // What is there is given up only for what can be read.
@@ -152,10 +152,11 @@ impl Atlas<'_> {
             coverage::refuse_uncovered_maps(&self.destination.store, &self.pyramid, case).await?;
         }
         let kept = earlier.filter(|_| !force).map(|earlier| earlier.files).unwrap_or_default();
-        let begun = Begun::new(self.destination.clone(), case, record.clone(), kept, force);
+        let begun =
+            CaseInProgress::new(self.destination.clone(), case, record.clone(), kept, force);
         let begun = Arc::new(begun);
-        let mut filled = Filled { size: files.size(), ..Filled::default() };
-        let _memory = match Whole::bytes(&self.pyramid) {
+        let mut filled = FillReport { size: files.size(), ..FillReport::default() };
+        let _memory = match WholeMaps::bytes(&self.pyramid) {
             0 => None,
             bytes => {
                 // Two that each hold a part of their memory would wait for each other.
@@ -165,7 +166,7 @@ impl Atlas<'_> {
                 Some((turn, pool.memory(bytes).await?))
             }
         };
-        let mut whole = Whole::new(&self.pyramid);
+        let mut whole = WholeMaps::new(&self.pyramid);
         let mut months = stream::iter(reading_order())
             .map(|elapsed| {
                 let month = self.month(files, elapsed);
@@ -183,18 +184,18 @@ impl Atlas<'_> {
         for of_year in 0..YEAR {
             while years.len() < YEARS {
                 let Some(month) = months.try_next().await? else { break };
-                if let Some(Month { layers: Some(found), url, .. }) = &month {
+                if let Some(RegriddedMonth { layers: Some(found), url, .. }) = &month {
                     let of_first = *layers.get_or_insert(*found);
                     if *found != of_first {
                         let problem = format!("has {found} layers, the case's first {of_first}");
                         return Err(VisError::Mismatch { url: url.clone(), problem });
                     }
                 }
-                filled.fetched += month.as_ref().map_or(0, |month: &Month| month.fetched);
+                filled.fetched += month.as_ref().map_or(0, |month: &RegriddedMonth| month.fetched);
                 years.push(month);
             }
             let years = Arc::new(std::mem::replace(&mut years, Vec::with_capacity(YEARS)));
-            if self.pyramid.format == Format::V3 {
+            if self.pyramid.format == ZarrVersion::V3 {
                 whole.take(&years, of_year);
                 continue;
             }
@@ -225,7 +226,7 @@ impl Atlas<'_> {
     /// Opens every file of a case, and looks for its months in the series of sea surface height.
     async fn look_at_all(&self, files: &CaseFiles) -> Result<(), VisError> {
         let shift = if self.destination.recipe.reference_compat { -1 } else { 0 };
-        let look = async |(month, info): (YearMonth, ObjectInfo)| {
+        let look = async |(month, info): (YearMonth, ObjectMeta)| {
             if let Some((ssh, _)) = &self.ssh {
                 ssh.has(month.plus(shift))?;
             }
@@ -263,16 +264,16 @@ impl Atlas<'_> {
         &self,
         files: &CaseFiles,
         elapsed: usize,
-    ) -> Option<AbortOnDropHandle<Result<Month, VisError>>> {
+    ) -> Option<AbortOnDropHandle<Result<RegriddedMonth, VisError>>> {
         let (month, info) = files.month(elapsed)?;
         let (files, info, case) = (files.clone(), info.clone(), files.case);
         let (workshop, grid, shape) = (self.workshop.clone(), self.grid.clone(), self.shape);
         let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
         let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
         let compat = self.destination.recipe.reference_compat;
-        let work = move |source| -> Result<Month, VisError> {
+        let work = move |source| -> Result<RegriddedMonth, VisError> {
             let file = MonthFile::open(source, (case, month))?;
-            let fields = Fields { file: &file, grid: &grid, shape, weights: &weights, compat };
+            let fields = MonthFields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
         Some(begin(async move {
@@ -291,8 +292,8 @@ impl Atlas<'_> {
         &self,
         case: Case,
         of_year: usize,
-        years: Arc<Vec<Option<Month>>>,
-    ) -> Vec<impl Future<Output = Result<Object, VisError>> + Send + 'static> {
+        years: Arc<Vec<Option<RegriddedMonth>>>,
+    ) -> Vec<impl Future<Output = Result<StoreObject, VisError>> + Send + 'static> {
         let (polygon, season) = place(case);
         let mut chunks = Vec::new();
         for (level, weights) in self.weights.iter().enumerate() {
@@ -311,7 +312,7 @@ impl Atlas<'_> {
                     chunks.push(async move {
                         let held = pool.place(CHUNK_MEMORY).await?;
                         let work = move || chunk_of(&years, level, field, row, column, tiles);
-                        Ok(Object { key, bytes: Pool::run(&held, work).await? })
+                        Ok(StoreObject { key, bytes: Pool::run(&held, work).await? })
                     });
                 }
             }
@@ -325,7 +326,7 @@ impl Atlas<'_> {
         case: Case,
         array: Array,
         values: Vec<f32>,
-    ) -> impl Future<Output = Result<Object, VisError>> + Send + 'static {
+    ) -> impl Future<Output = Result<StoreObject, VisError>> + Send + 'static {
         let pool = self.workshop.pool.clone();
         let (polygon, season) = place(case);
         let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
@@ -342,16 +343,16 @@ impl Atlas<'_> {
     /// for the record.
     fn write<F>(
         &self,
-        begun: &Arc<Begun>,
+        begun: &Arc<CaseInProgress>,
         objects: Vec<F>,
     ) -> AbortOnDropHandle<Result<Vec<FileEntry>, VisError>>
     where
-        F: Future<Output = Result<Object, VisError>> + Send + 'static,
+        F: Future<Output = Result<StoreObject, VisError>> + Send + 'static,
     {
         let begun = begun.clone();
         begin(async move {
             let put = async |object: F| {
-                let Object { key, bytes } = object.await?;
+                let StoreObject { key, bytes } = object.await?;
                 let part_size = begun.store().multipart_size();
                 let entry = FileEntry::new(key, &bytes, part_size);
                 if begun.keeps(&entry) {
@@ -368,7 +369,7 @@ impl Atlas<'_> {
 
 /// The bytes of a chunk: a tile of 15 years.
 fn chunk_of(
-    years: &[Option<Month>],
+    years: &[Option<RegriddedMonth>],
     level: usize,
     field: usize,
     row: usize,

@@ -2,52 +2,52 @@
 
 use std::sync::Arc;
 
+use super::create::OpenStore;
 use super::input::{CaseFiles, made_before};
-use super::record::Settings;
-use super::series::{Filled, Part, Series, Spread};
-use super::template::Destination;
-use super::{VisError, Workshop, excess};
+use super::record::ResultSettings;
+use super::series::{CaseSeries, CaseSlot, FillReport, UptakeOptions};
+use super::{RunContext, VisError, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
 use crate::model::calendar::MONTH_LENGTHS;
 use crate::model::case::MONTHS;
-use crate::model::{Case, Grid, Place};
+use crate::model::{Case, Grid, LatLon};
 use crate::read::centers::Centers;
 use crate::store::Store;
 
 /// The store, and what its results depend on besides the files.
-pub struct Distances {
+pub struct UptakeContext {
     /// The store.
-    pub destination: Destination,
+    pub destination: OpenStore,
     /// Centres of the polygons, and where they are from.
     pub centers: (Centers, String),
     /// The full grid with the SHA-256 of its file, when there is one.
     pub grid: Option<(Arc<Grid>, String)>,
 }
 
-impl Distances {
+impl UptakeContext {
     /// The centre of a case's polygon.
-    pub fn center(&self, case: Case) -> Result<Place, VisError> {
+    pub fn center(&self, case: Case) -> Result<LatLon, VisError> {
         let (centers, url) = &self.centers;
         center(centers, url, case)
     }
 
     /// How distance from a centre is measured.
-    pub fn spread(&self, center: Place) -> Spread {
+    pub fn spread(&self, center: LatLon) -> UptakeOptions {
         let grid = self.grid.as_ref().map(|(grid, _)| grid.clone());
-        Spread { center, grid, recipe: self.destination.recipe.clone() }
+        UptakeOptions { center, grid, recipe: self.destination.recipe.clone() }
     }
 
     /// A case's part of the store.
-    pub async fn part(&self, files: &CaseFiles, force: bool) -> Result<Part<'_>, VisError> {
+    pub async fn part(&self, files: &CaseFiles, force: bool) -> Result<CaseSlot<'_>, VisError> {
         let (case, inputs) = (files.case, files.inputs());
         let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
         let settings = settings(self.center(case)?, grid_sha256);
-        Part::open(&self.destination, case, inputs, &files.missing, settings, force).await
+        CaseSlot::open(&self.destination, case, inputs, &files.missing, settings, force).await
     }
 }
 
 /// The centre of a case's polygon, of centres from `url`.
-pub fn center(centers: &Centers, url: &str, case: Case) -> Result<Place, VisError> {
+pub fn center(centers: &Centers, url: &str, case: Case) -> Result<LatLon, VisError> {
     let polygon = case.polygon();
     centers.of(polygon).ok_or_else(|| VisError::NoCenter { url: url.to_owned(), polygon })
 }
@@ -58,7 +58,7 @@ pub fn center(centers: &Centers, url: &str, case: Case) -> Result<Place, VisErro
 /// The reference takes every month for as long as the first one.
 pub fn values(
     case: Case,
-    series: &Series,
+    series: &CaseSeries,
     reference_compat: bool,
 ) -> Result<Vec<Vec<Option<f32>>>, VisError> {
     let present: Option<Vec<Uptake>> = series.uptakes.iter().copied().collect();
@@ -82,41 +82,41 @@ pub fn values(
 
 /// Fills a case's part from an excess store that was made before.
 pub async fn fill_from_excess(
-    destination: &Destination,
+    destination: &OpenStore,
     excesses: &Store,
     case: Case,
     (grid, grid_sha256): &(Grid, String),
-    center: Place,
-    (force, workshop): (bool, &Workshop),
-) -> Result<Filled, VisError> {
+    center: LatLon,
+    (force, workshop): (bool, &RunContext),
+) -> Result<FillReport, VisError> {
     let found = excess::find(excesses, case).await?;
     let inputs = made_before(excesses, &found.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
-    let part = Part::open(destination, case, inputs, &[], settings, force).await?;
+    let part = CaseSlot::open(destination, case, inputs, &[], settings, force).await?;
     if part.done {
-        return Ok(Filled { before: true, ..Filled::default() });
+        return Ok(FillReport { before: true, ..FillReport::default() });
     }
     let recipe = &destination.recipe;
     let series = found.series(excesses, case, (grid, center), recipe);
     let series = workshop.within(excess::memory(grid), series).await?;
     let before = part.save(values(case, &series, recipe.reference_compat)?).await?;
-    Ok(Filled { objects: 1, before, ..Filled::default() })
+    Ok(FillReport { objects: 1, before, ..FillReport::default() })
 }
 
 /// What the result depends on besides the files.
-pub fn settings(center: Place, grid_sha256: Option<&str>) -> Settings {
+pub fn settings(center: LatLon, grid_sha256: Option<&str>) -> ResultSettings {
     let grid_sha256 = grid_sha256.map(str::to_owned);
-    Settings { center: Some(center), grid_sha256, ..Settings::default() }
+    ResultSettings { center: Some(center), grid_sha256, ..ResultSettings::default() }
 }
 
 /// Fills a case's part from months that were read, unless it is done.
 pub async fn fill(
-    part: Part<'_>,
+    part: CaseSlot<'_>,
     files: &CaseFiles,
-    series: &Series,
+    series: &CaseSeries,
     reference_compat: bool,
-) -> Result<Filled, VisError> {
+) -> Result<FillReport, VisError> {
     let before = part.save(values(files.case, series, reference_compat)?).await?;
     let (fetched, size) = (series.fetched, files.size());
-    Ok(Filled { fetched, size, objects: 1, before, ..Filled::default() })
+    Ok(FillReport { fetched, size, objects: 1, before, ..FillReport::default() })
 }

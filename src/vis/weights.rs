@@ -7,14 +7,14 @@ use serde_json::{Map, json};
 
 use super::VisError;
 use super::zarr::{self, numbers};
-use crate::encode::zarr::{Array, Content, Hierarchy, Object, v2, v3};
+use crate::encode::zarr::{Array, Content, Hierarchy, StoreObject, v2, v3};
 use crate::model::Grid;
-use crate::regrid::{Source4, Weights, mercator, quads};
+use crate::regrid::{BilinearStencil, Weights, bilinear, mercator};
 use crate::store::Store;
 
 /// Computes the weights of the first `levels` levels.
 pub fn compute(grid: &Grid, levels: u8) -> Vec<Weights> {
-    (0..levels).map(|level| quads::bilinear(grid, level)).collect()
+    (0..levels).map(|level| bilinear::bilinear(grid, level)).collect()
 }
 
 /// Reads the weights of the first `levels` levels for a grid; `None` when there is nothing.
@@ -26,7 +26,7 @@ pub async fn load(
     let names = [v2::CONSOLIDATED, ".zgroup", v3::METADATA];
     let mut there = false;
     for name in names {
-        there = there || store.find(name).await?.is_some();
+        there = there || store.head(name).await?.is_some();
     }
     if !there {
         let others = if store.can_list() { store.list("").await?.len() } else { 0 };
@@ -35,7 +35,7 @@ pub async fn load(
         return if others == 0 { Ok(None) } else { Err(VisError::Zarr { url, problem }) };
     }
     // Consolidated metadata is written last: without it the rest may be missing.
-    let whole = store.find(v2::CONSOLIDATED).await?.is_some();
+    let whole = store.head(v2::CONSOLIDATED).await?.is_some();
     let failed = |error: VisError| match whole {
         true => error,
         false => VisError::Zarr {
@@ -84,7 +84,7 @@ fn assemble(
         return Err("S, row and col have different lengths".to_owned());
     }
     let targets = mercator::size(level).pow(2);
-    let mut sources: Vec<Option<Source4>> = vec![None; targets];
+    let mut sources: Vec<Option<BilinearStencil>> = vec![None; targets];
     let mut counts = vec![0; targets];
     let index = |value: f64, len: usize, name: &str| {
         let inside = value >= 1.0 && value <= len as f64 && value.fract() == 0.0;
@@ -94,7 +94,7 @@ fn assemble(
     for ((&s, &row), &col) in s.iter().zip(row).zip(col) {
         let (target, source) = (index(row, targets, "row")?, index(col, points, "col")?);
         let n: usize = counts[target];
-        let empty = || Source4 { index: [source as u32; 4], weight: [0.0; 4] };
+        let empty = || BilinearStencil { index: [source as u32; 4], weight: [0.0; 4] };
         let entry = sources[target].get_or_insert_with(empty);
         let (Some(index), Some(weight)) = (entry.index.get_mut(n), entry.weight.get_mut(n)) else {
             return Err(format!("point {} of level {level} has over 4 sources", target + 1));
@@ -156,7 +156,7 @@ pub async fn save(store: &Store, weights: &[Weights]) -> Result<(), VisError> {
     let mut objects = v2::metadata(&hierarchy);
     objects.extend(v2::coordinates(&hierarchy));
     objects.push(v2::consolidated(&hierarchy));
-    for Object { key, bytes } in objects {
+    for StoreObject { key, bytes } in objects {
         store.put(&key, bytes).await?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use super::{VisError, bounded};
 use crate::model::Case;
 use crate::model::cf::{CfError, Decoding};
 use crate::model::dataset::{Attribute, AttributeValue, DataType, Variable};
-use crate::store::{ObjectInfo, Store};
+use crate::store::{ObjectMeta, Store};
 
 /// The metadata object of an array of the store in `folder`, which `flag` names the parent of.
 pub async fn find(
@@ -20,10 +20,10 @@ pub async fn find(
     folder: &str,
     array: &str,
     flag: &str,
-) -> Result<ObjectInfo, VisError> {
+) -> Result<ObjectMeta, VisError> {
     for name in ["zarr.json", ".zarray"] {
-        if let Some(metadata) = store.find(&format!("{folder}/{array}/{name}")).await? {
-            return Ok(ObjectInfo { etag: None, ..metadata });
+        if let Some(metadata) = store.head(&format!("{folder}/{array}/{name}")).await? {
+            return Ok(ObjectMeta { etag: None, ..metadata });
         }
     }
     Err(VisError::Zarr {
@@ -34,7 +34,7 @@ pub async fn find(
 
 /// The cases that there are stores of, named `CASE` and `suffix`.
 pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
-    let folders = store.list_dirs("").await?;
+    let folders = store.list_prefixes("").await?;
     let case = |folder: &String| folder.strip_suffix(suffix)?.parse().ok();
     let mut cases: Vec<Case> = folders.iter().filter_map(case).collect();
     cases.sort_unstable();

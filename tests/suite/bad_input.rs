@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dor_atlas::synthetic::{SyntheticCase, classic};
+use dor_atlas::synthetic::{SyntheticCase, netcdf3};
 
 use super::support::case::{TINY, Workspace, assert_same, case, set_age, write_dated};
 use super::support::dor::fails;
@@ -184,7 +184,7 @@ fn bounds_that_are_no_month() {
 fn several_times_in_a_file() {
     let synthetic = SyntheticCase::new(case(), TINY, 1);
     let work = with_second(|bytes| {
-        let header = classic::Header { records: 2, ..synthetic.header() };
+        let header = netcdf3::FileHeader { records: 2, ..synthetic.header() };
         bytes.clear();
         synthetic.write_month_as(&header, case().first_month().plus(1), bytes).unwrap();
     });
@@ -192,7 +192,7 @@ fn several_times_in_a_file() {
 }
 
 /// Three months, of which those in `months` are written under a changed header.
-fn with_headers(months: &[usize], change: impl Fn(&mut classic::Header)) -> Workspace {
+fn with_headers(months: &[usize], change: impl Fn(&mut netcdf3::FileHeader)) -> Workspace {
     let (work, synthetic) = (Workspace::new(3), SyntheticCase::new(case(), TINY, 1));
     for &n in months {
         let (mut header, mut bytes) = (synthetic.header(), Vec::new());
@@ -207,7 +207,7 @@ fn with_headers(months: &[usize], change: impl Fn(&mut classic::Header)) -> Work
 #[test]
 fn a_month_with_other_variables_than_the_rest() {
     let without = |name: &'static str| {
-        move |header: &mut classic::Header| header.variables.retain(|v| v.name != name)
+        move |header: &mut netcdf3::FileHeader| header.variables.retain(|v| v.name != name)
     };
     let work = with_headers(&[1], without("DIC"));
     let file = name(&work.raw(1)).to_owned();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use dor_atlas::synthetic::SyntheticCase;
-use dor_atlas::synthetic::classic::{Header, Value};
+use dor_atlas::synthetic::netcdf3::{FileHeader, Value};
 use netcdf::AttributeValue;
 use netcdf::types::{IntType, NcVariableType};
 
@@ -35,7 +35,7 @@ fn with(change: impl FnOnce(&mut Contents)) -> Workspace {
 }
 
 /// A month with a header that netCDF-C would not write.
-fn with_header(change: impl FnOnce(&mut Header)) -> Workspace {
+fn with_header(change: impl FnOnce(&mut FileHeader)) -> Workspace {
     let (synthetic, work) = (SyntheticCase::new(case(), TINY, 1), Workspace::new(1));
     let mut header = synthetic.header();
     change(&mut header);

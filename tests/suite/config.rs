@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use dor_atlas::config::{Config, KEYS, Overrides, Surroundings, s3_keys};
+use dor_atlas::config::{Config, KEYS, Overrides, ProcessEnv, s3_keys};
 use serde_json::{Value, json};
 
 use super::support::dor::{dor, fails, json};
@@ -203,7 +203,7 @@ fn the_documentation_has_every_key_and_its_example_works() {
     let folder = tempfile::tempdir().unwrap();
     file(folder.path(), example);
     let variables = [("HOME".to_owned(), folder.path().into())].into();
-    let surroundings = Surroundings { folder: folder.path().to_owned(), variables };
+    let surroundings = ProcessEnv { folder: folder.path().to_owned(), variables };
     let config = Config::load_in(&Overrides::default(), &surroundings).unwrap();
     assert_eq!(config.locations().count(), 8);
     assert_eq!(config.s3.profile.as_deref(), Some("source-coop"));

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use dor_atlas::model::Digest;
-use dor_atlas::synthetic::{Format, Shape, SyntheticCase};
+use dor_atlas::model::Md5Digest;
+use dor_atlas::synthetic::{ClassicFormat, Shape, SyntheticCase};
 use netcdf::AttributeValue;
 use netcdf::types::{FloatType, NcVariableType};
 
@@ -126,7 +126,7 @@ fn assert_converted(work: &Workspace, n: usize) {
 
 #[test]
 fn every_classic_format_keeps_its_numbers() {
-    for format in [Format::Cdf1, Format::Cdf2, Format::Cdf5] {
+    for format in [ClassicFormat::Cdf1, ClassicFormat::Cdf2, ClassicFormat::Cdf5] {
         let work = Workspace::of(&SyntheticCase::new(case(), TINY, 1).with_format(format), 2);
         work.convert();
         assert_converted(&work, 0);
@@ -335,7 +335,7 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     let bytes = fs::read(work.output(0)).unwrap();
     let md5: Vec<String> =
-        bytes.chunks(5_242_880).map(|part| Digest::of(part).to_string()).collect();
+        bytes.chunks(5_242_880).map(|part| Md5Digest::of(part).to_string()).collect();
     assert_eq!(record["part_size"], 5_242_880);
     let file = &record["files"][0];
     assert_eq!((&file["size"], &file["md5"]), (&size.into(), &md5.into()));

@@ -6,8 +6,8 @@ use std::fs;
 use std::ops::Range;
 
 use bytes::Bytes;
-use dor_atlas::read::{Source, SourceError};
-use dor_atlas::research::check;
+use dor_atlas::read::{ByteSource, SourceError};
+use dor_atlas::research::validate;
 
 use super::support::case::{Workspace, case};
 use super::support::dor::fails;
@@ -24,7 +24,7 @@ const POPULATE: &str = "populate-store2 -o s2 -p 112 -m 4 --data-dir archive --a
 /// A file in memory.
 struct Memory(Bytes);
 
-impl Source for Memory {
+impl ByteSource for Memory {
     fn url(&self) -> &str {
         "memory"
     }
@@ -58,7 +58,7 @@ fn a_header_that_netcdf_c_refuses_is_refused() {
                 checked += 1;
                 let source = Memory(changed.clone().into());
                 let of = (case(), case().first_month());
-                if check::check(Box::new(source), of, None, false).is_err() {
+                if validate::check(Box::new(source), of, None, false).is_err() {
                     refused += 1;
                     continue;
                 }
@@ -222,7 +222,7 @@ fn a_size_that_alone_is_wrong_is_no_damage() {
             for vsize in [0, 4, 868, u64::from(u32::MAX)] {
                 let source = Memory(raw.vsize(variable, vsize).into());
                 let of = (case(), case().first_month());
-                check::check(Box::new(source), of, None, false).unwrap();
+                validate::check(Box::new(source), of, None, false).unwrap();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use dor_atlas::synthetic::SyntheticCase;
-use dor_atlas::synthetic::classic::{Format, Header, Kind, Variable};
+use dor_atlas::synthetic::netcdf3::{ClassicFormat, FileHeader, NcType, VariableDef};
 use hdf5_metno_sys::{h5, h5f, h5l, h5p};
 use netcdf::types::{FloatType, NcVariableType};
 
@@ -49,7 +49,7 @@ fn with_bytes(change: impl FnOnce(&mut Vec<u8>)) -> Workspace {
 }
 
 /// Two months, of which the second is of zeros behind a changed header.
-fn with_header(format: Format, change: impl FnOnce(&mut Header)) -> Workspace {
+fn with_header(format: ClassicFormat, change: impl FnOnce(&mut FileHeader)) -> Workspace {
     let work = Workspace::new(2);
     let mut header = SyntheticCase::new(case(), TINY, 1).header();
     header.format = format;
@@ -123,7 +123,7 @@ fn a_dimension_of_length_0() {
 
 #[test]
 fn a_file_without_a_record_is_whole() {
-    let work = with_header(Format::Cdf2, |header| header.records = 0);
+    let work = with_header(ClassicFormat::Cdf2, |header| header.records = 0);
     refused(&work, &["has no record", "ended before it wrote one"]);
     let error = fails(&mut work.process(&[]), BAD_DATA);
     assert!(!error.contains("truncated"), "{error}");
@@ -131,11 +131,11 @@ fn a_file_without_a_record_is_whole() {
 
 #[test]
 fn a_variable_that_no_chunk_can_hold() {
-    let work = with_header(Format::Cdf5, |header| {
+    let work = with_header(ClassicFormat::Cdf5, |header| {
         header.dimensions.push(("long".to_owned(), Some(1 << 30)));
         let dimensions = vec![header.dimensions.len() - 1];
         let (name, attributes) = ("HUGE".to_owned(), Vec::new());
-        header.variables.push(Variable { name, kind: Kind::Float, dimensions, attributes });
+        header.variables.push(VariableDef { name, kind: NcType::Float, dimensions, attributes });
     });
     refused(&work, &["`HUGE`", "4294967296 bytes", "less than 4 GiB"]);
 }

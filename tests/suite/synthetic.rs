@@ -1,8 +1,8 @@
 //! Synthetic cases: other programs' readers find in them what the reference says of raw history.
 
 use dor_atlas::model::{Case, YearMonth};
-use dor_atlas::synthetic::classic::{Kind, Value};
-use dor_atlas::synthetic::{Format, Shape, SyntheticCase};
+use dor_atlas::synthetic::netcdf3::{NcType, Value};
+use dor_atlas::synthetic::{ClassicFormat, Shape, SyntheticCase};
 use netcdf::AttributeValue;
 use netcdf_reader::NcFile;
 
@@ -108,7 +108,7 @@ fn the_header_is_that_of_the_reference() {
 #[test]
 fn both_readers_find_the_same_numbers_in_every_format() {
     let mut seen: Vec<Vec<f32>> = Vec::new();
-    for format in [Format::Cdf1, Format::Cdf2, Format::Cdf5] {
+    for format in [ClassicFormat::Cdf1, ClassicFormat::Cdf2, ClassicFormat::Cdf5] {
         let case = SyntheticCase::new(case(), Shape::SMALL, 1).with_format(format);
         let bytes = month_of(&case, first());
         assert_eq!(bytes.len() as u64, case.file_size(), "{format:?}");
@@ -273,7 +273,7 @@ fn odd_files_can_be_made_through_the_header() {
     for variable in &mut header.variables {
         if variable.name == "DIC_FLUX" {
             variable.name = "DIC_FLUX_OLD".to_owned();
-            variable.kind = Kind::Double;
+            variable.kind = NcType::Double;
         }
     }
     let mut bytes = Vec::new();

@@ -3,31 +3,31 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::batch::draft::{self, Draft};
-use crate::batch::run::{ShardOptions, ShardRun};
-use crate::batch::slurm::quoted;
-use crate::batch::{Opened, Places, Shard, Stage};
+use crate::campaign::draft::{self, PlanDraft};
+use crate::campaign::run::{ShardOptions, ShardRun};
+use crate::campaign::slurm::quoted;
+use crate::campaign::{Locations, OpenPlan, Product, Shard};
 use crate::cli::Exit;
-use crate::cli::batch::{self, CORES, node_rate, write_plan};
-use crate::cli::progress::Terminal;
+use crate::cli::campaign::{self, CORES, node_rate, write_plan};
+use crate::cli::progress::ConversionBar;
 use crate::cli::stores::grid_file;
 use crate::cli::vis::{self, Picture, create, draw, each, finalize_store};
 use crate::config::Config;
 use crate::demo::{ARCHIVE, CENTERS, GRID, SSH};
+use crate::executor::memory;
 use crate::model::Case;
 use crate::model::atlas::{Band, MapVariable};
-use crate::pipeline::memory;
 use crate::research::GridFile;
-use crate::store::{Location, Store, StoreError, Stores};
-use crate::vis::cases::Choice;
-use crate::vis::contract::Pyramid;
-use crate::vis::input::Input;
+use crate::store::{Location, Store, StoreError, StoreRegistry};
+use crate::vis::cases::CaseChoice;
+use crate::vis::create::OpenStore;
+use crate::vis::input::CaseSource;
 use crate::vis::maps::MapOptions;
-use crate::vis::populate::{Uptakes, Work};
-use crate::vis::store3::Distances;
-use crate::vis::template::Destination;
-use crate::vis::view::MapQuery;
-use crate::vis::{Kind, Recipe, Workshop, centers, check};
+use crate::vis::populate::{FillOptions, UptakeRun};
+use crate::vis::query::MapQuery;
+use crate::vis::schema::PyramidOptions;
+use crate::vis::store3::UptakeContext;
+use crate::vis::{RunContext, StoreKind, StoreRecipe, centers, check};
 
 /// Folder of the research-grade files below the demo's location.
 pub(super) const RESEARCH: &str = "research-grade";
@@ -48,8 +48,8 @@ pub(super) struct Steps<'a> {
     pub location: &'a Location,
     pub config: &'a Config,
     /// What is read after a stop ends at once.
-    pub stores: Stores,
-    pub workshop: Workshop,
+    pub stores: StoreRegistry,
+    pub workshop: RunContext,
     pub case: Case,
     /// Months that there are files of.
     pub months: u16,
@@ -84,16 +84,16 @@ impl Steps<'_> {
             memory: memory::to_use(),
             force: true,
         };
-        let opened = Opened::load(self.stores.clone(), output.clone()).await?;
+        let opened = OpenPlan::load(self.stores.clone(), output.clone()).await?;
         let run = ShardRun::begin(opened, options).await?;
-        let exit = batch::work(run, self.workshop.stop.clone(), out).await?;
+        let exit = campaign::work(run, self.workshop.stop.clone(), out).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
 
         self.say(out, &format!("finalize --plan @{PLAN}"))?;
-        let opened = Opened::load(self.stores.clone(), output).await?;
-        let finalized = batch::finalize(&opened, &self.workshop.stop, out).await?;
+        let opened = OpenPlan::load(self.stores.clone(), output).await?;
+        let finalized = campaign::finalize(&opened, &self.workshop.stop, out).await?;
         Ok(if finalized.is_some() { Exit::Done } else { Exit::Incomplete })
     }
 
@@ -101,9 +101,9 @@ impl Steps<'_> {
     pub async fn maps_from_files(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         self.templates(out).await?;
         let inputs = format!("-i @{RESEARCH} {}", self.inputs());
-        let input = Input::Research(self.open(RESEARCH)?);
+        let input = CaseSource::Research(self.open(RESEARCH)?);
         let cases = [self.case];
-        let work = Work { force: false, allow_missing: self.months_are_missing() };
+        let work = FillOptions { force: false, allow_missing: self.months_are_missing() };
 
         self.say(out, &format!("vis populate-store2 -o @{STORE2} {inputs} --ssh @{SSH}"))?;
         let (grid, ssh) = (self.grid_file(), Some(self.at(SSH)));
@@ -160,16 +160,19 @@ impl Steps<'_> {
     }
 
     /// The same workers, with the progress of one step.
-    fn alone(&self) -> Workshop {
-        Workshop { progress: Arc::new(Terminal::new()), ..self.workshop.clone() }
+    fn alone(&self) -> RunContext {
+        RunContext { progress: Arc::new(ConversionBar::new()), ..self.workshop.clone() }
     }
 
     /// Makes the three map stores anew.
     async fn templates(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let variables = MapVariable::ALL.into_iter().collect();
-        let pyramid = Pyramid { levels: LEVELS, variables, ..Pyramid::default() };
-        let kinds =
-            [(STORE1, Kind::Store1), (STORE2, Kind::Store2(pyramid)), (STORE3, Kind::Store3)];
+        let pyramid = PyramidOptions { levels: LEVELS, variables, ..PyramidOptions::default() };
+        let kinds = [
+            (STORE1, StoreKind::Store1),
+            (STORE2, StoreKind::Store2(pyramid)),
+            (STORE3, StoreKind::Store3),
+        ];
         for (n, (store, kind)) in (1..).zip(kinds) {
             self.say(out, &format!("vis create-template-store{n} -o @{store} --overwrite"))?;
             create(&self.stores, &self.at(store), &kind, true, out).await?;
@@ -177,11 +180,11 @@ impl Steps<'_> {
         Ok(())
     }
 
-    fn draft(&self) -> Draft {
+    fn draft(&self) -> PlanDraft {
         let at = |name: &str| Some(self.at(name).absolute());
-        Draft {
-            stages: Stage::ALL.to_vec(),
-            places: Places {
+        PlanDraft {
+            stages: Product::ALL.to_vec(),
+            places: Locations {
                 data_dir: at(ARCHIVE),
                 output_dir: at(RESEARCH),
                 store1: at(STORE1),
@@ -199,10 +202,10 @@ impl Steps<'_> {
 
     async fn uptakes<'a>(
         &self,
-        input: Input,
-        work: Work,
-        workshop: &'a Workshop,
-    ) -> anyhow::Result<Uptakes<'a>> {
+        input: CaseSource,
+        work: FillOptions,
+        workshop: &'a RunContext,
+    ) -> anyhow::Result<UptakeRun<'a>> {
         let centers = self.at(CENTERS);
         let centers = (centers::load(&self.stores, &centers).await?, centers.to_string());
         let grid = match self.grid_file() {
@@ -210,11 +213,11 @@ impl Steps<'_> {
             None => None,
         };
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
-        let recipe = Recipe::new(false);
-        let destination = Destination::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
-        let store1 = Destination::open(self.open(STORE1)?, "store1", recipe).await?;
-        let store3 = Distances { destination, centers, grid };
-        Ok(Uptakes { store3, store1: Some(store1), input, work, workshop })
+        let recipe = StoreRecipe::new(false);
+        let destination = OpenStore::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
+        let store1 = OpenStore::open(self.open(STORE1)?, "store1", recipe).await?;
+        let store3 = UptakeContext { destination, centers, grid };
+        Ok(UptakeRun { store3, store1: Some(store1), input, work, workshop })
     }
 
     async fn draw(
@@ -251,9 +254,9 @@ impl Steps<'_> {
         grid_file(self.config)
     }
 
-    fn choice(&self) -> Choice {
+    fn choice(&self) -> CaseChoice {
         let case = self.case;
-        Choice { polygons: vec![case.polygon()], range: None, months: vec![case.month()] }
+        CaseChoice { polygons: vec![case.polygon()], range: None, months: vec![case.month()] }
     }
 
     /// Words that choose the case.

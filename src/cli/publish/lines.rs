@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::output::{bytes, count};
-use crate::cli::progress::Transfers;
-use crate::publish::Entry;
+use crate::cli::progress::TransferBar;
+use crate::publish::ObjectEntry;
 
 /// Number and bytes of objects.
-pub(super) fn size_of(entries: &[Entry]) -> (usize, u64) {
+pub(super) fn size_of(entries: &[ObjectEntry]) -> (usize, u64) {
     (entries.len(), entries.iter().map(|entry| entry.size).sum())
 }
 
@@ -34,7 +34,7 @@ pub(super) fn write_orphaned(
 /// The last line of JSON: what was sent and how, and `more`.
 pub(super) fn write_summary(
     out: &mut dyn Write,
-    progress: &Transfers,
+    progress: &TransferBar,
     more: &Value,
 ) -> std::io::Result<()> {
     let mut summary = json!({

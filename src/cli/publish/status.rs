@@ -11,7 +11,7 @@ use crate::cli::output::{bytes, count, write_json};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
-use crate::publish::{self, Lease, Manifest, Options};
+use crate::publish::{self, Lease, Manifest, PublishOptions};
 use crate::store::{Location, Store};
 
 /// Tell what is published at a destination: version, recipes, and whether somebody publishes now
@@ -45,9 +45,10 @@ impl Status {
             None => None,
             Some(location) => {
                 let source = stores.open(location)?;
-                let options = Options { overwrite: true, ..Options::default() };
+                let options = PublishOptions { overwrite: true, ..PublishOptions::default() };
                 let stop = CancellationToken::new();
-                let would = publish::look_ahead(&source, &destination, options, &stop).await?;
+                let would =
+                    publish::plan_without_lease(&source, &destination, options, &stop).await?;
                 Some(would)
             }
         };

@@ -12,7 +12,7 @@ use crate::store::Location;
 
 /// Which cases of the catalogue.
 #[derive(Args, Debug)]
-pub(super) struct Selection {
+pub(super) struct CaseSelection {
     /// Polygon, 0 to 689; may be given several times [default: all]
     #[arg(short, long = "polygon", value_name = "ID", value_parser = polygon)]
     polygons: Vec<u16>,
@@ -21,7 +21,7 @@ pub(super) struct Selection {
     months: Vec<InterventionMonth>,
 }
 
-impl Selection {
+impl CaseSelection {
     pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
         let chosen = |case: &Case| {
             (self.polygons.is_empty() || self.polygons.contains(&case.polygon()))
@@ -33,7 +33,7 @@ impl Selection {
 
 /// Where things are and how they are converted.
 #[derive(Args, Debug)]
-pub(super) struct Places {
+pub(super) struct ResearchArgs {
     /// Where research-grade files go: a path or URL [default: output_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
     output_dir: Option<Location>,
@@ -42,11 +42,11 @@ pub(super) struct Places {
     data_dir: Option<Location>,
 }
 
-impl Places {
+impl ResearchArgs {
     pub fn config(
         &self,
         global: &GlobalArgs,
-        conversion: Option<&Conversion>,
+        conversion: Option<&ConversionArgs>,
     ) -> Result<Config, ConfigError> {
         let mut overrides = global.overrides();
         overrides.data_dir = self.data_dir.clone();
@@ -67,7 +67,7 @@ pub(crate) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigErro
 
 /// How cases are converted.
 #[derive(Args, Debug, Default)]
-pub(super) struct Conversion {
+pub(super) struct ConversionArgs {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N", value_parser = from_one)]
     pub workers: Option<NonZeroUsize>,

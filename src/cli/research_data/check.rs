@@ -7,19 +7,19 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::places;
+use super::location_checks;
 use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, write_json};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides};
+use crate::executor::unless_stopped;
 use crate::model::Case;
-use crate::pipeline::unless_stopped;
 use crate::research::verify::{Verified, verify};
 use crate::store::Location;
 use crate::vis::VisError;
-use crate::vis::input::Input;
+use crate::vis::input::CaseSource;
 
 /// Problems of a case that are shown; --json has all.
 const SHOWN: usize = 20;
@@ -66,13 +66,14 @@ impl Check {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         if store.can_list() {
-            unless_stopped(&stop, places::refuse_absent(&store, setting, "output_dir")).await??;
+            unless_stopped(&stop, location_checks::refuse_absent(&store, setting, "output_dir"))
+                .await??;
         } else if self.cases.is_empty() {
             let needed = format!("{} cannot be listed: name the cases", setting.value);
             return Err(VisError::Needs(needed).into());
         }
         let cases = match self.cases.is_empty() {
-            true => unless_stopped(&stop, Input::Research(store.clone()).cases()).await??,
+            true => unless_stopped(&stop, CaseSource::Research(store.clone()).cases()).await??,
             false => self.cases,
         };
         if cases.is_empty() {

@@ -5,14 +5,14 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::arguments::{Places, Selection, data_dir};
-use super::places;
+use super::arguments::{CaseSelection, ResearchArgs, data_dir};
+use super::location_checks;
 use crate::cli::output::{Table, write_json};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::MONTHS;
-use crate::research::catalogue::{self, State, Survey};
+use crate::research::status::{self, CaseState, CaseStatus};
 
 /// Problems of a case that are shown.
 const SHOWN: usize = 5;
@@ -26,9 +26,9 @@ const SHOWN: usize = 5;
 #[derive(Args, Debug)]
 pub(super) struct ListCases {
     #[command(flatten)]
-    selection: Selection,
+    selection: CaseSelection,
     #[command(flatten)]
-    places: Places,
+    places: ResearchArgs,
     /// Cases to show; 0 for all
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     limit: usize,
@@ -55,13 +55,13 @@ enum StateArg {
 }
 
 impl StateArg {
-    fn state(self) -> State {
+    fn state(self) -> CaseState {
         match self {
-            Self::Raw => State::Raw,
-            Self::Partial => State::Partial,
-            Self::Done => State::Done,
-            Self::Damaged => State::Damaged,
-            Self::Missing => State::Missing,
+            Self::Raw => CaseState::Raw,
+            Self::Partial => CaseState::Partial,
+            Self::Done => CaseState::Done,
+            Self::Damaged => CaseState::Damaged,
+            Self::Missing => CaseState::Missing,
         }
     }
 }
@@ -75,13 +75,13 @@ struct CaseRow {
     date: String,
     raw_files: usize,
     output_files: usize,
-    state: State,
+    state: CaseState,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
 
 impl CaseRow {
-    fn new(survey: &Survey) -> Self {
+    fn new(survey: &CaseStatus) -> Self {
         let case = survey.case;
         Self {
             case: case.to_string(),
@@ -109,9 +109,9 @@ impl ListCases {
         let looked_at = if self.state.is_some() { usize::MAX } else { limit };
         let selected: Vec<Case> = self.selection.cases().collect();
         let cases: Vec<Case> = selected.iter().copied().take(looked_at).collect();
-        let surveys = catalogue::survey(&raw, research.as_ref(), &cases).await?;
+        let surveys = status::survey(&raw, research.as_ref(), &cases).await?;
         if surveys.iter().all(|survey| survey.raw == 0) {
-            places::refuse_absent(&raw, archive, "data_dir").await?;
+            location_checks::refuse_absent(&raw, archive, "data_dir").await?;
         }
         let state = self.state.map(StateArg::state);
         let matching = surveys.iter().filter(|s| state.is_none_or(|state| s.state == state));

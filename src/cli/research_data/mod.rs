@@ -3,7 +3,7 @@
 mod arguments;
 mod check;
 mod list_cases;
-mod places;
+mod location_checks;
 mod process_all_cases;
 mod process_case;
 mod run;
@@ -16,7 +16,7 @@ use super::{Exit, GlobalArgs};
 pub(super) use arguments::data_dir;
 use check::Check;
 use list_cases::ListCases;
-pub(super) use places::{refuse_inside, refuse_mixed};
+pub(super) use location_checks::{refuse_inside, refuse_mixed};
 use process_all_cases::ProcessAllCases;
 use process_case::ProcessCase;
 pub(super) use run::convert_case;

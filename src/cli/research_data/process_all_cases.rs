@@ -5,16 +5,16 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use super::arguments::{Conversion, Places, Selection};
+use super::arguments::{CaseSelection, ConversionArgs, ResearchArgs};
 use super::run::{Run, write_reasons};
 use crate::cli::arguments::from_one;
-use crate::cli::output::{bytes, count, say};
+use crate::cli::output::{bytes, count, eprint_line};
 use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::{Exit, GlobalArgs, report};
-use crate::model::{Case, ErrorKind, Kinded};
-use crate::pipeline::Stopped;
-use crate::research::cases::{Done, Present, Tally};
-use crate::research::{CaseError, Summary, failures};
+use crate::executor::Stopped;
+use crate::model::{Case, ErrorKind, WithErrorKind};
+use crate::research::cases::{AvailableCases, CaseOutcome, ConversionTotals};
+use crate::research::{CaseError, ConversionSummary, failures};
 
 /// Convert every case that has raw files
 ///
@@ -24,11 +24,11 @@ use crate::research::{CaseError, Summary, failures};
 #[derive(Args, Debug)]
 pub(super) struct ProcessAllCases {
     #[command(flatten)]
-    selection: Selection,
+    selection: CaseSelection,
     #[command(flatten)]
-    places: Places,
+    places: ResearchArgs,
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArgs,
     #[command(flatten)]
     publish_to: PublishTo,
     /// Stop after this many cases that were not done before
@@ -46,7 +46,7 @@ impl ProcessAllCases {
         let most = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
         let present = run.conversion.present(&selected, most).await.map_err(|e| run.named(e))?;
         let publishing = run.publishing(&self.publish_to).await?;
-        let told = |case: Case, result: Result<&Done, &CaseError>| {
+        let told = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
             write_case(&run, case, result, &publishing, out)
         };
         let tally = run.conversion.each(&present.cases, self.keep_going, told).await?;
@@ -55,7 +55,7 @@ impl ProcessAllCases {
         let is_stopped = run.conversion.environment().stop.is_cancelled();
         let exit = match tally.failed.is_empty() {
             _ if is_stopped && tried < present.cases.len() => {
-                say(&Stopped.to_string());
+                eprint_line(&Stopped.to_string());
                 Exit::Interrupted
             }
             true => Exit::Done,
@@ -69,14 +69,14 @@ impl ProcessAllCases {
     fn write_tally(
         &self,
         run: &Run,
-        Present { cases, present }: &Present,
+        AvailableCases { cases, present }: &AvailableCases,
         selected: usize,
-        tally: &Tally,
+        tally: &ConversionTotals,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
-        let Tally { done, total, reasons, failed, interrupted } = tally;
+        let ConversionTotals { done, total, reasons, failed, interrupted } = tally;
         let not_tried = cases.len() - done - failed.len() - interrupted.len();
-        let Summary { converted, kept, bytes_in, bytes_out, .. } = *total;
+        let ConversionSummary { converted, kept, bytes_in, bytes_out, .. } = *total;
         let is_dry = run.conversion.is_dry();
         let (verb, files) = match is_dry {
             true => ("planned", format!("to convert ({}), {kept} done", bytes(bytes_in))),
@@ -117,7 +117,7 @@ impl ProcessAllCases {
 fn write_case(
     run: &Run,
     case: Case,
-    result: Result<&Done, &CaseError>,
+    result: Result<&CaseOutcome, &CaseError>,
     publishing: &Publishing,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::arguments::{Conversion, Places};
+use super::arguments::{ConversionArgs, ResearchArgs};
 use super::run::Run;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs};
@@ -20,9 +20,9 @@ pub(super) struct ProcessCase {
     /// Full name, five-digit index (00449), or polygon and month (112-04)
     case: Case,
     #[command(flatten)]
-    places: Places,
+    places: ResearchArgs,
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArgs,
     #[command(flatten)]
     publish_to: PublishTo,
 }

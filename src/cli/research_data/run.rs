@@ -5,32 +5,34 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{Conversion as Arguments, Places, data_dir};
-use super::places;
+use super::arguments::{ConversionArgs, ResearchArgs, data_dir};
+use super::location_checks;
+use crate::case_manifest::ConversionRecipe;
 use crate::cli::GlobalArgs;
 use crate::cli::output::{bytes, count, duration};
-use crate::cli::progress::Terminal;
+use crate::cli::progress::ConversionBar;
 use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::{grid_file, stores};
 use crate::config::{Config, ConfigError, Setting};
-use crate::ledger::Recipe;
+use crate::executor::{Pool, Reader, memory, until};
 use crate::model::Case;
-use crate::pipeline::{Pool, Reader, memory, until};
 use crate::publish::PublishError;
-use crate::research::cases::{Conversion, Done, Reasons};
-use crate::research::{CaseError, Environment, Plan, PlanOptions, RECIPE, Summary, failures};
-use crate::store::{Location, Stores};
+use crate::research::cases::{CaseOutcome, Conversion, Reasons};
+use crate::research::{
+    CaseError, CasePlan, ConversionContext, ConversionSummary, PlanOptions, RECIPE, failures,
+};
+use crate::store::{Location, StoreRegistry};
 
 /// A conversion and what is said of it.
 pub(super) struct Run {
     pub conversion: Conversion,
     archive: Setting<Location>,
     output: Setting<Location>,
-    terminal: Arc<Terminal>,
+    terminal: Arc<ConversionBar>,
     /// Whether a dry run names the files.
     verbose: bool,
-    stores: Stores,
+    stores: StoreRegistry,
 }
 
 /// Prints numbers of files by reason.
@@ -42,15 +44,19 @@ pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::
 
 impl Run {
     pub async fn prepare(
-        places: &Places,
-        arguments: &Arguments,
+        places: &ResearchArgs,
+        arguments: &ConversionArgs,
         global: &GlobalArgs,
     ) -> anyhow::Result<Self> {
         let config = places.config(global, Some(arguments))?;
         Self::new(&config, arguments, global.verbosity() > 0).await
     }
 
-    async fn new(config: &Config, arguments: &Arguments, verbose: bool) -> anyhow::Result<Self> {
+    async fn new(
+        config: &Config,
+        arguments: &ConversionArgs,
+        verbose: bool,
+    ) -> anyhow::Result<Self> {
         let unset = ConfigError::Unset {
             key: "output_dir",
             flag: "--output-dir",
@@ -58,7 +64,7 @@ impl Run {
         };
         let output = config.output_dir.clone().ok_or(unset)?;
         let archive = data_dir(config)?.clone();
-        places::refuse_mixed(&archive, &output)?;
+        location_checks::refuse_mixed(&archive, &output)?;
         let stores = stores(config);
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
@@ -75,8 +81,8 @@ impl Run {
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let terminal = Arc::new(Terminal::new());
-        let environment = Environment {
+        let terminal = Arc::new(ConversionBar::new());
+        let environment = ConversionContext {
             raw,
             out,
             grid: grid.map(Arc::new),
@@ -85,8 +91,9 @@ impl Run {
             progress: terminal.clone(),
             reader: Reader::default(),
         };
-        let recipe = Recipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
-        let &Arguments { force, allow_missing, dry_run, .. } = arguments;
+        let recipe =
+            ConversionRecipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
+        let &ConversionArgs { force, allow_missing, dry_run, .. } = arguments;
         let options = PlanOptions { force, allow_missing, recipe };
         let conversion = Conversion::new(environment, options, dry_run);
         Ok(Self { conversion, archive, output, terminal, verbose, stores })
@@ -94,7 +101,7 @@ impl Run {
 
     /// Where finished cases go on to.
     pub async fn publishing(&self, to: &PublishTo) -> Result<Publishing, PublishError> {
-        let Environment { out, pool, stop, .. } = self.conversion.environment();
+        let ConversionContext { out, pool, stop, .. } = self.conversion.environment();
         to.queue(&self.stores, out, (pool, stop)).await
     }
 
@@ -109,10 +116,15 @@ impl Run {
     }
 
     /// Prints what was done for a case, or would be.
-    pub fn write(&self, out: &mut dyn Write, case: Case, done: &Done) -> std::io::Result<()> {
+    pub fn write(
+        &self,
+        out: &mut dyn Write,
+        case: Case,
+        done: &CaseOutcome,
+    ) -> std::io::Result<()> {
         match done {
-            Done::Planned(plan) => self.write_plan(out, plan, done),
-            Done::Converted { summary, missing } => {
+            CaseOutcome::Planned(plan) => self.write_plan(out, plan, done),
+            CaseOutcome::Converted { summary, missing } => {
                 write_summary(out, case, summary)?;
                 missing.iter().try_for_each(|missing| writeln!(out, "  {missing}"))
             }
@@ -136,17 +148,22 @@ impl Run {
     pub fn setting_at_fault(&self, error: &CaseError) -> Option<ConfigError> {
         match error {
             CaseError::NoArchive { reason, .. } => {
-                Some(places::unusable("data_dir", &self.archive, (*reason).to_owned()))
+                Some(location_checks::unusable("data_dir", &self.archive, (*reason).to_owned()))
             }
-            CaseError::Inside { other } => Some(places::inside(other, &self.output)),
+            CaseError::Inside { other } => Some(location_checks::inside(other, &self.output)),
             _ => None,
         }
     }
 
     /// Prints a plan.
-    fn write_plan(&self, out: &mut dyn Write, plan: &Plan, done: &Done) -> std::io::Result<()> {
-        let Environment { raw, out: target, .. } = self.conversion.environment();
-        let Summary { converted, kept, bytes_in, .. } = done.summary();
+    fn write_plan(
+        &self,
+        out: &mut dyn Write,
+        plan: &CasePlan,
+        done: &CaseOutcome,
+    ) -> std::io::Result<()> {
+        let ConversionContext { raw, out: target, .. } = self.conversion.environment();
+        let ConversionSummary { converted, kept, bytes_in, .. } = done.summary();
         writeln!(
             out,
             "case {}: {} to convert ({}), {kept} done",
@@ -157,8 +174,8 @@ impl Run {
         if let Some(missing) = plan.missing() {
             writeln!(out, "  {missing}")?;
         }
-        if plan.passed_over > 0 {
-            let others = count(plan.passed_over, "other file");
+        if plan.skipped > 0 {
+            let others = count(plan.skipped, "other file");
             writeln!(out, "  {others} beside the raw files passed over")?;
         }
         write_reasons(out, &done.reasons())?;
@@ -178,14 +195,18 @@ pub(crate) async fn convert_case(
     allow_missing: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let arguments = Arguments { allow_missing, force: true, ..Arguments::default() };
+    let arguments = ConversionArgs { allow_missing, force: true, ..ConversionArgs::default() };
     let run = Run::new(config, &arguments, false).await?;
     write!(out, "   ")?;
     run.case(case, out).await
 }
 
-fn write_summary(out: &mut dyn Write, case: Case, summary: &Summary) -> std::io::Result<()> {
-    let Summary { converted, kept, bytes_in, bytes_out, elapsed, timing } = summary;
+fn write_summary(
+    out: &mut dyn Write,
+    case: Case,
+    summary: &ConversionSummary,
+) -> std::io::Result<()> {
+    let ConversionSummary { converted, kept, bytes_in, bytes_out, elapsed, timing } = summary;
     if *converted == 0 {
         return writeln!(out, "case {case}: done before, {}", count(*kept, "file"));
     }

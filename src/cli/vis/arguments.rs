@@ -7,14 +7,14 @@ use clap::Args;
 use crate::cli::GlobalArgs;
 use crate::cli::arguments::from_one;
 use crate::config::{Config, ConfigError, Setting};
-use crate::store::{Location, Stores};
-use crate::vis::input::Input;
+use crate::store::{Location, StoreRegistry};
+use crate::vis::input::CaseSource;
 use crate::vis::populate;
 
 /// Where the files of cases are.
 #[derive(Args, Debug, Default)]
 #[group(multiple = false)]
-pub(super) struct Months {
+pub(super) struct InputArgs {
     /// Research-grade files, PPP/MM/*.nc [default: output_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
     pub input_dir: Option<Location>,
@@ -23,10 +23,10 @@ pub(super) struct Months {
     pub data_dir: Option<Location>,
 }
 
-impl Months {
-    pub fn open(&self, stores: &Stores, config: &Config) -> anyhow::Result<Input> {
+impl InputArgs {
+    pub fn open(&self, stores: &StoreRegistry, config: &Config) -> anyhow::Result<CaseSource> {
         if let Some(raw) = &self.data_dir {
-            return Ok(Input::Raw(stores.open(raw)?));
+            return Ok(CaseSource::Raw(stores.open(raw)?));
         }
         let unset = ConfigError::Unset {
             key: "output_dir",
@@ -35,13 +35,13 @@ impl Months {
         };
         let configured = config.output_dir.as_ref().map(|setting| &setting.value);
         let research = self.input_dir.as_ref().or(configured).ok_or(unset)?;
-        Ok(Input::Research(stores.open(research)?))
+        Ok(CaseSource::Research(stores.open(research)?))
     }
 }
 
 /// How cases are worked on.
 #[derive(Args, Debug, Default)]
-pub(super) struct Work {
+pub(super) struct WorkArgs {
     /// Months worked on at the same time [default: workers of the configuration, or all cores]
     #[arg(long, value_name = "N", value_parser = from_one)]
     pub workers: Option<NonZeroUsize>,
@@ -53,16 +53,16 @@ pub(super) struct Work {
     pub allow_missing: bool,
 }
 
-impl Work {
+impl WorkArgs {
     /// As the library takes it.
-    pub fn options(&self) -> populate::Work {
-        populate::Work { force: self.force, allow_missing: self.allow_missing }
+    pub fn options(&self) -> populate::FillOptions {
+        populate::FillOptions { force: self.force, allow_missing: self.allow_missing }
     }
 }
 
 /// The grid file.
 #[derive(Args, Debug, Default)]
-pub(super) struct GridFile {
+pub(super) struct GridArgs {
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8 [default: the T points of the files]
     #[arg(long, value_name = "LOCATION")]
     pub grid: Option<Location>,
@@ -71,8 +71,8 @@ pub(super) struct GridFile {
 /// The configuration with the flags of a command on top.
 pub(super) fn config(
     global: &GlobalArgs,
-    work: Option<&Work>,
-    grid: Option<&GridFile>,
+    work: Option<&WorkArgs>,
+    grid: Option<&GridArgs>,
 ) -> Result<Config, ConfigError> {
     let mut overrides = global.overrides();
     overrides.workers = work.and_then(|work| work.workers);

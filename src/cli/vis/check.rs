@@ -5,16 +5,16 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 
-use super::arguments::{Work, config};
+use super::arguments::{WorkArgs, config};
 use super::run::workshop;
 use crate::cli::output::{Table, write_json};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
+use crate::executor::until;
 use crate::model::Case;
 use crate::model::case::in_short;
-use crate::pipeline::until;
 use crate::store::Location;
-use crate::vis::check::{self, Report};
+use crate::vis::check::{self, CheckReport};
 
 /// Problems of one kind that are printed.
 const SHOWN: usize = 20;
@@ -37,7 +37,7 @@ pub(super) struct Check {
 
 impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = config(global, Some(&Work::default()), None)?;
+        let config = config(global, Some(&WorkArgs::default()), None)?;
         let workshop = workshop(&config);
         let store = until(&workshop.stop, &stores(&config)).open(&self.store)?;
         let report = check::check(&store, &workshop).await?;
@@ -56,7 +56,7 @@ impl Check {
     }
 }
 
-fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::Result<()> {
+fn write_as_json(out: &mut dyn Write, report: &CheckReport, sound: bool) -> anyhow::Result<()> {
     let short = |cases: &[Case]| cases.iter().map(|case| case.short()).collect::<Vec<_>>();
     write_json(
         out,
@@ -83,7 +83,7 @@ fn write_as_json(out: &mut dyn Write, report: &Report, sound: bool) -> anyhow::R
 pub(crate) fn write_as_table(
     out: &mut dyn Write,
     store: &Location,
-    report: &Report,
+    report: &CheckReport,
 ) -> std::io::Result<()> {
     writeln!(out, "{store}: {}\n", report.kind.name())?;
     let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);

@@ -8,11 +8,11 @@ use super::arguments::{config, output};
 use crate::cli::output::{Table, count};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
-use crate::encode::zarr::{Format, Hierarchy};
+use crate::encode::zarr::{Hierarchy, ZarrVersion};
 use crate::model::atlas::MapVariable;
-use crate::store::{Location, Stores};
-use crate::vis::contract::{MAX_LEVELS, Pyramid};
-use crate::vis::{Kind, template};
+use crate::store::{Location, StoreRegistry};
+use crate::vis::schema::{MAX_LEVELS, PyramidOptions};
+use crate::vis::{StoreKind, create};
 
 /// Where an empty store goes.
 #[derive(Args, Debug)]
@@ -67,13 +67,13 @@ enum ZarrFormat {
 
 impl Store1 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        self.target.create(&Kind::Store1, global, out).await
+        self.target.create(&StoreKind::Store1, global, out).await
     }
 }
 
 impl Store3 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        self.target.create(&Kind::Store3, global, out).await
+        self.target.create(&StoreKind::Store3, global, out).await
     }
 }
 
@@ -81,22 +81,22 @@ impl Store2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let wanted =
             |variable: &MapVariable| self.variables.is_empty() || self.variables.contains(variable);
-        let pyramid = Pyramid {
+        let pyramid = PyramidOptions {
             levels: self.levels,
             variables: MapVariable::ALL.into_iter().filter(wanted).collect(),
             format: match self.zarr_format {
-                ZarrFormat::V2 => Format::V2,
-                ZarrFormat::V3 => Format::V3,
+                ZarrFormat::V2 => ZarrVersion::V2,
+                ZarrFormat::V3 => ZarrVersion::V3,
             },
         };
-        self.target.create(&Kind::Store2(pyramid), global, out).await
+        self.target.create(&StoreKind::Store2(pyramid), global, out).await
     }
 }
 
 impl Target {
     async fn create(
         &self,
-        kind: &Kind,
+        kind: &StoreKind,
         global: &GlobalArgs,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
@@ -109,27 +109,31 @@ impl Target {
 
 /// Makes an empty store and says what it is.
 pub(crate) async fn create(
-    stores: &Stores,
+    stores: &StoreRegistry,
     location: &Location,
-    kind: &Kind,
+    kind: &StoreKind,
     overwrite: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let hierarchy = template::create(&stores.open(location)?, kind, overwrite).await?;
+    let hierarchy = create::create(&stores.open(location)?, kind, overwrite).await?;
     writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
     Ok(write_structure(out, &hierarchy, kind.format())?)
 }
 
 /// Where a store of this kind is.
 pub(super) fn store_of(
-    kind: &Kind,
+    kind: &StoreKind,
     flag: Option<&Location>,
     config: &crate::config::Config,
 ) -> Result<Location, crate::config::ConfigError> {
     match kind {
-        Kind::Store1 => output(flag, config.store1.as_ref(), "store1", "OCEAN_CDR_STORE_1_PATH"),
-        Kind::Store2(_) => output(flag, config.store2.as_ref(), "store2", "OCEAN_CDR_STORE_2_PATH"),
-        Kind::Store3 => output(
+        StoreKind::Store1 => {
+            output(flag, config.store1.as_ref(), "store1", "OCEAN_CDR_STORE_1_PATH")
+        }
+        StoreKind::Store2(_) => {
+            output(flag, config.store2.as_ref(), "store2", "OCEAN_CDR_STORE_2_PATH")
+        }
+        StoreKind::Store3 => output(
             flag,
             config.store3.as_ref(),
             "store3",
@@ -138,17 +142,17 @@ pub(super) fn store_of(
     }
 }
 
-fn version(format: Format) -> u8 {
+fn version(format: ZarrVersion) -> u8 {
     match format {
-        Format::V2 => 2,
-        Format::V3 => 3,
+        ZarrVersion::V2 => 2,
+        ZarrVersion::V3 => 3,
     }
 }
 
 fn write_structure(
     out: &mut dyn Write,
     hierarchy: &Hierarchy,
-    format: Format,
+    format: ZarrVersion,
 ) -> std::io::Result<()> {
     let mut table = Table::new(["ARRAY", "DIMENSIONS", "CHUNKS", "OBJECTS"]);
     for array in &hierarchy.arrays {
@@ -164,7 +168,7 @@ fn write_structure(
             array.shape.iter().zip(of).map(|(len, piece)| len.div_ceil(*piece)).product()
         };
         let (chunks, objects) = match (&array.shards, format) {
-            (Some(shards), Format::V3) => {
+            (Some(shards), ZarrVersion::V3) => {
                 (format!("{} in shards {}", sizes(&array.chunks), sizes(shards)), pieces(shards))
             }
             _ => (sizes(&array.chunks), pieces(&array.chunks)),

@@ -15,7 +15,7 @@ use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::{Location, Store};
 use crate::vis::finalize::{self, Completeness};
-use crate::vis::{Kind, Recipe, adopt};
+use crate::vis::{StoreKind, StoreRecipe, adopt};
 
 /// Put the results of all cases into the chunks that they share, and write the metadata last
 ///
@@ -41,7 +41,7 @@ impl Finalize {
         let stores = stores(&config);
         let store = stores.open(&self.store)?;
         if self.adopt {
-            let stated = self.reference_compat.then(|| Recipe::new(true));
+            let stated = self.reference_compat.then(|| StoreRecipe::new(true));
             let cases: Vec<Case> = adopt::adopt(&store, stated).await?.into_iter().collect();
             match cases.is_empty() {
                 true => writeln!(out, "{}: every value has a record", store.location())?,
@@ -66,7 +66,7 @@ pub(crate) async fn finalize_store(store: &Store, out: &mut dyn Write) -> anyhow
 pub(super) fn write_completeness(
     out: &mut dyn Write,
     store: &Store,
-    kind: &Kind,
+    kind: &StoreKind,
     cases: &Completeness,
 ) -> anyhow::Result<()> {
     let Completeness { done, missing, partial } = cases;

@@ -12,11 +12,11 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
 use crate::model::{Case, InterventionMonth};
-use crate::plot::{self, Curve, MapPicture};
-use crate::store::{Location, LocationError, Store, Stores};
+use crate::plot::{self, MapPicture, PlottedCurve};
+use crate::store::{Location, LocationError, Store, StoreRegistry};
 use crate::vis::VisError;
-use crate::vis::cases::Choice;
-use crate::vis::view::{self, MapQuery, month_name};
+use crate::vis::cases::CaseChoice;
+use crate::vis::query::{self, MapQuery, month_name};
 
 /// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
 #[derive(Args, Debug)]
@@ -55,7 +55,7 @@ impl Plot {
         let stores = stores(&config);
         let store = stores.open(&self.store)?;
         let (polygons, months) = (self.polygons, self.months);
-        let cases = Choice { polygons, months, range: None }.asked();
+        let cases = CaseChoice { polygons, months, range: None }.asked();
         let what = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
                 Picture::Map(MapQuery { variable, band: self.band, case, step: step.into() })
@@ -81,7 +81,7 @@ pub(crate) enum Picture {
 /// Draws a picture to a location and names it; a file that this program has not drawn is replaced only
 /// when that is asked for.
 pub(crate) async fn draw(
-    stores: &Stores,
+    stores: &StoreRegistry,
     store: &Store,
     what: Picture,
     (output, overwrite): (&Location, bool),
@@ -91,7 +91,7 @@ pub(crate) async fn draw(
         anyhow::bail!("{output} names no file; give --output FILE.png");
     };
     let folder = stores.open(&folder)?;
-    if let Some((found, _)) = folder.read(name).await?
+    if let Some((found, _)) = folder.get(name).await?
         && !overwrite
         && !plot::is_own_picture(&found)
     {
@@ -120,7 +120,7 @@ fn png(text: &str) -> Result<Location, String> {
 
 /// Draws a map.
 async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
-    let map = view::map(store, query).await?;
+    let map = query::map(store, query).await?;
     let MapQuery { variable, band, case, step } = query;
     let change = match band {
         Band::Delta => ", change by the removal",
@@ -148,9 +148,9 @@ async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
 
 /// Draws the curves of cases.
 async fn curves(store: &Store, cases: &[Case]) -> anyhow::Result<Vec<u8>> {
-    let found = view::curves(store, cases).await?;
-    let curves: Vec<Curve<'_>> =
-        found.curves.iter().map(|c| Curve { label: &c.label, values: &c.values }).collect();
+    let found = query::curves(store, cases).await?;
+    let curves: Vec<PlottedCurve<'_>> =
+        found.curves.iter().map(|c| PlottedCurve { label: &c.label, values: &c.values }).collect();
     Ok(plot::curves(found.title, found.axis, &curves)?)
 }
 

@@ -4,18 +4,18 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::arguments::{Months, Work, config};
+use super::arguments::{InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, workshop};
-use crate::cli::arguments::Cases;
+use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
+use crate::executor::until;
 use crate::model::Case;
-use crate::pipeline::until;
 use crate::store::Location;
-use crate::vis::populate::Efficiencies;
-use crate::vis::template::Destination;
-use crate::vis::{Kind, Recipe, analysis, store1, zarr};
+use crate::vis::create::OpenStore;
+use crate::vis::populate::EfficiencyRun;
+use crate::vis::{StoreKind, StoreRecipe, analysis, store1, zarr};
 
 /// Compute the efficiency of cases for store 1
 ///
@@ -27,14 +27,14 @@ pub(super) struct PopulateStore1 {
     #[arg(short, long, value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
-    cases: Cases,
+    cases: CaseArgs,
     /// Analysis stores, CASE.analysis.zarr, to take the efficiency from
     #[arg(short, long, value_name = "LOCATION", conflicts_with_all = ["input_dir", "data_dir"])]
     analysis_zarr_stores_dir: Option<Location>,
     #[command(flatten)]
-    months: Months,
+    months: InputArgs,
     #[command(flatten)]
-    work: Work,
+    work: WorkArgs,
 }
 
 impl PopulateStore1 {
@@ -42,14 +42,14 @@ impl PopulateStore1 {
         let config = config(global, Some(&self.work), None)?;
         let workshop = workshop(&config);
         let stores = until(&workshop.stop, &stores(&config));
-        let location = store_of(&Kind::Store1, self.output_store.as_ref(), &config)?;
+        let location = store_of(&StoreKind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let (work, choice) = (self.work.options(), self.cases.choice(None));
         if let Some(analyses) = &self.analysis_zarr_stores_dir {
             let analyses = stores.open(analyses)?;
             let there = zarr::cases(&analyses, analysis::SUFFIX).await?;
             let cases = chosen(&choice, there, &analyses.location().to_string())?;
-            let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
+            let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
             let fill = async |case: Case| {
                 store1::fill_from_analysis(&store1, &analyses, case, work.force, &workshop).await
             };
@@ -57,8 +57,8 @@ impl PopulateStore1 {
         }
         let input = self.months.open(&stores, &config)?;
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
-        let store1 = Destination::open(store, "store1", Recipe::new(false)).await?;
-        let efficiencies = Efficiencies { store1, input, work, workshop: &workshop };
+        let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
+        let efficiencies = EfficiencyRun { store1, input, work, workshop: &workshop };
         each(&cases, &workshop, out, async |case| efficiencies.fill(case).await).await
     }
 }

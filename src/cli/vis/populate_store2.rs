@@ -4,20 +4,20 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::arguments::{GridFile as GridArg, Months, Work, config};
+use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, workshop};
-use crate::cli::arguments::{Cases, PolygonRange};
+use crate::cli::arguments::{CaseArgs, PolygonRange};
 use crate::cli::publish_to::PublishTo;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
+use crate::executor::until;
 use crate::model::Case;
-use crate::pipeline::until;
 use crate::research::GridFile;
 use crate::store::Location;
-use crate::vis::Kind;
-use crate::vis::contract::Pyramid;
+use crate::vis::StoreKind;
 use crate::vis::maps::MapOptions;
+use crate::vis::schema::PyramidOptions;
 
 /// Compute the maps of cases for store 2
 ///
@@ -30,17 +30,17 @@ pub(super) struct PopulateStore2 {
     #[arg(short, long, value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
-    cases: Cases,
+    cases: CaseArgs,
     #[command(flatten)]
     range: PolygonRange,
     #[command(flatten)]
-    months: Months,
+    months: InputArgs,
     #[command(flatten)]
     maps: Maps,
     #[command(flatten)]
-    grid: GridArg,
+    grid: GridArgs,
     #[command(flatten)]
-    work: Work,
+    work: WorkArgs,
     #[command(flatten)]
     publish_to: PublishTo,
 }
@@ -67,7 +67,7 @@ impl PopulateStore2 {
         let choice = self.cases.choice(self.range.ends()?);
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let stores = stores(&config);
-        let kind = Kind::Store2(Pyramid::default());
+        let kind = StoreKind::Store2(PyramidOptions::default());
         let location = store_of(&kind, self.output_store.as_ref(), &config)?;
         let workshop = workshop(&config);
         let reading = until(&workshop.stop, &stores);

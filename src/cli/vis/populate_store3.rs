@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::arguments::{GridFile, Months, Work, config};
+use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, workshop};
-use crate::cli::arguments::Cases;
+use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
+use crate::executor::until;
 use crate::model::Case;
-use crate::pipeline::until;
 use crate::store::Location;
-use crate::vis::populate::Uptakes;
-use crate::vis::store3::{self, Distances, center};
-use crate::vis::template::Destination;
-use crate::vis::{Kind, Recipe, VisError, centers, excess, zarr};
+use crate::vis::create::OpenStore;
+use crate::vis::populate::UptakeRun;
+use crate::vis::store3::{self, UptakeContext, center};
+use crate::vis::{StoreKind, StoreRecipe, VisError, centers, excess, zarr};
 
 /// Compute the uptake of cases by distance for store 3
 ///
@@ -29,14 +29,14 @@ pub(super) struct PopulateStore3 {
     #[arg(short, long, value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
-    cases: Cases,
+    cases: CaseArgs,
     /// Excess stores, CASE.excess.zarr, to take the additional flux from; needs --grid
     #[arg(long, value_name = "LOCATION", conflicts_with_all = ["input_dir", "data_dir", "with_store1"])]
     excess_dir: Option<Location>,
     #[command(flatten)]
-    months: Months,
+    months: InputArgs,
     #[command(flatten)]
-    grid: GridFile,
+    grid: GridArgs,
     /// Centres of the polygons: a table polygon_id,lon,lat; a folder of the arrays of the basins; or data.zip
     #[arg(long, value_name = "LOCATION")]
     centers: Location,
@@ -47,7 +47,7 @@ pub(super) struct PopulateStore3 {
     #[arg(long)]
     reference_compat: bool,
     #[command(flatten)]
-    work: Work,
+    work: WorkArgs,
 }
 
 impl PopulateStore3 {
@@ -55,10 +55,10 @@ impl PopulateStore3 {
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let workshop = workshop(&config);
         let stores = until(&workshop.stop, &stores(&config));
-        let location = store_of(&Kind::Store3, self.output_store.as_ref(), &config)?;
+        let location = store_of(&StoreKind::Store3, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
-        let recipe = Recipe::new(self.reference_compat);
+        let recipe = StoreRecipe::new(self.reference_compat);
         let centers = (centers::load(&stores, &self.centers).await?, self.centers.to_string());
         let grid = match grid_file(&config) {
             Some(file) => Some(file.load(&stores).await?),
@@ -71,7 +71,7 @@ impl PopulateStore3 {
             let excesses = stores.open(excesses)?;
             let there = zarr::cases(&excesses, excess::SUFFIX).await?;
             let cases = chosen(&choice, there, &excesses.location().to_string())?;
-            let store3 = Destination::open(store, "store3", recipe).await?;
+            let store3 = OpenStore::open(store, "store3", recipe).await?;
             let fill = async |case: Case| {
                 let center = center(&centers.0, &centers.1, case)?;
                 let work = (work.force, &workshop);
@@ -81,14 +81,14 @@ impl PopulateStore3 {
         }
         let input = self.months.open(&stores, &config)?;
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
-        let destination = Destination::open(store, "store3", recipe).await?;
+        let destination = OpenStore::open(store, "store3", recipe).await?;
         let store1 = match store1 {
-            Some(store) => Some(Destination::open(store, "store1", Recipe::new(false)).await?),
+            Some(store) => Some(OpenStore::open(store, "store1", StoreRecipe::new(false)).await?),
             None => None,
         };
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
-        let store3 = Distances { destination, centers, grid };
-        let uptakes = Uptakes { store3, store1, input, work, workshop: &workshop };
+        let store3 = UptakeContext { destination, centers, grid };
+        let uptakes = UptakeRun { store3, store1, input, work, workshop: &workshop };
         each(&cases, &workshop, out, async |case| uptakes.fill(case).await).await
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;
-use crate::vis::cases::Choice;
+use crate::vis::cases::CaseChoice;
 use crate::vis::{VisError, remove};
 
 /// Take cases out of a store for good: delete their records and values, and finalize the store without them
@@ -38,7 +38,7 @@ impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let store = stores(&config).open(&self.store)?;
-        let choice = Choice { polygons: self.polygons, months: self.months, range: None };
+        let choice = CaseChoice { polygons: self.polygons, months: self.months, range: None };
         let asked: BTreeSet<Case> = choice.asked().into_iter().collect();
         let present = remove::present(&store, &asked).await?;
         let cases: Vec<Case> = present.iter().copied().collect();

@@ -5,48 +5,52 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::output::{bytes, count, duration, say};
-use crate::cli::progress::Terminal;
+use crate::cli::output::{bytes, count, duration, eprint_line};
+use crate::cli::progress::ConversionBar;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{Exit, report};
 use crate::config::Config;
+use crate::executor::{Pool, Stopped, memory};
 use crate::model::Case;
 use crate::model::calendar::ranges;
 use crate::model::case::MONTHS;
-use crate::pipeline::{Pool, Stopped, memory};
-use crate::vis::cases::{Choice, Chosen};
-use crate::vis::populate::{self, Ended};
-use crate::vis::series::Filled;
-use crate::vis::{VisError, Workshop};
+use crate::vis::cases::{CaseChoice, ChosenCases};
+use crate::vis::populate::{self, RunEnd};
+use crate::vis::series::FillReport;
+use crate::vis::{RunContext, VisError};
 
 /// Workers, memory, progress and the stop signal of a command.
-pub(crate) fn workshop(config: &Config) -> Workshop {
+pub(crate) fn workshop(config: &Config) -> RunContext {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone());
     let pool = Pool::new(config.workers.value.get(), memory::to_use());
-    Workshop { pool, stop, progress: Arc::new(Terminal::new()) }
+    RunContext { pool, stop, progress: Arc::new(ConversionBar::new()) }
 }
 
 /// The cases to work on among those that are `there`; says how many polygons have no files.
-pub(super) fn chosen(choice: &Choice, there: Vec<Case>, url: &str) -> Result<Vec<Case>, VisError> {
+pub(super) fn chosen(
+    choice: &CaseChoice,
+    there: Vec<Case>,
+    url: &str,
+) -> Result<Vec<Case>, VisError> {
     let chosen = choice.among(there, url)?;
     say_without(&chosen, url);
     Ok(chosen.cases)
 }
 
 /// Says how many of the polygons that were asked for have no files, if any.
-pub(crate) fn say_without(Chosen { polygons, without, .. }: &Chosen, url: &str) {
+pub(crate) fn say_without(ChosenCases { polygons, without, .. }: &ChosenCases, url: &str) {
     if *without > 0 {
-        say(&format!("of {polygons} polygons, {without} have no files in {url}"));
+        eprint_line(&format!("of {polygons} polygons, {without} have no files in {url}"));
     }
 }
 
 /// Fills the part of each case, and says how that went.
 pub(crate) async fn each(
     cases: &[Case],
-    workshop: &Workshop,
+    workshop: &RunContext,
     out: &mut dyn Write,
-    fill: impl AsyncFn(Case) -> Result<Filled, VisError>,
+    fill: impl AsyncFn(Case) -> Result<FillReport, VisError>,
 ) -> anyhow::Result<Exit> {
     let mut failed = Vec::new();
     let told = |case, result, elapsed| {
@@ -62,8 +66,8 @@ pub(crate) async fn each(
         }
         anyhow::Ok(())
     };
-    if populate::each(cases, workshop, fill, told).await? == Ended::Stopped {
-        say(&Stopped.to_string());
+    if populate::each(cases, workshop, fill, told).await? == RunEnd::Stopped {
+        eprint_line(&Stopped.to_string());
         return Ok(Exit::Interrupted);
     }
     if cases.len() > 1 {
@@ -79,7 +83,7 @@ pub(crate) async fn each(
 fn write_filled(
     out: &mut dyn Write,
     case: Case,
-    filled: &Filled,
+    filled: &FillReport,
     elapsed: Duration,
 ) -> std::io::Result<()> {
     if filled.before {

@@ -4,7 +4,7 @@ use std::f64::consts::LN_2;
 
 use super::bits::BitWriter;
 use super::huffman::{self, Code};
-use super::tokens::{LONGEST, Token};
+use super::lz77::{LONGEST, Token};
 
 /// Longest code in use: four literals fit into the bit buffer between flushes.
 const LIMIT: u8 = 12;
@@ -290,7 +290,7 @@ fn put_stored(block: &[u8], segments: &[Segment], bits: &mut BitWriter<'_>) {
         }
         if segment.run > 0 {
             bits.put(0b010, 3);
-            for len in super::tokens::lengths(segment.run) {
+            for len in super::lz77::lengths(segment.run) {
                 let token = Token { literals: 0, len, distance: 1 };
                 put_match(&token, &literals, &distances, bits);
             }

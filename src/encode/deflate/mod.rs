@@ -11,10 +11,10 @@
 mod bits;
 mod block;
 mod huffman;
-mod tokens;
+mod lz77;
 
 use bits::BitWriter;
-use tokens::Matcher;
+use lz77::Matcher;
 
 /// Level that the files state, the reference's: they are as small as zlib makes them at it.
 pub const LEVEL: i32 = 4;
@@ -27,7 +27,7 @@ const SAMPLE: usize = 32 * 1024;
 
 /// How a plane is cut into tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Strategy {
     Runs,
     Matches,
 }
@@ -66,21 +66,21 @@ pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&libdeflater::adler32(data).to_be_bytes());
 }
 
-fn put_plane(plane: &[u8], way: Way, bits: &mut BitWriter<'_>) {
+fn put_plane(plane: &[u8], way: Strategy, bits: &mut BitWriter<'_>) {
     let (mut matcher, mut tokens) = (Matcher::new(), Vec::new());
     for start in (0..plane.len()).step_by(BLOCK) {
         let end = plane.len().min(start + BLOCK);
         let block = &plane[start..end];
         match way {
-            Way::Runs => tokens::runs(block, &mut tokens),
-            Way::Matches => matcher.find(plane, start, end, &mut tokens),
+            Strategy::Runs => lz77::runs(block, &mut tokens),
+            Strategy::Matches => matcher.find(plane, start, end, &mut tokens),
         }
         block::put(block, &tokens, bits);
     }
 }
 
 /// Runs, unless matches make samples of the plane smaller by more than half a percent.
-fn way_of(plane: &[u8]) -> Way {
+fn way_of(plane: &[u8]) -> Strategy {
     let mut sizes = [0; 2];
     let mut out = Vec::with_capacity(SAMPLE + SAMPLE / 16);
     for i in 0..SAMPLES {
@@ -88,14 +88,14 @@ fn way_of(plane: &[u8]) -> Way {
             Some(room) => &plane[room / (SAMPLES - 1) * i..][..SAMPLE],
             None => plane,
         };
-        for (way, size) in [Way::Runs, Way::Matches].into_iter().zip(&mut sizes) {
+        for (way, size) in [Strategy::Runs, Strategy::Matches].into_iter().zip(&mut sizes) {
             out.clear();
             put_plane(sample, way, &mut BitWriter::new(&mut out));
             *size += out.len();
         }
     }
     let [runs, matches] = sizes;
-    if matches + matches / 200 < runs { Way::Matches } else { Way::Runs }
+    if matches + matches / 200 < runs { Strategy::Matches } else { Strategy::Runs }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub const CONSOLIDATED: [(u8, &str); 2] = [(2, ".zmetadata"), (3, "zarr.json")];
 
 /// The arrays of a hierarchy.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Arrays {
+pub struct HierarchySummary {
     /// Version of the Zarr format.
     pub version: u8,
     /// Their paths below the root.
@@ -18,7 +18,7 @@ pub struct Arrays {
     pub floats: BTreeMap<String, usize>,
 }
 
-impl Arrays {
+impl HierarchySummary {
     /// The arrays that a consolidated metadata document of this version of Zarr names; of version 3 with the
     /// metadata of its root group.
     pub fn of(version: u8, document: &Value) -> Self {
@@ -101,7 +101,7 @@ mod tests {
         let of = |names: &[&str]| {
             let metadata: serde_json::Map<_, _> =
                 names.iter().map(|name| (format!("{name}/.zarray"), json!({}))).collect();
-            Arrays::of(2, &json!({ "metadata": metadata }))
+            HierarchySummary::of(2, &json!({ "metadata": metadata }))
         };
         let [one, three] = [of(&["time", "efficiency"]), of(&["time", "uptake"])];
         let [maps, others] = [of(&["0/PH", "1/PH"]), of(&["0/DIC"])];
@@ -109,18 +109,21 @@ mod tests {
         assert!(!maps.is_other_kind(&others) && !one.is_other_kind(&of(&["time"])));
         let v3 = json!({ "consolidated_metadata": { "metadata": {
             "0": { "node_type": "group" }, "0/PH": { "node_type": "array" } } } });
-        let v3 = Arrays::of(3, &v3);
+        let v3 = HierarchySummary::of(3, &v3);
         assert_eq!(v3.paths, BTreeSet::from(["0/PH".to_owned()]));
         assert!(maps.is_other_kind(&v3));
         let of_floats =
             json!({ "metadata": { "a/.zarray": { "dtype": "<f4", "chunks": [2, 3] } } });
-        assert_eq!(Arrays::of(2, &of_floats).floats, BTreeMap::from([("a".to_owned(), 6)]));
+        assert_eq!(
+            HierarchySummary::of(2, &of_floats).floats,
+            BTreeMap::from([("a".to_owned(), 6)])
+        );
     }
 
     #[test]
     fn a_group_below_another_is_no_root() {
         let keys = ["s1/.zmetadata", "s2/zarr.json", "s2/0/zarr.json", "a.nc"];
-        let roots = Arrays::roots(keys.into_iter());
+        let roots = HierarchySummary::roots(keys.into_iter());
         assert_eq!(roots, BTreeSet::from(["s1/".to_owned(), "s2/".to_owned()]));
     }
 }

@@ -18,7 +18,7 @@ use crate::model::atlas::FILL;
 
 /// Which version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ZarrVersion {
     /// Chunks as objects, zlib; what the public map reads.
     V2,
     /// Sharded, zstd.
@@ -58,7 +58,7 @@ pub struct Array {
 /// What an array holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// Data, 4-byte floats, [`FILL`] where there is none.
+    /// Data, 4-byte floats, `FILL` where there is none.
     Data,
     /// A coordinate, one chunk.
     Doubles(Vec<f64>),
@@ -142,7 +142,7 @@ impl Array {
 
 /// An object of a store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Object {
+pub struct StoreObject {
     /// Its name in the store.
     pub key: String,
     /// Its bytes.

@@ -3,20 +3,20 @@
 use serde_json::{Map, Value, json};
 
 use super::chunk::{self, LEVEL};
-use super::{Array, Content, Hierarchy, Object, fill};
+use super::{Array, Content, Hierarchy, StoreObject, fill};
 
 /// Name of the consolidated metadata, where readers start; it is written last.
 pub const CONSOLIDATED: &str = ".zmetadata";
 
 /// The small metadata objects, without the consolidated one.
-pub fn metadata(hierarchy: &Hierarchy) -> Vec<Object> {
-    let object = |(key, value): (String, Value)| Object { key, bytes: super::json(&value) };
+pub fn metadata(hierarchy: &Hierarchy) -> Vec<StoreObject> {
+    let object = |(key, value): (String, Value)| StoreObject { key, bytes: super::json(&value) };
     documents(hierarchy).into_iter().map(object).collect()
 }
 
 /// The consolidated metadata.
-pub fn consolidated(hierarchy: &Hierarchy) -> Object {
-    Object { key: CONSOLIDATED.to_owned(), bytes: super::json(&consolidated_value(hierarchy)) }
+pub fn consolidated(hierarchy: &Hierarchy) -> StoreObject {
+    StoreObject { key: CONSOLIDATED.to_owned(), bytes: super::json(&consolidated_value(hierarchy)) }
 }
 
 /// The same as JSON.
@@ -26,10 +26,10 @@ pub fn consolidated_value(hierarchy: &Hierarchy) -> Value {
 }
 
 /// The chunks of the coordinates.
-pub fn coordinates(hierarchy: &Hierarchy) -> Vec<Object> {
+pub fn coordinates(hierarchy: &Hierarchy) -> Vec<StoreObject> {
     let chunk = |array: &Array| {
         let raw = chunk::coordinate(&array.content)?;
-        Some(Object { key: array.first_key(), bytes: chunk::encode(&raw) })
+        Some(StoreObject { key: array.first_key(), bytes: chunk::encode(&raw) })
     };
     hierarchy.arrays.iter().filter_map(chunk).collect()
 }

@@ -9,7 +9,7 @@ use zarrs::array::{ArrayBuilder, ArrayCreateError, ArrayError, CodecOptions, dat
 use zarrs::storage::store::MemoryStore;
 use zarrs::storage::{ReadableStorageTraits, StorageError, StoreKey};
 
-use super::{Array, Content, Hierarchy, Object, fill};
+use super::{Array, Content, Hierarchy, StoreObject, fill};
 use crate::model::atlas::FILL;
 
 /// Name of the metadata of a group or an array. That of the root holds all others too and is
@@ -20,7 +20,7 @@ const LEVEL: i32 = 3;
 
 /// An array could not be encoded.
 #[derive(Debug, thiserror::Error)]
-pub enum ShardError {
+pub enum ShardEncodeError {
     /// Its metadata contradicts itself.
     #[error(transparent)]
     Create(#[from] ArrayCreateError),
@@ -44,7 +44,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// For the chunks of an array.
-    pub fn new(array: &Array) -> Result<Self, ShardError> {
+    pub fn new(array: &Array) -> Result<Self, ShardEncodeError> {
         let sizes = |lengths: &[usize]| lengths.iter().map(|&n| n as u64).collect::<Vec<u64>>();
         let objects = sizes(array.shards.as_ref().unwrap_or(&array.chunks));
         let shape = sizes(&array.shape);
@@ -84,19 +84,19 @@ impl Encoder {
     }
 
     /// Encodes the floats of the object at `index` of the grid of objects.
-    pub fn floats(&self, index: &[u64], values: &[f32]) -> Result<Object, ShardError> {
+    pub fn floats(&self, index: &[u64], values: &[f32]) -> Result<StoreObject, ShardEncodeError> {
         // One after the other: threads put the chunks into a shard in the order in which they end.
         let options = CodecOptions::default().with_concurrent_target(1);
         self.array.store_chunk_opt(index, values, &options).map_err(Box::new)?;
         self.take(index)
     }
 
-    fn take(&self, index: &[u64]) -> Result<Object, ShardError> {
+    fn take(&self, index: &[u64]) -> Result<StoreObject, ShardEncodeError> {
         let key = self.key(index);
-        let stored = StoreKey::new(&key).map_err(|_| ShardError::Empty)?;
-        let bytes = self.memory.get(&stored)?.ok_or(ShardError::Empty)?;
+        let stored = StoreKey::new(&key).map_err(|_| ShardEncodeError::Empty)?;
+        let bytes = self.memory.get(&stored)?.ok_or(ShardEncodeError::Empty)?;
         zarrs::storage::WritableStorageTraits::erase(&*self.memory, &stored)?;
-        Ok(Object { key, bytes: Bytes::from(bytes.to_vec()) })
+        Ok(StoreObject { key, bytes: Bytes::from(bytes.to_vec()) })
     }
 
     /// Name of the object at `index`.
@@ -105,7 +105,7 @@ impl Encoder {
         format!("{}/c/{}", self.path, index.join("/"))
     }
 
-    fn coordinate(&self, content: &Content) -> Result<Option<Object>, ShardError> {
+    fn coordinate(&self, content: &Content) -> Result<Option<StoreObject>, ShardEncodeError> {
         let index = vec![0; self.array.shape().len()];
         match content {
             Content::Data => return Ok(None),
@@ -120,15 +120,15 @@ impl Encoder {
 }
 
 /// The values of the object at `index` of an array of floats.
-pub fn decode(array: &Array, index: &[u64], bytes: Bytes) -> Result<Vec<f32>, ShardError> {
+pub fn decode(array: &Array, index: &[u64], bytes: Bytes) -> Result<Vec<f32>, ShardEncodeError> {
     let encoder = Encoder::new(array)?;
-    let key = StoreKey::new(encoder.key(index)).map_err(|_| ShardError::Empty)?;
+    let key = StoreKey::new(encoder.key(index)).map_err(|_| ShardEncodeError::Empty)?;
     zarrs::storage::WritableStorageTraits::set(&*encoder.memory, &key, bytes)?;
     Ok(encoder.array.retrieve_chunk::<Vec<f32>>(index).map_err(Box::new)?)
 }
 
 /// Metadata of everything but the root, then the coordinates, then the root.
-pub fn objects(hierarchy: &Hierarchy) -> Result<Vec<Object>, ShardError> {
+pub fn objects(hierarchy: &Hierarchy) -> Result<Vec<StoreObject>, ShardEncodeError> {
     let mut documents = Map::new();
     let mut coordinates = Vec::new();
     for path in &hierarchy.groups {
@@ -136,20 +136,20 @@ pub fn objects(hierarchy: &Hierarchy) -> Result<Vec<Object>, ShardError> {
     }
     for array in &hierarchy.arrays {
         let encoder = Encoder::new(array)?;
-        let metadata = encoder.metadata().map_err(|_| ShardError::Empty)?;
+        let metadata = encoder.metadata().map_err(|_| ShardEncodeError::Empty)?;
         documents.insert(array.path.clone(), metadata);
         coordinates.extend(encoder.coordinate(&array.content)?);
     }
-    let document = |(path, value): (&String, &Value)| Object {
+    let document = |(path, value): (&String, &Value)| StoreObject {
         key: format!("{path}/{METADATA}"),
         bytes: super::json(value),
     };
-    let mut objects: Vec<Object> = documents.iter().map(document).collect();
+    let mut objects: Vec<StoreObject> = documents.iter().map(document).collect();
     objects.extend(coordinates);
     let mut root = group(&hierarchy.attributes);
     root["consolidated_metadata"] =
         json!({"kind": "inline", "must_understand": false, "metadata": documents});
-    objects.push(Object { key: METADATA.to_owned(), bytes: super::json(&root) });
+    objects.push(StoreObject { key: METADATA.to_owned(), bytes: super::json(&root) });
     Ok(objects)
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{Guard, load_arrays};
-use crate::encode::zarr::consolidated::Arrays;
-use crate::ledger::{COMPLETE, PARTIAL, TOGETHER};
+use crate::case_manifest::{COMPLETE, PARTIAL, TOGETHER};
+use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::PublishError;
 
 impl Guard<'_> {
@@ -23,7 +23,7 @@ impl Guard<'_> {
                 other,
             });
         }
-        let roots = Arrays::roots(self.inventory.entries.iter().map(|entry| &*entry.key));
+        let roots = HierarchySummary::roots(self.inventory.entries.iter().map(|entry| &*entry.key));
         for root in roots.iter().filter(|root| self.sends(root)) {
             let there = load_arrays(self.destination, root).await?;
             let own = load_arrays(self.source, root).await?;
@@ -45,7 +45,7 @@ impl Guard<'_> {
         }
         // Stores that were published, below which something else would be sent.
         let published = self.published.map_or(&[][..], |published| &published.entries);
-        let before = Arrays::roots(published.iter().map(|entry| &*entry.key));
+        let before = HierarchySummary::roots(published.iter().map(|entry| &*entry.key));
         for root in before.difference(&roots).filter(|root| self.sends(root)) {
             let is_part = roots.iter().any(|own| own.starts_with(root.as_str()));
             if let Some(found) = self.store_at(root).await?.filter(|_| !is_part) {
@@ -67,12 +67,12 @@ impl Guard<'_> {
 
     /// Refuses to put the files of a single case among the folders of many.
     async fn refuse_among_cases(&self) -> Result<(), PublishError> {
-        if !self.inventory.has(COMPLETE) || self.destination.find(COMPLETE).await?.is_some() {
+        if !self.inventory.has(COMPLETE) || self.destination.head(COMPLETE).await?.is_some() {
             return Ok(());
         }
         let is_polygon =
             |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
-        match self.destination.list_dirs("").await?.into_iter().find(is_polygon) {
+        match self.destination.list_prefixes("").await?.into_iter().find(is_polygon) {
             None => Ok(()),
             Some(other) => Err(PublishError::Among { url: self.url(""), other }),
         }
@@ -84,7 +84,7 @@ impl Guard<'_> {
         let folder = root.trim_end_matches('/');
         for name in [COMPLETE, PARTIAL] {
             let record = format!("{root}{name}");
-            if !self.inventory.has(&record) && self.destination.find(&record).await?.is_some() {
+            if !self.inventory.has(&record) && self.destination.head(&record).await?.is_some() {
                 return Err(PublishError::Among { url: self.url(root), other: name.to_owned() });
             }
         }
@@ -95,7 +95,7 @@ impl Guard<'_> {
         let own: BTreeSet<String> =
             self.inventory.entries.iter().filter_map(|entry| below(&entry.key)).collect();
         // A file such as a README beside the store harms nobody.
-        let found = self.destination.list_dirs(folder).await?.into_iter();
+        let found = self.destination.list_prefixes(folder).await?.into_iter();
         let foreign = found.filter_map(|key| below(&key)).find(|name| !own.contains(name));
         match foreign {
             None => Ok(()),

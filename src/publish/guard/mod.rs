@@ -13,9 +13,9 @@ use super::PublishError;
 use super::changes::Changes;
 use super::inventory::Inventory;
 use super::manifest::Manifest;
-use super::options::Options;
-use crate::encode::zarr::consolidated::{Arrays, CONSOLIDATED};
-use crate::ledger::{CASES, COMPLETE, SHARED};
+use super::options::PublishOptions;
+use crate::case_manifest::{CASES, COMPLETE, SHARED};
+use crate::encode::zarr::consolidated::{CONSOLIDATED, HierarchySummary};
 use crate::store::Store;
 
 /// How to publish without what is no longer in the source, and how to replace what is better.
@@ -49,7 +49,7 @@ impl Guard<'_> {
     /// other rules, or that were extended where they are published; research-grade files by such without a
     /// record or a grid file or of fewer months; and anything else that no publish has sent. What is left out of
     /// the source by a pattern is compared all the same.
-    pub async fn refuse_worse(&self, options: &Options) -> Result<(), PublishError> {
+    pub async fn refuse_worse(&self, options: &PublishOptions) -> Result<(), PublishError> {
         let mut judged = BTreeSet::new();
         // Of a store that nobody has put together, only objects of single cases go out.
         if !options.selection.unfinished {
@@ -92,19 +92,21 @@ impl Guard<'_> {
         let keys = || self.inventory.entries.iter().chain(published).map(|entry| &*entry.key);
         let mut roots: BTreeSet<String> =
             keys().filter_map(|key| key.strip_suffix(&shared)).map(str::to_owned).collect();
-        roots.extend(Arrays::roots(self.inventory.entries.iter().map(|entry| &*entry.key)));
+        roots.extend(HierarchySummary::roots(
+            self.inventory.entries.iter().map(|entry| &*entry.key),
+        ));
         roots.retain(|root| self.sends(root));
         roots
     }
 }
 
 /// The arrays of the hierarchy at `root`, which is empty or ends with a slash; `None` where there is none.
-async fn load_arrays(store: &Store, root: &str) -> Result<Option<Arrays>, PublishError> {
+async fn load_arrays(store: &Store, root: &str) -> Result<Option<HierarchySummary>, PublishError> {
     for (version, name) in CONSOLIDATED {
-        let found = store.read_within(&format!("{root}{name}"), METADATA).await?;
+        let found = store.get_within(&format!("{root}{name}"), METADATA).await?;
         let document = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
         if let Some(document) = document {
-            return Ok(Some(Arrays::of(version, &document)));
+            return Ok(Some(HierarchySummary::of(version, &document)));
         }
     }
     Ok(None)

@@ -3,19 +3,22 @@
 use std::collections::BTreeSet;
 
 use super::{DELETE, Guard, LEFT_OUT, REPLACE, folder_of, load_arrays};
-use crate::ledger::{CASES, COMPLETE, Loss, RULES, SHARED, Summary};
+use crate::case_manifest::{CASES, COMPLETE, Loss, ManifestSummary, RULES, SHARED};
 use crate::model::case::in_short;
 use crate::model::{Case, Parts};
 use crate::publish::inventory::read_record;
-use crate::publish::options::Options;
-use crate::publish::{Entry, PublishError};
+use crate::publish::options::PublishOptions;
+use crate::publish::{ObjectEntry, PublishError};
 
 impl Guard<'_> {
     /// Refuses to delete objects of a case whose record is gone from the source and stays, because a pattern
     /// leaves it out.
-    pub(super) async fn refuse_half_deletes(&self, options: &Options) -> Result<(), PublishError> {
+    pub(super) async fn refuse_half_deletes(
+        &self,
+        options: &PublishOptions,
+    ) -> Result<(), PublishError> {
         let published = self.published.map_or(&[][..], |published| &published.entries);
-        let stays = |entry: &&Entry| !options.selection.has(&entry.key);
+        let stays = |entry: &&ObjectEntry| !options.selection.has(&entry.key);
         for record in published.iter().filter(stays) {
             let root = match record.key.rsplit_once('/') {
                 _ if is_named(&record.key, COMPLETE) => folder_of(&record.key),
@@ -28,7 +31,7 @@ impl Guard<'_> {
                 _ => continue,
             };
             let has_gone = self.changes.gone.iter().any(|gone| gone.key.starts_with(&root));
-            if has_gone && self.source.find(&record.key).await?.is_none() {
+            if has_gone && self.source.head(&record.key).await?.is_none() {
                 let url = self.url(&root);
                 let what = format!("a record ({}) of what would be deleted", record.key);
                 return Err(PublishError::Loses { url, what, advice: LEFT_OUT });
@@ -41,7 +44,7 @@ impl Guard<'_> {
     /// left out.
     pub(super) async fn records_of_stores(
         &self,
-        options: &Options,
+        options: &PublishOptions,
     ) -> Result<BTreeSet<String>, PublishError> {
         let is_of_case = |key: &str| {
             let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
@@ -70,14 +73,14 @@ impl Guard<'_> {
     pub(super) async fn refuse_worse_store(
         &self,
         root: &str,
-        options: &Options,
+        options: &PublishOptions,
     ) -> Result<(), PublishError> {
         let key = format!("{root}{CASES}/{SHARED}");
         let url = self.url(root);
         let loses =
             |what: String, advice| Err(PublishError::Loses { url: url.clone(), what, advice });
-        let found = self.destination.read(&key).await?.map(|(bytes, _)| bytes);
-        let there = found.as_ref().and_then(|bytes| Summary::parse_any(bytes));
+        let found = self.destination.get(&key).await?.map(|(bytes, _)| bytes);
+        let there = found.as_ref().and_then(|bytes| ManifestSummary::parse_any(bytes));
         let own = read_record(self.source, &key, self.part_size).await?;
         let mut cases = cases_of(there.as_ref());
         cases.extend(self.recorded(root).await?);
@@ -132,14 +135,14 @@ impl Guard<'_> {
     pub(super) async fn refuse_worse_case(
         &self,
         key: &str,
-        options: &Options,
+        options: &PublishOptions,
     ) -> Result<bool, PublishError> {
         let loses = |what: String, advice| {
             let url = self.destination.location().join(key).to_string();
             Err(PublishError::Loses { url, what, advice })
         };
-        let Some((bytes, _)) = self.destination.read(key).await? else { return Ok(false) };
-        let Some(there) = Summary::parse_any(&bytes) else { return Ok(false) };
+        let Some((bytes, _)) = self.destination.get(key).await? else { return Ok(false) };
+        let Some(there) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
             return loses("a record of its files".to_owned(), REPLACE);
         };
@@ -163,7 +166,7 @@ impl Guard<'_> {
 }
 
 /// The cases that the record of a store names.
-fn cases_of(record: Option<&Summary>) -> BTreeSet<Case> {
+fn cases_of(record: Option<&ManifestSummary>) -> BTreeSet<Case> {
     let cases = record.into_iter().flat_map(|record| &record.cases);
     cases.filter_map(|case| case.parse().ok()).collect()
 }

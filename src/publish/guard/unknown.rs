@@ -6,21 +6,21 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Guard, READS, REPLACE, folder_of};
 use crate::encode::zarr::chunk;
-use crate::encode::zarr::consolidated::Arrays;
+use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::model::atlas::FILL;
-use crate::publish::cache::hash;
-use crate::publish::changes::stage;
+use crate::publish::changes::upload_phase;
+use crate::publish::checksum_cache::hash;
 use crate::publish::destination::etag_of;
 use crate::publish::manifest::find;
-use crate::publish::{Entry, PublishError, is_publishable};
-use crate::store::{ObjectInfo, StoreError};
+use crate::publish::{ObjectEntry, PublishError, is_publishable};
+use crate::store::{ObjectMeta, StoreError};
 
 impl Guard<'_> {
     /// Whether a map store without records holds values that the source does not have.
     pub(super) async fn replaces_unrecorded(
         &self,
         root: &str,
-        arrays: Option<&Arrays>,
+        arrays: Option<&HierarchySummary>,
     ) -> Result<bool, PublishError> {
         if self.is_unfinished {
             return Ok(false);
@@ -31,7 +31,7 @@ impl Guard<'_> {
             else {
                 continue;
             };
-            if stage(&info.key) > 0 || !is_publishable(&info.key) {
+            if upload_phase(&info.key) > 0 || !is_publishable(&info.key) {
                 continue;
             }
             let is_same = match find(&self.inventory.entries, &info.key) {
@@ -52,9 +52,9 @@ impl Guard<'_> {
     }
 
     /// Whether a chunk of a map store at the destination has no value.
-    async fn is_empty_chunk(&self, info: &ObjectInfo, floats: usize) -> Result<bool, PublishError> {
+    async fn is_empty_chunk(&self, info: &ObjectMeta, floats: usize) -> Result<bool, PublishError> {
         let most = (floats as u64).saturating_mul(5).saturating_add(1 << 20);
-        let Some((bytes, _)) = self.destination.read_within(&info.key, most).await? else {
+        let Some((bytes, _)) = self.destination.get_within(&info.key, most).await? else {
             return Ok(true);
         };
         let values = chunk::decode_floats(&bytes, floats);
@@ -69,21 +69,24 @@ impl Guard<'_> {
     ) -> Result<(), PublishError> {
         let is_judged = |key: &str| judged.iter().any(|folder| key.starts_with(folder.as_str()));
         let sent = self.changes.send.iter().map(|(entry, _)| entry);
-        let is_unknown = |entry: &&Entry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
-        let unknown: Vec<Entry> = sent.filter(is_unknown).cloned().collect();
+        let is_unknown =
+            |entry: &&ObjectEntry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
+        let unknown: Vec<ObjectEntry> = sent.filter(is_unknown).cloned().collect();
         let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
         for entry in &unknown {
             folders.entry(folder_of(&entry.key)).or_default().push(entry.key.clone());
         }
         let list = async |(folder, keys): (String, Vec<Box<str>>)| {
-            match self.destination.list_level(folder.trim_end_matches('/')).await {
+            match self.destination.list_with_delimiter(folder.trim_end_matches('/')).await {
                 // On a disk a file is in its place: that is told elsewhere.
-                Err(StoreError::BadLocation(_) | StoreError::NotAFile { .. }) => Ok(Vec::new()),
+                Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => {
+                    Ok(Vec::new())
+                }
                 // A folder that takes files and shows none.
                 Err(StoreError::PermissionDenied { .. }) => {
                     let mut found = Vec::new();
                     for key in keys {
-                        found.extend(self.destination.find(&key).await?);
+                        found.extend(self.destination.head(&key).await?);
                     }
                     Ok(found)
                 }
@@ -91,12 +94,12 @@ impl Guard<'_> {
             }
         };
         let listed = stream::iter(folders).map(list).buffer_unordered(READS);
-        let listed: Vec<Vec<ObjectInfo>> = listed.try_collect().await?;
-        let mut listed: HashMap<String, ObjectInfo> =
+        let listed: Vec<Vec<ObjectMeta>> = listed.try_collect().await?;
+        let mut listed: HashMap<String, ObjectMeta> =
             listed.into_iter().flatten().map(|info| (info.key.clone(), info)).collect();
         let found = unknown.into_iter();
         let found = found.filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)));
-        let compare = async |(info, entry): (ObjectInfo, Entry)| {
+        let compare = async |(info, entry): (ObjectMeta, ObjectEntry)| {
             let is_same = self.is_same(&entry, &info).await?;
             Ok::<_, PublishError>((!is_same).then(|| entry.key.to_string()))
         };
@@ -111,7 +114,7 @@ impl Guard<'_> {
 
     /// Whether an object at the destination has the bytes of an entry: as its listing tells, or else when it is
     /// read.
-    async fn is_same(&self, entry: &Entry, info: &ObjectInfo) -> Result<bool, PublishError> {
+    async fn is_same(&self, entry: &ObjectEntry, info: &ObjectMeta) -> Result<bool, PublishError> {
         if info.size != entry.size {
             return Ok(false);
         }
@@ -119,7 +122,7 @@ impl Guard<'_> {
         if let Some(told) = told.filter(|told| told.is_comparable(&entry.etag)) {
             return Ok(told == entry.etag);
         }
-        let object = self.destination.object(&entry.key).await?;
+        let object = self.destination.open(&entry.key).await?;
         let [found] = hash(&object, [self.part_size]).await?;
         Ok(found.etag() == entry.etag)
     }

@@ -2,28 +2,28 @@
 //! Each test goes to the embedded server, to MinIO, and to MinIO through Source Cooperative's own proxy, with a
 //! proxy in front that logs and fails.
 
-mod beside;
 mod checksums;
 mod corruption;
 mod credentials;
-mod faults;
-mod hazards;
+mod flaky_server;
+mod incremental;
 mod killed;
 mod lease;
 mod manifests;
-mod order;
-mod profile;
 mod protected;
-mod readers;
-mod refused;
+mod reader_consistency;
+mod rejected_inputs;
+mod s5cmd_comparison;
+mod source_coop_profile;
 mod source_coop_proxy;
+mod upload_order;
 
 use std::fs;
 use std::ops::Deref;
 use std::process::{Command as Process, Stdio};
 
 use assert_cmd::Command;
-use dor_atlas::store::{Store, Stores};
+use dor_atlas::store::{Store, StoreRegistry};
 use futures::StreamExt;
 use rand::Rng;
 use serde_json::Value;
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Past the proxy.
-    fn stores(&self) -> Stores {
+    fn stores(&self) -> StoreRegistry {
         match self {
             Self::Embedded(server) => server.own_stores(),
             Self::Minio { minio, .. } | Self::SourceCoop { minio, .. } => minio.stores(),
@@ -229,7 +229,7 @@ impl Bench {
 
     fn read(&self, key: &str) -> Option<Vec<u8>> {
         let store = self.store();
-        let read = self.runtime.block_on(store.read(key)).unwrap();
+        let read = self.runtime.block_on(store.get(key)).unwrap();
         read.map(|(bytes, _)| bytes.to_vec())
     }
 
@@ -251,7 +251,7 @@ impl Bench {
             let found = store.list("").await.unwrap().into_iter();
             let read =
                 found.filter(|object| !object.key.starts_with(".dor/")).map(async |object| {
-                    let read = store.read_within(&object.key, u64::MAX).await.unwrap();
+                    let read = store.get_within(&object.key, u64::MAX).await.unwrap();
                     // Another process may be removing it.
                     read.map(|(bytes, _)| (object.key, bytes.to_vec()))
                 });

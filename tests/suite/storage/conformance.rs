@@ -1,8 +1,10 @@
 //! One set of promises, held by every backend.
 
 use bytes::Bytes;
-use dor_atlas::model::Digest;
-use dor_atlas::store::{Body, Condition, Location, S3Options, Sending, Store, StoreError, Stores};
+use dor_atlas::model::Md5Digest;
+use dor_atlas::store::{
+    Location, PartBody, PutMode, PutOptions, S3Options, Store, StoreError, StoreRegistry,
+};
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::support::minio::Minio;
@@ -20,7 +22,7 @@ fn noise(bytes: usize) -> Bytes {
 }
 
 async fn whole(store: &Store, key: &str) -> Option<Bytes> {
-    store.read(key).await.unwrap().map(|(data, _)| data)
+    store.get(key).await.unwrap().map(|(data, _)| data)
 }
 
 async fn keys(store: &Store, prefix: &str) -> Vec<String> {
@@ -36,7 +38,7 @@ async fn small_objects(store: &Store) {
     assert_eq!(whole(store, "small/a").await.unwrap(), "second");
     store.put("small/empty", Bytes::new()).await.unwrap();
     assert_eq!(whole(store, "small/empty").await.unwrap(), "");
-    let empty = store.object("small/empty").await.unwrap();
+    let empty = store.open("small/empty").await.unwrap();
     assert_eq!(empty.range(0..0).await.unwrap(), "");
     assert_eq!(empty.pieces(10, 2).count().await, 0);
     assert_eq!(keys(store, "small").await, ["small/a", "small/empty"]);
@@ -46,15 +48,15 @@ async fn small_objects(store: &Store) {
 }
 
 async fn absent_things(store: &Store) {
-    match store.object("no/such.nc").await.unwrap_err() {
+    match store.open("no/such.nc").await.unwrap_err() {
         StoreError::NotFound { url } => {
             assert_eq!(url, store.location().join("no/such.nc").to_string());
         }
         error => panic!("{error}"),
     }
     assert!(store.list("no/such/folder").await.unwrap().is_empty());
-    assert!(store.list_dirs("no/such/folder").await.unwrap().is_empty());
-    assert!(matches!(store.read("../out").await, Err(StoreError::BadKey { .. })));
+    assert!(store.list_prefixes("no/such/folder").await.unwrap().is_empty());
+    assert!(matches!(store.get("../out").await, Err(StoreError::BadKey { .. })));
 }
 
 async fn odd_names(store: &Store) {
@@ -65,7 +67,7 @@ async fn odd_names(store: &Store) {
         store.put(&key, Bytes::from(name)).await.unwrap();
         assert_eq!(whole(store, &key).await.unwrap(), name);
         assert_eq!(
-            store.object(&key).await.unwrap().range(0..1).await.unwrap(),
+            store.open(&key).await.unwrap().range(0..1).await.unwrap(),
             name.as_bytes()[..1]
         );
     }
@@ -78,7 +80,7 @@ async fn ranges(store: &Store) {
     let data = noise(300_000);
     store.put("read/x", data.clone()).await.unwrap();
     let listed = store.list("read").await.unwrap().remove(0);
-    for object in [store.object("read/x").await.unwrap(), store.object_known("read/x", listed)] {
+    for object in [store.open("read/x").await.unwrap(), store.object_known("read/x", listed)] {
         assert_eq!(object.info().size, 300_000);
         assert_eq!(object.range(7..20).await.unwrap(), data[7..20]);
         assert_eq!(object.range(299_999..300_000).await.unwrap(), data[299_999..]);
@@ -103,7 +105,7 @@ async fn ranges(store: &Store) {
 
 async fn change_is_noticed(store: &Store) {
     store.put("change/x", Bytes::from_static(b"before")).await.unwrap();
-    let object = store.object("change/x").await.unwrap();
+    let object = store.open("change/x").await.unwrap();
     assert_eq!(object.range(0..3).await.unwrap(), "bef");
     store.put("change/x", Bytes::from_static(b"after!")).await.unwrap();
     let error = object.range(0..3).await.unwrap_err();
@@ -119,19 +121,19 @@ async fn change_is_noticed(store: &Store) {
 
 async fn conditions(store: &Store) {
     let send = async |condition| {
-        let sending = Sending { condition, ..Sending::default() };
+        let sending = PutOptions { condition, ..PutOptions::default() };
         store.send("condition/x", Bytes::from_static(b"x"), &sending).await
     };
-    let first = send(Condition::Absent).await.unwrap();
-    let second = send(Condition::Is(first.etag.clone().unwrap())).await.unwrap();
+    let first = send(PutMode::Absent).await.unwrap();
+    let second = send(PutMode::Is(first.etag.clone().unwrap())).await.unwrap();
     // On a disk, the same bytes at another time are another version.
-    let other = Condition::Is("0123456789abcdef0123456789abcdef".to_owned());
-    for condition in [Condition::Absent, other] {
+    let other = PutMode::Is("0123456789abcdef0123456789abcdef".to_owned());
+    for condition in [PutMode::Absent, other] {
         let error = send(condition).await.unwrap_err();
-        assert!(matches!(error, StoreError::Overtaken { .. }), "{error}");
+        assert!(matches!(error, StoreError::PreconditionFailed { .. }), "{error}");
         assert!(error.to_string().contains("somebody else wrote it meanwhile"), "{error}");
     }
-    assert_eq!(store.find("condition/x").await.unwrap().unwrap().etag, second.etag);
+    assert_eq!(store.head("condition/x").await.unwrap().unwrap().etag, second.etag);
 }
 
 async fn many_keys(store: &Store) {
@@ -142,7 +144,7 @@ async fn many_keys(store: &Store) {
     let found = keys(store, "many").await;
     assert_eq!(found.len(), 1_234);
     assert!(found.is_sorted());
-    let folders = store.list_dirs("many").await.unwrap();
+    let folders = store.list_prefixes("many").await.unwrap();
     assert_eq!(folders.len(), 12);
     assert_eq!((folders[0].as_str(), folders[11].as_str()), ("many/00", "many/11"));
     assert_eq!(keys(store, "many/03").await.len(), 103);
@@ -208,17 +210,18 @@ async fn uploads(store: &Store) {
 
 async fn parts_of_files(store: &Store) {
     let folder = tempfile::tempdir().unwrap();
-    let disk =
-        Stores::new(S3Options::default()).open(&at(folder.path().to_str().unwrap())).unwrap();
+    let disk = StoreRegistry::new(S3Options::default())
+        .open(&at(folder.path().to_str().unwrap()))
+        .unwrap();
     let full = store.create("up/probe").await.unwrap().part_size();
     let data = noise(2 * full + 12_345);
     disk.put("file", data.clone()).await.unwrap();
-    let file = disk.object("file").await.unwrap();
+    let file = disk.open("file").await.unwrap();
     let upload = store.create("up/file").await.unwrap();
     let part = async |index: usize| {
         let range = index * full..data.len().min((index + 1) * full);
-        let md5 = Digest::of(&data[range.clone()]);
-        let body = Body::Range(file.clone(), range.start as u64..range.end as u64);
+        let md5 = Md5Digest::of(&data[range.clone()]);
+        let body = PartBody::Range(file.clone(), range.start as u64..range.end as u64);
         upload.part_with_md5(index, body, md5).await
     };
     for index in [1, 0, 2] {
@@ -235,21 +238,22 @@ async fn parts_of_files(store: &Store) {
 /// What `parts_of_files` has written goes back to a disk.
 async fn parts_to_files(store: &Store) {
     let folder = tempfile::tempdir().unwrap();
-    let disk =
-        Stores::new(S3Options::default()).open(&at(folder.path().to_str().unwrap())).unwrap();
-    let object = store.object("up/file").await.unwrap();
+    let disk = StoreRegistry::new(S3Options::default())
+        .open(&at(folder.path().to_str().unwrap()))
+        .unwrap();
+    let object = store.open("up/file").await.unwrap();
     let (data, full) = (whole(store, "up/file").await.unwrap(), 5 << 20);
     let (size, part_size) = (data.len() as u64, Some(full));
-    let sending = Sending { size, part_size, ..Sending::default() };
+    let sending = PutOptions { size, part_size, ..PutOptions::default() };
     let upload = disk.create_as("file", sending).await.unwrap();
     assert!(!upload.holds(&object));
-    let part = async |start: u64, known: Option<Digest>| {
+    let part = async |start: u64, known: Option<Md5Digest>| {
         let range = start..size.min(start + full);
-        let md5 = Digest::of(&data[range.start as usize..range.end as usize]);
-        let body = Body::Range(object.clone(), range);
+        let md5 = Md5Digest::of(&data[range.start as usize..range.end as usize]);
+        let body = PartBody::Range(object.clone(), range);
         upload.part_with_md5((start / full) as usize, body, known.unwrap_or(md5)).await
     };
-    let error = part(0, Some(Digest::of(b"other"))).await.unwrap_err();
+    let error = part(0, Some(Md5Digest::of(b"other"))).await.unwrap_err();
     assert!(matches!(&error, StoreError::Differs { start: 0, .. }), "{error}");
     for start in (0..size).step_by(full as usize) {
         part(start, None).await.unwrap();
@@ -292,7 +296,7 @@ async fn memory() {
 async fn local_disk() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("with space/new");
-    let stores = Stores::new(S3Options { part_size: Some(5 << 20), ..S3Options::default() });
+    let stores = StoreRegistry::new(S3Options { part_size: Some(5 << 20), ..S3Options::default() });
     let store = stores.open(&at(root.to_str().unwrap())).unwrap();
     conforms(store).await;
     let mut folders = vec![root];
@@ -352,8 +356,8 @@ async fn minio() {
         conforms(store.clone()).await;
         // A server that looks at Content-MD5 takes no part that is not what was meant.
         let upload = store.create("x").await.unwrap();
-        let body = Body::Bytes(vec![noise(1000)]);
-        let refused = upload.part_with_md5(1, body, Digest::of(b"other")).await;
+        let body = PartBody::Bytes(vec![noise(1000)]);
+        let refused = upload.part_with_md5(1, body, Md5Digest::of(b"other")).await;
         assert!(refused.unwrap_err().to_string().contains("/x"));
         upload.abort().await.unwrap();
     }
@@ -368,6 +372,7 @@ async fn whole_bucket_and_relative_path() {
     let folder = tempfile::tempdir_in("target").unwrap();
     let relative =
         folder.path().strip_prefix(std::env::current_dir().unwrap()).unwrap_or(folder.path());
-    let store = Stores::new(S3Options::default()).open(&at(relative.to_str().unwrap())).unwrap();
+    let store =
+        StoreRegistry::new(S3Options::default()).open(&at(relative.to_str().unwrap())).unwrap();
     small_objects(&store).await;
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use dor_atlas::store::{CredentialsProblem, S3Options, StoreError, Stores};
+use dor_atlas::store::{CredentialsProblem, S3Options, StoreError, StoreRegistry};
 
 use super::super::support::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 
@@ -69,7 +69,7 @@ async fn child_asks_much() {
         endpoint_url: std::env::var("DOR_TEST_ENDPOINT").ok(),
         ..S3Options::default()
     };
-    let stores = Stores::new(options);
+    let stores = StoreRegistry::new(options);
     let ask = || async {
         let all = (0..50).map(|n| {
             let store = stores.open(&format!("s3://{BUCKET}/{n}").parse().unwrap()).unwrap();
@@ -133,7 +133,8 @@ async fn child_lists() {
         max_retries: Some(0),
         ..S3Options::default()
     };
-    let store = Stores::new(options).open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
+    let store =
+        StoreRegistry::new(options).open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
     store.list("").await.unwrap();
 }
 
@@ -154,7 +155,8 @@ fn no_credentials_is_said_soon() {
 async fn child_finds_none() {
     let endpoint_url = std::env::var("DOR_TEST_ENDPOINT").ok();
     let options = S3Options { endpoint_url, ..S3Options::default() };
-    let store = Stores::new(options).open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
+    let store =
+        StoreRegistry::new(options).open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
     let began = std::time::Instant::now();
     let error = store.list("").await.unwrap_err();
     let missing =

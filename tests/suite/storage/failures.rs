@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use bytes::Bytes;
-use dor_atlas::store::{CredentialsProblem, S3Options, Store, StoreError, Stores};
+use dor_atlas::store::{CredentialsProblem, S3Options, Store, StoreError, StoreRegistry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::support::s3::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
@@ -56,7 +56,7 @@ async fn exhausted_retries_say_what_was_tried() {
     let error = bucket(&server).put("a/x", Bytes::from_static(b"x")).await.unwrap_err();
     assert_eq!(server.requests().len(), 4);
     let text = error.to_string();
-    let StoreError::Exhausted { url, attempts, elapsed, request, .. } = error else {
+    let StoreError::RetriesExhausted { url, attempts, elapsed, request, .. } = error else {
         panic!("{error}");
     };
     assert_eq!((url.as_str(), attempts), ("s3://bucket/a/x", 4));
@@ -65,7 +65,7 @@ async fn exhausted_retries_say_what_was_tried() {
         assert!(text.contains(part), "{text}");
     }
     let error = bucket(&server).list("").await.unwrap_err();
-    assert!(matches!(error, StoreError::Exhausted { .. }), "{error}");
+    assert!(matches!(error, StoreError::RetriesExhausted { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -76,9 +76,9 @@ async fn nobody_listening_is_exhaustion_too() {
         no_sign_request: Some(true),
         ..S3Options::default()
     };
-    let store = Stores::new(options).open(&"s3://b".parse().unwrap()).unwrap();
-    let error = store.object("x").await.unwrap_err();
-    assert!(matches!(error, StoreError::Exhausted { attempts: 2, .. }), "{error}");
+    let store = StoreRegistry::new(options).open(&"s3://b".parse().unwrap()).unwrap();
+    let error = store.open("x").await.unwrap_err();
+    assert!(matches!(error, StoreError::RetriesExhausted { attempts: 2, .. }), "{error}");
     for part in ["Connection refused", "--endpoint-url", "http://127.0.0.1:9/b/x"] {
         assert!(error.to_string().contains(part), "{error}");
     }
@@ -89,7 +89,7 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
     let server = S3Server::start();
     let absent = server.stores().open(&"s3://nowhere/p".parse().unwrap()).unwrap();
     let errors = [
-        absent.object("x").await.unwrap_err(),
+        absent.open("x").await.unwrap_err(),
         absent.list("").await.unwrap_err(),
         absent.check(false).await.readable.unwrap_err(),
     ];
@@ -104,8 +104,8 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
         let store = server.stores_as(access, secret).open(&"s3://bucket".parse().unwrap()).unwrap();
         let errors = [
             store.list("").await.unwrap_err(),
-            store.object("x").await.unwrap_err(),
-            store.read("x").await.unwrap_err(),
+            store.open("x").await.unwrap_err(),
+            store.get("x").await.unwrap_err(),
             store.put("x", Bytes::new()).await.unwrap_err(),
         ];
         for error in errors {
@@ -117,7 +117,7 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
         }
     }
     let options = S3Options { no_sign_request: Some(true), ..server.options() };
-    let anonymous = Stores::new(options).open(&"s3://bucket".parse().unwrap()).unwrap();
+    let anonymous = StoreRegistry::new(options).open(&"s3://bucket".parse().unwrap()).unwrap();
     let error = anonymous.list("").await.unwrap_err();
     assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error}");
     assert!(error.to_string().contains("not signed"), "{error}");
@@ -127,7 +127,7 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
 async fn expired_credentials_say_how_to_renew_them() {
     let server = S3Server::start();
     server.fail_always(Fault::Answer(400, "ExpiredToken"));
-    let error = bucket(&server).object("x").await.unwrap_err();
+    let error = bucket(&server).open("x").await.unwrap_err();
     let expired =
         matches!(&error, StoreError::Credentials { problem: CredentialsProblem::Expired, .. });
     assert!(expired, "{error:?}");
@@ -139,7 +139,7 @@ async fn credentials_that_can_be_renewed_are_renewed_when_refused() {
     let server = S3Server::start();
     let later = SystemTime::now() + Duration::from_secs(3600);
     let source = Credentials::new(ACCESS_KEY, SECRET_KEY, None, Some(later), "test");
-    let stores = Stores::with_credentials(server.options(), source);
+    let stores = StoreRegistry::with_credentials(server.options(), source);
     let store = stores.open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap();
     server.fail_next(1, Fault::Answer(400, "ExpiredToken"));
     store.put("x", Bytes::from_static(b"x")).await.unwrap();
@@ -154,7 +154,7 @@ async fn plain_http_is_refused_but_for_this_machine() {
         no_sign_request: Some(true),
         ..S3Options::default()
     };
-    let store = Stores::new(options).open(&"s3://b".parse().unwrap()).unwrap();
+    let store = StoreRegistry::new(options).open(&"s3://b".parse().unwrap()).unwrap();
     let error = store.list("").await.unwrap_err();
     assert!(error.to_string().contains("plain http"), "{error}");
 }
@@ -185,9 +185,9 @@ async fn web_locations_are_read_only() {
             });
         }
     });
-    let store = Stores::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
-    assert_eq!(store.object("a b").await.unwrap().range(2..5).await.unwrap(), "cde");
-    assert!(store.object("absent").await.unwrap_err().is_not_found());
+    let store = StoreRegistry::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    assert_eq!(store.open("a b").await.unwrap().range(2..5).await.unwrap(), "cde");
+    assert!(store.open("absent").await.unwrap_err().is_not_found());
     assert!(matches!(store.put("x", Bytes::new()).await, Err(StoreError::ReadOnly { .. })));
     assert!(matches!(store.create("x").await.map(drop), Err(StoreError::ReadOnly { .. })));
     assert!(matches!(store.list("").await, Err(StoreError::Unsupported { .. })));
@@ -196,7 +196,7 @@ async fn web_locations_are_read_only() {
 #[tokio::test]
 async fn unwritable_folder_is_named_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Stores::new(S3Options::default())
+    let store = StoreRegistry::new(S3Options::default())
         .open(&folder.path().to_str().unwrap().parse().unwrap())
         .unwrap();
     std::fs::write(folder.path().join("file"), "x").unwrap();
@@ -213,7 +213,7 @@ async fn unwritable_folder_is_named_and_left_alone() {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error}");
     }
-    let sysfs = Stores::new(S3Options::default()).open(&"/proc".parse().unwrap()).unwrap();
+    let sysfs = StoreRegistry::new(S3Options::default()).open(&"/proc".parse().unwrap()).unwrap();
     assert!(sysfs.put("dor/x", Bytes::new()).await.is_err());
     assert!(sysfs.check(true).await.writable.unwrap().is_err());
     let names: Vec<_> = store.list("").await.unwrap().into_iter().map(|info| info.key).collect();
@@ -225,10 +225,10 @@ async fn unwritable_folder_is_named_and_left_alone() {
 async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says() {
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path().display().to_string().parse().unwrap();
-    let store = Stores::new(S3Options::default()).open(&location).unwrap();
+    let store = StoreRegistry::new(S3Options::default()).open(&location).unwrap();
     let path = folder.path().join("file");
     std::fs::write(&path, [1; 8]).unwrap();
-    let object = store.object("file").await.unwrap();
+    let object = store.open("file").await.unwrap();
     assert_eq!(object.range(0..4).await.unwrap(), [1; 4][..]);
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
     std::fs::write(&path, [2; 8]).unwrap();
@@ -239,7 +239,7 @@ async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says()
         *sum += piece.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     };
     assert!(object.fold(0..8, 0, sum).await.is_err());
-    assert_eq!(store.object("file").await.unwrap().fold(0..8, 0, sum).await.unwrap(), 16);
+    assert_eq!(store.open("file").await.unwrap().fold(0..8, 0, sum).await.unwrap(), 16);
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn full_disk_leaves_nothing() {
 #[ignore = "run by full_disk_leaves_nothing"]
 async fn child_writes_8_mib() {
     let place = std::env::var("DOR_TEST_FOLDER").unwrap();
-    let store = Stores::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    let store = StoreRegistry::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
     let error = store.put("x.nc", vec![1; 8 << 20].into()).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::FileLimit { url, .. } if url.ends_with("x.nc")),

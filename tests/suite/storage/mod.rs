@@ -1,8 +1,8 @@
 //! Storage.
 
+mod atomic_file;
 mod conformance;
 mod credentials;
 mod failures;
 mod listings;
 mod servers;
-mod staged;

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dor_atlas::store::{Condition, S3Options, Sending, Store, StoreError, Stores};
+use dor_atlas::store::{PutMode, PutOptions, S3Options, Store, StoreError, StoreRegistry};
 
 use super::super::support::scripted::{Answer, Scripted, error, xml};
 
-fn stores(server: &Scripted, retries: u32) -> Stores {
+fn stores(server: &Scripted, retries: u32) -> StoreRegistry {
     let options = S3Options {
         endpoint_url: Some(server.endpoint.clone()),
         region: Some("us-east-1".into()),
@@ -18,7 +18,7 @@ fn stores(server: &Scripted, retries: u32) -> Stores {
     };
     let token = Some("the-session-token".to_owned());
     let keys = aws_credential_types::Credentials::new("key", "secret", token, None, "test");
-    Stores::with_credentials(options, keys)
+    StoreRegistry::with_credentials(options, keys)
 }
 
 fn store(server: &Scripted, place: &str) -> Store {
@@ -55,8 +55,8 @@ async fn a_redirect_is_named_and_nothing_follows_it() {
         let server = Scripted::start(move |_| Answer::Whole(status, script.clone(), Vec::new()));
         let store = store(&server, "s3://b");
         let errors = [
-            store.object("x").await.unwrap_err(),
-            store.read("x").await.unwrap_err(),
+            store.open("x").await.unwrap_err(),
+            store.get("x").await.unwrap_err(),
             store.list("").await.unwrap_err(),
             store.put("x", Bytes::from_static(b"x")).await.unwrap_err(),
             store.delete("x").await.unwrap_err(),
@@ -67,9 +67,9 @@ async fn a_redirect_is_named_and_nothing_follows_it() {
             assert!(text.contains(&elsewhere) && !text.contains("f00"), "{text}");
         }
         // Nor where there are no credentials.
-        let web = Stores::new(S3Options::default());
+        let web = StoreRegistry::new(S3Options::default());
         let web = web.open(&format!("{}/data", server.endpoint).parse().unwrap()).unwrap();
-        let error = web.read("x").await.unwrap_err();
+        let error = web.get("x").await.unwrap_err();
         assert!(matches!(error, StoreError::Redirected { .. }), "{error:?}");
     }
     assert!(other.asked().is_empty(), "{:?}", other.asked());
@@ -97,7 +97,8 @@ async fn a_listing_that_does_not_come_to_an_end_ends() {
             page(&[("data/x", "1")], next)
         });
         let store = store(&server, "s3://b/data");
-        for error in [store.list("").await.unwrap_err(), store.list_dirs("").await.unwrap_err()] {
+        for error in [store.list("").await.unwrap_err(), store.list_prefixes("").await.unwrap_err()]
+        {
             assert!(matches!(error, StoreError::BadListing { .. }), "{error:?}");
             assert!(error.to_string().contains("the same continuation token twice"), "{error}");
         }
@@ -134,7 +135,7 @@ async fn a_server_that_cannot_says_so_at_once() {
     let server = Scripted::start(|_| error("501 Not Implemented", "NotImplemented"));
     let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
     let began = Instant::now();
-    let sending = Sending { condition: Condition::Absent, ..Sending::default() };
+    let sending = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
     let refused = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
     let errors = [refused, store.list("").await.unwrap_err()];
     for error in errors {
@@ -147,7 +148,7 @@ async fn a_server_that_cannot_says_so_at_once() {
     let server = Scripted::start(|_| error("412 Precondition Failed", "PreconditionFailed"));
     let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
     let error = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
-    assert!(matches!(error, StoreError::Overtaken { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::PreconditionFailed { .. }), "{error:?}");
     let said = error.to_string();
     assert!(said.contains("somebody else wrote it meanwhile") && !said.contains("read"), "{said}");
     assert_eq!(server.asked().len(), 1);
@@ -157,7 +158,7 @@ async fn a_server_that_cannot_says_so_at_once() {
         false => Answer::Whole("412 Precondition Failed", String::new(), Vec::new()),
     });
     let store = stores(&reading, 10).open(&reading.endpoint.parse().unwrap()).unwrap();
-    let error = store.object("x").await.unwrap().range(0..3).await.unwrap_err();
+    let error = store.open("x").await.unwrap().range(0..3).await.unwrap_err();
     assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
 
@@ -185,7 +186,10 @@ async fn an_error_within_a_200_is_a_failure_and_tried_again_as_one() {
         assert!(error.to_string().contains(code), "{error}");
         match tries {
             1 => assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error:?}"),
-            _ => assert!(matches!(error, StoreError::Exhausted { late: true, .. }), "{error:?}"),
+            _ => assert!(
+                matches!(error, StoreError::RetriesExhausted { late: true, .. }),
+                "{error:?}"
+            ),
         }
         let ends =
             server.asked().iter().filter(|a| a.line().contains("POST /b/x?uploadId")).count();
@@ -207,9 +211,9 @@ async fn no_more_is_held_of_an_answer_than_was_asked_for() {
         let head = "Content-Length: 1152921504606846976\r\nETag: \"e\"\r\n".to_owned();
         Answer::Whole("200 OK", head, vec![b'x'; 1 << 20])
     });
-    let small = store(&server, "s3://b").read("plan.json").await.unwrap_err();
+    let small = store(&server, "s3://b").get("plan.json").await.unwrap_err();
     assert!(matches!(small, StoreError::TooLarge { .. }), "{small:?}");
-    let object = store(&server, "s3://b").object("x").await;
+    let object = store(&server, "s3://b").open("x").await;
     if let Ok(object) = object {
         assert!(object.range(0..1 << 40).await.is_err());
     }
@@ -232,7 +236,8 @@ async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
     let (body, length) = (data.clone(), data.len() as u64);
     let server = Scripted::start(move |_| Answer::Whole("200 OK", String::new(), body.clone()));
     let place = server.endpoint.parse().unwrap();
-    let object = Stores::new(S3Options::default()).open(&place).unwrap().object("x").await.unwrap();
+    let object =
+        StoreRegistry::new(S3Options::default()).open(&place).unwrap().open("x").await.unwrap();
     let part = |range: std::ops::Range<u64>| &data[range.start as usize..range.end as usize];
     for range in [0..1, 7_000_000..7_000_100, length - 3..length, 0..length] {
         let read = object.range(range.clone()).await.unwrap();
@@ -257,9 +262,9 @@ async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
         false => Answer::Endless("200 OK", vec![0; 1000]),
     });
     for server in [short, endless] {
-        let store = Stores::new(S3Options { max_retries: Some(0), ..S3Options::default() });
+        let store = StoreRegistry::new(S3Options { max_retries: Some(0), ..S3Options::default() });
         let store = store.open(&server.endpoint.parse().unwrap()).unwrap();
-        let object = store.object("x").await.unwrap();
+        let object = store.open("x").await.unwrap();
         let error = object.range(40..80).await.unwrap_err();
         assert!(error.to_string().contains("/x"), "{error}");
     }
@@ -278,7 +283,9 @@ async fn a_listing_does_not_take_more_than_its_share_of_memory() {
     // A quarter is for 8 MiB of names, of about 2 KiB each.
     let stores = stores(&server, 0).within(32 << 20);
     let store = stores.open(&"s3://b/data".parse().unwrap()).unwrap();
-    for error in [store.list("").await.unwrap_err(), store.list_level("").await.unwrap_err()] {
+    for error in
+        [store.list("").await.unwrap_err(), store.list_with_delimiter("").await.unwrap_err()]
+    {
         assert!(matches!(error, StoreError::ListingTooLong { most: 8_388_608, .. }), "{error:?}");
         let said = error.to_string();
         assert!(said.contains("s3://b/data") && said.contains("--memory"), "{said}");
@@ -297,7 +304,7 @@ async fn a_stop_ends_listings_and_reads_that_wait_for_a_server() {
     });
     let store = reading.open(&"s3://b".parse().unwrap()).unwrap();
     let began = Instant::now();
-    let waiting = async { tokio::join!(store.list(""), store.read("x"), store.object("x")) };
+    let waiting = async { tokio::join!(store.list(""), store.get("x"), store.open("x")) };
     let ask = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for _ in 0..3 {

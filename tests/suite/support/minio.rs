@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use dor_atlas::model::hex;
-use dor_atlas::store::{S3Options, Stores};
+use dor_atlas::store::{S3Options, StoreRegistry};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -149,14 +149,14 @@ impl Minio {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    pub fn stores(&self) -> Stores {
+    pub fn stores(&self) -> StoreRegistry {
         let options = S3Options {
             profile: Some("minio".into()),
             endpoint_url: Some(self.endpoint.clone()),
             part_size: Some(5 << 20),
             ..S3Options::default()
         };
-        Stores::with_credentials(options, keys(&self.keys.0, &self.keys.1))
+        StoreRegistry::with_credentials(options, keys(&self.keys.0, &self.keys.1))
     }
 }
 

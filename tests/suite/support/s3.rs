@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use dor_atlas::store::{Addressing, S3Options, Stores};
+use dor_atlas::store::{Addressing, S3Options, StoreRegistry};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -66,18 +66,18 @@ impl S3Server {
     }
 
     /// With the keys that the server knows.
-    pub fn stores(&self) -> Stores {
+    pub fn stores(&self) -> StoreRegistry {
         self.stores_as(ACCESS_KEY, SECRET_KEY)
     }
 
     /// Past the proxy.
-    pub fn own_stores(&self) -> Stores {
+    pub fn own_stores(&self) -> StoreRegistry {
         let options = S3Options { endpoint_url: Some(self.own.clone()), ..self.options() };
-        Stores::with_credentials(options, keys(ACCESS_KEY, SECRET_KEY))
+        StoreRegistry::with_credentials(options, keys(ACCESS_KEY, SECRET_KEY))
     }
 
-    pub fn stores_as(&self, access: &str, secret: &str) -> Stores {
-        Stores::with_credentials(self.options(), keys(access, secret))
+    pub fn stores_as(&self, access: &str, secret: &str) -> StoreRegistry {
+        StoreRegistry::with_credentials(self.options(), keys(access, secret))
     }
 
     /// What the program needs in its environment to use the server.

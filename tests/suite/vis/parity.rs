@@ -7,8 +7,8 @@ use std::io::Read;
 use std::path::Path;
 
 use dor_atlas::model::Grid;
-use dor_atlas::read::{Ranged, Source, SourceError};
-use dor_atlas::regrid::quads::bilinear;
+use dor_atlas::read::{ByteSource, RangeReader, SourceError};
+use dor_atlas::regrid::bilinear::bilinear;
 use flate2::read::GzDecoder;
 use ndarray::{Array1, Array4};
 use ndarray_npy::NpzReader;
@@ -145,7 +145,7 @@ fn research_grade_files_give_the_same() {
 /// A file in memory.
 struct Whole(Vec<u8>);
 
-impl Source for Whole {
+impl ByteSource for Whole {
     fn url(&self) -> &str {
         "gx1v7-t-grid.nc"
     }
@@ -167,7 +167,7 @@ impl Source for Whole {
 fn weights_are_those_of_esmf() {
     let Some(data) = shared("the weights of ESMF") else { return };
     let bytes = std::fs::read(data.join("gx1v7-t-grid.nc")).unwrap();
-    let file = Ranged::open(Box::new(Whole(bytes))).unwrap();
+    let file = RangeReader::open(Box::new(Whole(bytes))).unwrap();
     let [nlat, nlon] = [0, 1].map(|n| file.header().variable("TLAT").unwrap().dims[n].len);
     let [tlat, tlong] = ["TLAT", "TLONG"].map(|name| file.values(name).unwrap());
     let weights = bilinear(&Grid { nlat, nlon, tlat, tlong }, 0);

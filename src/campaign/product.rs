@@ -1,0 +1,59 @@
+//! The products of a case.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A product of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Product {
+    /// Research-grade files.
+    Research,
+    /// Its efficiency in store 1.
+    Store1,
+    /// Its maps in store 2.
+    Store2,
+    /// Its uptake by distance in store 3.
+    Store3,
+}
+
+impl Product {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Research, Self::Store1, Self::Store2, Self::Store3];
+
+    /// Name for the command line and for files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Research => "research",
+            Self::Store1 => "store1",
+            Self::Store2 => "store2",
+            Self::Store3 => "store3",
+        }
+    }
+}
+
+impl Product {
+    /// Name of the setting that says where it goes.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Research => "output_dir",
+            store => store.name(),
+        }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Product {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|stage| stage.name() == text);
+        named.ok_or_else(|| "stages are research, store1, store2 and store3".to_owned())
+    }
+}

@@ -1,0 +1,148 @@
+//! Which cases are whose: case `i` belongs to shard `i mod N`, whichever engine distributes them.
+
+use crate::model::{ErrorKind, WithErrorKind};
+/// A share of the cases of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+/// It is not clear which shard this process is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardIndexError {
+    /// Nobody says.
+    #[error(
+        "which of the {of} shards is this? Give --shard, or run it in a Slurm array, a Kubernetes Indexed \
+         Job or an AWS Batch array"
+    )]
+    Unknown {
+        /// Number of shards.
+        of: usize,
+    },
+    /// There is no such shard.
+    #[error("{origin}: there is no shard {index} of {of}; they count from 0")]
+    Outside {
+        /// Who says.
+        origin: String,
+        /// What was said.
+        index: usize,
+        /// Number of shards.
+        of: usize,
+    },
+    /// Not a number.
+    #[error("{variable} is {value:?}, which is no number of a shard")]
+    NoNumber {
+        /// Environment variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl WithErrorKind for ShardIndexError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Config
+    }
+}
+
+impl Shard {
+    /// The shard that was `given`, else the one that the environment tells; the only one is clear.
+    pub fn find(
+        of: usize,
+        given: Option<usize>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ShardIndexError> {
+        let number = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
+            None => Ok(None),
+            Some(value) => match value.parse::<usize>() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(ShardIndexError::NoNumber { variable: name, value }),
+            },
+        };
+        let (origin, index) = if let Some(index) = given {
+            ("--shard", index)
+        } else if let Some(element) = number("SLURM_ARRAY_TASK_ID")? {
+            // Each task of an element is a shard of its own.
+            let tasks = number("SLURM_NTASKS")?.unwrap_or(1);
+            let task = number("SLURM_PROCID")?.unwrap_or(0);
+            ("SLURM_ARRAY_TASK_ID", element.saturating_mul(tasks).saturating_add(task))
+        } else if let Some(index) = number("JOB_COMPLETION_INDEX")? {
+            ("JOB_COMPLETION_INDEX", index)
+        } else if let Some(index) = number("AWS_BATCH_JOB_ARRAY_INDEX")? {
+            ("AWS_BATCH_JOB_ARRAY_INDEX", index)
+        } else if of == 1 {
+            ("the only shard", 0)
+        } else {
+            return Err(ShardIndexError::Unknown { of });
+        };
+        match index < of {
+            true => Ok(Self { index, of }),
+            false => Err(ShardIndexError::Outside { origin: origin.to_owned(), index, of }),
+        }
+    }
+
+    /// The shard that the n-th case of a plan belongs to.
+    pub fn of_case(n: usize, of: usize) -> Self {
+        Self { index: n % of, of }
+    }
+
+    /// Whether the n-th case of a plan belongs to it.
+    pub fn has(self, n: usize) -> bool {
+        Self::of_case(n, self.of) == self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Case;
+
+    fn found(
+        of: usize,
+        given: Option<usize>,
+        set: &[(&str, &str)],
+    ) -> Result<usize, ShardIndexError> {
+        let variable =
+            |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        Shard::find(of, given, variable).map(|shard| shard.index)
+    }
+
+    #[test]
+    fn shards_cover_all_cases_once_and_are_of_one_size() {
+        let cases = Case::all().count();
+        assert_eq!(cases, 2760);
+        for of in [1, 7, 32, 690, 2760] {
+            let shards: Vec<Shard> = (0..of).map(|index| Shard { index, of }).collect();
+            let mut sizes = vec![0_usize; of];
+            for case in 0..cases {
+                let owners: Vec<&Shard> = shards.iter().filter(|shard| shard.has(case)).collect();
+                assert_eq!(owners.len(), 1, "case {case} of {of} shards");
+                sizes[owners[0].index] += 1;
+            }
+            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+            assert!(most - least <= 1 && sizes.iter().sum::<usize>() == cases, "{of}");
+        }
+    }
+
+    #[test]
+    fn every_engine_tells_the_shard() {
+        let slurm = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_NTASKS", "4"), ("SLURM_PROCID", "2")];
+        assert_eq!(found(16, None, &slurm), Ok(14));
+        assert_eq!(found(16, None, &slurm[..1]), Ok(3));
+        assert_eq!(found(16, Some(5), &slurm), Ok(5));
+        assert_eq!(found(4, None, &[("JOB_COMPLETION_INDEX", "2")]), Ok(2));
+        assert_eq!(found(4, None, &[("AWS_BATCH_JOB_ARRAY_INDEX", "1")]), Ok(1));
+        assert_eq!(found(1, None, &[]), Ok(0));
+    }
+
+    #[test]
+    fn a_shard_that_is_none_is_refused() {
+        assert_eq!(found(7, None, &[]), Err(ShardIndexError::Unknown { of: 7 }));
+        assert!(matches!(found(4, Some(4), &[]), Err(ShardIndexError::Outside { .. })));
+        let slurm = [("SLURM_ARRAY_TASK_ID", "x")];
+        assert!(matches!(found(4, None, &slurm), Err(ShardIndexError::NoNumber { .. })));
+    }
+}

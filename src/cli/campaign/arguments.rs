@@ -1,0 +1,30 @@
+//! Which plan a command is about.
+
+use clap::Args;
+
+use crate::campaign::OpenPlan;
+use crate::cli::stores::stores;
+use crate::config::{Config, ConfigError, Overrides};
+use crate::store::Location;
+
+/// Which plan.
+#[derive(Args, Debug)]
+pub(super) struct PlanArgs {
+    /// The plan: a path or URL that every node can read [default: plan of the configuration]
+    #[arg(long, value_name = "PLAN")]
+    pub plan: Option<Location>,
+}
+
+impl PlanArgs {
+    /// With its flag over what else is configured.
+    pub fn over(&self, overrides: Overrides) -> Overrides {
+        Overrides { plan: self.plan.clone(), ..overrides }
+    }
+}
+
+/// The plan that is configured.
+pub(super) async fn load(config: &Config) -> anyhow::Result<OpenPlan> {
+    let unset = || ConfigError::Unset { key: "plan", flag: "--plan", variable: "DOR_PLAN" };
+    let location = config.plan.as_ref().ok_or_else(unset)?.value.absolute();
+    Ok(OpenPlan::load(stores(config), location).await?)
+}

@@ -1,0 +1,100 @@
+//! What lies in the way of an object on disk, where, unlike in a bucket, a name is a file or a folder.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::atomic_file;
+
+/// What is in the way of objects that are to be written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PathConflicts {
+    /// Keys that cannot be written, each with that of a file in its way.
+    pub files: Vec<(String, String)>,
+    /// Keys of which there are folders.
+    pub folders: Vec<String>,
+}
+
+/// What is in the way of these objects below `root`.
+pub(super) fn obstacles(root: &Path, keys: Vec<String>) -> io::Result<PathConflicts> {
+    let mut found = PathConflicts::default();
+    let mut folders = HashSet::new();
+    for key in keys {
+        let above = key.match_indices('/').map(|(end, _)| &key[..end]);
+        let is_file = |above: &&str| {
+            !folders.contains(*above) && fs::metadata(root.join(above)).is_ok_and(|m| !m.is_dir())
+        };
+        if let Some(file) = above.clone().find(is_file).map(str::to_owned) {
+            found.files.push((key, file));
+            continue;
+        }
+        folders.extend(above.map(str::to_owned));
+        let target = root.join(&key);
+        if !fs::symlink_metadata(&target).is_ok_and(|there| there.is_dir()) {
+            continue;
+        }
+        for file in files_below(&target)? {
+            let file = file.strip_prefix(root).unwrap_or(&file).to_string_lossy();
+            found.files.push((key.clone(), file.into_owned()));
+        }
+        found.folders.push(key);
+    }
+    Ok(found)
+}
+
+/// All but what writers have begun: that goes by itself.
+fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else if !entry.file_name().to_str().is_some_and(atomic_file::is_staged) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// Removes a folder and those in it, as far as no files are in them.
+pub(super) fn remove_empty(folder: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(folder) {
+        Ok(there) if there.is_dir() => {}
+        _ => return Ok(()),
+    }
+    for entry in fs::read_dir(folder)? {
+        remove_empty(&entry?.path())?;
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_in_the_way_of_folders_and_folders_with_files_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("full/a/b")).unwrap();
+        fs::create_dir_all(at("empty/a/b")).unwrap();
+        for file in ["file", "full/a/x", "full/.hidden", "empty/a/.x.host-1-2.staged"] {
+            fs::write(at(file), "").unwrap();
+        }
+        let keys = ["file", "file/x/y", "full", "full/a/y", "empty", "new/x"];
+        let found = obstacles(folder.path(), keys.map(str::to_owned).into()).unwrap();
+        let mut files: Vec<_> = found.files.iter().map(|(k, f)| (k.as_str(), f.as_str())).collect();
+        files.sort_unstable();
+        assert_eq!(files, [("file/x/y", "file"), ("full", "full/.hidden"), ("full", "full/a/x")]);
+        assert_eq!(found.folders, ["full", "empty"]);
+        fs::remove_file(at("empty/a/.x.host-1-2.staged")).unwrap();
+        for key in found.folders {
+            remove_empty(&at(&key)).unwrap();
+        }
+        assert!(!at("empty").exists() && at("full/a/x").exists() && !at("full/a/b").exists());
+    }
+}

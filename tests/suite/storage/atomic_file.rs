@@ -1,0 +1,56 @@
+//! What a killed writer leaves on disk, and how it goes.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dor_atlas::store::{S3Options, Store, StoreRegistry};
+
+fn open(folder: &Path) -> Store {
+    StoreRegistry::new(S3Options::default())
+        .open(&folder.to_str().unwrap().parse().unwrap())
+        .unwrap()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn sweep_removes_what_a_killed_writer_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "suite::storage::staged::child_writes_until_killed"])
+        .env("DOR_TEST_FOLDER", folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while files(folder.path()).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the child writes nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(store.remove_stale_temp_files("").await.unwrap(), 0, "its writer lives");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(files(folder.path()).len(), 1);
+    assert!(store.list("").await.unwrap().is_empty(), "it must never be listed");
+
+    let mine = store.create("mine.nc").await.unwrap();
+    assert_eq!(store.remove_stale_temp_files("").await.unwrap(), 1);
+    mine.part(0, vec![Bytes::from_static(b"mine")]).await.unwrap();
+    mine.complete().await.unwrap();
+    assert_eq!(files(folder.path()), ["mine.nc"]);
+}
+
+#[tokio::test]
+#[ignore = "run, and killed, by sweep_removes_what_a_killed_writer_left"]
+async fn child_writes_until_killed() {
+    let store = open(Path::new(&std::env::var("DOR_TEST_FOLDER").unwrap()));
+    let upload = store.create("big.nc").await.unwrap();
+    upload.part(1, vec![Bytes::from_static(b"x")]).await.unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
