@@ -20,8 +20,11 @@ if timeout 30 git ls-remote --quiet https://github.com/RustSec/advisory-db HEAD 
 else
     echo "SKIPPED: cargo deny check advisories: https://github.com/RustSec/advisory-db cannot be reached" >&2
 fi
+step typos
+step mdbook build --dest-dir "$PWD/target/book" docs
+step scripts/links.py
 step shellcheck scripts/*.sh .ci/run
 step hadolint infra/Dockerfile
-step ruff check tests/outside benches/peers
-step ruff format --check tests/outside benches/peers
+step ruff check tests/outside benches/peers scripts
+step ruff format --check tests/outside benches/peers scripts
 echo "lint: clean" >&2

@@ -1,9 +1,10 @@
-//! Completion records: what is done, from what, under which recipe.
+//! Case manifests: the files of a case, their inputs, and the rules of the conversion.
 //!
-//! A case's record lies beside its files and is written last: where it is, the case is complete.
-//! Until then a record under another name says which files are done, so that a case that was
-//! stopped continues. Records hold no times and no machine names: the same case from the same
-//! input has the same record. They are also the manifests that publishing compares.
+//! Messages and documentation call a case manifest the "record" of a case. The record lies beside
+//! the files of the case and is written last: a case with a record is complete. While a case is
+//! converted, a record with another name lists the files that are done, so that an interrupted
+//! conversion continues. Records have no times of conversion and no machine names: the same case from
+//! the same input has the same record. Publishing reads the records instead of the data.
 
 mod summary;
 
@@ -22,49 +23,51 @@ pub use summary::{Loss, ManifestObject, ManifestSummary};
 pub const COMPLETE: &str = "manifest.json";
 /// Name of the record of a case that is not complete.
 pub const PARTIAL: &str = "manifest.partial.json";
-/// Folder of the records in a map store, which readers pass over: `PPP-MM.json` for each case,
+/// Hidden folder of the records in a map store, with `PPP-MM.json` for each case.
 pub const CASES: &str = ".cases";
-/// and this for what the cases share: metadata, coordinates, the chunks that hold all of them.
+/// Name of the record, in [`CASES`], of objects that all cases share: metadata, coordinates and shared
+/// chunks.
 pub const SHARED: &str = "shared.json";
-/// There, the rules that the store is filled under, decided by the first process that fills it.
+/// Name of the object, in [`CASES`], with the rules of a store. The first process that fills the store
+/// writes it.
 pub const RULES: &str = "recipe.json";
-/// Objects that tell, in the folder they lie in, of results that belong together: a Zarr hierarchy, the
-/// files of a case. Nothing else is made among them.
+/// Names of objects that mark their folder as a Zarr hierarchy or as the folder of a case. Other results
+/// are not written into such a folder.
 pub const TOGETHER: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
-/// Version of the form of the records, here and in map stores.
+/// Version of the format of records, of cases and in map stores.
 pub const FORMAT: u32 = 2;
 
-/// A record could not be read or written.
+/// An error of reading or writing a record.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseManifestError {
-    /// The store failed.
+    /// A request to the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object is no record.
-    #[error("{url} is not a record of this program; move it away or use --force")]
+    /// The object is not a valid record.
+    #[error("{url} is not a valid record of dor; move it away or use --force")]
     Damaged {
-        /// Object.
+        /// URL of the object.
         url: String,
-        /// Cause.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// The record is of a form that this program does not know.
+    /// The record has a format that this program does not read.
     #[error("{}", other_format(url, *found))]
     Format {
-        /// Object.
+        /// URL of the record.
         url: String,
-        /// Its format.
+        /// Format of the record.
         found: u32,
     },
 }
 
-/// What to do about a record of another form.
+/// The message about a record with another format.
 pub fn other_format(url: &str, found: u32) -> String {
     let advice = match found < FORMAT {
-        true => "an earlier dor has made it: make what it belongs to again with --force",
-        false => "use a newer dor",
+        true => "an earlier version of dor wrote it: make its case again with --force",
+        false => "use a newer version of dor",
     };
-    format!("{url} has record format {found}, this program knows {FORMAT}; {advice}")
+    format!("{url} has record format {found}, this program reads {FORMAT}; {advice}")
 }
 
 impl WithErrorKind for CaseManifestError {
@@ -77,25 +80,25 @@ impl WithErrorKind for CaseManifestError {
     }
 }
 
-/// What was done for a case.
+/// The record of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseManifest {
-    /// Version of the record's form.
+    /// Version of the format.
     pub format: u32,
-    /// Name of the case.
+    /// Full name of the case.
     pub case: String,
-    /// What was made and under which rules.
+    /// Product and rules of the conversion.
     pub recipe: ConversionRecipe,
-    /// Model months without input, when that was allowed.
+    /// Model months without input, if the user allowed missing months.
     pub missing_months: Vec<String>,
-    /// Bytes of the parts of files of which the MD5s are recorded.
+    /// Size in bytes of the parts of files whose MD5s are recorded.
     pub part_size: u64,
-    /// A file each, by key.
+    /// Files, ordered by key.
     pub files: Vec<FileRecord>,
 }
 
-/// The rules that outputs were made under.
+/// The rules of a conversion. Results of different rules are not mixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConversionRecipe {
@@ -103,13 +106,13 @@ pub struct ConversionRecipe {
     pub product: String,
     /// Version of the rules.
     pub version: u32,
-    /// SHA-256 of the grid file; none when the raw files' own coordinates were kept.
+    /// SHA-256 of the grid file. `None`: without a grid file, with the coordinates of the raw files.
     pub grid_sha256: Option<String>,
 }
 
 impl ConversionRecipe {
-    /// The settings for which a result under these rules would not be made again under those of
-    /// `now`: all that differ, but for a grid file where there was none, which makes it better.
+    /// The settings of this recorded recipe that conflict with those of `now`: all that differ, except
+    /// that a grid file now, and none before, is no conflict, because it only adds coordinates.
     pub fn conflicts(&self, now: &Self) -> Vec<SettingDifference> {
         let rules = |recipe: &Self| format!("{} version {}", recipe.product, recipe.version);
         let same_rules = (&self.product, self.version) == (&now.product, now.version);
@@ -124,23 +127,23 @@ impl ConversionRecipe {
     }
 }
 
-/// A setting that a finished result depends on, and that is another one now.
+/// A setting whose value in a record differs from that of this run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingDifference {
-    /// What it is.
+    /// Name of the setting, such as `grid`.
     pub setting: &'static str,
-    /// Its value in the record.
+    /// Description of the value in the record.
     pub recorded: String,
-    /// Its value in this run.
+    /// Description of the value in this run.
     pub now: String,
 }
 
 impl SettingDifference {
-    /// Of the SHA-256 of the grid file; `None` when it is the same, and when there was none before.
+    /// The difference between two SHA-256 of grid files. `None`: they are equal, or the record has none.
     pub fn of_grid(recorded: Option<&str>, now: Option<&str>) -> Option<Self> {
         let before = recorded.filter(|before| now != Some(*before))?;
         let now = match now {
-            Some(now) => format!("the grid file it was given (SHA-256 {})", first_digits(now)),
+            Some(now) => format!("the grid file of --grid (SHA-256 {})", first_digits(now)),
             None => "none (--grid is not given)".to_owned(),
         };
         let recorded = format!("another grid file (SHA-256 {})", first_digits(before));
@@ -148,7 +151,7 @@ impl SettingDifference {
     }
 }
 
-/// Digits of a checksum that tell a few files apart: nobody compares 64.
+/// The first 12 digits of a checksum, for messages.
 pub fn first_digits(sha256: &str) -> String {
     const SHOWN: usize = 12;
     sha256.chars().filter(char::is_ascii_hexdigit).take(SHOWN).chain(['…']).collect()
@@ -161,7 +164,7 @@ impl fmt::Display for SettingDifference {
     }
 }
 
-/// An input and the output made from it.
+/// An output file and the input it was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// Key of the output, relative to the output location.
@@ -169,44 +172,44 @@ pub struct FileRecord {
     /// Size and checksums of the output.
     #[serde(flatten)]
     pub content: Checksums,
-    /// What it was made from.
+    /// The input file.
     pub input: InputRecord,
 }
 
-/// An input as it was when it was read.
+/// The version of an input that was read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputRecord {
     /// Key, relative to the input location.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Last modification, RFC 3339.
+    /// Time of the last modification, RFC 3339.
     pub modified: String,
-    /// ETag, where the store has real ones.
+    /// ETag. `None`: the store has no ETags.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub etag: Option<String>,
-    /// SHA-256 of the content, in hexadecimal; none of files that were not read to the end and of which
-    /// there is no record.
+    /// SHA-256 of the content, in hexadecimal. `None`: the file was not read to the end, and no record
+    /// has its checksum.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
 }
 
-/// What became of an input since it was recorded.
+/// The state of an input compared with its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputState {
-    /// It is the same object.
+    /// Size and modification time, or ETag, are the same.
     Same,
-    /// Its time or name is another one, its content is the same.
+    /// The modification time or the ETag differs, the content is the same.
     Touched,
-    /// Its content is another one.
+    /// The content differs.
     Changed,
-    /// Its time is another one, and there is no checksum to tell whether the content is too.
+    /// The modification time or the ETag differs, and the record has no checksum of the content.
     Unknown,
 }
 
 impl InputRecord {
-    /// Describes an object that was read.
+    /// The record of an object that was read.
     pub fn new(info: &ObjectMeta, sha256: Option<String>) -> Self {
         Self {
             key: info.key.clone(),
@@ -217,8 +220,8 @@ impl InputRecord {
         }
     }
 
-    /// Whether the object is the one that was recorded, as far as can be told without reading it: its
-    /// name and size, and its ETag, or its time where one of the two has no ETag.
+    /// Whether both are the same version of an object, without reading it: the same key, size and ETag.
+    /// Where one of them has no ETag, the modification times are compared.
     pub fn is_version(&self, other: &Self) -> bool {
         let same = match (&self.etag, &other.etag) {
             (Some(a), Some(b)) => a == b,
@@ -227,8 +230,8 @@ impl InputRecord {
         self.key == other.key && self.size == other.size && same
     }
 
-    /// Whether the content is known to be that of `other`: by checksum where both have one, else as by
-    /// [`Self::is_version`].
+    /// Whether both have the same content: the same checksum or, where one of them has none, the same
+    /// version ([`Self::is_version`]).
     pub fn is_content(&self, other: &Self) -> bool {
         match (&self.sha256, &other.sha256) {
             (Some(a), Some(b)) => a == b,
@@ -236,9 +239,14 @@ impl InputRecord {
         }
     }
 
-    /// What became of the input, which is `info` in `store` now. This decides everywhere what is done
-    /// again: size and time first; where the time (or the ETag) is another one, the object is read, and
-    /// the recorded checksum decides, so that a copied or touched archive converts nothing again.
+    /// Compares the recorded input with `info`, the object in `store` now. All products decide by this
+    /// result whether they convert an input again.
+    ///
+    /// Size and modification time (or ETag) are compared first. If the time differs, the object is read
+    /// and its checksum is compared, so that a copied or touched archive is not converted again.
+    ///
+    /// # Errors
+    /// The object cannot be read.
     pub async fn compare(
         &self,
         store: &Store,
@@ -249,7 +257,7 @@ impl InputRecord {
         }
         let mut now = Self::new(info, None);
         if store.location().is_local() {
-            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            // On a disk the ETag includes the inode, which differs in a copy of the file.
             now.etag = None;
         }
         if self.is_version(&now) {
@@ -258,23 +266,26 @@ impl InputRecord {
         let Some(known) = &self.sha256 else { return Ok(InputState::Unknown) };
         let same = *known == sha256(store, info).await?;
         tracing::info!(
-            "{}: its time is another one, its content {}",
+            "{}: its modification time differs, its content {}",
             store.location().join(&info.key),
-            if same { "is the same" } else { "too" }
+            if same { "is the same" } else { "differs too" }
         );
         Ok(if same { InputState::Touched } else { InputState::Changed })
     }
 }
 
-/// SHA-256 of an object's content, in hexadecimal.
+/// SHA-256 of the content of an object, in hexadecimal.
+///
+/// # Errors
+/// The object cannot be read.
 pub async fn sha256(store: &Store, info: &ObjectMeta) -> Result<String, StoreError> {
     let object = store.object_known(&info.key, info.clone());
-    let step = |digest: &mut Sha256, piece: &mut Vec<u8>| digest.update(piece);
-    Ok(hex(&object.fold(0..info.size, Sha256::new(), step).await?.finalize()))
+    let update = |digest: &mut Sha256, bytes: &mut Vec<u8>| digest.update(bytes);
+    Ok(hex(&object.fold(0..info.size, Sha256::new(), update).await?.finalize()))
 }
 
 impl CaseManifest {
-    /// An empty record, of files of which the MD5s of such parts will be recorded.
+    /// A record without files. `part_size` is the size in bytes of the parts whose MD5s are recorded.
     pub fn new(
         case: String,
         recipe: ConversionRecipe,
@@ -292,13 +303,16 @@ impl CaseManifest {
         }
     }
 
-    /// The entry of an output.
+    /// The entry of an output file.
     pub fn file(&self, key: &str) -> Option<&FileRecord> {
         let at = self.files.binary_search_by(|f| f.key.as_str().cmp(key)).ok()?;
         self.files.get(at)
     }
 
-    /// Reads the record in `folder` under one of the two names.
+    /// Reads the record in `folder`; `name` is [`COMPLETE`] or [`PARTIAL`]. `None`: there is none.
+    ///
+    /// # Errors
+    /// The record cannot be read, is not valid, or has another format.
     pub async fn load(
         store: &Store,
         folder: &str,
@@ -307,7 +321,11 @@ impl CaseManifest {
         Ok(Self::load_version(store, folder, name).await?.0)
     }
 
-    /// The same, with the condition under which nobody has replaced it since.
+    /// Reads the record as [`Self::load`], with the condition for replacing it only if it is still this
+    /// version.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
     pub async fn load_version(
         store: &Store,
         folder: &str,
@@ -331,7 +349,10 @@ impl CaseManifest {
         Ok((Some(record), info.etag.map_or(PutMode::Always, PutMode::Is)))
     }
 
-    /// Writes the record to `folder` under one of the two names.
+    /// Writes the record to `folder`; `name` is [`COMPLETE`] or [`PARTIAL`].
+    ///
+    /// # Errors
+    /// The store fails.
     pub async fn save(
         &self,
         store: &Store,
@@ -343,8 +364,8 @@ impl CaseManifest {
         Ok(())
     }
 
-    /// Writes the record under one of the two names where `condition` holds; whether it held. A service
-    /// that knows no conditions has it written in any case.
+    /// Writes the record if `condition` holds, and returns whether it held. A service without conditional
+    /// writes always writes it. Errors are those of [`Self::save`].
     pub async fn save_on(
         &self,
         store: &Store,
@@ -353,8 +374,8 @@ impl CaseManifest {
         condition: PutMode,
     ) -> Result<bool, CaseManifestError> {
         let key = format!("{folder}/{name}");
-        let sending = PutOptions { condition, ..PutOptions::default() };
-        match store.send(&key, self.json(&key)?, &sending).await {
+        let options = PutOptions { condition, ..PutOptions::default() };
+        match store.send(&key, self.json(&key)?, &options).await {
             Ok(_) => Ok(true),
             Err(StoreError::PreconditionFailed { .. }) => Ok(false),
             Err(StoreError::NotImplemented { .. }) => {
@@ -414,34 +435,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_objects_and_newer_formats_are_refused_by_name() {
+    async fn the_error_of_another_object_or_format_names_it() {
         let store = Store::memory();
         for text in [r#"{"format": 9}"#, "hello", r#"{"format": 1}"#, r#"{"format": 2}"#] {
             store.put("x/manifest.json", Bytes::from(text)).await.unwrap();
             let error = CaseManifest::load(&store, "x", COMPLETE).await.unwrap_err();
             assert!(error.to_string().contains("x/manifest.json"), "{error}");
-            let is_earlier = error.to_string().contains("an earlier dor has made it");
+            let is_earlier = error.to_string().contains("an earlier version of dor wrote it");
             assert_eq!(is_earlier, text == r#"{"format": 1}"#, "{error}");
         }
     }
 
     #[tokio::test]
-    async fn the_checksum_decides_where_time_or_etag_are_others() {
+    async fn the_checksum_decides_where_time_or_etag_differ() {
         let store = Store::memory();
         store.put("a", Bytes::from_static(b"12345")).await.unwrap();
         let now = store.head("a").await.unwrap().unwrap();
-        let recorded =
-            |of: Option<&[u8]>| InputRecord::new(&now, of.map(|bytes| hex(&Sha256::digest(bytes))));
-        let other_etag = |of| InputRecord { etag: Some("other".to_owned()), ..recorded(of) };
-        let other_time = |of| InputRecord {
+        let recorded = |content: Option<&[u8]>| {
+            InputRecord::new(&now, content.map(|c| hex(&Sha256::digest(c))))
+        };
+        let other_etag =
+            |content| InputRecord { etag: Some("other".to_owned()), ..recorded(content) };
+        let other_time = |content| InputRecord {
             etag: None,
             modified: chrono::DateTime::UNIX_EPOCH.to_rfc3339(),
-            ..recorded(of)
+            ..recorded(content)
         };
         let (same, other): (&[u8], &[u8]) = (b"12345", b"54321");
         for (recorded, expected) in [
             (recorded(None), InputState::Same),
-            // Nothing is read where size and ETag, or time, are the same.
+            // The object is not read where size and ETag, or time, are the same.
             (recorded(Some(other)), InputState::Same),
             (InputRecord { size: 6, ..recorded(Some(same)) }, InputState::Changed),
             (other_etag(None), InputState::Unknown),

@@ -1,4 +1,4 @@
-//! Synthetic raw cases written to any location.
+//! The inputs of `dor demo`: a synthetic raw case, a grid file and the other inputs, at any location.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -18,59 +18,59 @@ use crate::research::plan::raw_folder;
 use crate::store::{Store, StoreError};
 use crate::synthetic::SyntheticCase;
 
-/// Name of the folder of cases, of the grid file and of the other inputs, below the location.
+/// Folder of raw cases, below the location of the demo.
 pub const ARCHIVE: &str = "archive";
-/// Grid file.
+/// Grid file, below the location of the demo.
 pub const GRID: &str = "grid.nc";
-/// Series of sea surface height.
+/// File with the series of sea surface height, below the location of the demo.
 pub const SSH: &str = "ssh.nc";
-/// Centres of the polygons.
+/// File with the centres of the polygons, below the location of the demo.
 pub const CENTERS: &str = "centers.csv";
 
-/// What the demo made in a folder, by name, and the bytes of its raw files: nothing else there is ever replaced.
+/// List of what the demo wrote at a location, with checksums of the raw files. The demo replaces nothing else.
 pub const MADE: &str = ".dor-demo.json";
 
-/// A synthetic file was not written.
+/// The inputs of the demo could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// Something is there that the demo did not make.
+    /// The location holds an object that the demo did not write.
     #[error(
-        "{url} is there, and `dor demo` did not make it ({MADE} tells what it made); nothing was changed: \
-         give an empty folder, or one that is not there yet"
+        "{url} exists, and `dor demo` did not make it ({MADE} lists what it made); nothing was changed: \
+         give an empty folder, or a new one"
     )]
     NotOurs {
-        /// What is there.
+        /// URL of the object.
         url: String,
     },
-    /// The place is part of other results.
+    /// The location lies within other results.
     #[error("{url} lies in {other}, which holds results of its own; give another folder")]
     Inside {
-        /// The folder that was asked for.
+        /// URL of the location.
         url: String,
-        /// What it would lie in.
+        /// URL of the other results.
         other: String,
     },
-    /// What the demo made has other bytes by now.
+    /// A file of the demo has changed.
     #[error(
-        "{url} has other bytes than `dor demo` wrote ({MADE} tells which); nothing was changed: \
+        "{url} has other bytes than `dor demo` wrote ({MADE} has its SHA-256); nothing was changed: \
          move it away, or give another folder"
     )]
     Altered {
-        /// The file.
+        /// URL of the file.
         url: String,
     },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A part of a file could not be stored.
+    /// A file could not be uploaded.
     #[error("cannot write {url}")]
     Write {
-        /// File.
+        /// URL of the file.
         url: String,
-        /// Cause.
+        /// Error of the upload.
         source: SinkError,
     },
-    /// The worker was lost.
+    /// The worker failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
 }
@@ -86,20 +86,20 @@ impl WithErrorKind for DemoError {
     }
 }
 
-/// What is written.
+/// The synthetic inputs to write.
 pub struct SyntheticInput {
-    /// The case.
+    /// Case of the raw files.
     pub case: Case,
-    /// Its content.
+    /// Generator of the contents.
     pub synthetic: Arc<SyntheticCase>,
-    /// How many of its months, from the first.
+    /// Number of months, from the first of the case.
     pub months: usize,
     /// Whether the series of sea surface height is written as well.
     pub ssh: bool,
 }
 
 impl SyntheticInput {
-    /// Keys of what is written.
+    /// Keys of all files, below the location of the demo.
     fn keys(&self) -> BTreeSet<String> {
         let folder = format!("{ARCHIVE}/{}", raw_folder(self.case));
         let months = self.case.months().take(self.months);
@@ -112,100 +112,150 @@ impl SyntheticInput {
 /// The contents of [`MADE`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct DemoMarker {
-    /// Keys of files, and names of folders, below the location.
+    /// Keys of files and names of folders that the demo wrote.
     made: BTreeSet<String>,
-    /// Bytes of the parts of files of which the MD5s are recorded.
+    /// Bytes of a part, of which the MD5 is recorded.
     #[serde(default)]
     part_size: u64,
-    /// Of raw files and what goes with them, by key, when they are whole.
+    /// Checksums of completely written inputs, by key.
     #[serde(default)]
     files: BTreeMap<String, Checksums>,
 }
 
 impl DemoMarker {
-    /// What cannot be read tells of nothing.
+    /// Reads the list at a location; `None` without a list. An object that is not a list counts as an empty one.
     async fn load(store: &Store) -> Result<Option<Self>, StoreError> {
-        let found = store.get(MADE).await?;
-        Ok(found.map(|(bytes, _)| serde_json::from_slice(&bytes).unwrap_or_default()))
+        let object = store.get(MADE).await?;
+        Ok(object.map(|(bytes, _)| serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 
     async fn save(&self, store: &Store) -> Result<(), StoreError> {
-        // Text: this does not fail.
+        // Text always has a JSON form.
         let text = serde_json::to_vec_pretty(self).unwrap_or_default();
         store.put(MADE, Bytes::from(text)).await.map(drop)
     }
 }
 
-/// Refuses a location that the demo did not make and that holds a file, and one where something would be
-/// replaced that it did not make; notes down what it is about to make there: raw files and `products`
-/// (names of folders and files).
+/// Claims a location: checks that the demo would replace only what it wrote, and lists there what it is about
+/// to write: the raw files and `products` (names of folders and files).
+///
+/// # Errors
+/// The location lies within other results, or holds objects that the demo did not write or that have changed.
 pub async fn claim(
     store: &Store,
     raw: &SyntheticInput,
     products: &[&str],
 ) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
-    let not_ours = |key: &str| Err(DemoError::NotOurs { url: url(key) });
     if let Some(other) = store.within(&TOGETHER).await {
         return Err(DemoError::Inside { url: url(""), other: other.to_string() });
     }
-    let before = DemoMarker::load(store).await?;
-    if before.is_none()
-        && let Some(first) = any_file(store).await?
-    {
-        return not_ours(&first);
+    let marker = DemoMarker::load(store).await?;
+    let foreign = match &marker {
+        None => any_file(store).await?,
+        Some(_) => None,
+    };
+    if let Some(key) = foreign {
+        return Err(DemoError::NotOurs { url: url(&key) });
     }
-    let DemoMarker { mut made, mut files, .. } = before.unwrap_or_default();
-    let there = store.list_with_delimiter("").await?.into_iter().map(|object| object.key);
-    let there: BTreeSet<String> = there.chain(store.list_prefixes("").await?).collect();
-    let top = |key: &str| key.split('/').next().unwrap_or(key).to_owned();
-    let ours: BTreeSet<String> = made.iter().map(|key| top(key)).collect();
-    let own = raw.keys();
-    let keys: BTreeSet<String> =
-        own.iter().cloned().chain(products.iter().map(|name| (*name).to_owned())).collect();
-    for name in keys.iter().map(|key| top(key)).collect::<BTreeSet<_>>() {
-        // An archive without any file is as good as none.
-        let is_new = !there.contains(&name) || ours.contains(&name);
-        if !is_new && (name != ARCHIVE || !store.list(ARCHIVE).await?.is_empty()) {
-            return not_ours(&name);
+    let DemoMarker { mut made, mut files, .. } = marker.unwrap_or_default();
+    let inputs = raw.keys();
+    let products: BTreeSet<String> = products.iter().map(|name| (*name).to_owned()).collect();
+    let keys: BTreeSet<String> = inputs.union(&products).cloned().collect();
+    if let Some(key) = foreign_name(store, &keys, &made).await? {
+        return Err(DemoError::NotOurs { url: url(&key) });
+    }
+    if let Some(key) = foreign_raw_file(store, raw.case, &keys, &made).await? {
+        return Err(DemoError::NotOurs { url: url(&key) });
+    }
+    if let Some(key) = foreign_case(store, raw.case, &products, &made).await? {
+        return Err(DemoError::NotOurs { url: url(&key) });
+    }
+    if let Some(key) = altered_file(store, &inputs, &files).await? {
+        return Err(DemoError::Altered { url: url(&key) });
+    }
+    files.retain(|key, _| !inputs.contains(key));
+    made.extend(keys);
+    let part_size = store.multipart_size();
+    Ok(DemoMarker { made, part_size, files }.save(store).await?)
+}
+
+/// The first name at the top of the location that the demo needs, that exists and that it did not write.
+async fn foreign_name(
+    store: &Store,
+    keys: &BTreeSet<String>,
+    made: &BTreeSet<String>,
+) -> Result<Option<String>, StoreError> {
+    let objects = store.list_with_delimiter("").await?.into_iter().map(|object| object.key);
+    let present: BTreeSet<String> = objects.chain(store.list_prefixes("").await?).collect();
+    let top = |key: &String| key.split('/').next().unwrap_or(key).to_owned();
+    let own: BTreeSet<String> = made.iter().map(top).collect();
+    for name in keys.iter().map(top).collect::<BTreeSet<_>>() {
+        let is_free = !present.contains(&name) || own.contains(&name);
+        // An archive without files holds nothing to protect.
+        if !is_free && (name != ARCHIVE || !store.list(ARCHIVE).await?.is_empty()) {
+            return Ok(Some(name));
         }
     }
-    let archive = store.list(&format!("{ARCHIVE}/{}", raw_folder(raw.case))).await?;
-    let others = archive.into_iter().map(|object| object.key);
-    if let Some(key) = others.filter(|key| keys.contains(key)).find(|key| !made.contains(key)) {
-        return not_ours(&key);
-    }
-    // The demo makes its stores anew: a case of somebody else in them would be lost.
+    Ok(None)
+}
+
+/// The first raw file of the case that the demo would replace and did not write.
+async fn foreign_raw_file(
+    store: &Store,
+    case: Case,
+    keys: &BTreeSet<String>,
+    made: &BTreeSet<String>,
+) -> Result<Option<String>, StoreError> {
+    let present = store.list(&format!("{ARCHIVE}/{}", raw_folder(case))).await?;
+    let mut present = present.into_iter().map(|object| object.key);
+    Ok(present.find(|key| keys.contains(key) && !made.contains(key)))
+}
+
+/// The first record of a case in the map stores that the demo did not fill. The demo creates its stores anew,
+/// which would lose that case.
+async fn foreign_case(
+    store: &Store,
+    own: Case,
+    products: &BTreeSet<String>,
+    made: &BTreeSet<String>,
+) -> Result<Option<String>, StoreError> {
     let is_made = |case: Case| {
         let folder = format!("{ARCHIVE}/{}/", raw_folder(case));
-        case == raw.case || made.iter().any(|key| key.starts_with(&folder))
+        case == own || made.iter().any(|key| key.starts_with(&folder))
     };
     for name in products.iter().filter(|name| name.ends_with(".zarr")) {
         for object in store.list(&format!("{name}/{CASES}")).await? {
             let file = object.key.rsplit('/').next().unwrap_or_default();
             let case = file.split('.').next().unwrap_or_default().parse::<Case>();
             if case.is_ok_and(|case| !is_made(case)) {
-                return not_ours(&object.key);
+                return Ok(Some(object.key));
             }
         }
     }
-    for key in &own {
-        // One that a stopped run was writing is not recorded.
-        let Some(recorded) = files.get(key) else { continue };
-        let Some(found) = store.head(key).await? else { continue };
-        let is_same =
-            found.size == recorded.size && sha256(store, &found).await? == recorded.sha256;
-        if !is_same {
-            return Err(DemoError::Altered { url: url(key) });
-        }
-    }
-    files.retain(|key, _| !own.contains(key));
-    made.extend(keys);
-    let part_size = store.multipart_size();
-    Ok(DemoMarker { made, part_size, files }.save(store).await?)
+    Ok(None)
 }
 
-/// The key of a file anywhere below the location; empty folders do not count.
+/// The first input whose bytes differ from the recorded checksum. An input that a stopped run was writing has
+/// no record and may be replaced.
+async fn altered_file(
+    store: &Store,
+    inputs: &BTreeSet<String>,
+    files: &BTreeMap<String, Checksums>,
+) -> Result<Option<String>, StoreError> {
+    for key in inputs {
+        let Some(recorded) = files.get(key) else { continue };
+        let Some(present) = store.head(key).await? else { continue };
+        let is_same =
+            present.size == recorded.size && sha256(store, &present).await? == recorded.sha256;
+        if !is_same {
+            return Ok(Some(key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The key of any file below the location; `None` when there are only empty folders.
 async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
@@ -217,9 +267,12 @@ async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
     Ok(None)
 }
 
-/// Writes raw files, the grid file and the centres of the polygons, and records their bytes.
+/// Writes the raw files, the grid file and the other inputs, and records their checksums.
 ///
-/// `done` is told the size of each file when it is there.
+/// `done` receives the size of each file in bytes when the file is written.
+///
+/// # Errors
+/// A file cannot be written, or the record cannot. Files that were written are recorded in any case.
 pub async fn write_raw(
     store: &Store,
     raw: &SyntheticInput,
@@ -235,15 +288,16 @@ pub async fn write_raw(
     let result = result.await;
     let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
     let record = async {
-        let mut made = DemoMarker::load(store).await?.unwrap_or_default();
-        made.files.extend(written);
-        made.save(store).await
+        let mut marker = DemoMarker::load(store).await?.unwrap_or_default();
+        marker.files.extend(written);
+        marker.save(store).await
     };
     let recorded = record.await;
     result?;
     Ok(recorded?)
 }
 
+/// Writes all files; `done` receives the key and the checksums of each.
 async fn write_files(
     store: &Store,
     SyntheticInput { case, synthetic, months, ssh }: &SyntheticInput,
@@ -266,7 +320,7 @@ async fn write_files(
                 Some(month) => format!("{folder}/{}", synthetic.file_name(month)),
                 None => SSH.to_owned(),
             };
-            let place = pool.place(0).await?;
+            let worker = pool.place(0).await?;
             let upload = store.create(&key).await?;
             let mut out =
                 PartWriter::new(UploadSink::new(upload, stop.clone()), store.multipart_size());
@@ -278,7 +332,7 @@ async fn write_files(
                 written.and_then(|()| out.finish())
             };
             let url = store.location().join(&key).to_string();
-            let written = Pool::run(&place, work).await?;
+            let written = Pool::run(&worker, work).await?;
             let failed = |source| DemoError::Write { url: url.clone(), source };
             let (sink, content) = written.map_err(|e| failed(e.into()))?;
             sink.complete().await.map_err(failed)?;
@@ -286,11 +340,11 @@ async fn write_files(
             Ok(())
         }
     });
-    // The pool bounds the work; this bounds only who waits for it.
+    // The pool bounds the work. This number bounds the files that wait for a worker.
     futures::stream::iter(files).buffer_unordered(64).try_collect::<()>().await
 }
 
-/// Cuts a stream of bytes into the parts of a file.
+/// Splits a stream of bytes into the parts of a file and computes the checksums of the file.
 struct PartWriter<S> {
     sink: S,
     part: Vec<u8>,
@@ -301,12 +355,13 @@ struct PartWriter<S> {
 }
 
 impl<S: PartSink> PartWriter<S> {
-    /// Of a file whose MD5s are those of parts of so many bytes.
+    /// `part_size` is that of the recorded MD5s, in bytes.
     fn new(sink: S, part_size: u64) -> Self {
         let (sha256, md5) = (Sha256::new(), PartHasher::new(part_size, 0));
         Self { sink, part: Vec::new(), index: 0, size: 0, sha256, md5 }
     }
 
+    /// Sends the current part.
     fn send(&mut self) -> io::Result<()> {
         let part = std::mem::take(&mut self.part);
         self.sha256.update(&part);
@@ -317,7 +372,7 @@ impl<S: PartSink> PartWriter<S> {
         Ok(())
     }
 
-    /// Sends what is left; tells what was sent in all.
+    /// Sends the last part; returns the sink and the checksums of all bytes.
     fn finish(mut self) -> io::Result<(S, Checksums)> {
         if !self.part.is_empty() {
             self.send()?;

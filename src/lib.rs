@@ -1,34 +1,37 @@
-//! dor-atlas: CESM/POP history in, the research dataset of the DOR atlas out, on any object store.
+//! dor-atlas converts CESM/POP history to the research dataset and the map stores of the DOR atlas,
+//! on any object store.
 //!
-//! The `dor` program is a thin [`cli`] over this library. Data goes one way:
+//! The `dor` program is a thin [`cli`] over this library. Data flows in one direction:
 //!
 //! ```text
 //!   archive of raw history                                    research dataset
 //!         |                                                          ^
-//!      [store]  ranged reads, fetched ahead      parts, in any order [store]
+//!      [store]  ranged reads, with prefetch      parts, in any order [store]
 //!         |                                                          |
 //!       [read]  bytes -> model                       model -> bytes [encode]
 //!         |                                                          ^
 //!         +---> [research::convert]  one file in, one file out ------+
 //!                       ^
-//!                  [executor]  bounded workers and memory; the one border of async and CPU work
+//!                  [executor]  bounds workers and memory; separates async I/O from CPU work
 //!                       ^
-//!                  [research]  plan a case, then run the plan; [case_manifest] knows what is done
+//!                  [research]  plans a case, then runs the plan; [case_manifest] records results
 //! ```
 //!
-//! The stores of the public map come from the same files, raw or research-grade, read by range:
+//! The stores of the public map are computed from the same files, raw or research-grade, which are
+//! read by range:
 //!
 //! ```text
 //!   [read] -> [derive]  inventories, anomalies, efficiency, uptake -> [regrid]  onto the map
-//!                 \__________________ [vis]  a case's part of each store __/
+//!                 \__________________ [vis]  a case's chunks of each store _/
 //!                                        |
-//!                          [encode::zarr] -> [store], and [plot] to look at it
+//!                          [encode::zarr] -> [store]; [plot] draws previews
 //! ```
 //!
-//! [`campaign`] makes all of it from one reading of each raw file, for many cases on many nodes.
+//! [`campaign`] makes all products, reads each raw file once, and runs many cases on many nodes.
 //!
-//! [`model`] says what the data is about and does no I/O; [`store`] is the one module that knows
-//! `object_store`; [`config`] resolves settings; [`synthetic`] and `demo` make input.
+//! [`model`] defines cases, the calendar, grids and NetCDF metadata, and does no I/O. Only [`store`]
+//! uses the crate `object_store`. [`config`] resolves settings. [`synthetic`] and `demo` generate
+//! input.
 //!
 //! # Convert a case between any two stores
 //!
@@ -67,7 +70,7 @@
 //! };
 //! let summary = research::run(&environment, plan).await?;
 //! assert_eq!(summary.converted, 1);
-//! assert_eq!(out.list("112/04").await?.len(), 2, "a NetCDF-4 file, and the record of the case");
+//! assert_eq!(out.list("112/04").await?.len(), 2, "a NetCDF-4 file and the manifest of the case");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -86,7 +89,7 @@
 //! use dor_atlas::vis::input::CaseSource;
 //! use dor_atlas::vis::populate::{EfficiencyRun, FillOptions};
 //! use dor_atlas::vis::create::{self, OpenStore};
-//! use dor_atlas::vis::{StoreKind, ConversionRecipe, RunContext, query};
+//! use dor_atlas::vis::{RunContext, StoreKind, StoreRecipe, query};
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # use dor_atlas::synthetic::{Shape, SyntheticCase};
@@ -99,23 +102,23 @@
 //! # let name = synthetic.file_name(case.first_month());
 //! # let folder = dor_atlas::research::plan::raw_folder(case);
 //! # raw.put(&format!("{folder}/{name}"), file.into()).await?;
-//! template::create(&store, &StoreKind::Store1, false).await?;
-//! let workshop = RunContext {
+//! create::create(&store, &StoreKind::Store1, false).await?;
+//! let context = RunContext {
 //!     pool: Pool::new(2, 1 << 30),
 //!     stop: CancellationToken::new(),
 //!     progress: Arc::new(NoProgress),
 //! };
 //! let efficiencies = EfficiencyRun {
-//!     store1: OpenStore::open(store.clone(), "store1", ConversionRecipe::new(false)).await?,
+//!     store1: OpenStore::open(store.clone(), "store1", StoreRecipe::new(false)).await?,
 //!     input: CaseSource::Raw(raw),
 //!     work: FillOptions { allow_missing: true, ..FillOptions::default() },
-//!     workshop: &workshop,
+//!     workshop: &context,
 //! };
 //! efficiencies.fill(case).await?;
 //! finalize(&store).await?;
-//! let curves = view::curves(&store, &[case]).await?;
+//! let curves = query::curves(&store, &[case]).await?;
 //! let efficiency = &curves.curves[0].values;
-//! assert!(efficiency[0].is_finite() && efficiency[1].is_nan(), "there is one month of 180");
+//! assert!(efficiency[0].is_finite() && efficiency[1].is_nan(), "the input is one month of 180");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -127,15 +130,15 @@
 //! use dor_atlas::model::Grid;
 //! use dor_atlas::regrid::bilinear::bilinear;
 //!
-//! // 3 rows of 4 points; the field is the longitude's cosine.
+//! // 3 rows of 4 points; the field is the cosine of the longitude.
 //! let tlat: Vec<f64> = [-60.0, 0.0, 60.0].into_iter().flat_map(|lat| [lat; 4]).collect();
 //! let tlong = [0.0, 90.0, 180.0, 270.0].repeat(3);
 //! let field: Vec<f64> = tlong.iter().map(|lon: &f64| lon.to_radians().cos()).collect();
 //! let weights = bilinear(&Grid { nlat: 3, nlon: 4, tlat, tlong }, 0);
 //! let mut map = vec![f32::NAN; weights.targets()];
-//! weights.apply(&field, |at, value| map[at] = value);
-//! let middle = 64 * 128 + 64;
-//! assert!((map[middle] - 1.0).abs() < 0.05, "the middle of the map is 0 N, 0 E");
+//! weights.apply(&field, |pixel, value| map[pixel] = value);
+//! let center = 64 * 128 + 64;
+//! assert!((map[center] - 1.0).abs() < 0.05, "the center of the map is 0 N, 0 E");
 //! ```
 
 pub mod campaign;
@@ -156,5 +159,5 @@ pub mod store;
 pub mod synthetic;
 pub mod vis;
 
-/// Version of this program.
+/// Version of this program, as in `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

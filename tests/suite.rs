@@ -26,6 +26,7 @@ mod suite {
     mod publish;
     mod resume;
     mod setup_environment;
+    mod snapshots;
     mod storage;
     mod synthetic;
     mod vis;

@@ -1,12 +1,12 @@
 //! All products of a case from one reading of its raw files.
 //!
-//! The commands for one product each read for themselves. Here they run side by side over a
-//! [`ReadCoordinator`]: when each of them has asked for a month, its file is fetched, the curves and maps take
-//! their fields from it, and it is converted. Each product has its record, so that what is done
-//! already is passed over; what fails does not stop the others.
+//! A command for one product reads the raw files for that product only. Here all products run at the
+//! same time over a [`ReadCoordinator`]: when each of them has requested a month, the coordinator
+//! fetches its file, from which every product takes its fields. A product with a valid record is
+//! skipped. A product that fails does not stop the others.
 
 use super::Product;
-use crate::executor::{ReadCoordinator, Stopped, unless_stopped};
+use crate::executor::{ReadCoordinator, Reader, Stopped, unless_stopped};
 use crate::model::{Case, ErrorKind, WithErrorKind};
 use crate::research::plan::FileTask;
 use crate::research::{
@@ -21,59 +21,59 @@ use crate::vis::store2::MapContext;
 use crate::vis::store3::UptakeContext;
 use crate::vis::{RunContext, VisError, store1, store3};
 
-/// What is made of cases, and where it goes.
+/// The products to make of each case, with their outputs.
 pub struct Products<'a> {
     /// The archive of raw history.
     pub raw: Store,
-    /// Research-grade files.
+    /// Conversion to research-grade files; `None` when they are not a product.
     pub research: Option<(ConversionContext, PlanOptions)>,
-    /// Efficiencies.
+    /// Store of efficiencies.
     pub store1: Option<OpenStore>,
-    /// Maps.
+    /// Store of maps, with grid and weights.
     pub store2: Option<MapContext<'a>>,
-    /// Uptake by distance.
+    /// Store of uptake by distance, with centres and grid.
     pub store3: Option<UptakeContext>,
-    /// Workers and progress.
-    pub workshop: &'a RunContext,
-    /// Use the months that are there.
+    /// Workers, stop signal and progress.
+    pub context: &'a RunContext,
+    /// Accept cases with missing months.
     pub allow_missing: bool,
-    /// Make what is done once more.
+    /// Make products again that are done.
     pub force: bool,
 }
 
-/// A product was not made.
+/// A product could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ProductError {
-    /// The research-grade files.
+    /// The conversion to research-grade files failed.
     #[error(transparent)]
     Research(#[from] CaseError),
-    /// A part of a map store.
+    /// Filling a map store failed.
     #[error(transparent)]
     Vis(#[from] VisError),
-    /// The archive has no files any more.
+    /// The archive had raw files when the plan was made, and has none now.
     #[error(
-        "case {case} has no raw files in {folder}, and had {planned} when the plan was made; bring \
-         the archive back, or make another plan"
+        "case {case} has no raw files in {folder}, and had {planned} when the plan was made; restore the \
+         archive, or make another plan"
     )]
     Gone {
-        /// Case.
+        /// The case without files.
         case: Case,
-        /// Where they were.
+        /// URL of the folder of its raw files.
         folder: String,
-        /// Files there were.
+        /// Number of files in the plan.
         planned: usize,
     },
-    /// The archive is not what it was when the plan was made.
+    /// The number of raw files differs from the plan.
     #[error(
-        "case {case} has {found} raw files, and had {planned} when the plan was made; put the \
-         archive back as it was, or make another plan"
+        "case {case} has {found} raw files, and had {planned} when the plan was made; restore the archive, \
+         or make another plan"
     )]
     Files {
-        /// Case.
+        /// The case that has changed.
         case: Case,
-        /// Files there are.
+        /// Number of files now.
         found: usize,
-        /// Files there were.
+        /// Number of files in the plan.
         planned: usize,
     },
 }
@@ -90,7 +90,7 @@ impl WithErrorKind for ProductError {
 }
 
 impl ProductError {
-    /// The cause for a list: the first one, in one line.
+    /// The cause of the first failure in one line, for a list.
     pub fn cause(&self) -> String {
         match self {
             Self::Research(error) => failures::cause(error),
@@ -117,14 +117,14 @@ impl From<PlanError> for ProductError {
     }
 }
 
-/// A product that is there.
+/// A product that is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProductResult {
-    /// Whether it was done before.
+    /// Whether it was done before this run.
     pub before: bool,
-    /// Objects written.
+    /// Objects written by this run.
     pub objects: usize,
-    /// Bytes written.
+    /// Bytes written by this run.
     pub written: u64,
 }
 
@@ -134,33 +134,33 @@ impl From<FillReport> for ProductResult {
     }
 }
 
-/// Each product, or those together that failed together.
+/// Results of products. A failure can be of several products at once.
 pub type Results = Vec<(Vec<Product>, Result<ProductResult, ProductError>)>;
 
-/// How a case went.
+/// Result of one case.
 #[derive(Debug)]
 pub struct CaseResult {
-    /// The products.
-    pub stages: Results,
-    /// Bytes of the raw files.
+    /// Result of every product.
+    pub results: Results,
+    /// Bytes of the case's raw files.
     pub size: u64,
-    /// Bytes that were read from the archive.
+    /// Bytes read from the archive.
     pub fetched: u64,
 }
 
 impl Products<'_> {
-    /// The products there are to be.
-    pub fn stages(&self) -> Vec<Product> {
-        let wanted = |stage: &Product| match stage {
+    /// The products to make.
+    pub fn products(&self) -> Vec<Product> {
+        let is_requested = |product: &Product| match product {
             Product::Research => self.research.is_some(),
             Product::Store1 => self.store1.is_some(),
             Product::Store2 => self.store2.is_some(),
             Product::Store3 => self.store3.is_some(),
         };
-        Product::ALL.into_iter().filter(wanted).collect()
+        Product::ALL.into_iter().filter(is_requested).collect()
     }
 
-    /// The files of a case, as many as are `planned`.
+    /// Lists the raw files of a case, whose number must be `planned`.
     async fn files(&self, case: Case, planned: usize) -> Result<CaseFiles, ProductError> {
         let files = match CaseSource::Raw(self.raw.clone()).case(case, self.allow_missing).await {
             Err(VisError::Plan(error)) => match *error {
@@ -178,137 +178,151 @@ impl Products<'_> {
         }
     }
 
-    /// Makes all products of a case of so many `planned` files.
+    /// Makes all products of a case that has `planned` raw files.
     pub async fn make(&self, case: Case, planned: usize) -> CaseResult {
-        let table = ReadCoordinator::new(self.workshop.pool.clone(), self.workshop.stop.clone());
+        let RunContext { pool, stop, .. } = self.context;
+        let coordinator = ReadCoordinator::new(pool.clone(), stop.clone());
         let mut files = match self.files(case, planned).await {
             Ok(files) => files,
             Err(error) => {
-                let stages = vec![(self.stages(), Err(error))];
-                return CaseResult { stages, size: 0, fetched: 0 };
+                let results = vec![(self.products(), Err(error))];
+                return CaseResult { results, size: 0, fetched: 0 };
             }
         };
-        let plan = match &self.research {
-            None => None,
-            Some((ConversionContext { raw, out, .. }, options)) => {
-                let plan =
-                    unless_stopped(&self.workshop.stop, research::plan(raw, out, case, options))
-                        .await;
-                let plan = match plan {
-                    Ok(plan) => plan.map_err(ProductError::from),
-                    Err(stopped) => Err(stopped.into()),
-                };
-                Some(plan.map(|plan| in_reading_order(case, plan)))
-            }
-        };
-        // What was read to be compared for one product need not be read again for the others.
+        let plan = self.plan(case).await;
+        // Files that the conversion compared with its record are not compared again for the stores.
         if let Some(Ok(plan)) = &plan {
             files = files.known_as(plan.unchanged.clone());
         }
-        // Everyone joins before the first one reads.
+        // All readers register before the first one reads, so that no file is read twice.
         let to_convert: Vec<String> = match &plan {
-            Some(Ok(plan)) => plan.steps.iter().map(|step| step.input.key.clone()).collect(),
+            Some(Ok(plan)) => plan.steps.iter().map(|task| task.input.key.clone()).collect(),
             _ => Vec::new(),
         };
-        let converter = table.register(to_convert);
-        let [curves, maps] = [(); 2].map(|()| files.read_by(table.register(files.keys())));
-        let research = async {
-            let Some(((environment, _), plan)) = self.research.as_ref().zip(plan) else {
-                return Vec::new();
-            };
-            let environment = ConversionContext { reader: converter, ..environment.clone() };
-            vec![(vec![Product::Research], convert(&environment, plan).await)]
-        };
-        let (research, curves, maps) = tokio::join!(research, self.curves(curves), self.maps(maps));
-        let stages = research.into_iter().chain(curves).chain(maps).collect();
-        CaseResult { stages, size: files.size(), fetched: table.fetched() }
+        let converter = coordinator.register(to_convert);
+        let [curves, maps] = [(); 2].map(|()| files.read_by(coordinator.register(files.keys())));
+        let (research, curves, maps) =
+            tokio::join!(self.convert(plan, converter), self.curves(curves), self.maps(maps));
+        let results = research.into_iter().chain(curves).chain(maps).collect();
+        CaseResult { results, size: files.size(), fetched: coordinator.fetched() }
     }
 
+    /// Plans the conversion of a case; `None` when research-grade files are not a product.
+    async fn plan(&self, case: Case) -> Option<Result<CasePlan, ProductError>> {
+        let (ConversionContext { raw, out, .. }, options) = self.research.as_ref()?;
+        let planning = research::plan(raw, out, case, options);
+        let plan = match unless_stopped(&self.context.stop, planning).await {
+            Ok(plan) => plan.map_err(ProductError::from),
+            Err(stopped) => Err(stopped.into()),
+        };
+        Some(plan.map(|plan| in_reading_order(case, plan)))
+    }
+
+    /// Converts the files of a plan, which are read by `reader`.
+    async fn convert(
+        &self,
+        plan: Option<Result<CasePlan, ProductError>>,
+        reader: Reader,
+    ) -> Results {
+        let Some(((context, _), plan)) = self.research.as_ref().zip(plan) else {
+            return Results::new();
+        };
+        let context = ConversionContext { reader, ..context.clone() };
+        vec![(vec![Product::Research], convert(&context, plan).await)]
+    }
+
+    /// Fills the maps of store 2.
     async fn maps(&self, files: CaseFiles) -> Results {
-        let Some(atlas) = &self.store2 else { return Vec::new() };
-        let filled = atlas.fill(&files, self.force).await;
+        let Some(maps) = &self.store2 else { return Results::new() };
+        let filled = maps.fill(&files, self.force).await;
         vec![(vec![Product::Store2], filled.map(ProductResult::from).map_err(ProductError::from))]
     }
 
-    /// Stores 1 and 3, which share a reading in any case.
+    /// Fills stores 1 and 3 from one reading of the files.
     async fn curves(&self, files: CaseFiles) -> Results {
-        let (mut results, mut parts) = (Results::new(), Vec::new());
-        for (stage, part) in self.parts(&files).await {
-            match part {
-                Ok(part) if part.done => {
-                    results.push((
-                        vec![stage],
-                        Ok(ProductResult { before: true, ..ProductResult::default() }),
-                    ));
-                }
-                Ok(part) => parts.push((stage, part)),
-                Err(error) => results.push((vec![stage], Err(error.into()))),
-            }
-        }
-        let stages: Vec<Product> = parts.iter().map(|(stage, _)| *stage).collect();
-        if stages.is_empty() {
+        let (mut results, slots) = self.open_slots(&files).await;
+        if slots.is_empty() {
             return results;
         }
+        let products: Vec<Product> = slots.iter().map(|(product, _)| *product).collect();
         let series = async {
-            let wanted = self.wanted(&stages, files.case)?;
-            series::read(self.workshop, &files, &wanted).await
+            let requested = self.requested_series(&products, files.case)?;
+            series::read(self.context, &files, &requested).await
         };
         let series = match series.await {
             Ok(series) => series,
             Err(error) => {
-                results.push((stages, Err(error.into())));
+                results.push((products, Err(error.into())));
                 return results;
             }
         };
-        for (stage, part) in parts {
+        for (product, slot) in slots {
             let filled = match &self.store3 {
-                Some(UptakeContext { destination, .. }) if stage == Product::Store3 => {
+                Some(UptakeContext { destination, .. }) if product == Product::Store3 => {
                     let compat = destination.recipe.reference_compat;
-                    store3::fill(part, &files, &series, compat).await
+                    store3::fill(slot, &files, &series, compat).await
                 }
-                _ => store1::fill(part, &files, &series).await,
+                _ => store1::fill(slot, &files, &series).await,
             };
-            results
-                .push((vec![stage], filled.map(ProductResult::from).map_err(ProductError::from)));
+            let result = filled.map(ProductResult::from).map_err(ProductError::from);
+            results.push((vec![product], result));
         }
         results
     }
 
-    /// The case's parts of stores 1 and 3.
-    async fn parts(&self, files: &CaseFiles) -> Vec<(Product, Result<CaseSlot<'_>, VisError>)> {
-        let mut parts = Vec::new();
+    /// Opens the slots of a case in stores 1 and 3. Returns the results of products that are done or
+    /// failed, and the slots to fill.
+    async fn open_slots(&self, files: &CaseFiles) -> (Results, Vec<(Product, CaseSlot<'_>)>) {
+        let mut opened = Vec::new();
         if let Some(destination) = &self.store1 {
-            parts.push((Product::Store1, store1::part(destination, files, self.force).await));
+            opened.push((Product::Store1, store1::part(destination, files, self.force).await));
         }
         if let Some(distances) = &self.store3 {
-            parts.push((Product::Store3, distances.part(files, self.force).await));
+            opened.push((Product::Store3, distances.part(files, self.force).await));
         }
-        parts
+        let (mut results, mut slots) = (Results::new(), Vec::new());
+        for (product, slot) in opened {
+            match slot {
+                Ok(slot) if slot.done => {
+                    let result = ProductResult { before: true, ..ProductResult::default() };
+                    results.push((vec![product], Ok(result)));
+                }
+                Ok(slot) => slots.push((product, slot)),
+                Err(error) => results.push((vec![product], Err(error.into()))),
+            }
+        }
+        (results, slots)
     }
 
-    fn wanted(&self, stages: &[Product], case: Case) -> Result<RequestedSeries, VisError> {
-        let distances = self.store3.as_ref().filter(|_| stages.contains(&Product::Store3));
-        let spread = |distances: &UptakeContext| {
+    /// The series to compute from the raw files for stores 1 and 3.
+    fn requested_series(
+        &self,
+        products: &[Product],
+        case: Case,
+    ) -> Result<RequestedSeries, VisError> {
+        let distances = self.store3.as_ref().filter(|_| products.contains(&Product::Store3));
+        let options = |distances: &UptakeContext| {
             Ok::<_, VisError>(distances.spread(distances.center(case)?))
         };
-        let uptake = distances.map(spread).transpose()?;
-        Ok(RequestedSeries { efficiency: stages.contains(&Product::Store1), uptake })
+        let uptake = distances.map(options).transpose()?;
+        Ok(RequestedSeries { efficiency: products.contains(&Product::Store1), uptake })
     }
 }
 
-/// The steps in the order in which the maps need the months.
+/// Sorts the tasks of a plan into the order in which the maps need the months.
 fn in_reading_order(case: Case, mut plan: CasePlan) -> CasePlan {
-    let elapsed = |step: &FileTask| step.month.months_since(case.first_month());
-    plan.steps.sort_by_key(|step| usize::try_from(elapsed(step)).map(reading_place).ok());
+    let elapsed = |task: &FileTask| task.month.months_since(case.first_month());
+    plan.steps.sort_by_key(|task| usize::try_from(elapsed(task)).map(reading_place).ok());
     plan
 }
 
+/// Converts the files of a case.
 async fn convert(
-    environment: &ConversionContext,
+    context: &ConversionContext,
     plan: Result<CasePlan, ProductError>,
 ) -> Result<ProductResult, ProductError> {
     let plan = plan?;
     let before = plan.complete;
-    let summary = research::run(environment, plan).await?;
+    let summary = research::run(context, plan).await?;
     Ok(ProductResult { before, objects: summary.converted, written: summary.bytes_out })
 }

@@ -1,9 +1,9 @@
-//! Making a plan: which cases there are, what there is to read of each, and what results depend on.
+//! Creation of a plan: selects cases, counts their raw files and takes fingerprints of the other inputs.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::open_plan::place;
+use super::open_plan::open_folder;
 use super::{CampaignPlan, InputFingerprints, Locations, PlanFileError, PlannedCase, Product};
 use crate::executor::{Pool, until};
 use crate::model::Case;
@@ -17,44 +17,44 @@ use crate::vis::input::CaseSource;
 use crate::vis::store3::center;
 use crate::vis::{StoreKind, VisError, centers, create, ssh, store2};
 
-/// Cases whose files are counted at the same time.
-const LISTINGS: usize = 16;
+/// Cases whose files are listed at the same time.
+const CONCURRENT_LISTINGS: usize = 16;
 
-/// What a plan is to be of.
+/// What the user asks of a plan, before cases and fingerprints are known.
 #[derive(Clone, Debug)]
 pub struct PlanDraft {
-    /// The products, each once, in order.
+    /// Products to make, each once, in order.
     pub stages: Vec<Product>,
-    /// Where everything is, absolute.
+    /// Inputs and outputs, as absolute locations.
     pub places: Locations,
-    /// The grid file, and who names it.
+    /// The grid file with the setting that names it.
     pub grid: Option<GridFile>,
-    /// Use the months that are there when others are missing.
+    /// Accept cases with missing months.
     pub allow_missing: bool,
     /// Reproduce the known defects of the published atlas.
     pub reference_compat: bool,
 }
 
 impl PlanDraft {
-    /// The cases of the archive that a plan is for.
+    /// Selects cases of the archive.
     ///
     /// # Errors
-    /// Products would lie within each other, store 2 would lack an input, or a case has no files.
+    /// Output locations overlap, store 2 lacks an input, or a selected case has no files.
     pub async fn cases(
         &self,
         choice: &CaseChoice,
         stores: &StoreRegistry,
     ) -> Result<ChosenCases, VisError> {
-        self.refuse_shared()?;
+        self.refuse_overlaps()?;
         self.refuse_without_ssh(stores).await?;
         let input = CaseSource::Raw(self.archive(stores)?);
         choice.among(input.cases().await?, &input.url())
     }
 
-    /// The plan of these cases; nothing is written. `output` is where it is to be.
+    /// Creates the plan of `cases` for the file `output`, without writing it.
     ///
     /// # Errors
-    /// Months are missing, or an input cannot be read.
+    /// A case has missing months that are not allowed, or an input cannot be read.
     pub async fn plan(
         self,
         cases: Vec<Case>,
@@ -66,30 +66,36 @@ impl PlanDraft {
             Some(at) => Some((centers::load(stores, at).await?, at.to_string())),
             None => None,
         };
-        let givens = self.givens(stores, stop).await?;
+        let fingerprints = self.fingerprints(stores, stop).await?;
         let planned = self.count(&self.archive(stores)?, cases, centers.as_ref()).await?;
-        let (store, _) = place(stores, output)?;
-        let places = self.places.relative_to(store.location());
-        Ok(CampaignPlan::new(self.stages, places, planned)
-            .with_givens(givens)
+        let (store, _) = open_folder(stores, output)?;
+        let locations = self.places.relative_to(store.location());
+        Ok(CampaignPlan::new(self.stages, locations, planned)
+            .with_givens(fingerprints)
             .with_rules(self.allow_missing, self.reference_compat))
     }
 
-    /// The archive of raw history.
+    /// Opens the archive of raw history.
+    ///
+    /// # Errors
+    /// The draft has no archive, or the store cannot be opened.
     pub fn archive(&self, stores: &StoreRegistry) -> Result<Store, VisError> {
-        let needed = || VisError::Needs("a plan needs the archive of raw history".to_owned());
-        Ok(stores.open(self.places.data_dir.as_ref().ok_or_else(needed)?)?)
+        let absent = || {
+            VisError::Needs("a plan needs the archive of raw history: give --data-dir".to_owned())
+        };
+        Ok(stores.open(self.places.data_dir.as_ref().ok_or_else(absent)?)?)
     }
 
-    /// Refuses products that would lie within each other.
-    fn refuse_shared(&self) -> Result<(), VisError> {
-        let places = Product::ALL.iter().filter_map(|stage| self.places.of(*stage));
-        let all: Vec<&Location> = places.collect();
+    /// Refuses output locations that are equal or lie within each other.
+    fn refuse_overlaps(&self) -> Result<(), VisError> {
+        let outputs = Product::ALL.iter().filter_map(|product| self.places.of(*product));
+        let all: Vec<&Location> = outputs.collect();
         for (n, one) in all.iter().enumerate() {
             for other in all.iter().skip(n + 1) {
                 if one.overlaps(other) {
                     return Err(VisError::Needs(format!(
-                        "{one} and {other} are the same place, or one lies within the other: give each product a place of its own"
+                        "{one} and {other} are the same location, or one lies within the other: \
+                         give each product a separate location"
                     )));
                 }
             }
@@ -97,7 +103,7 @@ impl PlanDraft {
         Ok(())
     }
 
-    /// Refuses a store 2 with columns of carbon when there is no series of sea surface height.
+    /// Refuses a store 2 with vertically integrated carbon (`DIC`) without a series of sea surface height.
     async fn refuse_without_ssh(&self, stores: &StoreRegistry) -> Result<(), VisError> {
         if let (Some(at), None) = (&self.places.store2, &self.places.ssh)
             && let Ok(opened) = create::open(&stores.open(at)?, "store2").await
@@ -108,24 +114,24 @@ impl PlanDraft {
         Ok(())
     }
 
-    /// What the results depend on besides the archive, as it is now.
-    async fn givens(
+    /// Takes the fingerprints of the inputs other than the archive.
+    async fn fingerprints(
         &self,
         stores: &StoreRegistry,
         stop: &CancellationToken,
     ) -> Result<InputFingerprints, VisError> {
-        let mut givens = InputFingerprints::default();
+        let mut fingerprints = InputFingerprints::default();
         if let Some(file) = &self.grid {
-            givens.grid_sha256 = Some(file.load(stores).await?.1);
+            fingerprints.grid_sha256 = Some(file.load(stores).await?.1);
         }
         if let Some(at) = &self.places.ssh {
             let (stores, pool) = (until(stop, stores), Pool::new(1, u64::MAX));
-            givens.ssh = Some(ssh::load(&stores, at, (&pool, stop)).await?.1);
+            fingerprints.ssh = Some(ssh::load(&stores, at, (&pool, stop)).await?.1);
         }
-        Ok(givens)
+        Ok(fingerprints)
     }
 
-    /// What there is to read of each case.
+    /// Counts the raw files of each case and finds the centre of its polygon.
     async fn count(
         &self,
         raw: &Store,
@@ -139,11 +145,11 @@ impl PlanDraft {
             let bytes = files.values().map(|info| info.size).sum();
             Ok(PlannedCase { case: case.short(), files: files.len(), bytes, center })
         };
-        stream::iter(cases).map(count).buffered(LISTINGS).try_collect().await
+        stream::iter(cases).map(count).buffered(CONCURRENT_LISTINGS).try_collect().await
     }
 }
 
-/// Writes a plan, unless there is another, and makes the local folder for research-grade files.
+/// Writes a plan, and creates the local folder for research-grade files.
 ///
 /// # Errors
 /// Those of [`CampaignPlan::save`].
@@ -152,7 +158,7 @@ pub async fn write(
     output: &Location,
     stores: &StoreRegistry,
 ) -> Result<(), PlanFileError> {
-    let (store, key) = place(stores, output)?;
+    let (store, key) = open_folder(stores, output)?;
     plan.places.clone().seen_from(store.location()).prepare(stores).await?;
     plan.save(&store, &key).await
 }

@@ -1,58 +1,56 @@
-//! Why a plan cannot be made, written or used.
+//! Errors of plan files.
 
 use crate::model::{ErrorKind, WithErrorKind};
 use crate::store::StoreError;
 use crate::vis::VisError;
 
-/// A plan cannot be made, written or used.
+/// A plan cannot be created, written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
-    /// Something with other contents is there.
-    #[error("{url} is there and is not this plan; plans do not change: give another name")]
+    /// The file exists with other contents.
+    #[error("{url} exists and is another plan; plans do not change: give another name")]
     Exists {
-        /// The plan.
+        /// URL of the plan.
         url: String,
     },
-    /// There is none.
+    /// The file does not exist.
     #[error("there is no plan {url}; make one with `dor plan -o {url}`")]
     Absent {
-        /// The plan.
+        /// URL of the plan.
         url: String,
     },
-    /// Not a plan.
+    /// The contents are not a valid plan.
     #[error("{url} is not a plan that can be used: {problem}; make it again with `dor plan`")]
     Damaged {
-        /// The plan.
+        /// URL of the plan.
         url: String,
-        /// What is wrong.
+        /// Why the plan is not valid.
         problem: String,
     },
-    /// A file that results depend on has changed.
-    #[error(
-        "{url} is not what it was when the plan was made; put it back as it was, or make another plan"
-    )]
+    /// An input other than the archive has changed since the plan was made.
+    #[error("{url} is not what it was when the plan was made; restore it, or make another plan")]
     Changed {
-        /// The file.
+        /// URL of the input.
         url: String,
     },
-    /// A place that the plan names is not there.
+    /// A location of the plan does not exist.
     #[error(
-        "{what} of the plan, {url}, is not there; bring it back, or make another plan: nothing is made \
-         anew in its place"
+        "{what} of the plan, {url}, is not there; restore it, or make another plan: dor does not create it \
+         again"
     )]
     NoPlace {
-        /// Which one.
+        /// Key of the location, such as `data_dir`.
         what: &'static str,
-        /// Where it should be.
+        /// URL of the location.
         url: String,
     },
-    /// It cannot be a plan.
+    /// The location is a folder.
     #[error("{url} is a folder: name the file of the plan")]
     Folder {
-        /// The folder.
+        /// URL of the folder.
         url: String,
     },
-    /// What the plan is of cannot be had as it should be.
+    /// An input or an output of the plan cannot be used.
     #[error(transparent)]
     Vis(#[from] VisError),
     /// The store failed.

@@ -1,5 +1,5 @@
-//! What each shard tells of itself while it works: one object beside the plan that it renews, and a log.
-//! Whether a case is done is not told here but by its records.
+//! Heartbeats of shards: each shard renews one object beside the plan while it works, and writes a log.
+//! Heartbeats do not say whether a case is done; the manifests and records of its products do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,67 +16,67 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{CampaignPlan, Product, Shard};
 use crate::executor::begin;
 use crate::model::Case;
-use crate::store::{Store, StoreError};
+use crate::store::{Process, Store, StoreError};
 
-/// Time between two signs of life, and without one until a shard counts as dead.
-const RENEWED: Duration = Duration::from_secs(30);
-const DEAD: TimeDelta = TimeDelta::seconds(180);
-/// Time between two writes at least.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How long the end waits to be told.
-const GRACE: Duration = Duration::from_secs(10);
-/// Marks that are read at the same time.
-const READS: usize = 32;
+/// Time between two renewals of a heartbeat.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
+/// Age of a heartbeat from which its shard counts as dead.
+const DEAD_AFTER: TimeDelta = TimeDelta::seconds(180);
+/// Shortest time between two writes.
+const WRITE_PAUSE: Duration = Duration::from_secs(2);
+/// Time that the last write may take.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// Heartbeats that are read at the same time.
+const CONCURRENT_READS: usize = 32;
 
-/// A shard, as it told of itself last.
+/// The state of a shard when it last renewed its heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// SHA-256 of the plan.
+    /// SHA-256 of the plan, in hexadecimal.
     pub plan: String,
-    /// Which shard, from 0.
+    /// Index of the shard, from 0.
     pub shard: usize,
-    /// Of how many.
+    /// Number of shards.
     pub shards: usize,
-    /// Host.
-    pub host: String,
-    /// Process.
-    pub process: u32,
-    /// When it began.
+    /// The process that works on the shard; JSON has its fields beside the others.
+    #[serde(flatten)]
+    pub process: Process,
+    /// Start of the process's work.
     pub began: DateTime<Utc>,
-    /// Last sign of life.
+    /// Last renewal.
     pub renewed: DateTime<Utc>,
-    /// When it ended by itself.
+    /// Regular end of the work; `None` while it goes on and after a crash.
     pub ended: Option<DateTime<Utc>>,
-    /// Bytes read from the archive.
+    /// Bytes read from the archive since `began`.
     pub bytes_read: u64,
-    /// Bytes written.
+    /// Bytes written since `began`.
     pub bytes_written: u64,
-    /// Cases that are being worked on.
+    /// Short names of the cases in work.
     pub running: BTreeSet<String>,
-    /// Cases that failed last time, and why.
+    /// Failures of the last attempt, by short name of the case.
     pub failed: BTreeMap<String, Vec<Failure>>,
 }
 
-/// Products of a case that were not made.
+/// Products of a case that failed together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The products.
+    /// One product, or those that share the failed step.
     pub stages: Vec<Product>,
-    /// Why not.
+    /// The cause, in one line.
     pub error: String,
-    /// Whether the input or the configuration must be mended first.
+    /// Whether another run fails as well until the input or the configuration changes.
     pub permanent: bool,
 }
 
 impl Heartbeat {
+    /// The first heartbeat of this process for a shard.
     fn new(plan: &CampaignPlan, shard: Shard) -> Self {
         let now = Utc::now().trunc_subsecs(0);
         Self {
             plan: plan.sha256.clone(),
             shard: shard.index,
             shards: shard.of,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            process: std::process::id(),
+            process: Process::own(),
             began: now,
             renewed: now,
             ended: None,
@@ -87,12 +87,12 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the shard is at work, as far as can be known.
+    /// Whether the shard works: it has not ended, and its last renewal is less than 180 seconds old.
     pub fn is_alive(&self) -> bool {
-        self.ended.is_none() && Utc::now() - self.renewed < DEAD
+        self.ended.is_none() && Utc::now() - self.renewed < DEAD_AFTER
     }
 
-    /// Bytes read a second.
+    /// Bytes read per second, on average since `began`.
     pub fn rate(&self) -> f64 {
         let seconds = (self.ended.unwrap_or(self.renewed) - self.began).as_seconds_f64();
         if seconds > 0.0 { self.bytes_read as f64 / seconds } else { 0.0 }
@@ -103,55 +103,68 @@ impl Heartbeat {
         format!("{folder}/shard-{index:04}-of-{of:04}.json")
     }
 
+    /// Reads a heartbeat. An object that is not one counts as absent.
     async fn load(store: &Store, key: &str) -> Result<Option<Self>, StoreError> {
-        let found = store.get(key).await?;
-        Ok(found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()))
+        let object = store.get(key).await?;
+        Ok(object.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// The marks of all shards of a plan; `key` is that of the plan.
+    /// Reads the heartbeats of all shards of the plan at `key`.
+    ///
+    /// # Errors
+    /// The state folder cannot be listed, or a heartbeat cannot be read.
     pub async fn all(
         store: &Store,
         key: &str,
         plan: &CampaignPlan,
     ) -> Result<Vec<Self>, StoreError> {
         let folder = folder(key);
-        let found = store.list_with_delimiter(&folder).await?.into_iter();
-        let keys = found.map(|object| object.key).filter(|key| key.ends_with(".json"));
-        let marks = stream::iter(keys).map(async |key| Self::load(store, &key).await);
-        let marks: Vec<Option<Self>> = marks.buffered(READS).try_collect().await?;
-        Ok(marks.into_iter().flatten().filter(|mark| mark.plan == plan.sha256).collect())
+        let objects = store.list_with_delimiter(&folder).await?.into_iter();
+        let keys = objects.map(|object| object.key).filter(|key| key.ends_with(".json"));
+        let heartbeats = stream::iter(keys).map(async |key| Self::load(store, &key).await);
+        let heartbeats: Vec<Option<Self>> =
+            heartbeats.buffered(CONCURRENT_READS).try_collect().await?;
+        let of_plan = |heartbeat: &Self| heartbeat.plan == plan.sha256;
+        Ok(heartbeats.into_iter().flatten().filter(of_plan).collect())
     }
 }
 
-/// Folder beside a plan for what its shards tell.
+/// The state folder beside the plan at the key `plan`: heartbeats and logs of its shards.
 pub fn folder(plan: &str) -> String {
     format!("{}.state", plan.strip_suffix(".json").unwrap_or(plan))
 }
 
-/// Tells of a shard while it works.
+/// Writes the heartbeat and the log of a shard while it works.
 pub struct HeartbeatWriter {
     state: Arc<WriterState>,
     writing: AbortOnDropHandle<()>,
 }
 
+/// What the shard and the background task of a [`HeartbeatWriter`] share.
 struct WriterState {
     store: Store,
-    mark_key: String,
+    heartbeat_key: String,
     log_key: String,
-    told: Mutex<HeartbeatLog>,
+    content: Mutex<HeartbeatLog>,
+    /// Wakes the background task.
     changed: Notify,
-    /// One writes at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// Held during a write, so that an earlier state never replaces a later one.
+    write_lock: tokio::sync::Mutex<()>,
 }
 
+/// Contents of both objects.
 struct HeartbeatLog {
-    mark: Heartbeat,
+    heartbeat: Heartbeat,
+    /// JSON lines, one for each event.
     log: Vec<u8>,
 }
 
 impl HeartbeatWriter {
-    /// Begins to tell, of a shard of the plan at `key`. Earlier failures of the shard are told until their cases
-    /// are begun again.
+    /// Writes the first heartbeat of a shard of the plan at `key`, and renews it from then on.
+    /// Failures of an earlier run of the shard stay in it until their cases begin again.
+    ///
+    /// # Errors
+    /// The earlier heartbeat cannot be read, or nothing can be written beside the plan.
     pub async fn begin(
         store: Store,
         key: &str,
@@ -159,38 +172,43 @@ impl HeartbeatWriter {
         shard: Shard,
     ) -> Result<Self, StoreError> {
         let folder = folder(key);
-        let mut mark = Heartbeat::new(plan, shard);
-        let mark_key = Heartbeat::key(&folder, shard);
-        if let Some(earlier) = Heartbeat::load(&store, &mark_key).await?
-            && earlier.plan == mark.plan
+        let mut heartbeat = Heartbeat::new(plan, shard);
+        let heartbeat_key = Heartbeat::key(&folder, shard);
+        if let Some(earlier) = Heartbeat::load(&store, &heartbeat_key).await?
+            && earlier.plan == heartbeat.plan
         {
-            mark.failed = earlier.failed;
+            heartbeat.failed = earlier.failed;
         }
-        let (began, Shard { index, of }) = (mark.began.format("%Y%m%dT%H%M%SZ"), shard);
-        let process = mark.process;
+        let (began, Shard { index, of }) = (heartbeat.began.format("%Y%m%dT%H%M%SZ"), shard);
+        let process = heartbeat.process.process;
         let log_key = format!("{folder}/log/{index:04}-of-{of:04}-{began}-{process}.jsonl");
-        let told = Mutex::new(HeartbeatLog { mark, log: Vec::new() });
-        let (changed, turn) = (Notify::new(), tokio::sync::Mutex::default());
-        let state = Arc::new(WriterState { store, mark_key, log_key, told, changed, turn });
-        state.event(
-            "begun",
-            |mark| json!({ "plan": mark.plan, "host": mark.host, "version": crate::VERSION }),
-        );
+        let state = Arc::new(WriterState {
+            store,
+            heartbeat_key,
+            log_key,
+            content: Mutex::new(HeartbeatLog { heartbeat, log: Vec::new() }),
+            changed: Notify::new(),
+            write_lock: tokio::sync::Mutex::default(),
+        });
+        state.event("begun", |heartbeat| {
+            let (plan, host) = (&heartbeat.plan, &heartbeat.process.host);
+            json!({ "plan": plan, "host": host, "version": crate::VERSION })
+        });
         state.write().await?;
         let writing = begin(WriterState::keep_writing(state.clone()));
         Ok(Self { state, writing })
     }
 
-    /// A case is begun.
+    /// Records that a case begins.
     pub fn case_begun(&self, case: Case) {
-        self.state.event("case begun", |mark| {
-            mark.failed.remove(&case.short());
-            mark.running.insert(case.short());
+        self.state.event("case begun", |heartbeat| {
+            heartbeat.failed.remove(&case.short());
+            heartbeat.running.insert(case.short());
             json!({ "case": case.short() })
         });
     }
 
-    /// A case has ended.
+    /// Records that a case has ended, with the bytes read and written for it.
     pub fn case_ended(
         &self,
         case: Case,
@@ -198,12 +216,12 @@ impl HeartbeatWriter {
         failures: &[Failure],
         seconds: f64,
     ) {
-        self.state.event("case ended", |mark| {
-            mark.running.remove(&case.short());
-            mark.bytes_read += read;
-            mark.bytes_written += written;
+        self.state.event("case ended", |heartbeat| {
+            heartbeat.running.remove(&case.short());
+            heartbeat.bytes_read += read;
+            heartbeat.bytes_written += written;
             if !failures.is_empty() {
-                mark.failed.insert(case.short(), failures.to_vec());
+                heartbeat.failed.insert(case.short(), failures.to_vec());
             }
             json!({
                 "case": case.short(),
@@ -215,71 +233,77 @@ impl HeartbeatWriter {
         });
     }
 
-    /// The shard has ended, by itself or because it was told to. Where that cannot be told, it counts as at
-    /// work for a while.
+    /// Records that the shard has ended, with the exit code of the process. When the last write
+    /// fails, the shard counts as working for another 180 seconds.
     pub async fn end(self, exit: u8) {
         let Self { state, writing } = self;
-        state.event("ended", |mark| {
-            mark.running.clear();
-            mark.ended = Some(mark.renewed);
+        state.event("ended", |heartbeat| {
+            heartbeat.running.clear();
+            heartbeat.ended = Some(heartbeat.renewed);
             json!({ "exit": exit })
         });
-        let told = match tokio::time::timeout(GRACE, state.write()).await {
-            Ok(told) => told.map_err(|error| error.to_string()),
-            Err(_) => Err("it takes too long".to_owned()),
+        let written = match tokio::time::timeout(END_TIMEOUT, state.write()).await {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer for {} seconds", END_TIMEOUT.as_secs())),
         };
         drop(writing);
-        if let Err(error) = told {
-            tracing::warn!(%error, "cannot tell that this shard has ended");
+        if let Err(error) = written {
+            tracing::warn!(
+                %error,
+                "cannot write the last heartbeat of this shard; `dor status` shows it at work for 180 seconds"
+            );
         }
     }
 }
 
 impl WriterState {
-    fn told(&self) -> MutexGuard<'_, HeartbeatLog> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn content(&self) -> MutexGuard<'_, HeartbeatLog> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the heartbeat and appends a line to the log: time, name, shard, and what `change`
+    /// returns.
     fn event(&self, name: &str, change: impl FnOnce(&mut Heartbeat) -> Value) {
-        let mut told = self.told();
+        let mut content = self.content();
         let now = Utc::now();
-        told.mark.renewed = now.trunc_subsecs(0);
-        let more = change(&mut told.mark);
-        let mut line = json!({ "time": now.to_rfc3339(), "event": name, "shard": told.mark.shard });
-        for (key, value) in more.as_object().into_iter().flatten() {
+        content.heartbeat.renewed = now.trunc_subsecs(0);
+        let details = change(&mut content.heartbeat);
+        let shard = content.heartbeat.shard;
+        let mut line = json!({ "time": now.to_rfc3339(), "event": name, "shard": shard });
+        for (key, value) in details.as_object().into_iter().flatten() {
             line[key] = value.clone();
         }
-        told.log.extend_from_slice(line.to_string().as_bytes());
-        told.log.push(b'\n');
-        drop(told);
+        content.log.extend_from_slice(line.to_string().as_bytes());
+        content.log.push(b'\n');
+        drop(content);
         self.changed.notify_one();
     }
 
+    /// Writes the log, then the heartbeat.
     async fn write(&self) -> Result<(), StoreError> {
-        // What was told earlier must not land later.
-        let _turn = self.turn.lock().await;
-        let (mark, log) = {
-            let mut told = self.told();
-            if told.mark.ended.is_none() {
-                told.mark.renewed = Utc::now().trunc_subsecs(0);
+        let _lock = self.write_lock.lock().await;
+        let (heartbeat, log) = {
+            let mut content = self.content();
+            if content.heartbeat.ended.is_none() {
+                content.heartbeat.renewed = Utc::now().trunc_subsecs(0);
             }
-            // Text and numbers: this does not fail.
-            let mark = serde_json::to_vec_pretty(&told.mark).unwrap_or_default();
-            (mark, told.log.clone())
+            // Text and numbers always have a JSON form.
+            let heartbeat = serde_json::to_vec_pretty(&content.heartbeat).unwrap_or_default();
+            (heartbeat, content.log.clone())
         };
         self.store.put(&self.log_key, Bytes::from(log)).await?;
-        self.store.put(&self.mark_key, Bytes::from(mark)).await?;
+        self.store.put(&self.heartbeat_key, Bytes::from(heartbeat)).await?;
         Ok(())
     }
 
+    /// Writes after each change, and when a renewal is due. Never returns.
     async fn keep_writing(self: Arc<Self>) {
         loop {
-            // Woken, or when a sign of life is due.
-            let _ = tokio::time::timeout(RENEWED, self.changed.notified()).await;
+            let _ = tokio::time::timeout(RENEWAL_INTERVAL, self.changed.notified()).await;
             if let Err(error) = self.write().await {
-                tracing::warn!(%error, "cannot tell how far this shard is");
+                tracing::warn!(%error, "cannot write the heartbeat of this shard");
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(WRITE_PAUSE).await;
         }
     }
 }
@@ -290,7 +314,7 @@ mod tests {
     use crate::campaign::Locations;
 
     #[tokio::test]
-    async fn a_shard_is_seen_and_its_failures_stay_until_they_are_tried_again() {
+    async fn a_heartbeat_keeps_the_failures_of_earlier_runs_until_their_cases_begin_again() {
         let store = Store::memory();
         let plan = CampaignPlan::new(Product::ALL.to_vec(), Locations::default(), Vec::new());
         let shard = Shard { index: 3, of: 7 };
@@ -298,20 +322,21 @@ mod tests {
         let failures =
             [Failure { stages: vec![Product::Store2], error: "bad".to_owned(), permanent: true }];
         for again in [false, true] {
-            let reporter =
+            let writer =
                 HeartbeatWriter::begin(store.clone(), "p.json", &plan, shard).await.unwrap();
-            let marks = Heartbeat::all(&store, "p.json", &plan).await.unwrap();
-            assert_eq!(marks.len(), 1);
-            assert!(marks[0].is_alive());
-            assert_eq!(marks[0].failed.contains_key("112-04"), again);
-            reporter.case_begun(case);
-            assert!(!reporter.state.told().mark.failed.contains_key("112-04"));
-            reporter.case_ended(case, (10, 5), &failures, 1.0);
-            reporter.end(1).await;
+            let heartbeats = Heartbeat::all(&store, "p.json", &plan).await.unwrap();
+            assert_eq!(heartbeats.len(), 1);
+            assert_eq!(heartbeats[0].process, Process::own());
+            assert!(heartbeats[0].is_alive());
+            assert_eq!(heartbeats[0].failed.contains_key("112-04"), again);
+            writer.case_begun(case);
+            assert!(!writer.state.content().heartbeat.failed.contains_key("112-04"));
+            writer.case_ended(case, (10, 5), &failures, 1.0);
+            writer.end(1).await;
         }
-        let marks = Heartbeat::all(&store, "p.json", &plan).await.unwrap();
-        assert!(!marks[0].is_alive() && marks[0].bytes_read == 10);
-        assert_eq!(marks[0].failed["112-04"], failures);
+        let heartbeats = Heartbeat::all(&store, "p.json", &plan).await.unwrap();
+        assert!(!heartbeats[0].is_alive() && heartbeats[0].bytes_read == 10);
+        assert_eq!(heartbeats[0].failed["112-04"], failures);
         let logs = store.list("p.state/log").await.unwrap();
         let (log, _) = store.get(&logs[0].key).await.unwrap().unwrap();
         let lines: Vec<Value> =

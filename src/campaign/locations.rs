@@ -1,36 +1,36 @@
-//! Where a campaign reads and writes.
+//! Locations of a campaign's inputs and outputs.
 
 use serde::{Deserialize, Serialize};
 
 use super::{PlanFileError, Product};
 use crate::store::{Location, StoreRegistry};
 
-/// Where a campaign reads and writes.
+/// Locations of a campaign's inputs and outputs. Absent ones are not used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locations {
-    /// The archive of raw history.
+    /// Folder of the archive of raw history.
     pub data_dir: Option<Location>,
-    /// Research-grade files.
+    /// Folder of research-grade files.
     pub output_dir: Option<Location>,
-    /// Efficiencies.
+    /// Store 1, efficiencies.
     pub store1: Option<Location>,
-    /// Maps.
+    /// Store 2, maps.
     pub store2: Option<Location>,
-    /// Uptake by distance.
+    /// Store 3, uptake by distance.
     pub store3: Option<Location>,
-    /// The full grid.
+    /// Grid file with the full `TLAT` and `TLONG`.
     pub grid: Option<Location>,
-    /// Series of sea surface height.
+    /// File with the series of sea surface height.
     pub ssh: Option<Location>,
-    /// Centres of the polygons.
+    /// File with the centres of the polygons.
     pub centers: Option<Location>,
 }
 
 impl Locations {
-    /// Where a product goes.
-    pub fn of(&self, stage: Product) -> Option<&Location> {
-        match stage {
+    /// The output location of a product.
+    pub fn of(&self, product: Product) -> Option<&Location> {
+        match product {
             Product::Research => self.output_dir.as_ref(),
             Product::Store1 => self.store1.as_ref(),
             Product::Store2 => self.store2.as_ref(),
@@ -38,21 +38,22 @@ impl Locations {
         }
     }
 
-    /// The same, with what lies below `folder` relative to it: so they hold when all is moved together.
+    /// Makes the locations below `folder` relative to it, so that they stay valid when the folder is moved.
     #[must_use]
     pub fn relative_to(self, folder: &Location) -> Self {
-        self.map(|place| match place.below(folder).map(|way| way.parse()) {
-            Some(Ok(way)) => way,
-            _ => place,
+        self.map(|location| match location.below(folder).map(|path| path.parse()) {
+            Some(Ok(relative)) => relative,
+            _ => location,
         })
     }
 
-    /// The same for whoever reads them in a file in `folder`.
+    /// Resolves relative locations against `folder`, the folder of the file that contains them.
     #[must_use]
     pub fn seen_from(self, folder: &Location) -> Self {
-        self.map(|place| place.seen_from(folder))
+        self.map(|location| location.seen_from(folder))
     }
 
+    /// Applies `change` to every location.
     fn map(self, change: impl Fn(Location) -> Location) -> Self {
         let Self { data_dir, output_dir, store1, store2, store3, grid, ssh, centers } = self;
         Self {
@@ -67,37 +68,43 @@ impl Locations {
         }
     }
 
-    /// Makes the folder for research-grade files, on disk: from then on one that is not there was
-    /// moved away.
+    /// Creates the local folder for research-grade files. If it is absent later, it was moved away.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
     pub async fn prepare(&self, stores: &StoreRegistry) -> Result<(), PlanFileError> {
         match &self.output_dir {
-            Some(place) => Ok(stores.open(place)?.make_root().await?),
+            Some(location) => Ok(stores.open(location)?.make_root().await?),
             None => Ok(()),
         }
     }
 
-    /// Refuses places that are not there: the archive, where products of `stages` are, and the files that
-    /// they depend on. In a bucket there is no folder for research-grade files before the first of them.
+    /// Checks that the archive, the outputs of `products` and the input files exist. In a bucket the folder
+    /// of research-grade files does not exist before the first of them, so it is not checked there.
+    ///
+    /// # Errors
+    /// [`PlanFileError::NoPlace`] for the first location that is absent, or the store's error.
     pub async fn refuse_absent(
         &self,
-        stages: &[Product],
+        products: &[Product],
         stores: &StoreRegistry,
     ) -> Result<(), PlanFileError> {
-        let products = stages.iter().map(|stage| (stage.place(), self.of(*stage)));
-        for (what, place) in std::iter::once(("data_dir", self.data_dir.as_ref())).chain(products) {
-            let Some(place) = place else { continue };
-            let store = stores.open(place)?;
-            let is_told = store.can_list() && (place.is_local() || what != "output_dir");
-            let found = store.check(false).await;
-            found.readable?;
-            if is_told && !found.exists {
-                return Err(PlanFileError::NoPlace { what, url: place.to_string() });
+        let outputs = products.iter().map(|product| (product.place(), self.of(*product)));
+        let archive = std::iter::once(("data_dir", self.data_dir.as_ref()));
+        for (what, location) in archive.chain(outputs) {
+            let Some(location) = location else { continue };
+            let store = stores.open(location)?;
+            let must_exist = store.can_list() && (location.is_local() || what != "output_dir");
+            let report = store.check(false).await;
+            report.readable?;
+            if must_exist && !report.exists {
+                return Err(PlanFileError::NoPlace { what, url: location.to_string() });
             }
         }
         let files = [("grid", &self.grid), ("ssh", &self.ssh), ("centers", &self.centers)];
-        for (what, place) in files {
-            let parts =
-                place.as_ref().and_then(|place| Some((place.parent()?, place.file_name()?)));
+        for (what, location) in files {
+            let Some(location) = location else { continue };
+            let parts = location.parent().zip(location.file_name());
             let Some((folder, name)) = parts else { continue };
             if stores.open(&folder)?.head(name).await?.is_none() {
                 let url = folder.join(name).to_string();

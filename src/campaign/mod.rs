@@ -1,13 +1,15 @@
-//! Many cases on many nodes. Engines such as Slurm distribute the work; the object store holds all
-//! state.
+//! Processing of many cases on many nodes. An engine such as Slurm distributes the work; the object
+//! store holds all state.
 //!
-//! A [`CampaignPlan`], made from a `draft`, says what is to be done and never changes. Each node takes the cases of
-//! its [`Shard`] in a [`run`] and makes all products of a case in `case_pipeline`, telling of itself in a
-//! `heartbeat`; [`status`] tells how far all are.
+//! A [`CampaignPlan`], made from a `draft`, says which products of which cases to make; it never
+//! changes. Each node takes the cases of its [`Shard`] in a [`run`], makes all products of a case in
+//! `case_pipeline`, and reports in a `heartbeat`. [`status`] compares the results with the plan.
 
 pub(crate) mod case_pipeline;
+mod comparison;
 pub(crate) mod draft;
 mod error;
+pub(crate) mod finalize;
 pub(crate) mod heartbeat;
 mod locations;
 mod open_plan;

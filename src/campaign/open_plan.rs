@@ -1,19 +1,19 @@
-//! A plan, and what its places are opened with.
+//! A plan with the stores to open its locations.
 
 use super::{CampaignPlan, PlanFileError};
 use crate::store::{Location, Store, StoreRegistry};
 
-/// A plan, and what its places are opened with.
+/// A plan with the stores to open its locations.
 pub struct OpenPlan {
-    /// Where the plan is.
+    /// The file of the plan.
     pub location: Location,
-    /// What its places are opened with.
+    /// Opens the plan's locations.
     pub stores: StoreRegistry,
-    /// What the plan lies in.
+    /// The folder of the plan.
     pub store: Store,
-    /// Its key there.
+    /// Key of the plan in `store`.
     pub key: String,
-    /// The plan, with its places as they are seen from here.
+    /// The plan, with its relative locations resolved.
     pub plan: CampaignPlan,
 }
 
@@ -21,17 +21,17 @@ impl OpenPlan {
     /// Reads the plan at a location.
     ///
     /// # Errors
-    /// Those of [`CampaignPlan::load`], and a location that is a folder.
+    /// [`PlanFileError::Folder`] for a folder, and the errors of [`CampaignPlan::load`].
     pub async fn load(stores: StoreRegistry, location: Location) -> Result<Self, PlanFileError> {
-        let (store, key) = place(&stores, &location)?;
+        let (store, key) = open_folder(&stores, &location)?;
         let mut plan = CampaignPlan::load(&store, &key).await?;
         plan.places = plan.places.seen_from(store.location());
         Ok(Self { location, stores, store, key, plan })
     }
 }
 
-/// The store and the key of a plan's location.
-pub(super) fn place(
+/// Opens the folder of a plan; returns it with the key of the plan.
+pub(super) fn open_folder(
     stores: &StoreRegistry,
     plan: &Location,
 ) -> Result<(Store, String), PlanFileError> {

@@ -1,4 +1,4 @@
-//! What a campaign is to do: an object that never changes, so that every node goes by the same.
+//! The plan of a campaign: an object that never changes, so that all nodes work from equal plans.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,57 +11,57 @@ use crate::read::centers::Centers;
 use crate::store::{PutMode, PutOptions, Store, StoreError};
 use crate::vis::StoreRecipe;
 
-/// Version of a plan's form.
+/// Version of the JSON format.
 const FORMAT: u32 = 2;
 
-/// Files that results depend on besides the archive, as they were when the plan was made.
+/// Fingerprints of the inputs other than the archive when the plan was made. An absent one is not used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputFingerprints {
     /// SHA-256 of the grid file, in hexadecimal.
     pub grid_sha256: Option<String>,
-    /// The series of sea surface height.
+    /// File with the series of sea surface height.
     pub ssh: Option<InputRecord>,
 }
 
-/// A case of a plan, and what there is to read of it.
+/// A case of a plan, with the size of its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedCase {
-    /// The case in short, `PPP-MM`.
+    /// Short name of the case, `PPP-MM`.
     pub case: String,
-    /// Raw files.
+    /// Number of raw files.
     pub files: usize,
-    /// Bytes of them.
+    /// Bytes of all raw files.
     pub bytes: u64,
-    /// Centre of its polygon, for store 3.
+    /// Centre of the polygon, for store 3; `None` without a file of centres.
     pub center: Option<LatLon>,
 }
 
-/// What a campaign is to do.
+/// The plan of a campaign: products, cases, locations and rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignPlan {
     format: u32,
-    /// SHA-256 of the plan without this entry, in hexadecimal.
+    /// SHA-256 of the plan with this entry empty, in hexadecimal.
     pub sha256: String,
-    /// The products.
+    /// Products to make, each once, in order.
     pub stages: Vec<Product>,
-    /// Where they come from and go to; in the file, what lies below the plan's folder is relative to it.
+    /// Inputs and outputs. In the file, locations below the plan's folder are relative to it.
     pub places: Locations,
-    /// What results depend on besides the archive.
+    /// Fingerprints of the inputs other than the archive.
     #[serde(default)]
     pub givens: InputFingerprints,
-    /// Use the months that are there when others are missing.
+    /// Accept cases with missing months.
     pub allow_missing: bool,
     /// Reproduce the known defects of the published atlas.
     pub reference_compat: bool,
-    /// The cases, each of which belongs to one shard.
+    /// Cases to process; case `i` belongs to shard `i mod N`.
     pub cases: Vec<PlannedCase>,
 }
 
 impl CampaignPlan {
-    /// A plan of these cases.
+    /// Creates a plan without fingerprints, with the default rules.
     pub fn new(stages: Vec<Product>, places: Locations, cases: Vec<PlannedCase>) -> Self {
         let (sha256, givens) = (String::new(), InputFingerprints::default());
         let (allow_missing, reference_compat) = (false, false);
@@ -78,44 +78,46 @@ impl CampaignPlan {
         .signed()
     }
 
-    /// The same with files that results depend on.
+    /// Sets the fingerprints of the inputs other than the archive.
     pub fn with_givens(self, givens: InputFingerprints) -> Self {
         Self { givens, ..self }.signed()
     }
 
-    /// The same under other rules.
+    /// Sets the rules: whether months may be missing, and whether the known defects of the published atlas
+    /// are reproduced.
     pub fn with_rules(self, allow_missing: bool, reference_compat: bool) -> Self {
         Self { allow_missing, reference_compat, ..self }.signed()
     }
 
+    /// Sets the SHA-256.
     fn signed(self) -> Self {
         Self { sha256: self.digest(), ..self }
     }
 
     fn digest(&self) -> String {
         let bare = Self { sha256: String::new(), ..self.clone() };
-        // Text, numbers and lists: this does not fail.
+        // Text, numbers and lists always have a JSON form.
         hex(&Sha256::digest(serde_json::to_vec(&bare).unwrap_or_default()))
     }
 
-    /// The rules that a map store is filled under.
-    pub fn recipe(&self, stage: Product) -> StoreRecipe {
-        // Efficiencies have none of the defects.
-        StoreRecipe::new(self.reference_compat && stage != Product::Store1)
+    /// The rules for a map store.
+    pub fn recipe(&self, product: Product) -> StoreRecipe {
+        // The published efficiencies have no known defects.
+        StoreRecipe::new(self.reference_compat && product != Product::Store1)
     }
 
-    /// The centres of its polygons.
+    /// Centres of the polygons of all cases.
     pub fn centers(&self) -> Centers {
         let cases = self.cases().zip(&self.cases);
         cases.filter_map(|((_, case), planned)| Some((case.polygon(), planned.center?))).collect()
     }
 
-    /// Bytes to read for all cases.
+    /// Bytes of the raw files of all cases.
     pub fn bytes(&self) -> u64 {
         self.cases.iter().map(|planned| planned.bytes).sum()
     }
 
-    /// The cases, by number.
+    /// The cases with their positions in the plan, from 0.
     pub fn cases(&self) -> impl Iterator<Item = (usize, Case)> {
         self.cases
             .iter()
@@ -123,16 +125,19 @@ impl CampaignPlan {
             .filter_map(|(n, planned)| Some((n, planned.case.parse().ok()?)))
     }
 
-    /// Writes the plan, unless there is one; the same plan may be there.
+    /// Writes the plan, unless the key holds the same plan already.
+    ///
+    /// # Errors
+    /// [`PlanFileError::Exists`] when the key holds another object, or the store's error.
     pub async fn save(&self, store: &Store, key: &str) -> Result<(), PlanFileError> {
         let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
         text.push(b'\n');
-        let sending = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
-        match store.send(key, Bytes::from(text), &sending).await {
+        let options = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
+        match store.send(key, Bytes::from(text), &options).await {
             Ok(_) => Ok(()),
             Err(error @ StoreError::PreconditionFailed { .. }) => {
                 match Self::load(store, key).await {
-                    Ok(found) if found == *self => Ok(()),
+                    Ok(existing) if existing == *self => Ok(()),
                     Err(PlanFileError::Absent { .. }) => Err(error.into()),
                     _ => Err(PlanFileError::Exists { url: store.location().join(key).to_string() }),
                 }
@@ -141,18 +146,24 @@ impl CampaignPlan {
         }
     }
 
-    /// Reads a plan, and checks that it is what was written.
+    /// Reads a plan and checks its SHA-256.
+    ///
+    /// # Errors
+    /// The object is absent, or not an unaltered plan of this format.
     pub async fn load(store: &Store, key: &str) -> Result<Self, PlanFileError> {
         let url = || store.location().join(key).to_string();
         let damaged = |problem: String| PlanFileError::Damaged { url: url(), problem };
-        let found = store.get(key).await?;
-        let (bytes, _) = found.ok_or_else(|| PlanFileError::Absent { url: url() })?;
+        let object = store.get(key).await?;
+        let (bytes, _) = object.ok_or_else(|| PlanFileError::Absent { url: url() })?;
         let plan: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if plan.format != FORMAT {
-            return Err(damaged(format!("it is of form {}, not {FORMAT}", plan.format)));
+            return Err(damaged(format!(
+                "it has format {}, this program knows {FORMAT}",
+                plan.format
+            )));
         }
         if plan.sha256 != plan.digest() {
-            return Err(damaged("its hash is not that of its contents".to_owned()));
+            return Err(damaged("its SHA-256 hash does not match its contents".to_owned()));
         }
         if let Some(planned) = plan.cases.iter().find(|p| p.case.parse::<Case>().is_err()) {
             return Err(damaged(format!("there is no case {:?}", planned.case)));
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_is_no_place_for_a_plan() {
+    async fn a_plan_is_not_written_over_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plans")).unwrap();
         let location = folder.path().to_str().unwrap().parse().unwrap();

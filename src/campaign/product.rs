@@ -1,28 +1,28 @@
-//! The products of a case.
+//! The products of a case: research-grade files and results in three map stores.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A product of a case.
+/// One of the products of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Product {
-    /// Research-grade files.
+    /// One research-grade file for each month.
     Research,
-    /// Its efficiency in store 1.
+    /// Efficiency, in store 1.
     Store1,
-    /// Its maps in store 2.
+    /// Maps, in store 2.
     Store2,
-    /// Its uptake by distance in store 3.
+    /// Uptake by distance, in store 3.
     Store3,
 }
 
 impl Product {
-    /// All of them.
+    /// All products, in order.
     pub const ALL: [Self; 4] = [Self::Research, Self::Store1, Self::Store2, Self::Store3];
 
-    /// Name for the command line and for files.
+    /// Name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Research => "research",
@@ -34,7 +34,7 @@ impl Product {
 }
 
 impl Product {
-    /// Name of the setting that says where it goes.
+    /// Name of the setting with the output location.
     pub fn place(self) -> &'static str {
         match self {
             Self::Research => "output_dir",
@@ -53,7 +53,7 @@ impl std::str::FromStr for Product {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let named = Self::ALL.into_iter().find(|stage| stage.name() == text);
-        named.ok_or_else(|| "stages are research, store1, store2 and store3".to_owned())
+        let named = Self::ALL.into_iter().find(|product| product.name() == text);
+        named.ok_or_else(|| "products are research, store1, store2 and store3".to_owned())
     }
 }

@@ -1,4 +1,4 @@
-//! The cases of a shard, each in one pass.
+//! Processing of the cases of a shard. All products of a case come from one reading of its raw files.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::case_pipeline::{CaseResult, ProductError, ProductResult, Products};
+use super::case_pipeline::{CaseResult, ProductError, ProductResult, Products, Results};
 use super::heartbeat::{Failure, HeartbeatWriter};
 use super::{CampaignPlan, OpenPlan, PlanFileError, Product, Shard};
 use crate::case_manifest;
@@ -17,126 +17,128 @@ use crate::research::{
     ConversionContext, ConversionProgress, GridFile, NoProgress, PlanOptions, RECIPE,
 };
 use crate::store::{Location, Store, StoreRegistry};
+use crate::vis::cases::CaseChoice;
 use crate::vis::create::OpenStore;
 use crate::vis::input::CaseSource;
 use crate::vis::maps::MapOptions;
+use crate::vis::store2::MapContext;
 use crate::vis::store3::UptakeContext;
 use crate::vis::{RunContext, VisError};
 
-/// Cases at the same time: the second begins while the last files of the first are worked on.
-const CASES: usize = 2;
-/// How long a stop waits for what is under way.
-const GRACE: Duration = Duration::from_secs(30);
+/// Cases that are processed at the same time. The second case keeps workers busy while the last files
+/// of the first are in work.
+const CONCURRENT_CASES: usize = 2;
+/// Time that cases in work have to end after a stop.
+const STOP_GRACE: Duration = Duration::from_secs(30);
 
-/// Which part of a plan is done, and how.
+/// Which part of a plan to process, and how.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
-    /// The shard.
+    /// The share of the plan's cases.
     pub shard: Shard,
-    /// Products of the plan that are made.
+    /// Products to make, a subset of the plan's.
     pub stages: Vec<Product>,
-    /// Of the shard's cases, those of these polygons, first and last.
-    pub range: Option<(u16, u16)>,
-    /// Files worked on at the same time.
+    /// Selection among the cases of the shard.
+    pub choice: CaseChoice,
+    /// Files that are processed at the same time, one on each CPU thread.
     pub workers: usize,
-    /// Bytes of memory for all work.
+    /// Memory budget of all work, in bytes.
     pub memory: u64,
-    /// Make what is done once more.
+    /// Make products again that are done.
     pub force: bool,
 }
 
-/// How a case of a shard went.
+/// Result of one case of a shard.
 pub struct CaseReport<'a> {
-    /// The case.
+    /// The case that has ended.
     pub case: Case,
-    /// Cases that are done by now.
+    /// Cases of the shard that are done, with this one.
     pub done: usize,
-    /// Cases of the shard.
+    /// Number of cases of the shard.
     pub all: usize,
-    /// Products that there were to be.
+    /// Number of products of the case.
     pub products: usize,
-    /// Products that are there.
+    /// Products that are done, now or before.
     pub made: &'a [ProductResult],
-    /// Bytes of the raw files.
+    /// Bytes of the case's raw files.
     pub size: u64,
-    /// Bytes that were read from the archive.
+    /// Bytes read from the archive.
     pub fetched: u64,
-    /// Time it took.
+    /// Time from the start of the case to its end.
     pub elapsed: Duration,
-    /// Why the other products were not made; without what a stop cut short.
+    /// Products that failed, with causes. Products that a stop interrupted are not listed.
     pub failures: &'a [(Vec<Product>, ProductError)],
 }
 
-/// How a shard went.
+/// Result of a shard.
 #[derive(Debug, Default)]
 pub struct ShardReport {
-    /// Cases of the shard.
+    /// Number of cases of the shard.
     pub all: usize,
-    /// Cases that are done.
+    /// Number of cases with all products done.
     pub done: usize,
-    /// Bytes that were read.
+    /// Bytes read from the archive.
     pub read: u64,
-    /// Time it took.
+    /// Time of all cases together.
     pub elapsed: Duration,
-    /// Cases with products that were not made.
+    /// Cases with failed products.
     pub failed: Vec<(Case, Vec<Failure>)>,
-    /// How it failed as a whole; `None` when all is done.
+    /// Kind of failure of the whole shard; `None` when every case is done.
     pub failure: Option<ErrorKind>,
 }
 
-/// A case and the number of its files in the plan.
+/// A case and the number of its raw files in the plan.
 type CaseFileCount = (Case, usize);
 
-/// The products of a plan that are asked for, in the plan's order; all when none is named.
+/// The selected products of a plan, in the order of the plan; all when `selected` is empty.
 ///
 /// # Errors
-/// The plan is not for one of them.
-pub fn stages_of(plan: &CampaignPlan, asked: &[Product]) -> Result<Vec<Product>, VisError> {
-    if let Some(other) = asked.iter().find(|stage| !plan.stages.contains(stage)) {
-        let problem = format!("the plan is not for {other}; `dor plan --stages` makes one that is");
+/// The plan does not contain a selected product.
+pub fn stages_of(plan: &CampaignPlan, selected: &[Product]) -> Result<Vec<Product>, VisError> {
+    if let Some(other) = selected.iter().find(|product| !plan.stages.contains(product)) {
+        let problem =
+            format!("the plan does not contain {other}; make one that does: dor plan --products");
         return Err(VisError::Needs(problem));
     }
-    let is_asked = |stage: &Product| asked.is_empty() || asked.contains(stage);
-    Ok(plan.stages.iter().copied().filter(is_asked).collect())
+    let is_selected = |product: &Product| selected.is_empty() || selected.contains(product);
+    Ok(plan.stages.iter().copied().filter(is_selected).collect())
 }
 
-/// A shard that is at work, and tells so beside the plan.
+/// A shard in work, which writes a heartbeat beside the plan.
 pub struct ShardRun {
     plan: CampaignPlan,
     stores: StoreRegistry,
     options: ShardOptions,
     cases: Vec<CaseFileCount>,
-    reporter: HeartbeatWriter,
+    heartbeat: HeartbeatWriter,
 }
 
 impl ShardRun {
-    /// Begins to tell of a shard.
+    /// Selects the cases of a shard and writes its first heartbeat.
     ///
     /// # Errors
-    /// Nothing can be written beside the plan.
+    /// The heartbeat cannot be written beside the plan.
     pub async fn begin(opened: OpenPlan, options: ShardOptions) -> Result<Self, PlanFileError> {
         let OpenPlan { stores, store, key, plan, .. } = opened;
         let stores = stores.within(options.memory);
-        let is_asked = |(case, _): &CaseFileCount| {
-            options.range.is_none_or(|(first, last)| (first..=last).contains(&case.polygon()))
-        };
+        let is_selected = |(case, _): &CaseFileCount| options.choice.allows(*case);
         let own = plan.cases().zip(&plan.cases).filter(|((n, _), _)| options.shard.has(*n));
         let own = own.map(|((_, case), planned)| (case, planned.files));
-        let cases = own.filter(is_asked).collect();
-        let reporter = HeartbeatWriter::begin(store, &key, &plan, options.shard).await?;
-        Ok(Self { plan, stores, options, cases, reporter })
+        let cases = own.filter(is_selected).collect();
+        let heartbeat = HeartbeatWriter::begin(store, &key, &plan, options.shard).await?;
+        Ok(Self { plan, stores, options, cases, heartbeat })
     }
 
-    /// Makes the products of the cases, each told of to `told`; what may go better next time is tried
-    /// once more.
+    /// Makes the products of all cases and reports each case to `on_case`. Cases whose failures are all
+    /// transient are processed once more.
     ///
     /// # Errors
-    /// A place of the plan is not there, or not as planned; those of `told`.
+    /// A location of the plan is absent, an input differs from the plan, or `on_case` fails.
     pub async fn work<E: From<PlanFileError>>(
         &self,
         stop: CancellationToken,
         progress: Arc<dyn ConversionProgress>,
-        mut told: impl FnMut(CaseReport<'_>) -> Result<(), E>,
+        mut on_case: impl FnMut(CaseReport<'_>) -> Result<(), E>,
     ) -> Result<ShardReport, E> {
         self.plan.places.refuse_absent(&self.options.stages, &self.stores).await?;
         let mut report = ShardReport { all: self.cases.len(), ..ShardReport::default() };
@@ -145,23 +147,23 @@ impl ShardRun {
         }
         let ShardOptions { workers, memory, .. } = self.options;
         let has_research = self.options.stages.contains(&Product::Research);
-        let workshop = RunContext {
+        let context = RunContext {
             pool: Pool::new(workers, memory),
             stop,
-            // Where files are converted, the other products read along.
+            // The conversion reports progress for all products, which share its reading.
             progress: if has_research { Arc::new(NoProgress) } else { progress.clone() },
         };
-        let products = self.products(&workshop, progress).await?;
+        let products = self.products(&context, progress).await?;
         let began = Instant::now();
-        let mut failed = self.pass(&products, &self.cases, &mut report, &mut told).await?;
-        let passing =
+        let mut failed = self.process(&products, &self.cases, &mut report, &mut on_case).await?;
+        let is_transient =
             |(_, failures): &Failed| failures.iter().all(|(failure, _)| !failure.permanent);
-        let again: Vec<Failed>;
-        (again, failed) = failed.into_iter().partition(passing);
-        let again: Vec<CaseFileCount> = again.into_iter().map(|(case, _)| case).collect();
-        failed.extend(self.pass(&products, &again, &mut report, &mut told).await?);
+        let transient: Vec<Failed>;
+        (transient, failed) = failed.into_iter().partition(is_transient);
+        let again: Vec<CaseFileCount> = transient.into_iter().map(|(case, _)| case).collect();
+        failed.extend(self.process(&products, &again, &mut report, &mut on_case).await?);
         report.elapsed = began.elapsed();
-        report.failure = match workshop.stop.is_cancelled() && report.done < report.all {
+        report.failure = match context.stop.is_cancelled() && report.done < report.all {
             true => Some(ErrorKind::Interrupted),
             false => failure(&failed),
         };
@@ -170,152 +172,118 @@ impl ShardRun {
         Ok(report)
     }
 
-    /// Tells that the shard has ended, and with which exit code.
+    /// Writes the last heartbeat, with the exit code of the process.
     pub async fn end(self, exit: u8) {
-        self.reporter.end(exit).await;
+        self.heartbeat.end(exit).await;
     }
 
-    /// Makes the products of cases, until a stop; what failed.
-    async fn pass<E>(
+    /// Makes the products of cases until a stop, and returns the cases that failed.
+    async fn process<E>(
         &self,
         products: &Products<'_>,
         cases: &[CaseFileCount],
         report: &mut ShardReport,
-        told: &mut impl FnMut(CaseReport<'_>) -> Result<(), E>,
+        on_case: &mut impl FnMut(CaseReport<'_>) -> Result<(), E>,
     ) -> Result<Vec<Failed>, E> {
-        let stop = &products.workshop.stop;
+        let stop = &products.context.stop;
         let make = async |(case, files): CaseFileCount| {
-            let begun = Instant::now();
-            self.reporter.case_begun(case);
-            ((case, files), products.make(case, files).await, begun.elapsed())
+            let start = Instant::now();
+            self.heartbeat.case_begun(case);
+            ((case, files), products.make(case, files).await, start.elapsed())
         };
         let running = stream::iter(cases).take_while(|_| {
-            let goes_on = !stop.is_cancelled();
-            async move { goes_on }
+            let is_running = !stop.is_cancelled();
+            async move { is_running }
         });
-        let mut running = pin!(running.map(|case| make(*case)).buffer_unordered(CASES));
-        let mut failed = Vec::new();
-        let given_up = async {
+        let mut running = pin!(running.map(|case| make(*case)).buffer_unordered(CONCURRENT_CASES));
+        let grace_over = async {
             stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(STOP_GRACE).await;
         };
-        let mut given_up = pin!(given_up);
-        while let Some((planned, outcome, elapsed)) = tokio::select! {
+        let mut grace_over = pin!(grace_over);
+        let mut failed = Vec::new();
+        while let Some(ended) = tokio::select! {
             ended = running.next() => ended,
-            () = &mut given_up => None,
+            () = &mut grace_over => None,
         } {
-            let (case, _) = planned;
-            let CaseResult { stages, size, fetched } = outcome;
-            let (mut made, mut failures) = (Vec::new(), Vec::new());
-            let products = stages.iter().map(|(stages, _)| stages.len()).sum();
-            for (stages, result) in stages {
-                match result {
-                    // Each that was made was made by itself.
-                    Ok(product) => made.push(product),
-                    // What a stop cuts short has not failed.
-                    Err(_) if stop.is_cancelled() => {}
-                    Err(error) => failures.push((stages, error)),
-                }
-            }
-            report.read += fetched;
-            report.done += usize::from(made.len() == products);
-            let written = made.iter().map(|made| made.written).sum();
-            let (done, all) = (report.done, report.all);
-            told(CaseReport {
-                case,
-                done,
-                all,
-                products,
-                made: &made,
-                size,
-                fetched,
-                elapsed,
-                failures: &failures,
-            })?;
-            let (recorded, kinds): (Vec<Failure>, Vec<ErrorKind>) =
-                failures.into_iter().map(recorded).unzip();
-            let seconds = elapsed.as_secs_f64();
-            self.reporter.case_ended(case, (fetched, written), &recorded, seconds);
-            if !recorded.is_empty() {
-                failed.push((planned, recorded.into_iter().zip(kinds).collect()));
-            }
+            failed.extend(self.end_case(ended, stop, report, on_case)?);
         }
         Ok(failed)
     }
 
-    /// What the products are made by.
+    /// Reports the end of a case to `on_case`, then in the heartbeat. Returns the failures, if any.
+    fn end_case<E>(
+        &self,
+        (planned, result, elapsed): (CaseFileCount, CaseResult, Duration),
+        stop: &CancellationToken,
+        report: &mut ShardReport,
+        on_case: &mut impl FnMut(CaseReport<'_>) -> Result<(), E>,
+    ) -> Result<Option<Failed>, E> {
+        let (case, _) = planned;
+        let CaseResult { results, size, fetched } = result;
+        let products: usize = results.iter().map(|(products, _)| products.len()).sum();
+        let (made, failures) = separate(results, stop);
+        report.read += fetched;
+        report.done += usize::from(made.len() == products);
+        on_case(CaseReport {
+            case,
+            done: report.done,
+            all: report.all,
+            products,
+            made: &made,
+            size,
+            fetched,
+            elapsed,
+            failures: &failures,
+        })?;
+        let written: u64 = made.iter().map(|made| made.written).sum();
+        let (failures, kinds): (Vec<Failure>, Vec<ErrorKind>) =
+            failures.into_iter().map(recorded).unzip();
+        self.heartbeat.case_ended(case, (fetched, written), &failures, elapsed.as_secs_f64());
+        if failures.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((planned, failures.into_iter().zip(kinds).collect())))
+    }
+
+    /// Opens the stores and inputs of the products.
     async fn products<'a>(
         &self,
-        workshop: &'a RunContext,
+        context: &'a RunContext,
         research: Arc<dyn ConversionProgress>,
     ) -> Result<Products<'a>, PlanFileError> {
-        let (plan, places) = (&self.plan, &self.plan.places);
-        let stores = &until(&workshop.stop, &self.stores);
-        let raw = open(stores, &places.data_dir, "data_dir")?;
-        let grid_file = self.grid_file();
-        let grid = self.grid(stores, grid_file.as_ref()).await?;
-        let (force, allow_missing) = (self.options.force, plan.allow_missing);
+        let stores = &until(&context.stop, &self.stores);
+        let raw = open(stores, self.plan.places.data_dir.as_ref(), "data_dir")?;
+        let grid = self.grid(stores).await?;
         let mut products = Products {
             raw: raw.clone(),
             research: None,
             store1: None,
             store2: None,
             store3: None,
-            workshop,
-            allow_missing,
-            force,
+            context,
+            allow_missing: self.plan.allow_missing,
+            force: self.options.force,
         };
-        for stage in &self.options.stages {
-            match stage {
+        for product in &self.options.stages {
+            match product {
                 Product::Research => {
-                    let environment = ConversionContext {
-                        raw: raw.clone(),
-                        out: open(stores, &places.output_dir, "output_dir")?,
-                        grid: grid.as_ref().map(|(grid, _)| grid.clone()),
-                        pool: workshop.pool.clone(),
-                        stop: workshop.stop.clone(),
-                        progress: research.clone(),
-                        reader: Reader::default(),
-                    };
-                    let recipe = case_manifest::ConversionRecipe {
-                        product: "research-grade".to_owned(),
-                        version: RECIPE,
-                        grid_sha256: grid.as_ref().map(|(_, sha256)| sha256.clone()),
-                    };
-                    let options = PlanOptions { force, allow_missing, recipe };
-                    products.research = Some((environment, options));
+                    let research_context =
+                        RunContext { progress: research.clone(), ..context.clone() };
+                    let conversion =
+                        self.conversion(stores, &raw, grid.as_ref(), research_context)?;
+                    products.research = Some(conversion);
                 }
                 Product::Store1 => {
-                    let store = open(stores, &places.store1, "store1")?;
-                    let open = OpenStore::open(store, "store1", plan.recipe(*stage));
-                    products.store1 = Some(open.await?);
+                    products.store1 = Some(self.map_store(stores, *product).await?);
                 }
                 Product::Store2 => {
-                    let options = MapOptions {
-                        grid: grid_file.clone(),
-                        ssh: places.ssh.clone(),
-                        reference_compat: plan.reference_compat,
-                        ..MapOptions::default()
-                    };
-                    let store = open(stores, &places.store2, "store2")?;
-                    let cases: Vec<Case> = self.cases.iter().map(|(case, _)| *case).collect();
-                    let input = CaseSource::Raw(raw.clone());
-                    let atlas = options.atlas(store, stores, (&input, &cases), workshop).await?;
-                    let is_planned = match (&atlas.ssh, &plan.givens.ssh) {
-                        (Some((_, file)), Some(planned)) => planned.is_content(file),
-                        (found, planned) => found.is_none() && planned.is_none(),
-                    };
-                    if !is_planned {
-                        let url = places.ssh.as_ref().map(Location::to_string).unwrap_or_default();
-                        return Err(PlanFileError::Changed { url });
-                    }
-                    products.store2 = Some(atlas);
+                    products.store2 = Some(self.maps(stores, &raw, context).await?);
                 }
                 Product::Store3 => {
-                    let store = open(stores, &places.store3, "store3")?;
                     products.store3 = Some(UptakeContext {
-                        destination: OpenStore::open(store, "store3", plan.recipe(*stage)).await?,
-                        centers: (plan.centers(), "the plan".to_owned()),
+                        destination: self.map_store(stores, *product).await?,
+                        centers: (self.plan.centers(), "the plan".to_owned()),
                         grid: grid.clone(),
                     });
                 }
@@ -324,20 +292,86 @@ impl ShardRun {
         Ok(products)
     }
 
-    /// The grid file of the plan, which holds on every node.
+    /// Context and options of the conversion to research-grade files.
+    fn conversion(
+        &self,
+        stores: &StoreRegistry,
+        raw: &Store,
+        grid: Option<&(Arc<Grid>, String)>,
+        RunContext { pool, stop, progress }: RunContext,
+    ) -> Result<(ConversionContext, PlanOptions), PlanFileError> {
+        let context = ConversionContext {
+            raw: raw.clone(),
+            out: open(stores, self.plan.places.output_dir.as_ref(), "output_dir")?,
+            grid: grid.map(|(grid, _)| grid.clone()),
+            pool,
+            stop,
+            progress,
+            reader: Reader::default(),
+        };
+        let recipe = case_manifest::ConversionRecipe {
+            product: "research-grade".to_owned(),
+            version: RECIPE,
+            grid_sha256: grid.map(|(_, sha256)| sha256.clone()),
+        };
+        let (force, allow_missing) = (self.options.force, self.plan.allow_missing);
+        Ok((context, PlanOptions { force, allow_missing, recipe }))
+    }
+
+    /// Opens the map store of a product under the rules of the plan.
+    async fn map_store(
+        &self,
+        stores: &StoreRegistry,
+        product: Product,
+    ) -> Result<OpenStore, PlanFileError> {
+        let store = open(stores, self.plan.places.of(product), product.place())?;
+        Ok(OpenStore::open(store, product.name(), self.plan.recipe(product)).await?)
+    }
+
+    /// Opens store 2 with its grid and weights, and the series of sea surface height, whose content must
+    /// be that of the plan.
+    async fn maps<'a>(
+        &self,
+        stores: &StoreRegistry,
+        raw: &Store,
+        context: &'a RunContext,
+    ) -> Result<MapContext<'a>, PlanFileError> {
+        let CampaignPlan { places, givens, reference_compat, .. } = &self.plan;
+        let options = MapOptions {
+            grid: self.grid_file(),
+            ssh: places.ssh.clone(),
+            reference_compat: *reference_compat,
+            ..MapOptions::default()
+        };
+        let store = open(stores, places.store2.as_ref(), "store2")?;
+        let cases: Vec<Case> = self.cases.iter().map(|(case, _)| *case).collect();
+        let input = CaseSource::Raw(raw.clone());
+        let maps = options.atlas(store, stores, (&input, &cases), context).await?;
+        let is_planned = match (&maps.ssh, &givens.ssh) {
+            (Some((_, file)), Some(planned)) => planned.is_content(file),
+            (current, planned) => current.is_none() && planned.is_none(),
+        };
+        if !is_planned {
+            let url = places.ssh.as_ref().map(Location::to_string).unwrap_or_default();
+            return Err(PlanFileError::Changed { url });
+        }
+        Ok(maps)
+    }
+
+    /// The grid file of the plan, the same for every node.
     fn grid_file(&self) -> Option<GridFile> {
         let location = self.plan.places.grid.clone()?;
         Some(GridFile { location, named_by: "plan".to_owned() })
     }
 
-    /// The grid that the plan was made with, for products that need it.
+    /// Loads the grid file with its SHA-256, which must be that of the plan; `None` when no product needs
+    /// a grid.
     async fn grid(
         &self,
         stores: &StoreRegistry,
-        file: Option<&GridFile>,
     ) -> Result<Option<(Arc<Grid>, String)>, PlanFileError> {
-        let needs_grid = self.options.stages.iter().any(|stage| *stage != Product::Store1);
-        let Some(file) = file.filter(|_| needs_grid) else { return Ok(None) };
+        let needs_grid = self.options.stages.iter().any(|product| *product != Product::Store1);
+        let Some(file) = self.grid_file().filter(|_| needs_grid) else { return Ok(None) };
         let (grid, sha256) = file.load(stores).await.map_err(VisError::from)?;
         if self.plan.givens.grid_sha256.as_ref() != Some(&sha256) {
             return Err(PlanFileError::Changed { url: file.location.to_string() });
@@ -346,17 +380,38 @@ impl ShardRun {
     }
 }
 
+/// Products that failed together, and the cause.
+type ProductFailure = (Vec<Product>, ProductError);
+
+/// Separates the products that are done from those that failed. Products that a stop interrupted are
+/// neither.
+fn separate(
+    results: Results,
+    stop: &CancellationToken,
+) -> (Vec<ProductResult>, Vec<ProductFailure>) {
+    let (mut made, mut failures) = (Vec::new(), Vec::new());
+    for (products, result) in results {
+        match result {
+            // Only failures are of several products at once.
+            Ok(product) => made.push(product),
+            Err(_) if stop.is_cancelled() => {}
+            Err(error) => failures.push((products, error)),
+        }
+    }
+    (made, failures)
+}
+
 /// A case, and its failures with their kinds.
 type Failed = (CaseFileCount, Vec<(Failure, ErrorKind)>);
 
-/// A failure as it is told beside the plan, and its kind.
-fn recorded((stages, error): (Vec<Product>, ProductError)) -> (Failure, ErrorKind) {
+/// A failure for the heartbeat, and its kind.
+fn recorded((stages, error): ProductFailure) -> (Failure, ErrorKind) {
     let kind = error.kind();
     let permanent = matches!(kind, ErrorKind::BadData | ErrorKind::Config);
     (Failure { stages, error: error.cause(), permanent }, kind)
 }
 
-/// What failures come to: where all are permanent, nothing is gained by running again.
+/// The kind of failure of a shard: transient when another run can succeed for any product.
 fn failure(failed: &[Failed]) -> Option<ErrorKind> {
     let mut all = failed.iter().flat_map(|(_, failures)| failures);
     match () {
@@ -367,7 +422,12 @@ fn failure(failed: &[Failed]) -> Option<ErrorKind> {
     }
 }
 
-fn open(stores: &StoreRegistry, place: &Option<Location>, what: &str) -> Result<Store, VisError> {
-    let needed = || VisError::Needs(format!("the plan names no {what}"));
-    Ok(stores.open(place.as_ref().ok_or_else(needed)?)?)
+/// Opens the location of a plan that has the key `what`.
+fn open(
+    stores: &StoreRegistry,
+    location: Option<&Location>,
+    what: &str,
+) -> Result<Store, VisError> {
+    let absent = || VisError::Needs(format!("the plan names no {what}"));
+    Ok(stores.open(location.ok_or_else(absent)?)?)
 }

@@ -1,43 +1,44 @@
-//! Which cases are whose: case `i` belongs to shard `i mod N`, whichever engine distributes them.
+//! Distribution of cases over shards: case `i` of a plan belongs to shard `i mod N` under every engine.
 
 use crate::model::{ErrorKind, WithErrorKind};
+
 /// A share of the cases of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// From 0.
+    /// Index of the shard, from 0.
     pub index: usize,
-    /// How many there are.
+    /// Number of shards.
     pub of: usize,
 }
 
-/// It is not clear which shard this process is.
+/// The shard of this process cannot be determined.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShardIndexError {
-    /// Nobody says.
+    /// Neither the command line nor the environment has an index.
     #[error(
-        "which of the {of} shards is this? Give --shard, or run it in a Slurm array, a Kubernetes Indexed \
-         Job or an AWS Batch array"
+        "the index of this shard, of {of}, is unknown: give --shard, or run it in a Slurm array, a Kubernetes \
+         Indexed Job or an AWS Batch array"
     )]
     Unknown {
         /// Number of shards.
         of: usize,
     },
-    /// There is no such shard.
-    #[error("{origin}: there is no shard {index} of {of}; they count from 0")]
+    /// The index is not below the number of shards.
+    #[error("{origin}: there is no shard {index} of {of}; indexes start at 0")]
     Outside {
-        /// Who says.
+        /// Option or environment variable with the index.
         origin: String,
-        /// What was said.
+        /// The index.
         index: usize,
         /// Number of shards.
         of: usize,
     },
-    /// Not a number.
-    #[error("{variable} is {value:?}, which is no number of a shard")]
+    /// An environment variable has no number.
+    #[error("{variable} is {value:?}, which is not a valid shard index")]
     NoNumber {
-        /// Environment variable.
+        /// Name of the environment variable.
         variable: &'static str,
-        /// Its value.
+        /// Value of the variable.
         value: String,
     },
 }
@@ -49,7 +50,15 @@ impl WithErrorKind for ShardIndexError {
 }
 
 impl Shard {
-    /// The shard that was `given`, else the one that the environment tells; the only one is clear.
+    /// Environment variables with the index in a Slurm, Kubernetes or AWS Batch array.
+    pub const VARIABLES: [&'static str; 3] =
+        ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX"];
+
+    /// The shard with the index `given`, else with the index that the environment has. A single shard needs
+    /// no index.
+    ///
+    /// # Errors
+    /// No index is known, or it is not that of a shard.
     pub fn find(
         of: usize,
         given: Option<usize>,
@@ -65,7 +74,7 @@ impl Shard {
         let (origin, index) = if let Some(index) = given {
             ("--shard", index)
         } else if let Some(element) = number("SLURM_ARRAY_TASK_ID")? {
-            // Each task of an element is a shard of its own.
+            // Each task of an array element is a separate shard.
             let tasks = number("SLURM_NTASKS")?.unwrap_or(1);
             let task = number("SLURM_PROCID")?.unwrap_or(0);
             ("SLURM_ARRAY_TASK_ID", element.saturating_mul(tasks).saturating_add(task))
@@ -84,12 +93,12 @@ impl Shard {
         }
     }
 
-    /// The shard that the n-th case of a plan belongs to.
+    /// The shard of the `n`-th case of a plan, from 0.
     pub fn of_case(n: usize, of: usize) -> Self {
         Self { index: n % of, of }
     }
 
-    /// Whether the n-th case of a plan belongs to it.
+    /// Whether the `n`-th case of a plan, from 0, belongs to this shard.
     pub fn has(self, n: usize) -> bool {
         Self::of_case(n, self.of) == self
     }
@@ -111,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_cover_all_cases_once_and_are_of_one_size() {
+    fn shards_cover_all_cases_once_and_differ_by_at_most_one_case() {
         let cases = Case::all().count();
         assert_eq!(cases, 2760);
         for of in [1, 7, 32, 690, 2760] {
@@ -128,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn every_engine_tells_the_shard() {
+    fn the_environment_of_every_engine_has_the_index() {
         let slurm = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_NTASKS", "4"), ("SLURM_PROCID", "2")];
         assert_eq!(found(16, None, &slurm), Ok(14));
         assert_eq!(found(16, None, &slurm[..1]), Ok(3));
@@ -139,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_none_is_refused() {
+    fn an_unknown_or_invalid_index_is_refused() {
         assert_eq!(found(7, None, &[]), Err(ShardIndexError::Unknown { of: 7 }));
         assert!(matches!(found(4, Some(4), &[]), Err(ShardIndexError::Outside { .. })));
         let slurm = [("SLURM_ARRAY_TASK_ID", "x")];

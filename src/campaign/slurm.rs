@@ -1,45 +1,129 @@
-//! Jobs for Slurm: an array of which each element is a shard on a node of its own, and a job after it that
-//! puts the results together.
+//! Job scripts for Slurm: an array with one shard on one node for each element, and a job that finalizes the
+//! results afterwards.
 
 use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// What a plan asks of Slurm.
+/// Parameters of the job scripts. `None` leaves out the `#SBATCH` line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jobs {
-    /// The program as the nodes find it.
+    /// Path or name of `dor` on the nodes.
     pub program: String,
     /// Location of the plan.
     pub plan: String,
-    /// Number of shards: elements of the whole array.
+    /// Number of shards, which is the number of elements of the whole array.
     pub shards: usize,
-    /// Which elements to run, as `--array` takes it: all when `None`.
+    /// Elements to run, in the syntax of `--array`; `None` for all.
     pub array: Option<String>,
-    /// Quality of service, when it is not the site's default.
+    /// Quality of service; `None` for the site's default.
     pub qos: Option<String>,
-    /// Partition, when it is not the site's default.
+    /// Partition; `None` for the site's default.
     pub partition: Option<String>,
     /// Time limit of an element, `HH:MM:SS`.
     pub time: String,
-    /// Time limit of the job that puts the results together.
+    /// Time limit of the finalizing job, `HH:MM:SS`.
     pub finalize_time: String,
-    /// Account that is charged.
+    /// Account to charge.
     pub account: Option<String>,
-    /// Kind of nodes.
+    /// Kind of nodes, such as `cpu`.
     pub constraint: Option<String>,
-    /// Processors of an element.
+    /// Logical processors of an element.
     pub cpus: Option<usize>,
-    /// Image to run in, with Shifter.
+    /// Shifter image to run in; `None` to run without a container.
     pub container: Option<String>,
-    /// More arguments of `dor run`.
+    /// Additional arguments of `dor run`.
     pub run: Vec<String>,
-    /// More arguments of `dor finalize`.
+    /// Additional arguments of `dor finalize`.
     pub finalize: Vec<String>,
 }
 
-/// Seconds before the end of the time that an element is told to stop.
+/// Seconds before the time limit at which Slurm sends SIGTERM to an element.
 const NOTICE: u32 = 120;
 
-/// A word as a shell takes it.
+/// Names of the scripts.
+const RUN_SCRIPT: &str = "dor-run.sbatch";
+const FINALIZE_SCRIPT: &str = "dor-finalize.sbatch";
+
+/// The scripts could not be written, or Slurm did not take one.
+#[derive(Debug, thiserror::Error)]
+pub enum SlurmError {
+    /// The folder for the scripts cannot be made.
+    #[error("cannot make the folder {}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// A script cannot be written.
+    #[error("cannot write {}", script.display())]
+    Write {
+        /// The script.
+        script: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Slurm's program cannot be run.
+    #[error("cannot run sbatch: is this a login node of a Slurm cluster?")]
+    Sbatch(#[source] io::Error),
+    /// Slurm refused a script.
+    #[error("sbatch refused {}: {reason}", script.display())]
+    Refused {
+        /// The script.
+        script: PathBuf,
+        /// What `sbatch` printed to standard error.
+        reason: String,
+    },
+    /// Slurm took a script, and the number of its job is unknown.
+    #[error("sbatch told no number of a job for {}: {output:?}", script.display())]
+    NoNumber {
+        /// The script.
+        script: PathBuf,
+        /// What `sbatch` printed.
+        output: String,
+    },
+}
+
+/// Where the scripts were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scripts {
+    /// Script of the array job.
+    pub run: PathBuf,
+    /// Script of the finalizing job; `None` when there is none.
+    pub finalize: Option<PathBuf>,
+}
+
+/// Sends a script to Slurm, to run after another job has ended; its number.
+///
+/// # Errors
+/// `sbatch` cannot be run, refuses the script, or does not print a number.
+pub fn submit(script: &Path, after: Option<&str>) -> Result<String, SlurmError> {
+    let mut sbatch = Command::new("sbatch");
+    sbatch.arg("--parsable");
+    if let Some(after) = after {
+        sbatch.arg(format!("--dependency=afterany:{after}"));
+    }
+    let output = sbatch.arg(script).output().map_err(SlurmError::Sbatch)?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(SlurmError::Refused { script: script.to_owned(), reason });
+    }
+    // With several clusters, the cluster's name follows.
+    let output = String::from_utf8_lossy(&output.stdout);
+    let number = output.trim().split(';').next().unwrap_or_default();
+    match !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Ok(number.to_owned()),
+        false => {
+            let (script, output) = (script.to_owned(), output.into_owned());
+            Err(SlurmError::NoNumber { script, output })
+        }
+    }
+}
+
+/// Quotes a word for a shell, where that is necessary.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
@@ -49,7 +133,25 @@ pub fn quoted(word: &str) -> String {
 }
 
 impl Jobs {
-    /// The script of the array.
+    /// Writes the scripts into a folder; that of the job after the array only if there is to be one.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or a script cannot be written.
+    pub fn write_scripts(&self, folder: &Path, finalizes: bool) -> Result<Scripts, SlurmError> {
+        let failed = |source| SlurmError::Folder { folder: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let run = write_script(folder.join(RUN_SCRIPT), self.run_script())?;
+        let finalize = folder.join(FINALIZE_SCRIPT);
+        if finalizes {
+            let finalize = Some(write_script(finalize, self.finalize_script())?);
+            return Ok(Scripts { run, finalize });
+        }
+        // One of an earlier call would put together what is not all there.
+        let _ = fs::remove_file(finalize);
+        Ok(Scripts { run, finalize: None })
+    }
+
+    /// Script of the array job.
     pub fn run_script(&self) -> String {
         let all = format!("0-{}", self.shards.saturating_sub(1));
         let mut text = self.head("dor-run", "%A_%a", &self.time);
@@ -63,29 +165,30 @@ impl Jobs {
         let _ = write!(
             text,
             r#"set -u
-# Where Slurm and the system have their programs, should the environment of the job lack it.
+# Folders of Slurm's and the system's programs, in case the environment of the job lacks them.
 export PATH="${{PATH:-}}:/usr/local/bin:/usr/bin:/bin"
 # File systems such as /dvs_ro have no locks.
 export HDF5_USE_FILE_LOCKING=FALSE
 
-# Its number in the array: its own number may be that of the whole array.
+# Job ID of this element. SLURM_JOB_ID is no substitute: it can be the ID of the whole array.
 element="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 
-# When time is nearly up or somebody needs the node, Slurm tells dor, which stops within a minute. What is told to this
-# script only is handed on; not to srun, which would kill dor.
+# Before the time limit and on preemption, Slurm sends SIGTERM to dor, which stops within a minute. A SIGTERM
+# that only this script receives goes on to the job step; not to srun, which would kill dor.
 trap 'until scancel --signal=TERM "$element.0" || ! kill -0 "${{run:-}}" 2>/dev/null; do sleep 1; done' TERM INT
-# The exit code comes through a pipe: what a wait tells can be that of a signal, and a file needs a place,
-# which TMPDIR of the node may not be. A signal to all processes ends dor, not the shell that waits for its code.
+# The exit code comes through a pipe: `wait` can return the status of a signal, and a file would need a
+# writable folder, which TMPDIR of the node need not be. A signal to all processes ends dor, but not the shell
+# that waits for its exit code.
 exec 3>&1 4< <(trap : TERM INT; {command} >&3 3>&-; echo "$?")
 run=$!
 code=
-# A signal may end the reading, not what it waits for.
+# A signal can interrupt the read before the exit code is there.
 until read -r -u 4 code || ! kill -0 "$run" 2>/dev/null; do :; done
-# It may have come in between.
+# The exit code can arrive between the read and the test.
 [ -n "$code" ] || read -r -u 4 code
 
-# Told to stop, it has more to do. A job that ends by itself is not queued again, so it asks for that,
-# and waits to be taken away.
+# Exit code 75: dor was stopped and has work left. Slurm does not requeue a job that exits, so the script
+# requests it and waits until Slurm ends the job.
 if [ "$code" = 75 ] && scontrol requeue "$element"; then
     sleep 600
 fi
@@ -95,7 +198,7 @@ exit "${{code:-1}}"
         text
     }
 
-    /// The script of the job after the array.
+    /// Script of the finalizing job.
     pub fn finalize_script(&self) -> String {
         let mut text = self.head("dor-finalize", "%j", &self.finalize_time);
         let command = self.command(&["finalize", "--plan", &self.plan], &self.finalize);
@@ -105,13 +208,14 @@ exit "${{code:-1}}"
 set -u
 export PATH="${{PATH:-}}:/usr/local/bin:/usr/bin:/bin"
 export HDF5_USE_FILE_LOCKING=FALSE
-# Exit code 3 says that cases are missing: dor status --plan tells which elements to run again.
+# Exit code 3: cases are missing; dor status --plan shows which elements to run again.
 exec {command}
 "#
         );
         text
     }
 
+    /// The `#SBATCH` lines that both scripts have.
     fn head(&self, name: &str, log: &str, time: &str) -> String {
         let cpus = self.cpus.map(|cpus| cpus.to_string());
         let options = [
@@ -135,8 +239,8 @@ exec {command}
         text
     }
 
-    /// A step of the job that runs the program with these words, on all its processors.
-    fn command(&self, words: &[&str], more: &[String]) -> String {
+    /// The command of a job step that runs `dor` on all processors of the job.
+    fn command(&self, words: &[&str], additional: &[String]) -> String {
         let mut all = vec!["srun", "--ntasks=1", "--cpu-bind=none"];
         let cpus = self.cpus.map(|cpus| format!("--cpus-per-task={cpus}"));
         all.extend(cpus.as_deref());
@@ -146,8 +250,15 @@ exec {command}
         }
         all.push(&self.program);
         all.extend(words);
-        all.extend(more.iter().map(String::as_str));
+        all.extend(additional.iter().map(String::as_str));
         all.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn write_script(script: PathBuf, text: String) -> Result<PathBuf, SlurmError> {
+    match fs::write(&script, text) {
+        Ok(()) => Ok(script),
+        Err(source) => Err(SlurmError::Write { script, source }),
     }
 }
 
@@ -156,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scripts_for_perlmutter_are_what_is_written() {
+    fn the_scripts_in_infra_are_those_for_perlmutter() {
         let jobs = Jobs {
             program: "dor".to_owned(),
             plan: "/pscratch/sd/m/me/atlas/plan.json".to_owned(),
@@ -174,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_say_what_was_asked_for() {
+    fn scripts_have_the_parameters() {
         let jobs = Jobs {
             program: "/opt/my tools/dor".to_owned(),
             plan: "s3://b/it's.json".to_owned(),

@@ -1,5 +1,5 @@
-//! What the records of all products have in common: the objects that belong to a result, and what tells
-//! whether one result is poorer than another.
+//! The fields that the records of all products have: the objects of a result, and the fields by which a
+//! poorer result is recognized.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use super::FORMAT;
 use crate::model::Parts;
 use crate::store::is_public;
 
-/// A record of any product.
+/// The common fields of a record of any product.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ManifestSummary {
     #[serde(default)]
     format: u32,
-    /// The rules that the result was made under.
+    /// Rules of the conversion.
     pub recipe: Value,
-    /// Bytes of the parts of which it has the MD5s.
+    /// Size in bytes of the parts whose MD5s are recorded.
     #[serde(default)]
     pub part_size: u64,
-    /// Its own objects; none where cases share them.
+    /// Objects of this result alone. Empty where cases share all objects.
     #[serde(default)]
     pub files: Vec<ManifestObject>,
-    /// Which map store: `store1`, `store2` or `store3`; empty for research-grade files.
+    /// The map store: `store1`, `store2` or `store3`; empty for research-grade files.
     #[serde(default)]
     pub store: String,
-    /// Cases whose values are in the shared chunks of a map store.
+    /// Names of the cases whose values are in the shared chunks of a map store.
     #[serde(default)]
     pub cases: Vec<String>,
     #[serde(default)]
@@ -47,58 +47,60 @@ pub struct ManifestObject {
     pub md5: Parts,
 }
 
-/// What a result has that another one lacks.
+/// The most important part of a result that another result of the same case lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// The coordinates of the full grid file.
     Grid,
-    /// So many months.
+    /// A number of months.
     Months(usize),
-    /// So many files.
+    /// A number of files.
     Files(usize),
 }
 
 impl ManifestSummary {
-    /// Reads a record.
+    /// Parses and checks a record.
     ///
     /// # Errors
     ///
-    /// It is not JSON of this form, has another format, names an object that is never published, or has MD5s
-    /// of other parts than the object has.
+    /// The bytes are not a record, the format is another one, a key is never published, or the number of MD5s
+    /// does not match the size of an object.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let record: Self = serde_json::from_slice(bytes)?;
         let refused = |problem: String| Err(serde_json::Error::custom(problem));
         if record.format != FORMAT {
             return refused(format!(
-                "it has format {}, this program knows {FORMAT}",
+                "it has format {}, this program reads {FORMAT}",
                 record.format
             ));
         }
         let is_path = |key: &str| !key.split('/').any(|part| ["", ".", ".."].contains(&part));
-        let is_odd = |file: &&ManifestObject| !is_path(&file.key) || !is_public(&file.key);
-        if let Some(ManifestObject { key, .. }) = record.files.iter().find(is_odd) {
-            return refused(format!("it names {key:?}, which nobody would publish"));
+        let is_invalid = |file: &&ManifestObject| !is_path(&file.key) || !is_public(&file.key);
+        if let Some(ManifestObject { key, .. }) = record.files.iter().find(is_invalid) {
+            return refused(format!("it has the invalid key {key:?}"));
         }
-        let is_unfit = |file: &&ManifestObject| !file.md5.fit(record.part_size, file.size);
-        if let Some(ManifestObject { key, md5, .. }) = record.files.iter().find(is_unfit) {
-            let number = md5.digests().len();
-            return refused(format!("of {key} it has {number} MD5s, and there are other parts"));
+        let does_not_fit = |file: &&ManifestObject| !file.md5.fit(record.part_size, file.size);
+        if let Some(ManifestObject { key, size, md5 }) = record.files.iter().find(does_not_fit) {
+            let (number, part_size) = (md5.digests().len(), record.part_size);
+            return refused(format!(
+                "it has {number} MD5s of {key}, which do not match {size} bytes in parts of {part_size}"
+            ));
         }
         Ok(record)
     }
 
-    /// The same of a record that is only looked at: `None` when it is of something else.
+    /// Parses a record without checking its format and its objects. `None`: it is not a record.
     pub fn parse_any(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// What this result has that `other`, of the same case, lacks; the worst of it.
+    /// The most important part of this result that `other`, of the same case, lacks.
     pub fn loss(&self, other: &Self) -> Option<Loss> {
         if self.has_grid() && !other.has_grid() {
             return Some(Loss::Grid);
         }
-        let had = |month: &&String| !self.missing_months.contains(month);
-        let months = other.missing_months.iter().filter(had).count();
+        let has_month = |month: &&String| !self.missing_months.contains(month);
+        let months = other.missing_months.iter().filter(has_month).count();
         let kept: BTreeSet<&str> = other.files.iter().map(|file| file.key.as_str()).collect();
         let files = self.files.iter().filter(|file| !kept.contains(file.key.as_str())).count();
         match (months, files) {
@@ -108,8 +110,9 @@ impl ManifestSummary {
         }
     }
 
+    /// Whether a grid file was used: research-grade records have it in `recipe`, map stores in `settings`.
     fn has_grid(&self) -> bool {
-        [&self.recipe, &self.settings].iter().any(|of| of["grid_sha256"].is_string())
+        [&self.recipe, &self.settings].iter().any(|fields| fields["grid_sha256"].is_string())
     }
 }
 
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_loss_is_told() {
+    fn the_most_important_loss_is_returned() {
         let rich = summary(Some("1"), &[], &["a", "b"]);
         assert_eq!(rich.loss(&rich), None);
         assert_eq!(rich.loss(&summary(None, &["0001-01"], &["a"])), Some(Loss::Grid));

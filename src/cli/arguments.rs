@@ -4,53 +4,86 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use crate::model::InterventionMonth;
 use crate::model::case::POLYGONS;
+use crate::model::{Case, CaseNameError, InterventionMonth};
 use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
 
-/// Which cases.
+/// The cases that a command works on.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct CaseArgs {
-    /// Polygons, 0 to 689 [default: all that there are files of]
-    #[arg(short, long, value_name = "ID", num_args = 1.., value_parser = polygon)]
-    pub polygon_ids: Vec<u16>,
-    /// Intervention months, of 1, 4, 7 and 10 [default: all that there are files of]
-    #[arg(short = 'm', long, visible_alias = "month", value_name = "M", num_args = 1..)]
-    pub intervention_months: Vec<InterventionMonth>,
+    /// Polygons, 0 to 689: 112, 112,113 or 200-299; may be repeated [default: all that have files]
+    #[arg(short, long = "polygon", alias = "polygon-ids", value_name = "IDS", num_args = 1.., value_delimiter = ',', value_parser = polygons)]
+    polygons: Vec<(u16, u16)>,
+    /// Polygons from A to B
+    #[arg(long, hide = true, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
+    polygon_range: Option<Vec<u16>>,
+    /// Intervention months of these polygons: 1, 4, 7 or 10; may be repeated [default: all that have files]
+    #[arg(short, long = "month", alias = "intervention-months", value_name = "M", num_args = 1.., value_delimiter = ',')]
+    months: Vec<InterventionMonth>,
+    /// Cases by name: polygon and month (112-04), index (449 or 00449), or the full name; may be repeated
+    #[arg(long = "case", value_name = "CASE", num_args = 1.., value_delimiter = ',', value_parser = case)]
+    cases: Vec<Case>,
 }
 
 impl CaseArgs {
-    /// With a range of polygons, as a choice.
-    pub fn choice(self, range: Option<(u16, u16)>) -> CaseChoice {
-        CaseChoice { polygons: self.polygon_ids, range, months: self.intervention_months }
-    }
-}
-
-/// A range of polygons.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct PolygonRange {
-    /// Polygons from A to B
-    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
-    polygon_range: Option<Vec<u16>>,
-}
-
-impl PolygonRange {
-    /// Its ends, if it was given.
-    pub fn ends(&self) -> Result<Option<(u16, u16)>, VisError> {
-        let ends = match self.polygon_range.as_deref() {
+    /// The choice of cases.
+    ///
+    /// # Errors
+    /// `--polygon-range` ends before it begins.
+    pub fn choice(&self) -> Result<CaseChoice, VisError> {
+        let (single, ranges): (Vec<_>, Vec<_>) =
+            self.polygons.iter().copied().partition(|(first, last)| first == last);
+        let range = match self.polygon_range.as_deref() {
             Some(&[first, last]) => Some((first, last)),
             _ => None,
         };
-        in_order(ends)?;
-        Ok(ends)
+        in_order(range)?;
+        Ok(CaseChoice {
+            polygons: single.into_iter().map(|(polygon, _)| polygon).collect(),
+            ranges: ranges.into_iter().chain(range).collect(),
+            months: self.months.clone(),
+            cases: self.cases.clone(),
+        })
     }
 }
 
-/// The ends of a range of polygons.
+/// A choice of cases as words of a command line, for the same program elsewhere.
+pub(super) fn words(choice: &CaseChoice) -> Vec<String> {
+    let join = |values: &[String]| values.join(",");
+    let polygons = choice.polygons.iter().map(u16::to_string);
+    let ranges = choice.ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+    let options = [
+        ("--polygon", join(&polygons.chain(ranges).collect::<Vec<_>>())),
+        ("--month", join(&choice.months.iter().map(|m| m.number().to_string()).collect::<Vec<_>>())),
+        ("--case", join(&choice.cases.iter().map(|case| case.short()).collect::<Vec<_>>())),
+    ];
+    let options = options.into_iter().filter(|(_, values)| !values.is_empty());
+    options.flat_map(|(name, values)| [name.to_owned(), values]).collect()
+}
+
+/// Parses the name of a case; an index may lack its leading zeros.
+pub(super) fn case(text: &str) -> Result<Case, CaseNameError> {
+    match text.len() < 5 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("{text:0>5}").parse(),
+        false => text.parse(),
+    }
+}
+
+/// Parses the ID of a polygon.
 pub(super) fn polygon(text: &str) -> Result<u16, String> {
     let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
     polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
+}
+
+/// Parses a polygon, such as 112, or a range of polygons, such as 200-299: first and last.
+fn polygons(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (polygon(first)?, polygon(last)?);
+    match first <= last {
+        true => Ok((first, last)),
+        false => Err(format!("the range holds no polygon: give {last}-{first}")),
+    }
 }
 
 /// Refuses a range of polygons that ends before it begins.
@@ -61,6 +94,14 @@ pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), VisError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Parses a number of workers, from 1 on.
+pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    from_one(text).map_err(|error| match text.contains(['/', '.']) {
+        true => format!("{error}; weights are given with --weights-store"),
+        false => error,
+    })
 }
 
 /// Parses a number from 1 on.
@@ -88,4 +129,62 @@ pub(super) fn bytes_of(text: &str) -> Option<u64> {
 /// Parses an amount of memory.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     bytes_of(text).ok_or_else(|| "give bytes, such as 2GB or 400GB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Selection {
+        #[command(flatten)]
+        cases: CaseArgs,
+    }
+
+    fn choice(line: &str) -> CaseChoice {
+        let words = line.split_whitespace();
+        Selection::try_parse_from(["dor"].into_iter().chain(words)).unwrap().cases.choice().unwrap()
+    }
+
+    #[test]
+    fn polygons_are_repeated_listed_and_given_as_ranges() {
+        let expected = choice("-p 112 -p 113 -p 200-299 -m 4 -m 7");
+        for line in [
+            "-p 112,113 -p 200-299 -m 4,7",
+            "-p 112 113 200-299 -m 4 7",
+            "--polygon-ids 112 113 --polygon-range 200 299 --intervention-months 4 7",
+        ] {
+            let choice = choice(line);
+            assert_eq!(choice.of_catalogue(), expected.of_catalogue(), "{line}");
+            assert_eq!(choice.of_catalogue().len(), 2 * 102, "{line}");
+        }
+        assert_eq!(choice("").of_catalogue().len(), 2760);
+        assert_eq!(choice("-m 1").of_catalogue().len(), 690);
+    }
+
+    #[test]
+    fn cases_have_four_names_and_join_the_polygons() {
+        let full = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001";
+        for name in ["112-04", "449", "00449", full] {
+            let cases = choice(&format!("--case {name}")).of_catalogue();
+            assert_eq!(cases.iter().map(Case::to_string).collect::<Vec<_>>(), [full], "{name}");
+        }
+        assert_eq!(choice("-p 5 -m 1 --case 112-04,500-01").of_catalogue().len(), 3);
+    }
+
+    #[test]
+    fn words_of_a_choice_are_the_same_choice() {
+        let all = choice("-p 1,7-9 -m 4 --case 112-04");
+        assert_eq!(choice(&words(&all).join(" ")).of_catalogue(), all.of_catalogue());
+        assert!(words(&choice("")).is_empty());
+    }
+
+    #[test]
+    fn a_path_in_place_of_workers_points_to_the_weights() {
+        assert_eq!(workers("3").map(NonZeroUsize::get), Ok(3));
+        assert!(workers("w/weights.nc").unwrap_err().contains("--weights-store"));
+        assert!(!workers("0").unwrap_err().contains("--weights-store"));
+    }
 }

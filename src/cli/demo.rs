@@ -15,7 +15,7 @@ use super::research_data::convert_case;
 use super::signals::stop_on_signals;
 use super::vis::workshop;
 use super::{Exit, GlobalArgs};
-use crate::cli::arguments::from_one;
+use crate::cli::arguments::{case, from_one};
 use crate::cli::stores::stores;
 use crate::config::{Config, Overrides, Setting, SettingProvenance, redact};
 use crate::demo::{self, ARCHIVE, GRID};
@@ -63,8 +63,8 @@ impl Command {
 /// Which case, how large, how many months.
 #[derive(Args, Debug)]
 struct Synthetic {
-    /// Case: full name, index (00449), or polygon and month (112-04)
-    #[arg(long, default_value = "112-04")]
+    /// The case: polygon and month (112-04), index (449 or 00449), or the full name
+    #[arg(long, default_value = "112-04", value_parser = case)]
     case: Case,
     /// Grid: small (24x20x5), medium (48x40x10), full (384x320x60), or rows x columns x levels
     #[arg(long, default_value = "medium", value_name = "SIZE")]

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::campaign::finalize::FinalizeError;
 use crate::campaign::{PlanFileError, ProductError, ShardIndexError};
 use crate::case_manifest::CaseManifestError;
 use crate::config::ConfigError;
@@ -38,7 +39,7 @@ pub enum Exit {
 type Cause = dyn Error + 'static;
 
 /// The errors that a command may end with, each asked for its kind.
-const KINDS: [fn(&Cause) -> Option<ErrorKind>; 14] = [
+const KINDS: [fn(&Cause) -> Option<ErrorKind>; 15] = [
     of::<Stopped>,
     of::<ConfigError>,
     of::<ReadError>,
@@ -50,6 +51,7 @@ const KINDS: [fn(&Cause) -> Option<ErrorKind>; 14] = [
     of::<PublishError>,
     of::<PlanFileError>,
     of::<ProductError>,
+    of::<FinalizeError>,
     of::<ShardIndexError>,
     of::<DemoError>,
     of::<StoreError>,

@@ -33,17 +33,14 @@ pub struct GlobalArgs {
     #[arg(long, global = true)]
     no_sign_request: bool,
     /// Say more on standard error: once a line for each file and for requests sent again, twice details, three times everything (RUST_LOG wins)
-    #[arg(long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// The same as --verbose, before the command's name
-    #[arg(short = 'v', action = clap::ArgAction::Count)]
-    shortly_verbose: u8,
 }
 
 impl GlobalArgs {
     /// How much is said.
     pub(super) fn verbosity(&self) -> u8 {
-        self.verbose.max(self.shortly_verbose)
+        self.verbose
     }
 
     /// The flags as words of a command line, for the same program elsewhere.

@@ -26,6 +26,7 @@ mod version;
 mod vis;
 
 use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -35,6 +36,8 @@ pub use failure_report::report;
 pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::printable;
+
+use crate::executor;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 not all of a plan is done; 65 bad data; 75 interrupted, safe to run \
@@ -130,6 +133,26 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
             }
         }
     })
+}
+
+/// The `dor` program: parses the command line, runs the command and reports its error. Returns the exit code.
+pub fn main() -> ExitCode {
+    let mut out = Stdout::new();
+    let cli = match parse(&mut out) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    cli.manage_memory();
+    let result = executor::block_on(cli.run(&mut out))
+        .map_err(anyhow::Error::from)
+        .flatten()
+        .and_then(|exit| out.finish().map(|()| exit).map_err(anyhow::Error::from));
+    result
+        .unwrap_or_else(|error| {
+            report(error.as_ref());
+            Exit::of(error.as_ref())
+        })
+        .into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `dor publish`: outputs to where the world reads them, and what is published there.
 
 mod lines;
+mod plan;
 mod status;
 
 use std::io::Write;
@@ -8,28 +9,26 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::lines::{line, size_of, write_meanwhile, write_orphaned, write_summary};
-use super::output::{Table, bytes, count};
+use self::lines::{SHOWN, write_meanwhile, write_summary};
+use self::plan::write_plan;
+use super::output::count;
 use super::progress::TransferBar;
 use super::{Exit, GlobalArgs};
-use crate::cli::arguments::{bytes_of, from_one};
+use crate::cli::arguments::{bytes_of, case, from_one};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::config::Config;
 use crate::executor::{Pool, memory, unless_stopped, until};
 use crate::model::Case;
 use crate::publish::{
-    self, ChangeKind, Concurrency, PublishError, PublishOptions, PublishPlan, PublishReport,
-    Selection, SentObject, VerifyScope, pattern, patterns,
+    self, Concurrency, LeasedPlan, PublishError, PublishOptions, PublishReport, Selection,
+    SentObject, VerifyScope, pattern, patterns,
 };
-use crate::store::{Location, SkipReason};
-
-/// Objects that a summary names of each kind.
-const SHOWN: usize = 20;
+use crate::store::{Location, Store};
 
 /// Bring a tree of outputs to a destination: what is new or changed, data before the metadata that names it
 ///
@@ -63,11 +62,11 @@ struct Publish {
     /// No objects that match a pattern
     #[arg(long, value_name = "GLOB", value_parser = pattern)]
     exclude: Vec<Glob>,
-    /// Only these products
-    #[arg(long, value_name = "PRODUCT", value_parser = ["research", "store1", "store2", "store3"])]
+    /// Only these products; may be repeated
+    #[arg(long = "products", aliases = ["only", "stages"], value_name = "PRODUCT", value_delimiter = ',', value_parser = ["research", "store1", "store2", "store3"])]
     only: Vec<String>,
-    /// Only these cases: full name, index, or polygon and month (112-04)
-    #[arg(long = "case", value_name = "CASE")]
+    /// Only these cases: polygon and month (112-04), index (449 or 00449), or the full name; may be repeated
+    #[arg(long = "case", value_name = "CASE", value_delimiter = ',', value_parser = case)]
     cases: Vec<Case>,
     /// Afterwards remove what an earlier publish sent and the source no longer has; what patterns leave out stays. A source that has nothing of what is published needs --overwrite as well
     #[arg(long, conflicts_with_all = ["only", "cases"])]
@@ -150,35 +149,37 @@ impl Publish {
         if self.dry_run {
             let plan = publish::plan_without_lease(&source, &destination, options, &stop).await?;
             let left_out = unless_stopped(&stop, plan.left_out()).await??;
-            self.write_plan(out, &plan, left_out)?;
+            write_plan(out, &plan, Some(&left_out), self.json)?;
             return Ok(Exit::Done);
         }
         let prepared = publish::prepare(&source, &destination, options, &stop).await?;
-        self.write_plan(out, &prepared.plan, Vec::new())?;
+        write_plan(out, &prepared.plan, None, self.json)?;
         out.flush()?;
+        let report = self.carry_out(prepared, out).await?;
+        refuse_wrong(&destination, &report)?;
+        Ok(Exit::Done)
+    }
+
+    /// Carries out a plan and says how that went.
+    async fn carry_out(
+        &self,
+        prepared: LeasedPlan,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<PublishReport> {
         let (sender, lines) = mpsc::unbounded_channel();
         let progress = Arc::new(TransferBar::new(self.json.then_some(sender)));
         let publishing = publish::publish(prepared, progress.clone());
         let result = write_meanwhile(out, lines, publishing).await;
         progress.end();
-        let result = result?;
-        let outcome = match result {
+        let report = match result? {
             Err(error) if self.json => {
                 write_summary(out, &progress, &json!({ "error": error.to_string() }))?;
                 return Err(error.into());
             }
             result => result?,
         };
-        self.write_outcome(out, &progress, &outcome)?;
-        match outcome.verified {
-            Some((looked_at, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
-                url: destination.location().to_string(),
-                count: wrong.len(),
-                looked_at,
-            }
-            .into()),
-            _ => Ok(Exit::Done),
-        }
+        self.write_outcome(out, &progress, &report)?;
+        Ok(report)
     }
 
     fn options(&self) -> Result<PublishOptions, PublishError> {
@@ -206,86 +207,6 @@ impl Publish {
             cache_control: self.cache_control.clone(),
             content_type: self.content_type.clone(),
         })
-    }
-
-    fn write_plan(
-        &self,
-        out: &mut dyn Write,
-        plan: &PublishPlan,
-        left_out: Vec<(SkipReason, usize, String)>,
-    ) -> anyhow::Result<()> {
-        let PublishPlan { changes, inventory, audit, orphans, .. } = plan;
-        let [new, changed] = [ChangeKind::New, ChangeKind::Changed].map(|kind| changes.count(kind));
-        let [gone, orphaned] = [&changes.gone, orphans].map(|entries| size_of(entries));
-        let rows = [
-            ("new", new),
-            ("changed", changed),
-            ("same", (changes.same, changes.same_bytes)),
-            ("to delete", gone),
-        ];
-        if self.json {
-            let mut document: serde_json::Map<String, Value> = rows
-                .iter()
-                .map(|(name, (n, bytes))| {
-                    (name.replace(' ', "_"), json!({"objects": n, "bytes": bytes}))
-                })
-                .collect();
-            let (objects, size) = orphaned;
-            document.insert("orphaned".to_owned(), json!({"objects": objects, "bytes": size}));
-            document.insert("pending".to_owned(), json!(inventory.pending));
-            document.insert("audit".to_owned(), json!(audit));
-            if self.dry_run {
-                let send: Vec<_> = changes.send.iter().map(|(entry, _)| &entry.key).collect();
-                let delete: Vec<_> = changes.gone.iter().map(|entry| &entry.key).collect();
-                document.extend([("send".into(), json!(send)), ("delete".into(), json!(delete))]);
-                let left_out = left_out.into_iter().map(
-                    |(why, number, first)| json!({"reason": why, "number": number, "first": first}),
-                );
-                document.insert("left_out".into(), left_out.collect());
-            }
-            return Ok(line(out, &json!({ "plan": document }))?);
-        }
-        let mut table = Table::new(["", "objects", "bytes"]);
-        for (name, (n, size)) in rows {
-            table.row([name.to_owned(), n.to_string(), bytes(size)]);
-        }
-        table.write(out)?;
-        write_orphaned(out, orphaned)?;
-        if !inventory.pending.is_empty() {
-            let cases = inventory.pending.join(", ");
-            writeln!(out, "not complete, and not sent: {cases}")?;
-        }
-        if let Some(audit) = audit {
-            let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
-            writeln!(
-                out,
-                "at the destination: {} right{}, {} missing, {} wrong, {} of no publish",
-                audit.right,
-                match audit.by_size {
-                    0 => String::new(),
-                    number => format!(" ({number} by size only: --verify all reads them)"),
-                },
-                missing.len(),
-                wrong.len(),
-                unknown.len()
-            )?;
-            let all = [("missing", missing), ("wrong", wrong), ("unknown", unknown)];
-            for (name, keys) in all {
-                keys.iter().take(SHOWN).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
-            }
-        }
-        if self.dry_run {
-            for (entry, _) in &changes.send {
-                writeln!(out, "send {}", entry.key)?;
-            }
-            for entry in &changes.gone {
-                writeln!(out, "delete {}", entry.key)?;
-            }
-            for (why, number, first) in left_out {
-                writeln!(out, "not published: {number} {} (such as {first})", why.describe())?;
-            }
-        }
-        Ok(())
     }
 
     fn write_outcome(
@@ -336,6 +257,18 @@ impl Publish {
             wrong.iter().try_for_each(|w| writeln!(out, "wrong: {}: {}", w.key, w.problem))?;
         }
         Ok(())
+    }
+}
+
+/// Refuses a destination where objects that were read again are wrong.
+fn refuse_wrong(destination: &Store, report: &PublishReport) -> Result<(), PublishError> {
+    match &report.verified {
+        Some((looked_at, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
+            url: destination.location().to_string(),
+            count: wrong.len(),
+            looked_at: *looked_at,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! The errors of the configuration.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use super::SettingProvenance;
 use crate::model::{ErrorKind, WithErrorKind};
 
-/// A configuration that cannot be used. Every variant is for the user to correct.
+/// An error of the configuration. The user can correct each of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file that was asked for, or was found, cannot be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration file {} ({asked_by})", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why it was read: `--config`, a variable, or the search.
+        /// Why dor reads this file: `--config`, a variable, or the default search.
         asked_by: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is not TOML.
@@ -26,10 +26,10 @@ pub enum ConfigError {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What the parser found.
+        /// The message of the parser.
         message: String,
     },
-    /// The file has a key that nothing reads.
+    /// The file has a key that dor does not know.
     #[error("{}:{line}: unknown key `{key}`{}", path.display(), did_you_mean(suggestion.as_deref()))]
     UnknownKey {
         /// The file.
@@ -38,22 +38,22 @@ pub enum ConfigError {
         line: usize,
         /// The key, with its table.
         key: String,
-        /// The known key that is most like it.
+        /// The most similar known key. `None`: no key is similar.
         suggestion: Option<String>,
     },
-    /// A value that its key does not take.
+    /// The value of a key is not valid.
     #[error("`{key}` from {origin}: `{value}` cannot be used: {reason}")]
     BadValue {
         /// The key.
         key: String,
-        /// The layer that has the value.
+        /// The layer of the value.
         origin: SettingProvenance,
-        /// The value, secrets hidden.
+        /// The value, with secrets hidden.
         value: String,
-        /// What is wrong, and what would be right.
+        /// The reason, and the values that are valid.
         reason: String,
     },
-    /// A key without a value that a command needs.
+    /// A key that a command needs is not set.
     #[error("`{key}` is not set: give {flag}, {variable}, or {key} in dor.toml")]
     Unset {
         /// The key.

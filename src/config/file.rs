@@ -1,4 +1,4 @@
-//! `dor.toml`: where it is, and what it says.
+//! Finding and reading the configuration file `dor.toml`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use super::raw::RawValue;
 use super::{ConfigError, ProcessEnv, SettingProvenance};
 use crate::store::read_text;
 
-/// Bytes of a file of settings.
-const LONGEST: u64 = 1 << 20;
+/// Largest size of a configuration file in bytes.
+const MAX_SIZE: u64 = 1 << 20;
 
 /// A configuration file and its text.
 pub(super) struct ConfigFile {
@@ -20,26 +20,27 @@ pub(super) struct ConfigFile {
     text: String,
 }
 
-/// The file to read: `--config`, else `DOR_CONFIG`, else `./dor.toml`, else the user's.
+/// Reads the configuration file: that of `--config`, else of `DOR_CONFIG`, else `./dor.toml`, else that of
+/// the user (`~/.config/dor/dor.toml`).
 ///
-/// One that is asked for must be there; the others may be absent.
+/// A file that `--config` or `DOR_CONFIG` names must exist; the others may be absent.
 pub(super) fn find(
     flag: Option<&Path>,
-    surroundings: &ProcessEnv,
+    env: &ProcessEnv,
 ) -> Result<Option<ConfigFile>, ConfigError> {
-    let asked = flag
+    let requested = flag
         .map(|path| (path.to_owned(), "from --config"))
-        .or_else(|| Some((surroundings.path("DOR_CONFIG")?, "from environment DOR_CONFIG")));
-    if let Some((path, asked_by)) = asked {
-        return read(&path, asked_by, surroundings).map(Some);
+        .or_else(|| Some((env.path("DOR_CONFIG")?, "from environment DOR_CONFIG")));
+    if let Some((path, asked_by)) = requested {
+        return read(&path, asked_by, env).map(Some);
     }
-    let user = surroundings
+    let user = env
         .path("XDG_CONFIG_HOME")
         .filter(|folder| folder.is_absolute())
-        .or_else(|| Some(surroundings.path("HOME")?.join(".config")))
+        .or_else(|| Some(env.path("HOME")?.join(".config")))
         .map(|folder| folder.join("dor/dor.toml"));
     for path in [Some(PathBuf::from("dor.toml")), user].into_iter().flatten() {
-        match read(&path, "found by looking for it", surroundings) {
+        match read(&path, "found by the default search", env) {
             Err(ConfigError::Unreadable { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound
                     || source.kind() == std::io::ErrorKind::NotADirectory => {}
@@ -49,20 +50,20 @@ pub(super) fn find(
     Ok(None)
 }
 
-fn read(path: &Path, asked_by: &str, surroundings: &ProcessEnv) -> Result<ConfigFile, ConfigError> {
-    let text = read_text(&surroundings.folder.join(path), LONGEST).map_err(|source| {
+fn read(path: &Path, asked_by: &str, env: &ProcessEnv) -> Result<ConfigFile, ConfigError> {
+    let text = read_text(&env.folder.join(path), MAX_SIZE).map_err(|source| {
         ConfigError::Unreadable { path: path.to_owned(), asked_by: asked_by.to_owned(), source }
     })?;
     Ok(ConfigFile { path: path.to_owned(), text })
 }
 
 impl ConfigFile {
-    /// The settings of the file, tables flattened to `table.key`.
+    /// The settings of the file; a key in a table is named `table.key`.
     pub fn settings(&self) -> Result<Vec<(String, RawValue)>, ConfigError> {
         let document = DeTable::parse(&self.text).map_err(|error| ConfigError::Syntax {
             path: self.path.clone(),
             line: self.line(error.span().map_or(0, |span| span.start)),
-            // Only the message: the full text quotes the line, which may hold a secret.
+            // Only the message: the full text quotes the line, which may have a secret.
             message: error.message().to_owned(),
         })?;
         let s3 = s3_keys();
@@ -121,6 +122,7 @@ impl ConfigFile {
         SettingProvenance::File { path: self.path.clone(), line: self.line(at.span().start) }
     }
 
+    /// The line, from 1, of the byte at `offset`.
     fn line(&self, offset: usize) -> usize {
         self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
     }

@@ -1,4 +1,4 @@
-//! Laying the layers over each other.
+//! Merging the layers of the configuration, and parsing the merged values.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -12,18 +12,15 @@ use super::raw::RawValue;
 use super::{ConfigError, Overrides, ProcessEnv, Setting, SettingProvenance};
 use crate::store::{Location, S3Options};
 
-/// The strongest value of every key that has one. A layer that is added lies over those before it.
+/// The merged value of each key that is set. A layer that is added overrides the previous ones.
 #[derive(Debug, Default)]
 pub(super) struct Layers(BTreeMap<String, RawValue>);
 
 impl Layers {
-    pub fn add_file(
-        &mut self,
-        file: &ConfigFile,
-        surroundings: &ProcessEnv,
-    ) -> Result<(), ConfigError> {
+    /// Adds the settings of a file. Relative paths in it are relative to its folder.
+    pub fn add_file(&mut self, file: &ConfigFile, env: &ProcessEnv) -> Result<(), ConfigError> {
         let folder = file.path.parent().unwrap_or(Path::new(""));
-        let home = surroundings.path("HOME");
+        let home = env.path("HOME");
         for (key, mut raw) in file.settings()? {
             if let Some(text) = raw.value.as_str()
                 && key != "workers"
@@ -37,25 +34,21 @@ impl Layers {
         Ok(())
     }
 
-    pub fn add_environment(&mut self, surroundings: &ProcessEnv) -> Result<(), ConfigError> {
+    /// Adds the environment variables of dor, which override the standard AWS variables.
+    pub fn add_environment(&mut self, env: &ProcessEnv) -> Result<(), ConfigError> {
         for key in KEYS {
-            self.add_variable(
-                key.name,
-                key.variable,
-                SettingProvenance::Environment,
-                surroundings,
-            )?;
+            self.add_variable(key.name, key.variable, SettingProvenance::Environment, env)?;
         }
         for (name, variables) in AWS_EQUIVALENTS {
             for variable in variables.iter().rev() {
                 let key = format!("s3.{name}");
-                self.add_variable(&key, variable, SettingProvenance::AwsEnvironment, surroundings)?;
+                self.add_variable(&key, variable, SettingProvenance::AwsEnvironment, env)?;
             }
         }
         for name in s3_keys() {
             let variable = format!("DOR_S3_{}", name.to_ascii_uppercase());
             let key = format!("s3.{name}");
-            self.add_variable(&key, &variable, SettingProvenance::Environment, surroundings)?;
+            self.add_variable(&key, &variable, SettingProvenance::Environment, env)?;
         }
         Ok(())
     }
@@ -65,9 +58,9 @@ impl Layers {
         key: &str,
         variable: &str,
         source: impl Fn(String) -> SettingProvenance,
-        surroundings: &ProcessEnv,
+        env: &ProcessEnv,
     ) -> Result<(), ConfigError> {
-        let Some(value) = surroundings.variable(variable) else { return Ok(()) };
+        let Some(value) = env.variable(variable) else { return Ok(()) };
         let raw =
             RawValue { value: value.to_string_lossy().into(), source: source(variable.to_owned()) };
         if value.to_str().is_none() {
@@ -77,6 +70,7 @@ impl Layers {
         Ok(())
     }
 
+    /// Adds the flags that are given.
     pub fn add_flags(&mut self, overrides: &Overrides) {
         let flags =
             [("", serde_json::to_value(overrides)), ("s3.", serde_json::to_value(&overrides.s3))];
@@ -89,10 +83,12 @@ impl Layers {
         }
     }
 
+    /// The merged value of a key.
     pub fn get(&self, key: &str) -> Option<&RawValue> {
         self.0.get(key)
     }
 
+    /// A key whose value is a path or a URL.
     pub fn location(&self, key: &str) -> Result<Option<Setting<Location>>, ConfigError> {
         let Some(raw) = self.get(key) else { return Ok(None) };
         let text =
@@ -101,13 +97,15 @@ impl Layers {
         Ok(Some(Setting { value, source: raw.source.clone() }))
     }
 
-    pub fn workers(&self, surroundings: &ProcessEnv) -> Result<Setting<NonZeroUsize>, ConfigError> {
+    /// The number of workers. The default is the number of CPUs of this process or, if smaller, of its Slurm
+    /// task.
+    pub fn workers(&self, env: &ProcessEnv) -> Result<Setting<NonZeroUsize>, ConfigError> {
         let Some(raw) = self.get("workers") else {
-            // What the affinity of the process and the quota of its control group leave.
+            // This respects the CPU affinity of the process and the quota of its control group.
             let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let of_task = surroundings.variable("SLURM_CPUS_PER_TASK");
-            let of_task = of_task.and_then(|number| number.to_str()?.trim().parse().ok());
-            let value = of_task.map_or(cores, |of_task| cores.min(of_task));
+            let task_cpus = env.variable("SLURM_CPUS_PER_TASK");
+            let task_cpus = task_cpus.and_then(|number| number.to_str()?.trim().parse().ok());
+            let value = task_cpus.map_or(cores, |cpus| cores.min(cpus));
             return Ok(Setting { value, source: SettingProvenance::Default });
         };
         let text = raw.value.as_str().map_or_else(|| raw.value.to_string(), str::to_owned);
@@ -116,8 +114,8 @@ impl Layers {
         Ok(Setting { value, source: raw.source.clone() })
     }
 
-    /// The options of S3, without those that the storage layer finds in AWS variables itself: it weighs
-    /// them against its profiles.
+    /// The S3 options, without those of AWS variables: the storage layer reads these itself, because their
+    /// precedence depends on its profiles.
     pub fn s3(&self) -> Result<S3Options, ConfigError> {
         let mut options = Map::new();
         for (key, raw) in &self.0 {
@@ -129,14 +127,14 @@ impl Layers {
             }
         }
         serde_json::from_value(Value::Object(options)).map_err(|error| {
-            // Each value has been tried alone, so only a rule that joins several can fail here.
+            // Each value is valid by itself, so only a rule over several values can fail here.
             let raw = RawValue { value: Value::Null, source: SettingProvenance::Default };
             raw.bad("s3", error)
         })
     }
 }
 
-/// `text` against the folder `base`, unless it is a URL or an absolute path.
+/// Resolves the path `text` relative to the folder `base`, unless it is a URL or an absolute path.
 fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, &'static str> {
     if text.is_empty() || text.contains("://") {
         return Ok(text.to_owned());
@@ -147,38 +145,38 @@ fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Result<String, 
             home.join(rest.trim_start_matches('/'))
         }
         (Some(rest), None) if rest.is_empty() || rest.starts_with('/') => {
-            return Err("HOME is not set, so `~` stands for no folder; write the path out");
+            return Err("`~` needs HOME, which is not set; write the path out");
         }
-        (Some(_), _) => return Err("`~user` is not known here; write the path out"),
+        (Some(_), _) => return Err("`~user` is not supported; write the path out"),
     };
     Ok(path.display().to_string())
 }
 
-/// The value in the type that `S3Options` takes: a variable holds text for numbers and booleans
-/// too, and 1 and 0 stand for true and false there.
+/// Converts a value to the type of its field in [`S3Options`]. A variable has numbers and booleans as text,
+/// with 1 and 0 for true and false.
 fn s3_value(name: &str, key: &str, raw: &RawValue) -> Result<Value, ConfigError> {
     let number = S3Options::NUMBERS.into_iter().find(|number| number.name == name);
-    let takes = |value: &Value| -> Result<(), String> {
+    let check = |value: &Value| -> Result<(), String> {
         if let Some(number) = &number
             && !value.as_u64().is_some_and(|value| number.range.contains(&value))
         {
-            let (least, most) = (number.range.start(), number.range.end());
-            return Err(format!("give a whole number of {least} to {most}"));
+            let (min, max) = (number.range.start(), number.range.end());
+            return Err(format!("give a whole number from {min} to {max}"));
         }
-        let alone = Map::from_iter([(name.to_owned(), value.clone())]);
-        let parsed = serde_json::from_value::<S3Options>(Value::Object(alone));
+        let options = Map::from_iter([(name.to_owned(), value.clone())]);
+        let parsed = serde_json::from_value::<S3Options>(Value::Object(options));
         parsed.map(drop).map_err(|error| error.to_string())
     };
-    let Err(reason) = takes(&raw.value) else { return Ok(raw.value.clone()) };
+    let Err(reason) = check(&raw.value) else { return Ok(raw.value.clone()) };
     if let (SettingProvenance::Environment(_), Some(text)) = (&raw.source, raw.value.as_str()) {
         let text = text.trim().to_ascii_lowercase();
-        let truth = match text.as_str() {
+        let digit = match text.as_str() {
             "1" => Some(Value::Bool(true)),
             "0" => Some(Value::Bool(false)),
             _ => None,
         };
-        let meant = text.parse::<Value>().ok().into_iter().chain(truth);
-        if let Some(value) = meant.into_iter().find(|value| takes(value).is_ok()) {
+        let mut candidates = text.parse::<Value>().ok().into_iter().chain(digit);
+        if let Some(value) = candidates.find(|value| check(value).is_ok()) {
             return Ok(value);
         }
     }

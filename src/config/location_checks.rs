@@ -1,4 +1,4 @@
-//! Are the configured locations there, and can they be read and written?
+//! Checks of the configured locations: whether they exist and can be read and written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,58 +11,58 @@ use super::redaction::redact;
 use super::{Config, Setting};
 use crate::store::{Location, ProbeReport, StoreError, StoreRegistry, with_causes};
 
-/// How long a location may take to answer before it counts as unreachable.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time without a response after which a location counts as unreachable.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What was found at a location.
+/// The state of a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LocationStatus {
-    /// Something is there.
+    /// The file, folder or prefix exists.
     Exists,
-    /// Nothing is there.
+    /// The file, folder or prefix does not exist.
     Missing,
-    /// Its folder was made.
+    /// The check has created the folder.
     Created,
-    /// It does not answer, or may not be looked at.
+    /// The location does not respond, or access is denied.
     Unreachable,
-    /// Cannot be found out.
+    /// The location cannot be checked.
     Unknown,
 }
 
-/// A configured location; `None` is what was not tried or does not apply.
+/// The result of checking a configured location. `None`: not checked, or does not apply.
 #[derive(Clone, Debug, Serialize)]
 pub struct LocationCheck {
-    /// Key of the setting.
+    /// Key of the setting in `dor.toml`.
     pub key: &'static str,
-    /// The location, secrets hidden.
+    /// The location, with secrets hidden.
     pub location: String,
-    /// Where the setting came from.
+    /// The layer of the setting.
     pub source: String,
-    /// What was found.
+    /// Whether it exists.
     pub status: LocationStatus,
     /// Whether it can be read.
     pub readable: Option<bool>,
     /// Whether it can be written.
     pub writable: Option<bool>,
-    /// When the credentials for it expire, or that they do not.
+    /// Time at which the credentials expire (RFC 3339), `no expiry` or `anonymous`.
     pub credentials_until: Option<String>,
-    /// Time that a request took, in seconds.
+    /// Duration of a request in seconds.
     pub round_trip_seconds: Option<f64>,
-    /// What is wrong.
+    /// The first error.
     pub problem: Option<String>,
 }
 
-/// What dor does with a location, and so what is tried there.
+/// The use of a location, which decides what is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// A folder that is only read.
     Input,
     /// A file that is only read.
     InputFile,
-    /// A folder that is written to, and made here when it is local and missing.
+    /// A folder that is written to. A local folder that is missing is created by the check.
     Output,
-    /// Written to, but made by whoever first has something to put there.
+    /// A folder that is written to. The first command that writes to it creates it.
     LaterOutput,
 }
 
@@ -70,16 +70,16 @@ impl Role {
     fn of(key: &str) -> Self {
         match key {
             "data_dir" => Self::Input,
-            "grid" | "plan" => Self::InputFile,
+            "grid" | "plan" | "ssh" | "centers" => Self::InputFile,
             "scratch" | "output_dir" => Self::Output,
             _ => Self::LaterOutput,
         }
     }
 }
 
-/// Looks at every configured location, and makes the local folders of outputs that are missing.
+/// Checks every configured location, and creates missing local folders of outputs.
 pub async fn check_locations(config: &Config, stores: &StoreRegistry) -> Vec<LocationCheck> {
-    // Before any check: an output may be what makes the folder above it.
+    // Before all checks: creating an output may create the parent folder of another location.
     let mut created = BTreeMap::new();
     for (key, setting) in config.locations().filter(|(key, _)| Role::of(key) == Role::Output) {
         created.insert(key, create(stores, &setting.value).await);
@@ -91,7 +91,7 @@ pub async fn check_locations(config: &Config, stores: &StoreRegistry) -> Vec<Loc
     futures::future::join_all(rows).await
 }
 
-/// Makes a local folder that is missing; whether it did.
+/// Creates a local folder that is missing. Returns whether it was created.
 async fn create(stores: &StoreRegistry, location: &Location) -> Result<bool, StoreError> {
     match location.local_path() {
         Some(path) if !path.exists() => {
@@ -111,7 +111,7 @@ fn is_web(location: &Location) -> bool {
     text.starts_with("https://") || text.starts_with("http://")
 }
 
-/// How long the credentials for S3 are good, if any location needs them.
+/// The expiry of the credentials for S3, or why there are none. `None`: no location needs them.
 async fn credentials(config: &Config, stores: &StoreRegistry) -> Option<Result<String, String>> {
     if !config.locations().any(|(_, setting)| is_s3(&setting.value)) {
         return None;
@@ -119,17 +119,18 @@ async fn credentials(config: &Config, stores: &StoreRegistry) -> Option<Result<S
     if config.s3.no_sign_request == Some(true) {
         return Some(Ok("anonymous".to_owned()));
     }
-    let expiry = tokio::time::timeout(PATIENCE, stores.credentials_expiry());
+    let expiry = tokio::time::timeout(TIMEOUT, stores.credentials_expiry());
     Some(match expiry.await {
         Ok(Ok(Some(time))) => {
             Ok(DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true))
         }
         Ok(Ok(None)) => Ok("no expiry".to_owned()),
         Ok(Err(error)) => Err(with_causes(&error)),
-        Err(_) => Err(format!("no credentials within {:.1} s", PATIENCE.as_secs_f64())),
+        Err(_) => Err(format!("no credentials within {:.1} s", TIMEOUT.as_secs_f64())),
     })
 }
 
+/// Checks one location. `created` is the result of creating its folder.
 async fn row(
     stores: &StoreRegistry,
     key: &'static str,
@@ -152,7 +153,7 @@ async fn row(
     if let Some(Err(error)) = created {
         row.status = LocationStatus::Missing;
         row.writable = Some(false);
-        row.problem = Some(format!("cannot make the folder: {}", with_causes(error)));
+        row.problem = Some(format!("cannot create the folder: {}", with_causes(error)));
         return row;
     }
     if Role::of(key) != Role::InputFile && location.local_path().is_some_and(Path::is_file) {
@@ -162,7 +163,7 @@ async fn row(
     }
     if Role::of(key) != Role::InputFile && is_web(location) {
         row.status = LocationStatus::Unknown;
-        row.problem = Some("the web has no listing to look in: give a path or s3://".to_owned());
+        row.problem = Some("https locations cannot be listed; give a path or s3://".to_owned());
         return row;
     }
     match credentials.filter(|_| is_s3(location)) {
@@ -173,15 +174,16 @@ async fn row(
         }
         None => {}
     }
-    match tokio::time::timeout(PATIENCE, check(stores, location, Role::of(key))).await {
+    match tokio::time::timeout(TIMEOUT, check(stores, location, Role::of(key))).await {
         Ok(Ok(check)) => row.fill(check, matches!(created, Some(Ok(true)))),
         Ok(Err(error)) => row.problem = Some(with_causes(&error)),
-        Err(_) => row.problem = Some(format!("no answer within {:.1} s", PATIENCE.as_secs_f64())),
+        Err(_) => row.problem = Some(format!("no answer within {:.1} s", TIMEOUT.as_secs_f64())),
     }
     row
 }
 
 impl LocationCheck {
+    /// Adds the result of a check.
     fn fill(&mut self, check: ProbeReport, created: bool) {
         self.status = match (&check.readable, check.exists) {
             (Ok(()), true) if created => LocationStatus::Created,
@@ -196,6 +198,7 @@ impl LocationCheck {
         self.problem = errors.iter().flatten().map(|error| with_causes(error)).next();
     }
 
+    /// A sentence if the location cannot be read.
     fn unreadable(&self) -> Option<String> {
         match (self.status, self.readable) {
             (_, Some(true)) => None,
@@ -219,7 +222,7 @@ async fn check(
     let store = stores.open(location)?;
     let mut check = store.check(write).await;
     if check.readable.is_ok() {
-        // The first request paid for the client and its connection; the second is what work will see.
+        // The first request includes the time to open a connection; the second does not.
         check.round_trip = store.check(false).await.round_trip;
     }
     Ok(check)
@@ -241,19 +244,19 @@ async fn check_file(
     Ok(ProbeReport { exists, readable: Ok(()), writable: None, round_trip: start.elapsed() })
 }
 
-/// What keeps work from starting.
+/// The reasons, one sentence each, for which no conversion can start.
 pub fn obstacles(rows: &[LocationCheck]) -> Vec<String> {
     let find = |key| rows.iter().find(|row| row.key == key);
-    let mut obstacles = Vec::new();
+    let mut problems = Vec::new();
     match find("data_dir") {
-        Some(row) => obstacles.extend(row.unreadable()),
-        None => obstacles.push("data_dir is not set; set OCEAN_CDR_DATA_ARCHIVE_DIR".to_owned()),
+        Some(row) => problems.extend(row.unreadable()),
+        None => problems.push("data_dir is not set; set OCEAN_CDR_DATA_ARCHIVE_DIR".to_owned()),
     }
     match find("output_dir") {
         Some(row) if row.writable == Some(true) => {}
-        Some(row) => obstacles.push(format!("output_dir {} cannot be written", row.location)),
-        None => obstacles.push("output_dir is not set; set DOR_OUTPUT_DIR".to_owned()),
+        Some(row) => problems.push(format!("output_dir {} cannot be written", row.location)),
+        None => problems.push("output_dir is not set; set DOR_OUTPUT_DIR".to_owned()),
     }
-    obstacles.extend(find("grid").and_then(LocationCheck::unreadable));
-    obstacles
+    problems.extend(find("grid").and_then(LocationCheck::unreadable));
+    problems
 }

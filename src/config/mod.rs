@@ -1,8 +1,7 @@
-//! Configuration: flags over environment over `dor.toml` over defaults.
+//! The configuration: flags, environment variables, `dor.toml` and defaults, in this order of precedence.
 //!
-//! Every layer is flattened to `key -> (value, source)`, the layers are laid over each other, and only
-//! then are the values parsed, so that each keeps the place it came from: `dor config show` prints it, and an
-//! error about a value names it.
+//! Each layer is a map of `key -> (value, source)`. The layers are merged before the values are parsed, so
+//! every value keeps its source. `dor config show` prints the source, and an error about a value names it.
 
 mod error;
 mod file;
@@ -31,18 +30,24 @@ pub use redaction::{redact, show_variable};
 /// The resolved configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The `dor.toml` that was read, if there was one.
+    /// The `dor.toml` that was read. `None`: there is none.
     pub file: Option<PathBuf>,
-    /// Fast space for intermediate files.
+    /// Folder on a fast disk for intermediate files.
     pub scratch: Option<Setting<Location>>,
-    /// Folder that the defaults of the outputs lie under.
+    /// Parent folder of the outputs that have no location of their own.
     pub parent_data_dir: Option<Setting<Location>>,
-    /// The archive of raw model history; only ever read.
+    /// Archive of raw model history, which is only read.
     pub data_dir: Option<Setting<Location>>,
-    /// Where the research-grade files go.
+    /// Folder of the research-grade files.
     pub output_dir: Option<Setting<Location>>,
-    /// File with the full `TLAT` and `TLONG`.
+    /// Grid file with complete `TLAT` and `TLONG`.
     pub grid: Option<Setting<Location>>,
+    /// Sea surface height of the reference run, for DIC of store 2.
+    pub ssh: Option<Setting<Location>>,
+    /// Centres of the polygons, for store 3.
+    pub centers: Option<Setting<Location>>,
+    /// Regridding weights of store 2.
+    pub weights_store: Option<Setting<Location>>,
     /// Visualization store 1.
     pub store1: Option<Setting<Location>>,
     /// Visualization store 2.
@@ -51,10 +56,10 @@ pub struct Config {
     pub store3: Option<Setting<Location>>,
     /// The plan of a campaign.
     pub plan: Option<Setting<Location>>,
-    /// Files converted at the same time.
+    /// Number of files that are converted at the same time.
     pub workers: Setting<NonZeroUsize>,
-    /// Everything about S3 that flags, `DOR_S3_*` and `dor.toml` say; the storage layer adds what
-    /// the standard AWS variables and files say.
+    /// S3 options of flags, `DOR_S3_*` variables and `dor.toml`. The storage layer adds those of the standard
+    /// AWS variables and files.
     pub s3: S3Options,
     entries: Vec<SettingEntry>,
 }
@@ -62,29 +67,35 @@ pub struct Config {
 /// One line of `dor config show`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SettingEntry {
-    /// Name of the key, `s3.region` for one in a table.
+    /// Name of the key; with its table, such as `s3.region`.
     pub key: String,
-    /// Value as it may be shown: secrets are hidden. `None`: not set.
+    /// The value, with secrets hidden. `None`: not set.
     pub value: Option<Value>,
-    /// Where the value came from. `None`: not set.
+    /// The layer of the value. `None`: not set.
     #[serde(serialize_with = "provenance::as_text")]
     pub source: Option<SettingProvenance>,
 }
 
 impl Config {
     /// Resolves the configuration of this process.
+    ///
+    /// # Errors
+    /// As [`Self::load_in`].
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         Self::load_in(overrides, &ProcessEnv::of_process())
     }
 
-    /// Resolves the configuration as it would be in `surroundings`.
-    pub fn load_in(overrides: &Overrides, surroundings: &ProcessEnv) -> Result<Self, ConfigError> {
-        let found = file::find(overrides.config.as_deref(), surroundings)?;
+    /// Resolves the configuration of a process with the environment `env`.
+    ///
+    /// # Errors
+    /// The configuration file cannot be read, or a key or a value is not valid.
+    pub fn load_in(overrides: &Overrides, env: &ProcessEnv) -> Result<Self, ConfigError> {
+        let file = file::find(overrides.config.as_deref(), env)?;
         let mut layers = Layers::default();
-        if let Some(file) = &found {
-            layers.add_file(file, surroundings)?;
+        if let Some(file) = &file {
+            layers.add_file(file, env)?;
         }
-        layers.add_environment(surroundings)?;
+        layers.add_environment(env)?;
         layers.add_flags(overrides);
 
         let parent_data_dir = layers.location("parent_data_dir")?;
@@ -98,16 +109,19 @@ impl Config {
             Ok(layers.location(key)?.or_else(|| under_parent(name)))
         };
         let mut config = Self {
-            file: found.map(|f| f.path),
+            file: file.map(|file| file.path),
             scratch: layers.location("scratch")?,
             data_dir: layers.location("data_dir")?,
             output_dir: or_under_parent("output_dir", "research-grade")?,
             grid: layers.location("grid")?,
+            ssh: layers.location("ssh")?,
+            centers: layers.location("centers")?,
+            weights_store: layers.location("weights_store")?,
             store1: or_under_parent("store1", "store1b.zarr")?,
             store2: or_under_parent("store2", "store2.zarr")?,
             store3: or_under_parent("store3", "cumulative_FG_CO2_percent.zarr")?,
             plan: layers.location("plan")?,
-            workers: layers.workers(surroundings)?,
+            workers: layers.workers(env)?,
             s3: layers.s3()?,
             parent_data_dir: parent_data_dir.clone(),
             entries: Vec::new(),
@@ -121,20 +135,23 @@ impl Config {
         &self.entries
     }
 
-    /// The same with what AWS files and the profiles that are built in say of S3.
+    /// Every key with its value and source, with the S3 values of AWS files and built-in profiles.
+    ///
+    /// # Errors
+    /// The AWS files cannot be read, or the profile does not exist.
     pub async fn entries_in_force(&self) -> Result<Vec<SettingEntry>, StoreError> {
         let EffectiveSettings { endpoint_url, region, addressing } =
             EffectiveSettings::of(&self.s3).await?;
         let addressing = (serde_json::to_value(addressing.0).ok(), addressing.1);
-        let decided = [
+        let effective = [
             ("s3.endpoint_url", (endpoint_url.0.map(|url| redact(&url).into()), endpoint_url.1)),
             ("s3.region", (Some(region.0.into()), region.1)),
             ("s3.addressing", addressing),
         ];
         let mut entries = self.entries.clone();
-        for (key, (value, decider)) in decided {
+        for (key, (value, setting_source)) in effective {
             let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) else { continue };
-            let source = match (decider, &entry.source) {
+            let source = match (setting_source, &entry.source) {
                 (SettingSource::Options, _)
                 | (SettingSource::Aws, Some(SettingProvenance::AwsEnvironment(_))) => continue,
                 (SettingSource::Aws, _) => SettingProvenance::AwsFile,
@@ -149,7 +166,7 @@ impl Config {
         Ok(entries)
     }
 
-    /// The locations that are configured, with the name of their key.
+    /// The locations that are set, each with the name of its key.
     pub fn locations(&self) -> impl Iterator<Item = (&'static str, &Setting<Location>)> {
         [
             ("scratch", &self.scratch),
@@ -157,6 +174,9 @@ impl Config {
             ("data_dir", &self.data_dir),
             ("output_dir", &self.output_dir),
             ("grid", &self.grid),
+            ("ssh", &self.ssh),
+            ("centers", &self.centers),
+            ("weights_store", &self.weights_store),
             ("store1", &self.store1),
             ("store2", &self.store2),
             ("store3", &self.store3),
@@ -166,6 +186,7 @@ impl Config {
         .filter_map(|(key, setting)| Some((key, setting.as_ref()?)))
     }
 
+    /// The entries of [`Self::entries`].
     fn describe(&self, layers: &Layers) -> Vec<SettingEntry> {
         let locations = KEYS.iter().filter(|key| key.name != "workers").map(|key| {
             let setting = self.locations().find(|(name, _)| *name == key.name).map(|(_, s)| s);

@@ -1,4 +1,4 @@
-//! The settings that flags give.
+//! The settings of command line flags.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::store::{Location, S3Options};
 
-/// What a command's flags say; the top layer. Anything `None` is left to the layers below.
+/// The settings of the flags of a command, the layer of highest precedence. `None`: the flag is not given.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Overrides {
-    /// `--config`: the configuration file to read instead of those that are looked for.
+    /// `--config`: the configuration file to read instead of the default search.
     #[serde(skip)]
     pub config: Option<PathBuf>,
     /// `--data-dir`.
@@ -19,6 +19,12 @@ pub struct Overrides {
     pub output_dir: Option<Location>,
     /// `--grid`.
     pub grid: Option<Location>,
+    /// `--ssh`.
+    pub ssh: Option<Location>,
+    /// `--centers`.
+    pub centers: Option<Location>,
+    /// `--weights-store`.
+    pub weights_store: Option<Location>,
     /// `--plan`.
     pub plan: Option<Location>,
     /// `--workers`.

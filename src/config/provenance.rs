@@ -1,4 +1,4 @@
-//! Where a value came from, and what a process sees of its surroundings.
+//! The source of a value, and the environment of a process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,23 +7,23 @@ use std::path::PathBuf;
 
 use serde::Serializer;
 
-/// A value and where it came from.
+/// A value of the configuration and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting<T> {
-    /// The value.
+    /// The parsed value.
     pub value: T,
-    /// Where it came from.
+    /// The layer of the value.
     pub source: SettingProvenance,
 }
 
-/// The layer that a value came from.
+/// The layer of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingProvenance {
     /// A command line flag, such as `--data-dir`.
     Flag(String),
-    /// An environment variable that dor reads.
+    /// An environment variable of dor.
     Environment(String),
-    /// A standard AWS variable, which the storage layer reads by itself.
+    /// A standard AWS variable, which the storage layer reads.
     AwsEnvironment(String),
     /// A line of `dor.toml`.
     File {
@@ -32,13 +32,13 @@ pub enum SettingProvenance {
         /// Line, from 1.
         line: usize,
     },
-    /// A profile for S3 that is built in.
+    /// A built-in S3 profile, by its name.
     Profile(&'static str),
     /// A file of the AWS tools, such as `~/.aws/config`.
     AwsFile,
-    /// Built in.
+    /// The built-in default.
     Default,
-    /// Follows from another key.
+    /// Derived from the value of this other key.
     Derived(&'static str),
 }
 
@@ -57,6 +57,7 @@ impl fmt::Display for SettingProvenance {
     }
 }
 
+/// Serializes a source as text.
 pub(super) fn as_text<S: Serializer>(
     source: &Option<SettingProvenance>,
     to: S,
@@ -67,19 +68,19 @@ pub(super) fn as_text<S: Serializer>(
     }
 }
 
-/// The part of a process's surroundings that the configuration depends on.
+/// The part of the environment of a process that the configuration depends on.
 ///
-/// Tests make their own: changing the variables of a running process is not safe.
+/// Tests make their own, because changing the variables of a running process is not safe.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessEnv {
-    /// The environment variables.
+    /// Environment variables by name.
     pub variables: BTreeMap<String, OsString>,
-    /// The folder that relative names start from.
+    /// The folder to which relative paths are relative. Empty: the working folder.
     pub folder: PathBuf,
 }
 
 impl ProcessEnv {
-    /// Those of this process.
+    /// The environment of this process.
     pub fn of_process() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();

@@ -1,10 +1,10 @@
-//! Values before their keys have parsed them.
+//! Values of the configuration before they are parsed.
 
 use serde_json::Value;
 
 use super::{ConfigError, SettingProvenance, redaction};
 
-/// A value before its key has parsed it.
+/// A value that is not parsed yet, and its source.
 #[derive(Clone, Debug)]
 pub(super) struct RawValue {
     pub value: Value,
@@ -12,12 +12,13 @@ pub(super) struct RawValue {
 }
 
 impl RawValue {
+    /// The error of a value that is not valid for `key`.
     pub fn bad(&self, key: &str, reason: impl ToString) -> ConfigError {
         let value = match redaction::show(key, &self.value) {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        // The reason may quote the value.
+        // The reason may quote the value, which may have a secret.
         let reason = match self.value.as_str() {
             Some(text) => redaction::redact_within(&reason.to_string(), text),
             None => reason.to_string(),

@@ -1,15 +1,15 @@
-//! What of a value may be shown.
+//! Hiding the secrets in values that are shown.
 
 use serde_json::Value;
 
 use crate::store::{HIDDEN, without_user};
 
-/// `text` without the users, the passwords and the queries of the URLs in it: all three carry credentials.
+/// Replaces the users, passwords and queries of all URLs in `text`, which may have credentials.
 pub fn redact(text: &str) -> String {
     without_user(text)
 }
 
-/// `message` without what is secret in `text`, which it may quote in whole or in part.
+/// Replaces the secrets of the URL `text` in `message`, which may quote all or a part of it.
 pub(super) fn redact_within(message: &str, text: &str) -> String {
     let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
     let user = after_scheme.rsplit_once('@');
@@ -22,11 +22,12 @@ pub(super) fn redact_within(message: &str, text: &str) -> String {
         .fold(message.to_owned(), |message, part| message.replace(part, HIDDEN))
 }
 
-/// The value of the environment variable `name` as it may be shown.
+/// The value of the environment variable `name`, with secrets hidden.
 pub fn show_variable(name: &str, value: &str) -> String {
     if is_secret(name) { HIDDEN.to_owned() } else { redact(value) }
 }
 
+/// The value of a key of the configuration, with secrets hidden.
 pub(super) fn show(key: &str, value: &Value) -> Value {
     match value {
         _ if is_secret(key) => HIDDEN.into(),
@@ -35,6 +36,7 @@ pub(super) fn show(key: &str, value: &Value) -> Value {
     }
 }
 
+/// Whether the value of a key or variable is a secret, by its name.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name != "aws_web_identity_token_file"
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_places_stay_as_they_are() {
+    fn locations_without_secrets_are_not_changed() {
         for text in ["/data/a b", "s3://bucket/a b", "https://host/a/", "relative@dir", ""] {
             assert_eq!(redact(text), text);
         }

@@ -1,4 +1,4 @@
-//! The layers, each over the one below.
+//! Tests of the layers: precedence, sources, and errors that name them.
 
 use std::path::PathBuf;
 
@@ -6,23 +6,23 @@ use serde_json::json;
 
 use super::*;
 
-/// A folder with a `dor.toml`, and variables.
-struct Place {
+/// A folder with a `dor.toml`, and an environment.
+struct TestEnv {
     folder: tempfile::TempDir,
-    surroundings: ProcessEnv,
+    env: ProcessEnv,
 }
 
-fn place(dor_toml: &str, variables: &[(&str, &str)]) -> Place {
+fn test_env(dor_toml: &str, variables: &[(&str, &str)]) -> TestEnv {
     let folder = tempfile::tempdir().expect("temporary folder");
     std::fs::write(folder.path().join("dor.toml"), dor_toml).expect("dor.toml");
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), v.into())).collect();
-    let surroundings = ProcessEnv { variables, folder: folder.path().to_owned() };
-    Place { folder, surroundings }
+    let env = ProcessEnv { variables, folder: folder.path().to_owned() };
+    TestEnv { folder, env }
 }
 
-impl Place {
+impl TestEnv {
     fn load(&self, overrides: &Overrides) -> Result<Config, ConfigError> {
-        Config::load_in(overrides, &self.surroundings)
+        Config::load_in(overrides, &self.env)
     }
 
     fn config(&self) -> Config {
@@ -40,7 +40,7 @@ fn text(setting: &Option<Setting<Location>>) -> String {
 
 #[test]
 fn without_anything_only_workers_has_a_value() {
-    let config = place("", &[]).config();
+    let config = test_env("", &[]).config();
     assert_eq!(config.locations().count(), 0);
     assert_eq!(config.workers.source, SettingProvenance::Default);
     assert_eq!(config.s3, S3Options::default());
@@ -63,46 +63,46 @@ fn numbers_of_s3_have_limits() {
         ("max_retries", "-1", "0 to 100"),
     ] {
         let variable = format!("DOR_S3_{}", key.to_uppercase());
-        let error = place("", &[(&variable, value)]).error();
+        let error = test_env("", &[(&variable, value)]).error();
         assert!(error.contains(&variable) && error.contains(limits), "{error}");
-        let error = place(&format!("[s3]\n{key} = {value}\n"), &[]).error();
+        let error = test_env(&format!("[s3]\n{key} = {value}\n"), &[]).error();
         assert!(error.contains("dor.toml:2") && error.contains(limits), "{error}");
     }
 }
 
 #[test]
-fn text_that_is_no_number_is_told_the_limits() {
+fn the_error_of_text_for_a_number_names_the_limits() {
     for text in ["abc", "1.5", ""] {
-        let place = place(&format!("[s3]\ntimeout_seconds = '{text}'\n"), &[]);
-        assert!(place.error().contains("1 to 86400"), "{}", place.error());
+        let test_env = test_env(&format!("[s3]\ntimeout_seconds = '{text}'\n"), &[]);
+        assert!(test_env.error().contains("1 to 86400"), "{}", test_env.error());
     }
 }
 
 #[test]
 fn a_boolean_variable_may_be_a_digit() {
-    for (text, wanted) in [("1", true), ("true", true), ("TRUE", true), ("0", false)] {
-        let config = place("", &[("DOR_S3_NO_SIGN_REQUEST", text)]).config();
-        assert_eq!(config.s3.no_sign_request, Some(wanted), "{text}");
+    for (text, expected) in [("1", true), ("true", true), ("TRUE", true), ("0", false)] {
+        let config = test_env("", &[("DOR_S3_NO_SIGN_REQUEST", text)]).config();
+        assert_eq!(config.s3.no_sign_request, Some(expected), "{text}");
     }
-    assert!(place("", &[("DOR_S3_NO_SIGN_REQUEST", "2")]).error().contains("boolean"));
-    assert!(place("[s3]\nno_sign_request = 1\n", &[]).error().contains("boolean"));
+    assert!(test_env("", &[("DOR_S3_NO_SIGN_REQUEST", "2")]).error().contains("boolean"));
+    assert!(test_env("[s3]\nno_sign_request = 1\n", &[]).error().contains("boolean"));
 }
 
 #[test]
 fn a_tilde_without_a_home_is_an_error() {
     let file = "output_dir = '~/out'\n";
-    let there = place(file, &[("HOME", "/home/me")]).config();
-    assert_eq!(text(&there.output_dir).split(' ').next(), Some("/home/me/out"));
+    let config = test_env(file, &[("HOME", "/home/me")]).config();
+    assert_eq!(text(&config.output_dir).split(' ').next(), Some("/home/me/out"));
     for (file, variables) in
         [(file, &[][..]), ("output_dir = '~other/out'\n", &[("HOME", "/home/me")])]
     {
-        let error = place(file, variables).error();
+        let error = test_env(file, variables).error();
         assert!(error.contains("dor.toml:1") && error.contains("write the path out"), "{error}");
     }
 }
 
 #[test]
-fn each_layer_lies_over_the_one_below() {
+fn each_layer_overrides_the_one_below() {
     let file = "output_dir = '/file'\nworkers = 2\n[s3]\nregion = 'file-1'\n";
     let variables = [("DOR_OUTPUT_DIR", "/env"), ("DOR_WORKERS", "3"), ("DOR_S3_REGION", "env-1")];
     let flags = Overrides {
@@ -111,32 +111,33 @@ fn each_layer_lies_over_the_one_below() {
         s3: S3Options { region: Some("flag-1".to_owned()), ..S3Options::default() },
         ..Overrides::default()
     };
-    let found = |config: Config| {
+    let values = |config: Config| {
         (text(&config.output_dir), config.workers, config.s3.region.unwrap_or_default())
     };
     let line = |line| SettingProvenance::File { path: "dor.toml".into(), line };
     let workers = |n, source| Setting { value: NonZeroUsize::new(n).expect("not 0"), source };
 
     assert_eq!(
-        found(place(file, &[]).config()),
+        values(test_env(file, &[]).config()),
         ("/file (file dor.toml:1)".to_owned(), workers(2, line(2)), "file-1".to_owned())
     );
     let env = SettingProvenance::Environment("DOR_WORKERS".to_owned());
     assert_eq!(
-        found(place(file, &variables).config()),
+        values(test_env(file, &variables).config()),
         ("/env (environment DOR_OUTPUT_DIR)".to_owned(), workers(3, env), "env-1".to_owned())
     );
     let flag = SettingProvenance::Flag("--workers".to_owned());
     assert_eq!(
-        found(place(file, &variables).load(&flags).expect("good")),
+        values(test_env(file, &variables).load(&flags).expect("good")),
         ("/flag (flag --output-dir)".to_owned(), workers(4, flag), "flag-1".to_owned())
     );
 }
 
 #[test]
-fn aws_variables_beat_the_file_but_are_left_to_storage() {
+fn aws_variables_override_the_file_and_are_left_to_the_storage_layer() {
     let file = "[s3]\nregion = 'file-1'\nprofile = 'minio'\n";
-    let config = place(file, &[("AWS_REGION", "aws-1"), ("AWS_DEFAULT_REGION", "aws-2")]).config();
+    let config =
+        test_env(file, &[("AWS_REGION", "aws-1"), ("AWS_DEFAULT_REGION", "aws-2")]).config();
     assert_eq!(config.s3.region, None);
     assert_eq!(config.s3.profile.as_deref(), Some("minio"));
     let region = config.entries().iter().find(|entry| entry.key == "s3.region").expect("shown");
@@ -145,8 +146,9 @@ fn aws_variables_beat_the_file_but_are_left_to_storage() {
 }
 
 #[test]
-fn defaults_follow_from_the_parent() {
-    let config = place("store2 = '/own'\n", &[("OCEAN_CDR_PARENT_DATA_DIR", "s3://b/p")]).config();
+fn default_locations_are_derived_from_the_parent() {
+    let config =
+        test_env("store2 = '/own'\n", &[("OCEAN_CDR_PARENT_DATA_DIR", "s3://b/p")]).config();
     assert_eq!(text(&config.output_dir), "s3://b/p/research-grade (derived from parent_data_dir)");
     assert_eq!(text(&config.store1), "s3://b/p/store1b.zarr (derived from parent_data_dir)");
     assert_eq!(text(&config.store2), "/own (file dor.toml:1)");
@@ -159,47 +161,47 @@ fn defaults_follow_from_the_parent() {
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let config = place("grid = '/g.nc'\n", &[("DOR_GRID", "")]).config();
+    let config = test_env("grid = '/g.nc'\n", &[("DOR_GRID", "")]).config();
     assert_eq!(text(&config.grid), "/g.nc (file dor.toml:1)");
 }
 
 #[test]
-fn names_in_a_file_start_from_its_folder_and_home() {
-    let place = place("", &[("HOME", "/home/me"), ("DOR_CONFIG", "conf/atlas.toml")]);
-    std::fs::create_dir(place.folder.path().join("conf")).expect("folder");
+fn paths_in_a_file_are_relative_to_its_folder_or_home() {
+    let test_env = test_env("", &[("HOME", "/home/me"), ("DOR_CONFIG", "conf/atlas.toml")]);
+    std::fs::create_dir(test_env.folder.path().join("conf")).expect("folder");
     let toml = "data_dir = '~/raw'\noutput_dir = 'out'\ngrid = '/g'\nstore1 = 's3://b/1'\n";
-    std::fs::write(place.folder.path().join("conf/atlas.toml"), toml).expect("file");
-    let config = place.config();
+    std::fs::write(test_env.folder.path().join("conf/atlas.toml"), toml).expect("file");
+    let config = test_env.config();
     let values: Vec<_> = config.locations().map(|(_, s)| s.value.to_string()).collect();
     assert_eq!(values, ["/home/me/raw", "conf/out", "/g", "s3://b/1"]);
 }
 
 #[test]
-fn the_file_is_looked_for_in_four_places_in_order() {
+fn the_file_is_searched_in_four_locations_in_order() {
     let home = tempfile::tempdir().expect("temporary folder");
     let user = home.path().join(".config/dor/dor.toml");
     std::fs::create_dir_all(user.parent().expect("a parent")).expect("folder");
     std::fs::write(&user, "").expect("file");
     let other = home.path().join("other.toml");
     std::fs::write(&other, "").expect("file");
-    let mut place = place("", &[("HOME", &home.path().display().to_string())]);
+    let mut test_env = test_env("", &[("HOME", &home.path().display().to_string())]);
 
-    assert_eq!(place.config().file, Some(PathBuf::from("dor.toml")));
-    std::fs::remove_file(place.folder.path().join("dor.toml")).expect("removed");
-    assert_eq!(place.config().file, Some(user.clone()));
-    place.surroundings.variables.insert("XDG_CONFIG_HOME".to_owned(), "/nowhere".into());
-    assert_eq!(place.config().file, None);
-    place.surroundings.variables.insert("DOR_CONFIG".to_owned(), other.clone().into());
-    assert_eq!(place.config().file, Some(other));
+    assert_eq!(test_env.config().file, Some(PathBuf::from("dor.toml")));
+    std::fs::remove_file(test_env.folder.path().join("dor.toml")).expect("removed");
+    assert_eq!(test_env.config().file, Some(user.clone()));
+    test_env.env.variables.insert("XDG_CONFIG_HOME".to_owned(), "/nowhere".into());
+    assert_eq!(test_env.config().file, None);
+    test_env.env.variables.insert("DOR_CONFIG".to_owned(), other.clone().into());
+    assert_eq!(test_env.config().file, Some(other));
     let flags = Overrides { config: Some(user.clone()), ..Overrides::default() };
-    assert_eq!(place.load(&flags).expect("good").file, Some(user));
+    assert_eq!(test_env.load(&flags).expect("good").file, Some(user));
 }
 
 #[test]
-fn a_file_that_is_asked_for_must_be_there() {
-    let place = place("", &[("DOR_CONFIG", "/absent.toml")]);
+fn a_file_that_is_named_must_exist() {
+    let test_env = test_env("", &[("DOR_CONFIG", "/absent.toml")]);
     assert_eq!(
-        place.error(),
+        test_env.error(),
         "cannot read the configuration file /absent.toml (from environment DOR_CONFIG)"
     );
 }
@@ -218,7 +220,7 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
         ("zzzzzzz = 1", "dor.toml:1: unknown key `zzzzzzz`; `dor config show` lists the keys"),
     ];
     for (toml, expected) in cases {
-        assert_eq!(place(toml, &[]).error(), expected);
+        assert_eq!(test_env(toml, &[]).error(), expected);
     }
 }
 
@@ -241,25 +243,25 @@ fn bad_values_name_their_layer() {
         ),
     ];
     for (toml, variables, expected) in cases {
-        let error = place(toml, variables).error();
+        let error = test_env(toml, variables).error();
         assert!(error.starts_with(expected), "{error}\nshould start with\n{expected}");
     }
-    assert!(place("a = 1\nb = = 2", &[]).error().starts_with("dor.toml:2: not valid TOML"));
+    assert!(test_env("a = 1\nb = = 2", &[]).error().starts_with("dor.toml:2: not valid TOML"));
 }
 
 #[test]
 fn variables_give_numbers_and_booleans_to_s3() {
     let variables =
         [("DOR_S3_MAX_RETRIES", "3"), ("DOR_S3_NO_SIGN_REQUEST", "true"), ("DOR_S3_REGION", "7")];
-    let s3 = place("", &variables).config().s3;
+    let s3 = test_env("", &variables).config().s3;
     assert_eq!((s3.max_retries, s3.no_sign_request), (Some(3), Some(true)));
     assert_eq!(s3.region.as_deref(), Some("7"));
 }
 
 #[test]
 fn errors_hide_secrets() {
-    let error = place("", &[("SCRATCH", "ftp://me:hunter2@host/x")]).error();
+    let error = test_env("", &[("SCRATCH", "ftp://me:hunter2@host/x")]).error();
     assert!(error.contains("ftp://***@host/x"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
-    assert!(!place("a = 'hunter2\n", &[]).error().contains("hunter2"));
+    assert!(!test_env("a = 'hunter2\n", &[]).error().contains("hunter2"));
 }

@@ -1,61 +1,64 @@
-//! Efficiency of a removal: what the sea took up in return, over what was taken out.
+//! Efficiency of a removal: additional CO2 uptake of the ocean divided by the carbon removed.
 
-/// From the model's air-sea flux (mmol/m^3 cm/s = nmol/cm^2/s) to mol/m^2/yr.
+/// Factor from the model's air-sea flux (mmol/m^3 cm/s = nmol/cm^2/s) to mol/m^2/yr.
 const TO_MOL_PER_M2_YR: f64 = 1e-9 * 1e4 * 86_400.0 * 365.0;
-/// From cm^2 to m^2.
+/// Factor from cm^2 to m^2.
 const TO_M2: f64 = 1e-4;
 /// Days of the noleap year.
 const YEAR: f64 = 365.0;
 
-/// A month's exchange of carbon over the whole ocean.
+/// Carbon fluxes of one month, integrated over the ocean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CarbonFlux {
     /// Length of the month, days.
     pub days: f64,
-    /// Additional flux out of the sea, mol/yr: `-(FG_CO2 - FG_ALT_CO2)` over cells with water.
+    /// Additional flux from sea to air, mol/yr: `-(FG_CO2 - FG_ALT_CO2)` over cells with water.
     pub outgassing: f64,
-    /// Flux of the intervention, mol/yr; negative for a removal.
+    /// Flux of carbon into the sea by the intervention, mol/yr; negative for a removal.
     pub intervention: f64,
 }
 
-/// The fields of a month that the exchange is taken from, all on (nlat, nlon).
+/// The fields of one month that [`exchange`] integrates, all on (nlat, nlon).
 pub struct Fluxes<'a, T> {
-    /// `FG_CO2`, mmol/m^3 cm/s.
-    pub with: &'a [T],
-    /// `FG_ALT_CO2`, the same.
-    pub without: &'a [T],
-    /// `DIC_FLUX`, the same.
+    /// `FG_CO2`: air-sea flux with the intervention, mmol/m^3 cm/s.
+    pub experiment: &'a [T],
+    /// `FG_ALT_CO2`: air-sea flux without the intervention, mmol/m^3 cm/s.
+    pub control: &'a [T],
+    /// `DIC_FLUX`: flux of the intervention, mmol/m^3 cm/s.
     pub intervention: &'a [T],
-    /// `TAREA`, cm^2.
+    /// `TAREA`: area of the cells, cm^2.
     pub area: &'a [f64],
-    /// `KMT`, number of layers with water.
-    pub depth: &'a [f64],
+    /// `KMT`: number of layers with water, 0 on land.
+    pub kmt: &'a [f64],
 }
 
-/// Adds up a month's exchange.
+/// Integrates the fluxes of one month over the ocean; `days` is the length of the month.
 pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> CarbonFlux {
-    let present = |v: f64| if v.is_nan() { 0.0 } else { v };
+    let or_zero = |v: f64| if v.is_nan() { 0.0 } else { v };
     let (mut outgassing, mut intervention) = (0.0, 0.0);
-    let cells = fields.area.iter().zip(fields.depth);
-    let fluxes = fields.with.iter().zip(fields.without).zip(fields.intervention);
-    for ((area, depth), ((&with, &without), &flux)) in cells.zip(fluxes) {
+    let cells = fields.area.iter().zip(fields.kmt);
+    let fluxes = fields.experiment.iter().zip(fields.control).zip(fields.intervention);
+    for ((area, kmt), ((&experiment, &control), &flux)) in cells.zip(fluxes) {
         let to_mol_per_year = TO_MOL_PER_M2_YR * area * TO_M2;
-        if *depth > 0.0 {
-            outgassing -= present((with.into() - without.into()) * to_mol_per_year);
+        if *kmt > 0.0 {
+            outgassing -= or_zero((experiment.into() - control.into()) * to_mol_per_year);
         }
-        intervention += present(flux.into() * to_mol_per_year);
+        intervention += or_zero(flux.into() * to_mol_per_year);
     }
     CarbonFlux { days, outgassing, intervention }
 }
 
-/// A month in which there is no efficiency, counted from the intervention.
+/// Efficiency is undefined: the cumulative intervention of a month is 0, or a sum is not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoIntervention {
-    /// Elapsed months.
+    /// Months since the intervention, from 0.
     pub month: usize,
 }
 
-/// Efficiency at the end of each month, since the intervention.
+/// Computes the cumulative efficiency at the end of each month since the intervention.
+///
+/// # Errors
+/// [`NoIntervention`] for the first month in which the ratio is not finite.
 ///
 /// ```
 /// use dor_atlas::derive::efficiency::{CarbonFlux, efficiency};
@@ -75,8 +78,8 @@ pub fn efficiency(months: &[CarbonFlux]) -> Result<Vec<f32>, NoIntervention> {
     each.collect()
 }
 
-/// Efficiency from what was added to the sea and by the intervention so far, both mol; `None`
-/// when it is no number.
+/// Computes efficiency from two cumulative amounts in mol: `added` by air-sea flux, and added by the
+/// `intervention` (negative for a removal). `None` when the ratio is not finite.
 pub fn ratio(added: f64, intervention: f64) -> Option<f32> {
     Some((-added / intervention) as f32).filter(|ratio| ratio.is_finite())
 }
@@ -86,13 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_what_is_removed_comes_back() {
+    fn an_uptake_of_half_the_removed_carbon_has_efficiency_one_half() {
         let fields = Fluxes {
-            with: &[1.5, f32::NAN, 9.0],
-            without: &[1.0, 1.0, 1.0],
+            experiment: &[1.5, f32::NAN, 9.0],
+            control: &[1.0, 1.0, 1.0],
             intervention: &[-1.0, f32::NAN, 0.0],
             area: &[1e14, f64::NAN, 1e14],
-            depth: &[5.0, 5.0, 0.0],
+            kmt: &[5.0, 5.0, 0.0],
         };
         let month = exchange(&fields, 31.0);
         assert_eq!(month.intervention, -3.1536e12);
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_intervention_there_is_none() {
+    fn without_an_intervention_efficiency_is_an_error() {
         let month = CarbonFlux { days: 30.0, outgassing: 1.0, intervention: 0.0 };
         assert_eq!(efficiency(&[month]), Err(NoIntervention { month: 0 }));
         assert_eq!(

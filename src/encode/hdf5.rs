@@ -1,11 +1,10 @@
-//! An HDF5 file in memory whose chunks are put in place as they are, already compressed.
+//! Writes an HDF5 file in memory from chunks that are already compressed.
 //!
-//! netCDF-C defines the file; this module opens that definition again through the HDF5 library's
-//! `core` driver and places the chunks with `H5Dwrite_chunk`, which passes by the filter pipeline
-//! (one core, under the library's lock) and makes nothing but a copy. The chunk's place in the
-//! file is final at once, so the parts of the file that hold only chunks can be sent while the
-//! rest is still computed. Specification: "HDF5 file format", version 3.0; read by netCDF-C,
-//! h5py and everything else that reads HDF5 1.8 and later.
+//! netCDF-C defines the file; this module opens the definition with the `core` driver of the HDF5
+//! library and writes the chunks with `H5Dwrite_chunk`. This call bypasses the filter pipeline, which
+//! runs on one core under the lock of the library. The position of a chunk in the file is final at
+//! once: parts of the file that contain only chunks can be uploaded before the rest is computed.
+//! Specification: "HDF5 file format", version 3.0. Readers of HDF5 1.8 and later read the result.
 
 use std::ffi::{CString, c_void};
 use std::fs::File;
@@ -17,43 +16,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdf5_metno_sys::{h5, h5a, h5d, h5e, h5f, h5i, h5p, h5s, h5t};
 
-/// The file could not be encoded.
+/// The error of a file that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// netCDF-C refused a definition or a value.
+    /// netCDF-C rejected a definition or a value.
     #[error("netCDF-C cannot define `{object}`")]
     Define {
         /// Variable, dimension or attribute.
         object: String,
-        /// What netCDF-C says.
+        /// Error of netCDF-C.
         source: netcdf::Error,
     },
-    /// The HDF5 library refused a call.
+    /// A call of the HDF5 library failed.
     #[error("the HDF5 library failed in {call} for `{object}`")]
     Hdf5 {
-        /// Function of the library.
+        /// Name of the library function.
         call: &'static str,
         /// Variable or file.
         object: String,
     },
-    /// The definition could not be kept in memory.
+    /// The scratch file with the definition cannot be written.
     #[error(
-        "cannot keep the file's definition in {place}: {source}; make room there, raise the limit of file sizes (ulimit -f), or set TMPDIR to a folder that can be written"
+        "cannot write the definition of the output file to {place}: {source}; free space there, \
+         raise the limit of file sizes (ulimit -f), or set TMPDIR to a writable folder"
     )]
     Scratch {
-        /// Where it was tried.
+        /// Folder of the scratch file, in words.
         place: String,
         /// Cause.
         source: std::io::Error,
     },
-    /// Data of another length than the variable's shape.
+    /// The data of a variable does not have the length of its shape.
     #[error("`{variable}` has {found} bytes of data where its shape needs {expected}")]
     Length {
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Bytes that came.
+        /// Length of the data in bytes.
         found: usize,
-        /// Bytes that the shape needs.
+        /// Length by the shape of the variable in bytes.
         expected: usize,
     },
 }
@@ -69,7 +69,7 @@ fn check<T: PartialOrd + Default>(
     Ok(status)
 }
 
-/// An HDF5 identifier that is closed by `close` when dropped; used under the library's lock only.
+/// An HDF5 identifier with the function that closes it on drop; used under the library's lock only.
 struct Hdf5Id(h5i::hid_t, unsafe extern "C" fn(h5i::hid_t) -> h5::herr_t);
 
 impl Drop for Hdf5Id {
@@ -80,15 +80,17 @@ impl Drop for Hdf5Id {
     }
 }
 
-/// A file under construction.
+/// An HDF5 file that is being written in memory.
 pub struct InMemoryHdf5 {
     file: Hdf5Id,
+    /// The file access property list.
     access: Hdf5Id,
 }
 
-/// Keeps the library from tidying up when the process ends: files that could not be written are
-/// damaged in its memory, and it would fail on them. Nothing of ours is left for it to do.
-pub fn leave_at_exit() {
+/// Disables the exit handler of the HDF5 library.
+///
+/// The handler fails on files that could not be written, and this program leaves no open files.
+pub fn disable_exit_handler() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _lock = hdf5_metno_sys::LOCK.lock();
@@ -97,23 +99,27 @@ pub fn leave_at_exit() {
     });
 }
 
-/// Why nothing more can be written to the scratch file, if that is so.
-pub(super) fn no_room(scratch: &File) -> Option<EncodeError> {
-    let room = [0; 64 << 10];
-    let written = scratch.metadata().and_then(|found| scratch.write_all_at(&room, found.len()));
+/// Tries to append to the scratch file; returns the error if that fails.
+pub(super) fn scratch_error(scratch: &File) -> Option<EncodeError> {
+    let zeros = [0; 64 << 10];
+    let written =
+        scratch.metadata().and_then(|metadata| scratch.write_all_at(&zeros, metadata.len()));
     let source = written.err()?;
     Some(EncodeError::Scratch { place: "memory (/dev/shm) or TMPDIR".to_owned(), source })
 }
 
 impl InMemoryHdf5 {
-    /// Opens a defined file in memory.
+    /// Opens `definition`, the bytes of a file without chunks, in memory.
     ///
-    /// `growth` is the step in bytes by which the memory grows, `metadata` the bytes that the
-    /// chunk indexes will need: reserved in one block ahead of the chunks, so that chunks follow
-    /// one another without metadata between them.
+    /// `growth` is the step in bytes by which the memory grows. `metadata` is the size of the chunk
+    /// indexes in bytes: it is reserved in one block before the chunks, so that no metadata lies
+    /// between chunks.
+    ///
+    /// # Errors
+    /// [`EncodeError::Hdf5`].
     pub fn open(definition: &mut [u8], growth: usize, metadata: u64) -> Result<Self, EncodeError> {
         let file = "file in memory";
-        // The library takes files of the core driver with one name for one file.
+        // The core driver identifies files by name: two open files need two names.
         static FILES: AtomicU64 = AtomicU64::new(0);
         let name = format!("research-grade-{}\0", FILES.fetch_add(1, Ordering::Relaxed));
         let _lock = hdf5_metno_sys::LOCK.lock();
@@ -138,8 +144,11 @@ impl InMemoryHdf5 {
         }
     }
 
-    /// Puts the only chunk of a variable with `rank` dimensions in its place, compressed as the
-    /// variable's filters would; gives its position in the file.
+    /// Writes the only chunk of a variable with `rank` dimensions, already compressed by the filters of
+    /// the variable; returns its byte range in the file.
+    ///
+    /// # Errors
+    /// [`EncodeError::Hdf5`].
     pub fn write_chunk(
         &mut self,
         variable: &str,
@@ -185,7 +194,10 @@ impl InMemoryHdf5 {
         }
     }
 
-    /// Replaces the text of an attribute of the file by another of the same length.
+    /// Replaces the text of a global attribute by a text of the same length.
+    ///
+    /// # Errors
+    /// [`EncodeError::Hdf5`], or [`EncodeError::Length`] for another length.
     pub fn set_text(&mut self, attribute: &str, text: &str) -> Result<(), EncodeError> {
         let object = || attribute.to_owned();
         let name = CString::new(attribute)
@@ -212,7 +224,10 @@ impl InMemoryHdf5 {
         Ok(())
     }
 
-    /// A copy of bytes of the file that are final: inside what `write_chunk` gave.
+    /// Copies bytes of the file that are final: inside ranges that [`Self::write_chunk`] has returned.
+    ///
+    /// # Errors
+    /// [`EncodeError::Hdf5`].
     pub fn copy(&self, range: Range<u64>) -> Result<Vec<u8>, EncodeError> {
         let _lock = hdf5_metno_sys::LOCK.lock();
         let bytes = self.memory()?.get(range.start as usize..range.end as usize);
@@ -222,7 +237,10 @@ impl InMemoryHdf5 {
         })
     }
 
-    /// The file, finished.
+    /// Writes all metadata and returns the finished file.
+    ///
+    /// # Errors
+    /// [`EncodeError::Hdf5`].
     pub fn finish(self) -> Result<FileImage, EncodeError> {
         let _lock = hdf5_metno_sys::LOCK.lock();
         // SAFETY: the lock is held and the file is open.
@@ -235,7 +253,7 @@ impl InMemoryHdf5 {
         Ok(FileImage { start, len, _file: self.file })
     }
 
-    /// The file as it is in memory; valid until the next call that changes it.
+    /// The memory of the file; valid until the next call that changes the file.
     fn memory(&self) -> Result<&[u8], EncodeError> {
         let mut handle: *mut c_void = ptr::null_mut();
         // SAFETY: the callers hold the lock. For the core driver the handle points to the pointer
@@ -251,15 +269,15 @@ impl InMemoryHdf5 {
     }
 }
 
-/// A finished file, still in the memory in which the HDF5 library built it.
+/// A finished file in the memory of the HDF5 library.
 pub struct FileImage {
     start: *const u8,
     len: usize,
     _file: Hdf5Id,
 }
 
-// SAFETY: the memory belongs to the open file, which nothing but Image can reach any more and
-// which is closed, under the lock, when Image is dropped; until then it is only read.
+// SAFETY: the memory belongs to the open file, which only FileImage can access. Dropping FileImage
+// closes the file, under the lock; until then the memory is only read.
 unsafe impl Send for FileImage {}
 // SAFETY: as above.
 unsafe impl Sync for FileImage {}

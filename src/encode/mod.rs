@@ -1,4 +1,4 @@
-//! From the model's values to the bytes of files: research-grade NetCDF-4, Zarr. No I/O.
+//! Encoders of research-grade NetCDF-4 files and Zarr stores. No I/O.
 
 pub mod deflate;
 pub(crate) mod hdf5;
@@ -14,13 +14,16 @@ pub use hdf5::EncodeError;
 
 use crate::model::{IoCause, Md5Digest};
 
-/// What can go wrong while a part is taken, whoever takes it.
+/// The error of a [`PartSink`] that cannot store a part.
 pub type SinkError = IoCause;
 
-/// Takes the parts of a file as they become final, in any order.
+/// The receiver of the parts of a file, which arrive in any order, each as soon as it is final.
 pub trait PartSink: Send {
-    /// Length of every part but the last.
+    /// Length in bytes of every part but the last.
     fn part_size(&self) -> usize;
-    /// Takes one part, with its MD5 where that is known.
+    /// Receives the part at `index`; `md5` is its digest, if it is already computed.
+    ///
+    /// # Errors
+    /// The part cannot be stored.
     fn part(&mut self, index: usize, data: Bytes, md5: Option<Md5Digest>) -> Result<(), SinkError>;
 }

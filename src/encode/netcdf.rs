@@ -1,10 +1,10 @@
-//! Types and values in the terms of netCDF-C.
+//! Converts types and values of the model to those of netCDF-C.
 
 use netcdf::types::{FloatType, IntType, NcVariableType};
 
 use crate::model::dataset::{AttributeValue, ByteOrder, DataType};
 
-/// Writes all of a variable from bytes in `order`.
+/// Writes all values of a variable from bytes in byte order `order`.
 pub fn put_values(
     target: &mut netcdf::VariableMut<'_>,
     bytes: &[u8],
@@ -39,7 +39,7 @@ pub fn put_values(
     }
 }
 
-/// A byte of text, for netCDF-C.
+/// A character of netCDF-C (NC_CHAR).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Char(#[allow(dead_code, reason = "read by netCDF-C")] u8);
@@ -51,7 +51,7 @@ unsafe impl netcdf::NcTypeDescriptor for Char {
     }
 }
 
-/// The type of a variable.
+/// The netCDF-C type of a data type.
 pub fn type_of(dtype: DataType) -> NcVariableType {
     match dtype {
         DataType::Char => NcVariableType::Char,
@@ -68,7 +68,7 @@ pub fn type_of(dtype: DataType) -> NcVariableType {
     }
 }
 
-/// The value of an attribute.
+/// The netCDF-C value of an attribute.
 pub fn value_of(value: &AttributeValue) -> netcdf::AttributeValue {
     match value.clone() {
         AttributeValue::Text(text) => text.into(),

@@ -1,8 +1,8 @@
-//! The research-grade form of a history file: what its header becomes, and the file itself.
+//! The layout and definition of a research-grade file.
 //!
-//! NetCDF-4 classic-compatible data model, read by netCDF-C, xarray, NCO and everything on top of
-//! them. Every data variable gains the dimensions `polygon_id` and `intervention_date`, `time`
-//! becomes `elapsed_time`; each float variable is one chunk, shuffled and deflated.
+//! The file is NetCDF-4 with the classic data model. Every data variable gains the dimensions
+//! `polygon_id` and `intervention_date`; `elapsed_time` replaces `time`. Each float variable is one
+//! chunk, shuffled and deflated.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,43 +18,43 @@ use crate::model::dataset::{
 use crate::model::time_units::{self, TimeUnits};
 use crate::model::{Grid, YearMonth};
 
-/// Version of the rules in this module: a change of output raises it, and cases made under another
-/// version are made again.
+/// Version of the conversion: a change of the output increments it, and `dor` then converts cases of
+/// other versions again.
 pub const RECIPE: u32 = 1;
 
-/// The variable of time; its values are replaced.
+/// Name of the time variable, whose values are replaced.
 const TIME: &str = "time";
-/// Units in which times are written that the model did not write so.
+/// Units of the time in the output when the input has other units.
 const TIME_UNITS: &str = "days since 0000-01-01 00:00:00";
 
-/// Bytes that the index of a chunk takes in the file: a version 1 B-tree node of the HDF5 format
-/// with 64 children, each an address and a key of a size, a filter mask and `rank + 1` offsets.
+/// Size of the index of a chunk in bytes: a version 1 B-tree node of HDF5 with 64 children, each an
+/// address and a key of a size, a filter mask and `rank + 1` offsets.
 fn index_bytes(rank: usize) -> u64 {
     24 + 64 * 8 + 65 * (8 + 8 * (rank as u64 + 1))
 }
 
-/// What a research-grade file is made from, apart from its data variables.
+/// The origin of a research-grade file: case, month, grid and raw file.
 pub struct FileProvenance<'a> {
-    /// The case.
+    /// Case of the raw file.
     pub case: Case,
-    /// Month of the file.
+    /// Month of the raw file.
     pub month: YearMonth,
-    /// Bounds of the month, in days since 0000-01-01.
+    /// Start and end of the month, days since 0000-01-01.
     pub bounds: [f64; 2],
-    /// The full grid, when there is one.
+    /// Full grid that replaces `TLAT` and `TLONG`; `None` keeps those of the raw file.
     pub grid: Option<&'a Grid>,
     /// Name of the raw file.
     pub source_file: &'a str,
-    /// Line for the `history` attribute.
+    /// New line of the `history` attribute.
     pub history: String,
 }
 
-/// Where the values of an output variable come from.
+/// The values of an output variable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
-    /// The raw variable with this index, byte for byte.
+    /// The unchanged values of the raw variable with this index.
     Raw(usize),
-    /// Values made here, little-endian.
+    /// Computed values, little-endian bytes.
     Made(Vec<u8>),
 }
 
@@ -63,7 +63,7 @@ pub enum Values {
 pub struct OutputVariable {
     /// Name, type, dimensions and attributes.
     pub variable: Variable,
-    /// Its values.
+    /// Raw or computed values.
     pub values: Values,
 }
 
@@ -74,18 +74,18 @@ impl OutputVariable {
     }
 }
 
-/// All of a research-grade file but the numbers of its raw variables.
+/// The variables and attributes of a research-grade file.
 #[derive(Clone, Debug)]
 pub struct FileLayout {
     /// Variables, in the order of the file.
     pub outputs: Vec<OutputVariable>,
-    /// Attributes of the file.
+    /// Global attributes.
     pub attributes: Vec<Attribute>,
 }
 
 impl FileLayout {
-    /// Name of the HDF5 dataset that netCDF-C makes of a variable: another where the variable has
-    /// the name of a dimension that it does not begin with.
+    /// The HDF5 dataset of a variable. netCDF-C adds a prefix to the name of a variable that equals
+    /// the name of a dimension other than its first one.
     pub fn dataset(&self, variable: &Variable) -> String {
         let mut dims = self.outputs.iter().flat_map(|o| &o.variable.dims);
         match dims.any(|d| d.name == variable.name) && !variable.has_leading_dim(&variable.name) {
@@ -95,9 +95,9 @@ impl FileLayout {
     }
 }
 
-/// Name of the attribute with the digest of the raw file, and the text that holds its place until
-/// the raw file has been read to its end.
+/// Name of the attribute with the SHA-256 of the raw file; zeros until the raw file is read completely.
 pub const SOURCE_SHA256: &str = "source_sha256";
+/// Length of a SHA-256 in hexadecimal.
 const SHA256_DIGITS: usize = 64;
 
 /// Path of a research-grade file below the output location.
@@ -114,8 +114,7 @@ pub fn folder(case: Case) -> String {
     format!("{:03}/{:02}", case.polygon(), case.month().number())
 }
 
-/// Whether a header can become a research-grade file: what is computed from has a meaning, and
-/// netCDF-C takes what is written.
+/// Checks that a raw header can be converted: attributes are valid, and netCDF-C accepts all names.
 pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
     let bounds = time_units::time_bounds(header).map(|bounds| bounds.name.as_str());
     for variable in &header.variables {
@@ -134,16 +133,15 @@ pub fn check(header: &Header, with_grid: bool) -> Result<(), CfError> {
         let mut written = variable.clone();
         match &*variable.name {
             name if Some(name) == bounds => {}
-            // Is written in another type.
-            TIME => writable::mend_attributes(TIME, &mut written.attributes)?,
-            _ => writable::mend_variable(&mut written)?,
+            // The output has another type, so `_FillValue` is not checked.
+            TIME => writable::normalize_attributes(TIME, &mut written.attributes)?,
+            _ => writable::normalize_variable(&mut written)?,
         }
     }
-    writable::mend_attributes("file", &mut header.attributes.clone())
+    writable::normalize_attributes("file", &mut header.attributes.clone())
 }
 
-/// What becomes of a header. `stored` gives the numbers of a raw variable that [`needed`] names, as
-/// they are stored.
+/// Computes the layout of the output. `stored` returns the stored numbers of a raw variable.
 pub fn layout(
     header: &Header,
     origin: &FileProvenance<'_>,
@@ -156,16 +154,16 @@ pub fn layout(
             continue;
         }
         let mut variable = raw.clone();
-        let mut made = Values::Raw(index);
+        let mut values = Values::Raw(index);
         match (raw.name.as_str(), origin.grid) {
-            (TIME, _) => made = time(&mut variable, header, origin)?,
-            ("TLAT", Some(grid)) => made = replaced(&mut variable, &grid.tlat)?,
-            ("TLONG", Some(grid)) => made = replaced(&mut variable, &grid.tlong)?,
+            (TIME, _) => values = time(&mut variable, header, origin)?,
+            ("TLAT", Some(grid)) => values = replaced(&mut variable, &grid.tlat)?,
+            ("TLONG", Some(grid)) => values = replaced(&mut variable, &grid.tlong)?,
             ("KMT", _) => {
                 if let Some(kmt) = stored("KMT") {
                     let mut kmt = Decoding::of(raw)?.values(kmt);
                     kmt.iter_mut().filter(|k| k.is_nan()).for_each(|k| *k = 0.0);
-                    made = replaced(&mut variable, &kmt)?;
+                    values = replaced(&mut variable, &kmt)?;
                 }
             }
             _ if raw.has_leading_dim(TIME) => {
@@ -173,28 +171,28 @@ pub fn layout(
             }
             _ => {}
         }
-        outputs.push(OutputVariable { variable, values: made });
+        outputs.push(OutputVariable { variable, values });
     }
     outputs.extend(added(header, origin, stored)?);
-    outputs.iter_mut().try_for_each(|output| writable::mend_variable(&mut output.variable))?;
+    outputs.iter_mut().try_for_each(|output| writable::normalize_variable(&mut output.variable))?;
     let mut attributes = global_attributes(header, &outputs, origin);
-    writable::mend_attributes("file", &mut attributes)?;
+    writable::normalize_attributes("file", &mut attributes)?;
     Ok(FileLayout { outputs, attributes })
 }
 
-/// The middle of the month, in the model's units where these are what it is in.
+/// Replaces the time by the middle of the month; converts its units if they are not the model's.
 fn time(
     variable: &mut Variable,
     header: &Header,
     origin: &FileProvenance<'_>,
 ) -> Result<Values, CfError> {
-    let clock = TimeUnits::of(header, variable)?;
+    let time_units = TimeUnits::of(header, variable)?;
     let is_plain = variable.dtype == DataType::F64 && Decoding::without_units(variable)?.is_plain();
     variable.dtype = DataType::F64;
     variable.dims = vec![dimension("elapsed_time", 1)];
     let drops = |name: &str| name == "bounds" || !is_plain && is_storage(name);
     variable.attributes.retain(|a| !drops(&a.name) && !is_range(&a.name));
-    if !clock.is_plain() || variable.text("units").is_empty() {
+    if !time_units.is_plain() || variable.text("units").is_empty() {
         set_text(&mut variable.attributes, "units", TIME_UNITS);
     }
     if variable.text("calendar").is_empty() {
@@ -204,7 +202,7 @@ fn time(
     Ok(Values::Made(bytes_of(&[middle], DataType::F64)))
 }
 
-/// Values in place of a variable's own, in its type unless its numbers are packed.
+/// Replaces the values of a variable, which keeps its type unless it is packed or cannot hold them.
 fn replaced(variable: &mut Variable, values: &[f64]) -> Result<Values, CfError> {
     let decoding = Decoding::of(variable)?;
     if !decoding.is_plain() || decoding.excludes_any(values) {
@@ -218,12 +216,12 @@ fn replaced(variable: &mut Variable, values: &[f64]) -> Result<Values, CfError> 
     Ok(Values::Made(bytes_of(values, variable.dtype)))
 }
 
-/// Whether an attribute belongs to the numbers as they are stored.
+/// Whether an attribute describes stored numbers.
 fn is_storage(name: &str) -> bool {
     cf::STORAGE_ATTRIBUTES.contains(&name)
 }
 
-/// Whether an attribute tells what range stored numbers are in.
+/// Whether an attribute is a valid range of stored numbers.
 fn is_range(name: &str) -> bool {
     name.starts_with("valid_")
 }
@@ -235,7 +233,7 @@ fn set_text(attributes: &mut Vec<Attribute>, name: &str, text: &str) {
     }
 }
 
-/// The variables that the raw file does not have.
+/// The variables that the raw file does not contain.
 fn added(
     header: &Header,
     origin: &FileProvenance<'_>,
@@ -244,11 +242,11 @@ fn added(
     let start = origin.case.first_month();
     let elapsed = origin.month.first_day() - start.first_day();
     let length = origin.bounds[1] - origin.bounds[0];
-    let made = |name: &str, dtype, dims, attributes, values| OutputVariable {
+    let computed = |name: &str, dtype, dims, attributes, values| OutputVariable {
         variable: Variable { name: name.to_owned(), dtype, dims, attributes },
         values: Values::Made(values),
     };
-    let mut outputs = vec![made(
+    let mut outputs = vec![computed(
         "time_delta",
         DataType::F64,
         vec![dimension("elapsed_time", 1)],
@@ -260,14 +258,14 @@ fn added(
     }
     let date = format!("days since 1999-{:02}-01 00:00:00.000000", start.month);
     let [polygon_id, intervention_date, elapsed_time] = case_dimensions();
-    outputs.push(made(
+    outputs.push(computed(
         "polygon_id",
         DataType::I32,
         vec![polygon_id],
         vec![Attribute::text("long_name", "polygon ID")],
         i32::from(origin.case.polygon()).to_le_bytes().to_vec(),
     ));
-    outputs.push(made(
+    outputs.push(computed(
         "intervention_date",
         DataType::I64,
         vec![intervention_date],
@@ -278,7 +276,7 @@ fn added(
         ],
         0i64.to_le_bytes().to_vec(),
     ));
-    outputs.push(made(
+    outputs.push(computed(
         "elapsed_time",
         DataType::I64,
         vec![elapsed_time],
@@ -291,14 +289,14 @@ fn added(
     Ok(outputs)
 }
 
-/// The area of the cells in m^2, from what is stored in `TAREA`.
+/// The area of the cells in m^2, from the stored numbers of `TAREA`.
 fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<OutputVariable, CfError> {
     let decoding = Decoding::to_units(raw, "m^2")?;
     let is_stored = raw.dtype.is_float() && !decoding.is_packed();
     let fill = if is_stored { decoding.fill() } else { None };
     let dtype = if is_stored { raw.dtype } else { DataType::F64 };
     let area = |stored: f64| match decoding.value(stored) {
-        // Fill stays what it is.
+        // Fill values are kept.
         value if value.is_nan() => match decoding.is_missing(stored) && is_stored {
             true => stored,
             false => fill.unwrap_or(f64::NAN),
@@ -322,9 +320,9 @@ fn global_attributes(
 ) -> Vec<Attribute> {
     let mut attributes = header.attributes.clone();
     let mut set = |name: &str, text: String| set_text(&mut attributes, name, &text);
-    let before = header.attributes.iter().find(|a| a.name == "history");
-    let before = before.and_then(|a| a.value.as_text()).filter(|text| *text != "none");
-    let history = before.map_or(origin.history.clone(), |b| format!("{}\n{b}", origin.history));
+    let earlier = header.attributes.iter().find(|a| a.name == "history");
+    let earlier = earlier.and_then(|a| a.value.as_text()).filter(|text| *text != "none");
+    let history = earlier.map_or(origin.history.clone(), |e| format!("{}\n{e}", origin.history));
     set("history", history);
     set("coordinates", unnamed_coordinates(outputs).join(" "));
     set("source_file", origin.source_file.to_owned());
@@ -333,9 +331,9 @@ fn global_attributes(
     attributes
 }
 
-/// Coordinates that no variable's `coordinates` attribute names: xarray finds them through the
-/// attribute of the file. A coordinate is what does not vary along the case's dimensions, and the
-/// two times.
+/// Coordinates in no variable's `coordinates` attribute: xarray finds them by the global attribute.
+/// A coordinate is a variable without the dimensions of the case that is not a dimension variable,
+/// such as the time.
 fn unnamed_coordinates(outputs: &[OutputVariable]) -> Vec<&str> {
     let named: Vec<&str> =
         outputs.iter().flat_map(|o| o.variable.text("coordinates").split_whitespace()).collect();
@@ -359,7 +357,7 @@ fn case_dimensions() -> [Dimension; 3] {
     ["polygon_id", "intervention_date", "elapsed_time"].map(|name| dimension(name, 1))
 }
 
-/// Little-endian bytes of values in the type of a variable.
+/// Converts values to little-endian bytes of a type.
 fn bytes_of(values: &[f64], dtype: DataType) -> Vec<u8> {
     match dtype {
         DataType::F32 => values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect(),
@@ -375,19 +373,19 @@ fn bytes_of(values: &[f64], dtype: DataType) -> Vec<u8> {
     }
 }
 
-/// Defines the file and writes what is not chunked. `raw` gives the bytes of a raw variable in
-/// `order`; it is asked for small ones only. The chunks are then put in place through the writer.
+/// Defines the file and writes the variables without chunks; the caller writes the chunks. `raw`
+/// returns the bytes of such a raw variable in byte order `order`.
 pub fn define(
     layout: &FileLayout,
     order: ByteOrder,
     raw: impl Fn(usize) -> Option<Vec<u8>>,
 ) -> Result<InMemoryHdf5, EncodeError> {
-    super::hdf5::leave_at_exit();
+    super::hdf5::disable_exit_handler();
     let scratch = ScratchFile::new()?;
     let probe = scratch.file.try_clone();
-    // netCDF-C tells only that a write has failed: why, another write tells.
-    define_in(scratch, layout, order, raw)
-        .map_err(|error| probe.ok().as_ref().and_then(super::hdf5::no_room).unwrap_or(error))
+    // netCDF-C reports that a write failed without the cause: another write returns the cause.
+    let cause = |error| probe.ok().as_ref().and_then(super::hdf5::scratch_error).unwrap_or(error);
+    define_in(scratch, layout, order, raw).map_err(cause)
 }
 
 fn define_in(
@@ -456,15 +454,14 @@ fn define_in(
     file.close().map_err(failed("research-grade file"))?;
     let mut definition = contents(scratch)?;
     let total: usize = layout.outputs.iter().map(|o| o.variable.bytes()).sum();
-    // Small steps keep the excess small; growing costs no copy, for pages are moved.
+    // Small steps waste little memory; growing moves pages without a copy.
     let growth = (total / 64).clamp(1 << 20, 8 << 20);
     InMemoryHdf5::open(&mut definition, growth, indexes)
 }
 
-/// A file that netCDF-C can open by path and that is gone when nobody holds it any more.
+/// A temporary file for the definition, in memory (`/dev/shm`) where possible.
 ///
-/// In memory where the system has a folder for that, so that no disk is needed. Its name is taken
-/// away as soon as netCDF-C has opened it: a killed process leaves nothing behind.
+/// netCDF-C opens it by its path; then the path is removed, so that a killed process leaves no file.
 struct ScratchFile {
     file: File,
     path: tempfile::TempPath,
@@ -472,10 +469,11 @@ struct ScratchFile {
 
 impl ScratchFile {
     fn new() -> Result<Self, EncodeError> {
-        let place = std::env::temp_dir();
+        let folder = std::env::temp_dir();
+        let place = || folder.display().to_string();
         let (file, path) = tempfile::NamedTempFile::new_in("/dev/shm")
-            .or_else(|_| tempfile::NamedTempFile::new_in(&place))
-            .map_err(|source| EncodeError::Scratch { place: place.display().to_string(), source })?
+            .or_else(|_| tempfile::NamedTempFile::new_in(&folder))
+            .map_err(|source| EncodeError::Scratch { place: place(), source })?
             .into_parts();
         Ok(Self { file, path })
     }

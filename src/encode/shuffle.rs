@@ -1,12 +1,12 @@
-//! The HDF5 shuffle filter: all first bytes of the elements, then all second bytes, and so on.
+//! The HDF5 shuffle filter: the first bytes of all elements, then the second bytes, and so on.
 //!
-//! Neighbouring floats share their high bytes and little else; sorted by significance, the high
-//! bytes compress. Specification: "Shuffle" in the HDF5 filter reference, filter id 2.
+//! Neighboring floats share their high bytes and little else: shuffling makes the high bytes
+//! compressible. Specification: "Shuffle" in the HDF5 filter reference, filter id 2.
 
 use crate::model::dataset::ByteOrder;
 
-/// Elements of `size` bytes, sorted into planes as they come in: one plane for each byte of a
-/// little-endian element, least significant first.
+/// Shuffles a stream of elements into planes: one plane for each byte of a little-endian element, the
+/// least significant byte first.
 ///
 /// ```
 /// use dor_atlas::encode::shuffle::Shuffler;
@@ -19,26 +19,30 @@ use crate::model::dataset::ByteOrder;
 #[derive(Debug)]
 pub struct Shuffler {
     planes: Vec<u8>,
+    /// Bytes of an element.
     size: usize,
+    /// Number of elements.
     len: usize,
     order: ByteOrder,
+    /// Number of elements in the planes.
     filled: usize,
+    /// The first bytes of an incomplete element.
     carry: Vec<u8>,
 }
 
 impl Shuffler {
-    /// For `len` elements of `size` bytes, which arrive in `order`.
+    /// Creates a shuffler for `len` elements of `size` bytes, which arrive in byte order `order`.
     pub fn new(len: usize, size: usize, order: ByteOrder) -> Self {
         Self::with_buffer(Vec::new(), len, size, order)
     }
 
-    /// The same, with memory of earlier planes used again.
+    /// Creates a shuffler as [`Self::new`] does, in the memory of earlier planes.
     pub fn with_buffer(mut planes: Vec<u8>, len: usize, size: usize, order: ByteOrder) -> Self {
         planes.resize(len * size, 0);
         Self { planes, size, len, order, filled: 0, carry: Vec::with_capacity(size) }
     }
 
-    /// Takes the next bytes, which may end inside an element; what exceeds the elements is ignored.
+    /// Adds the next bytes, which can end inside an element; bytes after the last element are ignored.
     pub fn push(&mut self, mut data: &[u8]) {
         if !self.carry.is_empty() {
             let missing = (self.size - self.carry.len()).min(data.len());
@@ -57,7 +61,7 @@ impl Shuffler {
         self.carry.extend_from_slice(rest);
     }
 
-    /// The planes, once every element has come; `None` when some are missing.
+    /// The planes; `None` when elements are missing.
     pub fn finish(self) -> Option<Vec<u8>> {
         (self.filled == self.len).then_some(self.planes)
     }
@@ -88,8 +92,8 @@ impl Shuffler {
     }
 }
 
-/// [`scatter4`] with the widest vectors that the processor has: a baseline build has none that
-/// move bytes about, and takes four times as long.
+/// Runs [`scatter4`] with AVX2 where the processor has it: baseline x86-64 has no byte shuffles and
+/// takes four times as long.
 fn scatter4_widest(data: &[u8], planes: [&mut [u8]; 4], order: ByteOrder) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -98,14 +102,14 @@ fn scatter4_widest(data: &[u8], planes: [&mut [u8]; 4], order: ByteOrder) {
             scatter4(data, planes, order);
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2, and the function asks for nothing else.
+            // SAFETY: the processor has AVX2, the only requirement of the function.
             return unsafe { with_avx2(data, planes, order) };
         }
     }
     scatter4(data, planes, order);
 }
 
-/// Four planes at once, sixteen elements a step: loops that compilers turn into vector code.
+/// Fills four planes at once, 16 elements in a step, with loops that the compiler vectorizes.
 #[inline(always)]
 fn scatter4(data: &[u8], planes: [&mut [u8]; 4], order: ByteOrder) {
     const STEP: usize = 16;
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_are_least_significant_first_in_either_order_and_any_pieces() {
+    fn planes_are_least_significant_first_for_any_byte_order_and_pieces() {
         let values: Vec<u32> = (0..37u32).map(|i| i.wrapping_mul(0x9E37_79B9)).collect();
         let expected: Vec<u8> =
             (0..4).flat_map(|k| values.iter().map(move |v| v.to_le_bytes()[k])).collect();
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_elements_are_noticed() {
+    fn missing_elements_are_detected() {
         let mut shuffler = Shuffler::new(2, 4, ByteOrder::Big);
         shuffler.push(&[1, 2, 3, 4, 5]);
         assert!(shuffler.finish().is_none());

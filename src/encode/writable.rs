@@ -1,13 +1,15 @@
-//! What netCDF-C refuses to write, found out before anything is written: mended where the right
-//! value is plain, refused otherwise.
+//! Checks names and attributes for netCDF-C before a file is written.
+//!
+//! An attribute that netCDF-C would reject is converted where the conversion is exact or dropped
+//! where it is reserved; anything else is an error.
 
 use std::sync::Once;
 
 use crate::model::cf::CfError;
 use crate::model::dataset::{Attribute, AttributeValue, DataType, Variable};
 
-/// Names that netCDF-C keeps for itself in NetCDF-4 files (`NC_findreserved`); classic files of
-/// other tools have some of them as ordinary attributes, which mean nothing there.
+/// Attribute names that netCDF-C reserves in NetCDF-4 files (`NC_findreserved`). Classic files of
+/// other tools contain some of them as ordinary attributes without a meaning.
 const RESERVED: [&str; 21] = [
     "CLASS",
     "DIMENSION_LIST",
@@ -31,36 +33,45 @@ const RESERVED: [&str; 21] = [
     "_nczarr_group",
     "_nczarr_superblock",
 ];
-/// Longest name, bytes (`NC_MAX_NAME`).
+/// Longest name in bytes (`NC_MAX_NAME`).
 const LONGEST_NAME: usize = 256;
 
-/// Makes the attributes of a variable such that they can be written, in the variable's type.
-pub fn mend_variable(variable: &mut Variable) -> Result<(), CfError> {
+/// Checks the names of a variable and normalizes its attributes: `_FillValue` gets the type of the
+/// variable, reserved attributes are dropped.
+///
+/// # Errors
+/// A name is invalid, or the type of the variable cannot represent `_FillValue` exactly.
+pub fn normalize_variable(variable: &mut Variable) -> Result<(), CfError> {
     check_name(&variable.name, &variable.name)?;
     for dimension in &variable.dims {
         check_name(&variable.name, &dimension.name)?;
     }
-    mend_attributes(&variable.name, &mut variable.attributes)?;
+    normalize_attributes(&variable.name, &mut variable.attributes)?;
     let Some(fill) = variable.attribute("_FillValue") else { return Ok(()) };
-    let expected = format!("one value of the variable's own type, {}, exactly", variable.dtype);
-    let mended = cast(fill, variable.dtype);
-    let mended = mended.ok_or_else(|| CfError::of(variable, "_FillValue", expected))?;
+    let expected =
+        format!("one value that the variable's own type, {}, represents exactly", variable.dtype);
+    let fill = cast(fill, variable.dtype);
+    let fill = fill.ok_or_else(|| CfError::of(variable, "_FillValue", expected))?;
     for attribute in variable.attributes.iter_mut().filter(|a| a.name == "_FillValue") {
-        attribute.value = mended.clone();
+        attribute.value = fill.clone();
     }
     Ok(())
 }
 
-/// The same for the attributes of the file.
-pub fn mend_attributes(of: &str, attributes: &mut Vec<Attribute>) -> Result<(), CfError> {
-    static TOLD: Once = Once::new();
+/// Drops reserved attributes of a variable or file, with a warning once per process, and checks the
+/// names of the others. `of` is the name of the variable, or `file`.
+///
+/// # Errors
+/// A name is invalid.
+pub fn normalize_attributes(of: &str, attributes: &mut Vec<Attribute>) -> Result<(), CfError> {
+    static WARNED: Once = Once::new();
     attributes.retain(|attribute| {
         let is_reserved = RESERVED.contains(&&*attribute.name);
         if is_reserved {
-            TOLD.call_once(|| {
+            WARNED.call_once(|| {
                 tracing::warn!(
-                    "`{of}:{}` is an attribute that only the NetCDF library may write; such \
-                     attributes are left out",
+                    "`{of}:{}` is an attribute that only the NetCDF library may write; this and \
+                     other such attributes are left out",
                     attribute.name
                 );
             });
@@ -70,10 +81,11 @@ pub fn mend_attributes(of: &str, attributes: &mut Vec<Attribute>) -> Result<(), 
     attributes.iter().try_for_each(|attribute| check_name(of, &attribute.name))
 }
 
-/// A name by the rules of netCDF-C (`NC_check_name`). It also composes characters: one that would
-/// be changed by that could not be found again.
+/// Checks a name by the rules of netCDF-C (`NC_check_name`).
+///
+/// netCDF-C also normalizes names to Unicode NFC: a name that this changes could not be looked up.
 fn check_name(of: &str, name: &str) -> Result<(), CfError> {
-    let problem = match name.chars().next() {
+    let expected = match name.chars().next() {
         None => "a name that is not empty",
         Some(first) if !(first.is_alphanumeric() || first == '_' || !first.is_ascii()) => {
             "a name that begins with a letter, a digit or an underscore"
@@ -90,11 +102,11 @@ fn check_name(of: &str, name: &str) -> Result<(), CfError> {
         variable: of.to_owned(),
         attribute: "name".to_owned(),
         found: format!("{name:?}"),
-        expected: problem.to_owned(),
+        expected: expected.to_owned(),
     })
 }
 
-/// A value in the type of a variable when that holds it exactly.
+/// Converts a value to the type of a variable; `None` when the type cannot represent it exactly.
 fn cast(value: &AttributeValue, dtype: DataType) -> Option<AttributeValue> {
     if dtype == DataType::Char {
         return value.as_text().filter(|text| text.len() == 1).map(|_| value.clone());
@@ -136,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn fill_is_cast_when_the_type_holds_it_exactly() {
+    fn fill_is_converted_when_the_type_represents_it_exactly() {
         use AttributeValue::{F32, F64, I8, I16, I32, Text, U8};
         for (dtype, found, expected) in [
             (DataType::F32, F64(vec![-999.0]), Some(F32(vec![-999.0]))),
@@ -150,29 +162,30 @@ mod tests {
             (DataType::Char, Text("x".to_owned()), Some(Text("x".to_owned()))),
             (DataType::Char, Text("xy".to_owned()), None),
         ] {
-            let mut mended = variable(dtype, "_FillValue", found.clone());
-            let result = mend_variable(&mut mended);
-            let value = result.ok().and_then(|()| mended.attribute("_FillValue").cloned());
+            let mut variable = variable(dtype, "_FillValue", found.clone());
+            let result = normalize_variable(&mut variable);
+            let value = result.ok().and_then(|()| variable.attribute("_FillValue").cloned());
             assert_eq!(value, expected, "{found:?} as {dtype}");
         }
         let mut nan = variable(DataType::F32, "_FillValue", F64(vec![f64::NAN]));
-        mend_variable(&mut nan).unwrap();
+        normalize_variable(&mut nan).unwrap();
         assert!(matches!(nan.attribute("_FillValue"), Some(F32(v)) if v[0].is_nan()));
     }
 
     #[test]
-    fn reserved_names_are_left_out_and_others_must_be_allowed() {
+    fn reserved_attributes_are_dropped_and_other_names_are_checked() {
         let text = || AttributeValue::Text("x".to_owned());
         for name in RESERVED {
-            let mut mended = variable(DataType::F32, name, text());
-            mend_variable(&mut mended).unwrap();
-            assert_eq!(mended.attributes, [], "{name}");
+            let mut reserved = variable(DataType::F32, name, text());
+            normalize_variable(&mut reserved).unwrap();
+            assert_eq!(reserved.attributes, [], "{name}");
         }
         for name in ["", "-x", "x ", "a/b", "e\u{301}", &"x".repeat(257)] {
-            assert!(mend_variable(&mut variable(DataType::F32, name, text())).is_err(), "{name}");
+            let mut invalid = variable(DataType::F32, name, text());
+            assert!(normalize_variable(&mut invalid).is_err(), "{name}");
         }
         for name in ["a b", "x(1)", "2d", "_x", "é"] {
-            mend_variable(&mut variable(DataType::F32, name, text())).unwrap();
+            normalize_variable(&mut variable(DataType::F32, name, text())).unwrap();
         }
     }
 }

@@ -1,26 +1,27 @@
-//! How much memory this process may use.
+//! The memory limit of this process: of the machine, its control groups and its Slurm job.
 
 use std::path::Path;
 
-/// Bytes that may be used before the kernel kills the process, where that is known.
+/// Memory in bytes above which the kernel kills the process. `None`: the limit is unknown.
 pub fn limit() -> Option<u64> {
     limit_under(Path::new("/"))
 }
 
-/// Bytes of memory to plan with: four fifths of the limit, which may be that of a Slurm job.
+/// Memory budget in bytes: four fifths of the limit of the process or, if smaller, of its Slurm job.
+/// `u64::MAX`: the limit is unknown.
 pub fn to_use() -> u64 {
-    let of_job = slurm_limit(std::env::var("SLURM_MEM_PER_NODE").ok().as_deref());
-    let limit = limit().into_iter().chain(of_job).min();
+    let job_limit = slurm_limit(std::env::var("SLURM_MEM_PER_NODE").ok().as_deref());
+    let limit = limit().into_iter().chain(job_limit).min();
     limit.map_or(u64::MAX, |limit| limit / 5 * 4)
 }
 
-/// What a Slurm job may use on a node, told in MiB; 0 is all.
-fn slurm_limit(told: Option<&str>) -> Option<u64> {
-    told?.parse::<u64>().ok().filter(|mib| *mib > 0)?.checked_mul(1 << 20)
+/// The limit of a Slurm job in bytes, from `SLURM_MEM_PER_NODE` in MiB. 0 means all memory of the node.
+fn slurm_limit(mib: Option<&str>) -> Option<u64> {
+    mib?.parse::<u64>().ok().filter(|mib| *mib > 0)?.checked_mul(1 << 20)
 }
 
-/// The smallest of the machine's memory and the limits of the control groups around this process (v1
-/// and v2), under the file system `root`. `None` where there is no `/proc`.
+/// The smallest, in bytes, of the memory of the machine and the limits of the control groups of this
+/// process (versions 1 and 2). `root` is the root of the file system. `None`: there is no `/proc`.
 fn limit_under(root: &Path) -> Option<u64> {
     let meminfo = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let total = meminfo.lines().find_map(|line| {
@@ -32,7 +33,7 @@ fn limit_under(root: &Path) -> Option<u64> {
     limits.chain([total]).min()
 }
 
-/// The limits that a line of `/proc/self/cgroup` leads to: those of the group and of all above it.
+/// The limits in bytes of the control group that a line of `/proc/self/cgroup` names, and of its parents.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn slurm_tells_mebibytes() {
+    fn the_limit_of_a_slurm_job_is_in_mebibytes() {
         assert_eq!(slurm_limit(Some("2048")), Some(2 << 30));
         assert_eq!(
             [slurm_limit(Some("0")), slurm_limit(Some("all")), slurm_limit(None)],
@@ -83,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_group_above_limits_those_below() {
+    fn a_parent_group_limits_its_children() {
         let files =
             [("sys/fs/cgroup/a/memory.max", "5000\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")];
         assert_eq!(limit("0::/a/b\n", &files), Some(5000));
     }
 
     #[test]
-    fn version_1_groups_count_too() {
+    fn groups_of_version_1_are_limits() {
         let files = [("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "7000\n")];
         assert_eq!(limit("4:cpu,memory:/x\n3:pids:/y\n", &files), Some(7000));
     }

@@ -1,8 +1,10 @@
-//! Bounded work: bytes are fetched ahead, turned on CPU threads, and stored while more are turned.
+//! Execution of conversions with bounded threads and memory.
 //!
-//! Async code and CPU work meet in [`Pool::run`] and nowhere else.
+//! Bytes are fetched ahead of the work, worker threads convert them, and results are stored while
+//! the next bytes are converted. Async code starts CPU work only through [`Pool::run`].
 
 pub(crate) mod memory;
+mod runtime;
 mod shared_reads;
 
 use std::ops::Range;
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+pub use runtime::block_on;
 pub use shared_reads::{ReadCoordinator, ReadMode, Reader};
 
 use crate::encode::{PartSink, SinkError};
@@ -24,19 +27,20 @@ use crate::model::{ErrorKind, Md5Digest, WithErrorKind};
 use crate::read::{ByteSource, SourceError};
 use crate::store::{Object, ObjectMeta, PartBody, Store, StoreError, StoreRegistry, Upload};
 
-/// Bytes of a file that are fetched by one request, and requests under way ahead of the reader.
+/// Bytes that one request fetches.
 const PIECE: u64 = 2 << 20;
+/// Requests in flight ahead of the reader.
 const AHEAD: usize = 6;
-/// Parts of one file on their way to the store.
+/// Parts of one file that are uploaded at the same time.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// Work was not done.
+/// An error of the pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// The work panicked.
+    /// The work panicked; the text is the panic's message.
     #[error("a worker failed: {0}; this is a defect of the program, please report it")]
     Panicked(String),
-    /// The pool was closed.
+    /// The work did not begin, because the pool was closed or the user stopped the program.
     #[error("stopped before the work began")]
     Closed,
 }
@@ -68,20 +72,21 @@ impl From<AcquireError> for PoolError {
     }
 }
 
-/// Told to stop.
+/// The error of work that a stop of the program ended, such as a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped; run the same command again to continue")]
 pub struct Stopped;
+
 impl WithErrorKind for Stopped {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Interrupted
     }
 }
 
-/// Does work, unless somebody asks to stop meanwhile: then it is dropped where it is.
+/// Runs `work` until it ends or `stop` is cancelled; a cancelled `work` is dropped.
 ///
 /// # Errors
-/// [`Stopped`] when somebody has asked.
+/// [`Stopped`] when `stop` was cancelled first.
 pub async fn unless_stopped<T>(
     stop: &CancellationToken,
     work: impl Future<Output = T>,
@@ -89,7 +94,7 @@ pub async fn unless_stopped<T>(
     stop.run_until_cancelled(work).await.ok_or(Stopped)
 }
 
-/// The same stores, of which nothing is read any more over a network after a stop.
+/// A copy of `stores` that reads nothing over a network after `stop` is cancelled.
 pub fn until(stop: &CancellationToken, stores: &StoreRegistry) -> StoreRegistry {
     let stop = stop.clone();
     stores.until(move || {
@@ -98,37 +103,41 @@ pub fn until(stop: &CancellationToken, stores: &StoreRegistry) -> StoreRegistry 
     })
 }
 
-/// CPU threads and memory, shared by all work of a process.
+/// Worker threads and a memory budget, shared by all work of a process.
 #[derive(Clone, Debug)]
 pub struct Pool {
     count: usize,
     workers: Arc<Semaphore>,
+    /// Free memory in MiB.
     memory: Arc<Semaphore>,
+    /// Memory budget in MiB.
     memory_mib: u32,
-    too_little: Arc<Once>,
+    /// Limits the warning about a request above the budget to one.
+    warning: Arc<Once>,
 }
 
-/// Memory that work may take; free again when it is dropped.
+/// Permission to use memory, given back when it is dropped.
 #[derive(Debug)]
 pub struct MemoryPermit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A worker and the memory that its work may take; both are free again when it is dropped.
+/// Permission to use a worker and memory. Dropping it gives back the worker, and the memory unless
+/// another [`MemoryPermit`] of it exists.
 pub struct WorkerPermit {
     _worker: OwnedSemaphorePermit,
     memory: Arc<MemoryPermit>,
 }
 
 impl WorkerPermit {
-    /// The memory, which may be held for longer than the worker.
+    /// The memory permit, which may be held for longer than the worker.
     pub fn memory(&self) -> Arc<MemoryPermit> {
         self.memory.clone()
     }
 }
 
 impl Pool {
-    /// A pool of `workers` threads over `memory` bytes.
+    /// A pool of `workers` threads, at least 1, with a budget of `memory` bytes, at least 1 MiB.
     pub fn new(workers: usize, memory: u64) -> Self {
         let memory_mib =
             u32::try_from(memory >> 20).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
@@ -138,27 +147,32 @@ impl Pool {
             workers: Arc::new(Semaphore::new(count)),
             memory: Arc::new(Semaphore::new(memory_mib as usize)),
             memory_mib,
-            too_little: Arc::new(Once::new()),
+            warning: Arc::new(Once::new()),
         }
     }
 
-    /// Bytes of memory there are for all work.
+    /// Memory budget in bytes.
     pub fn total(&self) -> u64 {
         u64::from(self.memory_mib) << 20
     }
 
-    /// Number of workers.
+    /// Number of worker threads.
     pub fn workers(&self) -> usize {
         self.count
     }
 
-    /// Waits for `bytes` of memory. What needs more than all memory works alone, and a warning is given.
+    /// Waits for `bytes` of memory. A request above the budget runs alone and logs a warning.
+    ///
+    /// # Errors
+    /// [`PoolError::Closed`].
     pub async fn memory(&self, bytes: u64) -> Result<Arc<MemoryPermit>, PoolError> {
         let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).max(1);
         if mib > self.memory_mib {
-            let may = self.memory_mib;
-            self.too_little.call_once(|| {
-                warn!("one piece of work needs {mib} MiB of memory, and all may take {may} MiB: it will take more");
+            let budget = self.memory_mib;
+            self.warning.call_once(|| {
+                warn!(
+                    "one task needs {mib} MiB of memory, more than the budget of {budget} MiB; it runs alone"
+                );
             });
         }
         let mib = mib.min(self.memory_mib);
@@ -166,51 +180,61 @@ impl Pool {
         Ok(Arc::new(MemoryPermit { _permit: permit }))
     }
 
-    /// Waits for memory, then for a worker: in this order, for whoever has a worker must not wait
-    /// for those who have the memory.
+    /// Waits for memory and then for a worker. In this order, a task that has a worker never waits for
+    /// memory of a task that waits for a worker.
+    ///
+    /// # Errors
+    /// [`PoolError::Closed`].
     pub async fn place(&self, bytes: u64) -> Result<WorkerPermit, PoolError> {
         self.place_in(self.memory(bytes).await?).await
     }
 
-    /// Waits for a worker for work in this memory.
+    /// Waits for a worker for a task that has its memory already.
+    ///
+    /// # Errors
+    /// [`PoolError::Closed`].
     pub async fn place_in(&self, memory: Arc<MemoryPermit>) -> Result<WorkerPermit, PoolError> {
         Ok(WorkerPermit { _worker: self.workers.clone().acquire_owned().await?, memory })
     }
 
-    /// Runs work off the async threads, in a place of the pool; a panic becomes an error.
+    /// Runs `work` on a blocking thread. `permit` proves that the caller has a worker.
+    ///
+    /// # Errors
+    /// [`PoolError::Panicked`] when `work` panics.
     pub async fn run<T: Send + 'static>(
-        place: &WorkerPermit,
+        permit: &WorkerPermit,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        let _ = place;
+        let _ = permit;
         tokio::task::spawn_blocking(work).await.map_err(PoolError::from)
     }
 }
 
-/// Begins work that goes on whether or not somebody waits for it at the moment, and ends when nobody
-/// will: what holds a place of the pool must not wait to be asked for its result.
+/// Starts `work` as a task that is aborted when the handle is dropped. A task makes progress without
+/// being polled by its owner, so it does not hold a permit of the pool while its owner is busy.
 pub fn begin<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// An object whose pieces are fetched ahead of the thread that reads them.
+/// A [`ByteSource`] over an object of a store, which fetches bytes ahead of the thread that reads them.
 pub struct ObjectSource {
     object: Arc<Object>,
     url: String,
     pieces: Option<mpsc::Receiver<Result<Bytes, StoreError>>>,
     runtime: Handle,
     stop: CancellationToken,
-    passed: Box<dyn Fn(u64) + Send>,
+    on_read: Box<dyn Fn(u64) + Send>,
 }
 
 impl ObjectSource {
-    /// For reading the whole object; `passed` is told how many bytes were taken.
+    /// A source that calls `on_read` with the number of bytes of each piece that is read in order. Call it
+    /// in the context of a tokio runtime.
     pub fn new(
         object: Object,
         stop: CancellationToken,
-        passed: impl Fn(u64) + Send + 'static,
+        on_read: impl Fn(u64) + Send + 'static,
     ) -> Self {
         Self {
             url: object.url(),
@@ -218,10 +242,11 @@ impl ObjectSource {
             pieces: None,
             runtime: Handle::current(),
             stop,
-            passed: Box::new(passed),
+            on_read: Box::new(on_read),
         }
     }
 
+    /// Starts to fetch the object.
     fn start(&self) -> mpsc::Receiver<Result<Bytes, StoreError>> {
         let (sender, receiver) = mpsc::channel(1);
         let mut pieces = Box::pin(self.object.pieces(PIECE, AHEAD));
@@ -255,7 +280,7 @@ impl ByteSource for ObjectSource {
         let Some(pieces) = &mut self.pieces else { return Ok(None) };
         let piece = pieces.blocking_recv().transpose()?;
         if let Some(piece) = &piece {
-            (self.passed)(piece.len() as u64);
+            (self.on_read)(piece.len() as u64);
         }
         Ok(piece)
     }
@@ -268,7 +293,7 @@ impl ByteSource for ObjectSource {
     }
 }
 
-/// Parts on their way to the store, a bounded number at a time.
+/// A [`PartSink`] that uploads the parts of one object, a bounded number at the same time.
 pub struct UploadSink {
     upload: Arc<Upload>,
     parts: JoinSet<Result<(), StoreError>>,
@@ -277,19 +302,25 @@ pub struct UploadSink {
 }
 
 impl UploadSink {
-    /// For the parts of one upload.
+    /// A sink for the parts of `upload`. Call it in the context of a tokio runtime.
     pub fn new(upload: Upload, stop: CancellationToken) -> Self {
         let (upload, parts) = (Arc::new(upload), JoinSet::new());
         Self { upload, parts, runtime: Handle::current(), stop }
     }
 
-    /// For the parts of a new object; on a thread that may wait.
+    /// A sink for the parts of a new object. It blocks: call it on a worker thread.
+    ///
+    /// # Errors
+    /// The upload cannot be started.
     pub fn create(store: &Store, key: &str, stop: CancellationToken) -> Result<Self, StoreError> {
         let upload = Handle::current().block_on(store.create(key))?;
         Ok(Self::new(upload, stop))
     }
 
     /// Waits until every part is stored.
+    ///
+    /// # Errors
+    /// A part could not be stored.
     pub async fn drain(&mut self) -> Result<(), SinkError> {
         while let Some(part) = self.parts.join_next().await {
             part.map_err(PoolError::from)??;
@@ -297,7 +328,10 @@ impl UploadSink {
         Ok(())
     }
 
-    /// Makes the object visible, after [`Self::drain`].
+    /// Waits until every part is stored, and makes the object visible.
+    ///
+    /// # Errors
+    /// A part could not be stored, or the upload cannot be completed.
     pub async fn complete(mut self) -> Result<ObjectMeta, SinkError> {
         self.drain().await?;
         let upload = Arc::try_unwrap(self.upload).map_err(|_| Stopped)?;
@@ -337,17 +371,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_error_and_its_place_is_free_again() {
+    async fn a_panic_is_an_error_and_its_worker_is_free_again() {
         let pool = Pool::new(1, 1 << 30);
-        let place = pool.place(1).await.unwrap();
-        let result = Pool::run(&place, || panic!("boom")).await;
+        let permit = pool.place(1).await.unwrap();
+        let result = Pool::run(&permit, || panic!("boom")).await;
         assert!(matches!(result, Err(PoolError::Panicked(_))));
-        drop(place);
+        drop(permit);
         assert_eq!(Pool::run(&pool.place(1).await.unwrap(), || 7).await.unwrap(), 7);
     }
 
     #[tokio::test]
-    async fn work_larger_than_the_budget_works_alone() {
+    async fn a_request_above_the_budget_runs_alone() {
         let pool = Pool::new(4, 100 << 20);
         let large = pool.place(u64::MAX).await.unwrap();
         let blocked = tokio::time::timeout(std::time::Duration::from_millis(50), pool.place(1));

@@ -1,9 +1,9 @@
-//! Files that several want to read: each is fetched once, for all of them.
+//! Shared reads: a file that several readers need is fetched once for all of them.
 //!
-//! Everyone who reads the files of a case says beforehand which ([`ReadCoordinator::join`]). When all who want
-//! a file have asked for it, its bytes are fetched, the work of one after another is done on them, and
-//! they are given up. All must ask in the same order: who waits for a file that others ask for only
-//! after another one would wait for ever.
+//! Each reader of the files of a case registers its files in advance ([`ReadCoordinator::register`]).
+//! When all readers of a file have asked for it, its bytes are fetched, the jobs of the readers run on
+//! them one after another, and the bytes are freed. All readers must ask for files in the same order;
+//! otherwise two readers can wait for each other for ever.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -21,16 +21,16 @@ use super::{AHEAD, MemoryPermit, ObjectSource, PIECE, Pool, PoolError, Stopped, 
 use crate::read::{ByteSource, SourceError};
 use crate::store::{Object, StoreError};
 
-/// How much of a file is needed.
+/// The part of a file that a reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
-    /// All of it, from the first byte to the last.
+    /// All bytes, in order.
     Whole,
     /// Some of its variables.
     Parts,
 }
 
-/// Reads files: each by itself, or together with others who read the same.
+/// A reader of files: alone (the default), or together with other readers of a [`ReadCoordinator`].
 #[derive(Clone, Default)]
 pub struct Reader(Option<Arc<Participant>>);
 
@@ -40,63 +40,67 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// Somebody who reads files of a table; leaves it when dropped.
+/// A registered reader. Dropping it withdraws the files that it has not asked for.
 struct Participant {
-    table: Arc<ReadCoordinator>,
+    coordinator: Arc<ReadCoordinator>,
     id: usize,
 }
 
 impl Drop for Participant {
     fn drop(&mut self) {
-        self.table.leave(self.id);
+        self.coordinator.leave(self.id);
     }
 }
 
 impl Reader {
-    /// The bytes of a file, for a look at what is in it.
+    /// The bytes of a file, for reading its header.
     pub fn source(&self, object: Object, stop: &CancellationToken) -> Box<dyn ByteSource> {
         match &self.0 {
             None => Box::new(ObjectSource::new(object, stop.clone(), |_| {})),
-            Some(member) => {
-                Box::new(SharedSource::new(member.table.hold(object), stop.clone(), false))
+            Some(participant) => {
+                let bytes = participant.coordinator.shared_bytes(object);
+                Box::new(SharedSource::new(bytes, stop.clone(), false))
             }
         }
     }
 
-    /// Does `work` on a file, on a worker with `memory` bytes, which are free again when what is
-    /// returned beside the result is dropped. `passed` is told of bytes that were taken in order.
+    /// Runs `work` on a file, on a worker with `memory` bytes. Returns its result and the memory permit.
+    /// A reader that is alone calls `on_read` with the number of bytes of each piece read in order.
+    ///
+    /// # Errors
+    /// [`PoolError::Closed`] after a stop; [`PoolError::Panicked`] when `work` panics.
     pub async fn read<T: Send + 'static>(
         &self,
         pool: &Pool,
         object: Object,
-        (extent, memory): (ReadMode, u64),
+        (mode, memory): (ReadMode, u64),
         stop: &CancellationToken,
-        passed: impl Fn(u64) + Send + 'static,
+        on_read: impl Fn(u64) + Send + 'static,
         work: impl FnOnce(Box<dyn ByteSource>) -> T + Send + 'static,
     ) -> Result<(T, Arc<MemoryPermit>), PoolError> {
-        let Some(member) = &self.0 else {
-            let place = unless_stopped(stop, pool.place(memory)).await??;
-            let source = Box::new(ObjectSource::new(object, stop.clone(), passed));
-            let value = Pool::run(&place, move || work(source)).await?;
-            return Ok((value, place.memory()));
+        let Some(Participant { coordinator, id }) = self.0.as_deref() else {
+            let permit = unless_stopped(stop, pool.place(memory)).await??;
+            let source = Box::new(ObjectSource::new(object, stop.clone(), on_read));
+            let value = Pool::run(&permit, move || work(source)).await?;
+            return Ok((value, permit.memory()));
         };
         let (sender, receiver) = oneshot::channel();
-        let stopped = stop.clone();
-        let run = move |held, memory| {
+        let job_stop = stop.clone();
+        let run = move |bytes, memory| {
             if !sender.is_closed() {
-                let source = SharedSource::new(held, stopped, extent == ReadMode::Whole);
-                // Nobody waits any more: the result is not needed.
+                let source = SharedSource::new(bytes, job_stop, mode == ReadMode::Whole);
+                // The receiver may be gone: then nobody needs the result.
                 let _ = sender.send((work(Box::new(source)), memory));
             }
         };
         let key = object.info().key.clone();
-        member.table.ask(member.id, object, ReadJob { extent, memory, run: Box::new(run) });
+        coordinator.ask(*id, object, ReadJob { mode, memory, run: Box::new(run) });
         let mut receiver = std::pin::pin!(receiver);
         let result = tokio::select! {
             result = &mut receiver => result,
             () = stop.cancelled() => {
-                // Others will not ask any more.
-                member.table.give_up(&key);
+                // After a stop the other readers do not ask for the file, so the job would wait for ever.
+                coordinator.cancel(&key);
                 receiver.await
             }
         };
@@ -109,14 +113,15 @@ impl Reader {
 
 type Run = Box<dyn FnOnce(Arc<Mutex<SharedBytes>>, Arc<MemoryPermit>) + Send>;
 
-/// What somebody wants to do on a file.
+/// The work of one reader on a file.
 struct ReadJob {
-    extent: ReadMode,
+    mode: ReadMode,
+    /// Bytes of memory that the work needs.
     memory: u64,
     run: Run,
 }
 
-/// Files, and who wants to read them.
+/// The readers of the files of a case. It fetches each file once for all of them.
 pub struct ReadCoordinator {
     pool: Pool,
     stop: CancellationToken,
@@ -126,17 +131,18 @@ pub struct ReadCoordinator {
 
 #[derive(Default)]
 struct CoordinatorState {
-    /// Files that each member has yet to ask for.
-    wanted: Vec<HashSet<String>>,
-    /// What is asked of files for which somebody is awaited.
+    /// Keys that each participant has registered and not asked for yet, by its id.
+    registered: Vec<HashSet<String>>,
+    /// Jobs on files that another participant has yet to ask for, by key.
     waiting: HashMap<String, (Object, Vec<ReadJob>)>,
-    held: HashMap<String, Arc<Mutex<SharedBytes>>>,
+    /// Bytes in memory, by key.
+    shared: HashMap<String, Arc<Mutex<SharedBytes>>>,
 }
 
 impl CoordinatorState {
-    /// Takes the jobs of a file that nobody else will ask for.
-    fn ready(&mut self, key: &str) -> Option<(Object, Vec<ReadJob>)> {
-        match self.wanted.iter().any(|wanted| wanted.contains(key)) {
+    /// Takes the jobs of a file if every participant has asked for it.
+    fn take_ready(&mut self, key: &str) -> Option<(Object, Vec<ReadJob>)> {
+        match self.registered.iter().any(|keys| keys.contains(key)) {
             true => None,
             false => self.waiting.remove(key),
         }
@@ -148,110 +154,115 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ReadCoordinator {
-    /// A table whose work is done in `pool`, until a stop.
+    /// A coordinator that runs jobs in `pool` until `stop` is cancelled.
     pub fn new(pool: Pool, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self { pool, stop, fetched: Arc::default(), state: Mutex::default() })
     }
 
-    /// Somebody who will read the files of these keys; all join before the first one reads.
+    /// Registers a reader of the files with these keys. Register all readers before the first one reads.
     pub fn register(self: &Arc<Self>, keys: impl IntoIterator<Item = String>) -> Reader {
         let mut state = lock(&self.state);
-        state.wanted.push(keys.into_iter().collect());
-        Reader(Some(Arc::new(Participant { table: self.clone(), id: state.wanted.len() - 1 })))
+        state.registered.push(keys.into_iter().collect());
+        let id = state.registered.len() - 1;
+        Reader(Some(Arc::new(Participant { coordinator: self.clone(), id })))
     }
 
-    /// Bytes fetched so far.
+    /// Number of bytes fetched so far.
     pub fn fetched(&self) -> u64 {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    fn hold(&self, object: Object) -> Arc<Mutex<SharedBytes>> {
+    /// The bytes of a file in memory; none at first.
+    fn shared_bytes(&self, object: Object) -> Arc<Mutex<SharedBytes>> {
         let key = object.info().key.clone();
         let new = || Arc::new(Mutex::new(SharedBytes::new(object, self.fetched.clone())));
-        lock(&self.state).held.entry(key).or_insert_with(new).clone()
+        lock(&self.state).shared.entry(key).or_insert_with(new).clone()
     }
 
+    /// Adds a job on a file, and starts its jobs if all participants have asked for the file.
     fn ask(self: &Arc<Self>, id: usize, object: Object, job: ReadJob) {
         let key = object.info().key.clone();
         let mut state = lock(&self.state);
-        state.wanted[id].remove(&key);
+        state.registered[id].remove(&key);
         state.waiting.entry(key.clone()).or_insert_with(|| (object, Vec::new())).1.push(job);
-        if let Some((object, jobs)) = state.ready(&key) {
+        if let Some((object, jobs)) = state.take_ready(&key) {
             drop(state);
-            tokio::spawn(self.clone().work(object, jobs));
+            tokio::spawn(self.clone().run_jobs(object, jobs));
         }
     }
 
-    /// Forgets what is asked of a file for which somebody is awaited.
-    fn give_up(&self, key: &str) {
+    /// Drops the waiting jobs of a file.
+    fn cancel(&self, key: &str) {
         lock(&self.state).waiting.remove(key);
     }
 
+    /// Withdraws the remaining files of a participant, and starts the jobs that waited only for it.
     fn leave(self: &Arc<Self>, id: usize) {
         let mut state = lock(&self.state);
-        let keys = std::mem::take(&mut state.wanted[id]);
-        let ready: Vec<_> = keys.iter().filter_map(|key| state.ready(key)).collect();
+        let keys = std::mem::take(&mut state.registered[id]);
+        let ready: Vec<_> = keys.iter().filter_map(|key| state.take_ready(key)).collect();
         drop(state);
         for (object, jobs) in ready {
-            // A member is dropped outside of the runtime only when the program ends.
+            // Without a runtime the program is about to end, and the jobs are not needed.
             if let Ok(runtime) = Handle::try_current() {
-                runtime.spawn(self.clone().work(object, jobs));
+                runtime.spawn(self.clone().run_jobs(object, jobs));
             }
         }
     }
 
-    /// Fetches a file and does what is asked; whoever waits for what a stop has cut short learns of it.
-    async fn work(self: Arc<Self>, object: Object, jobs: Vec<ReadJob>) {
+    /// Runs the jobs of a file. A job that does not run drops its sender, which tells its reader.
+    async fn run_jobs(self: Arc<Self>, object: Object, jobs: Vec<ReadJob>) {
         let key = object.info().key.clone();
-        let held = self.hold(object);
-        let _ = unless_stopped(&self.stop, self.work_on(&held, jobs)).await;
-        lock(&self.state).held.remove(&key);
+        let bytes = self.shared_bytes(object);
+        let _ = unless_stopped(&self.stop, self.run_in_order(&bytes, jobs)).await;
+        lock(&self.state).shared.remove(&key);
     }
 
-    /// Does what is asked of a file, on one worker; last what takes the file in order, for it gives up the
-    /// bytes on the way.
-    async fn work_on(&self, held: &Arc<Mutex<SharedBytes>>, mut jobs: Vec<ReadJob>) {
-        jobs.sort_by_key(|job| job.extent == ReadMode::Whole);
-        let whole = jobs.last().is_some_and(|job| job.extent == ReadMode::Whole);
-        let size = lock(held).object.info().size;
-        // Closed only when the program ends.
+    /// Runs the jobs of a file on one worker. A job with [`ReadMode::Whole`] is the last, because it frees
+    /// the bytes while it reads them.
+    async fn run_in_order(&self, bytes: &Arc<Mutex<SharedBytes>>, mut jobs: Vec<ReadJob>) {
+        jobs.sort_by_key(|job| job.mode == ReadMode::Whole);
+        let needs_all = jobs.last().is_some_and(|job| job.mode == ReadMode::Whole);
+        let size = lock(bytes).object.info().size;
+        // The pool is closed only when the program ends.
         let Ok(memory) = self.pool.memory(memory(&jobs, size)).await else { return };
-        if whole {
-            // What fails here fails again for those who need it, who say what it was.
-            let _ = fill_all(held).await;
+        if needs_all {
+            // After an error, the job that needs the missing bytes fetches them again and reports it.
+            let _ = fetch_all(bytes).await;
         }
-        let Ok(place) = self.pool.place_in(memory).await else { return };
-        let memory = place.memory();
+        let Ok(permit) = self.pool.place_in(memory).await else { return };
+        let memory = permit.memory();
         for job in jobs {
-            let (held, memory) = (held.clone(), memory.clone());
-            // A panic is told to the one whose work it was.
-            let _ = Pool::run(&place, move || (job.run)(held, memory)).await;
+            let (bytes, memory) = (bytes.clone(), memory.clone());
+            // A panic drops the sender of the job, which tells its reader.
+            let _ = Pool::run(&permit, move || (job.run)(bytes, memory)).await;
         }
     }
 }
 
-/// Memory for jobs that are done one after another on a file of `size` bytes.
+/// Memory in bytes for jobs that run one after another on a file of `size` bytes.
 fn memory(jobs: &[ReadJob], size: u64) -> u64 {
-    let most = |extent| jobs.iter().filter(|job| job.extent == extent).map(|job| job.memory).max();
-    let parts = most(ReadMode::Parts).unwrap_or(0);
-    match most(ReadMode::Whole) {
+    let largest = |mode| jobs.iter().filter(|job| job.mode == mode).map(|job| job.memory).max();
+    let parts = largest(ReadMode::Parts).unwrap_or(0);
+    match largest(ReadMode::Whole) {
         None => parts,
-        // The file is given up while its result grows, which is half as large.
+        // The bytes of the file are freed while the result, which is half as large, grows.
         Some(result) => size + parts.max(result / 2),
     }
 }
 
-async fn fill_all(held: &Arc<Mutex<SharedBytes>>) -> Result<(), StoreError> {
+/// Fetches all bytes of a file that are not in memory.
+async fn fetch_all(bytes: &Arc<Mutex<SharedBytes>>) -> Result<(), StoreError> {
     let (object, gaps) = {
-        let held = lock(held);
-        let size = held.object.info().size;
-        (held.object.clone(), held.gaps(0..size))
+        let bytes = lock(bytes);
+        let size = bytes.object.info().size;
+        (bytes.object.clone(), bytes.gaps(0..size))
     };
     for gap in gaps {
-        let mut at = gap.start;
+        let mut offset = gap.start;
         let mut pieces = std::pin::pin!(object.pieces_of(gap, PIECE, AHEAD));
         while let Some(piece) = pieces.try_next().await? {
-            at = lock(held).put(at, piece);
+            offset = lock(bytes).insert(offset, piece);
         }
     }
     Ok(())
@@ -260,7 +271,7 @@ async fn fill_all(held: &Arc<Mutex<SharedBytes>>) -> Result<(), StoreError> {
 /// The bytes of an object that are in memory.
 struct SharedBytes {
     object: Object,
-    /// By the place of their first byte; none overlap.
+    /// Pieces by the offset of their first byte; they do not overlap.
     pieces: BTreeMap<u64, Bytes>,
     fetched: Arc<AtomicU64>,
 }
@@ -270,71 +281,72 @@ impl SharedBytes {
         Self { object, pieces: BTreeMap::new(), fetched }
     }
 
-    /// Keeps bytes; gives the place after them.
-    fn put(&mut self, at: u64, bytes: Bytes) -> u64 {
+    /// Adds fetched bytes at `offset`. Returns the offset after them.
+    fn insert(&mut self, offset: u64, bytes: Bytes) -> u64 {
         let size = bytes.len() as u64;
         self.fetched.fetch_add(size, Ordering::Relaxed);
-        self.pieces.insert(at, bytes);
-        at + size
+        self.pieces.insert(offset, bytes);
+        offset + size
     }
 
-    /// What of a range is not here.
+    /// The parts of a range that are not in memory.
     fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let (mut gaps, mut at) = (Vec::new(), range.start);
-        if let Some((start, piece)) = self.pieces.range(..=at).next_back() {
-            at = at.max(start + piece.len() as u64);
+        let (mut gaps, mut offset) = (Vec::new(), range.start);
+        if let Some((start, piece)) = self.pieces.range(..=offset).next_back() {
+            offset = offset.max(start + piece.len() as u64);
         }
-        for (&start, piece) in self.pieces.range(at..range.end.max(at)) {
-            if at < start {
-                gaps.push(at..start);
+        for (&start, piece) in self.pieces.range(offset..range.end.max(offset)) {
+            if offset < start {
+                gaps.push(offset..start);
             }
-            at = start + piece.len() as u64;
+            offset = start + piece.len() as u64;
         }
-        if at < range.end {
-            gaps.push(at..range.end);
+        if offset < range.end {
+            gaps.push(offset..range.end);
         }
         gaps
     }
 
-    /// The bytes from a place on that lie together, at most up to `end`.
-    fn from(&self, at: u64, end: u64) -> Option<Bytes> {
-        let (start, piece) = self.pieces.range(..=at).next_back()?;
-        let (from, to) = (at - start, end.saturating_sub(*start).min(piece.len() as u64));
+    /// The bytes of one piece from `offset` on, at most up to `end`.
+    fn piece_at(&self, offset: u64, end: u64) -> Option<Bytes> {
+        let (start, piece) = self.pieces.range(..=offset).next_back()?;
+        let (from, to) = (offset - start, end.saturating_sub(*start).min(piece.len() as u64));
         (from < to).then(|| piece.slice(from as usize..to as usize))
     }
 }
 
-/// A file whose bytes are kept for others.
+/// A [`ByteSource`] over bytes that several readers share.
 struct SharedSource {
-    held: Arc<Mutex<SharedBytes>>,
+    shared: Arc<Mutex<SharedBytes>>,
     url: String,
     size: u64,
-    /// Bytes that were taken in order.
-    at: u64,
-    /// Whether these are given up.
-    is_last: bool,
+    /// Offset of the next byte that is read in order.
+    offset: u64,
+    /// Whether bytes that were read in order are freed.
+    frees: bool,
     runtime: Handle,
     stop: CancellationToken,
 }
 
 impl SharedSource {
-    fn new(held: Arc<Mutex<SharedBytes>>, stop: CancellationToken, is_last: bool) -> Self {
+    fn new(shared: Arc<Mutex<SharedBytes>>, stop: CancellationToken, frees: bool) -> Self {
         let (url, size) = {
-            let held = lock(&held);
-            (held.object.url(), held.object.info().size)
+            let bytes = lock(&shared);
+            (bytes.object.url(), bytes.object.info().size)
         };
-        Self { held, url, size, at: 0, is_last, runtime: Handle::current(), stop }
+        Self { shared, url, size, offset: 0, frees, runtime: Handle::current(), stop }
     }
 
+    /// Fetches the parts of a range that are not in memory.
     fn fetch(&self, range: Range<u64>) -> Result<(), SourceError> {
         if self.stop.is_cancelled() {
             return Err(Stopped.into());
         }
-        let mut held = lock(&self.held);
-        for gap in held.gaps(range) {
-            let fetching = unless_stopped(&self.stop, held.object.range(gap.clone()));
-            let bytes = self.runtime.block_on(fetching)??;
-            held.put(gap.start, bytes);
+        let mut shared = lock(&self.shared);
+        for gap in shared.gaps(range) {
+            let request = unless_stopped(&self.stop, shared.object.range(gap.clone()));
+            let bytes = self.runtime.block_on(request)??;
+            shared.insert(gap.start, bytes);
         }
         Ok(())
     }
@@ -350,32 +362,32 @@ impl ByteSource for SharedSource {
     }
 
     fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        if self.at >= self.size {
+        if self.offset >= self.size {
             return Ok(None);
         }
-        let end = self.size.min(self.at + PIECE);
-        self.fetch(self.at..end)?;
-        let mut held = lock(&self.held);
-        // To the end of what was fetched at once, so that it can be given up as a whole.
-        let Some(bytes) = held.from(self.at, self.size) else { return Ok(None) };
-        self.at += bytes.len() as u64;
-        if self.is_last {
-            let kept = held.pieces.split_off(&self.at);
-            held.pieces = kept;
+        let end = self.size.min(self.offset + PIECE);
+        self.fetch(self.offset..end)?;
+        let mut shared = lock(&self.shared);
+        // A whole piece is returned, so that it can be freed.
+        let Some(bytes) = shared.piece_at(self.offset, self.size) else { return Ok(None) };
+        self.offset += bytes.len() as u64;
+        if self.frees {
+            let kept = shared.pieces.split_off(&self.offset);
+            shared.pieces = kept;
         }
         Ok(Some(bytes))
     }
 
     fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError> {
         self.fetch(range.clone())?;
-        let held = lock(&self.held);
-        let mut at = range.start;
+        let shared = lock(&self.shared);
+        let mut offset = range.start;
         let mut all = BytesMut::new();
-        while let Some(bytes) = held.from(at, range.end) {
-            if at == range.start && bytes.len() as u64 == range.end - range.start {
+        while let Some(bytes) = shared.piece_at(offset, range.end) {
+            if offset == range.start && bytes.len() as u64 == range.end - range.start {
                 return Ok(bytes);
             }
-            at += bytes.len() as u64;
+            offset += bytes.len() as u64;
             all.extend_from_slice(&bytes);
         }
         Ok(all.freeze())

@@ -1,17 +1,17 @@
-//! What the public atlas shows: the variables, axes and fill value of its map stores.
+//! The variables, bands, years and fill value of the public map stores.
 
-/// Stands for no value in the data of the map stores; the double of it is 9.969209968386869e36.
+/// Fill value of the map stores, the default of NetCDF; as a double, 9.969209968386869e36.
 pub const FILL: f32 = f32::from_bits(0x7cf0_0000);
 
-/// Years of a case.
+/// Length of a case in years.
 pub const YEARS: usize = 15;
 
 /// A variable of the map pyramid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MapVariable {
-    /// Dissolved inorganic carbon of the uppermost layer.
+    /// Dissolved inorganic carbon in the uppermost layer.
     DicSurf,
-    /// Dissolved inorganic carbon of the column.
+    /// Column inventory of dissolved inorganic carbon.
     Dic,
     /// pH at the surface.
     Ph,
@@ -22,10 +22,10 @@ pub enum MapVariable {
 }
 
 impl MapVariable {
-    /// All, in the order of the store.
+    /// All variables, in the order of the store.
     pub const ALL: [Self; 5] = [Self::DicSurf, Self::Dic, Self::Ph, Self::Fg, Self::Pco2Surf];
 
-    /// Name in the store.
+    /// Name of the array in the store.
     pub fn name(self) -> &'static str {
         match self {
             Self::DicSurf => "DIC_SURF",
@@ -41,7 +41,7 @@ impl MapVariable {
         Self::ALL.into_iter().find(|variable| variable.name() == name)
     }
 
-    /// What it is, for titles.
+    /// Description for titles and the attribute `long_name`.
     pub fn long_name(self) -> &'static str {
         match self {
             Self::DicSurf => "Dissolved inorganic carbon at the surface",
@@ -52,7 +52,7 @@ impl MapVariable {
         }
     }
 
-    /// Units, those of the model.
+    /// Units of the values in the store: those of the model.
     pub fn units(self) -> &'static str {
         match self {
             Self::DicSurf => "mmol/m^3",
@@ -63,7 +63,7 @@ impl MapVariable {
         }
     }
 
-    /// Names of the model's fields with and without the intervention.
+    /// Names of the model fields with and without the intervention, in this order.
     pub fn fields(self) -> (&'static str, &'static str) {
         match self {
             Self::DicSurf | Self::Dic => ("DIC", "DIC_ALT_CO2"),
@@ -83,20 +83,20 @@ impl std::str::FromStr for MapVariable {
     }
 }
 
-/// What a map shows of a variable.
+/// The quantity that a map shows of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Band {
-    /// With the intervention minus without.
+    /// Value with the intervention minus value without.
     Delta,
-    /// With the intervention.
+    /// Value with the intervention.
     Experimental,
 }
 
 impl Band {
-    /// Both, in the order of the store.
+    /// Both bands, in the order of the store.
     pub const ALL: [Self; 2] = [Self::Delta, Self::Experimental];
 
-    /// Name in the store.
+    /// Label in the coordinate `band` of the store.
     pub fn name(self) -> &'static str {
         match self {
             Self::Delta => "delta",
@@ -110,6 +110,6 @@ impl std::str::FromStr for Band {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let band = Self::ALL.into_iter().find(|band| band.name() == text);
-        band.ok_or_else(|| "give delta or experimental".to_owned())
+        band.ok_or_else(|| "the map has the bands delta and experimental".to_owned())
     }
 }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 /// Days in each month of the noleap calendar, January first.
 pub const MONTH_LENGTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
-/// Model year that stands for 1999 in every run of the atlas.
+/// Model year of 1999 in every run of the atlas.
 pub const MODEL_YEAR_OF_1999: i32 = 347;
 
 /// A month of the noleap calendar, such as `0347-04`.
 ///
-/// The year is the one that the file states: model years (347 is 1999) in history files.
+/// The year is the one in the file: in history files, the model year (347 is 1999).
 ///
 /// ```
 /// use dor_atlas::model::YearMonth;
@@ -24,30 +24,30 @@ pub const MODEL_YEAR_OF_1999: i32 = 347;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct YearMonth {
-    /// Year of the calendar in use.
+    /// Year, in history files the model year.
     pub year: i32,
     /// Month, 1 to 12.
     pub month: u8,
 }
 
-/// A text that is not a month in the form `YYYY-MM`.
+/// The error of a text that is not a month in the form `YYYY-MM`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a month in the form YYYY-MM")]
 pub struct YearMonthError(String);
 
 impl YearMonth {
-    /// The month `month` (1 to 12) of `year`; `None` when there is no such month.
+    /// The month `month` (1 to 12) of `year`; `None` for another number.
     pub fn new(year: i32, month: u8) -> Option<Self> {
         (1..=12).contains(&month).then_some(Self { year, month })
     }
 
-    /// The month that lies `months` later (earlier when negative).
+    /// The month that is `months` later (earlier when negative).
     pub fn plus(self, months: i32) -> Self {
         let index = self.index() + months;
         Self { year: index.div_euclid(12), month: (index.rem_euclid(12) + 1) as u8 }
     }
 
-    /// Months from `earlier` to `self`.
+    /// Number of months from `earlier` to `self`.
     pub fn months_since(self, earlier: Self) -> i32 {
         self.index() - earlier.index()
     }
@@ -57,15 +57,15 @@ impl YearMonth {
         MONTH_LENGTHS[usize::from(self.month - 1) % 12]
     }
 
-    /// Days from 0000-01-01 to the first day of the month, noleap.
+    /// Days from 0000-01-01 to the first day of the month, noleap calendar.
     pub fn first_day(self) -> i64 {
         let before: u32 = MONTH_LENGTHS.iter().take(usize::from(self.month - 1)).sum();
         i64::from(self.year) * 365 + i64::from(before)
     }
 
-    /// The month that holds the day `days` after 0000-01-01 (noleap), fractions allowed.
+    /// The month that contains the time `days` after 0000-01-01, noleap calendar.
     ///
-    /// `None` for a value that is not finite or lies outside the years -99999 to 99999.
+    /// `None` for a number that is not finite or is outside the years -99999 to 99999.
     pub fn containing(days: f64) -> Option<Self> {
         let year = (days / 365.0).floor();
         if !year.is_finite() || year.abs() > 99_999.0 {
@@ -110,7 +110,7 @@ impl FromStr for YearMonth {
     }
 }
 
-/// Months in short: `0347-05, 0348-01 to 0348-12`.
+/// A list of months in words, such as `0347-05, 0348-01 to 0348-12`.
 pub fn ranges(months: &[YearMonth]) -> String {
     let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
     for &month in months {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_year_has_365_days() {
+    fn a_year_has_365_days() {
         assert_eq!(MONTH_LENGTHS.iter().sum::<u32>(), 365);
     }
 
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_month_is_refused() {
+    fn text_that_is_not_a_month_is_rejected() {
         for bad in ["0347", "0347-13", "0347-00", "347-04", "0347-4", "+347-04", "abcd-ef", ""] {
             assert!(bad.parse::<YearMonth>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn months_in_a_row_are_one_range() {
+    fn consecutive_months_are_one_range() {
         let months = ["0347-05", "0348-01", "0348-02", "0348-03"].map(|m| m.parse().unwrap());
         assert_eq!(ranges(&months), "0347-05, 0348-01 to 0348-03");
     }

@@ -1,4 +1,4 @@
-//! The catalogue of cases: 690 ocean polygons x 4 intervention dates, fixed, with no file behind it.
+//! The catalogue of cases: 690 ocean polygons x 4 intervention months, fixed in the code.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use super::calendar::{MODEL_YEAR_OF_1999, YearMonth};
 
 /// Number of polygons of the atlas.
 pub const POLYGONS: u16 = 690;
-/// Number of cases of the atlas: every polygon at every intervention date.
+/// Number of cases of the atlas: every polygon with every intervention month.
 pub const CASES: usize = POLYGONS as usize * InterventionMonth::ALL.len();
-/// Monthly files of a case: 15 years.
+/// Number of monthly files of a case: 15 years.
 pub const MONTHS: usize = 180;
 
-/// Names of the basins and how many polygons each has, in the order of the polygon ids.
+/// Names of the basins with their number of polygons, in the order of the polygon ids.
 pub const BASINS: [(&str, u16); 4] = [
     ("North_Atlantic_basin", 150),
     ("North_Pacific_basin", 200),
@@ -34,7 +34,7 @@ pub enum InterventionMonth {
 }
 
 impl InterventionMonth {
-    /// All intervention dates, in the order of the catalogue.
+    /// All intervention months, in the order of the catalogue.
     pub const ALL: [Self; 4] = [Self::January, Self::April, Self::July, Self::October];
 
     /// Number of the month, 1 to 12.
@@ -47,7 +47,7 @@ impl InterventionMonth {
         }
     }
 
-    /// The intervention date with this month number; `None` unless 1, 4, 7 or 10.
+    /// The intervention month with this number; `None` unless it is 1, 4, 7 or 10.
     pub fn from_number(month: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.number() == month)
     }
@@ -69,7 +69,7 @@ pub const NAME_START: &str = "smyle.cdr-atlas-v0.glb-dor_";
 /// End of the full name of every case: the member of the ensemble.
 pub const NAME_END: &str = ".001";
 
-/// One run of the model: a removal in one polygon, started at one date.
+/// One run of the model: an intervention in one polygon that starts in one month.
 ///
 /// ```
 /// use dor_atlas::model::{Case, InterventionMonth};
@@ -87,43 +87,46 @@ pub struct Case {
     month: InterventionMonth,
 }
 
-/// A text that names no case of the catalogue.
+/// The error of a text that is not the name of a case in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaseNameError {
-    /// Not one of the three forms of a name.
+    /// The text is none of the three forms of a name.
     #[error(
         "`{text}` names no case: give the full name \
          (smyle.cdr-atlas-v0.glb-dor_BASIN_PPP_1999-MM-01_NNNNN.001), its five-digit index \
          (00000 to 02759) or polygon and month (112-04)"
     )]
     Form {
-        /// What was given.
+        /// Text of the user.
         text: String,
     },
-    /// A full name whose parts contradict the catalogue.
+    /// The parts of a full name contradict the catalogue.
     #[error("`{text}` is not in the catalogue: the case of that index is `{catalogue}`")]
     Contradiction {
-        /// What was given.
+        /// Text of the user.
         text: String,
-        /// The name that the catalogue has for the index.
+        /// Full name of the case with this index in the catalogue.
         catalogue: String,
     },
-    /// No such polygon.
+    /// The polygon does not exist.
     #[error("there is no polygon {polygon}: polygons are 0 to 689")]
     Polygon {
-        /// What was given.
+        /// Polygon id of the user.
         polygon: u32,
     },
-    /// No such intervention month.
+    /// The month is not an intervention month.
     #[error("`{text}` is not an intervention month: these are 1, 4, 7 and 10")]
     Month {
-        /// What was given.
+        /// Text of the user.
         text: String,
     },
 }
 
 impl Case {
     /// The case of a polygon (0 to 689) and an intervention month.
+    ///
+    /// # Errors
+    /// [`CaseNameError::Polygon`].
     pub fn new(polygon: u16, month: InterventionMonth) -> Result<Self, CaseNameError> {
         if polygon >= POLYGONS {
             return Err(CaseNameError::Polygon { polygon: polygon.into() });
@@ -137,7 +140,7 @@ impl Case {
         Some(Self { polygon, month: *InterventionMonth::ALL.get(index % 4)? })
     }
 
-    /// Every case of the catalogue, by index.
+    /// All cases of the catalogue, in the order of their indexes.
     pub fn all() -> impl ExactSizeIterator<Item = Self> + Clone {
         (0..CASES).map(|i| Self { polygon: (i / 4) as u16, month: InterventionMonth::ALL[i % 4] })
     }
@@ -157,16 +160,16 @@ impl Case {
         usize::from(self.polygon) * 4 + usize::from(self.month.number() / 3)
     }
 
-    /// Name of the basin and the polygon's number inside it.
+    /// Name of the basin, and number of the polygon inside the basin, from 0.
     pub fn basin(self) -> (&'static str, u16) {
-        let mut inside = self.polygon;
+        let mut number = self.polygon;
         for (name, polygons) in BASINS {
-            if inside < polygons {
-                return (name, inside);
+            if number < polygons {
+                return (name, number);
             }
-            inside -= polygons;
+            number -= polygons;
         }
-        (BASINS[3].0, inside)
+        (BASINS[3].0, number)
     }
 
     /// First model month of the run.
@@ -195,13 +198,13 @@ impl Case {
     }
 }
 
-/// The full name, which is also the name of the folder of its raw files.
+/// The full name, which is also the name of the folder with the raw files of the case.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (basin, inside) = self.basin();
+        let (basin, number) = self.basin();
         write!(
             f,
-            "smyle.cdr-atlas-v0.glb-dor_{basin}_{inside:03}_1999-{:02}-01_{:05}.001",
+            "smyle.cdr-atlas-v0.glb-dor_{basin}_{number:03}_1999-{:02}-01_{:05}.001",
             self.month.number(),
             self.index()
         )
@@ -242,7 +245,7 @@ impl FromStr for Case {
     }
 }
 
-/// Cases in short, such as `0 to 111, 112 (month 1, 7, 10), 113 to 689`.
+/// A list of cases in words, such as `polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689`.
 pub fn in_short(cases: &[Case]) -> String {
     let mut parts: Vec<(u16, u16, Vec<u8>)> = Vec::new();
     for group in cases.chunk_by(|a, b| a.polygon() == b.polygon()) {
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_case_is_found_again_by_each_of_its_names() {
+    fn each_name_of_a_case_parses_to_the_case() {
         assert_eq!(Case::all().len(), 2760);
         for (index, case) in Case::all().enumerate() {
             assert_eq!(case.index(), index);
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn names_outside_the_catalogue_are_refused() {
+    fn names_outside_the_catalogue_are_rejected() {
         for bad in [
             "",
             "690-01",
@@ -335,8 +338,8 @@ mod tests {
 
     #[test]
     fn whole_polygons_are_ranges() {
-        let here: Case = "112-04".parse().unwrap();
-        let cases: Vec<Case> = Case::all().filter(|case| *case != here).collect();
+        let excluded: Case = "112-04".parse().unwrap();
+        let cases: Vec<Case> = Case::all().filter(|case| *case != excluded).collect();
         let text = "polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689";
         assert_eq!(in_short(&cases), text);
     }

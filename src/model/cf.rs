@@ -1,28 +1,28 @@
-//! What gives the numbers of a NetCDF variable their meaning: packing, fill, valid range and units,
-//! as the CF conventions and the NetCDF User Guide have it and as xarray and netCDF4-python read it.
-//! What cannot be understood is an error; nothing is assumed.
+//! Decodes the numbers of a NetCDF variable: packing, fill values, valid range and units, by the CF
+//! conventions and the NetCDF User Guide, with the results of xarray and netCDF4-python.
+//! An attribute that cannot be interpreted is an error; nothing is assumed.
 
 use super::dataset::{DataType, Variable};
 use super::units::{self, Unit};
 
-/// An attribute that leaves open what the numbers of a variable mean.
+/// The error of an attribute that is missing or invalid, so that a variable cannot be decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "`{variable}:{attribute}` is {found} where {expected} is expected; correct it, for example with ncatted"
 )]
 pub struct CfError {
-    /// Variable.
+    /// Name of the variable.
     pub variable: String,
-    /// Attribute.
+    /// Name of the attribute.
     pub attribute: String,
-    /// What it is.
+    /// Value of the attribute, in words.
     pub found: String,
-    /// What it should be.
+    /// Expected value, in words.
     pub expected: String,
 }
 
 impl CfError {
-    /// About an attribute as it is found in the variable.
+    /// The error for the present value of an attribute.
     pub fn of(variable: &Variable, attribute: &str, expected: impl Into<String>) -> Self {
         let found = variable.attribute(attribute);
         Self {
@@ -34,8 +34,8 @@ impl CfError {
     }
 }
 
-/// Units that this program computes a variable in. Those that have none are numbers without a
-/// dimension, for which CF lets the attribute be left out.
+/// The units in which this program computes with a variable. By CF, a dimensionless variable (`1`)
+/// needs no `units`. `None` for variables that this program does not compute with.
 fn expected_units(variable: &str) -> Option<&'static str> {
     Some(match variable {
         "TAREA" => "cm^2",
@@ -51,26 +51,26 @@ fn expected_units(variable: &str) -> Option<&'static str> {
     })
 }
 
-/// How the stored numbers of a variable become those that it stands for.
+/// The conversion of the stored numbers of a variable to values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoding {
     wrap: Option<Wrap>,
-    /// Stored numbers that stand for none.
+    /// Stored numbers that mark a missing value.
     missing: Vec<f64>,
-    /// Least and largest stored number that is valid.
+    /// Smallest and largest valid stored number.
     valid: [f64; 2],
     scale: f64,
     offset: f64,
-    /// To the units that this program computes in.
+    /// Factor from the units of the file to the units of the result.
     factor: f64,
 }
 
-/// Integers read with the other signedness than that of their type.
+/// The conversion of integers by the attribute `_Unsigned`; holds 2 to the number of bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrap {
-    /// Stored with sign, meant without; the number of values of the type.
+    /// From a signed type to unsigned values.
     Unsigned(f64),
-    /// Stored without sign, meant with; the number of values of the type.
+    /// From an unsigned type to signed values.
     Signed(f64),
 }
 
@@ -85,7 +85,7 @@ impl Wrap {
 }
 
 impl Decoding {
-    /// Of a variable, into the units that this program computes it in.
+    /// The decoding of a variable, to the units in which this program computes with it.
     pub fn of(variable: &Variable) -> Result<Self, CfError> {
         match expected_units(&variable.name) {
             Some(expected) => Self::to_units(variable, expected),
@@ -93,8 +93,8 @@ impl Decoding {
         }
     }
 
-    /// The same into units of choice; a variable that has none is taken for a number without a
-    /// dimension.
+    /// The decoding of a variable to the units `expected`; a variable without units counts as
+    /// dimensionless.
     pub fn to_units(variable: &Variable, expected: &str) -> Result<Self, CfError> {
         let mut decoding = Self::without_units(variable)?;
         let refuse = || CfError::of(variable, "units", format!("a unit of {expected}"));
@@ -104,13 +104,13 @@ impl Decoding {
         if !is_text || is_other_axis || text.is_empty() && expected != "1" {
             return Err(refuse());
         }
-        let [found, wanted] = [text, expected].map(Unit::parse);
-        let factor = found.zip(wanted).and_then(|(found, wanted)| found.to(wanted));
+        let [from, to] = [text, expected].map(Unit::parse);
+        let factor = from.zip(to).and_then(|(from, to)| from.to(to));
         decoding.factor = factor.ok_or_else(refuse)?;
         Ok(decoding)
     }
 
-    /// The same for a variable whose units say nothing or are not of interest.
+    /// The decoding of a variable without a conversion of units.
     pub fn without_units(variable: &Variable) -> Result<Self, CfError> {
         if variable.dtype == DataType::Char {
             return Err(CfError {
@@ -122,7 +122,7 @@ impl Decoding {
         }
         let wrap = wrap_of(variable)?;
         let [scale, offset] = [("scale_factor", 1.0), ("add_offset", 0.0)]
-            .map(|(name, none)| single(variable, name).map(|found| found.unwrap_or(none)));
+            .map(|(name, default)| single(variable, name).map(|value| value.unwrap_or(default)));
         let (scale, offset) = (scale?, offset?);
         if scale == 0.0 {
             return Err(CfError::of(variable, "scale_factor", "a number other than 0"));
@@ -132,33 +132,33 @@ impl Decoding {
         Ok(Self { wrap, missing, valid, scale, offset, factor: 1.0 })
     }
 
-    /// Whether stored numbers stand for themselves, but for those that stand for none.
+    /// Whether values equal stored numbers, except for missing values.
     pub fn is_plain(&self) -> bool {
         self.wrap.is_none() && (self.scale, self.offset, self.factor) == (1.0, 0.0, 1.0)
     }
 
-    /// Whether stored numbers stand for others, apart from their units.
+    /// Whether values differ from stored numbers by packing or `_Unsigned`.
     pub fn is_packed(&self) -> bool {
         self.wrap.is_some() || (self.scale, self.offset) != (1.0, 0.0)
     }
 
-    /// Whether a stored number is one of those that stand for none.
+    /// Whether a stored number marks a missing value.
     pub fn is_missing(&self, stored: f64) -> bool {
         self.missing.contains(&stored)
     }
 
-    /// A stored number that stands for none.
+    /// A stored number that marks a missing value; `None` when all numbers are valid.
     pub fn fill(&self) -> Option<f64> {
         self.missing.first().copied()
     }
 
-    /// Whether one of these numbers, stored as they are, would be outside the valid range.
+    /// Whether one of the numbers is outside the valid range for stored numbers.
     pub fn excludes_any(&self, numbers: &[f64]) -> bool {
         let [least, largest] = self.valid;
         numbers.iter().any(|&v| v < least || v > largest)
     }
 
-    /// What a stored number stands for; NaN for none.
+    /// The value of a stored number; NaN for a missing value.
     pub fn value(&self, stored: f64) -> f64 {
         let stored = self.wrap.map_or(stored, |wrap| wrap.apply(stored));
         if !self.is_valid(stored) {
@@ -170,32 +170,32 @@ impl Decoding {
         }
     }
 
-    /// Whether a number, read with its sign, stands for one.
+    /// Whether a number, after the conversion by `_Unsigned`, is valid and not missing.
     fn is_valid(&self, value: f64) -> bool {
         let [least, largest] = self.valid;
         value >= least && value <= largest && !self.missing.contains(&value)
     }
 
-    /// [`Self::value`] of each.
+    /// The values of stored numbers, each as with [`Self::value`].
     pub fn values(&self, mut stored: Vec<f64>) -> Vec<f64> {
         stored.iter_mut().for_each(|value| *value = self.value(*value));
         stored
     }
 
-    /// The same for numbers that stand for themselves.
+    /// Replaces missing values by NaN in numbers of a variable for which [`Self::is_plain`] holds.
     pub fn mask(&self, stored: &mut [f32]) {
         let [least, largest] = self.valid.map(|limit| limit as f32);
         if self.valid != [f64::NEG_INFINITY, f64::INFINITY] {
-            let none = |v: &&mut f32| !(**v >= least && **v <= largest);
-            stored.iter_mut().filter(none).for_each(|v| *v = f32::NAN);
+            let is_invalid = |v: &&mut f32| !(**v >= least && **v <= largest);
+            stored.iter_mut().filter(is_invalid).for_each(|v| *v = f32::NAN);
         }
-        for none in self.missing.iter().map(|&none| none as f32) {
-            stored.iter_mut().for_each(|v| *v = if *v == none { f32::NAN } else { *v });
+        for missing in self.missing.iter().map(|&missing| missing as f32) {
+            stored.iter_mut().for_each(|v| *v = if *v == missing { f32::NAN } else { *v });
         }
     }
 }
 
-/// Attributes that say how numbers are stored: they belong to the stored numbers only.
+/// Attributes that describe stored numbers: they do not apply to decoded values.
 pub const STORAGE_ATTRIBUTES: [&str; 8] = [
     "scale_factor",
     "add_offset",
@@ -207,7 +207,7 @@ pub const STORAGE_ATTRIBUTES: [&str; 8] = [
     "valid_range",
 ];
 
-/// A finite number that an attribute holds alone.
+/// The value of an attribute that must be one finite number; `None` when it is missing.
 fn single(variable: &Variable, name: &str) -> Result<Option<f64>, CfError> {
     let Some(value) = variable.attribute(name) else { return Ok(None) };
     match value.numbers().as_deref() {
@@ -222,8 +222,8 @@ fn wrap_of(variable: &Variable) -> Result<Option<Wrap>, CfError> {
     if variable.attribute("_Unsigned").is_none() || !is_integer {
         return Ok(None);
     }
-    let said = variable.text("_Unsigned").trim().to_ascii_lowercase();
-    match (said.as_str(), variable.dtype.is_unsigned()) {
+    let text = variable.text("_Unsigned").trim().to_ascii_lowercase();
+    match (text.as_str(), variable.dtype.is_unsigned()) {
         ("true", false) => Ok(Some(Wrap::Unsigned(values))),
         ("false", true) => Ok(Some(Wrap::Signed(values))),
         ("true" | "false", _) => Ok(None),
@@ -231,8 +231,8 @@ fn wrap_of(variable: &Variable) -> Result<Option<Wrap>, CfError> {
     }
 }
 
-/// An attribute's numbers as they are when stored in the variable; `None` for what the type cannot
-/// hold. Rounding to 4-byte floats is what happened to the data.
+/// A number of an attribute as the variable stores it; `None` when its type cannot represent it.
+/// Rounds to 4-byte floats, as the program that wrote the data did.
 fn as_stored(variable: &Variable, wrap: Option<Wrap>, number: f64) -> Option<f64> {
     if variable.dtype == DataType::F32 {
         let rounded = f64::from(number as f32);
@@ -285,8 +285,8 @@ fn missing_of(variable: &Variable, wrap: Option<Wrap>) -> Result<Vec<f64>, CfErr
     Ok(missing)
 }
 
-/// What NetCDF writes where nothing else was written ("NetCDF User Guide", appendix on the
-/// attribute conventions); bytes have none.
+/// The default fill value of NetCDF ("NetCDF User Guide", appendix on the attribute conventions);
+/// `None` for bytes and text.
 fn default_fill(dtype: DataType) -> Option<f64> {
     Some(match dtype {
         DataType::Char | DataType::I8 | DataType::U8 => return None,
@@ -300,7 +300,7 @@ fn default_fill(dtype: DataType) -> Option<f64> {
     })
 }
 
-/// Whether a type holds a number exactly.
+/// Whether a type represents a number exactly.
 fn holds(dtype: DataType, number: f64) -> bool {
     let values = 2f64.powi(8 * dtype.size() as i32);
     match dtype {
@@ -320,12 +320,12 @@ fn valid_of(variable: &Variable, wrap: Option<Wrap>) -> Result<[f64; 2], CfError
         let numbers = numbers.filter(|numbers| !numbers.iter().any(|n| n.is_nan()));
         let refuse = || CfError::of(variable, name, format!("{count} number(s)"));
         let numbers = numbers.ok_or_else(refuse)?;
-        // Of another type than the packed numbers it may mean the unpacked ones.
+        // A float limit of packed integers can refer to unpacked values.
         if is_packed && value.is_float() && !variable.dtype.is_float() {
             let expected = format!("a range of packed numbers, of type {}", variable.dtype);
             return Err(CfError::of(variable, name, expected));
         }
-        // As netCDF4-python does: no limit is meant by what the variable's type cannot hold.
+        // netCDF4-python ignores limits that the variable's type cannot represent.
         if !numbers.iter().all(|&number| holds(variable.dtype, number)) {
             return Ok(None);
         }
@@ -382,12 +382,12 @@ mod tests {
             decode(&ph, &[-32768.0, 7.0, 9.0, -101.0, 101.0, -100.0, 2.0]),
             [-999.0, -999.0, -999.0, -999.0, -999.0, -42.0, 9.0]
         );
-        // The judges take -32767 for fill where there is no `_FillValue`.
+        // xarray and netCDF4-python take -32767 for fill where there is no `_FillValue`.
         assert_eq!(decode(&variable("PH", DataType::I16, &[]), &[-32767.0, 3.0]), [-999.0, 3.0]);
     }
 
     #[test]
-    fn limits_that_the_type_cannot_hold_mask_nothing() {
+    fn limits_that_the_type_cannot_represent_mask_nothing() {
         use AttributeValue::{F32, F64, I32, Text};
         let of = |dtype, name, value| variable("PH", dtype, &[(name, value)]);
         let low = f64::from(0.05_f32);
@@ -405,7 +405,7 @@ mod tests {
         let exact = of(DataType::F32, "valid_range", F64(vec![0.125, 1.0]));
         assert_eq!(decode(&exact, &[low, 0.5, 5.0]), [-999.0, 0.5, -999.0]);
         assert_eq!(decode(&of(DataType::F32, "valid_min", F32(vec![0.1])), &[low]), [-999.0]);
-        // Then the limits that stand alone count, where there are some.
+        // `valid_max` applies when `valid_range` is ignored.
         let both = [("valid_range", F64(vec![0.1, 1.0])), ("valid_max", F32(vec![1.0]))];
         assert_eq!(decode(&variable("PH", DataType::F32, &both), &[low, 5.0]), [low, -999.0]);
         let unsigned = [("_Unsigned", Text("true".to_owned())), ("valid_max", I32(vec![200]))];
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_numbers_are_read_as_such_before_all_else() {
+    fn the_unsigned_attribute_applies_before_masking_and_unpacking() {
         use AttributeValue::{F64, I8};
         let attributes = [
             ("_Unsigned", text("true")),
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn fill_of_another_type_counts_when_the_type_can_hold_it() {
+    fn fill_of_another_type_applies_when_the_type_can_represent_it() {
         use AttributeValue::{F32, F64, I64, Text};
         let fill = |dtype, value| variable("PH", dtype, &[("_FillValue", value)]);
         let rounded = fill(DataType::F32, F64(vec![1e30]));
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_converted_or_refused() {
+    fn units_are_converted_or_rejected() {
         let of = |name: &str, units: &str| {
             Decoding::of(&variable(name, DataType::F64, &[("units", text(units))]))
                 .map(|decoding| decoding.value(2.0))
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gives_no_certain_meaning_is_refused() {
+    fn invalid_attributes_are_rejected() {
         use AttributeValue::{F32, F64};
         for (name, value) in [
             ("scale_factor", text("0.1")),

@@ -1,6 +1,7 @@
-//! Checksums of an object, taken once, when it is made: the SHA-256 of the whole, as `sha256sum`
-//! prints it, and the MD5 of each part that it has when it is sent to S3 in parts. From these follow
-//! `Content-MD5` of each part and the ETag that S3 gives the object.
+//! Checksums of an object, computed once when the program creates it.
+//!
+//! They are the SHA-256 of the object, as printed by `sha256sum`, and the MD5 of each part of a
+//! multipart upload. The MD5s give `Content-MD5` of each part and the ETag of the object on S3.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,12 +15,12 @@ use sha2::Sha256;
 
 use super::hex;
 
-/// An MD5; 32 hexadecimal digits when written.
+/// An MD5 digest; its text form has 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Md5Digest(pub [u8; 16]);
 
 impl Md5Digest {
-    /// Of bytes.
+    /// The digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Md5::digest(bytes).into())
     }
@@ -37,9 +38,9 @@ impl fmt::Display for Md5Digest {
     }
 }
 
-/// Not an MD5, or not an ETag made of MD5s.
+/// The error of a text that is not an MD5, or not an ETag that consists of MD5s.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no MD5")]
+#[error("`{0}` is not an MD5")]
 pub struct ParseDigestError(String);
 
 impl FromStr for Md5Digest {
@@ -61,29 +62,31 @@ impl FromStr for Md5Digest {
     }
 }
 
-/// What S3 calls a version of an object: the MD5 of its bytes, or, where it went in parts, the MD5 of
-/// their MD5s and their number (`…-3`).
+/// The ETag of an object on S3.
+///
+/// After an upload in one request, it is the MD5 of the object; after a multipart upload, it is the
+/// MD5 of the MD5s of the parts, with their number (`…-3`).
 /// [Source](https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ETag {
     digest: Md5Digest,
-    /// 0 where the object went whole.
+    /// Number of parts of a multipart upload; 0 after an upload in one request.
     parts: u32,
 }
 
 impl ETag {
-    /// The MD5 of the object, where it went whole.
+    /// The MD5 of the object; `None` after a multipart upload.
     pub fn whole(&self) -> Option<Md5Digest> {
         (self.parts == 0).then_some(self.digest)
     }
 
-    /// Whether the object went in parts.
+    /// Whether the object was uploaded in parts.
     pub fn is_of_parts(&self) -> bool {
         self.parts > 0
     }
 
-    /// Whether both are of objects that were sent alike, whole or in as many parts, so that another ETag
-    /// means other bytes.
+    /// Whether both objects were uploaded in the same number of parts, so that different ETags mean
+    /// different bytes.
     pub fn is_comparable(&self, other: &Self) -> bool {
         self.parts == other.parts
     }
@@ -112,8 +115,8 @@ impl FromStr for ETag {
     }
 }
 
-/// Written and read as text.
-macro_rules! text {
+/// Implements serde for a type with a text form.
+macro_rules! serde_as_text {
     ($type:ty) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -123,19 +126,19 @@ macro_rules! text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
+                deserializer.deserialize_str(TextVisitor(PhantomData))
             }
         }
     };
 }
 
-text!(Md5Digest);
-text!(ETag);
+serde_as_text!(Md5Digest);
+serde_as_text!(ETag);
 
-/// Reads text without a copy of it: manifests have millions.
-struct Text<T>(PhantomData<T>);
+/// Parses text without an allocation: a manifest has millions of digests.
+struct TextVisitor<T>(PhantomData<T>);
 
-impl<T: FromStr<Err = ParseDigestError>> Visitor<'_> for Text<T> {
+impl<T: FromStr<Err = ParseDigestError>> Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,21 +150,24 @@ impl<T: FromStr<Err = ParseDigestError>> Visitor<'_> for Text<T> {
     }
 }
 
-/// Bytes of a part of an object of `size`, where parts usually have `usual`: whole MiB where there would
-/// be more than the 10,000 that S3 takes.
+/// The part size in bytes for an object of `size` bytes, with the configured part size `usual`.
+///
+/// S3 allows 10,000 parts: for an object that would need more, the result is the smallest sufficient
+/// number of whole MiB.
 pub fn part_size(usual: u64, size: u64) -> u64 {
     const MOST: u64 = 10_000;
     usual.max(size.div_ceil(MOST).next_multiple_of(1 << 20))
 }
 
-/// Whether an object of `size` has the same parts under both sizes of parts.
+/// Whether an object of `size` bytes is divided into the same parts with both configured part sizes.
 pub fn has_same_parts(size: u64, one: u64, other: u64) -> bool {
     let (one, other) = (part_size(one, size), part_size(other, size));
     one == other || size <= one.min(other)
 }
 
-/// MD5 of each part of an object; text where there is one, which is then the MD5 of the whole, and else
-/// a list.
+/// The MD5 of each part of an object.
+///
+/// JSON has a text for one part, whose MD5 is that of the object, and a list for several parts.
 ///
 /// ```
 /// use dor_atlas::model::{Md5Digest, Parts};
@@ -170,27 +176,27 @@ pub fn has_same_parts(size: u64, one: u64, other: u64) -> bool {
 /// let parts = Parts::of(&vec![0; 12 * MIB], 5 * MIB as u64);
 /// assert_eq!(parts.digests().len(), 3);
 /// assert!(parts.etag().to_string().ends_with("-3"));
-/// // What is no larger than a part goes whole, and its ETag is its MD5.
+/// // The ETag of an object with one part is its MD5.
 /// let small = Parts::of(b"a", 5 * MIB as u64);
 /// assert_eq!(small.etag().whole(), Some(Md5Digest::of(b"a")));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parts {
-    /// Of an object that is no larger than a part.
+    /// The MD5 of an object that is not larger than a part.
     One(Md5Digest),
-    /// In order.
+    /// The MD5s of the parts, in their order.
     Several(Arc<[Md5Digest]>),
 }
 
 impl Parts {
-    /// Of bytes, in parts that usually have `usual` bytes.
+    /// The MD5s of the parts of `bytes`, with the configured part size `usual`.
     pub fn of(bytes: &[u8], usual: u64) -> Self {
         let mut hasher = PartHasher::new(usual, bytes.len() as u64);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// Of each part.
+    /// The MD5s of the parts, in their order.
     pub fn digests(&self) -> &[Md5Digest] {
         match self {
             Self::One(digest) => std::slice::from_ref(digest),
@@ -198,13 +204,14 @@ impl Parts {
         }
     }
 
-    /// Whether these can be those of an object of `size` whose parts usually have `usual` bytes.
+    /// Whether the number of parts is that of an object of `size` bytes with the configured part size
+    /// `usual`.
     pub fn fit(&self, usual: u64, size: u64) -> bool {
         let number = size.div_ceil(part_size(usual, size).max(1)).max(1);
         usual > 0 && self.digests().len() as u64 == number
     }
 
-    /// The ETag of the object.
+    /// The ETag of the object after an upload with these parts.
     pub fn etag(&self) -> ETag {
         match self {
             Self::One(digest) => ETag { digest: *digest, parts: 0 },
@@ -234,7 +241,7 @@ impl<'de> Deserialize<'de> for Parts {
             type Value = Parts;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an MD5, or a list of those of several parts")
+                f.write_str("an MD5, or a list of the MD5s of several parts")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Parts, E> {
@@ -265,46 +272,47 @@ impl FromIterator<Md5Digest> for Parts {
     }
 }
 
-/// Takes the MD5 of each part of an object that comes piece by piece.
+/// Computes the MD5 of each part of an object from a stream of bytes.
 pub struct PartHasher {
     part_size: u64,
-    /// Of the part that is under way, and what it lacks.
+    /// State of the current part.
     md5: Md5,
-    left: u64,
-    ended: Vec<Md5Digest>,
+    /// Bytes that the current part lacks.
+    remaining: u64,
+    /// MD5s of the previous parts.
+    finished: Vec<Md5Digest>,
 }
 
 impl PartHasher {
-    /// For an object of `size` whose parts usually have `usual` bytes.
+    /// Creates a hasher for an object of `size` bytes with the configured part size `usual`.
     pub fn new(usual: u64, size: u64) -> Self {
         let part_size = part_size(usual, size).max(1);
-        Self { part_size, md5: Md5::new(), left: part_size, ended: Vec::new() }
+        Self { part_size, md5: Md5::new(), remaining: part_size, finished: Vec::new() }
     }
 
-    /// The next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.left == 0 {
-                self.ended.push(std::mem::take(&mut self.md5).into());
-                self.left = self.part_size;
+            if self.remaining == 0 {
+                self.finished.push(std::mem::take(&mut self.md5).into());
+                self.remaining = self.part_size;
             }
-            let taken =
-                usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-            let (own, rest) = bytes.split_at(taken);
-            self.md5.update(own);
-            self.left -= taken as u64;
+            let len = usize::try_from(self.remaining).map_or(bytes.len(), |n| n.min(bytes.len()));
+            let (part, rest) = bytes.split_at(len);
+            self.md5.update(part);
+            self.remaining -= len as u64;
             bytes = rest;
         }
     }
 
-    /// Of all that has come.
+    /// The MD5s of all parts.
     pub fn finish(self) -> Parts {
-        let Self { md5, ended, .. } = self;
-        ended.into_iter().chain([md5.into()]).collect()
+        let Self { md5, finished, .. } = self;
+        finished.into_iter().chain([md5.into()]).collect()
     }
 }
 
-/// What is known of an object's bytes. The size of its parts stands once in the record that has these.
+/// Size and checksums of an object. The manifest that contains them states the part size once.
 ///
 /// ```
 /// use dor_atlas::model::Checksums;
@@ -317,19 +325,19 @@ impl PartHasher {
 pub struct Checksums {
     /// Size of the object in bytes.
     pub size: u64,
-    /// SHA-256 of the whole, in hexadecimal.
+    /// SHA-256 of the object, in hexadecimal.
     pub sha256: String,
     /// MD5 of each part.
     pub md5: Parts,
 }
 
 impl Checksums {
-    /// Of bytes, in parts that usually have `usual` bytes.
+    /// The checksums of bytes, with the configured part size `usual`.
     pub fn of(bytes: &[u8], usual: u64) -> Self {
         Self::with_parts(bytes, Parts::of(bytes, usual))
     }
 
-    /// Of bytes of whose parts the MD5s are known.
+    /// The checksums of bytes whose parts are already hashed.
     pub fn with_parts(bytes: &[u8], md5: Parts) -> Self {
         Self { size: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)), md5 }
     }
@@ -340,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_told_as_s3_tells_them() {
+    fn digests_and_etags_have_the_text_form_of_s3() {
         let digest = Md5Digest::of(b"abc");
         assert_eq!(digest.to_string(), "900150983cd24fb0d6963f7d28e17f72");
         assert_eq!("900150983CD24FB0D6963F7D28E17F72".parse::<Md5Digest>().unwrap(), digest);
@@ -355,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_etag_of_parts_is_that_of_s3() {
+    fn the_etag_of_parts_equals_that_of_s3() {
         let zeros = vec![0; 12 << 20];
         for (size, etag) in [
             (12 << 20, "4e982d58b6c2ce178ae042c23f9bca6e-3"),
@@ -376,8 +384,9 @@ mod tests {
         let mib = 1 << 20;
         for size in [0, 1, 63, 64, 65, 500, 1000] {
             for piece in [1, 7, 64, 1000] {
-                // Parts are not smaller than this.
-                let mut hasher = PartHasher { part_size: 64, left: 64, ..PartHasher::new(mib, 0) };
+                // `PartHasher::new` gives parts of at least 1 MiB.
+                let mut hasher =
+                    PartHasher { part_size: 64, remaining: 64, ..PartHasher::new(mib, 0) };
                 data[..size].chunks(piece).for_each(|piece| hasher.update(piece));
                 let parts: Parts = data[..size].chunks(64).map(Md5Digest::of).collect();
                 assert_eq!(hasher.finish(), parts, "{size} {piece}");
@@ -403,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_no_more_than_s3_takes() {
+    fn an_object_has_at_most_the_parts_that_s3_allows() {
         let usual = 16 << 20;
         assert_eq!(part_size(usual, 0), usual);
         assert_eq!(part_size(usual, 10_000 * usual), usual);
@@ -413,6 +422,6 @@ mod tests {
             assert!(size.div_ceil(part) <= 10_000, "{part}");
         }
         assert!(has_same_parts(3, 4, 5) && !has_same_parts(5 << 20, 4 << 20, 6 << 20));
-        assert!(has_same_parts(5 << 40, 5 << 20, 16 << 20), "both have larger ones");
+        assert!(has_same_parts(5 << 40, 5 << 20, 16 << 20), "both part sizes are raised");
     }
 }

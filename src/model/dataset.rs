@@ -1,20 +1,20 @@
-//! What a NetCDF file says of itself: dimensions, variables and attributes, without their data.
+//! The header of a NetCDF file: dimensions, variables and attributes, without data.
 
 use std::fmt;
 
-/// A named length.
+/// A dimension: a name and a length.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dimension {
     /// Name, such as `nlat`.
     pub name: String,
-    /// Length; of a record dimension, the number of records present.
+    /// Number of elements; of a record dimension, the number of records in the file.
     pub len: usize,
 }
 
 /// Type of the elements of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
-    /// Text, one byte an element.
+    /// Text: one byte for each element.
     Char,
     /// 8-bit signed integer.
     I8,
@@ -39,7 +39,7 @@ pub enum DataType {
 }
 
 impl DataType {
-    /// Bytes of an element.
+    /// Size of an element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::Char | Self::I8 | Self::U8 => 1,
@@ -61,7 +61,7 @@ impl DataType {
 }
 
 impl fmt::Display for DataType {
-    /// In the short form of NumPy and CF: `f4` is a float of 4 bytes.
+    /// Writes the short form of NumPy, such as `f4` for a float of 4 bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
             Self::Char => return f.write_str("char"),
@@ -76,9 +76,9 @@ impl fmt::Display for DataType {
 /// Value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AttributeValue {
-    /// Text.
+    /// One text (the type NC_CHAR).
     Text(String),
-    /// An array of texts, also of one (the type NC_STRING).
+    /// An array of texts, of any length (the type NC_STRING).
     Texts(Vec<String>),
     /// 8-bit signed integers.
     I8(Vec<i8>),
@@ -103,7 +103,7 @@ pub enum AttributeValue {
 }
 
 impl AttributeValue {
-    /// Its numbers; `None` for text.
+    /// The numbers as f64; `None` for text.
     pub fn numbers(&self) -> Option<Vec<f64>> {
         macro_rules! numbers {
             ($values:expr) => {
@@ -125,7 +125,7 @@ impl AttributeValue {
         })
     }
 
-    /// Its text, also where it is the only one of an array; `None` for all else.
+    /// The text, or the only text of an array; `None` for other values.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -137,9 +137,9 @@ impl AttributeValue {
         }
     }
 
-    /// Whether it holds one number of this type.
+    /// Whether the value is exactly one number of this type.
     pub fn is_one_of(&self, dtype: DataType) -> bool {
-        let (of, len) = match self {
+        let (own_dtype, len) = match self {
             Self::Text(_) | Self::Texts(_) => return false,
             Self::I8(v) => (DataType::I8, v.len()),
             Self::I16(v) => (DataType::I16, v.len()),
@@ -152,17 +152,17 @@ impl AttributeValue {
             Self::F32(v) => (DataType::F32, v.len()),
             Self::F64(v) => (DataType::F64, v.len()),
         };
-        (of, len) == (dtype, 1)
+        (own_dtype, len) == (dtype, 1)
     }
 
-    /// Whether it holds floating-point numbers.
+    /// Whether the value consists of floating-point numbers.
     pub fn is_float(&self) -> bool {
         matches!(self, Self::F32(_) | Self::F64(_))
     }
 }
 
 impl fmt::Display for AttributeValue {
-    /// For messages: text between backticks, arrays in brackets, no more than a line of either.
+    /// Writes the value for messages: text in backticks, arrays in brackets, both abbreviated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         let quoted = |text: &str| {
@@ -188,29 +188,29 @@ impl fmt::Display for AttributeValue {
     }
 }
 
-/// A named value that describes a variable or a file.
+/// An attribute of a variable or a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribute {
     /// Name, such as `units`.
     pub name: String,
-    /// Value.
+    /// Text or numbers.
     pub value: AttributeValue,
 }
 
 impl Attribute {
-    /// An attribute that holds text.
+    /// Creates a text attribute.
     pub fn text(name: &str, value: impl Into<String>) -> Self {
         Self { name: name.to_owned(), value: AttributeValue::Text(value.into()) }
     }
 }
 
-/// A variable without its data.
+/// A variable, without its data.
 ///
 /// ```
 /// use dor_atlas::model::cf::Decoding;
 /// use dor_atlas::model::dataset::{Attribute, AttributeValue, DataType, Variable};
 ///
-/// // Layer thicknesses in metres, packed into 2-byte integers.
+/// // Layer thicknesses in meters, packed into 2-byte integers.
 /// let number = |name: &str, value| Attribute { name: name.into(), value };
 /// let variable = Variable {
 ///     name: "dz".into(),
@@ -223,7 +223,7 @@ impl Attribute {
 ///     ],
 /// };
 /// let decoding = Decoding::of(&variable)?;
-/// assert_eq!(decoding.value(20.0), 1000.0, "20 stands for 10 m, which are 1000 cm");
+/// assert_eq!(decoding.value(20.0), 1000.0, "20 is unpacked to 10 m, which are 1000 cm");
 /// assert!(decoding.value(-1.0).is_nan());
 /// # Ok::<(), dor_atlas::model::cf::CfError>(())
 /// ```
@@ -233,34 +233,34 @@ pub struct Variable {
     pub name: String,
     /// Type of the elements.
     pub dtype: DataType,
-    /// Dimensions, slowest first.
+    /// Dimensions, the slowest first.
     pub dims: Vec<Dimension>,
     /// Attributes, in the order of the file.
     pub attributes: Vec<Attribute>,
 }
 
 impl Variable {
-    /// Number of elements; the largest number when a damaged header claims more.
+    /// Number of elements; `usize::MAX` when a damaged header claims more.
     pub fn len(&self) -> usize {
         self.dims.iter().fold(1, |len, d| len.saturating_mul(d.len))
     }
 
-    /// Whether the variable has no element.
+    /// Whether the variable has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of the data, uncompressed.
+    /// Size of the uncompressed data in bytes.
     pub fn bytes(&self) -> usize {
         self.len().saturating_mul(self.dtype.size())
     }
 
-    /// The attribute of this name.
+    /// The value of the attribute with this name.
     pub fn attribute(&self, name: &str) -> Option<&AttributeValue> {
         self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
     }
 
-    /// The text of an attribute; empty when it has none.
+    /// The text of an attribute; empty when it is missing or not text.
     pub fn text(&self, name: &str) -> &str {
         self.attribute(name).and_then(AttributeValue::as_text).unwrap_or_default()
     }
@@ -271,27 +271,27 @@ impl Variable {
     }
 }
 
-/// All that a file says of itself.
+/// The header of a file: all variables and attributes.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Header {
     /// Variables, in the order of the file.
     pub variables: Vec<Variable>,
-    /// Attributes of the file.
+    /// Global attributes, in the order of the file.
     pub attributes: Vec<Attribute>,
 }
 
 impl Header {
-    /// The variable of this name.
+    /// The variable with this name.
     pub fn variable(&self, name: &str) -> Option<&Variable> {
         self.variables.iter().find(|v| v.name == name)
     }
 }
 
-/// Order of the bytes of an element.
+/// Byte order of the elements of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {
-    /// Most significant byte first: the classic NetCDF formats.
+    /// Most significant byte first, as in the classic NetCDF formats.
     Big,
-    /// Least significant byte first: what this program writes.
+    /// Least significant byte first, as in the files that this program writes.
     Little,
 }

@@ -1,37 +1,37 @@
-//! What an error asks of whoever gets it. The exit code of the program and whether a request is tried
-//! again follow from it.
+//! Kinds of errors, which determine the exit code of the program and whether it retries a request.
 
 use std::error::Error;
 use std::fmt;
 
-/// What kind of trouble an error is.
+/// The kind of an error, by what its receiver can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage,
-    /// A setting, a place or a right must be corrected; running again does not help.
+    /// A setting, a location or a permission must be corrected; running again does not help.
     Config,
-    /// The input is not what it should be; running again does not help.
+    /// The input is damaged or invalid; running again does not help.
     BadData,
-    /// Something outside the program failed, such as a disk or a server; running again may help.
+    /// A disk, a server or another resource outside the program failed; running again can help.
     Transient,
-    /// Told to stop, or somebody else is at work; safe to run again.
+    /// A signal stopped the program, or another process holds the lease; running again is safe.
     Interrupted,
     /// The program has a defect.
     Defect,
 }
 
 impl ErrorKind {
-    /// The kind of several errors together: the first that running again does not mend decides.
+    /// The kind of several errors together: the first kind that is neither [`Self::Transient`] nor
+    /// [`Self::Defect`], else [`Self::Transient`].
     pub fn of_all(kinds: impl IntoIterator<Item = Self>) -> Self {
-        let passes = |kind: &Self| matches!(kind, Self::Transient | Self::Defect);
-        kinds.into_iter().find(|kind| !passes(kind)).unwrap_or(Self::Transient)
+        let can_pass = |kind: &Self| matches!(kind, Self::Transient | Self::Defect);
+        kinds.into_iter().find(|kind| !can_pass(kind)).unwrap_or(Self::Transient)
     }
 }
 
-/// An error that tells its kind.
+/// An error with an [`ErrorKind`].
 pub trait WithErrorKind: Error + Send + Sync + 'static {
-    /// What kind of trouble it is.
+    /// The kind of the error.
     fn kind(&self) -> ErrorKind;
 }
 
@@ -47,12 +47,12 @@ impl WithErrorKind for std::collections::TryReserveError {
     }
 }
 
-/// The error of whoever fetches or stores bytes on behalf of code that knows neither.
+/// An I/O error of any type: readers and encoders pass it on without a dependency on the store.
 #[derive(Debug)]
 pub struct IoCause(Box<dyn WithErrorKind>);
 
 impl IoCause {
-    /// What kind of trouble it is.
+    /// The kind of the wrapped error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind()
     }

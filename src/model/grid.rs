@@ -1,43 +1,45 @@
-//! The horizontal grid.
+//! The T points of the horizontal grid, and distances on the sphere.
 
 use serde::{Deserialize, Serialize};
 
-/// T points of the whole grid, without fill.
+/// The T points of a full grid, without fill values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
-    /// Rows.
+    /// Number of rows.
     pub nlat: usize,
-    /// Columns.
+    /// Number of columns.
     pub nlon: usize,
-    /// Latitude of each T point, degrees north, row by row.
+    /// Latitude of each T point, degrees north, `(nlat, nlon)` row by row.
     pub tlat: Vec<f64>,
-    /// Longitude of each T point, degrees east, 0 to 360, row by row.
+    /// Longitude of each T point, degrees east, 0 to 360, `(nlat, nlon)` row by row.
     pub tlong: Vec<f64>,
 }
 
-/// The point of a grid that is farthest from where a file has it.
+/// A T point whose position differs between a grid and a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PointMismatch {
     /// Row and column, counted from 0.
     pub index: (usize, usize),
-    /// Where the grid has it.
+    /// Position in the grid.
     pub grid: LatLon,
-    /// Where the file has it.
+    /// Position in the file.
     pub file: LatLon,
-    /// The angle between them as seen from the centre of the Earth, degrees.
+    /// Central angle between the two positions, degrees.
     pub degrees: f64,
 }
 
 impl Grid {
-    /// The largest distance to the T points of a file, given in degrees and row by row; those
-    /// that are fill or NaN are passed over. `None` when all are.
+    /// The T point with the largest distance between this grid and a file.
+    ///
+    /// `tlat` and `tlong` are the positions in the file, degrees, row by row; points with fill values
+    /// or NaN are skipped. `None` when all points are skipped.
     pub fn farthest(&self, tlat: &[f64], tlong: &[f64]) -> Option<PointMismatch> {
         let grid = self.tlat.iter().zip(&self.tlong);
         let file = tlat.iter().zip(tlong);
         let distances = grid.zip(file).enumerate().filter_map(|(n, ((&a, &b), (&c, &d)))| {
             let (grid, file) = (LatLon { lat: a, lon: b }, LatLon { lat: c, lon: d });
-            let is_place = c.abs() <= 90.0 && d.abs() <= 720.0;
-            is_place.then(|| PointMismatch {
+            let is_position = c.abs() <= 90.0 && d.abs() <= 720.0;
+            is_position.then(|| PointMismatch {
                 index: (n / self.nlon, n % self.nlon),
                 grid,
                 file,
@@ -48,19 +50,19 @@ impl Grid {
     }
 }
 
-/// A place on the Earth.
+/// A position on the Earth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatLon {
-    /// Degrees north.
+    /// Latitude, degrees north.
     pub lat: f64,
-    /// Degrees east.
+    /// Longitude, degrees east.
     pub lon: f64,
 }
 
 impl LatLon {
-    /// Angle to another place as seen from the centre of the Earth, radians: the haversine
-    /// formula, which keeps its digits where the places are close.
+    /// Central angle to another position, radians, by the haversine formula, which is accurate for
+    /// small distances.
     ///
     /// ```
     /// use dor_atlas::model::LatLon;
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_farthest_point_is_found_over_seam_pole_and_fill() {
+    fn farthest_handles_the_date_line_the_pole_and_fill() {
         let tlat = vec![0.0, 89.999, 40.0, 50.0];
         let grid = Grid { nlat: 2, nlon: 2, tlat, tlong: vec![359.999, 0.0, 10.0, 20.0] };
         let fill = 9.969_209_968_386_869e36;

@@ -1,4 +1,4 @@
-//! What the data is about: cases, the noleap calendar, grids. No I/O.
+//! The domain model: cases, the noleap calendar, grids, NetCDF metadata and checksums. No I/O.
 
 pub(crate) mod atlas;
 pub mod calendar;
@@ -17,7 +17,7 @@ pub use checksums::{Checksums, ETag, Md5Digest, PartHasher, Parts};
 pub use error_kind::{ErrorKind, IoCause, WithErrorKind};
 pub use grid::{Grid, LatLon};
 
-/// Bytes in lower-case hexadecimal, as checksums are written.
+/// Bytes in lower-case hexadecimal, the notation of checksums.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

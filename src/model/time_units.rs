@@ -1,30 +1,35 @@
-//! Times as CF writes them, `days since 0000-01-01`, in the noleap calendar of the model runs.
+//! Decodes CF times such as `days since 0000-01-01` in the noleap calendar of the model runs.
 
 use super::YearMonth;
 use super::cf::CfError;
 use super::dataset::{Header, Variable};
 
-/// What CF has as text beside the numbers of a time.
+/// Attributes of a time variable that must be text.
 const TEXTS: [&str; 3] = ["calendar", "units", "bounds"];
 
-/// The variable with the bounds of the time: what `time:bounds` names, or one of the usual names.
+/// The variable with the time bounds: the target of `time:bounds`, or one of the common names.
 pub fn time_bounds(header: &Header) -> Option<&Variable> {
     let named = header.variable("time").map_or("", |time| time.text("bounds")).trim();
     [named, "time_bound", "time_bnds", "time_bounds"].iter().find_map(|name| header.variable(name))
 }
 
-/// How the numbers of a time variable count days of the noleap calendar from 0000-01-01 on.
+/// The units of a time variable, for the conversion to days since 0000-01-01, noleap calendar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeUnits {
+    /// Number of units in a day.
     per_day: f64,
+    /// Reference time, days since 0000-01-01.
     epoch: f64,
 }
 
 impl TimeUnits {
-    /// Of a time variable or its bounds, which by CF are in units and calendar of the time.
+    /// The units of a time variable or its bounds, which by CF share units and calendar.
     ///
-    /// Without units, or without a calendar, they are taken for those of POP: the months must
-    /// then be whole ones of the noleap calendar.
+    /// Missing units are days since 0000-01-01, and a missing calendar is noleap, as in POP: callers
+    /// check that the result is whole months.
+    ///
+    /// # Errors
+    /// The calendar is not noleap, the units are not times, or time and bounds have different units.
     pub fn of(header: &Header, variable: &Variable) -> Result<Self, CfError> {
         let time = header.variable("time").unwrap_or(variable);
         for (of, name) in [variable, time].into_iter().flat_map(|v| TEXTS.map(|name| (v, name))) {
@@ -32,28 +37,28 @@ impl TimeUnits {
                 return Err(CfError::of(of, name, "one text"));
             }
         }
-        let with = |name: &str| {
+        let owner_of = |name: &str| {
             let has = |of: &&Variable| of.attribute(name).is_some();
             [variable, time].into_iter().find(has)
         };
-        if let Some(of) = with("calendar")
+        if let Some(of) = owner_of("calendar")
             && !["", "noleap", "365_day"]
                 .contains(&&*of.text("calendar").trim().to_ascii_lowercase())
         {
             return Err(CfError::of(of, "calendar", "noleap"));
         }
-        let Some(of) = with("units") else { return Ok(Self { per_day: 1.0, epoch: 0.0 }) };
+        let Some(of) = owner_of("units") else { return Ok(Self { per_day: 1.0, epoch: 0.0 }) };
         let expected = "a time of the noleap calendar such as `days since 0000-01-01 00:00:00`";
-        let clock = Self::parse(of.text("units"));
-        let clock = clock.ok_or_else(|| CfError::of(of, "units", expected))?;
-        if time.attribute("units").is_some() && Self::parse(time.text("units")) != Some(clock) {
-            let expected = format!("what `{}:units` is", of.name);
+        let units = Self::parse(of.text("units"));
+        let units = units.ok_or_else(|| CfError::of(of, "units", expected))?;
+        if time.attribute("units").is_some() && Self::parse(time.text("units")) != Some(units) {
+            let expected = format!("the value of `{}:units`", of.name);
             return Err(CfError::of(time, "units", expected));
         }
-        Ok(clock)
+        Ok(units)
     }
 
-    /// From units such as `hours since 1999-1-1 12:00`, in the spellings that cftime reads.
+    /// Parses units such as `hours since 1999-1-1 12:00`, in the spellings that cftime accepts.
     fn parse(units: &str) -> Option<Self> {
         let units = units.trim().to_ascii_lowercase();
         let (unit, since) = units.split_once(" since ")?;
@@ -74,12 +79,12 @@ impl TimeUnits {
         Some(Self { per_day, epoch })
     }
 
-    /// Days since 0000-01-01.
+    /// Converts a number in these units to days since 0000-01-01.
     pub fn days(&self, value: f64) -> f64 {
         value / self.per_day + self.epoch
     }
 
-    /// Whether the numbers are such days.
+    /// Whether the units are days since 0000-01-01.
     pub fn is_plain(&self) -> bool {
         (self.per_day, self.epoch) == (1.0, 0.0)
     }
@@ -92,9 +97,9 @@ fn noleap_day(date: &str) -> Option<f64> {
         None => (1, date.strip_prefix('+').unwrap_or(date)),
     };
     let mut parts = digits.split('-');
-    let mut number = |most: usize, least: i32| match parts.next() {
-        None => Some(least),
-        Some(text) if text.len() <= most && text.bytes().all(|b| b.is_ascii_digit()) => {
+    let mut number = |max_digits: usize, default: i32| match parts.next() {
+        None => Some(default),
+        Some(text) if text.len() <= max_digits && text.bytes().all(|b| b.is_ascii_digit()) => {
             text.parse::<i32>().ok()
         }
         Some(_) => None,
@@ -108,7 +113,7 @@ fn noleap_day(date: &str) -> Option<f64> {
     is_day.then(|| month.first_day() as f64 + f64::from(day - 1))
 }
 
-/// The part of a day that a time such as `12:30:00.0`, with a zone or without, stands for.
+/// The fraction of a day of a time such as `12:30:00.0`, with or without a time zone.
 fn time_of_day(text: &str) -> Option<f64> {
     let (clock, zone) = match text.find(['z', 'u', ' ', '+', '-']) {
         Some(at) => text.split_at(at),
@@ -155,8 +160,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_cftime_reads_them() {
-        let days = |units: &str, value: f64| TimeUnits::parse(units).map(|clock| clock.days(value));
+    fn time_units_are_parsed_as_by_cftime() {
+        let days = |units: &str, value: f64| TimeUnits::parse(units).map(|units| units.days(value));
         for units in [
             "days since 0000-01-01 00:00:00",
             "days since 0-1-1 00:00:00",

@@ -1,17 +1,17 @@
-//! Units of physical quantities in the spellings that NetCDF files have: those of UDUNITS that
-//! model output uses, so that numbers can be converted instead of assumed.
+//! Parses and converts units of physical quantities, in the UDUNITS spellings of model output.
 //!
 //! A unit is a product of powers: `mmol/m^3 cm/s`, `mmol m-3 cm s-1`, `nmol/(cm**2 s)`. As in
-//! UDUNITS a division ends at the next factor. A year is that of the model's calendar, 365 days.
+//! UDUNITS, a division applies to the next factor only. A year has 365 days, as in the calendar of
+//! the model.
 
-/// A unit as a number of metres, kilograms, seconds, moles and degrees, each to a power.
+/// A unit: a factor and powers of the base units meter, kilogram, second, mole and degree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unit {
     factor: f64,
     powers: [i32; 5],
 }
 
-const NONE: Unit = Unit { factor: 1.0, powers: [0; 5] };
+const DIMENSIONLESS: Unit = Unit { factor: 1.0, powers: [0; 5] };
 const LENGTH: [i32; 5] = [1, 0, 0, 0, 0];
 const VOLUME: [i32; 5] = [3, 0, 0, 0, 0];
 const MASS: [i32; 5] = [0, 1, 0, 0, 0];
@@ -19,14 +19,14 @@ const TIME: [i32; 5] = [0, 0, 1, 0, 0];
 const AMOUNT: [i32; 5] = [0, 0, 0, 1, 0];
 const ANGLE: [i32; 5] = [0, 0, 0, 0, 1];
 
-/// Degrees of latitudes alone, in the spellings of CF.
+/// Units of latitude, in the spellings of CF.
 const NORTH: [&str; 6] =
     ["degree_north", "degree_N", "degreeN", "degrees_north", "degrees_N", "degreesN"];
-/// The same of longitudes.
+/// Units of longitude, in the spellings of CF.
 const EAST: [&str; 6] =
     ["degree_east", "degree_E", "degreeE", "degrees_east", "degrees_E", "degreesE"];
 
-/// Units without prefixes: names in the singular, size, and what they measure.
+/// Units without prefixes: names in the singular, factor and powers of the base units.
 const UNITS: [(&[&str], f64, [i32; 5]); 16] = [
     (&["m", "meter", "metre"], 1.0, LENGTH),
     (&["l", "L", "liter", "litre"], 1e-3, VOLUME),
@@ -46,6 +46,7 @@ const UNITS: [(&[&str], f64, [i32; 5]); 16] = [
     (&["unitless", "dimensionless", "none", "pH", "ph"], 1.0, [0; 5]),
 ];
 
+/// Prefixes: symbol, name and factor.
 const PREFIXES: [(&str, &str, f64); 9] = [
     ("p", "pico", 1e-12),
     ("n", "nano", 1e-9),
@@ -58,27 +59,27 @@ const PREFIXES: [(&str, &str, f64); 9] = [
     ("M", "mega", 1e6),
 ];
 
-/// Whether one unit is of latitudes and the other of longitudes: both are degrees, and their numbers
-/// are not those of each other.
+/// Whether one unit is a unit of latitude and the other a unit of longitude: both are degrees, but
+/// are not convertible.
 pub fn are_of_two_axes(one: &str, other: &str) -> bool {
     let axis = |text: &str| {
-        let is_it = |name: &&str| name.eq_ignore_ascii_case(text.trim());
-        [NORTH, EAST].iter().position(|names| names.iter().any(is_it))
+        let is_equal = |name: &&str| name.eq_ignore_ascii_case(text.trim());
+        [NORTH, EAST].iter().position(|names| names.iter().any(is_equal))
     };
     axis(one).zip(axis(other)).is_some_and(|(one, other)| one != other)
 }
 
 impl Unit {
-    /// The unit of a text; `None` when it has parts that are not known.
+    /// Parses a unit; `None` when the text is not a unit or contains unknown names.
     pub fn parse(text: &str) -> Option<Self> {
-        let plain: String = text.chars().map(plain).collect();
-        let mut rest = Text(plain.trim());
-        let unit = rest.product()?;
-        rest.0.is_empty().then_some(unit)
+        let ascii: String = text.chars().map(to_ascii).collect();
+        let mut parser = Parser(ascii.trim());
+        let unit = parser.product()?;
+        parser.0.is_empty().then_some(unit)
     }
 
-    /// By what a number in this unit is to be multiplied to be one in `other`; `None` when they
-    /// measure different things.
+    /// The factor that converts a number in this unit to `other`; `None` when the units are not
+    /// convertible.
     ///
     /// ```
     /// use dor_atlas::model::units::Unit;
@@ -89,12 +90,13 @@ impl Unit {
     /// assert_eq!(unit("cm").to(unit("mol")), None);
     /// ```
     pub fn to(self, other: Self) -> Option<f64> {
-        // Sizes such as 1e-2 are not exact: what is equal in writing must stay so.
+        // Factors such as 1e-2 are not exact in binary: rounding makes equal units give exactly 1.
         let factor = self.factor / other.factor;
         let rounded: f64 = format!("{factor:.12e}").parse().ok()?;
         (self.powers == other.powers && rounded.is_normal()).then_some(rounded)
     }
 
+    /// The product of this unit and a power of `other`.
     fn times(self, other: Self, power: i32) -> Self {
         let mut powers = self.powers;
         powers.iter_mut().zip(other.powers).for_each(|(own, power_of)| *own += power_of * power);
@@ -106,8 +108,8 @@ impl Unit {
     }
 }
 
-/// Superscripts and other signs in their ASCII form.
-fn plain(c: char) -> char {
+/// The ASCII form of superscripts and signs.
+fn to_ascii(c: char) -> char {
     match c {
         '⁻' | '−' | '–' => '-',
         '¹' => '1',
@@ -121,10 +123,11 @@ fn plain(c: char) -> char {
     }
 }
 
-/// What is still to be read.
-struct Text<'a>(&'a str);
+/// A parser with the rest of the text.
+struct Parser<'a>(&'a str);
 
-impl<'a> Text<'a> {
+impl<'a> Parser<'a> {
+    /// Consumes `start` if the rest begins with it.
     fn take(&mut self, start: &str) -> bool {
         let rest = self.0.strip_prefix(start);
         self.0 = rest.unwrap_or(self.0);
@@ -139,14 +142,14 @@ impl<'a> Text<'a> {
     }
 
     fn product(&mut self) -> Option<Unit> {
-        let mut unit = NONE;
-        let mut last = NONE;
+        let mut unit = DIMENSIONLESS;
+        let mut last = DIMENSIONLESS;
         loop {
             let mut sign = 1;
             loop {
                 match () {
                     () if self.take("/") || self.take("per ") => sign = -sign,
-                    // Before `**` stands a unit, which takes it.
+                    // `power` has consumed a `**` after a unit.
                     () if self.take("*") || self.take(".") || self.take(" ") => {}
                     () => break,
                 }
@@ -154,8 +157,8 @@ impl<'a> Text<'a> {
             if self.0.is_empty() || self.0.starts_with(')') {
                 return (sign == 1).then_some(unit);
             }
-            // What substance a mole is of changes no number.
-            if last.is_amount() && self.substance() {
+            // A substance after a mole, as in `mol C`, does not change the factor.
+            if last.is_amount() && self.take_substance() {
                 continue;
             }
             last = self.factor()?;
@@ -163,7 +166,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn substance(&mut self) -> bool {
+    fn take_substance(&mut self) -> bool {
         let end = self.0.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(self.0.len());
         let (name, rest) = self.0.split_at(end);
         let is_substance = ["C", "CO2", "DIC"].contains(&name);
@@ -190,16 +193,16 @@ impl<'a> Text<'a> {
             }
         }
         let name = self.take_while(|c| c.is_alphabetic() || c == '_' || c == '%');
-        let unit = NONE.times(named(name)?, power);
+        let unit = DIMENSIONLESS.times(named(name)?, power);
         for (name, exponent) in [(" squared", 2), ("_squared", 2), (" cubed", 3)] {
             if self.take(name) {
-                return Some(NONE.times(unit, exponent));
+                return Some(DIMENSIONLESS.times(unit, exponent));
             }
         }
         self.power(unit)
     }
 
-    /// A number, such as `1e-6` or `10^-6`.
+    /// Parses a number such as `1e-6` or `10^-6`.
     fn number(&mut self) -> Option<Unit> {
         let is_number = |text: &str| text.parse::<f64>().is_ok_and(f64::is_normal);
         let mut ends = (1..=self.0.len()).filter(|&end| self.0.is_char_boundary(end));
@@ -207,26 +210,26 @@ impl<'a> Text<'a> {
         let (number, rest) = self.0.split_at(end);
         let factor = number.parse().ok()?;
         self.0 = rest;
-        self.power(Unit { factor, ..NONE })
+        self.power(Unit { factor, ..DIMENSIONLESS })
     }
 
-    /// A unit to the power that follows it: `^2`, `**2`, `2`, `-2`.
+    /// Applies the power that follows a unit: `^2`, `**2`, `2`, `-2`.
     fn power(&mut self, unit: Unit) -> Option<Unit> {
-        let is_marked = self.take("^") || self.take("**");
-        let negative = self.take("-");
-        let is_signed = negative || self.take("+");
+        let has_operator = self.take("^") || self.take("**");
+        let is_negative = self.take("-");
+        let has_sign = is_negative || self.take("+");
         let digits = self.take_while(|c| c.is_ascii_digit());
         if digits.is_empty() {
-            return (!is_marked && !is_signed).then_some(unit);
+            return (!has_operator && !has_sign).then_some(unit);
         }
         let power = digits.parse::<i32>().ok().filter(|power| *power <= 20)?;
-        Some(NONE.times(unit, if negative { -power } else { power }))
+        Some(DIMENSIONLESS.times(unit, if is_negative { -power } else { power }))
     }
 }
 
-/// The unit of a name with or without prefix, in singular or plural.
+/// The unit of a name, with or without a prefix, in singular or plural.
 fn named(name: &str) -> Option<Unit> {
-    // Symbols tell by their case what they are, words do not.
+    // Symbols are case-sensitive, words are not.
     let word = if name.len() > 3 { name.to_ascii_lowercase() } else { name.to_owned() };
     unprefixed(name).or_else(|| unprefixed(&word)).or_else(|| {
         PREFIXES.iter().find_map(|(symbol, long, factor)| {
@@ -242,8 +245,8 @@ fn named(name: &str) -> Option<Unit> {
 
 fn unprefixed(name: &str) -> Option<Unit> {
     let singular = name.strip_suffix('s').filter(|singular| singular.len() > 1);
-    let is_it = |of: &&str| *of == name || Some(*of) == singular;
-    let (_, factor, powers) = UNITS.iter().find(|(names, ..)| names.iter().any(&is_it))?;
+    let is_equal = |known: &&str| *known == name || Some(*known) == singular;
+    let (_, factor, powers) = UNITS.iter().find(|(names, ..)| names.iter().any(&is_equal))?;
     Some(Unit { factor: *factor, powers: *powers })
 }
 
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_converted() {
+    fn factors_between_units_are_correct() {
         for (from, to, expected) in [
             ("m^2", "cm^2", 1e4),
             ("km2", "cm^2", 1e10),
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn degrees_of_latitudes_are_not_those_of_longitudes() {
+    fn units_of_latitude_and_longitude_are_different() {
         for (one, other) in [("degrees_north", "degrees_east"), (" Degrees_East", "degreeN")] {
             assert!(are_of_two_axes(one, other) && are_of_two_axes(other, one), "{one} {other}");
         }
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_something_else_or_unknown_is_no_factor() {
+    fn other_quantities_and_unknown_units_have_no_factor() {
         for text in [
             "m",
             "kg/m^3",
@@ -354,7 +357,7 @@ mod tests {
         ] {
             assert_eq!(factor(text, "cm^2"), None, "{text}");
         }
-        assert_eq!(Unit::parse("").unwrap().to(NONE), Some(1.0));
+        assert_eq!(Unit::parse("").unwrap().to(DIMENSIONLESS), Some(1.0));
         assert_eq!(Unit::parse("m^999999999999"), None);
     }
 }

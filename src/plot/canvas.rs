@@ -1,5 +1,4 @@
-//! An RGB picture with a font that comes with the program: what is drawn does not depend on the
-//! machine.
+//! An RGB image with an embedded font, so that pictures do not depend on the fonts of the machine.
 
 use std::sync::Once;
 
@@ -7,14 +6,15 @@ use plotters::coord::Shift;
 use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};
 use plotters::style::{FontStyle, register_font};
 
-/// Name of the registered font.
+/// Name under which the embedded font is registered.
 pub const FONT: &str = "sans-serif";
 
-/// Keyword of the PNG text chunk that names the program that made a picture, and this program there.
+/// Keyword of the PNG text chunk that names the program which wrote the file (PNG specification).
 const SOFTWARE: &str = "Software";
+/// Value of that text chunk in the files of this program.
 const PROGRAM: &str = "dor-atlas";
 
-/// Whether a file is a picture that this program has drawn.
+/// Whether the bytes of a file are a PNG that this program wrote.
 pub fn is_own_picture(file: &[u8]) -> bool {
     let decoder = png::Decoder::new(std::io::Cursor::new(file));
     let Ok(reader) = decoder.read_info() else { return false };
@@ -22,7 +22,7 @@ pub fn is_own_picture(file: &[u8]) -> bool {
     text.any(|chunk| chunk.keyword == SOFTWARE && chunk.text == PROGRAM)
 }
 
-/// A picture could not be drawn.
+/// An error of drawing a picture.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
     /// The drawing library failed.
@@ -31,20 +31,23 @@ pub enum PlotError {
     /// The picture could not be compressed.
     #[error("cannot write the picture")]
     Png(#[from] png::EncodingError),
-    /// More curves than can be told apart.
-    #[error("{curves} curves are more than the {most} that can be told apart: choose fewer cases")]
+    /// There are more curves than distinguishable colours.
+    #[error("cannot draw {curves} curves: there are colours for {most}; choose fewer cases")]
     TooMany {
-        /// How many there are.
+        /// Number of requested curves.
         curves: usize,
-        /// How many there may be.
+        /// Largest number of curves in a picture.
         most: usize,
     },
-    /// Nothing to see.
-    #[error("there is no value to draw: all of it is fill")]
+    /// Every value is fill.
+    #[error("cannot draw: every value is fill")]
     Empty,
 }
 
-/// A picture of `width` x `height` points.
+/// The drawing area of a [`Canvas`], in pixels.
+pub type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// An RGB image of `width` x `height` pixels.
 pub struct Canvas {
     pub width: u32,
     pub height: u32,
@@ -52,26 +55,26 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// A white one.
+    /// Creates a white image.
     pub fn new(width: u32, height: u32) -> Self {
         Self { width, height, rgb: vec![255; (width * height * 3) as usize] }
     }
 
-    /// Colours one point.
+    /// Sets the colour of one pixel; a pixel outside the image is ignored.
     pub fn set(&mut self, x: u32, y: u32, color: [u8; 3]) {
         let at = ((y * self.width + x) * 3) as usize;
-        if let Some(room) = self.rgb.get_mut(at..at + 3).filter(|_| x < self.width) {
-            room.copy_from_slice(&color);
+        if let Some(pixel) = self.rgb.get_mut(at..at + 3).filter(|_| x < self.width) {
+            pixel.copy_from_slice(&color);
         }
     }
 
-    /// Draws lines and text over it.
+    /// Draws lines and text over the image.
     pub fn draw(
         &mut self,
-        drawing: impl FnOnce(&DrawingArea<BitMapBackend<'_>, Shift>) -> Result<(), PlotError>,
+        drawing: impl FnOnce(&Area<'_>) -> Result<(), PlotError>,
     ) -> Result<(), PlotError> {
         static FONTS: Once = Once::new();
-        // The font is a constant of the program, and whole.
+        // Registration fails only for a damaged font, and this font is embedded.
         FONTS.call_once(|| _ = register_font(FONT, FontStyle::Normal, notosans::REGULAR_TTF));
         let size = (self.width, self.height);
         let area = BitMapBackend::with_buffer(&mut self.rgb, size).into_drawing_area();
@@ -79,7 +82,7 @@ impl Canvas {
         area.present().map_err(failed)
     }
 
-    /// Half as wide and half as high, each point the mean of four: lines become smooth.
+    /// The image at half the width and height. Each pixel is the mean of four, which makes lines smooth.
     pub fn halved(&self) -> Self {
         let mut half = Self::new(self.width / 2, self.height / 2);
         let at =
@@ -97,7 +100,7 @@ impl Canvas {
         half
     }
 
-    /// The picture as PNG.
+    /// Encodes the image as PNG.
     pub fn png(&self) -> Result<Vec<u8>, PlotError> {
         let mut out = Vec::new();
         let mut encoder = png::Encoder::new(&mut out, self.width, self.height);
@@ -111,7 +114,7 @@ impl Canvas {
     }
 }
 
-/// The drawing library's errors, which are generic over its backends.
+/// Converts an error of the drawing library, whose type depends on the backend.
 pub fn failed(error: impl std::fmt::Display) -> PlotError {
     PlotError::Draw(error.to_string())
 }

@@ -1,11 +1,11 @@
-//! From values to colours, and round numbers along an axis.
+//! Colour scales: the colour of a value, and round numbers along the scale.
 
 use colorous::{Gradient, RED_BLUE, VIRIDIS};
 
-/// Share of the values, at either end, that may lie beyond the scale.
+/// Fraction of the values that may lie beyond the scale at each end.
 const BEYOND: f64 = 0.0002;
 
-/// A colour scale.
+/// A linear scale from values to colours.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColorScale {
     /// Value of the first colour.
@@ -16,49 +16,49 @@ pub struct ColorScale {
 }
 
 impl ColorScale {
-    /// Over the values that are there; `diverging` ones have white at 0 in the middle. `None`
-    /// when there is no value.
+    /// Creates a scale over the finite values. A `diverging` scale is symmetric with white at 0.
+    /// `None` when no value is finite.
     pub fn over(values: &[f32], diverging: bool) -> Option<Self> {
         let magnitude = |v: f64| if diverging { v.abs() } else { v };
         let mut known: Vec<f64> =
             values.iter().filter(|v| v.is_finite()).map(|&v| magnitude(v.into())).collect();
         known.sort_unstable_by(f64::total_cmp);
-        let at = |share: f64| known.get(((known.len() - 1) as f64 * share).round() as usize);
+        let at = |fraction: f64| known.get(((known.len() - 1) as f64 * fraction).round() as usize);
         if known.is_empty() {
             return None;
         }
         let (first, last) = (*at(BEYOND)?, *at(1.0 - BEYOND)?);
-        // Where nearly all is 0, the largest value decides.
+        // When nearly all values are 0, the largest one is the end of the scale.
         let last = if last == 0.0 { *known.last()? } else { last };
         let (low, high) = if diverging { (-last, last) } else { (first, last) };
-        let room = if low == high { low.abs().max(1.0) * 0.5 } else { 0.0 };
-        Some(Self { low: low - room, high: high + room, diverging })
+        let margin = if low == high { low.abs().max(1.0) * 0.5 } else { 0.0 };
+        Some(Self { low: low - margin, high: high + margin, diverging })
     }
 
-    /// Whether a value lies beyond the ends.
+    /// Whether a value lies beyond an end of the scale.
     pub fn is_beyond(&self, value: f64) -> bool {
         value < self.low || value > self.high
     }
 
-    /// Colour of a value; beyond the ends that of the end.
+    /// Colour (red, green, blue) of a value. A value beyond an end has the colour of that end.
     pub fn color(&self, value: f64) -> [u8; 3] {
-        let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        let (gradient, share): (Gradient, f64) =
-            if self.diverging { (RED_BLUE, 1.0 - share) } else { (VIRIDIS, share) };
-        let color = gradient.eval_continuous(share);
+        let fraction = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        let (gradient, fraction): (Gradient, f64) =
+            if self.diverging { (RED_BLUE, 1.0 - fraction) } else { (VIRIDIS, fraction) };
+        let color = gradient.eval_continuous(fraction);
         [color.r, color.g, color.b]
     }
 
-    /// Round values along the scale, about `count` of them, with their texts.
+    /// About `count` round values along the scale, each with its label.
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         let step = round_step((self.high - self.low) / count.max(1) as f64);
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
-        let places = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
-        let large = self.low.abs().max(self.high.abs());
-        let text = |value: f64| match large {
+        let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
+        let largest = self.low.abs().max(self.high.abs());
+        let text = |value: f64| match largest {
             1e5.. | ..1e-3 if value != 0.0 => format!("{value:.1e}"),
-            _ => format!("{value:.places$}"),
+            _ => format!("{value:.decimals$}"),
         };
         let plain = |text: String| {
             if text.trim_start_matches('-').chars().all(|c| "0.".contains(c)) {
@@ -71,7 +71,7 @@ impl ColorScale {
     }
 }
 
-/// The next of 1, 2, 5, 10, ... times a power of ten.
+/// Rounds up to 1, 2, 5 or 10 times a power of ten.
 fn round_step(raw: f64) -> f64 {
     let power = 10f64.powf(raw.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= raw * 0.999);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_has_a_scale_around_it() {
+    fn the_scale_of_a_constant_surrounds_it() {
         let scale = ColorScale::over(&[8.0; 10], false).unwrap();
         assert!(scale.low < 8.0 && scale.high > 8.0);
         assert!(ColorScale::over(&[0.0; 10], true).unwrap().high > 0.0);

@@ -1,19 +1,20 @@
-//! Curves over the years since the intervention.
+//! Line charts of curves over the years since the intervention.
 
 use plotters::prelude::{ChartBuilder, Color, LineSeries, PathElement, Text};
 use plotters::style::{IntoFont, RGBColor};
 
 use super::canvas::{Canvas, FONT, PlotError, failed};
 
-/// Four times that of the picture, which is made smaller to make its lines smooth.
+/// Width and height of the canvas, pixels: four times those of the picture. Scaling down makes lines
+/// smooth.
 const SIZE: (u32, u32) = (4800, 2560);
-/// Room for the labels of the curves, at the right.
-const LABELS: u32 = 1080;
+/// Width of the legend at the right, pixels.
+const LEGEND_WIDTH: u32 = 1080;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
-/// Months of a year.
+/// Months in a year.
 const YEAR: f64 = 12.0;
-/// Colours that also colour-blind readers tell apart (Okabe and Ito).
+/// Colours that colour-blind readers can distinguish (Okabe and Ito 2008).
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -24,39 +25,42 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// A curve: a value a month, NaN where there is none.
+/// A curve of one value for each month since the intervention.
 pub struct PlottedCurve<'a> {
-    /// What it is of.
+    /// Text of the legend.
     pub label: &'a str,
-    /// The values.
+    /// One value for each month, NaN where there is none.
     pub values: &'a [f32],
 }
 
-/// Draws curves; gives PNG.
+/// Draws curves as PNG; `axis` is the label of the vertical axis.
+///
+/// # Errors
+/// There are more than seven curves, every value is fill, or the drawing library fails.
 pub fn curves(title: &str, axis: &str, curves: &[PlottedCurve<'_>]) -> Result<Vec<u8>, PlotError> {
     if curves.len() > COLORS.len() {
         return Err(PlotError::TooMany { curves: curves.len(), most: COLORS.len() });
     }
-    let known = curves.iter().flat_map(|curve| curve.values).filter(|v| v.is_finite());
-    let (low, high) = known.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), &v| {
+    let finite = curves.iter().flat_map(|curve| curve.values).filter(|v| v.is_finite());
+    let (low, high) = finite.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), &v| {
         (low.min(v.into()), high.max(v.into()))
     });
     if high == f64::NEG_INFINITY {
         return Err(PlotError::Empty);
     }
-    let room = (high - low).max(1e-9) * 0.04;
-    let places = if high - low > 5.0 { 0 } else { 2 };
+    let margin = (high - low).max(1e-9) * 0.04;
+    let decimals = if high - low > 5.0 { 0 } else { 2 };
     let months = curves.iter().map(|curve| curve.values.len()).max().unwrap_or(0);
     let years = months as f64 / YEAR;
     let mut canvas = Canvas::new(SIZE.0, SIZE.1);
     canvas.draw(|area| {
-        let (left, right) = area.split_horizontally(SIZE.0 - LABELS);
+        let (left, right) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
         let mut chart = ChartBuilder::on(&left)
             .caption(title, (FONT, 112).into_font().color(&INK))
             .margin(96)
             .x_label_area_size(224)
             .y_label_area_size(336)
-            .build_cartesian_2d(0.0..years, low - room..high + room)
+            .build_cartesian_2d(0.0..years, low - margin..high + margin)
             .map_err(failed)?;
         chart
             .configure_mesh()
@@ -68,7 +72,7 @@ pub fn curves(title: &str, axis: &str, curves: &[PlottedCurve<'_>]) -> Result<Ve
             .x_labels(16)
             .y_labels(8)
             .x_label_formatter(&|year| format!("{year:.0}"))
-            .y_label_formatter(&|value| format!("{value:.places$}"))
+            .y_label_formatter(&|value| format!("{value:.decimals$}"))
             .x_desc("years since the intervention")
             .y_desc(axis)
             .draw()
@@ -79,9 +83,9 @@ pub fn curves(title: &str, axis: &str, curves: &[PlottedCurve<'_>]) -> Result<Ve
                 .zip(curve.values)
                 .map(|(month, &value)| (f64::from(month) / YEAR, f64::from(value)))
                 .collect();
-            // A gap stays a gap.
-            for piece in points.split(|(_, value)| !value.is_finite()) {
-                let line = LineSeries::new(piece.iter().copied(), style);
+            // One line for each run of finite values, so that the chart shows gaps.
+            for run in points.split(|(_, value)| !value.is_finite()) {
+                let line = LineSeries::new(run.iter().copied(), style);
                 chart.draw_series(line).map_err(failed)?;
             }
             let y = 320 + 110 * n as i32;
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn curves_with_gaps_are_drawn_and_none_is_an_error() {
+    fn curves_with_gaps_are_drawn_and_curves_without_values_are_an_error() {
         let mut values = [0.5_f32; 180];
         values[20..30].fill(f32::NAN);
         let curve = || PlottedCurve { label: "112-04", values: &values };

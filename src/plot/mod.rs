@@ -1,4 +1,4 @@
-//! Pictures of maps and curves, as PNG.
+//! Drawing of maps and line charts as PNG.
 
 mod canvas;
 mod color_scale;

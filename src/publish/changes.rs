@@ -1,18 +1,19 @@
-//! How a source and a destination differ, and the order in which that is mended.
+//! The differences between a source and a destination, and the order in which objects are sent.
 
 use std::collections::BTreeSet;
 
 use super::{ObjectEntry, is_record};
 
-/// Names of metadata objects of Zarr, and of the records of cases: readers find the rest by them.
+/// Names of Zarr metadata and of case records. Readers find the data through these objects.
 const METADATA: [&str; 5] = [".zarray", ".zattrs", ".zgroup", "zarr.json", "manifest.json"];
-/// What readers of a whole hierarchy read first.
+/// Consolidated Zarr metadata, which readers of a whole hierarchy read first.
 const CONSOLIDATED: &str = ".zmetadata";
 
-/// When an object is sent, counted from 0: data first, then metadata from the deepest on, then
-/// consolidated metadata. What has the same number may be sent in any order.
+/// Upload phase of an object, from 0: data first, then metadata from the deepest folder upwards,
+/// with the consolidated metadata of a folder after its other metadata. Objects of one phase are
+/// sent in any order.
 pub fn upload_phase(key: &str) -> u32 {
-    /// Deeper than any key that is published.
+    /// Keys with more slashes than this count as this deep.
     const DEEPEST: u32 = 64;
     let depth = key.bytes().filter(|&byte| byte == b'/').count().min(DEEPEST as usize) as u32;
     match key.rsplit('/').next().unwrap_or(key) {
@@ -22,92 +23,93 @@ pub fn upload_phase(key: &str) -> u32 {
     }
 }
 
-/// Why an object is sent.
+/// The reason for which an object is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It was never published.
+    /// The destination does not have it.
     New,
-    /// It was, with other bytes.
+    /// The destination has it with other bytes.
     Changed,
 }
 
-/// How a source and a destination differ.
+/// The differences between a source and a destination.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Objects to send, by stage and then by key.
+    /// Objects to send, ordered by upload phase and then by key.
     pub send: Vec<(ObjectEntry, ChangeKind)>,
-    /// Objects that are at the destination as they are in the source.
+    /// Number of objects that are the same in the source and at the destination.
     pub same: usize,
-    /// Their bytes.
+    /// Total size in bytes of the objects that are the same.
     pub same_bytes: u64,
-    /// Objects that an earlier publish has sent and that the source no longer has.
+    /// Objects of an earlier publish that the source no longer has: the objects to delete.
     pub gone: Vec<ObjectEntry>,
 }
 
 impl Changes {
-    /// Compares a source with what lies at the destination, both ordered by key. `concerns` tells which of the
-    /// keys there the source speaks for.
+    /// Compares the objects of a source with those at the destination, both ordered by key. An
+    /// object that only the destination has is to be deleted if `is_in_scope` returns true for its
+    /// key.
     pub fn new(
         source: &[ObjectEntry],
-        there: &[ObjectEntry],
-        concerns: impl Fn(&str) -> bool,
+        destination: &[ObjectEntry],
+        is_in_scope: impl Fn(&str) -> bool,
     ) -> Self {
         let mut changes = Self::default();
-        let mut there = there.iter().peekable();
-        let mut gone = |entry: &ObjectEntry| {
-            if concerns(&entry.key) {
+        let mut destination = destination.iter().peekable();
+        let mut delete = |entry: &ObjectEntry| {
+            if is_in_scope(&entry.key) {
                 changes.gone.push(entry.clone());
             }
         };
         for entry in source {
-            while let Some(other) = there.next_if(|other| other.key < entry.key) {
-                gone(other);
+            while let Some(other) = destination.next_if(|other| other.key < entry.key) {
+                delete(other);
             }
-            let why = match there.next_if(|other| other.key == entry.key) {
+            let kind = match destination.next_if(|other| other.key == entry.key) {
                 None => Some(ChangeKind::New),
                 Some(other) => (other != entry).then_some(ChangeKind::Changed),
             };
-            match why {
-                Some(why) => changes.send.push((entry.clone(), why)),
+            match kind {
+                Some(kind) => changes.send.push((entry.clone(), kind)),
                 None => {
                     changes.same += 1;
                     changes.same_bytes += entry.size;
                 }
             }
         }
-        there.for_each(gone);
+        destination.for_each(delete);
         changes.send.sort_by_cached_key(|(entry, _)| upload_phase(&entry.key));
         changes
     }
 
-    /// Objects that are gone because a folder has become a file, or a file a folder: not every
-    /// destination can have both.
-    pub fn in_the_way(&self) -> Vec<ObjectEntry> {
+    /// Objects to delete that have the path of a folder that is sent, or lie in a folder with the
+    /// path of an object that is sent. On a disk, a file and a folder cannot have the same path.
+    pub fn path_conflicts(&self) -> Vec<ObjectEntry> {
         if self.gone.is_empty() {
             return Vec::new();
         }
         let sent: BTreeSet<&str> = self.send.iter().map(|(entry, _)| &*entry.key).collect();
-        let is_in_the_way = |key: &str| {
+        let is_conflict = |key: &str| {
             let folder = format!("{key}/");
             let mut below = sent.range(folder.as_str()..);
             below.next().is_some_and(|sent| sent.starts_with(&folder))
                 || key.match_indices('/').any(|(end, _)| sent.contains(&key[..end]))
         };
-        self.gone.iter().filter(|entry| is_in_the_way(&entry.key)).cloned().collect()
+        self.gone.iter().filter(|entry| is_conflict(&entry.key)).cloned().collect()
     }
 
-    /// Bytes to send.
+    /// Total size in bytes of the objects to send.
     pub fn bytes(&self) -> u64 {
         self.send.iter().map(|(entry, _)| entry.size).sum()
     }
 
-    /// Objects that are new, and their bytes; or those that have changed.
-    pub fn count(&self, wanted: ChangeKind) -> (usize, u64) {
-        let of = self.send.iter().filter(|(_, why)| *why == wanted);
-        of.fold((0, 0), |(n, bytes), (entry, _)| (n + 1, bytes + entry.size))
+    /// Number and total size in bytes of the objects that are sent for this reason.
+    pub fn count(&self, kind: ChangeKind) -> (usize, u64) {
+        let selected = self.send.iter().filter(|(_, of_entry)| *of_entry == kind);
+        selected.fold((0, 0), |(n, bytes), (entry, _)| (n + 1, bytes + entry.size))
     }
 
-    /// Whether the destination is as the source is.
+    /// Whether there is nothing to send and nothing to delete.
     pub fn is_empty(&self) -> bool {
         self.send.is_empty() && self.gone.is_empty()
     }
@@ -148,11 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_sent_and_only_what_was_published_goes() {
+    fn only_differences_are_sent_and_only_keys_in_scope_are_deleted() {
         let source = entries(&[("a", "1"), ("b", "2"), ("d", "4"), ("e", "5")]);
         let before = entries(&[("a", "1"), ("b", "old"), ("c", "3"), ("z", "other")]);
         let changes = Changes::new(&source, &before, |key| key != "z");
-        let sent: Vec<_> = changes.send.iter().map(|(e, why)| (&*e.key, *why)).collect();
+        let sent: Vec<_> = changes.send.iter().map(|(e, kind)| (&*e.key, *kind)).collect();
         assert_eq!(
             sent,
             [("b", ChangeKind::Changed), ("d", ChangeKind::New), ("e", ChangeKind::New)]
@@ -162,7 +164,7 @@ mod tests {
         let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
         let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
         let changes = Changes::new(&moved, &before, |_| true);
-        let in_the_way = changes.in_the_way();
-        assert_eq!(in_the_way.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
+        let conflicts = changes.path_conflicts();
+        assert_eq!(conflicts.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["b", "f/x"]);
     }
 }

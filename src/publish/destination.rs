@@ -1,8 +1,8 @@
-//! Looking at the destination itself: what lies there, and whether it is what was sent.
+//! Listing and reading the destination, and comparing its objects with those that were sent.
 //!
-//! A listing of S3 tells the ETag of an object, from which its bytes follow. On a disk, and where a
-//! bucket encrypts (SSE-KMS), a listing tells the size only: that is enough for what the manifest has
-//! and no publish has been about to change since; anything else is read.
+//! A listing of S3 has the ETag of each object, which identifies its bytes. On a disk, and where a
+//! bucket encrypts (SSE-KMS), a listing has only the size. The size is enough for an object that the
+//! manifest names and that no unfinished publish was going to change; every other object is read.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,82 +19,84 @@ use crate::executor::Stopped;
 use crate::model::{ETag, Parts};
 use crate::store::{ObjectMeta, Store, StoreError};
 
-/// Folders that are listed at the same time, and objects that are read.
+/// Folders that are listed at the same time.
 const LISTS: usize = 32;
+/// Objects that are read at the same time.
 const READS: usize = 32;
-/// Objects up to this are read in one request.
+/// Largest object, in bytes, that is read with one request.
 const SMALL: u64 = 4 << 20;
 
 /// The objects of a destination, by key.
-pub(super) type Listing = HashMap<String, ObjectMeta>;
+type Listing = HashMap<String, ObjectMeta>;
 
-/// Lists a destination, folder by folder at the same time; on disk in one walk, which passes over what is
-/// closed to us.
-pub(super) async fn list(destination: &Store) -> Result<Listing, PublishError> {
-    if destination.location().is_local() {
-        let found = destination.list("").await?;
-        return Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect());
-    }
+/// Lists all objects of a destination. In S3, several folders are listed at the same time; a disk is
+/// walked once, without the folders that this process may not read.
+async fn list(destination: &Store) -> Result<Listing, PublishError> {
+    let objects = match destination.location().is_local() {
+        true => destination.list("").await?,
+        false => list_by_folder(destination).await?,
+    };
+    Ok(objects.into_iter().map(|info| (info.key.clone(), info)).collect())
+}
+
+async fn list_by_folder(destination: &Store) -> Result<Vec<ObjectMeta>, PublishError> {
     let mut folders = Vec::new();
-    let mut prefixes = destination.list_prefixes("").await?;
-    let mut found = destination.list_with_delimiter("").await?;
-    // Two levels down there are enough folders to list side by side.
-    for folder in &prefixes {
-        found.extend(destination.list_with_delimiter(folder).await?);
-    }
-    for folder in prefixes.drain(..) {
+    let mut objects = destination.list_with_delimiter("").await?;
+    // Folders of the second level are enough to list many at the same time.
+    for folder in destination.list_prefixes("").await? {
+        objects.extend(destination.list_with_delimiter(&folder).await?);
         folders.extend(destination.list_prefixes(&folder).await?);
     }
     let lists = stream::iter(folders).map(async |folder| destination.list(&folder).await);
     let listed: Vec<Vec<ObjectMeta>> = lists.buffer_unordered(LISTS).try_collect().await?;
-    found.extend(listed.into_iter().flatten());
-    Ok(found.into_iter().map(|info| (info.key.clone(), info)).collect())
+    objects.extend(listed.into_iter().flatten());
+    Ok(objects)
 }
 
-/// The ETag that a listing of a destination tells, where it is made of MD5s.
+/// The ETag of an object in a listing, where the destination computes ETags from MD5s.
 pub(super) fn etag_of(destination: &Store, info: &ObjectMeta) -> Option<ETag> {
     let etag = info.etag.as_deref().filter(|_| destination.etag_is_md5());
     etag.and_then(|etag| etag.parse().ok())
 }
 
-/// What a listing of the destination says of the objects that should be there.
+/// The result of comparing the destination with the objects that should be there.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Audit {
-    /// Objects that are what they should be, as far as was looked.
+    /// Number of objects that are as expected.
     pub right: usize,
-    /// Those of them of which a listing tells the size only: on a disk, or encrypted.
+    /// Number of the `right` objects that were compared by size only: on a disk, or encrypted.
     pub by_size: usize,
-    /// Objects that are not there.
+    /// Keys of expected objects that are missing.
     pub missing: Vec<String>,
-    /// Objects with other bytes.
+    /// Keys of objects with other bytes, and of those that cannot be read.
     pub wrong: Vec<String>,
-    /// Objects that nobody has published.
+    /// Keys of objects that no publish has sent.
     pub unknown: Vec<String>,
 }
 
-/// What is known of a destination before it is listed: entries ordered by key.
+/// The objects that a destination is known to have or will have; each list is ordered by key.
 pub(super) struct KnownObjects<'a> {
-    /// What it is to be given.
+    /// Objects of the source.
     pub source: &'a [ObjectEntry],
-    /// What it was given,
+    /// Objects of the last complete publish.
     pub manifest: &'a [ObjectEntry],
-    /// and what it was to be given by a publish that has not ended.
+    /// Objects of a publish that is not complete.
     pub intent: &'a [ObjectEntry],
-    /// Whether anything may have been changed since.
+    /// Whether a publisher that had lost its lease may have changed objects.
     pub is_dirty: bool,
-    /// Whether all is to be read.
+    /// Whether every object is read, even if the listing has its ETag.
     pub reads_all: bool,
-    /// Bytes of the parts in which objects are sent.
+    /// Size in bytes of the parts of objects that are sent in several.
     pub part_size: u64,
 }
 
 impl KnownObjects<'_> {
-    /// What an object should be: as in the source, else as published.
+    /// The expected entry of an object: that of the source, else the published one.
     fn expected(&self, key: &str) -> Option<&ObjectEntry> {
-        [self.source, self.manifest, self.intent].into_iter().find_map(|of| find(of, key))
+        [self.source, self.manifest, self.intent].into_iter().find_map(|list| find(list, key))
     }
 
-    /// What an object is of which a listing tells only the size, if that is enough to know.
+    /// The entry of an object of which the listing has only the size, if the size is enough.
     fn by_size(&self, key: &str, size: u64) -> Option<&ObjectEntry> {
         let published = find(self.manifest, key).filter(|entry| entry.size == size)?;
         let is_settled = find(self.intent, key).is_none_or(|next| next == published);
@@ -102,20 +104,21 @@ impl KnownObjects<'_> {
     }
 
     fn keys(&self) -> BTreeSet<&str> {
-        let all = [self.source, self.manifest, self.intent].into_iter().flatten();
-        all.map(|entry| &*entry.key).collect()
+        let entries = [self.source, self.manifest, self.intent].into_iter().flatten();
+        entries.map(|entry| &*entry.key).collect()
     }
 }
 
-/// What lies at a destination of the objects that are known, ordered by key, with the ETags that these
-/// bytes have when sent in parts of the usual size; and how that compares with what should be there.
-pub(super) async fn look(
+/// Lists a destination and compares it with the known objects, reading those that the listing does
+/// not identify. Returns the known objects that are there, ordered by key, with ETags for parts of
+/// the usual size, and the result of the comparison.
+pub(super) async fn observe(
     destination: &Store,
-    mut listed: Listing,
     known: &KnownObjects<'_>,
     stop: &CancellationToken,
 ) -> Result<(Vec<ObjectEntry>, Audit), PublishError> {
-    let (mut there, mut to_read, mut audit) = (Vec::new(), Vec::new(), Audit::default());
+    let mut listed = list(destination).await?;
+    let (mut present, mut to_read, mut audit) = (Vec::new(), Vec::new(), Audit::default());
     for key in known.keys() {
         let Some(expected) = known.expected(key) else { continue };
         let Some(info) = listed.remove(key) else {
@@ -127,18 +130,20 @@ pub(super) async fn look(
             Some(etag) if etag.is_comparable(&expected.etag) => {
                 Some(ObjectEntry { key: key.into(), size: info.size, etag, parts: None })
             }
-            // Others have sent it, in parts of another size.
+            // Another program has sent it in parts of another size.
             Some(_) => None,
             None => known.by_size(key, info.size).cloned(),
         };
-        // What has another size will be replaced, whatever it is.
+        // An object of another size is replaced, so its bytes need not be known.
         let is_replaced = info.size != expected.size && find(known.source, key).is_some();
         match found {
             Some(found) if found != *expected || !known.reads_all => {
                 audit.by_size += usize::from(etag.is_none() && found == *expected);
-                there.push(found);
+                present.push(found);
             }
-            None if is_replaced => there.push(ObjectEntry { size: info.size, ..expected.clone() }),
+            None if is_replaced => {
+                present.push(ObjectEntry { size: info.size, ..expected.clone() });
+            }
             _ => to_read.push((key, info.size)),
         }
     }
@@ -148,31 +153,29 @@ pub(super) async fn look(
         }
         read(destination, key, size, known.part_size).await
     };
-    let read: Vec<Result<ObjectEntry, String>> =
+    let results: Vec<Result<ObjectEntry, String>> =
         stream::iter(to_read).map(read).buffer_unordered(READS).try_collect().await?;
-    let mut unreadable = Vec::new();
-    for found in read {
-        match found {
-            Ok(entry) => there.push(entry),
-            Err(key) => unreadable.push(key),
+    for result in results {
+        match result {
+            Ok(entry) => present.push(entry),
+            Err(key) => audit.wrong.push(key),
         }
     }
-    there.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    for entry in &there {
+    present.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    for entry in &present {
         match known.expected(&entry.key) == Some(entry) {
             true => audit.right += 1,
             false => audit.wrong.push(entry.key.to_string()),
         }
     }
-    audit.wrong.extend(unreadable);
     audit.wrong.sort_unstable();
-    let own = format!("{FOLDER}/");
-    audit.unknown = listed.into_keys().filter(|key| !key.starts_with(&own)).collect();
+    let own_folder = format!("{FOLDER}/");
+    audit.unknown = listed.into_keys().filter(|key| !key.starts_with(&own_folder)).collect();
     audit.unknown.sort_unstable();
-    Ok((there, audit))
+    Ok((present, audit))
 }
 
-/// The entry of an object as it lies there; its key when it is gone or cannot be read.
+/// Reads an object and returns its entry, or `Err` with its key when it is missing or unreadable.
 async fn read(
     destination: &Store,
     key: &str,
@@ -184,51 +187,51 @@ async fn read(
             Ok(Ok(ObjectEntry { parts: None, ..ObjectEntry::new(key, size, parts) }))
         }
         Ok(None) => Ok(Err(key.to_owned())),
-        // What this one object comes to, if the rest can be had.
+        // Only this object is unreadable if the destination can still be listed.
         Err(error) if !is_fatal(&error) && destination.list_prefixes("").await.is_ok() => {
-            tracing::warn!("{key} cannot be read: {error}");
+            tracing::warn!("{} cannot be read: {error}", destination.location().join(key));
             Ok(Err(key.to_owned()))
         }
         Err(error) => Err(error),
     }
 }
 
-/// How much of a destination is read again.
+/// The objects that are read back from a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyScope {
-    /// All metadata, and one in a hundred of the rest, at least so many as there are up to 20.
+    /// All metadata plus 1 % of the other objects, at least 20.
     Sample,
-    /// All.
+    /// Every object.
     All,
 }
 
-/// An object that is not what was published.
+/// An object at the destination that differs from the source.
 #[derive(Clone, Debug, Serialize)]
 pub struct Mismatch {
-    /// Place.
+    /// Key of the object.
     pub key: String,
-    /// What is wrong with it.
+    /// The difference.
     pub problem: String,
 }
 
-/// Reads objects at the destination and compares their bytes with what was published, in parts of
-/// `part_size`; how many were read, and those that are wrong.
+/// Reads objects at the destination and compares their checksums, for parts of `part_size` bytes,
+/// with those of `entries`. Returns the number of objects read and those that differ.
 pub(super) async fn verify(
     destination: &Store,
     (entries, part_size): (&[ObjectEntry], u64),
-    extent: VerifyScope,
+    scope: VerifyScope,
     stop: &CancellationToken,
 ) -> Result<(usize, Vec<Mismatch>), PublishError> {
     let step = (entries.len() / 20).clamp(1, 100);
-    let chosen: Vec<&ObjectEntry> = entries
+    let selected: Vec<&ObjectEntry> = entries
         .iter()
         .enumerate()
         .filter(|(n, entry)| {
-            extent == VerifyScope::All || n % step == 0 || upload_phase(&entry.key) > 0
+            scope == VerifyScope::All || n % step == 0 || upload_phase(&entry.key) > 0
         })
         .map(|(_, entry)| entry)
         .collect();
-    let looked_at = chosen.len();
+    let count = selected.len();
     let read = async |entry: &ObjectEntry| {
         if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
@@ -249,33 +252,33 @@ pub(super) async fn verify(
         };
         Ok(problem.map(|problem| Mismatch { key: entry.key.to_string(), problem }))
     };
-    // In any order: one that must be asked for again keeps nobody waiting.
-    let wrong = stream::iter(chosen).map(read).buffer_unordered(READS);
-    let wrong = wrong.try_filter_map(async |wrong| Ok(wrong)).try_collect::<Vec<_>>();
-    let mut wrong = wrong.await?;
+    let results = stream::iter(selected).map(read).buffer_unordered(READS);
+    let mut wrong: Vec<Mismatch> =
+        results.try_filter_map(async |mismatch| Ok(mismatch)).try_collect().await?;
     wrong.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    Ok((looked_at, wrong))
+    Ok((count, wrong))
 }
 
-/// Bytes of an object and, where it has `size` of them, the MD5s of its parts; `None` when there is none.
+/// Reads an object: its size in bytes and the MD5s of its parts. The MD5s are those of no bytes when
+/// the size is not `size`. `None`: there is no such object.
 async fn parts_of(
     destination: &Store,
     key: &str,
     size: u64,
     part_size: u64,
 ) -> Result<Option<(u64, Parts)>, PublishError> {
-    let other = |size: u64| Ok(Some((size, Parts::of(&[], part_size))));
+    let other_size = |size: u64| Ok(Some((size, Parts::of(&[], part_size))));
     if size <= SMALL {
         return match destination.get_within(key, size).await {
             Ok(found) => {
                 Ok(found.map(|(data, _)| (data.len() as u64, Parts::of(&data, part_size))))
             }
-            Err(StoreError::TooLarge { size: Some(size), .. }) => other(size),
+            Err(StoreError::TooLarge { size: Some(size), .. }) => other_size(size),
             Err(error) => Err(error.into()),
         };
     }
     let object = match destination.open(key).await {
-        Ok(object) if object.info().size != size => return other(object.info().size),
+        Ok(object) if object.info().size != size => return other_size(object.info().size),
         Ok(object) => object,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error.into()),

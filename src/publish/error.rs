@@ -1,4 +1,4 @@
-//! What can go wrong with publishing.
+//! The errors of publishing.
 
 use tokio::task::JoinError;
 
@@ -6,63 +6,63 @@ use crate::executor::{PoolError, Stopped};
 use crate::model::{Case, ErrorKind, WithErrorKind};
 use crate::store::StoreError;
 
-/// Publishing failed.
+/// An error of publishing.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// What is published has more than the source.
+    /// The published result has data that the source lacks.
     #[error("{url} has {what}, which the source lacks; check the source, or {advice}")]
     Loses {
-        /// What is published.
+        /// The published result.
         url: String,
-        /// What would be lost.
+        /// The data that would be lost.
         what: String,
-        /// How to lose it all the same.
+        /// How to publish nevertheless.
         advice: &'static str,
     },
-    /// A store of another kind is published there.
+    /// The destination holds a store of another kind.
     #[error(
-        "{url} holds {found}, the source {wanted}: one never replaces the other; give another place"
+        "{url} holds {found}, the source {wanted}: one never replaces the other; give another destination"
     )]
     OtherKind {
         /// The store at the destination, which stays as it is.
         url: String,
-        /// What is there.
+        /// Kind of the store at the destination.
         found: String,
-        /// What would replace it.
+        /// Kind of the store in the source.
         wanted: String,
     },
-    /// A store would lie among other things, or in another store.
+    /// The store would lie among unrelated objects, or inside another store.
     #[error(
-        "{url} holds {other}, which is no part of what would be published there; give another place"
+        "{url} holds {other}, which is no part of what would be published there; give another destination"
     )]
     Among {
-        /// The place in the destination that the store would take.
+        /// Location of the store at the destination.
         url: String,
-        /// What is there.
+        /// An unrelated object or folder there.
         other: String,
     },
-    /// A map store was changed where it is published.
+    /// A map store was finalized at the destination, so that the source no longer has all of it.
     #[error(
-        "the map store at {url} was finalized there since it was published: {difference}; do the same to the source, or replace the store with --overwrite"
+        "the map store at {url} was finalized there since it was published: {difference}; add the same cases to the source, or replace the store with --overwrite"
     )]
     Extended {
         /// The store.
         url: String,
-        /// How it differs from the source.
+        /// The difference to the source.
         difference: String,
     },
-    /// A store failed.
+    /// A request to a store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Nothing to publish: more likely a wrong location than what was meant.
+    /// The source has nothing to publish; probably the location is wrong.
     #[error("{url} has nothing to publish{why}; give the folder of a tree of outputs")]
     Empty {
         /// The source.
         url: String,
-        /// What is there, and why it does not count.
+        /// The reason, starting with a colon; may be empty.
         why: String,
     },
-    /// A case that was asked for is not there.
+    /// A selected case is not complete in the source.
     #[error("{url} has no complete case {}; make it first, or check --case", .case.short())]
     NoCase {
         /// The source.
@@ -70,73 +70,73 @@ pub enum PublishError {
         /// The case.
         case: Case,
     },
-    /// A record of a conversion is none.
-    #[error(
-        "{url} is not a record of this program ({source}); make what it belongs to again with --force"
-    )]
+    /// A case record of the source cannot be parsed.
+    #[error("{url} is not a valid record of dor ({source}); make its case again with --force")]
     Record {
-        /// Object.
+        /// The record.
         url: String,
-        /// Cause.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// A map store whose shared parts are not up to date.
+    /// A map store of the source is not finalized, or was changed since.
     #[error("{url} is not finished: {problem}; run `dor vis finalize {url}`")]
     Unfinished {
-        /// Store.
+        /// The store.
         url: String,
-        /// What is missing.
+        /// The reason.
         problem: String,
     },
-    /// A file is another than the one that is recorded.
+    /// An object of the source differs from its record.
     #[error(
-        "{url} is not what its record tells ({problem}): it was changed since; run again, or, where dor made it, make it again"
+        "{url} does not match its record ({problem}): it was modified; run again, or, if dor made it, make it again"
     )]
     NotAsRecorded {
-        /// Object.
+        /// The object.
         url: String,
-        /// How it differs.
+        /// The difference.
         problem: String,
     },
-    /// What arrived is not what was sent.
-    #[error("{url} arrived damaged: the server has {found}, it was sent {sent}")]
+    /// The ETag that the server returned is not that of the bytes that were sent.
+    #[error(
+        "{url} arrived damaged: its ETag at the server is {found}, that of the source {sent}; run again"
+    )]
     Damaged {
-        /// Object at the destination.
+        /// The object at the destination.
         url: String,
-        /// ETag that the server told.
+        /// ETag that the server returned.
         found: String,
-        /// MD5 or ETag of what was sent.
+        /// ETag of the bytes that were sent.
         sent: String,
     },
-    /// Somebody else publishes.
+    /// Another publisher holds the lease.
     #[error(
-        "{url} is being published to by {who}; wait until that has ended, or end it (what dies on another machine is taken over after {minutes} min)"
+        "{url} is being published to by {who}; wait until that publish has ended, or stop it (the lease of a process that died on another machine expires after {minutes} min)"
     )]
     Busy {
         /// The destination.
         url: String,
-        /// Process and host, since when.
+        /// Process, host and start time of the other publisher.
         who: String,
-        /// Minutes without a sign of life.
+        /// Minutes without renewal after which a lease expires.
         minutes: u64,
     },
-    /// What publishers keep at the destination cannot be read.
+    /// The manifest or the intent of the destination cannot be read.
     #[error(
-        "{url} is damaged: {problem}; publish with --audit, which compares with what is there and writes it anew"
+        "{url} is damaged: {problem}; publish with --audit, which lists the destination and writes a new one"
     )]
     Manifest {
-        /// Object.
+        /// The manifest or the intent.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// Somebody else has published meanwhile.
-    #[error("{url} was published to by somebody else meanwhile; run again")]
+    /// Another publisher wrote the manifest or the intent at the same time.
+    #[error("another publisher wrote the manifest of {url} at the same time; run again")]
     ManifestConflict {
         /// The destination.
         url: String,
     },
-    /// The lease was taken over, or removed, while this publisher worked.
+    /// The lease was taken over or removed, or could not be renewed.
     #[error(
         "the lease on {url} is lost: another publisher took it over, it was removed, or it could not be renewed; {}",
         after_loss(*is_marked)
@@ -144,61 +144,61 @@ pub enum PublishError {
     LeaseLost {
         /// The destination.
         url: String,
-        /// Whether the next publisher hears of it, where anything was changed.
+        /// Whether the current lease is marked dirty, or nothing was changed.
         is_marked: bool,
     },
-    /// A publisher that had lost its lease has changed objects meanwhile.
+    /// A publisher that had lost its lease changed objects during this publish.
     #[error(
-        "another publisher, which had lost its lease on {url}, changed {objects} object(s) while this one published; run again: they are sent again"
+        "another publisher, which had lost its lease on {url}, changed {objects} object(s) during this publish; run again to send these objects again"
     )]
     ConcurrentWrite {
         /// The destination.
         url: String,
-        /// How many objects.
+        /// Number of changed objects.
         objects: usize,
     },
-    /// More deletes than are allowed.
+    /// The plan has more deletes than `--max-delete` allows.
     #[error(
-        "{count} of the objects at {url} would be deleted, more than --max-delete {allowed}, the first of them: {}; nothing was changed", .keys.join(", ")
+        "{count} object(s) at {url} would be deleted, more than --max-delete {allowed}; the first are {}; nothing was changed; check the source, or raise --max-delete", .keys.join(", ")
     )]
     TooManyDeletes {
         /// The destination.
         url: String,
-        /// How many.
+        /// Number of objects that would be deleted.
         count: usize,
-        /// The first of them.
+        /// The first of these objects.
         keys: Vec<String>,
-        /// How many are allowed.
+        /// The value of `--max-delete`.
         allowed: usize,
     },
-    /// Deletes at a destination that has nothing of the source: more likely a wrong location.
+    /// `--delete` would remove everything that is published; probably a location is wrong.
     #[error(
-        "{source_url} has none of the objects that are published at {url}, the last time from {before}: --delete would remove {count} of them, the first of them {first}; check both places, or add --overwrite if all of that is to be replaced; nothing was changed"
+        "{source_url} has none of the objects that are published at {url}, last from {before}: --delete would remove {count} of them, such as {first}; nothing was changed; check both locations, or add --overwrite to replace everything"
     )]
     Unrelated {
-        /// What was to be published.
+        /// The source.
         source_url: String,
         /// The destination.
         url: String,
         /// Source of the last publish.
         before: String,
-        /// How many objects would go.
+        /// Number of objects that would be deleted.
         count: usize,
-        /// The first of them.
+        /// The first of these objects.
         first: String,
     },
-    /// A folder has become a file, or a file a folder.
+    /// In the source, a folder has become a file, or a file has become a folder.
     #[error(
         "{url} is in the way: in the source, a folder has become a file or a file a folder; publish with --delete"
     )]
     InTheWay {
-        /// Object at the destination.
+        /// The object at the destination.
         url: String,
     },
-    /// A file at the destination, on disk, of which a folder has to be made or that is in one of the
-    /// object's name.
+    /// A file on the disk of the destination has the path of a folder, or lies in a folder that has
+    /// the path of an object.
     #[error(
-        "{url} is in the way of {key}: where an interrupted publish has sent it, publish with --delete; else move it away"
+        "{url} is in the way of {key}: publish with --delete if an interrupted publish has sent it, otherwise move it away"
     )]
     Obstacle {
         /// The file.
@@ -206,9 +206,9 @@ pub enum PublishError {
         /// Key of the object that cannot be written.
         key: String,
     },
-    /// Source and destination are the same or within each other.
+    /// Source and destination overlap.
     #[error(
-        "{source_url} and {destination} are the same place, or one lies within the other; give another destination"
+        "{source_url} and {destination} are the same location, or one lies within the other; give another destination"
     )]
     OverlappingLocations {
         /// The source.
@@ -216,9 +216,9 @@ pub enum PublishError {
         /// The destination.
         destination: String,
     },
-    /// Some objects could not be sent: what depends on them was not sent either.
+    /// Some objects were not sent, nor the metadata that names them.
     #[error(
-        "{failed} of {total} objects were not sent, nor any metadata that names them; run again when what failed is mended"
+        "{failed} of {total} objects were not sent, nor any metadata that names them; see the errors above, then run again"
     )]
     SomeFailed {
         /// Objects that failed.
@@ -226,43 +226,45 @@ pub enum PublishError {
         /// Objects that were to be sent.
         total: usize,
     },
-    /// One object after another could not be sent, for as long as each was tried.
+    /// Several objects in a row failed after all attempts.
     #[error(
-        "{failed} objects were not sent, nor any metadata that names them, and no more are tried, for the server takes none: {source}; see that it is up, and run again"
+        "{failed} objects were not sent, nor any metadata that names them; the rest was not tried, because the server accepts no object: {source}; check the server, and run again"
     )]
     ServerUnavailable {
         /// Objects that failed.
         failed: usize,
-        /// What the last one came to.
+        /// The last error.
         source: Box<StoreError>,
     },
-    /// Objects at the destination are not what was published.
+    /// Objects that were read back differ from the source.
     #[error(
-        "{count} of the {looked_at} objects that were read again are wrong at {url}; publish with --audit --verify all to mend them"
+        "{count} of the {looked_at} objects that were read back from {url} are wrong; publish with --audit --verify all to send them again"
     )]
     NotVerified {
         /// The destination.
         url: String,
-        /// How many are wrong.
+        /// Objects that differ.
         count: usize,
-        /// How many were read.
+        /// Objects that were read.
         looked_at: usize,
     },
-    /// The local cache of checksums cannot be kept.
-    #[error("cannot keep {path}: {source}; set DOR_STATE_DIR to a folder that can be written")]
+    /// The local cache of checksums cannot be read or written.
+    #[error(
+        "cannot use the checksum cache {path}: {source}; set DOR_STATE_DIR to a writable folder"
+    )]
     Cache {
-        /// File.
+        /// The file.
         path: String,
-        /// Cause.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Patterns are too many, or too large together.
+    /// The patterns are too large together.
     #[error("--include or --exclude cannot be used: {0}; give fewer or simpler patterns")]
     Pattern(#[from] globset::Error),
-    /// Work was not done.
+    /// A worker panicked, or the pool was closed.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// Told to stop.
+    /// The user stopped the program.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -307,27 +309,28 @@ impl WithErrorKind for PublishError {
     }
 }
 
-/// What to do when a lease is lost.
+/// The advice after a lost lease.
 fn after_loss(is_marked: bool) -> &'static str {
     match is_marked {
-        true => "when the other has ended, run again to publish from here",
+        true => "when the other publish has ended, run again",
         false => {
-            "what this one may have changed could not be marked there: when the other has ended, publish with --audit --verify all"
+            "the changes of this publish could not be marked there: when the other publish has ended, publish with --audit --verify all"
         }
     }
 }
 
-/// Whether the same request may go better next time.
+/// Whether the same request may succeed next time.
 pub(super) fn is_transient(error: &PublishError) -> bool {
     match error {
         PublishError::Damaged { .. } => true,
         PublishError::Store(error) => match error {
-            // The client below has tried the end of the upload as often as it may.
+            // `late`: a success response to the last request of an upload had begun, and the client
+            // has already sent that request as often as it may.
             StoreError::RetriesExhausted { late, .. } => !late,
             StoreError::Incomplete { .. } | StoreError::Library { .. } => true,
             StoreError::Refused { status, detail, .. } => {
-                let damaged = ["BadDigest", "InvalidDigest", "RequestTimeout", "IncompleteBody"];
-                *status >= 500 || damaged.iter().any(|code| detail.contains(code))
+                let codes = ["BadDigest", "InvalidDigest", "RequestTimeout", "IncompleteBody"];
+                *status >= 500 || codes.iter().any(|code| detail.contains(code))
             }
             _ => false,
         },
@@ -335,10 +338,10 @@ pub(super) fn is_transient(error: &PublishError) -> bool {
     }
 }
 
-/// Whether no other request will go better either.
+/// Whether every other request will fail too, so that the publish stops.
 pub(super) fn is_fatal(error: &PublishError) -> bool {
-    let is_for_all = matches!(error.kind(), ErrorKind::Config | ErrorKind::Interrupted);
-    let no_room_or_right = matches!(
+    let concerns_all = matches!(error.kind(), ErrorKind::Config | ErrorKind::Interrupted);
+    let is_full_or_denied = matches!(
         error,
         PublishError::Store(
             StoreError::StorageFull { .. }
@@ -346,5 +349,5 @@ pub(super) fn is_fatal(error: &PublishError) -> bool {
                 | StoreError::Credentials { .. }
         )
     );
-    is_for_all || no_room_or_right
+    concerns_all || is_full_or_denied
 }

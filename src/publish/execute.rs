@@ -1,17 +1,18 @@
-//! Carrying a publish out.
+//! Execution of a plan.
 //!
 //! ```text
-//! the intent      what may be there until this publish ends; while it is there, whoever publishes lists the
-//!                 destination
-//! deletes         only of what blocks an object that is sent: a file became a folder, or a folder a file
-//! data, metadata  stage after stage, each when all of the one before has arrived
-//! the manifest    what is there now, if nobody else wrote one
-//! deletes         what names others before those
+//! intent          objects that the destination may have until this publish ends; while it is there,
+//!                 every publish lists the destination
+//! deletes         only objects whose path conflicts with an object that is sent
+//! data, metadata  phase after phase; a phase starts when all objects of the previous one have arrived
+//! manifest        the objects that are there now, unless another publisher wrote a manifest
+//! deletes         the other objects, in reverse order of the phases: metadata before data
 //! end             the intent is removed, then the lease
 //! ```
 //!
-//! Killed before the intent is there, a publish leaves nothing but its lease. Killed after that, it leaves the
-//! intent: the next publish lists what lies there, sends what differs, and deletes the rest if it may delete.
+//! A publish that is killed before it writes the intent leaves only its lease. A publish that is killed
+//! later leaves the intent: the next publish lists the destination, sends the objects that differ, and
+//! with `--delete` deletes objects that the source does not have.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -21,65 +22,69 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, upload_phase};
-use super::destination::{KnownObjects, Mismatch, VerifyScope, list, look, verify};
+use super::destination::{KnownObjects, Mismatch, VerifyScope, observe, verify};
 use super::lease_guard::{ActiveLease, LeaseEnd, LeaseGuard};
 use super::limiter::RequestLimiter;
-use super::manifest::{Manifest, find};
-use super::plan::{DestinationState, LeasedPlan, PublishPlan, REQUESTS, entries};
+use super::manifest::{Manifest, entries, find};
+use super::plan::{DestinationState, LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
 use super::{ObjectEntry, PublishError};
 use crate::executor::Stopped;
 use crate::store::{Store, StoreError};
 
-/// What a publish did.
+/// The result of a publish.
 #[derive(Clone, Debug, Default)]
 pub struct PublishReport {
-    /// Version of the published manifest.
+    /// Version of the published manifest; 0 when there is none.
     pub version: u64,
-    /// Objects sent.
+    /// Number of objects sent.
     pub sent: usize,
-    /// Objects deleted.
+    /// Number of objects deleted.
     pub deleted: usize,
-    /// Objects that lie there no longer, or not as they were published, and that the source has not, or not of
-    /// what was asked for.
+    /// Number of dropped entries: objects of the manifest that were removed or changed at the
+    /// destination and are not in this selection.
     pub dropped: usize,
-    /// Objects read again, and those of them that are wrong.
+    /// Number of objects read back, and those that differ. `None`: no verification was asked for.
     pub verified: Option<(usize, Vec<Mismatch>)>,
 }
 
-/// Carries out a plan, and gives up the lease under which it was made.
+/// Carries out a plan and releases the lease under which it was made.
+///
+/// # Errors
+/// The lease is lost, an object cannot be sent, source or destination fail, or the user stops the
+/// program. The next publish continues.
 pub async fn publish(
     LeasedPlan { plan, lease, stop }: LeasedPlan,
     progress: Arc<dyn TransferProgress>,
 ) -> Result<PublishReport, PublishError> {
     let before = plan.state.manifest.as_ref();
     let version = before.map_or(0, |published| published.header.version);
-    let mut outcome = PublishReport { version, ..PublishReport::default() };
+    let mut report = PublishReport { version, ..PublishReport::default() };
     let next = plan.next();
     if plan.is_done(&next) {
         lease.release(Ok(()), LeaseEnd::Untouched).await?;
     } else {
-        let changed = change(&plan, next, (&lease, &stop), progress, &mut outcome).await;
-        let end = if changed.is_ok() { LeaseEnd::Complete } else { LeaseEnd::Unfinished };
-        lease.release(changed, end).await?;
-        outcome.dropped = plan.dropped();
+        let result = change(&plan, next, (&lease, &stop), progress, &mut report).await;
+        let end = if result.is_ok() { LeaseEnd::Complete } else { LeaseEnd::Unfinished };
+        lease.release(result, end).await?;
+        report.dropped = plan.dropped();
     }
-    if let Some(extent) = plan.options.verify {
-        outcome.verified = Some(read_again(&plan, extent, &stop).await?);
+    if let Some(scope) = plan.options.verify {
+        report.verified = Some(read_back(&plan, scope, &stop).await?);
     }
-    Ok(outcome)
+    Ok(report)
 }
 
-/// Reads objects of the source back from the destination: how many were read, and those that are wrong. After
-/// `--audit --verify all` only what was sent is read; the plan has read the rest.
-async fn read_again(
+/// Reads objects of the source back from the destination. Returns their number and those that differ.
+/// With `--audit --verify all`, the plan has read all objects except those that were sent.
+async fn read_back(
     plan: &PublishPlan,
-    extent: VerifyScope,
+    scope: VerifyScope,
     stop: &CancellationToken,
 ) -> Result<(usize, Vec<Mismatch>), PublishError> {
     let all = &plan.inventory.entries;
     let sent: Vec<ObjectEntry>;
-    let (read_before, entries) = match (&plan.audit, extent) {
+    let (already_read, entries) = match (&plan.audit, scope) {
         (Some(_), VerifyScope::All) => {
             sent = plan.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
             (all.len() - sent.len(), &sent)
@@ -87,49 +92,50 @@ async fn read_again(
         _ => (0, all),
     };
     let entries = (&entries[..], plan.part_size);
-    let (read, wrong) = verify(&plan.destination, entries, extent, stop).await?;
-    Ok((read_before + read, wrong))
+    let (read, wrong) = verify(&plan.destination, entries, scope, stop).await?;
+    Ok((already_read + read, wrong))
 }
 
-/// Makes the destination what comes `next`.
+/// Changes the destination so that it has the objects `next`.
 async fn change(
     plan: &PublishPlan,
     next: Vec<ObjectEntry>,
     (lease, stop): (&LeaseGuard, &CancellationToken),
     progress: Arc<dyn TransferProgress>,
-    outcome: &mut PublishReport,
+    report: &mut PublishReport,
 ) -> Result<(), PublishError> {
     let PublishPlan { destination, changes, .. } = plan;
-    let held = lease.shared();
-    held.confirm().await?;
-    let next = manifest(plan, next);
-    announce(plan, &next).await?;
-    let in_the_way = changes.in_the_way();
-    outcome.deleted += delete(destination, &in_the_way, held, &*progress, stop).await?;
+    let active = lease.shared();
+    active.confirm().await?;
+    let next = next_manifest(plan, next);
+    write_intent(plan, &next).await?;
+    abort_stale_uploads(plan).await?;
+    let conflicts = changes.path_conflicts();
+    report.deleted += delete(destination, &conflicts, active, &*progress, stop).await?;
     destination.remove_empty_folders(plan.folders.clone()).await?;
     progress.begin(changes.send.len(), changes.bytes());
-    let transfer = Arc::new(transfer(plan, (held, stop), &progress));
-    send(&transfer, changes, outcome).await?;
+    let transfer = Arc::new(transfer(plan, (active, stop), &progress));
+    send(&transfer, changes, report).await?;
     if stop.is_cancelled() {
         return Err(Stopped.into());
     }
-    held.confirm().await?;
+    active.confirm().await?;
     next.save(destination).await?;
-    outcome.version = next.header.version;
+    report.version = next.header.version;
     let mut gone = changes.gone.clone();
-    gone.retain(|entry| find(&in_the_way, &entry.key).is_none());
-    outcome.deleted += delete(destination, &gone, held, &*progress, stop).await?;
-    held.confirm().await?;
+    gone.retain(|entry| find(&conflicts, &entry.key).is_none());
+    report.deleted += delete(destination, &gone, active, &*progress, stop).await?;
+    active.confirm().await?;
     if lease.may_have_other_holder && plan.state.intent.is_some() || lease.was_marked_dirty() {
-        refuse_disturbed(plan, stop).await?;
+        refuse_concurrent_writes(plan, stop).await?;
     }
-    // After a sleep here the intent may be that of somebody who has taken over.
-    held.allow().await?;
+    // If the machine slept until here, another publisher may have taken over and written its intent.
+    active.allow().await?;
     Ok(Manifest::end_intent(destination).await?)
 }
 
-/// The manifest of what comes `next`.
-fn manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
+/// The manifest with the entries `next`.
+fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     let before = plan.state.manifest.as_ref();
     let mut recipes = before.map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(plan.inventory.recipes.clone());
@@ -137,29 +143,35 @@ fn manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     Manifest::after(before, &source, plan.part_size, recipes, next)
 }
 
-/// Writes the intent: the next manifest and the objects to delete. Then removes what an interrupted publish
-/// left: its unfinished files on disk, and its uploads by parts of objects that are not sent now.
-async fn announce(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
+/// Writes the intent: the entries of the next manifest and the objects to delete.
+async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
+    let DestinationState { manifest, intent, .. } = &plan.state;
+    let Manifest { header, entries, .. } = next;
+    let mut all: Vec<ObjectEntry> = entries.iter().chain(&plan.changes.gone).cloned().collect();
+    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let (recipes, part_size) = (header.recipes.clone(), header.part_size);
+    let written = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
+    written.save_intent(&plan.destination, intent.as_ref()).await
+}
+
+/// Removes the temporary files of an interrupted publish on disk, and its multipart uploads of objects
+/// that this publish does not send.
+async fn abort_stale_uploads(plan: &PublishPlan) -> Result<(), PublishError> {
     let PublishPlan {
         destination, changes, state: DestinationState { manifest, intent, .. }, ..
     } = plan;
-    let mut all: Vec<ObjectEntry> = next.entries.iter().chain(&changes.gone).cloned().collect();
-    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let Manifest { header, .. } = next;
-    let (recipes, part_size) = (header.recipes.clone(), header.part_size);
-    let announced = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
-    announced.save_intent(destination, intent.as_ref()).await?;
     destination.remove_stale_temp_files("").await?;
-    let large =
+    let multipart =
         changes.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_of_parts());
-    let large: BTreeSet<&str> = large.map(|entry| &*entry.key).collect();
-    let is_left = |entry: &&ObjectEntry| entry.etag.is_of_parts() && !large.contains(&*entry.key);
-    let left = entries(intent.as_ref()).iter().filter(is_left);
-    let is_new =
-        |entry: &&ObjectEntry| find(entries(manifest.as_ref()), &entry.key) != Some(*entry);
-    let end = async |entry: &ObjectEntry| Ok(destination.abort_uploads(&entry.key).await?);
-    stream::iter(left.filter(is_new))
-        .map(end)
+    let sent: BTreeSet<&str> = multipart.map(|entry| &*entry.key).collect();
+    let is_stale = |entry: &&ObjectEntry| {
+        entry.etag.is_of_parts()
+            && !sent.contains(&*entry.key)
+            && find(entries(manifest.as_ref()), &entry.key) != Some(*entry)
+    };
+    let abort = async |entry: &ObjectEntry| Ok(destination.abort_uploads(&entry.key).await?);
+    stream::iter(entries(intent.as_ref()).iter().filter(is_stale))
+        .map(abort)
         .buffered(REQUESTS)
         .try_for_each(async |_| Ok(()))
         .await
@@ -167,20 +179,20 @@ async fn announce(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishErro
 
 fn transfer(
     plan: &PublishPlan,
-    (held, stop): (&Arc<ActiveLease>, &CancellationToken),
+    (lease, stop): (&Arc<ActiveLease>, &CancellationToken),
     progress: &Arc<dyn TransferProgress>,
 ) -> Transfer {
     let PublishPlan { source, destination, options, inventory, .. } = plan;
     Transfer {
         source: source.clone(),
         destination: destination.clone(),
-        flow: RequestLimiter::new(options.concurrency, options.rate),
-        large: Transfer::large_limiter(options.concurrency),
+        requests: RequestLimiter::new(options.concurrency, options.rate),
+        multipart: Transfer::multipart_limiter(options.concurrency),
         part_size: plan.part_size,
         resumes: plan.state.intent.is_some() || plan.audit.is_some(),
         damaged: inventory.damaged.clone(),
         pool: options.pool.clone(),
-        held: held.clone(),
+        lease: lease.clone(),
         progress: progress.clone(),
         stop: stop.clone(),
         cache_control: options.cache_control.clone(),
@@ -188,21 +200,21 @@ fn transfer(
     }
 }
 
-/// Sends stage after stage; none is begun before all of the one before has arrived.
+/// Sends the objects phase by phase; a phase starts when all objects of the previous one have arrived.
 async fn send(
     transfer: &Arc<Transfer>,
     changes: &Changes,
-    outcome: &mut PublishReport,
+    report: &mut PublishReport,
 ) -> Result<(), PublishError> {
-    for stage in
+    for phase in
         changes.send.chunk_by(|(a, _), (b, _)| upload_phase(&a.key) == upload_phase(&b.key))
     {
         if transfer.stop.is_cancelled() {
             return Err(Stopped.into());
         }
-        let entries: Vec<ObjectEntry> = stage.iter().map(|(entry, _)| entry.clone()).collect();
+        let entries: Vec<ObjectEntry> = phase.iter().map(|(entry, _)| entry.clone()).collect();
         let failed = transfer.send_all(&entries).await?;
-        outcome.sent += entries.len() - failed;
+        report.sent += entries.len() - failed;
         if failed > 0 {
             return Err(PublishError::SomeFailed { failed, total: changes.send.len() });
         }
@@ -210,12 +222,12 @@ async fn send(
     Ok(())
 }
 
-/// Deletes objects at the destination, what names others before those: the order of sending, backwards.
-/// How many.
+/// Deletes objects at the destination in reverse order of the upload phases, so that metadata never
+/// names a deleted chunk. Returns the number of objects.
 async fn delete(
     destination: &Store,
     gone: &[ObjectEntry],
-    held: &Arc<ActiveLease>,
+    lease: &Arc<ActiveLease>,
     progress: &dyn TransferProgress,
     stop: &CancellationToken,
 ) -> Result<usize, PublishError> {
@@ -223,9 +235,9 @@ async fn delete(
         if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
-        held.allow().await?;
+        lease.allow().await?;
         match destination.delete(&entry.key).await {
-            // On a disk, a folder that it was in has become a file, or it a folder.
+            // On a disk, the path is now a folder, or one of its folders is now a file.
             Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => {}
             deleted => {
                 deleted?;
@@ -237,15 +249,15 @@ async fn delete(
     };
     let mut gone = gone.to_vec();
     gone.sort_by_key(|entry| Reverse(upload_phase(&entry.key)));
-    for same in gone.chunk_by(|a, b| upload_phase(&a.key) == upload_phase(&b.key)) {
-        let deleted = stream::iter(same).map(&delete).buffered(REQUESTS);
+    for phase in gone.chunk_by(|a, b| upload_phase(&a.key) == upload_phase(&b.key)) {
+        let deleted = stream::iter(phase).map(&delete).buffered(REQUESTS);
         deleted.try_for_each(async |()| Ok(())).await?;
     }
     Ok(gone.len())
 }
 
-/// Lists what lies there of the source once more, after another publisher may have changed it meanwhile.
-async fn refuse_disturbed(
+/// Lists the destination again and fails if another publisher has changed objects of the source.
+async fn refuse_concurrent_writes(
     plan: &PublishPlan,
     stop: &CancellationToken,
 ) -> Result<(), PublishError> {
@@ -258,11 +270,10 @@ async fn refuse_disturbed(
         reads_all: false,
         part_size: *part_size,
     };
-    let (_, audit) = look(destination, list(destination).await?, &known, stop).await?;
-    let objects = audit.missing.len() + audit.wrong.len();
-    match objects {
+    let (_, audit) = observe(destination, &known, stop).await?;
+    match audit.missing.len() + audit.wrong.len() {
         0 => Ok(()),
-        _ => {
+        objects => {
             Err(PublishError::ConcurrentWrite { url: destination.location().to_string(), objects })
         }
     }

@@ -1,4 +1,4 @@
-//! Publishing beside processing: finished cases go out while others are worked on.
+//! Publishing while cases are processed: finished cases are sent while the next ones are made.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +12,17 @@ use crate::executor::{Pool, begin};
 use crate::model::Case;
 use crate::store::Store;
 
-/// Finished cases, on their way to a destination. Those that come while others are sent go together.
+/// A queue of finished cases and the task that publishes them.
+///
+/// Cases that are added while a publish runs are sent together by the next publish.
 pub struct IncrementalPublisher {
     finished: mpsc::UnboundedSender<Case>,
     publishing: AbortOnDropHandle<Result<usize, PublishError>>,
 }
 
 impl IncrementalPublisher {
-    /// From where cases are finished to where they are published, within the memory of the pool.
+    /// Starts the task, which publishes from `source` to `destination` and holds objects in the
+    /// memory of `pool`. `stop` ends it.
     pub fn new(
         source: Store,
         destination: Store,
@@ -27,18 +30,21 @@ impl IncrementalPublisher {
         pool: Pool,
         stop: CancellationToken,
     ) -> Self {
-        let (finished, waiting) = mpsc::unbounded_channel();
-        let sender = PublisherTask { source, destination, progress, pool, stop };
-        Self { finished, publishing: begin(sender.run(waiting)) }
+        let (finished, queue) = mpsc::unbounded_channel();
+        let task = PublisherTask { source, destination, progress, pool, stop };
+        Self { finished, publishing: begin(task.run(queue)) }
     }
 
-    /// A case is finished.
+    /// Adds a finished case to the queue.
     pub fn add(&self, case: Case) {
-        // A queue that has failed tells so at the end.
+        // The task has ended only if it panicked: `end` returns that error.
         let _ = self.finished.send(case);
     }
 
-    /// Waits until all is published; how many objects were sent.
+    /// Waits until all cases are published and returns the number of objects sent.
+    ///
+    /// # Errors
+    /// The error of the last publish, after one more attempt.
     pub async fn end(self) -> Result<usize, PublishError> {
         drop(self.finished);
         self.publishing.await?
@@ -54,14 +60,14 @@ struct PublisherTask {
 }
 
 impl PublisherTask {
-    async fn run(self, mut waiting: mpsc::UnboundedReceiver<Case>) -> Result<usize, PublishError> {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Case>) -> Result<usize, PublishError> {
         let (mut cases, mut sent, mut last) = (BTreeSet::new(), 0, Ok(()));
-        while let Some(case) = waiting.recv().await {
+        while let Some(case) = queue.recv().await {
             cases.insert(case);
-            while let Ok(case) = waiting.try_recv() {
+            while let Ok(case) = queue.try_recv() {
                 cases.insert(case);
             }
-            // What fails now is tried again together with the next.
+            // After a failure the cases stay in the set and are sent together with the next ones.
             last = match self.send(&cases).await {
                 Ok(number) => {
                     sent += number;
@@ -69,7 +75,7 @@ impl PublisherTask {
                     Ok(())
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "finished cases are not published yet");
+                    tracing::warn!(%error, "cannot publish finished cases yet; they are tried again");
                     Err(error)
                 }
             };
@@ -81,6 +87,7 @@ impl PublisherTask {
         last.map(|()| sent)
     }
 
+    /// Publishes `cases` and returns the number of objects sent.
     async fn send(&self, cases: &BTreeSet<Case>) -> Result<usize, PublishError> {
         let cases = cases.clone();
         let selection = Selection { cases, unfinished: true, ..Selection::default() };

@@ -1,5 +1,7 @@
-//! What a source holds: from the records that conversions left, without looking at the data; what
-//! has no records is listed, and hashed once.
+//! The inventory of a source: the objects to publish and their checksums.
+//!
+//! The checksums of converted results come from the case records that conversions write, without
+//! reading the data. Files without a record are listed and hashed once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,31 +23,33 @@ use crate::store::{SourceFile, Store, StoreError};
 /// Records that are read at the same time.
 const READS: usize = 64;
 
-/// What a source holds.
+/// The objects that a source has to publish.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// The rules that each part was made under, by its folder.
+    /// Conversion rules of each product, by the folder of the product.
     pub recipes: BTreeMap<String, Value>,
-    /// Cases that are not complete, and stay as they are at the destination.
+    /// Cases that are not complete; their objects at the destination stay as they are. For
+    /// research-grade files the folder of the case, for map stores the root of the store and the name
+    /// of the case.
     pub pending: Vec<String>,
-    /// Objects that are not what their records tell, by key, and why: they are not sent.
+    /// Objects that do not match their record, by key, with the difference. They are not sent.
     pub(super) damaged: BTreeMap<String, String>,
-    /// Cases that the source knows of, complete or not.
+    /// Cases that the source has, complete or not.
     cases: BTreeSet<Case>,
 }
 
 impl Inventory {
-    /// Whether there is an object.
+    /// Whether the inventory has an object with this key.
     pub fn has(&self, key: &str) -> bool {
         self.entries.binary_search_by(|entry| (*entry.key).cmp(key)).is_ok()
     }
 
-    /// Whether an object is of a case that is not complete.
+    /// Whether an object belongs to a case that is not complete.
     pub fn is_pending(&self, key: &str) -> bool {
         let is_in = |folder: &String| key.strip_prefix(folder).is_some_and(|r| r.starts_with('/'));
-        // Of a map store the name of the case stands for its record.
+        // In a map store, only the record belongs to a single case.
         let record = key.strip_suffix(".json").and_then(|key| key.rsplit_once('/'));
         let is_record = |name: &String| {
             let Some((folder, case)) = record else { return false };
@@ -55,6 +59,15 @@ impl Inventory {
     }
 }
 
+/// A case of a map store that has a record.
+struct RecordedCase {
+    /// Key of the record.
+    key: String,
+    /// Name of the case, as the record is named.
+    name: String,
+    case: Case,
+}
+
 struct InventoryBuilder<'a> {
     source: &'a Store,
     selection: &'a Selection,
@@ -62,12 +75,15 @@ struct InventoryBuilder<'a> {
     part_size: u64,
     stop: &'a CancellationToken,
     inventory: Inventory,
-    /// Objects with records that tell the MD5s of parts of another size, by folder.
-    otherwise: BTreeMap<String, RecordedByKey>,
+    /// Objects whose records have MD5s of parts of another size, by folder of the product.
+    other_part_size: BTreeMap<String, RecordedByKey>,
 }
 
-/// Finds out what a source holds, in parts of `part_size`; `state` is the local folder that hashes are kept
-/// in.
+/// Makes the inventory of a source, with checksums for parts of `part_size` bytes. `state` is the local
+/// folder of the checksum cache.
+///
+/// # Errors
+/// The source has nothing to publish, lacks a selected case, or cannot be read.
 pub async fn inventory(
     source: &Store,
     selection: &Selection,
@@ -82,15 +98,21 @@ pub async fn inventory(
         Some(path) if !path.exists() => return Err(empty(": it does not exist")),
         _ => {}
     }
-    let (inventory, otherwise) = Default::default();
-    let mut survey =
-        InventoryBuilder { source, selection, state, part_size, stop, inventory, otherwise };
-    match survey.part("").await? {
-        SourcePart::Other => survey.parts().await?,
-        part => survey.take("", part).await?,
+    let mut builder = InventoryBuilder {
+        source,
+        selection,
+        state,
+        part_size,
+        stop,
+        inventory: Inventory::default(),
+        other_part_size: BTreeMap::new(),
+    };
+    match builder.kind_of("").await? {
+        SourcePart::Other => builder.add_folders().await?,
+        part => builder.add("", part).await?,
     }
-    survey.hash_otherwise().await?;
-    let mut inventory = survey.inventory;
+    builder.hash_recorded().await?;
+    let mut inventory = builder.inventory;
     inventory.entries.retain(|entry| selection.has(&entry.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.dedup_by(|a, b| a.key == b.key);
@@ -104,11 +126,12 @@ pub async fn inventory(
     Err(match inventory.pending.first() {
         Some(case) => empty(&format!(": {case} is not complete")),
         None if selection.is_whole() && !selection.has_patterns() => empty(""),
-        None => empty(" of what was asked for"),
+        None => empty(": nothing in it matches the selection"),
     })
 }
 
-/// A record, and the entry of the object that it is, in parts of `part_size`.
+/// Reads a record. Returns its content and the entry of the record itself, with a checksum for parts
+/// of `part_size` bytes; `None` when there is no such object.
 pub(super) async fn read_record(
     source: &Store,
     key: &str,
@@ -122,28 +145,28 @@ pub(super) async fn read_record(
     Ok(Some((record, ObjectEntry::of(key, &bytes, part_size))))
 }
 
-fn below(folder: &str, key: &str) -> String {
+fn join(folder: &str, key: &str) -> String {
     if folder.is_empty() { key.to_owned() } else { format!("{folder}/{key}") }
 }
 
-/// Whether a folder's last part is that of a polygon, 000 to 689, or of a month.
+/// Whether the last part of a folder has `digits` digits, as that of a polygon (3) or a month (2).
 fn is_number(folder: &str, digits: usize) -> bool {
     let name = folder.rsplit('/').next().unwrap_or(folder);
     name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl InventoryBuilder<'_> {
-    /// What a folder is.
-    async fn part(&self, folder: &str) -> Result<SourcePart, PublishError> {
+    /// The kind of product that a folder holds.
+    async fn kind_of(&self, folder: &str) -> Result<SourcePart, PublishError> {
         let folders = match self.source.list_prefixes(folder).await {
-            // Whether it is left out is seen when it is looked over.
+            // The walk of the files reports this folder, unless a pattern leaves it out.
             Err(StoreError::PermissionDenied { .. }) if !folder.is_empty() => {
                 return Ok(SourcePart::Other);
             }
             folders => folders?,
         };
-        let shared = below(folder, &format!("{CASES}/{SHARED}"));
-        if let Some((record, _)) = self.record(&shared).await? {
+        let shared = join(folder, &format!("{CASES}/{SHARED}"));
+        if let Some((record, _)) = self.read_record(&shared).await? {
             return Ok(SourcePart::Store(record.store));
         }
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
@@ -151,7 +174,7 @@ impl InventoryBuilder<'_> {
                 return Ok(SourcePart::Store(String::new()));
             }
             let url = self.source.location().join(folder).to_string();
-            let problem = "it has results that nobody has put together".to_owned();
+            let problem = "its cases are not combined yet".to_owned();
             return Err(PublishError::Unfinished { url, problem });
         }
         for polygon in folders.iter().filter(|folder| is_number(folder, 3)) {
@@ -169,56 +192,59 @@ impl InventoryBuilder<'_> {
         Ok(SourcePart::Other)
     }
 
-    /// Whether a folder has files with names of monthly history: of a case without a record yet.
+    /// Whether a folder has files named as monthly history files, of a case without a record.
     async fn has_history(&self, folder: &str) -> Result<bool, PublishError> {
         let files = self.source.list_with_delimiter(folder).await?;
         Ok(files.iter().any(|file| file.key.contains(".pop.h.") && file.key.ends_with(".nc")))
     }
 
-    /// The parts of a folder that is none itself.
-    async fn parts(&mut self) -> Result<(), PublishError> {
-        let mut others = true;
+    /// Adds the products in the folders of a source that is not a product itself, and its other files.
+    async fn add_folders(&mut self) -> Result<(), PublishError> {
+        let (mut has_product, mut other_folders) = (false, Vec::new());
         for folder in self.source.list_prefixes("").await? {
             if folder.starts_with('.') {
                 continue;
             }
-            let part = self.part(&folder).await?;
-            others &= part == SourcePart::Other;
-            if part != SourcePart::Other {
-                self.take(&folder, part).await?;
+            match self.kind_of(&folder).await? {
+                SourcePart::Other => other_folders.push(folder),
+                part => {
+                    has_product = true;
+                    self.add(&folder, part).await?;
+                }
             }
         }
         if !self.selection.has_part(&SourcePart::Other) {
             return Ok(());
         }
-        if others {
-            return self.take("", SourcePart::Other).await;
+        if !has_product {
+            return self.add("", SourcePart::Other).await;
         }
-        // What lies beside products.
-        let found = self.source.survey("", false, self.wanted()).await?;
-        self.hash(found).await?;
-        for folder in self.source.list_prefixes("").await? {
-            if !folder.starts_with('.') && self.part(&folder).await? == SourcePart::Other {
-                self.take(&folder, SourcePart::Other).await?;
-            }
+        let files = self.source.survey("", false, self.is_selected()).await?;
+        self.hash(files).await?;
+        for folder in other_folders {
+            self.add(&folder, SourcePart::Other).await?;
         }
         Ok(())
     }
 
-    async fn take(&mut self, folder: &str, part: SourcePart) -> Result<(), PublishError> {
+    async fn add(&mut self, folder: &str, part: SourcePart) -> Result<(), PublishError> {
         if !self.selection.has_part(&part) {
             return Ok(());
         }
         match part {
-            SourcePart::Research => self.research(folder).await,
-            SourcePart::Store(_) => self.store(folder).await,
-            SourcePart::Other => self.other(folder).await,
+            SourcePart::Research => self.add_research(folder).await,
+            SourcePart::Store(_) => self.add_store(folder).await,
+            SourcePart::Other => {
+                let files = self.source.survey(folder, true, self.is_selected()).await?;
+                self.hash(files).await
+            }
         }
     }
 
-    async fn research(&mut self, root: &str) -> Result<(), PublishError> {
+    /// Adds research-grade files, from the records of complete cases.
+    async fn add_research(&mut self, root: &str) -> Result<(), PublishError> {
         let mut months = Vec::new();
-        // What they hold may have been published: one that leads nowhere is not taken for absent.
+        // Their files may be published already: a dangling link is an error, not an absent folder.
         let polygons = self.source.list_dirs_ours(root, |key| is_number(key, 3)).await?;
         for polygon in polygons.iter().filter(|folder| is_number(folder, 3)) {
             months.extend(self.source.list_dirs_ours(polygon, |key| is_number(key, 2)).await?);
@@ -235,7 +261,7 @@ impl InventoryBuilder<'_> {
         let (source, part_size) = (self.source, self.part_size);
         let records: Vec<_> = stream::iter(cases)
             .map(async |folder| {
-                let key = format!("{folder}/{}", COMPLETE);
+                let key = format!("{folder}/{COMPLETE}");
                 let record = read_record(source, &key, part_size).await?;
                 Ok::<_, PublishError>((folder, key, record))
             })
@@ -245,144 +271,153 @@ impl InventoryBuilder<'_> {
         for (folder, key, record) in records {
             match record {
                 None => self.inventory.pending.push(folder),
-                Some((record, own)) => {
-                    self.inventory.entries.push(ObjectEntry { key: key.into(), ..own });
-                    self.add(root, record);
+                Some((record, entry)) => {
+                    self.inventory.entries.push(ObjectEntry { key: key.into(), ..entry });
+                    self.add_files(root, record);
                 }
             }
         }
         Ok(())
     }
 
-    async fn store(&mut self, root: &str) -> Result<(), PublishError> {
-        let folder = below(root, CASES);
-        let shared = self.record(&format!("{folder}/{SHARED}")).await?;
+    /// Adds a map store, from its shared record and the records of its cases.
+    async fn add_store(&mut self, root: &str) -> Result<(), PublishError> {
+        let folder = join(root, CASES);
+        let shared = self.read_record(&format!("{folder}/{SHARED}")).await?;
         let shared = shared.filter(|_| !self.selection.unfinished);
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
             Some((name.to_owned(), name.parse::<Case>().ok()?))
         };
         let found = self.source.list_ours(&folder, move |key| case_of(key).is_some()).await?;
-        let keys: Vec<_> = found
-            .iter()
-            .filter_map(|object| Some((object.key.clone(), case_of(&object.key)?)))
+        let mut cases: Vec<RecordedCase> = found
+            .into_iter()
+            .filter_map(|object| {
+                let (name, case) = case_of(&object.key)?;
+                Some(RecordedCase { key: object.key, name, case })
+            })
             .collect();
-        // Chunks that cases share must have their numbers.
-        let late = |shared: &ManifestSummary| {
-            let lacks = |(_, (name, _)): &&(String, (String, Case))| !shared.cases.contains(name);
-            keys.iter().find(lacks).filter(|_| shared.store != "store2")
-        };
-        if let Some((_, (name, _))) = shared.as_ref().and_then(|(shared, _)| late(shared)) {
-            let url = self.source.location().join(root).to_string();
-            let problem = format!("case {name} has been added since");
-            return Err(PublishError::Unfinished { url, problem });
+        if let Some((shared, _)) = &shared {
+            self.compare_with_shared(root, shared, &cases)?;
         }
-        // Put together once, and lost since, or being made again.
-        let has_record = |case: &str| keys.iter().any(|(_, (name, _))| name == case);
-        // What others share with it cannot be published without it.
-        let of_shared =
-            |shared: &ManifestSummary| shared.cases.iter().find(|name| !has_record(name)).cloned();
-        let lost = shared.as_ref().filter(|(shared, _)| shared.store != "store2");
-        if let Some(name) = lost.and_then(|(shared, _)| of_shared(shared)) {
-            let url = self.source.location().join(root).to_string();
-            let problem = format!(
-                "chunks that cases share hold values of {name}, which has no record: nothing of the store is sent before it is added again"
-            );
-            return Err(PublishError::Unfinished { url, problem });
-        }
-        let named = shared.iter().flat_map(|(shared, _)| &shared.cases);
-        let without = named.filter_map(|name| {
-            let case = name.parse::<Case>().ok().filter(|case| self.selection.has_case(case))?;
-            (!has_record(name)).then(|| (case, below(root, name)))
-        });
-        let without: Vec<_> = without.collect();
-        for (case, name) in without {
-            self.inventory.cases.insert(case);
-            self.inventory.pending.push(name);
-        }
-        let (source, part_size) = (self.source, self.part_size);
         let rules = format!("{folder}/{RULES}");
-        if let Some((bytes, _)) = source.get(&rules).await? {
+        if let Some((bytes, _)) = self.source.get(&rules).await? {
             self.inventory.entries.push(ObjectEntry::of(&rules, &bytes, self.part_size));
         }
-        let mut wanted = keys;
-        wanted.retain(|(_, (_, case))| self.selection.has_case(case));
-        self.inventory.cases.extend(wanted.iter().map(|(_, (_, case))| *case));
-        let records: Vec<Option<(ManifestSummary, ObjectEntry)>> = stream::iter(wanted)
-            .map(async |(key, _)| read_record(source, &key, part_size).await)
+        cases.retain(|recorded| self.selection.has_case(&recorded.case));
+        self.inventory.cases.extend(cases.iter().map(|recorded| recorded.case));
+        let (source, part_size) = (self.source, self.part_size);
+        let records: Vec<Option<(ManifestSummary, ObjectEntry)>> = stream::iter(cases)
+            .map(async |recorded: RecordedCase| read_record(source, &recorded.key, part_size).await)
             .buffered(READS)
             .try_collect()
             .await?;
-        for (record, own) in shared.into_iter().chain(records.into_iter().flatten()) {
-            // Of a store that nobody has put together, only what belongs to one case goes out.
+        for (record, entry) in shared.into_iter().chain(records.into_iter().flatten()) {
+            // Before the store is finalized, only cases with objects of their own are published.
             if !self.selection.unfinished || !record.files.is_empty() {
-                self.inventory.entries.push(own);
+                self.inventory.entries.push(entry);
             }
-            self.add(root, record);
+            self.add_files(root, record);
         }
         Ok(())
     }
 
-    async fn other(&mut self, folder: &str) -> Result<(), PublishError> {
-        let found = self.source.survey(folder, true, self.wanted()).await?;
-        self.hash(found).await
+    /// Compares the cases of the shared record with the cases that have a record. Adds those without
+    /// one to `pending`.
+    ///
+    /// # Errors
+    /// The shared chunks of store 1 or 3 lack a case that has a record, or have values of a case that
+    /// has none.
+    fn compare_with_shared(
+        &mut self,
+        root: &str,
+        shared: &ManifestSummary,
+        recorded: &[RecordedCase],
+    ) -> Result<(), PublishError> {
+        let url = || self.source.location().join(root).to_string();
+        let has_record = |name: &str| recorded.iter().any(|case| case.name == name);
+        // Cases of store 2 share no chunks.
+        if shared.store != "store2" {
+            if let Some(case) = recorded.iter().find(|case| !shared.cases.contains(&case.name)) {
+                let problem = format!("case {} has been added since", case.name);
+                return Err(PublishError::Unfinished { url: url(), problem });
+            }
+            if let Some(name) = shared.cases.iter().find(|name| !has_record(name)) {
+                let problem = format!(
+                    "its shared chunks have values of {name}, which has no record; add this case again"
+                );
+                return Err(PublishError::Unfinished { url: url(), problem });
+            }
+        }
+        for name in shared.cases.iter().filter(|name| !has_record(name)) {
+            if let Ok(case) = name.parse::<Case>()
+                && self.selection.has_case(&case)
+            {
+                self.inventory.cases.insert(case);
+                self.inventory.pending.push(join(root, name));
+            }
+        }
+        Ok(())
     }
 
-    /// Which objects are to be looked at.
-    fn wanted(&self) -> impl Fn(&str) -> bool + Send + use<> {
+    /// A predicate for keys that pass the patterns of the selection.
+    fn is_selected(&self) -> impl Fn(&str) -> bool + Send + use<> {
         let selection = self.selection.clone();
         move |key| selection.has(key)
     }
 
-    async fn hash(&mut self, found: Vec<SourceFile>) -> Result<(), PublishError> {
-        self.hash_as(found, &RecordedByKey::new()).await
+    /// Adds files without a record.
+    async fn hash(&mut self, files: Vec<SourceFile>) -> Result<(), PublishError> {
+        self.hash_and_compare(files, &RecordedByKey::new()).await
     }
 
-    async fn hash_as(
+    /// Adds files with checksums from the cache, and compares them with their records.
+    async fn hash_and_compare(
         &mut self,
-        found: Vec<SourceFile>,
+        files: Vec<SourceFile>,
         recorded: &RecordedByKey,
     ) -> Result<(), PublishError> {
-        let hashes = ChecksumCache::load(self.state, self.part_size)?;
-        let (entries, damaged) = hashes.entries(self.source, found, recorded, self.stop).await?;
+        let cache = ChecksumCache::load(self.state, self.part_size)?;
+        let (entries, damaged) = cache.entries(self.source, files, recorded, self.stop).await?;
         self.inventory.entries.extend(entries);
         self.inventory.damaged.extend(damaged);
         Ok(())
     }
 
-    /// Hashes what has records of parts of another size.
-    async fn hash_otherwise(&mut self) -> Result<(), PublishError> {
-        for (folder, mut recorded) in std::mem::take(&mut self.otherwise) {
+    /// Adds objects whose records have MD5s of parts of another size.
+    async fn hash_recorded(&mut self) -> Result<(), PublishError> {
+        for (folder, mut recorded) in std::mem::take(&mut self.other_part_size) {
             recorded.retain(|key, _| self.selection.has(key));
             if recorded.is_empty() {
                 continue;
             }
             let keys: BTreeSet<String> = recorded.keys().cloned().collect();
-            let found = self.source.survey(&folder, true, move |key| keys.contains(key)).await?;
-            let is_gone = |key: &str| found.binary_search_by(|f| (*f.key).cmp(key)).is_err();
-            for (key, otherwise) in recorded.iter().filter(|(key, _)| is_gone(key)) {
-                self.inventory.entries.push(otherwise.entry(key));
-                self.inventory.damaged.insert(key.clone(), "it is gone".to_owned());
+            let files = self.source.survey(&folder, true, move |key| keys.contains(key)).await?;
+            let is_missing = |key: &str| files.binary_search_by(|f| (*f.key).cmp(key)).is_err();
+            for (key, parts) in recorded.iter().filter(|(key, _)| is_missing(key)) {
+                self.inventory.entries.push(parts.entry(key));
+                self.inventory.damaged.insert(key.clone(), "it is missing".to_owned());
             }
-            self.hash_as(found, &recorded).await?;
+            self.hash_and_compare(files, &recorded).await?;
         }
         Ok(())
     }
 
-    fn add(&mut self, root: &str, record: ManifestSummary) {
+    /// Adds the objects that a record names, and its conversion rules.
+    fn add_files(&mut self, root: &str, record: ManifestSummary) {
         for ManifestObject { key, size, md5 } in record.files {
-            let key = below(root, &key);
+            let key = join(root, &key);
             if has_same_parts(size, record.part_size, self.part_size) {
                 self.inventory.entries.push(ObjectEntry::new(&key, size, md5));
             } else {
-                let recorded = self.otherwise.entry(root.to_owned()).or_default();
+                let recorded = self.other_part_size.entry(root.to_owned()).or_default();
                 recorded.insert(key, RecordedParts { size, md5, part_size: record.part_size });
             }
         }
         self.inventory.recipes.entry(root.to_owned()).or_insert(record.recipe);
     }
 
-    async fn record(
+    async fn read_record(
         &self,
         key: &str,
     ) -> Result<Option<(ManifestSummary, ObjectEntry)>, PublishError> {

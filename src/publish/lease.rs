@@ -1,4 +1,4 @@
-//! The lease on a destination, `.dor/lease.json`: who publishes there.
+//! The lease on a destination, `.dor/lease.json`: it names the publisher that may change objects.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,30 +12,33 @@ use tracing::warn;
 use super::FOLDER;
 use crate::store::{Liveness, Process, PutMode, PutOptions, Store, StoreError};
 
-/// Without renewal for so long, a lease has expired.
+/// A lease expires when it is not renewed for this time.
 pub(super) const EXPIRES: Duration = Duration::from_secs(600);
 
-/// A lease as it lies at a destination.
+/// The content of the lease object at a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Random token of the holder.
     pub(super) token: String,
-    /// Who has it.
+    /// Process and machine of the holder.
     #[serde(flatten)]
     pub(super) owner: Process,
-    /// Since when.
+    /// Time at which the holder took the lease.
     pub(super) since: DateTime<Utc>,
-    /// Last renewal.
+    /// Time of the last renewal.
     pub(super) renewed: DateTime<Utc>,
-    /// Whether nobody holds it. It is kept because a publish is not complete, or for `dirty`.
+    /// Whether the holder has released the lease. The object stays because the publish is not
+    /// complete, or to keep `dirty`.
     #[serde(default)]
     pub(super) released: bool,
-    /// How often a publisher that had lost its lease reported possible changes since the last complete publish.
+    /// Number of reports, since the last complete publish, by publishers that lost their lease and
+    /// may have changed objects afterwards.
     #[serde(default)]
     pub(super) dirty: u32,
 }
 
 impl Lease {
+    /// A new lease of this process, with a random token.
     pub(super) fn new(dirty: u32) -> Self {
         let now = Utc::now();
         Self {
@@ -48,17 +51,21 @@ impl Lease {
         }
     }
 
-    /// Where it lies.
+    /// Key of the lease at a destination.
     pub(super) fn key() -> String {
         format!("{FOLDER}/lease.json")
     }
 
-    /// The lease at a destination, if there is one that can be read.
+    /// Loads the lease of a destination. `None`: there is no lease, or it cannot be parsed.
+    ///
+    /// # Errors
+    /// The request failed.
     pub async fn load(destination: &Store) -> Result<Option<Self>, StoreError> {
         Ok(load(destination).await?.and_then(|(lease, _)| lease))
     }
 
-    /// Whether somebody publishes under it, as far as can be known.
+    /// Whether a publisher holds the lease. Where the state of its process is unknown (another
+    /// machine or container), the lease counts as held until it expires.
     pub fn is_held(&self) -> bool {
         !self.released
             && match self.owner.life() {
@@ -68,12 +75,12 @@ impl Lease {
             }
     }
 
-    /// Whether objects may have been changed by a publisher that had lost it.
+    /// Whether a publisher that had lost the lease may have changed objects.
     pub fn is_dirty(&self) -> bool {
         self.dirty > 0
     }
 
-    /// Whether nobody can be at work under it any more.
+    /// Whether the holder has certainly stopped: it released the lease, or its process is dead.
     pub(super) fn is_over(&self) -> bool {
         self.released || self.owner.life() == Liveness::Gone
     }
@@ -83,30 +90,35 @@ impl Lease {
         age < EXPIRES
     }
 
+    /// Writes the lease to the destination if `condition` holds.
     pub(super) async fn write(
         &self,
         destination: &Store,
         condition: PutMode,
     ) -> Result<(), StoreError> {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        let sending = PutOptions { condition, ..PutOptions::default() };
-        destination.send(&Self::key(), Bytes::from(text), &sending).await.map(drop)
+        let options = PutOptions { condition, ..PutOptions::default() };
+        destination.send(&Self::key(), Bytes::from(text), &options).await.map(drop)
     }
 }
 
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC").to_string();
-        write!(f, "{} since {}", self.owner, told(&self.since))?;
+        let minute = |time: &DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC").to_string();
+        write!(f, "{} since {}", self.owner, minute(&self.since))?;
         match self.is_fresh() {
             true => Ok(()),
-            false => write!(f, ", which hangs: it was last heard of {}", told(&self.renewed)),
+            false => write!(
+                f,
+                ", which has not renewed its lease since {} and may hang",
+                minute(&self.renewed)
+            ),
         }
     }
 }
 
-/// The lease at a destination, `None` in it where it cannot be read, and the condition under which it is
-/// replaced only while nobody else has done so.
+/// Loads the lease of a destination: `None` when there is none, `Some((None, _))` when it cannot be
+/// parsed. The second value is the condition for replacing it only if it is still this version.
 pub(super) async fn load(
     destination: &Store,
 ) -> Result<Option<(Option<Lease>, PutMode)>, StoreError> {
@@ -114,9 +126,9 @@ pub(super) async fn load(
     Ok(found.map(|(bytes, info)| {
         let lease = serde_json::from_slice(&bytes).inspect_err(|error| {
             let url = destination.location().join(&Lease::key());
-            warn!("{url} does not tell who publishes ({error}): taken for nobody");
+            warn!("{url} is not a valid lease ({error}); continuing as if nobody holds it");
         });
-        // Not every server tells ETags.
+        // Without an ETag there is no version to compare.
         (lease.ok(), info.etag.map_or(PutMode::Always, PutMode::Is))
     }))
 }

@@ -1,14 +1,15 @@
-//! One publisher at a time: whoever holds the lease on a destination, and renews it.
+//! Taking, checking, renewing and releasing the lease on a destination.
 //!
-//! A publisher takes the lease with a conditional PUT and reads it back: the token tells who has won, even
-//! if an answer was lost or the server ignores conditions. A lease is free when it was released or its
-//! process is known to be dead, and never while its process is known to run. Where that cannot be known
-//! (another machine or container), it is free ten minutes after its last renewal.
+//! A publisher takes the lease with a conditional PUT and then reads it back. The token tells which
+//! publisher has it, even if a response was lost or the server ignores conditions. A lease is free
+//! when it was released or when the process of its holder is dead. It is never free while that
+//! process runs. Where the state of the process is unknown (another machine or container), the lease
+//! is free ten minutes after its last renewal.
 //!
-//! The holder checks the lease at most [`LOOK`] before each change, and stops when it is another's. S3 has
-//! no fencing tokens: a request in flight when the lease is lost may still take effect. A publisher that has
-//! lost its lease therefore increments `dirty` in the current one, and one that finds `dirty` raised lists
-//! the destination.
+//! The holder checks the lease at most [`CHECK_INTERVAL`] before each change, and stops when another
+//! publisher has it. S3 has no fencing token: a request in flight when the lease is lost may still
+//! take effect. A publisher that has lost its lease therefore increments `dirty` in the current
+//! lease, and a publisher that finds `dirty` raised lists the destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,19 +25,19 @@ use crate::executor::begin;
 use crate::store::{PutMode, Store, StoreError};
 
 /// Time between two renewals.
-const RENEWED: Duration = Duration::from_secs(60);
-/// Age of the last check of the lease, at most, before a change.
-const LOOK: Duration = Duration::from_secs(5);
-/// Wait after a takeover: longer than [`LOOK`], so that a previous holder that still runs has checked the lease,
-/// and stopped.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
+/// Largest age of the last check of the lease before a change.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Takeover grace period; any previous holder has stopped by then, because it is longer than
+/// [`CHECK_INTERVAL`].
 pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(15);
-/// Time to release the lease, at most.
-const RELEASE: Duration = Duration::from_secs(10);
-/// Attempts to write a lease that another process writes too.
-const TRIES: usize = 5;
+/// Longest time that releasing the lease may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Attempts to write a lease that another process writes at the same time.
+const ATTEMPTS: usize = 5;
 
-/// A time on two clocks: the wall clock, which counts while a machine sleeps, and the monotonic one, which nobody
-/// can set. What has elapsed is the larger of the two.
+/// A time on two clocks: the wall clock, which counts while the machine sleeps, and the monotonic
+/// clock, which cannot be set. The elapsed time is the larger of the two differences.
 #[derive(Clone, Copy)]
 struct DualClock(DateTime<Utc>, Instant);
 
@@ -51,6 +52,9 @@ impl DualClock {
     }
 }
 
+/// The holder that messages name when the lease does not tell it.
+const UNKNOWN: &str = "another publisher";
+
 /// How the work under a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEnd {
@@ -62,54 +66,58 @@ pub enum LeaseEnd {
     Complete,
 }
 
-/// A lease that this process has taken; given up by [`LeaseGuard::release`].
+/// A lease that this process has taken; [`LeaseGuard::release`] gives it back.
 pub struct LeaseGuard {
     shared: Arc<ActiveLease>,
-    renewing: AbortOnDropHandle<()>,
+    renewal: AbortOnDropHandle<()>,
     /// Whether a previous holder may still run: its lease had expired, or there was none.
     pub may_have_other_holder: bool,
     /// Whether the previous lease had expired.
     pub has_expired: bool,
-    /// How often it was called dirty before.
+    /// Value of `dirty` when the lease was taken.
     pub dirty: u32,
 }
 
-/// A lease, for those who work under it.
+/// The part of a [`LeaseGuard`] that is shared with the tasks that change objects.
 pub struct ActiveLease {
     destination: Store,
     own: Lease,
     /// Cancelled when the lease is lost.
     stop: CancellationToken,
     state: Mutex<LeaseState>,
-    /// One looks at a time; the others wait for what it finds.
-    turn: tokio::sync::Mutex<()>,
+    /// Held during a check, so that only one task checks at a time and the others use its result.
+    check_lock: tokio::sync::Mutex<()>,
 }
 
 struct LeaseState {
-    /// When the lease was last looked at, and renewed.
-    looked: DualClock,
+    checked: DualClock,
     renewed: DualClock,
-    /// Whether somebody else has it, or may have.
+    /// Whether another publisher has the lease, or may have it.
     is_lost: bool,
     /// Whether an object may have been changed since the last [`ActiveLease::confirm`].
     has_changed: bool,
+    /// Value of `dirty` at the last check.
     dirty: u32,
 }
 
 impl LeaseGuard {
-    /// Takes the lease on a destination; [`PublishError::Busy`] when a publisher that lives has it.
-    /// When it is lost later, `stop` is cancelled. `then` begins once the lease is written, while it is read
-    /// back: its result is that of a request under the lease.
+    /// Takes the lease on a destination. `stop` is cancelled when the lease is lost later.
+    ///
+    /// `load_state` starts after the lease is written and runs while the lease is read back, so it
+    /// reads the destination under the lease.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] when another publisher holds the lease; errors of the destination.
     pub async fn take<F: Future>(
         destination: &Store,
         stop: &CancellationToken,
-        then: impl Fn() -> F,
+        load_state: impl Fn() -> F,
     ) -> Result<(Self, F::Output), PublishError> {
         let url = || destination.location().to_string();
         let busy =
             |who: String| PublishError::Busy { url: url(), who, minutes: EXPIRES.as_secs() / 60 };
         let mut found = load(destination).await?;
-        // Who had it may give it up just now: then it is tried once more.
+        // The holder may release the lease between the read and the write: then try once more.
         for is_last in [false, true] {
             let (before, condition) = match &found {
                 None => (None, PutMode::Absent),
@@ -124,9 +132,9 @@ impl LeaseGuard {
             {
                 return Err(error.into());
             }
-            // A try whose answer was lost may have written it, and not every server knows conditions: of
-            // two that wrote, the later one has it.
-            let (read_back, result) = tokio::join!(load(destination), then());
+            // A write whose response was lost may have succeeded, and some servers ignore conditions.
+            // If two publishers wrote the lease, the later one has it.
+            let (read_back, result) = tokio::join!(load(destination), load_state());
             found = read_back?;
             match &found {
                 Some((Some(lease), _)) if lease.token == own.token => {
@@ -136,63 +144,73 @@ impl LeaseGuard {
                     return Ok((Self { may_have_other_holder, has_expired, ..taken }, result));
                 }
                 Some((lease, _)) if is_last => {
-                    let who = lease.as_ref().map_or("somebody".to_owned(), Lease::to_string);
+                    let who = lease.as_ref().map_or(UNKNOWN.to_owned(), Lease::to_string);
                     return Err(busy(who));
                 }
                 None if is_last => {
                     let url = destination.location().join(&Lease::key()).to_string();
-                    let request = "a write on the condition that there is nothing".to_owned();
-                    let detail = "there is nothing".to_owned();
+                    let request = "PUT with If-None-Match: *".to_owned();
+                    let detail = "but there is no such object".to_owned();
                     return Err(StoreError::Refused { url, request, status: 412, detail }.into());
                 }
                 _ => {}
             }
         }
-        Err(busy("somebody".to_owned()))
+        Err(busy(UNKNOWN.to_owned()))
     }
 
     fn new(destination: Store, own: Lease, since: DualClock, stop: CancellationToken) -> Self {
         let dirty = own.dirty;
-        let state =
-            LeaseState { looked: since, renewed: since, is_lost: false, has_changed: false, dirty };
-        let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::default());
-        let shared = Arc::new(ActiveLease { destination, own, stop, state, turn });
-        let renewing = begin(renew(shared.clone()));
-        Self { renewing, shared, may_have_other_holder: false, has_expired: false, dirty }
+        let (is_lost, has_changed) = (false, false);
+        let state = LeaseState { checked: since, renewed: since, is_lost, has_changed, dirty };
+        let (state, check_lock) = (Mutex::new(state), tokio::sync::Mutex::default());
+        let shared = Arc::new(ActiveLease { destination, own, stop, state, check_lock });
+        let renewal = begin(renew(shared.clone()));
+        Self { renewal, shared, may_have_other_holder: false, has_expired: false, dirty }
     }
 
-    /// The lease, for those who work under it.
+    /// The part of the lease that is shared with the tasks that change objects.
     pub fn shared(&self) -> &Arc<ActiveLease> {
         &self.shared
     }
 
-    /// Whether another publisher, which had lost it, may have changed objects since it was taken.
+    /// Whether another publisher, which had lost its lease, may have changed objects since this
+    /// lease was taken.
     pub fn was_marked_dirty(&self) -> bool {
         self.shared.state().dirty != self.dirty
     }
 
-    /// Releases the lease, and gives back the result of what was done under it. The object is removed when the
-    /// publish is complete and nobody has marked it dirty meanwhile; else it stays, marked as released. When the
-    /// lease was lost after changes, the current one is marked dirty.
+    /// Releases the lease and returns `result`, the result of the work under it.
+    ///
+    /// The lease object is removed when the publish is complete and no other publisher has marked
+    /// it dirty meanwhile. Otherwise it stays, marked as released. If the lease was lost after this
+    /// publisher changed objects, the current lease is marked dirty.
+    ///
+    /// # Errors
+    /// That of `result`; [`PublishError::LeaseLost`]; errors of the destination.
     pub async fn release<T>(
         self,
-        done: Result<T, PublishError>,
+        result: Result<T, PublishError>,
         end: LeaseEnd,
     ) -> Result<T, PublishError> {
-        let Self { shared, renewing, dirty, .. } = self;
-        drop(renewing);
+        let Self { shared, renewal, dirty, .. } = self;
+        drop(renewal);
         if !shared.is_lost() {
-            let settled = if end == LeaseEnd::Complete { dirty } else { 0 };
-            let settled = (end != LeaseEnd::Unfinished).then_some(settled);
-            let given_up = tokio::time::timeout(RELEASE, shared.give_up(settled)).await;
-            if let (Ok(_), Ok(Err(error))) = (&done, given_up)
+            let removable_dirty = match end {
+                LeaseEnd::Complete => Some(dirty),
+                LeaseEnd::Untouched => Some(0),
+                LeaseEnd::Unfinished => None,
+            };
+            let released =
+                tokio::time::timeout(RELEASE_TIMEOUT, shared.give_up(removable_dirty)).await;
+            if let (Ok(_), Ok(Err(error))) = (&result, released)
                 && !shared.is_lost()
             {
                 return Err(error);
             }
         }
-        if !shared.is_lost() || done.is_ok() && !shared.state().has_changed {
-            return done;
+        if !shared.is_lost() || result.is_ok() && !shared.state().has_changed {
+            return result;
         }
         Err(shared.mark_dirty().await)
     }
@@ -208,21 +226,22 @@ impl ActiveLease {
         self.state().is_lost
     }
 
-    /// To be called before each change of an object.
+    /// Checks the lease, if a check is due, and notes that an object may change. Call it before
+    /// each change of an object.
     ///
     /// # Errors
-    /// [`PublishError::LeaseLost`]. While a server does not answer, the lease counts as held until nine minutes
-    /// after its last renewal.
+    /// [`PublishError::LeaseLost`]. While the server does not respond, the lease counts as held until
+    /// nine minutes after its last renewal.
     pub async fn allow(&self) -> Result<(), PublishError> {
-        self.look().await?;
+        self.check_if_due().await?;
         self.state().has_changed = true;
         Ok(())
     }
 
-    async fn look(&self) -> Result<(), PublishError> {
-        let is_due = || self.state().looked.elapsed() >= LOOK;
+    async fn check_if_due(&self) -> Result<(), PublishError> {
+        let is_due = || self.state().checked.elapsed() >= CHECK_INTERVAL;
         if is_due() {
-            let _turn = self.turn.lock().await;
+            let _lock = self.check_lock.lock().await;
             if is_due()
                 && let Err(error) = self.check_now(false).await
                 && self.is_lost()
@@ -236,48 +255,49 @@ impl ActiveLease {
         }
     }
 
-    /// Checks the lease at the destination. To be called only while no change is in flight, for it takes all
-    /// changes so far for checked.
+    /// Checks the lease now and confirms that all changes so far were made under it. Call it only
+    /// while no change is in flight.
     ///
     /// # Errors
-    /// [`PublishError::LeaseLost`], and those of a server that does not answer.
+    /// [`PublishError::LeaseLost`], and the error of a server that does not respond.
     pub async fn confirm(&self) -> Result<(), PublishError> {
-        let _turn = self.turn.lock().await;
+        let _lock = self.check_lock.lock().await;
         self.check_now(false).await?;
         self.state().has_changed = false;
         Ok(())
     }
 
+    /// Checks the lease, and renews it if `renews`. The caller holds `check_lock`.
     async fn check_now(&self, renews: bool) -> Result<(), PublishError> {
         if self.is_lost() {
             return Err(self.lost(true));
         }
-        let begun = DualClock::now();
-        let found = self.find_own(renews).await;
+        let start = DualClock::now();
+        let found = self.load_own(renews).await;
         let is_lost = {
             let mut state = self.state();
-            state.looked = begun;
+            state.checked = start;
             match &found {
                 Ok(Some(lease)) => {
                     state.dirty = lease.dirty;
-                    state.renewed = if renews { begun } else { state.renewed };
+                    state.renewed = if renews { start } else { state.renewed };
                 }
                 Ok(None) => state.is_lost = true,
-                // Unreachable for so long that another may soon take it over.
-                Err(_) => state.is_lost = state.renewed.elapsed() >= EXPIRES - RENEWED,
+                // Stop before the lease expires and another publisher can take it over.
+                Err(_) => state.is_lost = state.renewed.elapsed() >= EXPIRES - RENEWAL_INTERVAL,
             }
             state.is_lost
         };
         if is_lost {
-            warn!("the lease on {} is lost: stopping", self.destination.location());
+            warn!("the lease on {} is lost; stopping", self.destination.location());
             self.stop.cancel();
             return Err(self.lost(true));
         }
         Ok(found.map(drop)?)
     }
 
-    /// The lease as it lies there, if it is still this one; renewed, where that is asked for.
-    async fn find_own(&self, renews: bool) -> Result<Option<Lease>, StoreError> {
+    /// Loads the lease, and renews it if `renews`. `None`: it is not the lease of this publisher.
+    async fn load_own(&self, renews: bool) -> Result<Option<Lease>, StoreError> {
         let is_own = |lease: &Lease| lease.token == self.own.token && !lease.released;
         let Some((Some(lease), condition)) = load(&self.destination).await? else {
             return Ok(None);
@@ -287,7 +307,8 @@ impl ActiveLease {
         }
         let renewed = Lease { renewed: Utc::now(), ..lease };
         match renewed.write(&self.destination, condition).await {
-            // A try whose answer was lost may have written it, or somebody has called it dirty.
+            // A write whose response was lost has succeeded, or another publisher has marked the
+            // lease dirty.
             Err(StoreError::PreconditionFailed { .. }) => {
                 Ok(Lease::load(&self.destination).await?.filter(is_own))
             }
@@ -295,21 +316,22 @@ impl ActiveLease {
         }
     }
 
+    /// The error of a lost lease. `is_marked`: possible changes are reported in the current lease.
     fn lost(&self, is_marked: bool) -> PublishError {
         let url = self.destination.location().to_string();
         PublishError::LeaseLost { url, is_marked }
     }
 
-    /// Removes the lease, if it is no dirtier than is `settled`; else says in it that nobody has it.
-    async fn give_up(&self, settled: Option<u32>) -> Result<(), PublishError> {
-        for _ in 0..TRIES {
+    /// Removes the lease object if its `dirty` is `removable_dirty`, otherwise marks it as released.
+    async fn give_up(&self, removable_dirty: Option<u32>) -> Result<(), PublishError> {
+        for _ in 0..ATTEMPTS {
             let found = load(&self.destination).await?;
             let own = found.and_then(|(lease, condition)| Some((lease?, condition)));
             let Some((lease, condition)) = own.filter(|(l, _)| l.token == self.own.token) else {
                 self.state().is_lost = true;
                 return Err(self.lost(true));
             };
-            if settled == Some(lease.dirty) {
+            if removable_dirty == Some(lease.dirty) {
                 self.destination.delete(&Lease::key()).await?;
                 return Ok(self.destination.remove_empty_parents(&Lease::key()).await?);
             }
@@ -322,14 +344,14 @@ impl ActiveLease {
         Ok(())
     }
 
-    /// Raises `dirty` in the lease at the destination, whoever holds it, if this publisher may have changed objects
-    /// since it last confirmed its own; the error to report.
+    /// Increments `dirty` in the current lease, whoever holds it, if this publisher may have changed
+    /// objects since it last confirmed its own lease. Returns the error to report.
     async fn mark_dirty(&self) -> PublishError {
         if !self.state().has_changed {
             return self.lost(true);
         }
-        for _ in 0..TRIES {
-            let dirty = async {
+        for _ in 0..ATTEMPTS {
+            let mark = async {
                 let (lease, condition) = match load(&self.destination).await? {
                     Some((Some(lease), condition)) => (lease, condition),
                     Some((None, condition)) => {
@@ -340,11 +362,11 @@ impl ActiveLease {
                 let dirty = lease.dirty.saturating_add(1);
                 Lease { dirty, ..lease }.write(&self.destination, condition).await
             };
-            match dirty.await {
+            match mark.await {
                 Ok(()) => return self.lost(true),
                 Err(StoreError::PreconditionFailed { .. }) => {}
                 Err(error) => {
-                    warn!(%error, "cannot tell the next publisher");
+                    warn!(%error, "cannot mark the lease for the next publisher");
                     break;
                 }
             }
@@ -353,16 +375,16 @@ impl ActiveLease {
     }
 }
 
-/// Renews the lease, and looks whether it is held.
+/// Checks and renews the lease in the background until it is lost.
 async fn renew(shared: Arc<ActiveLease>) {
     while !shared.is_lost() {
-        tokio::time::sleep(LOOK).await;
-        if shared.state().renewed.elapsed() < RENEWED {
-            // Who changes something looks by itself.
-            _ = shared.look().await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        if shared.state().renewed.elapsed() < RENEWAL_INTERVAL {
+            // The error is not needed: a lost lease cancels `stop`, and `allow` returns the error.
+            _ = shared.check_if_due().await;
             continue;
         }
-        let _turn = shared.turn.lock().await;
+        let _lock = shared.check_lock.lock().await;
         match shared.check_now(true).await {
             Ok(()) | Err(PublishError::LeaseLost { .. }) => {}
             Err(error) => warn!(%error, "cannot renew the lease on the destination"),
@@ -379,7 +401,7 @@ mod tests {
         Ok(LeaseGuard::take(store, &CancellationToken::new(), || async {}).await?.0)
     }
 
-    /// A lease that was last looked at so many seconds ago, by the clock.
+    /// A lease that was last checked `seconds` ago by the wall clock.
     async fn taken(store: &Store, seconds: i64) -> (LeaseGuard, CancellationToken) {
         let (own, stop) = (Lease::new(0), CancellationToken::new());
         own.write(store, PutMode::Always).await.unwrap();
@@ -387,13 +409,14 @@ mod tests {
         (LeaseGuard::new(store.clone(), own, then, stop.clone()), stop)
     }
 
+    /// A lease of a process on another machine.
     fn of_elsewhere() -> Lease {
         let elsewhere = Process { host: "elsewhere".into(), machine: None, ..Process::own() };
         Lease { owner: elsewhere, ..Lease::new(0) }
     }
 
     #[tokio::test]
-    async fn a_destination_has_one_publisher_and_the_dead_are_replaced() {
+    async fn a_destination_has_one_publisher_and_an_expired_lease_is_taken_over() {
         let store = Store::memory();
         let held = take(&store).await.unwrap();
         assert!(matches!(take(&store).await, Err(PublishError::Busy { .. })));
@@ -406,7 +429,7 @@ mod tests {
         expired.write(&store, PutMode::Always).await.unwrap();
         let held = take(&store).await.unwrap();
         assert!(held.may_have_other_holder);
-        // Of a publish that has not ended it stays, and nobody has it.
+        // After an unfinished publish the lease stays, marked as released.
         assert!(
             held.release(Err::<(), _>(crate::executor::Stopped.into()), LeaseEnd::Unfinished)
                 .await
@@ -417,13 +440,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_lost_a_lease_changes_nothing_and_says_so_to_whoever_has_it() {
+    async fn a_publisher_without_its_lease_changes_nothing_and_marks_the_new_lease_dirty() {
         let store = Store::memory();
         let (held, stop) = taken(&store, 0).await;
         held.shared().allow().await.unwrap();
         let other = of_elsewhere();
         other.write(&store, PutMode::Always).await.unwrap();
-        // Not looked at for a moment.
+        // The lease was checked less than `CHECK_INTERVAL` ago.
         held.shared().allow().await.unwrap();
         assert!(held.shared().confirm().await.is_err() && stop.is_cancelled());
         assert!(held.shared().allow().await.is_err());
@@ -434,20 +457,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_that_slept_looks_first_and_a_renewal_keeps_what_others_say() {
+    async fn the_lease_is_checked_after_a_sleep_and_a_renewal_keeps_the_dirty_mark() {
         let store = Store::memory();
         let (held, _) = taken(&store, 61).await;
         store.delete(&Lease::key()).await.unwrap();
         assert!(held.shared().allow().await.is_err());
         let (held, _) = taken(&store, 61).await;
-        let lies_there = async || Lease::load(&store).await.unwrap().unwrap();
-        let dirty = Lease { dirty: 1, ..lies_there().await };
+        let current = async || Lease::load(&store).await.unwrap().unwrap();
+        let dirty = Lease { dirty: 1, ..current().await };
         dirty.write(&store, PutMode::Always).await.unwrap();
         held.shared().check_now(true).await.unwrap();
-        let renewed = lies_there().await;
+        let renewed = current().await;
         assert!(renewed.dirty == 1 && renewed.renewed > dirty.renewed && held.was_marked_dirty());
         held.release(Ok(()), LeaseEnd::Complete).await.unwrap();
-        let left = lies_there().await;
+        let left = current().await;
         assert!(left.is_dirty() && !left.is_held());
     }
 }

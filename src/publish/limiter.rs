@@ -1,62 +1,66 @@
-//! How many requests are under way, and how many bytes go out.
+//! Limits on the requests in flight and on the bytes sent per second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Requests under way at the start, and at most, when their number is found out.
-const START: f64 = 16.0;
-const MOST: f64 = 256.0;
-/// A server that is too busy answers many requests so at once: they count as one.
-const ONE_ANSWER: Duration = Duration::from_secs(1);
+/// First and largest limit of requests in flight with [`Concurrency::Auto`].
+const FIRST_LIMIT: f64 = 16.0;
+const MAX_LIMIT: f64 = 256.0;
+/// Shortest time between two halvings of the limit. A busy server refuses many requests at the same
+/// time; they halve the limit once.
+const HALVING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many requests may be under way.
+/// The number of requests that may be in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Concurrency {
-    /// Found out: one more for every round that goes well, half as many when the server is busy.
+    /// Adapts to the server: one more request after each round without a failure, half as many
+    /// after a failure (additive increase, multiplicative decrease).
     #[default]
     Auto,
-    /// So many.
+    /// A constant number, at least 1.
     Fixed(usize),
 }
 
-/// The one gate that all requests to a destination pass.
+/// A limiter that all requests of a publish to its destination share.
 #[derive(Clone)]
 pub struct RequestLimiter(Arc<LimiterShared>);
 
 struct LimiterShared {
     state: Mutex<LimiterState>,
     changed: Notify,
+    /// Bytes per second. `None`: unlimited.
     rate: Option<u64>,
 }
 
 struct LimiterState {
+    /// Requests that may be in flight; a fraction counts towards the next whole request.
     limit: f64,
     adapts: bool,
-    under_way: usize,
-    halved: Option<Instant>,
-    /// Failures that have been taken account of.
+    in_flight: usize,
+    last_halved: Option<Instant>,
+    /// Total of failed requests that the limit already reflects.
     failures: u64,
-    /// When the bytes that were let through will be out, at the given rate.
+    /// Time at which the bytes permitted so far are sent, at the given rate.
     free_at: Instant,
 }
 
-/// Leave for one request.
+/// Permission for one request, given back when it is dropped.
 pub struct Permit(RequestLimiter);
 
 impl RequestLimiter {
-    /// A gate for so many requests and, if given, bytes per second.
+    /// A limiter for `concurrency` requests and, if given, `rate` bytes per second.
     pub fn new(concurrency: Concurrency, rate: Option<u64>) -> Self {
         let (limit, adapts) = match concurrency {
-            Concurrency::Auto => (START, true),
+            Concurrency::Auto => (FIRST_LIMIT, true),
             Concurrency::Fixed(number) => (number.max(1) as f64, false),
         };
         let state = LimiterState {
             limit,
             adapts,
-            under_way: 0,
-            halved: None,
+            in_flight: 0,
+            last_halved: None,
             failures: 0,
             free_at: Instant::now(),
         };
@@ -67,7 +71,7 @@ impl RequestLimiter {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests that may be under way now.
+    /// Number of requests that may be in flight now.
     pub fn limit(&self) -> usize {
         self.state().limit as usize
     }
@@ -78,14 +82,14 @@ impl RequestLimiter {
             let changed = self.0.changed.notified();
             {
                 let mut state = self.state();
-                if state.under_way < state.limit as usize {
-                    state.under_way += 1;
+                if state.in_flight < state.limit as usize {
+                    state.in_flight += 1;
                     break;
                 }
             }
             changed.await;
         }
-        let leave = Permit(self.clone());
+        let permit = Permit(self.clone());
         if let Some(rate) = self.0.rate {
             let time = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
             let free_at = {
@@ -93,33 +97,34 @@ impl RequestLimiter {
                 state.free_at = state.free_at.max(Instant::now()) + time;
                 state.free_at
             };
-            // Before they go out: then no more have than may, at any moment.
+            // The wait is before the request, so that the rate is never exceeded.
             tokio::time::sleep_until(free_at.into()).await;
         }
-        leave
+        permit
     }
 
-    /// After a request: so many have failed so far, of this one and all others.
+    /// Adapts the limit after a request. `failures` is the total of failed requests so far; if it
+    /// has grown, the server was too busy or could not be reached.
     pub fn record_result(&self, failures: u64) {
         let before = std::mem::replace(&mut self.state().failures, failures);
         match failures > before {
-            true => self.was_refused(),
-            false => self.went_well(),
+            true => self.decrease(),
+            false => self.increase(),
         }
     }
 
-    fn went_well(&self) {
+    fn increase(&self) {
         let mut state = self.state();
         if state.adapts {
-            state.limit = (state.limit + 1.0 / state.limit).min(MOST);
+            state.limit = (state.limit + 1.0 / state.limit).min(MAX_LIMIT);
         }
     }
 
-    /// The server was too busy, or could not be reached.
-    fn was_refused(&self) {
+    fn decrease(&self) {
         let mut state = self.state();
-        if state.adapts && state.halved.is_none_or(|at| at.elapsed() > ONE_ANSWER) {
-            state.halved = Some(Instant::now());
+        let is_due = state.last_halved.is_none_or(|at| at.elapsed() > HALVING_INTERVAL);
+        if state.adapts && is_due {
+            state.last_halved = Some(Instant::now());
             state.limit = (state.limit / 2.0).max(1.0);
         }
     }
@@ -127,7 +132,7 @@ impl RequestLimiter {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.state().under_way -= 1;
+        self.0.state().in_flight -= 1;
         self.0.0.changed.notify_one();
     }
 }
@@ -137,28 +142,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_grow_by_one_a_round_and_are_halved_once() {
-        let flow = RequestLimiter::new(Concurrency::Auto, None);
+    async fn the_limit_grows_by_one_a_round_and_is_halved_once() {
+        let limiter = RequestLimiter::new(Concurrency::Auto, None);
         for _ in 0..17 {
-            flow.went_well();
+            limiter.increase();
         }
-        assert_eq!(flow.limit(), 17);
-        flow.was_refused();
-        flow.was_refused();
-        assert_eq!(flow.limit(), 8);
+        assert_eq!(limiter.limit(), 17);
+        limiter.decrease();
+        limiter.decrease();
+        assert_eq!(limiter.limit(), 8);
         let fixed = RequestLimiter::new(Concurrency::Fixed(2), None);
-        fixed.was_refused();
-        fixed.went_well();
+        fixed.decrease();
+        fixed.increase();
         assert_eq!(fixed.limit(), 2);
     }
 
     #[tokio::test]
-    async fn no_more_enter_than_may() {
-        let flow = RequestLimiter::new(Concurrency::Fixed(1), None);
-        let first = flow.acquire(0).await;
+    async fn a_request_above_the_limit_waits() {
+        let limiter = RequestLimiter::new(Concurrency::Fixed(1), None);
+        let first = limiter.acquire(0).await;
         let second = tokio::spawn({
-            let flow = flow.clone();
-            async move { drop(flow.acquire(0).await) }
+            let limiter = limiter.clone();
+            async move { drop(limiter.acquire(0).await) }
         });
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
@@ -167,12 +172,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_wait_until_the_rate_allows_them_and_those_before_them() {
-        let begun = Instant::now();
-        let flow = RequestLimiter::new(Concurrency::Fixed(4), Some(1000));
+    async fn bytes_wait_until_the_rate_allows_them() {
+        let start = Instant::now();
+        let limiter = RequestLimiter::new(Concurrency::Fixed(4), Some(1000));
         for _ in 0..2 {
-            drop(flow.acquire(100).await);
+            drop(limiter.acquire(100).await);
         }
-        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert!(start.elapsed() >= Duration::from_millis(200));
     }
 }

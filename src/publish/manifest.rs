@@ -1,9 +1,11 @@
-//! The manifest (`.dor/manifest.jsonl.gz`) tells what a destination held after its last complete publish. The
-//! intent (`.dor/manifest.next.jsonl.gz`) tells what it may hold while a publish runs: the next manifest and the
-//! objects to delete. An intent that nobody holds a lease for tells of a publish that is not complete: the next
-//! one lists the destination.
+//! The manifest and the intent of a destination.
 //!
-//! Lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` in order of the keys.
+//! The manifest (`.dor/manifest.jsonl.gz`) lists the objects of the last complete publish. The intent
+//! (`.dor/manifest.next.jsonl.gz`) lists the objects that the destination may have while a publish
+//! runs: those of the next manifest and those to delete. An intent without a lease that is held is
+//! left by an interrupted publish; the next publish then lists the destination.
+//!
+//! Both are lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` ordered by key.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,57 +23,58 @@ use super::{ObjectEntry, PublishError};
 use crate::model::Md5Digest;
 use crate::store::{Lines, PutMode, PutOptions, Store, StoreError};
 
-/// Where the manifest of a destination lies,
+/// Key of the manifest.
 pub(super) const MANIFEST: &str = ".dor/manifest.jsonl.gz";
-/// and the intent.
+/// Key of the intent.
 pub(super) const INTENT: &str = ".dor/manifest.next.jsonl.gz";
 const FORMAT: u32 = 2;
-/// Bytes of parts that S3 takes.
+/// Sizes in bytes of the parts of a multipart upload that S3 accepts.
 const PART_SIZES: RangeInclusive<u64> = 5 << 20..=5 << 30;
-/// Bytes of a manifest, compressed and not: tens of millions of objects.
-const PACKED: u64 = 256 << 20;
-const UNPACKED: u64 = 2 << 30;
+/// Largest size in bytes of a compressed manifest: tens of millions of objects.
+const MAX_PACKED: u64 = 256 << 20;
+/// Largest size in bytes of an uncompressed manifest.
+const MAX_UNPACKED: u64 = 2 << 30;
 
-/// What stands at the head of the manifest.
+/// The first line of a manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ManifestHeader {
-    /// Version of the manifest's form.
+    /// Version of the file format.
     pub format: u32,
-    /// One more with every publish that changed something.
+    /// Version of the published data, from 1; each publish that changes something adds 1.
     pub version: u64,
-    /// When it was completed.
+    /// Time at which the publish ended, in whole seconds.
     pub published: DateTime<Utc>,
-    /// Program that did.
+    /// Name and version of the program that wrote the manifest.
     pub program: String,
-    /// Where from.
+    /// Location of the source.
     pub source: String,
-    /// Bytes of the parts of objects that were sent in several; more where there would be too many. It stays
-    /// as it is, so that ETags can be compared.
+    /// Size in bytes of the parts of objects that are sent in several parts; larger for objects that
+    /// would have too many parts. It never changes at a destination, so that ETags can be compared.
     #[serde(default)]
     pub part_size: u64,
-    /// The rules that each part was made under, by its folder.
+    /// Conversion rules of each product, by the folder of the product.
     pub recipes: BTreeMap<String, Value>,
     /// Number of objects.
     pub objects: usize,
-    /// Their bytes.
+    /// Total size of the objects in bytes.
     pub bytes: u64,
 }
 
-/// A manifest, or an intent.
+/// A manifest or an intent.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// Its head.
+    /// Version, source and totals.
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// Whether it is not as it was written: it must be replaced.
+    /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
-    /// The condition under which it is replaced only while nobody else has done so.
+    /// The condition for replacing it only if it is still this version.
     condition: PutMode,
 }
 
 impl Manifest {
-    /// What follows `before`.
+    /// The manifest that replaces `before`.
     pub(super) fn after(
         before: Option<&Self>,
         source: &str,
@@ -94,33 +97,40 @@ impl Manifest {
         Self { header, entries, is_damaged: false, condition }
     }
 
-    /// The manifest of a destination; `None` when there is none.
+    /// Loads the manifest of a destination; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`PublishError::Manifest`] when it is damaged; errors of the destination.
     pub async fn load(destination: &Store) -> Result<Option<Self>, PublishError> {
         read(destination, MANIFEST, false).await
     }
 
-    /// The same, but a damaged manifest is an empty one that is to be replaced, and keys that no object can have
-    /// are left out.
+    /// Loads the manifest of a destination. If it is damaged, returns an empty manifest that replaces
+    /// it; invalid keys are left out.
     pub(super) async fn load_or_begin(destination: &Store) -> Result<Option<Self>, PublishError> {
         read_or_begin(destination, MANIFEST).await
     }
 
-    /// The intent at a destination. One that cannot be read is an empty, damaged one: the destination is listed.
+    /// Loads the intent of a destination; `None` when there is none. If it is damaged, returns an empty
+    /// one with `is_damaged`.
+    ///
+    /// # Errors
+    /// Errors of the destination.
     pub async fn load_intent(destination: &Store) -> Result<Option<Self>, PublishError> {
         read_or_begin(destination, INTENT).await
     }
 
-    /// The entry of an object.
+    /// The entry with this key.
     pub fn entry(&self, key: &str) -> Option<&ObjectEntry> {
         find(&self.entries, key)
     }
 
-    /// Writes it, unless the one that it follows has been replaced.
+    /// Writes the manifest, unless another publisher has replaced the previous one.
     pub(super) async fn save(&self, destination: &Store) -> Result<(), PublishError> {
         self.save_as(destination, MANIFEST).await
     }
 
-    /// Writes it as the intent, over the intent `before` unless that has been replaced.
+    /// Writes this as the intent, unless another publisher has replaced the intent `before`.
     pub(super) async fn save_intent(
         &self,
         destination: &Store,
@@ -140,17 +150,17 @@ impl Manifest {
         let bytes = self
             .pack()
             .map_err(|error| PublishError::Manifest { url, problem: error.to_string() })?;
-        let sending = PutOptions {
+        let options = PutOptions {
             content_type: Some("application/gzip".to_owned()),
             md5: Some(Md5Digest::of(&bytes)),
             condition: self.condition.clone(),
             ..PutOptions::default()
         };
-        match destination.send(key, Bytes::from(bytes.clone()), &sending).await {
+        match destination.send(key, Bytes::from(bytes.clone()), &options).await {
             Ok(_) => Ok(()),
-            // A try whose answer was lost may have written it.
+            // An earlier attempt whose response was lost may have written it.
             Err(StoreError::PreconditionFailed { .. }) => {
-                match destination.get_within(key, PACKED).await? {
+                match destination.get_within(key, MAX_PACKED).await? {
                     Some((found, _)) if found == bytes => Ok(()),
                     _ => {
                         let url = destination.location().to_string();
@@ -162,6 +172,7 @@ impl Manifest {
         }
     }
 
+    /// The content of the file: JSON lines, compressed.
     fn pack(&self) -> std::io::Result<Vec<u8>> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
@@ -174,47 +185,53 @@ impl Manifest {
     }
 }
 
-/// An entry among those that are ordered by key.
+/// The entries of a manifest; empty without one.
+pub(super) fn entries(manifest: Option<&Manifest>) -> &[ObjectEntry] {
+    manifest.map_or(&[], |manifest| &manifest.entries)
+}
+
+/// Finds an entry in a list that is ordered by key.
 pub(super) fn find<'a>(entries: &'a [ObjectEntry], key: &str) -> Option<&'a ObjectEntry> {
     let at = entries.binary_search_by(|entry| (*entry.key).cmp(key)).ok()?;
     entries.get(at)
 }
 
-/// Reads a manifest; keys that no object can have are damage, or are left out.
+/// Reads a manifest. Invalid keys are left out if `skips_invalid`, and are an error otherwise.
 async fn read(
     destination: &Store,
     key: &str,
-    leaves_out: bool,
+    skips_invalid: bool,
 ) -> Result<Option<Manifest>, PublishError> {
-    let Some((bytes, info)) = destination.get_within(key, PACKED).await? else { return Ok(None) };
+    let Some((bytes, info)) = destination.get_within(key, MAX_PACKED).await? else {
+        return Ok(None);
+    };
     let url = destination.location().join(key).to_string();
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
-    let (header, entries, refused) = unpack(&bytes, destination).map_err(damaged)?;
-    let number = entries.len() + refused.len();
+    let (header, entries, invalid) = unpack(&bytes, destination).map_err(damaged)?;
+    let number = entries.len() + invalid.len();
     if header.format != FORMAT {
-        let problem = format!("it has format {}, this program knows {FORMAT}", header.format);
+        let problem = format!("it has format {}, this program reads {FORMAT}", header.format);
         return Err(damaged(problem));
     }
     if number != header.objects {
         return Err(damaged(format!("it has {number} of {} entries", header.objects)));
     }
     if !PART_SIZES.contains(&header.part_size) {
-        let problem = format!("it has parts of {} bytes, which S3 does not take", header.part_size);
+        let problem = format!("its part size of {} bytes is not supported by S3", header.part_size);
         return Err(damaged(problem));
     }
-    if let Some(first) = refused.first() {
-        if !leaves_out {
-            return Err(damaged(format!("it names {first:?}, which no object can have")));
+    if let Some(first) = invalid.first() {
+        if !skips_invalid {
+            return Err(damaged(format!("it has the invalid key {first:?}")));
         }
-        let number = refused.len();
-        tracing::warn!(
-            "{url} names {number} key(s) that no object there can have, such as {first:?}: passed over"
-        );
+        let number = invalid.len();
+        tracing::warn!("{url} has {number} invalid key(s), such as {first:?}; they are ignored");
     }
     let condition = info.etag.map_or(PutMode::Always, PutMode::Is);
-    Ok(Some(Manifest { header, entries, is_damaged: !refused.is_empty(), condition }))
+    Ok(Some(Manifest { header, entries, is_damaged: !invalid.is_empty(), condition }))
 }
 
+/// Reads a manifest; a damaged one is returned as an empty one with `is_damaged`.
 async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest>, PublishError> {
     match read(destination, key, true).await {
         Err(error @ PublishError::Manifest { .. }) => {
@@ -229,23 +246,23 @@ async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest
     }
 }
 
-/// A header, entries in order of their keys, and keys that no object of `destination` can have: this program
-/// has not written them.
+/// Parses a manifest: its header, its entries ordered by key, and its invalid keys, which no object of
+/// `destination` can have.
 fn unpack(
     bytes: &[u8],
     destination: &Store,
 ) -> Result<(ManifestHeader, Vec<ObjectEntry>, Vec<String>), String> {
-    // Several members, so that what was appended to the one is seen.
-    let mut lines = Lines::new(MultiGzDecoder::new(bytes), UNPACKED);
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    let line = lines.next_line().map_err(|error| told(&error))?.unwrap_or_default();
-    let header = serde_json::from_slice(line).map_err(|error| told(&error))?;
-    let (mut entries, mut refused): (Vec<ObjectEntry>, _) = (Vec::new(), Vec::new());
-    while let Some(line) = lines.next_line().map_err(|error| told(&error))? {
-        let (key, size, etag) = serde_json::from_slice(line).map_err(|error| told(&error))?;
+    // A decoder of several gzip members also detects bytes that were appended to the file.
+    let mut lines = Lines::new(MultiGzDecoder::new(bytes), MAX_UNPACKED);
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let line = lines.next_line().map_err(|error| text(&error))?.unwrap_or_default();
+    let header = serde_json::from_slice(line).map_err(|error| text(&error))?;
+    let (mut entries, mut invalid): (Vec<ObjectEntry>, _) = (Vec::new(), Vec::new());
+    while let Some(line) = lines.next_line().map_err(|error| text(&error))? {
+        let (key, size, etag) = serde_json::from_slice(line).map_err(|error| text(&error))?;
         let entry = ObjectEntry { key, size, etag, parts: None };
         if !destination.can_hold(&entry.key) {
-            refused.push(entry.key.to_string());
+            invalid.push(entry.key.to_string());
             continue;
         }
         if entries.last().is_some_and(|last| last.key >= entry.key) {
@@ -253,7 +270,7 @@ fn unpack(
         }
         entries.push(entry);
     }
-    Ok((header, entries, refused))
+    Ok((header, entries, invalid))
 }
 
 #[cfg(test)]
@@ -267,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manifest_is_read_as_written_and_not_over_another() {
+    async fn a_manifest_is_read_as_written_and_does_not_replace_a_newer_one() {
         let store = Store::memory();
         assert!(Manifest::load(&store).await.unwrap().is_none());
         let entries = vec![entry("a"), entry("b \"c\"")];
@@ -285,13 +302,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_manifest_is_named() {
+    async fn the_error_of_a_damaged_manifest_names_it() {
         let store = Store::memory();
         store.put(MANIFEST, Bytes::from_static(b"no gzip")).await.unwrap();
         let damaged = async || Manifest::load(&store).await.unwrap_err().to_string();
         let error = damaged().await;
         assert!(error.contains("manifest.jsonl.gz") && error.contains("--audit"), "{error}");
-        // Appended to a whole one.
+        // Bytes appended to a valid manifest.
         let mut whole =
             Manifest::after(None, "", PART, BTreeMap::new(), Vec::new()).pack().unwrap();
         whole.extend_from_slice(b"junk");
@@ -302,8 +319,8 @@ mod tests {
         store.put(MANIFEST, Bytes::from(packed)).await.unwrap();
         assert!(damaged().await.contains("../x"));
         let audited = Manifest::load_or_begin(&store).await.unwrap().unwrap();
-        assert!(audited.entries.is_empty() && audited.is_damaged, "it is written anew");
-        // Of the same line again and again, a bomb is refused at the second.
+        assert!(audited.entries.is_empty() && audited.is_damaged, "it is written again");
+        // A decompression bomb of repeated lines is refused at the second line.
         let twice = Manifest::after(None, "", PART, BTreeMap::new(), vec![entry("x"), entry("x")]);
         let packed = twice.pack().unwrap();
         store.put(MANIFEST, Bytes::from(packed)).await.unwrap();

@@ -1,17 +1,21 @@
-//! Publishing: bringing a tree of outputs to a destination, so that only what changed is sent, its
-//! readers never see metadata that names an absent chunk, and nothing is lost whatever stops it.
+//! Publishing: copies a tree of outputs to a destination.
+//!
+//! A publish sends only objects that are new or have changed. Readers of the destination never see
+//! metadata that names an absent chunk. A publish that is stopped or killed can be run again, and
+//! loses nothing.
 //!
 //! ```text
 //! [lease]      one publisher at a time
 //!    |
-//! [inventory]  what the source holds: from the records of conversions, else hashed once ([checksum_cache])
+//! [inventory]  objects of the source: from the records of conversions, else hashed once and kept in
+//!    |         [checksum_cache]
+//! [manifest]   objects of the last publish. The [destination] is listed where the manifest may be
+//!    |         out of date: there is an intent, the lease is dirty, a map store was finalized at
+//!    |         the destination, or the user gives --audit or --overwrite
+//! [plan]       objects to send and to delete; [guard] refuses to replace a result by a poorer one
 //!    |
-//! [manifest]   what the destination was given; [destination] is listed where that is in doubt: there is an
-//!    |         intent, the lease is dirty, a store was finalized there, or the user asks
-//! [plan]       what is new, changed, gone; [guard] refuses to replace results by poorer ones
-//!    |
-//! [execute]        the intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
-//!              -> the manifest -> deletes -> the intent and the lease are removed
+//! [execute]    intent -> [transfer]: data -> metadata, deepest first -> consolidated metadata
+//!              -> manifest -> deletes -> the intent and the lease are removed
 //! ```
 
 mod changes;
@@ -50,21 +54,22 @@ use crate::case_manifest::CASES;
 use crate::model::{ETag, Md5Digest, Parts};
 use crate::store::is_public;
 
-/// An object with its place below the source and, the same, below the destination.
+/// An object of a source or a destination: its key, size and checksum.
 #[derive(Clone, Debug)]
 pub struct ObjectEntry {
-    /// Place.
+    /// Key relative to the source and to the destination; it is the same in both.
     pub key: Box<str>,
     /// Size of the object in bytes.
     pub size: u64,
-    /// What S3 calls an object of these bytes, sent as this program sends it.
+    /// ETag that S3 computes for these bytes when they are sent in parts of the usual size.
     pub etag: ETag,
-    /// MD5 of each part, where it goes in several and the source has told them.
+    /// MD5 of each part. `None` for an object that is sent in one request, and where the MD5s of
+    /// the parts are unknown (entries of a manifest or a listing).
     pub parts: Option<Arc<[Md5Digest]>>,
 }
 
 impl ObjectEntry {
-    /// Of an object with these MD5s.
+    /// The entry of an object with these MD5s.
     pub fn new(key: &str, size: u64, md5: Parts) -> Self {
         let etag = md5.etag();
         let parts = match md5 {
@@ -74,13 +79,13 @@ impl ObjectEntry {
         Self { key: key.into(), size, etag, parts }
     }
 
-    /// Of an object with these bytes, in parts that usually have so many.
+    /// The entry of an object with these bytes, sent in parts of `part_size` bytes.
     pub fn of(key: &str, bytes: &[u8], part_size: u64) -> Self {
         Self::new(key, bytes.len() as u64, Parts::of(bytes, part_size))
     }
 }
 
-/// Whether both are of the same bytes at the same place; manifests do not tell the MD5s of parts.
+/// Compares key, size and ETag. The MD5s of parts are left out: a manifest does not have them.
 impl PartialEq for ObjectEntry {
     fn eq(&self, other: &Self) -> bool {
         (&self.key, self.size, self.etag) == (&other.key, other.size, other.etag)
@@ -89,22 +94,22 @@ impl PartialEq for ObjectEntry {
 
 impl Eq for ObjectEntry {}
 
-/// Folder at the destination that holds what publishers know of it; never published from a source.
+/// Folder at the destination for the lease, the manifest and the intent; never published from a source.
 pub const FOLDER: &str = ".dor";
 
-/// Whether a key is one that this program publishes: an object for readers, or the record of a map
-/// store, by which a published copy is checked, extended and finalized.
+/// Whether `dor publish` sends objects with this key: objects for readers, and the records in the
+/// `.cases` folder of a map store, with which a published store is checked, extended and finalized.
 pub fn is_publishable(key: &str) -> bool {
     is_public(key) || is_record(key)
 }
 
-/// Whether a key is that of a record in the hidden folder of a map store.
+/// Whether a key is that of a record in the `.cases` folder of a map store.
 fn is_record(key: &str) -> bool {
     let Some((folder, name)) = key.rsplit_once('/') else { return false };
     let Some(root) = folder.strip_suffix(CASES) else { return false };
-    let is_whole = root.is_empty() || root.ends_with('/');
-    // A name that is public below the root of the store.
-    is_whole && name.ends_with(".json") && is_public(&format!("{root}{name}"))
+    let is_folder_name = root.is_empty() || root.ends_with('/');
+    // The folder `.cases` is hidden, so the rest of the key is checked without it.
+    is_folder_name && name.ends_with(".json") && is_public(&format!("{root}{name}"))
 }
 
 #[cfg(test)]
@@ -112,7 +117,7 @@ mod tests {
     use super::is_publishable;
 
     #[test]
-    fn records_of_map_stores_are_published_and_no_other_hidden_file_is() {
+    fn records_of_map_stores_are_the_only_hidden_files_that_are_published() {
         for key in ["a/b.nc", "s/.zattrs", ".cases/112-04.json", "a/s.zarr/.cases/shared.json"] {
             assert!(is_publishable(key), "{key}");
         }

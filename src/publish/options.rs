@@ -1,4 +1,4 @@
-//! How a publish is done, and what of a source.
+//! The options of a publish, and the selection of the objects of a source.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use super::limiter::Concurrency;
 use crate::executor::Pool;
 use crate::model::Case;
 
-/// How a publish is done.
+/// The options of a publish.
 #[derive(Clone, Debug, Default)]
 pub struct PublishOptions {
-    /// What of the source.
+    /// The part of the source that is published.
     pub selection: Selection,
     /// Delete objects that an earlier publish sent and the source no longer has.
     pub delete: bool,
@@ -22,59 +22,67 @@ pub struct PublishOptions {
     pub overwrite: bool,
     /// List the destination before the plan is made.
     pub audit: bool,
-    /// Read again afterwards what lies there.
+    /// Objects to read back from the destination after the publish. `None`: none.
     pub verify: Option<VerifyScope>,
-    /// Requests at a time.
+    /// Requests in flight at the same time.
     pub concurrency: Concurrency,
-    /// Bytes per second.
+    /// Bytes sent per second. `None`: unlimited.
     pub rate: Option<u64>,
-    /// Memory for objects that are held on their way; unlimited when there is none.
+    /// Memory budget for objects that are held while they are sent. `None`: unlimited.
     pub pool: Option<Pool>,
-    /// `Cache-Control` of all objects.
+    /// `Cache-Control` of all objects. `None`: no such header is sent.
     pub cache_control: Option<String>,
-    /// `Content-Type` of all objects; by name when there is none.
+    /// `Content-Type` of all objects. `None`: chosen by the name of each object.
     pub content_type: Option<String>,
 }
 
 impl PublishOptions {
-    /// Whether the destination is to be listed: to be as the source is, it must not have lost anything either.
+    /// Whether the user asks for a listing of the destination. `--overwrite` implies it: the
+    /// destination equals the source only if it has lost nothing.
     pub(super) fn is_audit(&self) -> bool {
         self.audit || self.overwrite
     }
 }
 
-/// A part of a source.
+/// The kind of product that a folder of a source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SourcePart {
-    /// Research-grade files, `PPP/MM/*.nc` with a record each folder.
+    /// Research-grade files, `PPP/MM/*.nc`, with a case record in each folder.
     Research,
-    /// A map store with records: `store1`, `store2` or `store3`.
+    /// A map store with case records: `store1`, `store2` or `store3`; empty where the shared record
+    /// is not written yet.
     Store(String),
     /// Anything else.
     Other,
 }
 
-/// What of a source is published.
+/// The part of a source that is published.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Keys must match one of these, if there are any,
+    /// Only keys that match one of these patterns are published. `None`: all keys.
     pub include: Option<GlobSet>,
-    /// and none of these.
+    /// Keys that match one of these patterns are not published.
     pub exclude: Option<GlobSet>,
-    /// Products: `research`, `store1`, `store2`, `store3`; all when empty.
+    /// Products: `research`, `store1`, `store2`, `store3`. Empty: all.
     pub only: BTreeSet<String>,
-    /// Cases; all when empty.
+    /// Cases. Empty: all.
     pub cases: BTreeSet<Case>,
-    /// Of a map store only what belongs to a case, as long as nobody has put the store together.
+    /// Publish map stores that are not finalized: only objects that belong to a single case.
     pub unfinished: bool,
 }
 
-/// A pattern over whole keys, where `*` stays within a folder and `**` does not.
+/// A pattern for whole keys: `*` matches within one folder, `**` across folders.
+///
+/// # Errors
+/// The text is not a valid pattern.
 pub fn pattern(text: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(text).literal_separator(true).build()
 }
 
-/// A set of patterns; none when there are none.
+/// A set of patterns; `None` for an empty list.
+///
+/// # Errors
+/// The patterns are too large together.
 pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
     if patterns.is_empty() {
         return Ok(None);
@@ -87,36 +95,39 @@ pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
 }
 
 impl Selection {
-    /// Whether a key may be published.
+    /// Whether a key passes the include and exclude patterns.
     pub fn has(&self, key: &str) -> bool {
         self.include.as_ref().is_none_or(|set| set.is_match(key))
             && self.exclude.as_ref().is_none_or(|set| !set.is_match(key))
     }
 
+    /// Whether a product is selected.
     pub(super) fn has_part(&self, part: &SourcePart) -> bool {
         let name = match part {
             SourcePart::Research => "research",
             SourcePart::Store(name) => name,
-            // No product, and of no case.
+            // Other files belong to no product and to no case.
             SourcePart::Other => return self.only.is_empty() && self.cases.is_empty(),
         };
         self.only.is_empty() || self.only.contains(name)
     }
 
+    /// Whether a case is selected.
     pub(super) fn has_case(&self, case: &Case) -> bool {
         self.cases.is_empty() || self.cases.contains(case)
     }
 
-    /// Whether all is meant.
+    /// Whether the whole source is selected.
     pub fn is_all(&self) -> bool {
         self.is_whole() && !self.has_patterns() && !self.unfinished
     }
 
-    /// Whether products and cases are all meant.
+    /// Whether all products and all cases are selected; patterns may still leave objects out.
     pub fn is_whole(&self) -> bool {
         self.only.is_empty() && self.cases.is_empty()
     }
 
+    /// Whether include or exclude patterns are given.
     pub(super) fn has_patterns(&self) -> bool {
         self.include.is_some() || self.exclude.is_some()
     }

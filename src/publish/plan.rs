@@ -1,78 +1,88 @@
-//! The plan of a publish: under the lease, before anything is changed, or without it, for those who only want
-//! to know.
+//! The plan of a publish. [`prepare`] makes it under the lease, [`plan_without_lease`] only to show it.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
 use super::checksum_cache::state_folder;
-use super::destination::{Audit, KnownObjects, VerifyScope, list, look};
+use super::destination::{Audit, KnownObjects, VerifyScope, observe};
 use super::guard::Guard;
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
 use super::lease_guard::{GRACE_PERIOD, LeaseEnd, LeaseGuard};
-use super::manifest::{Manifest, find};
+use super::manifest::{Manifest, entries, find};
 use super::options::PublishOptions;
-use super::service_limits::losses;
+use super::service_limits::warnings;
 use super::{ObjectEntry, PublishError, is_publishable};
 use crate::case_manifest::{CASES, SHARED};
 use crate::executor::unless_stopped;
 use crate::model::Parts;
-use crate::store::{Location, SkipReason, Store, StoreError};
+use crate::store::{SkipReason, Store, StoreError};
 
-/// Objects that an error names.
+/// Number of objects that an error names.
 const SHOWN: usize = 5;
-/// Requests under way at the same time, one for each object: not every server takes several in one.
+/// Requests in flight at the same time. Each deletes or checks one object: some servers do not support
+/// deleting several objects with one request.
 pub(super) const REQUESTS: usize = 16;
 
-/// What a publish will do, found out before anything is changed.
+/// The changes that a publish will make.
 pub struct PublishPlan {
     pub(super) source: Store,
     pub(super) destination: Store,
     pub(super) options: PublishOptions,
-    /// What will be sent and deleted.
+    /// Objects to send and to delete.
     pub changes: Changes,
-    /// What the source holds.
+    /// Objects of the source.
     pub inventory: Inventory,
     pub(super) state: DestinationState,
-    /// What lies at the destination of all that is known, ordered by key: by the manifest, or, where that is in
-    /// doubt, by a listing.
-    pub(super) there: Vec<ObjectEntry>,
-    /// Bytes of the parts that objects have at the destination: those of its first publish, or as configured.
+    /// Known objects that the destination has, ordered by key: those of the manifest, or, where the
+    /// manifest may be out of date, those of a listing.
+    pub(super) present: Vec<ObjectEntry>,
+    /// Size in bytes of the parts of objects at the destination: that of its first publish.
     pub(super) part_size: u64,
-    /// What a listing of the destination says, where one was asked for.
+    /// The comparison with a listing of the destination, with `--audit` or `--overwrite` only.
     pub audit: Option<Audit>,
-    /// Objects that an earlier publish has sent and that the source no longer has; they stay, because
-    /// nobody asked to delete them.
+    /// Objects of an earlier publish that the source no longer has and that stay, because `--delete`
+    /// is not given.
     pub orphans: Vec<ObjectEntry>,
-    /// Objects that have arrived since the last complete publish.
+    /// Number of objects that have arrived since the last complete publish.
     pub arrived_since: usize,
-    /// Objects of the plan of which there are folders, on disk.
+    /// Keys of objects to send that are empty folders on the disk of the destination.
     pub(super) folders: Vec<String>,
 }
 
-/// A plan with the lease under which it was made, to be carried out by [`super::publish`].
+/// A plan and the lease under which it was made; [`super::publish`] carries it out.
 pub struct LeasedPlan {
-    /// What will be done.
+    /// The plan.
     pub plan: PublishPlan,
     pub(super) lease: LeaseGuard,
-    /// Cancelled when all is to stop, and when the lease is lost.
+    /// Cancelled when the user stops the program, and when the lease is lost.
     pub(super) stop: CancellationToken,
 }
 
-/// Refuses a destination that cannot be one, without asking it.
+/// Checks source and destination without a request.
 fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
-    refuse_within(source.location(), destination.location())?;
+    if source.location().overlaps(destination.location()) {
+        let [source_url, destination] =
+            [source, destination].map(|store| store.location().to_string());
+        return Err(PublishError::OverlappingLocations { source_url, destination });
+    }
     Ok(destination.ensure_writable()?)
 }
 
-/// Checks that a destination can be published to, before work that takes long is begun.
+/// Checks that a destination can be published to, before long work begins.
+///
+/// # Errors
+/// The destination overlaps the source, is read-only, cannot be reached, or has a damaged manifest.
 pub async fn preflight(source: &Store, destination: &Store) -> Result<(), PublishError> {
     check(source, destination)?;
     Manifest::load(destination).await.map(drop)
 }
 
-/// Takes the lease on a destination and plans what is to be done.
+/// Takes the lease on a destination and makes the plan. The lease is released if that fails.
+///
+/// # Errors
+/// Another publisher holds the lease, the plan is refused, or source or destination fail.
 pub async fn prepare(
     source: &Store,
     destination: &Store,
@@ -97,7 +107,10 @@ pub async fn prepare(
     }
 }
 
-/// Plans what a publish would do, without the lease: others may change what it found at any time.
+/// Makes the plan without the lease, to show it: another publisher may change the destination.
+///
+/// # Errors
+/// The plan is refused, or source or destination fail.
 pub async fn plan_without_lease(
     source: &Store,
     destination: &Store,
@@ -115,18 +128,18 @@ pub async fn plan_without_lease(
     unless_stopped(stop, planned).await?
 }
 
-/// What publishers keep at a destination.
+/// The manifest, the intent and the dirty mark of a destination.
 pub(super) struct DestinationState {
-    /// What was published before.
+    /// Objects of the last complete publish.
     pub manifest: Option<Manifest>,
-    /// What a publish that has not ended was to leave.
+    /// Objects of a publish that is not complete.
     pub intent: Option<Manifest>,
     /// Whether a publisher that had lost its lease may have changed objects.
     pub is_dirty: bool,
 }
 
 impl DestinationState {
-    /// Loads manifest and intent; the lease tells whether it is dirty.
+    /// Loads manifest and intent. The caller sets `is_dirty` from the lease.
     async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
         let manifest = async {
             match options.is_audit() {
@@ -138,15 +151,16 @@ impl DestinationState {
         Ok(Self { manifest, intent, is_dirty: false })
     }
 
-    /// Whether publishing has sent an object, or was about to. A manifest that is damaged may have had any.
+    /// Whether a publish has sent an object, or may have. A damaged manifest may have had any object.
     fn has(&self, key: &str) -> bool {
         let both = || self.manifest.iter().chain(&self.intent);
         both().any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
     }
 }
 
-/// Where there is an intent, or the lease had expired, and its previous holder may still run, waits
-/// [`GRACE_PERIOD`] and loads the state again.
+/// Waits until a previous publisher has certainly stopped: if there is an intent or the previous lease had
+/// expired, and its holder may still run, waits [`GRACE_PERIOD`] and loads the state again. Sets `end` to the
+/// way in which the lease must be released from now on.
 async fn wait_for_others(
     destination: &Store,
     options: &PublishOptions,
@@ -162,13 +176,14 @@ async fn wait_for_others(
         return Ok(state);
     }
     let (url, seconds) = (destination.location(), GRACE_PERIOD.as_secs());
-    tracing::warn!("waiting {seconds} s: whoever began a publish to {url} may still be at work");
+    tracing::warn!("waiting {seconds} s: the previous publisher to {url} may still be running");
     tokio::time::sleep(GRACE_PERIOD).await;
     lease.shared().confirm().await?;
     *end = LeaseEnd::Unfinished;
     DestinationState::load(destination, options).await
 }
 
+/// Makes the plan from the state of the destination.
 async fn plan(
     source: &Store,
     destination: &Store,
@@ -180,14 +195,14 @@ async fn plan(
     let part_size = known.map_or(destination.multipart_size(), |known| known.header.part_size);
     let folder = state_folder(source.location());
     let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
-    let (there, audit) =
-        observe(destination, &options, &state, (&inventory, part_size), stop).await?;
+    let (present, audit) =
+        present_objects(destination, &options, &state, (&inventory, part_size), stop).await?;
     [source, destination].into_iter().for_each(Store::log_skipped);
-    // Whatever a manifest names, only what this program could have sent is deleted.
-    let concerns = |key: &str| options.selection.has(key) && is_publishable(key);
-    let changes = Changes::new(&inventory.entries, &there, concerns);
+    // Even if a manifest names other keys, only keys that this program sends are deleted.
+    let is_in_scope = |key: &str| options.selection.has(key) && is_publishable(key);
+    let changes = Changes::new(&inventory.entries, &present, is_in_scope);
     let mut plan = PublishPlan {
-        arrived_since: arrived_since(&there, &inventory, &state),
+        arrived_since: arrived_since(&present, &inventory, &state),
         source: source.clone(),
         destination: destination.clone(),
         audit: audit.filter(|_| options.is_audit()),
@@ -195,7 +210,7 @@ async fn plan(
         changes,
         inventory,
         state,
-        there,
+        present,
         part_size,
         orphans: Vec::new(),
         folders: Vec::new(),
@@ -204,12 +219,13 @@ async fn plan(
     plan.limit_deletes().await?;
     plan.refuse_deletes()?;
     plan.folders = plan.folders_in_the_way().await?;
-    plan.tell_losses();
+    plan.warn_of_service_limits();
     Ok(plan)
 }
 
-/// What lies at the destination of all that is known: by the manifest, or, where that is in doubt, by a listing.
-async fn observe(
+/// The known objects that the destination has: those of the manifest, or, where the manifest may be out
+/// of date, those of a listing.
+async fn present_objects(
     destination: &Store,
     options: &PublishOptions,
     state: &DestinationState,
@@ -224,27 +240,31 @@ async fn observe(
         reads_all: options.verify == Some(VerifyScope::All) && options.is_audit(),
         part_size,
     };
-    let is_in_doubt = options.is_audit()
+    let may_be_outdated = options.is_audit()
         || state.intent.is_some()
         || state.is_dirty
-        || has_changed_there(destination, inventory, state.manifest.as_ref(), part_size).await?;
-    if !is_in_doubt {
+        || was_finalized(destination, inventory, state.manifest.as_ref(), part_size).await?;
+    if !may_be_outdated {
         return Ok((known.manifest.to_vec(), None));
     }
-    let (there, audit) = look(destination, list(destination).await?, &known, stop).await?;
-    Ok((there, Some(audit)))
+    let (present, audit) = observe(destination, &known, stop).await?;
+    Ok((present, Some(audit)))
 }
 
-/// How many objects of the source have arrived since the last complete publish.
-fn arrived_since(there: &[ObjectEntry], inventory: &Inventory, state: &DestinationState) -> usize {
+/// Number of objects of the source that have arrived since the last complete publish.
+fn arrived_since(
+    present: &[ObjectEntry],
+    inventory: &Inventory,
+    state: &DestinationState,
+) -> usize {
     let before = entries(state.manifest.as_ref());
     let is_new = |entry: &&ObjectEntry| find(before, &entry.key) != Some(*entry);
     let has_arrived = |e: &&ObjectEntry| find(&inventory.entries, &e.key) == Some(*e);
-    there.iter().filter(has_arrived).filter(is_new).count()
+    present.iter().filter(has_arrived).filter(is_new).count()
 }
 
 impl PublishPlan {
-    /// Refuses to replace what is published by something else or worse.
+    /// Refuses to replace a published result by a poorer one or by one of another kind.
     async fn refuse_worse(&self) -> Result<(), PublishError> {
         let Self { state, .. } = self;
         let guard = Guard {
@@ -264,25 +284,27 @@ impl PublishPlan {
         }
     }
 
-    /// Limits deletes to objects that are in the source no longer. Without `--delete` they become orphans; of
-    /// some products or cases nothing is deleted.
+    /// Limits deletes to objects that the source no longer has. Without `--delete` these become
+    /// orphans. If only some products or cases are selected, nothing is deleted.
     async fn limit_deletes(&mut self) -> Result<(), PublishError> {
         let is_whole = self.options.selection.is_whole();
         if !(is_whole && self.options.delete)
-            && let Some(entry) = self.changes.in_the_way().first()
+            && let Some(entry) = self.changes.path_conflicts().first()
         {
             let url = self.destination.location().join(&entry.key).to_string();
             return Err(PublishError::InTheWay { url });
         }
-        let gone = std::mem::take(&mut self.changes.gone);
-        let gone = if is_whole { gone } else { Vec::new() };
-        let look = async |entry| {
+        let mut candidates = std::mem::take(&mut self.changes.gone);
+        if !is_whole {
+            candidates.clear();
+        }
+        let keep_if_gone = async |entry| {
             let is_gone = is_gone(&self.source, &self.inventory, &entry).await?;
             Ok::<_, PublishError>(is_gone.then_some(entry))
         };
-        let gone = stream::iter(gone).map(look).buffered(REQUESTS);
+        let checked = stream::iter(candidates).map(keep_if_gone).buffered(REQUESTS);
         let gone: Vec<ObjectEntry> =
-            gone.try_filter_map(async |gone| Ok(gone)).try_collect().await?;
+            checked.try_filter_map(async |entry| Ok(entry)).try_collect().await?;
         match self.options.delete {
             true => self.changes.gone = gone,
             false => self.orphans = gone,
@@ -290,7 +312,8 @@ impl PublishPlan {
         Ok(())
     }
 
-    /// Refuses to delete all that is published by a source that has nothing of it, and more than is allowed.
+    /// Refuses to delete everything that is published if the source has none of it, and to delete more
+    /// than `max_delete` objects.
     fn refuse_deletes(&self) -> Result<(), PublishError> {
         let (url, gone) = (self.destination.location().to_string(), &self.changes.gone);
         let published = self.state.manifest.as_ref();
@@ -317,13 +340,14 @@ impl PublishPlan {
         Ok(())
     }
 
-    /// Keys of the plan of which there are folders on disk, with nothing in them but what is deleted first.
+    /// Keys of objects to send that are folders on the disk of the destination. These folders are
+    /// empty once the deletes of the plan are done.
     async fn folders_in_the_way(&self) -> Result<Vec<String>, PublishError> {
         let keys = self.changes.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
-        let found = self.destination.obstacles(keys).await?;
+        let conflicts = self.destination.obstacles(keys).await?;
         let stays = |file: &str| find(&self.changes.gone, file).is_none();
-        match found.files.into_iter().find(|(_, file)| stays(file)) {
-            None => Ok(found.folders),
+        match conflicts.files.into_iter().find(|(_, file)| stays(file)) {
+            None => Ok(conflicts.folders),
             Some((key, file)) => {
                 let url = self.destination.location().join(&file).to_string();
                 Err(PublishError::Obstacle { url, key })
@@ -331,50 +355,51 @@ impl PublishPlan {
         }
     }
 
-    /// Warns of what the service of the destination does not keep.
-    fn tell_losses(&self) {
+    fn warn_of_service_limits(&self) {
         let sent: Vec<ObjectEntry> =
             self.changes.send.iter().map(|(entry, _)| entry.clone()).collect();
         let cache_control = self.options.cache_control.as_deref();
-        for loss in losses(&self.destination, (&sent, self.part_size), cache_control) {
-            tracing::warn!("{}: {loss}", self.destination.location());
+        for warning in warnings(&self.destination, (&sent, self.part_size), cache_control) {
+            tracing::warn!("{}: {warning}", self.destination.location());
         }
     }
 
-    /// What of the source is not published whatever is asked for: why, how many, and one of them. Lists the
-    /// source.
+    /// Objects of the source that are never published, for each reason: the reason, their number, and
+    /// the key of one of them. Lists the source.
+    ///
+    /// # Errors
+    /// The source cannot be listed.
     pub async fn left_out(&self) -> Result<Vec<(SkipReason, usize, String)>, PublishError> {
-        let of_program = format!("{CASES}/");
-        let is_own =
-            |key: &str| key.starts_with(&of_program) || key.contains(&format!("/{CASES}/"));
-        let found = self.source.list_keys(is_own).await?;
+        let (records, records_below) = (format!("{CASES}/"), format!("/{CASES}/"));
+        let is_record = |key: &str| key.starts_with(&records) || key.contains(&records_below);
+        let found = self.source.list_keys(is_record).await?;
         let mut left_out = self.source.skipped();
         let PublishOptions { selection, .. } = &self.options;
         let is_foreign = |key: &&String| {
             selection.has(key) && !self.inventory.has(key) && !self.inventory.is_pending(key)
         };
         let mut foreign = found.iter().filter(is_foreign);
-        // What was not asked for is not looked at so closely.
+        // With only some products or cases selected, the inventory lacks those of the others.
         if let Some(first) = foreign.next().filter(|_| selection.is_whole()) {
             left_out.push((SkipReason::Foreign, 1 + foreign.count(), first.clone()));
         }
         Ok(left_out)
     }
 
-    /// What is at the destination once the plan is carried out: of the source, and of what was published
-    /// before what the source does not speak for and what still lies there.
+    /// Objects of the destination once the plan is carried out: those of the source, and known objects
+    /// that are present and not deleted.
     pub(super) fn next(&self) -> Vec<ObjectEntry> {
         let stays = |e: &&ObjectEntry| {
             !self.inventory.has(&e.key) && find(&self.changes.gone, &e.key).is_none()
         };
-        let kept = self.there.iter().filter(stays).cloned();
+        let kept = self.present.iter().filter(stays).cloned();
         let mut entries: Vec<ObjectEntry> =
             self.inventory.entries.iter().cloned().chain(kept).collect();
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         entries
     }
 
-    /// Whether there is nothing to do, where this is what comes next.
+    /// Whether nothing remains to be done; `next` is the result of [`Self::next`].
     pub(super) fn is_done(&self, next: &[ObjectEntry]) -> bool {
         let is_published = |before: &Manifest| !before.is_damaged && before.entries == next;
         self.changes.is_empty()
@@ -383,16 +408,17 @@ impl PublishPlan {
             && self.state.manifest.as_ref().is_some_and(is_published)
     }
 
-    /// Objects of the manifest that no longer lie there as it tells, and that the source does not have either.
+    /// Number of objects of the manifest that are missing or changed at the destination and that the
+    /// inventory does not have.
     pub(super) fn dropped(&self) -> usize {
         let before = entries(self.state.manifest.as_ref()).iter();
-        let is_other = |e: &&ObjectEntry| find(&self.there, &e.key) != Some(*e);
-        before.filter(|e| !self.inventory.has(&e.key)).filter(is_other).count()
+        let has_changed = |e: &&ObjectEntry| find(&self.present, &e.key) != Some(*e);
+        before.filter(|e| !self.inventory.has(&e.key)).filter(has_changed).count()
     }
 }
 
-/// Whether a map store was finalized where it is published, so that the manifest does not tell what is there.
-async fn has_changed_there(
+/// Whether a map store was finalized at the destination, so that the manifest is out of date.
+async fn was_finalized(
     destination: &Store,
     inventory: &Inventory,
     published: Option<&Manifest>,
@@ -414,13 +440,8 @@ async fn has_changed_there(
     Ok(changed.contains(&true))
 }
 
-/// What a manifest names; nothing when there is none.
-pub(super) fn entries(manifest: Option<&Manifest>) -> &[ObjectEntry] {
-    manifest.map_or(&[], |manifest| &manifest.entries)
-}
-
-/// Whether an object is no longer in the source. What belongs to a case that is being made again is no
-/// longer recorded, but not gone.
+/// Whether the source no longer has an object. Objects of a case that is not complete count as present:
+/// the case may be made again.
 async fn is_gone(
     source: &Store,
     inventory: &Inventory,
@@ -431,16 +452,8 @@ async fn is_gone(
     }
     match source.head(&entry.key).await {
         Ok(found) => Ok(found.is_none()),
-        // A folder has become a file, or a file a folder.
+        // On a disk, the path of the object is now a folder, or one of its folders is now a file.
         Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => Ok(true),
         Err(error) => Err(error.into()),
     }
-}
-
-fn refuse_within(source: &Location, destination: &Location) -> Result<(), PublishError> {
-    if !source.overlaps(destination) {
-        return Ok(());
-    }
-    let [source_url, destination] = [source, destination].map(Location::to_string);
-    Err(PublishError::OverlappingLocations { source_url, destination })
 }

@@ -1,42 +1,42 @@
-//! What gets lost on the way to a destination, told beforehand.
+//! Limits of storage services, about which the plan warns before anything is sent.
 
 use super::ObjectEntry;
 use crate::store::Store;
 
-/// What the service of a destination does not keep of these objects, or cannot do: a sentence for each. Large
-/// ones go in parts of `part_size`.
-pub(super) fn losses(
+/// Warnings about what the service of a destination does not store or support, given the objects
+/// to send and the size in bytes of the parts of large ones.
+pub(super) fn warnings(
     destination: &Store,
     (entries, part_size): (&[ObjectEntry], u64),
     cache_control: Option<&str>,
 ) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut warnings = Vec::new();
     if !destination.is_source_coop() {
-        return told;
+        return warnings;
     }
-    let counted = |number: usize| format!("{number} object{}", if number == 1 { "" } else { "s" });
+    let objects = |number: usize| format!("{number} object{}", if number == 1 { "" } else { "s" });
     let large = entries.iter().filter(|entry| entry.etag.is_of_parts()).count();
     if cache_control.is_some() && large > 0 {
-        told.push(format!(
-            "Source Cooperative drops Cache-Control of {}, which go in parts of {part_size} bytes",
-            counted(large)
+        warnings.push(format!(
+            "Source Cooperative drops the header Cache-Control of {}, sent in parts of {part_size} bytes",
+            objects(large)
         ));
     }
     if large > 0 {
-        told.push(
-            "Source Cooperative does not tell of unfinished uploads: the parts that a killed publish leaves \
-             stay, and their object is sent again from its start"
+        warnings.push(
+            "Source Cooperative does not list unfinished uploads by parts: the parts that a killed publish \
+             leaves stay there, and the next publish sends their object again from its start"
                 .to_owned(),
         );
     }
-    let mut odd = entries.iter().filter(|entry| entry.key.contains('%'));
-    if let Some(first) = odd.next() {
-        told.push(format!(
-            "Source Cooperative cannot list folders with a % in their name ({}, such as {}): --audit takes \
-             what is there for absent; give them another name",
-            counted(1 + odd.count()),
+    let mut with_percent = entries.iter().filter(|entry| entry.key.contains('%'));
+    if let Some(first) = with_percent.next() {
+        warnings.push(format!(
+            "Source Cooperative cannot list folders with a % in their name ({}, such as {}): --audit \
+             reports their objects as missing; rename these folders",
+            objects(1 + with_percent.count()),
             first.key
         ));
     }
-    told
+    warnings
 }

@@ -1,7 +1,7 @@
-//! Sending objects: each with its MD5, checked against what the server says has arrived.
+//! Sending objects to the destination. Each is sent with its MD5, and the ETag that the server returns
+//! is compared with that of the source.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -21,71 +21,73 @@ use crate::executor::{MemoryPermit, Pool, Stopped, begin, unless_stopped};
 use crate::model::{ETag, Md5Digest};
 use crate::store::{Object, PartBody, PutOptions, Store, StoreError, Upload, count_failures};
 
-/// Objects by parts that are under way at the same time, unless a number of requests is asked for,
-/// and parts of each: bounds the memory, and leaves most requests to small objects.
-const LARGE: usize = 4;
+/// Objects that are sent in several parts at the same time with [`Concurrency::Auto`]. The limit bounds
+/// the memory and leaves most requests to small objects.
+const MULTIPART_OBJECTS: usize = 4;
+/// Parts of one object that are sent at the same time.
 const PARTS: usize = 4;
-/// How long a stop waits for what is under way.
-const GRACE: Duration = Duration::from_secs(10);
-/// How often an object is tried.
-const TRIES: u32 = 4;
-/// Objects in a row that a server has not taken, for as long as each was tried: it is not there any more.
-const GIVE_UP: usize = 8;
-/// Bytes of a small object.
+/// Time that a stop waits for objects in flight.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Attempts to send an object.
+const ATTEMPTS: u32 = 4;
+/// Objects in a row that fail after all attempts before the server counts as unavailable.
+const MAX_FAILURES: usize = 8;
+/// Largest size in bytes of an object that is sent without waiting for memory.
 const SMALL: u64 = 1 << 20;
 
-/// An object that has arrived.
+/// An object that has arrived at the destination.
 #[derive(Clone, Debug, Serialize)]
 pub struct SentObject {
-    /// Place.
+    /// Key of the object.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// MD5, where it went whole.
+    /// MD5 of the object. `None` for an object that is sent in several parts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub md5: Option<Md5Digest>,
-    /// What the server calls this version of it.
+    /// ETag that the server returned. `None`: the destination has no ETags.
     pub etag: Option<String>,
-    /// One, and one more for each request or try that failed.
+    /// 1 plus the number of failed requests and failed attempts.
     pub attempts: u32,
-    /// Time it took, with all tries.
+    /// Time from the start of the first attempt, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// Where a publish tells how far it is; called from several tasks.
+/// A receiver of the progress of a publish; several tasks call it at the same time.
 pub trait TransferProgress: Send + Sync {
-    /// So much is to be sent.
+    /// Sending starts: the number of objects to send, and their bytes.
     fn begin(&self, objects: usize, bytes: u64);
-    /// Bytes have gone out.
+    /// More bytes are sent.
     fn advance(&self, bytes: u64);
     /// An object has arrived.
     fn sent(&self, sent: &SentObject);
-    /// A try has failed; there will be another.
+    /// An attempt has failed; the object is sent again.
     fn retried(&self, key: &str, error: &PublishError);
-    /// So many requests have failed, and were sent again.
+    /// The total of failed requests so far; the client has sent them again.
     fn troubled(&self, requests: u64);
-    /// An object has failed for good.
+    /// An object has failed after all attempts.
     fn failed(&self, key: &str, error: &PublishError);
     /// An object has been deleted.
     fn deleted(&self, key: &str);
 }
 
-/// What sending needs.
+/// The stores, limits and options of sending.
 pub(super) struct Transfer {
     pub source: Store,
     pub destination: Store,
-    pub flow: RequestLimiter,
-    /// Objects by parts, which have a queue of their own.
-    pub large: RequestLimiter,
-    /// Bytes of their parts.
+    /// Limits requests: small objects and parts.
+    pub requests: RequestLimiter,
+    /// Limits objects that are sent in several parts.
+    pub multipart: RequestLimiter,
+    /// Size of the parts in bytes.
     pub part_size: u64,
-    /// Whether uploads by parts may lie there that were begun and not ended: they are continued.
+    /// Whether multipart uploads of an interrupted publish may exist: they are continued.
     pub resumes: bool,
-    /// Objects that are not what their records tell, by key, and why.
+    /// Objects that do not match their record, by key, with the difference.
     pub damaged: BTreeMap<String, String>,
-    /// The memory that what is held on its way takes, if it is bounded.
+    /// Memory budget of objects that are held while they are sent. `None`: unlimited.
     pub pool: Option<Pool>,
-    pub held: Arc<ActiveLease>,
+    pub lease: Arc<ActiveLease>,
     pub progress: Arc<dyn TransferProgress>,
     pub stop: CancellationToken,
     pub cache_control: Option<String>,
@@ -93,40 +95,40 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// The queue of objects that are sent by parts.
-    pub fn large_limiter(concurrency: Concurrency) -> RequestLimiter {
-        let large = match concurrency {
-            Concurrency::Auto => LARGE,
+    /// The limiter of objects that are sent in several parts.
+    pub fn multipart_limiter(concurrency: Concurrency) -> RequestLimiter {
+        let objects = match concurrency {
+            Concurrency::Auto => MULTIPART_OBJECTS,
             Concurrency::Fixed(requests) => requests.div_ceil(PARTS),
         };
-        RequestLimiter::new(Concurrency::Fixed(large), None)
+        RequestLimiter::new(Concurrency::Fixed(objects), None)
     }
 
-    /// Sends objects in any order; how many failed.
+    /// Sends objects in any order. Returns the number of objects that failed.
     pub async fn send_all(
         self: &Arc<Self>,
         entries: &[ObjectEntry],
     ) -> Result<usize, PublishError> {
         let mut waiting = entries.iter();
-        let mut under_way = FuturesUnordered::new();
-        let (mut failed, mut exhausted) = (0, 0);
-        let mut end: Option<PublishError> = None;
+        let mut in_flight = FuturesUnordered::new();
+        let (mut failed, mut failures_in_a_row) = (0, 0);
+        let mut fatal: Option<PublishError> = None;
         loop {
-            // One more waits than may enter, so that none waits for us.
-            while end.is_none()
+            // One task more than the limits allow, so that the next object waits in a limiter.
+            while fatal.is_none()
                 && !self.stop.is_cancelled()
-                && under_way.len() <= self.flow.limit() + self.large.limit()
+                && in_flight.len() <= self.requests.limit() + self.multipart.limit()
                 && let Some(entry) = waiting.next()
             {
                 let (this, entry) = (self.clone(), entry.clone());
-                under_way.push(begin(async move {
+                in_flight.push(begin(async move {
                     let result = this.send(&entry).await;
                     (entry, result)
                 }));
             }
             let done = tokio::select! {
-                done = under_way.next() => done,
-                () = self.given_up() => return Err(Stopped.into()),
+                done = in_flight.next() => done,
+                () = self.stop_grace_is_over() => return Err(Stopped.into()),
             };
             let Some(done) = done else { break };
             let Ok((entry, result)) = done else {
@@ -135,31 +137,28 @@ impl Transfer {
             };
             match result {
                 Ok(sent) => {
-                    exhausted = 0;
+                    failures_in_a_row = 0;
                     self.progress.sent(&sent);
                 }
-                Err(error) if is_fatal(&error) => drop(end.get_or_insert(error)),
+                Err(error) if is_fatal(&error) => drop(fatal.get_or_insert(error)),
                 Err(error) => {
                     failed += 1;
                     self.progress.failed(&entry.key, &error);
-                    exhausted = match error {
-                        PublishError::Store(source @ StoreError::RetriesExhausted { .. }) => {
-                            if exhausted + 1 >= GIVE_UP {
-                                let source = Box::new(source);
-                                end.get_or_insert(PublishError::ServerUnavailable {
-                                    failed,
-                                    source,
-                                });
-                            }
-                            exhausted + 1
+                    if let PublishError::Store(source @ StoreError::RetriesExhausted { .. }) = error
+                    {
+                        failures_in_a_row += 1;
+                        if failures_in_a_row >= MAX_FAILURES {
+                            let source = Box::new(source);
+                            fatal.get_or_insert(PublishError::ServerUnavailable { failed, source });
                         }
-                        _ => 0,
-                    };
+                    } else {
+                        failures_in_a_row = 0;
+                    }
                 }
             }
         }
-        match end {
-            // Of those that were under way, too.
+        match fatal {
+            // Objects that were in flight may have failed after this error.
             Some(PublishError::ServerUnavailable { source, .. }) => {
                 Err(PublishError::ServerUnavailable { failed, source })
             }
@@ -169,33 +168,33 @@ impl Transfer {
         }
     }
 
-    /// Returns when a stop has waited long enough for what is under way.
-    async fn given_up(&self) {
+    /// Waits for a stop and then [`STOP_GRACE`], in which objects in flight may still arrive.
+    async fn stop_grace_is_over(&self) {
         self.stop.cancelled().await;
-        // What is another's now is not waited for.
-        if !self.held.is_lost() {
-            tokio::time::sleep(GRACE).await;
+        // After a lost lease, objects in flight must not arrive.
+        if !self.lease.is_lost() {
+            tokio::time::sleep(STOP_GRACE).await;
         }
     }
 
+    /// Sends an object, in one request or in several parts.
     async fn send(&self, entry: &ObjectEntry) -> Result<SentObject, PublishError> {
         if let Some(problem) = self.damaged.get(&*entry.key) {
-            let (url, problem) = (self.source.location().join(&entry.key), problem.clone());
-            return Err(PublishError::NotAsRecorded { url: url.to_string(), problem });
+            return Err(self.not_as_recorded(entry, problem.clone()));
         }
-        let (begun, failures) = (Instant::now(), Arc::default());
+        let (start, failures) = (Instant::now(), Arc::default());
         let sent = count_failures(&failures, async {
             let is_large = self.destination.location().is_local()
                 && entry.size > self.destination.part_size() as u64;
-            let one = entry.etag.whole();
-            let parts = match (&entry.parts, &one) {
+            let whole = entry.etag.whole();
+            let parts = match (&entry.parts, &whole) {
                 (Some(parts), _) => parts,
-                // On a disk it costs nothing not to hold it in memory.
-                (None, Some(one)) if is_large => std::slice::from_ref(one),
+                // A disk takes a large object in pieces, so that it is not held in memory.
+                (None, Some(whole)) if is_large => std::slice::from_ref(whole),
                 (None, _) => return self.send_whole(entry, &failures).await,
             };
-            let _leave = self.enter(&self.large, 0).await?;
-            self.try_often(entry, &failures, || self.send_parts_once(entry, parts)).await
+            let _permit = self.acquire(&self.multipart, 0).await?;
+            self.retry(entry, &failures, || self.send_parts_once(entry, parts)).await
         });
         let etag = sent.await?;
         Ok(SentObject {
@@ -204,18 +203,18 @@ impl Transfer {
             md5: entry.etag.whole(),
             etag,
             attempts: failures.load(Ordering::Relaxed).saturating_add(1),
-            milliseconds: begun.elapsed().min(Duration::from_secs(1 << 40)).as_millis() as u64,
+            milliseconds: start.elapsed().min(Duration::from_secs(1 << 40)).as_millis() as u64,
         })
     }
 
-    /// Waits for leave to send so many bytes, or for a stop.
-    async fn enter(&self, flow: &RequestLimiter, bytes: u64) -> Result<Permit, PublishError> {
-        Ok(unless_stopped(&self.stop, flow.acquire(bytes)).await?)
+    /// Waits for a permit to send `bytes`, or for a stop.
+    async fn acquire(&self, limiter: &RequestLimiter, bytes: u64) -> Result<Permit, PublishError> {
+        Ok(unless_stopped(&self.stop, limiter.acquire(bytes)).await?)
     }
 
-    /// Waits for memory for so many bytes that are held on their way, or for a stop. Small objects wait for no
-    /// memory: beside processing they would wait behind work that takes much.
-    async fn room(&self, bytes: u64) -> Result<Option<Arc<MemoryPermit>>, PublishError> {
+    /// Waits for memory to hold `bytes` while they are sent, or for a stop. Small objects do not wait:
+    /// the queue may have conversions that need much memory.
+    async fn memory(&self, bytes: u64) -> Result<Option<Arc<MemoryPermit>>, PublishError> {
         match &self.pool {
             Some(pool) if bytes > SMALL => {
                 Ok(Some(unless_stopped(&self.stop, pool.memory(bytes)).await??))
@@ -224,7 +223,7 @@ impl Transfer {
         }
     }
 
-    fn sending(&self, md5: Option<Md5Digest>) -> PutOptions {
+    fn put_options(&self, md5: Option<Md5Digest>) -> PutOptions {
         PutOptions {
             content_type: self.content_type.clone(),
             cache_control: self.cache_control.clone(),
@@ -233,40 +232,46 @@ impl Transfer {
         }
     }
 
+    /// Sends an object in one request. Returns its ETag.
     async fn send_whole(
         &self,
         entry: &ObjectEntry,
         failures: &AtomicU32,
     ) -> Result<Option<String>, PublishError> {
-        let leave = self.enter(&self.flow, entry.size).await?;
-        let _room = self.room(entry.size).await?;
+        let permit = self.acquire(&self.requests, entry.size).await?;
+        let _memory = self.memory(entry.size).await?;
         let (data, md5) = self.read_whole(entry).await?;
-        let sending = self.sending(Some(md5));
-        let once = || self.send_whole_once(entry, data.clone(), &sending);
-        let etag = self.try_often(entry, failures, once).await?;
-        drop(leave);
+        let options = self.put_options(Some(md5));
+        let once = || self.send_whole_once(entry, data.clone(), &options);
+        let etag = self.retry(entry, failures, once).await?;
+        drop(permit);
         self.progress.advance(entry.size);
         Ok(etag)
     }
 
-    /// The bytes of an object that goes whole, and their MD5, which is that of the record.
+    /// The error of an object of the source that differs from its record.
+    fn not_as_recorded(&self, entry: &ObjectEntry, problem: String) -> PublishError {
+        let url = self.source.location().join(&entry.key).to_string();
+        PublishError::NotAsRecorded { url, problem }
+    }
+
+    /// Reads an object of the source. Returns its bytes and their MD5, which is that of `entry`.
     async fn read_whole(&self, entry: &ObjectEntry) -> Result<(Bytes, Md5Digest), PublishError> {
-        let url = || self.source.location().join(&entry.key).to_string();
-        let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
+        let changed = |problem: String| self.not_as_recorded(entry, problem);
         let found = match self.source.get_within(&entry.key, entry.size).await {
             Err(StoreError::TooLarge { size: Some(size), .. }) => {
                 return Err(changed(format!("{size} bytes, not {}", entry.size)));
             }
             found => found?,
         };
-        let Some((data, _)) = found else { return Err(changed("it is gone".to_owned())) };
+        let Some((data, _)) = found else { return Err(changed("it is missing".to_owned())) };
         if data.len() as u64 != entry.size {
             return Err(changed(format!("{} bytes, not {}", data.len(), entry.size)));
         }
-        let found = Md5Digest::of(&data);
-        match entry.etag.whole() == Some(found) {
-            true => Ok((data, found)),
-            false => Err(changed(format!("MD5 {found}, not {}", entry.etag))),
+        let md5 = Md5Digest::of(&data);
+        match entry.etag.whole() == Some(md5) {
+            true => Ok((data, md5)),
+            false => Err(changed(format!("MD5 {md5}, not {}", entry.etag))),
         }
     }
 
@@ -274,30 +279,31 @@ impl Transfer {
         &self,
         entry: &ObjectEntry,
         data: Bytes,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<Option<String>, PublishError> {
-        self.held.allow().await?;
-        let info = self.destination.send(&entry.key, data, sending).await;
-        self.follow();
+        self.lease.allow().await?;
+        let info = self.destination.send(&entry.key, data, options).await;
+        self.record_result();
         let etag = info?.etag;
         self.compare(entry, etag.as_deref())?;
         Ok(etag)
     }
 
-    /// Tries until it goes well, or there is no hope: the client below has tried each request often by itself.
-    async fn try_often<T, F: Future<Output = Result<T, PublishError>>>(
+    /// Calls `once` up to [`ATTEMPTS`] times while its error is transient. The client below has already
+    /// retried each request.
+    async fn retry<T, F: Future<Output = Result<T, PublishError>>>(
         &self,
         entry: &ObjectEntry,
         failures: &AtomicU32,
         once: impl Fn() -> F,
     ) -> Result<T, PublishError> {
-        let mut left = TRIES;
+        let mut left = ATTEMPTS;
         loop {
             left -= 1;
             let before = failures.load(Ordering::Relaxed);
             match once().await {
                 Err(error) if left > 0 && is_transient(&error) && !self.stop.is_cancelled() => {
-                    // What comes of good answers is one failure too.
+                    // An attempt may fail although no request failed, as with a wrong ETag.
                     failures.fetch_max(before.saturating_add(1), Ordering::Relaxed);
                     self.progress.retried(&entry.key, &error);
                 }
@@ -306,30 +312,29 @@ impl Transfer {
         }
     }
 
-    /// Sends an object by parts, while nothing but its parts is in memory.
+    /// Sends an object in parts, with only the parts in flight in memory. Returns its ETag.
     async fn send_parts_once(
         &self,
         entry: &ObjectEntry,
         parts: &[Md5Digest],
     ) -> Result<Option<String>, PublishError> {
         let key = &*entry.key;
-        let url = || self.source.location().join(key).to_string();
-        let changed = |problem: String| PublishError::NotAsRecorded { url: url(), problem };
+        let changed = |problem: String| self.not_as_recorded(entry, problem);
         let object = self.source.open(key).await?;
         if object.info().size != entry.size {
             return Err(changed(format!("{} bytes, not {}", object.info().size, entry.size)));
         }
-        let trouble = self.destination.failures();
+        let failures_before = self.destination.failures();
         let part_size = Some(self.part_size);
-        let sending = PutOptions { size: entry.size, part_size, ..self.sending(None) };
-        let upload = self.destination.create_as(key, sending).await?;
-        let there = match self.resumes {
+        let options = PutOptions { size: entry.size, part_size, ..self.put_options(None) };
+        let upload = self.destination.create_as(key, options).await?;
+        let arrived = match self.resumes {
             true => upload.resume(parts).await?,
             false => BTreeSet::new(),
         };
-        if let Err(error) = self.parts(&object, &upload, (parts, &there)).await {
+        if let Err(error) = self.send_parts(&object, &upload, (parts, &arrived)).await {
             match error {
-                // The next publish goes on with it, where it can ask for it.
+                // The next publish continues the upload, if the server lists unfinished uploads.
                 PublishError::Stopped(_) if !self.destination.is_source_coop() => upload.leave(),
                 _ => upload.abort().await?,
             }
@@ -340,65 +345,65 @@ impl Transfer {
                 error => error,
             });
         }
-        if let Err(error) = self.held.allow().await {
+        if let Err(error) = self.lease.allow().await {
             upload.leave();
             return Err(error);
         }
-        let is_ours = |found: &str| found.parse::<ETag>().is_ok_and(|found| found == entry.etag);
+        let is_sent = |etag: &str| etag.parse::<ETag>().is_ok_and(|etag| etag == entry.etag);
         let info = match upload.complete().await {
-            // A try whose answer was lost may have completed it; what a server says to the next
-            // is its own affair.
-            Err(lost) => {
+            // A request whose response was lost may have completed the upload, and the server may then
+            // refuse the next one.
+            Err(error) => {
                 let found = self.destination.head(key).await.ok().flatten();
-                let found = found.filter(|found| found.etag.as_deref().is_some_and(is_ours));
-                found.ok_or(lost)?
+                let found = found.filter(|info| info.etag.as_deref().is_some_and(is_sent));
+                found.ok_or(error)?
             }
             Ok(info) => info,
         };
-        if self.destination.failures() != trouble {
-            // An upload whose beginning was answered, but not heard, may have been left. It takes room, and
-            // harms nobody: the object is there.
+        if self.destination.failures() != failures_before {
+            // A request whose response was lost may have started a second upload. The object is complete,
+            // so a failure to remove that upload only costs storage.
             if let Err(error) = self.destination.abort_uploads(key).await {
-                warn!(%error, "unfinished uploads of {key} may stay");
+                warn!(%error, "cannot remove unfinished uploads of {key}; they use storage");
             }
         }
         self.compare(entry, info.etag.as_deref())?;
         Ok(info.etag)
     }
 
-    /// Sends all parts but those that are `there`. None is under way afterwards, whatever came of it: one that arrives after an
-    /// abort would stay.
-    async fn parts(
+    /// Sends all parts except those that have `arrived`. No part is in flight when it returns, also after
+    /// an error: a part that arrives after the upload is aborted would stay in storage.
+    async fn send_parts(
         &self,
         object: &Object,
         upload: &Upload,
-        (parts, there): (&[Md5Digest], &BTreeSet<usize>),
+        (parts, arrived): (&[Md5Digest], &BTreeSet<usize>),
     ) -> Result<(), PublishError> {
-        let mut under_way = FuturesUnordered::new();
-        let sent = async {
+        let mut in_flight = FuturesUnordered::new();
+        let send = async {
             for (index, md5) in parts.iter().enumerate() {
-                if there.contains(&index) {
+                if arrived.contains(&index) {
                     self.progress.advance(upload.part_size() as u64);
                     continue;
                 }
                 if self.stop.is_cancelled() {
                     return Err(Stopped.into());
                 }
-                under_way.push(self.part(object, upload, index, *md5));
-                while under_way.len() >= PARTS {
-                    under_way.try_next().await?;
+                in_flight.push(self.send_part(object, upload, index, *md5));
+                while in_flight.len() >= PARTS {
+                    in_flight.try_next().await?;
                 }
             }
-            while under_way.try_next().await?.is_some() {}
+            while in_flight.try_next().await?.is_some() {}
             Ok(())
         };
-        let result: Result<_, PublishError> = sent.await;
-        while under_way.next().await.is_some() {}
+        let result: Result<_, PublishError> = send.await;
+        while in_flight.next().await.is_some() {}
         result
     }
 
-    /// Sends a part, which is compared with its MD5 as it is read.
-    async fn part(
+    /// Sends a part and compares its bytes with `md5` while they are read.
+    async fn send_part(
         &self,
         object: &Object,
         upload: &Upload,
@@ -409,25 +414,25 @@ impl Transfer {
         let start = part_size.saturating_mul(index as u64);
         let range = start..object.info().size.min(start.saturating_add(part_size));
         let size = range.end.saturating_sub(start);
-        let _leave = self.enter(&self.flow, size).await?;
-        let _room = self.room(if upload.holds(object) { size } else { 0 }).await?;
+        let _permit = self.acquire(&self.requests, size).await?;
+        let _memory = self.memory(if upload.holds(object) { size } else { 0 }).await?;
         upload.part_with_md5(index, PartBody::Range(object.clone(), range), md5).await?;
-        self.follow();
+        self.record_result();
         self.progress.advance(size);
         Ok(())
     }
 
-    /// Takes account of the requests that have failed.
-    fn follow(&self) {
+    /// Reports the failed requests so far to the limiter and to the progress.
+    fn record_result(&self) {
         let failures = self.destination.failures();
-        self.flow.record_result(failures);
+        self.requests.record_result(failures);
         self.progress.troubled(failures);
     }
 
-    /// Compares what the server says has arrived with what was sent. Not every ETag is made of MD5s.
+    /// Compares the ETag that the server returned with that of the source, if it is computed from MD5s.
     fn compare(&self, entry: &ObjectEntry, etag: Option<&str>) -> Result<(), PublishError> {
-        let told = etag.filter(|_| self.destination.etag_is_md5());
-        match told.and_then(|etag| etag.parse::<ETag>().ok()) {
+        let etag = etag.filter(|_| self.destination.etag_is_md5());
+        match etag.and_then(|etag| etag.parse::<ETag>().ok()) {
             Some(found) if found.is_comparable(&entry.etag) && found != entry.etag => {
                 Err(PublishError::Damaged {
                     url: self.destination.location().join(&entry.key).to_string(),

@@ -1,5 +1,7 @@
-//! Centres of the ocean polygons: a table `polygon_id,lon,lat`, or an array a basin as the
-//! polygons were made, loose or in the public `data.zip`.
+//! Reader of the centers of the ocean polygons.
+//!
+//! They come from a table with the columns `polygon_id,lon,lat`, or from one NumPy array for each
+//! basin: in four files, or in the public archive `data.zip`.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -11,7 +13,8 @@ use super::ReadError;
 use crate::model::LatLon;
 use crate::model::case::{BASINS, POLYGONS};
 
-/// Files of the basins, in the order of [`BASINS`]; row = polygon in the basin, columns lon, lat.
+/// Names of the array files, in the order of [`BASINS`]; shape `(polygons of the basin, 2)`, columns
+/// longitude and latitude.
 pub const BASIN_FILES: [&str; 4] = [
     "Atlantic_final_cluster_centers.npy",
     "Pacific_final_cluster_centers.npy",
@@ -19,14 +22,14 @@ pub const BASIN_FILES: [&str; 4] = [
     "Southern_Ocean_final_cluster_centers.npy",
 ];
 
-/// The longest file of centres that is read: the public archive has a hundredth of it.
+/// Largest file of centers that is read, bytes: a hundred times the size of the public archive.
 pub const LONGEST_FILE: u64 = 64 << 20;
-/// The longest array of a basin: a header, and two numbers for each polygon.
+/// Largest array of a basin in the archive, bytes.
 const LONGEST_ARRAY: usize = 1 << 20;
-/// The longest line of a table that is quoted.
+/// Characters of a line that a message quotes.
 const QUOTED: usize = 80;
 
-/// Where the centre of each polygon is.
+/// The centers of the polygons, by polygon id.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Centers(BTreeMap<u16, LatLon>);
 
@@ -37,12 +40,15 @@ impl FromIterator<(u16, LatLon)> for Centers {
 }
 
 impl Centers {
-    /// The centre of a polygon, when the file has it.
+    /// The center of a polygon; `None` when the file does not contain it.
     pub fn of(&self, polygon: u16) -> Option<LatLon> {
         self.0.get(&polygon).copied()
     }
 
-    /// From a table, or from a zip archive that holds the arrays.
+    /// Parses a table, or a zip archive with the arrays of the basins.
+    ///
+    /// # Errors
+    /// [`ReadError::Centers`].
     pub fn parse(bytes: &[u8], url: &str) -> Result<Self, ReadError> {
         if bytes.starts_with(b"PK") {
             return Self::from_zip(bytes, url);
@@ -55,42 +61,47 @@ impl Centers {
             .into_iter()
             .flatten()
             .collect();
-        let place = |name: &str| {
-            let found = header.iter().position(|column| *column == name);
-            found.ok_or_else(|| refuse(url, &format!("its first line has no column `{name}`")))
+        let index_of = |name: &str| {
+            let index = header.iter().position(|column| *column == name);
+            index.ok_or_else(|| refuse(url, &format!("its first line has no column `{name}`")))
         };
-        let (id, lon, lat) = (place("polygon_id")?, place("lon")?, place("lat")?);
+        let (id, lon, lat) = (index_of("polygon_id")?, index_of("lon")?, index_of("lat")?);
         let mut centers = BTreeMap::new();
         for (n, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
             let cells: Vec<&str> = line.split(',').map(str::trim).collect();
-            let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<f64>().ok());
+            let number =
+                |column: usize| cells.get(column).and_then(|cell| cell.parse::<f64>().ok());
             let polygon = cells.get(id).and_then(|cell| cell.parse().ok());
             let (Some(polygon), Some(lon), Some(lat)) = (polygon, number(lon), number(lat)) else {
                 let start: String = line.chars().take(QUOTED).collect();
-                return Err(refuse(url, &format!("line {} is {start:?}", n + 1)));
+                let problem = format!("line {} is {start:?}, not an id and two numbers", n + 1);
+                return Err(refuse(url, &problem));
             };
-            let center = checked(polygon, lon, lat, url)?;
+            let center = checked_center(polygon, lon, lat, url)?;
             if centers.insert(polygon, center).is_some() {
-                return Err(refuse(url, &format!("polygon {polygon} stands in it twice")));
+                return Err(refuse(url, &format!("polygon {polygon} is in it twice")));
             }
         }
         Ok(Self(centers))
     }
 
-    /// From the arrays of the four basins.
+    /// Parses the arrays of the four basins, in the order of [`BASIN_FILES`].
+    ///
+    /// # Errors
+    /// [`ReadError::Centers`].
     pub fn from_arrays(arrays: [&[u8]; 4], url: &str) -> Result<Self, ReadError> {
         let mut centers = BTreeMap::new();
         let mut first = 0;
         for ((bytes, file), (_, count)) in arrays.into_iter().zip(BASIN_FILES).zip(BASINS) {
-            // The reader makes room for what the header claims.
+            // The array library allocates memory for the shape in the header without a check.
             let shape = shape_of(bytes).unwrap_or_default();
             if shape != [u64::from(count), 2] {
-                let wanted = format!("{file} has shape {shape:?}, not ({count}, 2)");
-                return Err(refuse(url, &wanted));
+                let problem = format!("{file} has shape {shape:?}, not ({count}, 2)");
+                return Err(refuse(url, &problem));
             }
             let array = read_array(bytes).map_err(|e| refuse(url, &format!("{file}: {e}")))?;
             for (polygon, row) in (first..).zip(array.rows()) {
-                centers.insert(polygon, checked(polygon, row[0], row[1], url)?);
+                centers.insert(polygon, checked_center(polygon, row[0], row[1], url)?);
             }
             first += count;
         }
@@ -98,25 +109,26 @@ impl Centers {
     }
 
     fn from_zip(bytes: &[u8], url: &str) -> Result<Self, ReadError> {
-        let broken = |e: &dyn std::error::Error| refuse(url, &format!("it is no whole zip: {e}"));
+        let broken = |e: &dyn std::error::Error| {
+            refuse(url, &format!("it is a damaged or truncated zip archive: {e}"))
+        };
         let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
         let names: Vec<String> =
             archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
         let mut arrays: [Vec<u8>; 4] = Default::default();
         for (array, file) in arrays.iter_mut().zip(BASIN_FILES) {
-            let is_it = |name: &&String| name.rsplit('/').next() == Some(file);
-            let name = names.iter().find(is_it);
-            let name = name.ok_or_else(|| refuse(url, &format!("it holds no {file}")))?;
+            let name = names.iter().find(|name| name.rsplit('/').next() == Some(file));
+            let name = name.ok_or_else(|| refuse(url, &format!("it does not contain {file}")))?;
             let mut entry = archive.by_name(name).map_err(|e| broken(&e))?;
-            let most = LONGEST_ARRAY as u64 + 1;
-            entry.by_ref().take(most).read_to_end(array).map_err(|e| broken(&e))?;
+            let limit = LONGEST_ARRAY as u64 + 1;
+            entry.by_ref().take(limit).read_to_end(array).map_err(|e| broken(&e))?;
         }
         Self::from_arrays(arrays.each_ref().map(Vec::as_slice), url)
     }
 }
 
-/// The shape that the header of an array tells ("NPY format", versions 1 to 3: a Python literal
-/// behind its length).
+/// The shape in the header of a NumPy array ("NPY format", versions 1 to 3: a length and a Python
+/// literal).
 fn shape_of(bytes: &[u8]) -> Option<Vec<u64>> {
     let rest = bytes.strip_prefix(b"\x93NUMPY")?;
     let (len, header) = match rest {
@@ -142,13 +154,13 @@ fn read_array(bytes: &[u8]) -> Result<Array2<f64>, ndarray_npy::ReadNpyError> {
     }
 }
 
-fn checked(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<LatLon, ReadError> {
+fn checked_center(polygon: u16, lon: f64, lat: f64, url: &str) -> Result<LatLon, ReadError> {
     if polygon >= POLYGONS {
         return Err(refuse(url, &format!("polygon {polygon} is not one of 0 to {}", POLYGONS - 1)));
     }
     let is_place = lat.abs() <= 90.0 && lon.abs() <= 720.0;
     is_place.then_some(LatLon { lat, lon }).ok_or_else(|| {
-        refuse(url, &format!("the centre of polygon {polygon} is {lon}, {lat}: not degrees"))
+        refuse(url, &format!("the center of polygon {polygon} is {lon}, {lat}: not degrees"))
     })
 }
 
@@ -171,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_refused_by_name() {
+    fn a_file_that_is_no_table_is_rejected_with_its_name() {
         for (text, problem) in [
             ("", "no column `polygon_id`"),
             ("polygon_id,lon,lat\n1,2", "line 2"),
@@ -179,7 +191,7 @@ mod tests {
             ("polygon_id,lon,lat\n1,2,93", "not degrees"),
             ("polygon_id,lon,lat\n1,NaN,3", "not degrees"),
             ("polygon_id,lon,lat\n1,2,3\n1,2,3", "twice"),
-            ("PK, but no zip", "no whole zip"),
+            ("PK, but no zip", "truncated zip"),
         ] {
             let error = Centers::parse(text.as_bytes(), "centers.csv").unwrap_err().to_string();
             assert!(error.contains("centers.csv") && error.contains(problem), "{error}");
@@ -202,7 +214,7 @@ mod tests {
         let swapped = [slices[1], slices[0], slices[2], slices[3]];
         let error = Centers::from_arrays(swapped, "folder").unwrap_err().to_string();
         assert!(error.contains("Atlantic") && error.contains("not (150, 2)"), "{error}");
-        // 2^40 rows, of which none is there.
+        // The header claims 2^40 rows; the file has none.
         let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 2), }\n";
         let mut huge = b"\x93NUMPY\x01\x00".to_vec();
         huge.extend((header.len() as u16).to_le_bytes());

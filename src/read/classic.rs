@@ -1,44 +1,48 @@
-//! A look over the header of a classic NetCDF file before it is parsed: the parser makes room for
-//! what the header claims ("NetCDF classic format specification", CDF-1, CDF-2 and CDF-5), and takes
-//! the shape and type of a variable for true that its size and place contradict.
+//! Checks the header of a classic NetCDF file before the reading library parses it.
+//!
+//! The library allocates memory for all that the header claims, and does not compare the shape and
+//! type of a variable with its size and offset. Specification: "NetCDF classic format
+//! specification", CDF-1, CDF-2 and CDF-5.
 
 use super::ReadError;
-use super::bounds::claims;
+use super::bounds::implausible_header;
 
-/// Names are at most this long (NC_MAX_NAME of netCDF-C is 256 characters).
+/// Longest name in bytes (NC_MAX_NAME of netCDF-C is 256 characters).
 const LONGEST_NAME: u64 = 1024;
-/// Dimensions of a variable, as HDF5 allows them.
+/// Largest number of dimensions of a variable, as in HDF5.
 const HIGHEST_RANK: u64 = 32;
-/// Dimensions, variables, or attributes of one object.
+/// Largest number of dimensions, of variables, and of attributes of one object.
 const MOST: u64 = 1 << 16;
-/// Bytes that the parser may take for the dimensions of all variables, which it copies.
+/// Largest memory in bytes for the dimensions of all variables: the parser copies them for each.
 const MOST_COPIED: u64 = 32 << 20;
 
-/// How far a header goes.
+/// Whether the bytes that were read contain the whole header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeaderExtent {
-    /// The bytes hold all of it.
+    /// The header ends inside the bytes.
     Whole,
-    /// It goes on after the bytes.
+    /// The header continues after the bytes.
     Longer,
 }
 
-/// The bytes of every attribute of type NC_CHAR, in the order of the file: its own, then those of
-/// its variables. `None` when the bytes do not hold the whole header.
+/// The bytes of every attribute of type NC_CHAR, in the order of the file: global attributes first,
+/// then those of the variables. `None` when the bytes do not contain the whole header.
 pub(super) fn texts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut header = Cursor::of(bytes);
-    header.all().ok()?;
+    let mut header = Cursor::new(bytes);
+    header.parse().ok()?;
     Some(header.texts)
 }
 
-/// Goes over the header of a file of `len` bytes; an error when it claims more than any file has, or
-/// contradicts itself.
-pub(super) fn look_over(bytes: &[u8], len: u64, url: &str) -> Result<HeaderExtent, ReadError> {
-    let mut header = Cursor::of(bytes);
-    match header.all() {
+/// Checks the header of a file of `len` bytes, whose first bytes are `bytes`.
+///
+/// # Errors
+/// The header claims implausible amounts, or contradicts itself.
+pub(super) fn check_header(bytes: &[u8], len: u64, url: &str) -> Result<HeaderExtent, ReadError> {
+    let mut header = Cursor::new(bytes);
+    match header.parse() {
         Ok(()) => {}
         Err(None) => return Ok(HeaderExtent::Longer),
-        Err(Some(problem)) => return Err(claims(url, problem)),
+        Err(Some(problem)) => return Err(implausible_header(url, problem)),
     }
     match header.contradiction(len) {
         None => Ok(HeaderExtent::Whole),
@@ -48,40 +52,42 @@ pub(super) fn look_over(bytes: &[u8], len: u64, url: &str) -> Result<HeaderExten
     }
 }
 
+/// A parser of the header, with what it has parsed.
 struct Cursor<'a> {
+    /// Bytes that are not parsed yet.
     bytes: &'a [u8],
-    /// Whether counts have 8 bytes.
+    /// Whether counts have 8 bytes (CDF-5) rather than 4.
     wide: bool,
-    /// Bytes of an offset.
+    /// Bytes of an offset: 4 or 8.
     offset: usize,
     /// Number of records.
     records: u64,
-    /// Lengths of the dimensions that were passed; 0 of records.
+    /// Lengths of the dimensions; 0 of the record dimension.
     dims: Vec<u64>,
-    /// Variables that were passed.
+    /// Variables, in the order of the header.
     variables: Vec<VariableEntry<'a>>,
-    /// Texts of attributes that were passed.
+    /// Bytes of the attributes of type NC_CHAR, in the order of the header.
     texts: Vec<&'a [u8]>,
 }
 
-/// What the header says of a variable.
+/// A variable in the header; field names as in the specification.
 struct VariableEntry<'a> {
     name: &'a [u8],
-    /// Places in the list of dimensions.
+    /// Indexes into the list of dimensions.
     dims: Vec<u64>,
-    kind: u64,
-    /// Bytes of it, or of one record of it.
+    nc_type: u64,
+    /// Bytes of the data, or of one record of it.
     vsize: u64,
-    /// Where they begin.
+    /// Offset of the data in the file.
     begin: u64,
 }
 
-/// What ends the walk: the end of the bytes, or a claim that cannot be.
+/// Why parsing stops: `None` at the end of the bytes, else an implausible claim of the header.
 type HeaderEnd = Option<&'static str>;
 
-/// Bytes of a value of a type, and its name in CDL.
-fn kind_of(kind: u64) -> (u64, &'static str) {
-    match kind {
+/// Size in bytes and CDL name of a type.
+fn type_info(nc_type: u64) -> (u64, &'static str) {
+    match nc_type {
         1 => (1, "byte"),
         2 => (1, "char"),
         3 => (2, "short"),
@@ -97,13 +103,13 @@ fn kind_of(kind: u64) -> (u64, &'static str) {
     }
 }
 
-/// Data of variables begins at multiples of 4 bytes.
+/// `size` rounded up to a multiple of 4 bytes, as in the format.
 fn padded(size: u64) -> u64 {
     size.div_ceil(4).saturating_mul(4)
 }
 
 impl<'a> Cursor<'a> {
-    fn of(file: &'a [u8]) -> Self {
+    fn new(file: &'a [u8]) -> Self {
         let version = file.get(3).copied().unwrap_or_default();
         Self {
             bytes: file.get(4..).unwrap_or_default(),
@@ -116,7 +122,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn all(&mut self) -> Result<(), HeaderEnd> {
+    fn parse(&mut self) -> Result<(), HeaderEnd> {
         self.records = self.count()?;
         let mut names = Vec::new();
         for _ in 0..self.list("more dimensions than any file has")? {
@@ -139,38 +145,42 @@ impl<'a> Cursor<'a> {
                 return Err(Some("more dimensions of variables than any file has"));
             }
             self.attributes()?;
-            let (kind, vsize, begin) = (self.number(4)?, self.count()?, self.number(self.offset)?);
-            self.variables.push(VariableEntry { name, dims, kind, vsize, begin });
+            let nc_type = self.number(4)?;
+            let (vsize, begin) = (self.count()?, self.number(self.offset)?);
+            self.variables.push(VariableEntry { name, dims, nc_type, vsize, begin });
         }
         Ok(())
     }
 
-    /// A variable whose shape and type are not what they were when the file was written, and how
-    /// that shows: its size and the room up to the next variable agree with each other, but not
-    /// with them. A size that alone is wrong is no damage: netCDF-C pays no heed to it, and some
-    /// programs write another one.
-    fn contradiction(&self, file: u64) -> Option<(String, String)> {
-        let record = self.dims.iter().position(|&len| len == 0).map(|id| id as u64);
-        let is_record = |v: &&VariableEntry| record.is_some() && v.dims.first().copied() == record;
+    /// The name of a variable whose shape or type is damaged in the header, and the problem.
+    ///
+    /// A shape or type is damaged when `vsize` and the distance to the next variable agree with each
+    /// other, but not with the size by shape and type. A wrong `vsize` alone is no damage: netCDF-C
+    /// ignores it, and some programs write another value.
+    fn contradiction(&self, file_len: u64) -> Option<(String, String)> {
+        let record_dim = self.dims.iter().position(|&len| len == 0).map(|id| id as u64);
+        let is_record =
+            |v: &&VariableEntry| record_dim.is_some() && v.dims.first().copied() == record_dim;
         let (records, fixed): (Vec<_>, Vec<_>) = self.variables.iter().partition(is_record);
-        let first = records.first().map_or(file, |v| v.begin);
-        // All records have one size.
-        let of_record = file.saturating_sub(first).checked_div(self.records).unwrap_or_default();
-        for (list, end) in [(fixed, first), (records, first.saturating_add(of_record))] {
+        let first_record = records.first().map_or(file_len, |v| v.begin);
+        let record_size =
+            file_len.saturating_sub(first_record).checked_div(self.records).unwrap_or_default();
+        let record_end = first_record.saturating_add(record_size);
+        for (list, end) in [(fixed, first_record), (records, record_end)] {
             let ends = list.iter().skip(1).map(|v| v.begin).chain([end]);
             for (variable, end) in list.iter().zip(ends) {
-                let shape: Vec<u64> = self.shape(variable, record)?;
-                let (bytes, kind) = kind_of(variable.kind);
+                let shape: Vec<u64> = self.shape(variable, record_dim)?;
+                let (bytes, type_name) = type_info(variable.nc_type);
                 let size = shape.iter().fold(bytes, |size, &len| size.saturating_mul(len));
-                let room = padded(end.saturating_sub(variable.begin));
-                if room != padded(variable.vsize) || room == padded(size) {
+                let distance = padded(end.saturating_sub(variable.begin));
+                if distance != padded(variable.vsize) || distance == padded(size) {
                     continue;
                 }
                 let shape: Vec<_> = shape.iter().map(u64::to_string).collect();
                 let shape = if shape.is_empty() { "1".to_owned() } else { shape.join(" x ") };
                 let problem = format!(
-                    "has {} bytes by the size and the place that its header gives, but {shape} \
-                     values of type {kind} by its dimensions and type there, which take {size}",
+                    "has {} bytes by its size and offset in the header, but {shape} values of type \
+                     {type_name} by its dimensions and type there, which take {size} bytes",
                     variable.vsize
                 );
                 return Some((String::from_utf8_lossy(variable.name).into_owned(), problem));
@@ -179,28 +189,28 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// Lengths of the dimensions of a variable; of one record, if it has records. `None` when it
-    /// has a dimension that is not there, which the parser refuses.
-    fn shape(&self, variable: &VariableEntry, record: Option<u64>) -> Option<Vec<u64>> {
-        let dims = variable.dims.iter().filter(|&&id| Some(id) != record);
+    /// Lengths of the dimensions of a variable, without the record dimension. `None` when a dimension
+    /// is not defined, which the library reports.
+    fn shape(&self, variable: &VariableEntry, record_dim: Option<u64>) -> Option<Vec<u64>> {
+        let dims = variable.dims.iter().filter(|&&id| Some(id) != record_dim);
         dims.map(|&id| self.dims.get(usize::try_from(id).ok()?).copied()).collect()
     }
 
     fn attributes(&mut self) -> Result<(), HeaderEnd> {
         for _ in 0..self.list("more attributes than any object has")? {
             self.name()?;
-            let kind = self.number(4)?;
+            let nc_type = self.number(4)?;
             let count = self.count()?;
             let start = self.bytes;
-            self.skip(padded(count.saturating_mul(kind_of(kind).0)))?;
-            if kind == 2 {
+            self.skip(padded(count.saturating_mul(type_info(nc_type).0)))?;
+            if nc_type == 2 {
                 self.texts.extend(usize::try_from(count).ok().and_then(|len| start.get(..len)));
             }
         }
         Ok(())
     }
 
-    /// The number of entries of a list, behind its tag.
+    /// Parses the tag and the number of entries of a list.
     fn list(&mut self, problem: &'static str) -> Result<u64, HeaderEnd> {
         match self.number(4)? {
             0 => self.count().map(|_| 0),
@@ -267,54 +277,54 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_whole_at_its_last_byte() {
+    fn a_header_is_whole_only_with_its_last_byte() {
         let whole = header();
-        assert_eq!(look_over(&whole, LEN, "x.nc").unwrap(), HeaderExtent::Whole);
+        assert_eq!(check_header(&whole, LEN, "x.nc").unwrap(), HeaderExtent::Whole);
         for len in 4..whole.len() {
-            let extent = look_over(&whole[..len], LEN, "x.nc").unwrap();
+            let extent = check_header(&whole[..len], LEN, "x.nc").unwrap();
             assert_eq!(extent, HeaderExtent::Longer, "{len}");
         }
     }
 
     #[test]
-    fn claims_beyond_any_file_are_refused() {
+    fn implausible_claims_are_rejected() {
         for (at, problem) in [(12, "dimensions"), (16, "name"), (40, "variables"), (52, "over 32")]
         {
             let mut bytes = header();
             bytes[at..at + 4].copy_from_slice(&(1u32 << 27).to_be_bytes());
-            let refused = look_over(&bytes, LEN, "x.nc").unwrap_err();
-            let cause = refused.source().unwrap().to_string();
+            let error = check_header(&bytes, LEN, "x.nc").unwrap_err();
+            let cause = error.source().unwrap().to_string();
             assert!(cause.contains(problem), "{at}: {cause}");
         }
     }
 
     #[test]
-    fn a_shape_or_type_that_size_and_place_contradict_is_refused() {
-        let put = |changes: &[(usize, u32)]| {
+    fn a_shape_or_type_that_contradicts_size_and_offset_is_rejected() {
+        let check = |changes: &[(usize, u32)]| {
             let mut bytes = header();
             for &(at, value) in changes {
                 bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
             }
-            look_over(&bytes, LEN, "x.nc").map_err(|e| e.to_string())
+            check_header(&bytes, LEN, "x.nc").map_err(|e| e.to_string())
         };
         let (len, kind, vsize) = (24, 68, 72);
         for (changes, shape) in [
             (
                 &[(len, 2)][..],
-                "`v` has 12 bytes by the size and the place that its header gives, but 2 values of type float",
+                "`v` has 12 bytes by its size and offset in the header, but 2 values of type float",
             ),
             (&[(kind, 3)], "3 values of type short"),
             (
                 &[(kind, 6)],
-                "3 values of type double by its dimensions and type there, which take 24",
+                "3 values of type double by its dimensions and type there, which take 24 bytes",
             ),
         ] {
-            let refused = put(changes).unwrap_err();
-            assert!(refused.contains(shape), "{refused}");
+            let error = check(changes).unwrap_err();
+            assert!(error.contains(shape), "{error}");
         }
-        // A size that alone is wrong or missing, and one that is too large to be told.
+        // `vsize` missing, wrong, and the value for variables above 4 GiB.
         for value in [0, 16, u32::MAX] {
-            assert_eq!(put(&[(vsize, value)]), Ok(HeaderExtent::Whole), "{value}");
+            assert_eq!(check(&[(vsize, value)]), Ok(HeaderExtent::Whole), "{value}");
         }
     }
 }

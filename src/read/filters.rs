@@ -1,4 +1,4 @@
-//! The two HDF5 filters of research-grade files, faster than the reader's own.
+//! The two HDF5 filters of research-grade files, faster than those of the reading library.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,26 +8,27 @@ use hdf5_reader::error::Error;
 use hdf5_reader::filters::{FILTER_DEFLATE, FILTER_SHUFFLE};
 use libdeflater::{DecompressionError, Decompressor};
 
-/// Bytes that a checksum inside the compressed data adds.
+/// Room for a checksum inside the compressed data, bytes.
 const SLACK: usize = 64;
 
-/// The reader's filters with these two in place of its own; `size` tells how long the next chunk
-/// is: one that is longer is damage.
-pub(super) fn registry(size: Arc<AtomicUsize>) -> FilterRegistry {
+/// The filters of the library, with deflate and shuffle replaced.
+///
+/// `chunk_size` is the length in bytes of the next decoded chunk: a longer result is an error.
+pub(super) fn registry(chunk_size: Arc<AtomicUsize>) -> FilterRegistry {
     let mut registry = FilterRegistry::new();
-    let inflate = move |data: &[u8]| inflate(data, size.load(Ordering::Relaxed));
+    let inflate = move |data: &[u8]| inflate(data, chunk_size.load(Ordering::Relaxed));
     registry.register(FILTER_DEFLATE, Box::new(move |_, data, _| inflate(data)));
     registry.register(FILTER_SHUFFLE, Box::new(|_, data, size| Ok(unshuffle(data, size))));
     registry
 }
 
-/// Undoes zlib compression that comes to `size` bytes, or a little more.
+/// Decompresses a zlib stream of `size` bytes, or up to [`SLACK`] more.
 fn inflate(data: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     let failed = |detail: String| Error::DecompressionError(detail);
-    let room = size.saturating_add(SLACK);
+    let capacity = size.saturating_add(SLACK);
     let mut out = Vec::new();
-    out.try_reserve_exact(room).map_err(|e| failed(e.to_string()))?;
-    out.resize(room, 0);
+    out.try_reserve_exact(capacity).map_err(|e| failed(e.to_string()))?;
+    out.resize(capacity, 0);
     let len = Decompressor::new().zlib_decompress(data, &mut out).map_err(|error| match error {
         DecompressionError::InsufficientSpace => failed(format!("it has more than {size} bytes")),
         error => failed(error.to_string()),
@@ -36,8 +37,10 @@ fn inflate(data: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
-/// Puts the bytes of each element together again: the first bytes of all elements come first,
-/// then the second bytes, and so on; what is left over stays at the end.
+/// Reverses the shuffle filter for elements of `size` bytes.
+///
+/// Shuffled data consists of planes: the first bytes of all elements, then the second bytes, and so
+/// on. Bytes after the last whole element stay at the end.
 fn unshuffle(data: &[u8], size: usize) -> Vec<u8> {
     let count = data.len() / size.max(1);
     let plane = |k: usize| &data[k * count..(k + 1) * count];
@@ -51,8 +54,8 @@ fn unshuffle(data: &[u8], size: usize) -> Vec<u8> {
         _ => {
             let mut out = vec![0; whole];
             for k in 0..size {
-                let places = out[k..].iter_mut().step_by(size);
-                places.zip(plane(k)).for_each(|(out, byte)| *out = *byte);
+                let targets = out[k..].iter_mut().step_by(size);
+                targets.zip(plane(k)).for_each(|(out, byte)| *out = *byte);
             }
             out
         }
@@ -66,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_put_together_and_leftovers_kept() {
+    fn unshuffle_restores_elements_and_keeps_trailing_bytes() {
         assert_eq!(unshuffle(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 4), [1, 3, 5, 7, 2, 4, 6, 8, 9]);
         assert_eq!(unshuffle(&[1, 2, 3, 4], 2), [1, 3, 2, 4]);
         assert_eq!(unshuffle(&[1, 2], 1), [1, 2]);
     }
 
     #[test]
-    fn what_was_deflated_comes_back_and_nothing_beyond_its_size() {
+    fn inflate_restores_data_and_rejects_longer_results() {
         let data = vec![7; 1 << 20];
         let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
         let mut packed = vec![0; compressor.zlib_compress_bound(data.len())];

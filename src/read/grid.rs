@@ -1,8 +1,8 @@
-//! The full horizontal grid: T points without the fill that history files have over land blocks.
+//! Reader of grid files: T points of the full grid, without the fill of history files over land blocks.
 //!
-//! Either a NetCDF file with `TLAT` and `TLONG`, or the CESM grid file
-//! `horiz_grid_20010402.ieeer8`: big-endian f8, seven fields of `nlat` x `nlon` (ULAT, ULONG in
-//! radians, HTN, HTE, HUS, HUW, ANGLE), from whose U points POP makes the T points.
+//! A grid file is a NetCDF file with `TLAT` and `TLONG`, or the CESM grid file
+//! `horiz_grid_20010402.ieeer8`: seven fields of big-endian f8, `(nlat, nlon)` each (ULAT and ULONG in
+//! radians, HTN, HTE, HUS, HUW, ANGLE). POP computes the T points from the U points.
 
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
@@ -13,10 +13,10 @@ use crate::model::dataset::Dimension;
 
 /// Rows and columns of gx1v7.
 const GX1: [usize; 2] = [384, 320];
-/// Points of a grid: of the finest ocean models there are 8.6 million.
+/// Largest number of points of a grid: the finest ocean models have 8.6 million.
 pub const MOST_POINTS: usize = 1 << 24;
-/// Fields of the binary grid file, with the least and the largest value: radians, then lengths in
-/// cm, none longer than a quarter of the Earth's circumference.
+/// Fields of the binary grid file with their smallest and largest valid value: angles in radians,
+/// lengths in cm up to a quarter of the Earth's circumference.
 const FIELDS: [(&str, f64, f64); 7] = [
     ("ULAT", -FRAC_PI_2, FRAC_PI_2),
     ("ULONG", -TAU, TAU),
@@ -27,9 +27,12 @@ const FIELDS: [(&str, f64, f64); 7] = [
     ("ANGLE", -PI, PI),
 ];
 
-/// The grid in a grid file of either form, longitudes brought to 0 to 360.
+/// Reads a grid file, NetCDF or binary; longitudes are normalized to 0 to 360 degrees.
 ///
-/// The binary form does not say its shape: it must be that of gx1v7, 384 x 320.
+/// The binary format does not contain its shape, which must be that of gx1v7, (384, 320).
+///
+/// # Errors
+/// The file cannot be read, or does not contain a latitude and longitude in degrees for each point.
 pub fn read(mut source: Box<dyn ByteSource>) -> Result<Grid, ReadError> {
     const BINARY: u64 = (FIELDS.len() * 8 * GX1[0] * GX1[1]) as u64;
     let (url, len) = (source.url().to_owned(), source.len());
@@ -57,9 +60,9 @@ pub fn read(mut source: Box<dyn ByteSource>) -> Result<Grid, ReadError> {
     Ok(grid)
 }
 
-/// A longitude of any range as one from 0 to less than 360.
+/// Normalizes a longitude to the range from 0 to less than 360 degrees.
 fn within_360(lon: f64) -> f64 {
-    // What is barely below 0 is rounded to 360.
+    // `rem_euclid` rounds a tiny negative number to 360.
     Some(lon.rem_euclid(360.0)).filter(|&lon| lon < 360.0).unwrap_or(0.0)
 }
 
@@ -73,7 +76,7 @@ fn from_netcdf(file: &RangeReader) -> Result<Grid, ReadError> {
         else {
             return Err(missing());
         };
-        // Files of grids alone may have no units: what looks like radians is refused below.
+        // Some grid files have no units; `check_degrees` rejects values that look like radians.
         let units = variable.attribute("units").map(|units| units.as_text().map(str::trim));
         let decoding = match units {
             None | Some(Some("")) => Decoding::without_units(variable),
@@ -84,33 +87,36 @@ fn from_netcdf(file: &RangeReader) -> Result<Grid, ReadError> {
         Ok(([nlat, nlon], decoding.values(file.stored(variable)?)))
     };
     let (shape, tlat) = field("TLAT")?;
-    let (other, tlong) = field("TLONG")?;
-    if shape != other {
-        return Err(refuse(format!("`TLAT` has shape {shape:?} and `TLONG` {other:?}")));
+    let (tlong_shape, tlong) = field("TLONG")?;
+    if shape != tlong_shape {
+        let problem = format!("`TLAT` has shape {shape:?} and `TLONG` has shape {tlong_shape:?}");
+        return Err(refuse(problem));
     }
     Ok(Grid { nlat: shape[0], nlon: shape[1], tlat, tlong })
 }
 
-/// A place for each point, in degrees.
+/// Checks that each point has a latitude and a longitude in degrees.
 fn check(grid: &Grid) -> Result<(), String> {
     for (name, values) in [("TLAT", &grid.tlat), ("TLONG", &grid.tlong)] {
         let is_fill = |v: &f64| v.is_nan() || v.abs() >= 1e30;
         if let Some(n) = values.iter().position(is_fill) {
             return Err(format!(
-                "{}: fill, as history files have it over land blocks; give the full grid of the \
-                 model",
-                at_point(name, values, n, grid.nlon)
+                "{}, a fill value, as in history files over land blocks; name a file with the full \
+                 grid of the model",
+                describe_point(name, values, n, grid.nlon)
             ));
         }
     }
     check_degrees(("TLAT", &grid.tlat), ("TLONG", &grid.tlong), grid.nlon)
 }
 
-/// Refuses named values, in rows of `nlon`, that are not latitudes and longitudes in degrees: those
-/// of a grid file and of a history file alike. NaN, which stands for fill, is passed over.
+/// Checks that the latitudes and longitudes of a grid or history file are in degrees.
+///
+/// Each argument is the name of a variable and its values in rows of `nlon`; NaN is a missing value
+/// and is skipped.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// The problem, in words.
 pub fn check_degrees(
     (lat, lats): (&str, &[f64]),
     (lon, lons): (&str, &[f64]),
@@ -118,14 +124,14 @@ pub fn check_degrees(
 ) -> Result<(), String> {
     for (name, values, limit) in [(lat, lats, 90.0), (lon, lons, 720.0)] {
         if let Some(n) = values.iter().position(|v| v.abs() > limit) {
-            let place = at_point(name, values, n, nlon);
-            return Err(format!("{place}, outside -{limit} to {limit} degrees"));
+            let point = describe_point(name, values, n, nlon);
+            return Err(format!("{point}, outside -{limit} to {limit} degrees"));
         }
         if values.iter().all(|v| v.is_nan()) {
-            return Err(format!("`{name}` has nothing but fill"));
+            return Err(format!("`{name}` has only fill values"));
         }
     }
-    // With room for the rounding of 4-byte values.
+    // The tolerance allows for the rounding of 4-byte values.
     let below = |values: &[f64], limit: f64| !values.iter().any(|v| v.abs() > limit + 1e-6);
     if below(lats, FRAC_PI_2) && below(lons, TAU) {
         return Err(format!("`{lat}` and `{lon}` look like radians; give degrees"));
@@ -133,16 +139,17 @@ pub fn check_degrees(
     Ok(())
 }
 
-/// A value and where it is, in words.
-fn at_point(name: &str, values: &[f64], n: usize, nlon: usize) -> String {
+/// A value with its name and its indexes, in words.
+fn describe_point(name: &str, values: &[f64], n: usize, nlon: usize) -> String {
     let (row, column) = (n / nlon.max(1), n % nlon.max(1));
     let value = values.get(n).copied().unwrap_or(f64::NAN);
     format!("`{name}` is {value:e} at nlat {row}, nlon {column}")
 }
 
-/// T points as POP makes them (`calc_tpoints` of POP2's grid.F90): the mean of the four
-/// surrounding U points on the unit sphere; the first row, which has no U points south of it,
-/// is extrapolated from the rows above.
+/// Computes the T points as POP does (`calc_tpoints` in grid.F90 of POP2).
+///
+/// A T point is the mean of the four surrounding U points on the unit sphere. The first row, which has
+/// no U points to the south, is extrapolated from the two rows to the north.
 fn from_u_points(bytes: &[u8]) -> Result<Grid, String> {
     let [nlat, nlon] = GX1;
     let value = |field: usize, j: usize, i: usize| {
@@ -191,9 +198,9 @@ mod tests {
     use super::*;
     use crate::read::SourceError;
 
-    struct Whole(Vec<u8>, &'static str);
+    struct InMemorySource(Vec<u8>, &'static str);
 
-    impl ByteSource for Whole {
+    impl ByteSource for InMemorySource {
         fn url(&self) -> &str {
             self.1
         }
@@ -212,10 +219,10 @@ mod tests {
     }
 
     fn parse(bytes: &[u8], url: &'static str) -> Result<Grid, ReadError> {
-        read(Box::new(Whole(bytes.to_vec(), url)))
+        read(Box::new(InMemorySource(bytes.to_vec(), url)))
     }
 
-    /// A regular grid of U points, in the binary form.
+    /// A regular grid of U points in the binary format.
     fn binary(lat: impl Fn(usize) -> f64, lon: impl Fn(usize) -> f64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIELDS.len() * 8 * 384 * 320);
         for field in 0..FIELDS.len() {
@@ -242,13 +249,13 @@ mod tests {
         let at = 200 * 320 + 7;
         assert!((grid.tlong[at] - (lon(7) - 0.5625)).abs() < 1e-9);
         assert!((grid.tlat[at] - 1.875).abs() < 1e-4);
-        // Across the periodic boundary, and in the extrapolated first row.
+        // A point at the periodic boundary, and a point of the extrapolated first row.
         assert!((grid.tlong[200 * 320] - 0.5625).abs() < 1e-9);
         assert!((grid.tlat[7] - (-48.125)).abs() < 1e-2);
     }
 
     #[test]
-    fn other_bytes_are_refused_by_name() {
+    fn other_files_are_rejected_with_their_name() {
         for (bytes, problem) in
             [(&b"hello"[..], "neither NetCDF nor the binary grid"), (b"", "it is empty")]
         {

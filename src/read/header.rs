@@ -1,4 +1,4 @@
-//! The header of a file, in this program's terms: one reading of it for whole files and for ranges.
+//! Converts the header of an open NetCDF file to [`Header`] and checks it.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -8,7 +8,7 @@ use netcdf_reader::{NcAttrValue, NcAttribute, NcFile, NcType};
 use super::{ReadError, types};
 use crate::model::dataset::{Attribute, AttributeValue, DataType, Dimension, Header, Variable};
 
-/// The header of an open file, checked.
+/// The header of an open file, after checks of its names and dimensions.
 pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
     let mut variables = Vec::new();
     for variable in file.variables().map_err(|e| ReadError::damaged(url, e))? {
@@ -24,15 +24,15 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
             NcType::UInt64 => DataType::U64,
             NcType::Float => DataType::F32,
             NcType::Double => DataType::F64,
-            other => return Err(types::unknown(url, variable.name(), other)),
+            other => return Err(types::unsupported_nc_type(url, variable.name(), other)),
         };
         let dims = variable
             .dimensions()
             .iter()
-            .map(|d| Ok(Dimension { name: allowed(&d.name, url)?, len: d.size as usize }))
+            .map(|d| Ok(Dimension { name: valid_name(&d.name, url)?, len: d.size as usize }))
             .collect::<Result<_, ReadError>>()?;
         variables.push(Variable {
-            name: allowed(variable.name(), url)?,
+            name: valid_name(variable.name(), url)?,
             dtype,
             dims,
             attributes: attributes_of(variable.attributes(), url)?,
@@ -45,8 +45,8 @@ pub(super) fn header_of(file: &NcFile, url: &str) -> Result<Header, ReadError> {
     Ok(header)
 }
 
-/// A name that may stand in a NetCDF file: anything else is damage, and netCDF-C would refuse it.
-fn allowed(name: &str, url: &str) -> Result<String, ReadError> {
+/// Checks a name by the rules of netCDF-C: another name is a sign of damage.
+fn valid_name(name: &str, url: &str) -> Result<String, ReadError> {
     if name.is_empty() || name.contains(|c: char| c.is_control() || c == '/') {
         return Err(ReadError::Name { url: url.to_owned(), name: name.to_owned() });
     }
@@ -72,29 +72,30 @@ fn attribute_of(attribute: &NcAttribute, url: &str) -> Result<Attribute, ReadErr
         NcAttrValue::Floats(v) => AttributeValue::F32(v.clone()),
         NcAttrValue::Doubles(v) => AttributeValue::F64(v.clone()),
         NcAttrValue::UserDefined { dtype, .. } => {
-            return Err(types::unknown(url, &attribute.name, dtype));
+            return Err(types::unsupported_nc_type(url, &attribute.name, dtype));
         }
     };
-    Ok(Attribute { name: allowed(&attribute.name, url)?, value })
+    Ok(Attribute { name: valid_name(&attribute.name, url)?, value })
 }
 
-/// Refuses a header in which a name stands for two things.
+/// Rejects a header with two variables of one name, or two lengths of one dimension.
 fn check_header(header: &Header, url: &str) -> Result<(), ReadError> {
-    let (mut variables, mut lens) = (HashSet::new(), HashMap::new());
+    let (mut names, mut lengths) = (HashSet::new(), HashMap::new());
     for variable in &header.variables {
-        let wrong = |problem: String| {
+        let contradiction = |problem: String| {
             let (url, variable) = (url.to_owned(), variable.name.clone());
             Err(ReadError::Contradiction { url, variable, problem })
         };
-        if !variables.insert(&variable.name) {
-            return wrong("stands in its header twice".to_owned());
+        if !names.insert(&variable.name) {
+            return contradiction("is in its header twice".to_owned());
         }
         for dim in &variable.dims {
-            let other = *lens.entry(&dim.name).or_insert(dim.len);
+            let other = *lengths.entry(&dim.name).or_insert(dim.len);
             if other != dim.len {
                 let Dimension { name, len } = dim;
-                return wrong(format!(
-                    "has `{name}` of length {len}, which others have of {other}"
+                return contradiction(format!(
+                    "has the dimension `{name}` of length {len}, which has length {other} in \
+                     another variable"
                 ));
             }
         }
@@ -102,9 +103,12 @@ fn check_header(header: &Header, url: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Where the data of each variable of a classic file lies: all of it inside the file, fixed
-/// variables before records, in the order of the header, as the format has it ("NetCDF classic
-/// format specification", note on `begin`).
+/// The byte range of each variable's data in a classic file; of a record variable, of its first
+/// record.
+///
+/// The data must lie inside the file and must not overlap. The order is that of the format: fixed
+/// variables before record variables, each in the order of the header ("NetCDF classic format
+/// specification", note on `begin`).
 pub(super) fn positions(
     file: &NcFile,
     header: &Header,
@@ -116,7 +120,7 @@ pub(super) fn positions(
     let mut in_order = Vec::new();
     for (variable, own) in variables.iter().zip(&header.variables) {
         let is_record = variable.dimensions().first().is_some_and(|d| d.is_unlimited);
-        // Of records the first: there is one, or the file is refused for that.
+        // The size of one record: a history file has one, or is rejected elsewhere.
         let size = match own.dims.first().filter(|_| is_record).map(|time| time.len) {
             Some(0) => 0,
             Some(times) => (own.bytes() / times) as u64,

@@ -1,8 +1,9 @@
-//! A monthly POP history file: CDF-1, CDF-2, CDF-5 or NetCDF-4.
+//! Reader of a monthly POP history file: CDF-1, CDF-2, CDF-5 or NetCDF-4.
 //!
-//! The classic formats are read once, from the first byte to the last, and hashed on the way: the
-//! header is parsed as soon as it is there and every variable is handed out as its bytes pass. A
-//! NetCDF-4 file has no such order, so it is held in memory as it is stored (compressed).
+//! A classic file is read and hashed once, from the first byte to the last: the reader parses the
+//! header as soon as its bytes have arrived, and passes on the data of each variable as it arrives.
+//! The data of a NetCDF-4 file has no fixed order, so the reader keeps the whole file in memory, as it
+//! is stored (compressed).
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +16,7 @@ use hdf5_reader::{BytesStorage, Storage, StorageBuffer};
 use netcdf_reader::{NcFile, NcOpenOptions};
 use sha2::{Digest, Sha256};
 
-use super::bounds::{LONGEST_HEADER, TOO_LONG, claims, guarded};
+use super::bounds::{LONGEST_HEADER, TOO_LONG, catch_reader_panic, implausible_header};
 use super::header::{header_of, positions};
 use super::netcdf_format::NetcdfFormat;
 use super::validate::Structure;
@@ -25,7 +26,7 @@ use crate::model::cf::{CfError, Decoding};
 use crate::model::dataset::{ByteOrder, DataType, Header, Variable};
 use crate::model::time_units::TimeUnits;
 
-/// A history file that is being read.
+/// An open history file.
 pub struct History {
     header: Header,
     layout: DataLayout,
@@ -33,15 +34,17 @@ pub struct History {
 }
 
 enum DataLayout {
-    /// Position of each variable's data.
+    /// Byte range of each variable's data.
     Classic(Vec<Range<u64>>),
     Netcdf4(Box<NcFile>),
 }
 
-/// The source with the place reached in it and the digest of what has passed.
+/// A source that hashes the bytes of its sequential stream.
 struct HashingSource {
     source: Box<dyn ByteSource>,
+    /// Offset of the first byte of `pending` in the file.
     position: u64,
+    /// Bytes that are fetched and hashed, but not consumed.
     pending: Bytes,
     digest: Sha256,
     waiting: Duration,
@@ -49,14 +52,14 @@ struct HashingSource {
 }
 
 impl HashingSource {
-    fn failed(&self, source: SourceError) -> ReadError {
+    fn fetch_error(&self, source: SourceError) -> ReadError {
         ReadError::Fetch { url: self.source.url().to_owned(), source }
     }
 
-    /// The next piece in order, hashed.
+    /// Fetches and hashes the next piece.
     fn fetch(&mut self) -> Result<Option<Bytes>, ReadError> {
         let start = Instant::now();
-        let piece = self.source.next().map_err(|e| self.failed(e))?;
+        let piece = self.source.next().map_err(|e| self.fetch_error(e))?;
         let fetched = Instant::now();
         if let Some(piece) = &piece {
             self.digest.update(piece);
@@ -66,7 +69,7 @@ impl HashingSource {
         Ok(piece)
     }
 
-    /// Passes over bytes up to `range` and hands out those inside it.
+    /// Skips the bytes before `range` and passes those inside it to `sink`.
     fn take(&mut self, range: Range<u64>, mut sink: impl FnMut(&[u8])) -> Result<(), ReadError> {
         while self.position < range.end {
             if self.pending.is_empty() {
@@ -74,12 +77,12 @@ impl HashingSource {
                     Some(piece) => self.pending = piece,
                     None => {
                         let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
-                        return Err(self.failed(ended.into()));
+                        return Err(self.fetch_error(ended.into()));
                     }
                 }
             }
-            let goal = if self.position < range.start { range.start } else { range.end };
-            let len = self.pending.len().min((goal - self.position) as usize);
+            let end = if self.position < range.start { range.start } else { range.end };
+            let len = self.pending.len().min((end - self.position) as usize);
             let bytes = self.pending.split_to(len);
             if self.position >= range.start {
                 sink(&bytes);
@@ -90,11 +93,13 @@ impl HashingSource {
     }
 }
 
-/// The first bytes of a longer file; notes when more were asked for.
+/// The first bytes of a file as storage of the reading library.
 struct Prefix {
     bytes: Bytes,
+    /// Length of the whole file.
     len: u64,
-    short: AtomicBool,
+    /// Whether the library has requested bytes beyond the prefix.
+    is_short: AtomicBool,
 }
 
 impl Storage for Prefix {
@@ -108,14 +113,18 @@ impl Storage for Prefix {
         len: usize,
     ) -> Result<StorageBuffer, hdf5_reader::error::Error> {
         let range = range_within(offset, len, self.bytes.len() as u64)
-            .inspect_err(|_| self.short.store(true, Ordering::Relaxed))?;
+            .inspect_err(|_| self.is_short.store(true, Ordering::Relaxed))?;
         let bytes = &self.bytes[range.start as usize..range.end as usize];
         Ok(StorageBuffer::from_vec(bytes.to_vec()))
     }
 }
 
 impl History {
-    /// Reads and checks the header.
+    /// Opens a file: reads and checks its header; of a NetCDF-4 file, reads all bytes.
+    ///
+    /// # Errors
+    /// The file cannot be fetched, is not NetCDF, is damaged or truncated, or contains objects that a
+    /// conversion would lose.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, ReadError> {
         let url = source.url().to_owned();
         let mut input = HashingSource {
@@ -127,17 +136,17 @@ impl History {
             hashing: Duration::ZERO,
         };
         let start = input.fetch()?.unwrap_or_default();
-        let at = |offset: u64| {
+        let read_at = |offset: u64| {
             let end = offset.checked_add(8).filter(|&end| end <= input.source.len())?;
             input.source.range(offset..end).ok()?.first_chunk().copied()
         };
-        match NetcdfFormat::of(&start, at, &url)? {
+        match NetcdfFormat::detect(&start, read_at, &url)? {
             NetcdfFormat::Netcdf4 => return Self::open_netcdf4(start, input, url),
             NetcdfFormat::Classic => {}
         }
         let (file, prefix) = parse_header(start, &mut input, &url)?;
         let mut header = header_of(&file, &url)?;
-        if text::is_replaced(&header) {
+        if text::has_replacement_characters(&header) {
             text::recode_classic(&mut header, &prefix, &url);
         }
         input.pending = prefix;
@@ -151,14 +160,14 @@ impl History {
         url: String,
     ) -> Result<Self, ReadError> {
         let mut whole = Vec::new();
-        let room = whole.try_reserve_exact(input.source.len() as usize);
-        room.map_err(|e| input.failed(e.into()))?;
+        let reserved = whole.try_reserve_exact(input.source.len() as usize);
+        reserved.map_err(|e| input.fetch_error(e.into()))?;
         whole.extend_from_slice(&start);
         while let Some(piece) = input.fetch()? {
             whole.extend_from_slice(&piece);
         }
         let whole = Bytes::from(whole);
-        let (file, header) = guarded(&url, || {
+        let (file, header) = catch_reader_panic(&url, || {
             let storage = Arc::new(BytesStorage::from_owner(whole.clone()));
             let structure = Structure::open(&whole, storage.clone(), &url)?;
             structure.refuse_groups()?;
@@ -171,23 +180,23 @@ impl History {
             structure.complete_texts(&mut header);
             structure.compare_shapes(&header)?;
             structure.check_all(&header)?;
-            structure.tell_left_out();
+            structure.warn_of_losses();
             Ok((file, header))
         })?;
         Ok(Self { header, layout: DataLayout::Netcdf4(Box::new(file)), input })
     }
 
-    /// What the file says of itself.
+    /// Dimensions, variables and attributes of the file.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Name for messages.
+    /// Path or URL of the file, for messages.
     pub fn url(&self) -> &str {
         self.input.source.url()
     }
 
-    /// Order of the bytes that [`Self::read`] hands out.
+    /// Byte order of the data that [`Self::read`] returns.
     pub fn byte_order(&self) -> ByteOrder {
         match self.layout {
             DataLayout::Classic(_) => ByteOrder::Big,
@@ -195,7 +204,7 @@ impl History {
         }
     }
 
-    /// Variables in the order in which their data lies in the file.
+    /// Indexes of the variables in the order of their data in the file.
     pub fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.header.variables.len()).collect();
         if let DataLayout::Classic(positions) = &self.layout {
@@ -204,10 +213,13 @@ impl History {
         order
     }
 
-    /// Hands out the data of a variable, in pieces.
+    /// Passes the data of the variable at `index` to `sink`, in pieces.
     ///
-    /// A variable that the reading has passed already, or that is read `ahead` of its turn, is
-    /// fetched by a request of its own.
+    /// The data of a classic file comes from the sequential stream. When the stream is past the
+    /// variable, or with `ahead`, the reader fetches the variable with a separate request.
+    ///
+    /// # Errors
+    /// The bytes cannot be fetched, or the data is damaged.
     pub fn read(
         &mut self,
         index: usize,
@@ -219,7 +231,7 @@ impl History {
                 let range = positions[index].clone();
                 if ahead || range.start < self.input.position {
                     let bytes = self.input.source.range(range);
-                    sink(&bytes.map_err(|e| self.input.failed(e))?);
+                    sink(&bytes.map_err(|e| self.input.fetch_error(e))?);
                     return Ok(());
                 }
                 self.input.take(range, sink)
@@ -229,13 +241,16 @@ impl History {
                 let read = || {
                     file.read_variable_native_bytes(name).map_err(|e| ReadError::damaged(url, e))
                 };
-                sink(&guarded(url, read)?);
+                sink(&catch_reader_panic(url, read)?);
                 Ok(())
             }
         }
     }
 
-    /// Reads what is left and gives the SHA-256 of the whole file, in hexadecimal.
+    /// Reads the file to its end and returns its SHA-256.
+    ///
+    /// # Errors
+    /// The bytes cannot be fetched.
     pub fn finish(mut self) -> Result<ReadSummary, ReadError> {
         while self.input.fetch()?.is_some() {}
         let sha256 = crate::model::hex(&self.input.digest.finalize());
@@ -243,18 +258,18 @@ impl History {
     }
 }
 
-/// What is known when a file has been read to its end.
+/// Checksum and timing of a file that was read to its end.
 #[derive(Debug)]
 pub struct ReadSummary {
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
     /// Time spent waiting for bytes.
     pub waiting: Duration,
-    /// Time spent hashing them.
+    /// Time spent hashing bytes.
     pub hashing: Duration,
 }
 
-/// Values of a numeric variable as f64, from bytes that [`History::read`] handed out.
+/// Converts the bytes of a numeric variable, as [`History::read`] returns them, to f64.
 pub fn to_f64(bytes: &[u8], dtype: DataType, order: ByteOrder) -> Vec<f64> {
     macro_rules! values {
         ($type:ty, $n:literal) => {
@@ -283,24 +298,30 @@ pub fn to_f64(bytes: &[u8], dtype: DataType, order: ByteOrder) -> Vec<f64> {
     }
 }
 
-/// The numbers of a time variable or its bounds in days since 0000-01-01 of the noleap calendar.
+/// Decodes stored numbers of the time or its bounds to days since 0000-01-01, noleap calendar.
+///
+/// # Errors
+/// The units, the calendar or the packing of the variable is invalid.
 pub fn days(
     header: &Header,
     variable: &Variable,
     stored: Vec<f64>,
     url: &str,
 ) -> Result<Vec<f64>, ReadError> {
-    let clock = TimeUnits::of(header, variable).map_err(meaning(url))?;
-    let decoding = Decoding::without_units(variable).map_err(meaning(url))?;
-    Ok(decoding.values(stored).into_iter().map(|value| clock.days(value)).collect())
+    let time_units = TimeUnits::of(header, variable).map_err(decoding_error(url))?;
+    let decoding = Decoding::without_units(variable).map_err(decoding_error(url))?;
+    Ok(decoding.values(stored).into_iter().map(|value| time_units.days(value)).collect())
 }
 
-/// Names the file whose numbers have no certain meaning.
-pub(super) fn meaning(url: &str) -> impl Fn(CfError) -> ReadError + '_ {
+/// Adds the name of the file to a [`CfError`].
+pub(super) fn decoding_error(url: &str) -> impl Fn(CfError) -> ReadError + '_ {
     |source| ReadError::Meaning { url: url.to_owned(), source }
 }
 
-/// The month that a file stands for and its bounds in days, from the values of `time_bound`.
+/// The month of a file, and its bounds in days, from the values of `time_bound`.
+///
+/// # Errors
+/// The bounds are not two numbers that enclose exactly one month of the noleap calendar.
 pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), ReadError> {
     let &[start, end] = bounds else {
         return Err(ReadError::Missing {
@@ -309,28 +330,28 @@ pub fn month_of(url: &str, bounds: &[f64]) -> Result<(YearMonth, [f64; 2]), Read
             shape: "(time = 1, d2 = 2)".to_owned(),
         });
     };
-    let wrong = |why| ReadError::Value {
+    let invalid = |why| ReadError::Value {
         url: url.to_owned(),
         variable: "time_bound".to_owned(),
         value: format!("{start}, {end}"),
         why,
     };
     let month = YearMonth::containing(f64::midpoint(start, end))
-        .ok_or_else(|| wrong("is no time of the noleap calendar"))?;
+        .ok_or_else(|| invalid("is outside the noleap calendar"))?;
     let first = month.first_day() as f64;
     if (start, end) != (first, first + f64::from(month.days())) {
-        return Err(wrong("is not one whole month of the noleap calendar"));
+        return Err(invalid("is not one whole month of the noleap calendar"));
     }
     Ok((month, [start, end]))
 }
 
-/// The range that is asked for, when the file has it.
-pub(super) fn range_within(offset: u64, len: usize, file: u64) -> io::Result<Range<u64>> {
-    let end = offset.checked_add(len as u64).filter(|&end| end <= file);
+/// The range of `len` bytes at `offset`, when it lies inside a file of `file_len` bytes.
+pub(super) fn range_within(offset: u64, len: usize, file_len: u64) -> io::Result<Range<u64>> {
+    let end = offset.checked_add(len as u64).filter(|&end| end <= file_len);
     end.map(|end| offset..end).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Parses the header from as many pieces as it needs; gives them back.
+/// Parses the header of a classic file; returns the bytes that were fetched for it, too.
 fn parse_header(
     start: Bytes,
     input: &mut HashingSource,
@@ -338,21 +359,21 @@ fn parse_header(
 ) -> Result<(NcFile, Bytes), ReadError> {
     let mut prefix = start;
     loop {
-        classic::look_over(&prefix, input.source.len(), url)?;
+        classic::check_header(&prefix, input.source.len(), url)?;
         let storage = Arc::new(Prefix {
             bytes: prefix.clone(),
             len: input.source.len(),
-            short: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
         });
         let error = match NcFile::from_storage(storage.clone()) {
             Ok(file) => return Ok((file, prefix)),
             Err(error) => error,
         };
-        if !storage.short.load(Ordering::Relaxed) {
+        if !storage.is_short.load(Ordering::Relaxed) {
             return Err(ReadError::damaged(url, error));
         }
         if prefix.len() > LONGEST_HEADER {
-            return Err(claims(url, TOO_LONG));
+            return Err(implausible_header(url, TOO_LONG));
         }
         match input.fetch()? {
             Some(piece) => {

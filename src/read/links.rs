@@ -1,5 +1,4 @@
-//! What an HDF5 file holds besides the variables and attributes that are read: the links of its groups
-//! are followed, and what is left out is named.
+//! Walks the groups and links of an HDF5 file and collects what a conversion drops.
 //!
 //! Specification: "HDF5 file format", version 3.0, III.A to III.G (groups) and IV.A.2.c, g (links).
 
@@ -18,120 +17,129 @@ use hdf5_reader::messages::symbol_table_msg::SymbolTableMessage;
 use hdf5_reader::symbol_table::SymbolTableNode;
 use hdf5_reader::{Dataset, Hdf5File, btree_v1, btree_v2};
 
-use super::{ReadError, some_of, text};
+use super::types::leaf;
+use super::{ReadError, abbreviated, text};
 
-/// Groups that are nested deeper, or are more, are not followed.
+/// Largest depth of nested groups.
 const DEEPEST_GROUP: usize = 32;
+/// Largest number of groups.
 const MOST_GROUPS: usize = 1 << 16;
 /// The layout class of a virtual dataset ("HDF5 file format", IV.A.2.i).
 const VIRTUAL: u8 = 3;
-/// What an entry of a symbol table keeps: a link to a path.
+/// The cache type of a symbol table entry that is a soft link ("HDF5 file format", III.C).
 const SOFT: u32 = 2;
 
-/// What a file has that is no variable or attribute of its root group.
+/// Objects of a file that are not variables or attributes of its root group.
 #[derive(Default)]
 pub(super) struct UnreadableLinks {
     /// Paths of datasets in other groups, and of groups with attributes only.
     pub in_groups: Vec<String>,
-    /// Groups without either.
-    empty: usize,
-    /// Links and types, in words.
-    others: Vec<String>,
+    /// Number of groups without datasets and attributes.
+    empty_groups: usize,
+    /// Named types, and links without a readable target, in words.
+    dropped: Vec<String>,
 }
 
 impl UnreadableLinks {
-    /// Warns of all that a conversion leaves out or changes, once for files that have the same.
-    pub(super) fn tell<'a>(
+    /// Warns of all that a conversion drops or changes; one warning for files with equal lists.
+    pub(super) fn warn<'a>(
         &self,
         root: &Group,
         datasets: impl Iterator<Item = &'a Dataset>,
         url: &str,
     ) {
-        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let mut all = self.others.clone();
-        match self.empty {
+        static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut dropped = self.dropped.clone();
+        match self.empty_groups {
             0 => {}
-            1 => all.push("1 group without variables".to_owned()),
-            empty => all.push(format!("{empty} groups without variables")),
+            1 => dropped.push("1 group without variables".to_owned()),
+            groups => dropped.push(format!("{groups} groups without variables")),
         }
-        all.sort_unstable();
-        let mut lists = Vec::new();
-        let mut look = |of: &str, attributes: Vec<hdf5_reader::Attribute>| {
-            let of_arrays = attributes.iter().filter(|a| a.shape.len() > 1);
-            let named = of_arrays.filter(|a| text::is_seen(&a.name));
-            lists.extend(named.map(|a| format!("`{of}:{}` of shape {:?}", a.name, a.shape)));
+        dropped.sort_unstable();
+        let mut flattened = Vec::new();
+        let mut collect_arrays = |of: &str, attributes: Vec<hdf5_reader::Attribute>| {
+            let arrays = attributes.iter().filter(|a| a.shape.len() > 1);
+            let visible = arrays.filter(|a| text::is_visible(&a.name));
+            flattened.extend(visible.map(|a| format!("`{of}:{}` of shape {:?}", a.name, a.shape)));
         };
-        look("", root.attributes().unwrap_or_default());
-        datasets.for_each(|dataset| look(leaf(dataset.name()), dataset.attributes()));
-        lists.sort_unstable();
-        let left_out = (!all.is_empty()).then(|| format!("left out: {}", some_of(all)));
-        let flat = "attributes that are written as lists, for NetCDF has no others: ";
-        let lists = (!lists.is_empty()).then(|| format!("{flat}{}", some_of(lists)));
-        let said: Vec<String> = left_out.into_iter().chain(lists).collect();
-        let said = said.join("; ");
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.is_empty() && told.insert(said.clone()) {
-            tracing::warn!("{url}, and others that have the same: {said}");
+        collect_arrays("", root.attributes().unwrap_or_default());
+        datasets.for_each(|dataset| collect_arrays(leaf(dataset.name()), dataset.attributes()));
+        flattened.sort_unstable();
+        let dropped = (!dropped.is_empty()).then(|| format!("left out: {}", abbreviated(dropped)));
+        let prefix = "attributes that are written as lists, because NetCDF has no \
+                      multidimensional attributes: ";
+        let flattened =
+            (!flattened.is_empty()).then(|| format!("{prefix}{}", abbreviated(flattened)));
+        let losses: Vec<String> = dropped.into_iter().chain(flattened).collect();
+        let losses = losses.join("; ");
+        let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !losses.is_empty() && warned.insert(losses.clone()) {
+            tracing::warn!("{url}, and other files with the same content: {losses}");
         }
     }
 }
 
-/// The datasets of the root group, and what else there is.
+/// The datasets of the root group, and all other objects of the file.
+///
+/// # Errors
+/// A group is reached twice, groups are too many or too deep, or the file is damaged.
 pub(super) fn walk(
     file: &Hdf5File,
     root: &Group,
     url: &str,
 ) -> Result<(Vec<Dataset>, UnreadableLinks), ReadError> {
     let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
-    let mut found = UnreadableLinks::default();
-    let mut seen = HashSet::from([root.address()]);
-    let (groups, datasets) = members(file, root, "", url, &mut found)?;
-    let below = |groups: Vec<Group>, path: &str, depth| {
-        let named = move |group: Group| {
-            let path = format!("{path}{}", leaf(group.name()));
+    let mut unreadable = UnreadableLinks::default();
+    let mut visited = HashSet::from([root.address()]);
+    let (groups, datasets) = members(file, root, "", url, &mut unreadable)?;
+    let with_paths = |groups: Vec<Group>, parent: &str, depth| {
+        let with_path = move |group: Group| {
+            let path = format!("{parent}{}", leaf(group.name()));
             (group, path, depth)
         };
-        groups.into_iter().map(named).collect::<Vec<_>>()
+        groups.into_iter().map(with_path).collect::<Vec<_>>()
     };
     let beyond = |what: String, most: usize| ReadError::Beyond { url: url.to_owned(), what, most };
-    let mut left = below(groups, "", 1);
-    while let Some((group, path, depth)) = left.pop() {
-        if !seen.insert(group.address()) {
+    let mut queue = with_paths(groups, "", 1);
+    while let Some((group, path, depth)) = queue.pop() {
+        if !visited.insert(group.address()) {
             let what = "is another name of a group".to_owned();
             return Err(ReadError::Foreign { url: url.to_owned(), object: path, what });
         }
         if depth > DEEPEST_GROUP {
-            return Err(beyond(format!("groups in each other, such as `{path}`"), DEEPEST_GROUP));
+            let what = format!("more than {DEEPEST_GROUP} levels of nested groups, as in `{path}`");
+            return Err(beyond(what, DEEPEST_GROUP));
         }
-        if seen.len() > MOST_GROUPS {
+        if visited.len() > MOST_GROUPS {
             return Err(beyond(format!("more than {MOST_GROUPS} groups"), MOST_GROUPS));
         }
-        let (groups, datasets) = members(file, &group, &format!("{path}/"), url, &mut found)?;
-        found.in_groups.extend(datasets.iter().map(|d| format!("{path}/{}", leaf(d.name()))));
+        let (groups, datasets) = members(file, &group, &format!("{path}/"), url, &mut unreadable)?;
+        let paths = datasets.iter().map(|d| format!("{path}/{}", leaf(d.name())));
+        unreadable.in_groups.extend(paths);
         if datasets.is_empty() {
             match group.attributes().map_err(broken)?.is_empty() {
-                true => found.empty += 1,
-                false => found.in_groups.push(path.clone()),
+                true => unreadable.empty_groups += 1,
+                false => unreadable.in_groups.push(path.clone()),
             }
         }
-        left.extend(below(groups, &format!("{path}/"), depth + 1));
+        queue.extend(with_paths(groups, &format!("{path}/"), depth + 1));
     }
-    found.in_groups.sort_unstable();
-    Ok((datasets, found))
+    unreadable.in_groups.sort_unstable();
+    Ok((datasets, unreadable))
 }
 
-/// The groups and datasets in a group; what else its links name goes to `found`.
+/// The groups and datasets in a group; adds its other links to `unreadable`.
 fn members(
     file: &Hdf5File,
     group: &Group,
     path: &str,
     url: &str,
-    found: &mut UnreadableLinks,
+    unreadable: &mut UnreadableLinks,
 ) -> Result<(Vec<Group>, Vec<Dataset>), ReadError> {
     let broken = |e: Hdf5Error| ReadError::damaged(url, e.into());
     let links = links(file, group).map_err(broken)?;
     for (name, target) in &links {
-        // The reader fails at such a dataset, whatever is asked of the group.
+        // With a virtual dataset in the group, every call of the library on the group fails.
         if let LinkTarget::Hard { address } = target
             && file.get_or_parse_header(*address).is_err_and(|error| is_virtual(&error))
         {
@@ -144,10 +152,10 @@ fn members(
         groups.iter().map(Group::name).chain(datasets.iter().map(Dataset::name)).collect();
     for (name, target) in links.iter().filter(|(name, _)| !names.contains(name.as_str())) {
         let name = format!("{path}{}", leaf(name));
-        found.others.push(match target {
+        unreadable.dropped.push(match target {
             LinkTarget::Hard { .. } => format!("the type `{name}`"),
             LinkTarget::Soft { path } => {
-                format!("the link `{name}` to `{path}`, where no variable is")
+                format!("the link `{name}` to `{path}`, which is no variable")
             }
             LinkTarget::External { filename, .. } => {
                 format!("the link `{name}` to another file, `{filename}`")
@@ -165,16 +173,9 @@ fn is_virtual(error: &Hdf5Error) -> bool {
     }
 }
 
-/// The last part of an object's path.
-pub(super) fn leaf(name: &str) -> &str {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    // netCDF-C's name for a variable that only shares its name with a dimension.
-    name.strip_prefix("_nc4_non_coord_").unwrap_or(name)
-}
-
 type Links = Vec<(String, LinkTarget)>;
 
-/// All links of a group: those that lead nowhere, too.
+/// All links of a group, including links without a target.
 fn links(file: &Hdf5File, group: &Group) -> Result<Links, Hdf5Error> {
     let mut links = Vec::new();
     for message in &file.get_or_parse_header(group.address())?.messages {
@@ -183,17 +184,17 @@ fn links(file: &Hdf5File, group: &Group) -> Result<Links, Hdf5Error> {
             HdfMessage::LinkInfo(info)
                 if !Cursor::is_undefined_offset(info.fractal_heap_address, group.offset_size()) =>
             {
-                links.extend(dense(group, info)?);
+                links.extend(dense_links(group, info)?);
             }
-            HdfMessage::SymbolTable(table) => links.extend(of_table(group, table)?),
+            HdfMessage::SymbolTable(table) => links.extend(symbol_table_links(group, table)?),
             _ => {}
         }
     }
     Ok(links)
 }
 
-/// Links that are kept outside of the group's header.
-fn dense(group: &Group, info: &LinkInfoMessage) -> Result<Links, Hdf5Error> {
+/// The links in dense storage, outside the header of the group.
+fn dense_links(group: &Group, info: &LinkInfoMessage) -> Result<Links, Hdf5Error> {
     let (storage, offsets, lengths) = (group.storage(), group.offset_size(), group.length_size());
     let heap = FractalHeap::parse_at_storage(storage, info.fractal_heap_address, offsets, lengths)?;
     let index = info.btree_name_index_address;
@@ -219,8 +220,8 @@ fn dense(group: &Group, info: &LinkInfoMessage) -> Result<Links, Hdf5Error> {
     Ok(links)
 }
 
-/// Links of a group in the form of the first version of the format.
-fn of_table(group: &Group, table: &SymbolTableMessage) -> Result<Links, Hdf5Error> {
+/// The links of a group in the first version of the format.
+fn symbol_table_links(group: &Group, table: &SymbolTableMessage) -> Result<Links, Hdf5Error> {
     let (storage, offsets, lengths) = (group.storage(), group.offset_size(), group.length_size());
     let heap = LocalHeap::parse_at_storage(storage, table.heap_address, offsets, lengths)?;
     let leaves = btree_v1::collect_btree_v1_leaves_storage(
@@ -234,7 +235,7 @@ fn of_table(group: &Group, table: &SymbolTableMessage) -> Result<Links, Hdf5Erro
     )?;
     let mut links = Vec::new();
     for (_, at) in leaves {
-        // A signature, a version and the number of entries come first.
+        // A node begins with a signature, a version and the number of entries.
         let head = storage.read_range(at, 8)?;
         let count = head.get(6..).and_then(|bytes| bytes.first_chunk()).copied();
         let count = usize::from(u16::from_le_bytes(count.unwrap_or_default()));

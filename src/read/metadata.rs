@@ -1,29 +1,39 @@
-//! What a file says of itself and of its month, read without its data.
+//! Reads the header and the month of a NetCDF file without its data.
 
 use super::range_reader::RangeReader;
 use super::{ByteSource, ReadError};
 use crate::model::dataset::Header;
 use crate::model::time_units;
 
-/// What a file says of itself and of its month, read without its data.
+/// Header, month and T points of a NetCDF file.
 pub struct FileMetadata {
-    /// The header.
+    /// Dimensions, variables and attributes.
     pub header: Header,
-    /// The bounds of its time, days since 0000-01-01, where it has the two of one month.
+    /// Start and end of the month, days since 0000-01-01; empty unless the file has exactly two
+    /// time bounds.
     pub time_bound: Vec<f64>,
-    /// Values of `TLAT` and `TLONG`, where they were asked for.
+    /// Values of `TLAT` and `TLONG` in degrees, each empty when the file has another number of
+    /// points; `None` when they were not requested.
     pub points: Option<[Vec<f64>; 2]>,
-    /// Bytes of memory that its conversion takes.
+    /// Memory that the conversion of the file takes, bytes.
     pub memory: u64,
 }
 
-/// Reads the header of any NetCDF file.
+/// Reads the header of a NetCDF file.
+///
+/// # Errors
+/// The file cannot be read, is not NetCDF, or is damaged.
 pub fn header(source: Box<dyn ByteSource>) -> Result<Header, ReadError> {
     Ok(RangeReader::open(source)?.header().clone())
 }
 
-/// Reads the header and the month, and checks that the data is all there; fetches little more
-/// than that, except for the T points of a grid with as many as `points`.
+/// Reads the header and the month of a file, and checks that all data is present.
+///
+/// `points` is the number of T points of the grid: when it is given, `TLAT` and `TLONG` are read,
+/// too. No other data is fetched.
+///
+/// # Errors
+/// The file cannot be read, is not NetCDF, is damaged or incomplete, or has data in groups.
 pub fn glance(
     source: Box<dyn ByteSource>,
     points: Option<usize>,

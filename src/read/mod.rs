@@ -1,4 +1,6 @@
-//! From bytes to the model: POP history, research-grade files, grid files, sea surface height, centres. Bytes come through [`ByteSource`].
+//! Readers of POP history, research-grade files, grid files, sea surface height and polygon centers.
+//!
+//! All readers take their bytes from a [`ByteSource`].
 
 pub(crate) mod bounds;
 pub mod centers;
@@ -26,69 +28,75 @@ use crate::model::{ErrorKind, IoCause, WithErrorKind, YearMonth};
 pub use history::History;
 pub use range_reader::{FieldValues, RangeReader};
 
-/// What can go wrong while bytes are fetched, whoever fetches them.
+/// The error of a [`ByteSource`] that cannot fetch its bytes.
 pub type SourceError = IoCause;
 
-/// The bytes of one file: mostly in order, here and there by range.
+/// The bytes of one file: a sequential stream with random access beside it.
 pub trait ByteSource: Send {
-    /// Name for messages.
+    /// Path or URL of the file, for messages.
     fn url(&self) -> &str;
-    /// Length in bytes.
+    /// Length of the file in bytes.
     fn len(&self) -> u64;
-    /// Whether there is no byte.
+    /// Whether the file has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// The next bytes in order; `None` after the last.
+    /// The next piece of the sequential stream; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// The bytes cannot be fetched.
     fn next(&mut self) -> Result<Option<Bytes>, SourceError>;
-    /// Bytes out of order; does not move the place in the order.
+    /// The bytes of a range; does not change the position of [`Self::next`].
+    ///
+    /// # Errors
+    /// The bytes cannot be fetched, or the range is outside the file.
     fn range(&mut self, range: Range<u64>) -> Result<Bytes, SourceError>;
 }
 
-/// A file that cannot be used.
+/// The error of a file that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The bytes could not be fetched.
     #[error("cannot read {url}")]
     Fetch {
-        /// File.
+        /// Path or URL of the file.
         url: String,
         /// Cause.
         source: SourceError,
     },
-    /// No NetCDF signature.
+    /// The file has no NetCDF signature.
     #[error(
-        "{url} is not a NetCDF file (it begins with {start:?}); copy it again, or give another"
+        "{url} is not a NetCDF file (it begins with {start:?}); copy it again, or name another file"
     )]
     NotNetcdf {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// First bytes, as text.
+        /// The first bytes of the file, at most 16, as text.
         start: String,
     },
-    /// No byte.
+    /// The file has no bytes.
     #[error("{url} is empty; copy it again")]
     Empty {
-        /// File.
+        /// Path or URL of the file.
         url: String,
     },
-    /// Not a grid that fields could be placed with.
+    /// The file does not contain a usable grid.
     #[error("{url} cannot be the grid file (--grid): {problem}")]
     Grid {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What is wrong.
+        /// Problem, in words.
         problem: String,
     },
-    /// Latitudes and longitudes that are none.
+    /// The latitudes and longitudes are outside their range or not in degrees.
     #[error(
         "{url} has latitudes and longitudes that cannot be used: {problem}; correct them, or replace \
          the file"
     )]
     Degrees {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What is wrong.
+        /// Problem, in words.
         problem: String,
     },
     /// The file ends before its data does.
@@ -96,113 +104,113 @@ pub enum ReadError {
         "{url} is truncated: `{variable}` needs bytes up to {needs}, the file has {has}; copy it again"
     )]
     Truncated {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// First variable that is cut.
+        /// Name of the first variable whose data is incomplete.
         variable: String,
-        /// Length that the header promises.
+        /// End of the data of this variable by the header, bytes.
         needs: u64,
-        /// Length of the file.
+        /// Length of the file in bytes.
         has: u64,
     },
-    /// The header or the data contradict the format.
+    /// The header or the data violates the format.
     #[error("{url} is damaged or truncated; copy it again")]
     Damaged {
-        /// File.
+        /// Path or URL of the file.
         url: String,
         /// Cause.
         source: netcdf_reader::Error,
     },
-    /// Two variables share bytes.
+    /// The data of two variables overlaps.
     #[error(
-        "{url} is damaged: its header places `{}` over each other; copy it again",
+        "{url} is damaged: by its header, the data of `{}` overlaps; copy it again",
         .between.join("` and `")
     )]
     Overlap {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// The variables.
+        /// Names of the two variables.
         between: Vec<String>,
     },
-    /// What the header says of a variable is not so.
+    /// The header contradicts itself or the data about a variable.
     #[error("{url} is damaged: `{variable}` {problem}; copy it again")]
     Contradiction {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// What is wrong.
+        /// Problem, in words.
         problem: String,
     },
-    /// Data that was never written, or whose place is lost: what is read would be fill.
+    /// Data that was never written, or whose address is lost: reading it would give fill values.
     #[error(
         "{url}: `{variable}` has {found} of its {expected} {what}: it was not written to its end, \
-         or the file is damaged; copy it again, or write it anew"
+         or the file is damaged; copy it again, or create it again"
     )]
     Unwritten {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Chunks that are there.
+        /// Number of chunks, records or blocks in the file.
         found: u64,
-        /// Chunks that its shape needs.
+        /// Number of chunks, records or blocks that the shape of the variable needs.
         expected: u64,
-        /// What is counted.
+        /// Unit of the two numbers, such as `chunks`.
         what: String,
     },
-    /// Something of HDF5 that NetCDF has no counterpart of.
-    #[error("{url}: `{object}` {what}, which NetCDF does not know; take it out of the file")]
+    /// An HDF5 object without a counterpart in NetCDF.
+    #[error("{url}: `{object}` {what}, which NetCDF cannot represent; remove it from the file")]
     Foreign {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Dataset.
+        /// Path of the dataset or group.
         object: String,
-        /// What it is.
+        /// Predicate of the message, such as `is a dataset without dimensions`.
         what: String,
     },
-    /// A dataset that is put together from others.
+    /// A virtual dataset of HDF5, which refers to data in other files.
     #[error(
-        "{url}: `{object}` is a virtual dataset, whose data lies in other files and is not read from \
-         there; put it into one file with: nccopy INPUT OUTPUT"
+        "{url}: `{object}` is a virtual dataset, whose data is in other files, which are not read; \
+         copy the data into one file with: nccopy INPUT OUTPUT"
     )]
     Virtual {
-        /// File.
+        /// Path or URL of the file.
         url: String,
         /// Path of the dataset.
         object: String,
     },
-    /// A structure beyond what is followed.
-    #[error("{url} has {what}, where at most {most} are followed; take them out of the file")]
+    /// A number or depth of groups above the limit.
+    #[error("{url} has {what}; at most {most} are supported; remove groups from the file")]
     Beyond {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What it has too many of.
+        /// Structure above the limit, in words.
         what: String,
-        /// The most.
+        /// Limit.
         most: usize,
     },
-    /// Data in groups, of which nothing would be converted.
+    /// Variables or attributes in groups, which a conversion would drop.
     #[error(
-        "{url} has variables or attributes in groups, which would be lost: {}; \
-         move them into the root group, or take them out", listed(.paths)
+        "{url} has variables or attributes in groups, which a conversion would lose: {}; \
+         move them into the root group, or remove them", quoted_list(.paths)
     )]
     Groups {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Paths of the variables, and of groups with nothing but attributes.
+        /// Paths of the variables, and of the groups that have attributes only.
         paths: Vec<String>,
     },
-    /// More than can be meant.
-    #[error("{url}: `{variable}` has {found} values, where at most {most} are expected")]
+    /// A variable with more values than the limit.
+    #[error("{url}: `{variable}` has {found} values; at most {most} are expected")]
     TooMany {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
         /// Number of values.
         found: usize,
-        /// The most.
+        /// Largest number of values that is read.
         most: usize,
     },
     /// A name that NetCDF does not allow.
@@ -211,9 +219,9 @@ pub enum ReadError {
          again if this is damage"
     )]
     Name {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// The name.
+        /// Rejected name.
         name: String,
     },
     /// A name or a text of a NetCDF-4 file that is not UTF-8.
@@ -222,111 +230,111 @@ pub enum ReadError {
          is damage"
     )]
     NotUtf8 {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What the reader found.
+        /// Error of the reading library.
         source: netcdf_reader::Error,
     },
-    /// A type that history files do not have.
+    /// A data type that history files do not use.
     #[error("{url}: `{object}` has a type that POP history does not use ({dtype})")]
     Type {
-        /// File.
+        /// Path or URL of the file.
         url: String,
         /// Variable or attribute.
         object: String,
-        /// The type.
+        /// Data type, in words.
         dtype: String,
     },
-    /// Something that must be there is not.
+    /// A history file lacks a variable of the expected shape.
     #[error("{url} has no variable `{variable}` of shape {shape}: it is not POP history")]
     Missing {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Shape it should have.
+        /// Expected shape, in words.
         shape: String,
     },
-    /// A variable that is needed is not there.
+    /// A required variable is missing.
     #[error("{url} has no variable `{variable}`")]
     NoVariable {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
     },
-    /// A month that a series does not have.
+    /// A month is missing in a time series.
     #[error("{url} has no `{variable}` of {month}")]
     NoMonth {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Month.
+        /// Missing month.
         month: YearMonth,
     },
-    /// Not a series of sea surface height.
+    /// The file does not contain a usable series of sea surface height.
     #[error("{url} cannot be the series of sea surface height (--ssh): {problem}")]
     Series {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What is wrong.
+        /// Problem, in words.
         problem: String,
     },
-    /// Not the centres of polygons.
-    #[error("{url} cannot be the centres of the polygons (--centers): {problem}")]
+    /// The file does not contain usable polygon centers.
+    #[error("{url} cannot be the file of polygon centers (--centers): {problem}")]
     Centers {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// What is wrong.
+        /// Problem, in words.
         problem: String,
     },
-    /// Nothing to convert.
+    /// The file has no field to convert.
     #[error("{url} has no field on (time, ..., nlat, nlon): it is not POP history")]
     NoField {
-        /// File.
+        /// Path or URL of the file.
         url: String,
     },
-    /// Compressed in a way that cannot be undone here.
+    /// The data is compressed with an unsupported filter.
     #[error(
         "{url}: `{variable}` is compressed with {filter}, which cannot be read; \
          rewrite the file with: nccopy -d 4 -s INPUT OUTPUT"
     )]
     Filter {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// The HDF5 filter.
+        /// Name and number of the HDF5 filter.
         filter: String,
     },
-    /// An attribute that leaves open what the numbers of a variable mean.
+    /// An attribute that is needed to decode a variable is missing or invalid.
     #[error("{url}: {source}")]
     Meaning {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// The attribute.
+        /// Error that names the attribute.
         source: CfError,
     },
-    /// A value that makes no sense.
+    /// An invalid value of a variable.
     #[error("{url}: `{variable}` is {value}, which {why}")]
     Value {
-        /// File.
+        /// Path or URL of the file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Value.
+        /// Invalid value.
         value: String,
-        /// What is wrong with it.
+        /// Predicate of the message that says why the value is invalid.
         why: &'static str,
     },
 }
 
 impl ReadError {
-    /// What the reading library refuses.
+    /// The error for a file that the reading library rejects.
     fn damaged(url: &str, source: netcdf_reader::Error) -> Self {
         let url = url.to_owned();
-        // The reader has no kind of its own for it.
+        // The library has no error variant for text that is not UTF-8.
         match source.to_string().contains("invalid UTF-8") {
             true => Self::NotUtf8 { url, source },
             false => Self::Damaged { url, source },
@@ -343,18 +351,18 @@ impl WithErrorKind for ReadError {
     }
 }
 
-/// The first names of a list, and how many more there are.
-fn listed(names: &[String]) -> String {
-    some_of(names.iter().map(|name| format!("`{name}`")).collect())
+/// A list of names in backticks, abbreviated as in [`abbreviated`].
+fn quoted_list(names: &[String]) -> String {
+    abbreviated(names.iter().map(|name| format!("`{name}`")).collect())
 }
 
-/// The first of a list, and how many more there are.
-fn some_of(mut all: Vec<String>) -> String {
+/// The first 5 items of a list, and the number of the remaining ones.
+fn abbreviated(mut items: Vec<String>) -> String {
     const SHOWN: usize = 5;
-    let more = all.len().saturating_sub(SHOWN);
-    all.truncate(SHOWN);
-    match more {
-        0 => all.join(", "),
-        more => format!("{} and {more} more", all.join(", ")),
+    let hidden = items.len().saturating_sub(SHOWN);
+    items.truncate(SHOWN);
+    match hidden {
+        0 => items.join(", "),
+        hidden => format!("{} and {hidden} more", items.join(", ")),
     }
 }

@@ -1,26 +1,30 @@
-//! What the first bytes say a file is.
+//! Detects the NetCDF format of a file by its signature.
 
 use super::ReadError;
 
 /// The signature of HDF5 ("HDF5 file format", version 3.0, II.A).
 const HDF5: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
-/// The first place of the signature after the beginning of the file; each next one is twice as far.
+/// Length of the smallest HDF5 user block in bytes; each larger one has twice the length.
 const USER_BLOCK: u64 = 512;
-/// The longest block before the signature that is looked for: a file of other bytes is read no further.
+/// Length of the largest user block after which the signature is searched, bytes.
 const LONGEST_USER_BLOCK: u64 = 1 << 20;
 
-/// A format of NetCDF.
+/// A family of NetCDF formats.
 pub(super) enum NetcdfFormat {
+    /// CDF-1, CDF-2 or CDF-5.
     Classic,
+    /// HDF5.
     Netcdf4,
 }
 
 impl NetcdfFormat {
-    /// Judges a file by its first bytes; `at` gives the eight bytes of a place beyond them, as far as the
-    /// file has them, for HDF5 can begin with a block of the user's own.
-    pub(super) fn of(
+    /// Detects the format of a file by `start`, its first bytes.
+    ///
+    /// `read_at` returns the 8 bytes at an offset, or `None` beyond the end of the file: HDF5 files
+    /// can have a user block before the signature.
+    pub(super) fn detect(
         start: &[u8],
-        mut at: impl FnMut(u64) -> Option<[u8; 8]>,
+        mut read_at: impl FnMut(u64) -> Option<[u8; 8]>,
         url: &str,
     ) -> Result<Self, ReadError> {
         match start {
@@ -29,9 +33,9 @@ impl NetcdfFormat {
             [] => return Err(ReadError::Empty { url: url.to_owned() }),
             _ => {}
         }
-        let places = std::iter::successors(Some(USER_BLOCK), |place| place.checked_mul(2));
-        let mut places = places.take_while(|&place| place <= LONGEST_USER_BLOCK);
-        if places.any(|place| at(place) == Some(HDF5)) {
+        let offsets = std::iter::successors(Some(USER_BLOCK), |offset| offset.checked_mul(2));
+        let mut offsets = offsets.take_while(|&offset| offset <= LONGEST_USER_BLOCK);
+        if offsets.any(|offset| read_at(offset) == Some(HDF5)) {
             return Ok(Self::Netcdf4);
         }
         let start = String::from_utf8_lossy(&start[..start.len().min(16)]).into_owned();

@@ -1,4 +1,4 @@
-//! A NetCDF file that is read by range: no byte is fetched that nobody asks for.
+//! Reader of a NetCDF file by range requests: it fetches the header and the requested variables only.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use hdf5_reader::{Storage, StorageBuffer};
 use netcdf_reader::{NcFile, NcOpenOptions, NcSliceInfo, NcSliceInfoElem};
 
-use super::bounds::{self, LONGEST_HEADER, TOO_LONG, claims, guarded};
+use super::bounds::{self, LONGEST_HEADER, TOO_LONG, catch_reader_panic, implausible_header};
 use super::classic;
 use super::filters::registry;
 use super::header::positions;
-use super::history::{self, meaning, range_within};
+use super::history::{self, decoding_error, range_within};
 use super::netcdf_format::NetcdfFormat;
 use super::validate::Structure;
 use super::{ByteSource, ReadError, SourceError, text};
@@ -23,95 +23,102 @@ use crate::model::cf::Decoding;
 use crate::model::dataset::{DataType, Header, Variable};
 use crate::model::time_units;
 
-/// More bytes than an HDF5 superblock has up to its end-of-file address.
+/// Length of the start of a file, bytes: it contains the end-of-file address of an HDF5 superblock.
 const SUPERBLOCK: u64 = 64;
-/// What is fetched at a time: most of a header, and little beside it.
+/// Length of a cached block, bytes: most headers fit into one.
 const BLOCK: u64 = 64 << 10;
-/// Blocks that are kept: more than any header has.
+/// Largest number of cached blocks: more than any header has.
 const MOST_BLOCKS: usize = 256;
 
-/// An open file: its header is read, its variables are when they are asked for.
+/// An open NetCDF file: its header is in memory, its variables are read on request.
 pub struct RangeReader {
     url: String,
     file: NcFile,
     header: Header,
-    ranges: Arc<RangeStorage>,
-    /// What an HDF5 file declares.
+    storage: Arc<RangeStorage>,
+    /// Structure of an HDF5 file; `None` for classic files.
     structure: Option<Structure>,
-    /// Bytes of a chunk of the variable that is being read.
-    size: Arc<AtomicUsize>,
+    /// Bytes of a decoded chunk of the current variable, which limits the output of the filters.
+    chunk_size: Arc<AtomicUsize>,
 }
 
 impl RangeReader {
-    /// Reads and checks the header; of a classic file also that its data is all there.
+    /// Opens a file: reads and checks its header; of a classic file, also that it is not truncated.
+    ///
+    /// # Errors
+    /// The header cannot be fetched, is not NetCDF, or is damaged.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, ReadError> {
         let url = source.url().to_owned();
         let len = source.len();
-        let state = BlockCache { source, blocks: HashMap::new(), failed: None };
-        let ranges =
-            Arc::new(RangeStorage { len, state: Mutex::new(state), fetched: AtomicU64::new(0) });
-        let size = Arc::<AtomicUsize>::default();
-        let opened = guarded(&url, || Self::open_ranges(&ranges, &url, size.clone()));
-        let (file, header, structure) = ranges.settle(&url, opened)?;
-        Ok(Self { url, file, header, ranges, structure, size })
+        let cache = BlockCache { source, blocks: HashMap::new(), fetch_error: None };
+        let storage =
+            Arc::new(RangeStorage { len, cache: Mutex::new(cache), fetched: AtomicU64::new(0) });
+        let chunk_size = Arc::<AtomicUsize>::default();
+        let opened =
+            catch_reader_panic(&url, || Self::open_storage(&storage, &url, chunk_size.clone()));
+        let (file, header, structure) = storage.or_fetch_error(&url, opened)?;
+        Ok(Self { url, file, header, storage, structure, chunk_size })
     }
 
-    fn open_ranges(
-        ranges: &Arc<RangeStorage>,
+    fn open_storage(
+        storage: &Arc<RangeStorage>,
         url: &str,
-        size: Arc<AtomicUsize>,
+        chunk_size: Arc<AtomicUsize>,
     ) -> Result<(NcFile, Header, Option<Structure>), ReadError> {
-        let start = ranges.read(0..ranges.len.min(SUPERBLOCK));
+        let start = storage.read(0..storage.len.min(SUPERBLOCK));
         let start = start.map_err(|e| ReadError::damaged(url, e.into()))?;
-        let at = |offset: u64| {
-            let end = offset.checked_add(8).filter(|&end| end <= ranges.len)?;
-            ranges.read(offset..end).ok()?.first_chunk().copied()
+        let read_at = |offset: u64| {
+            let end = offset.checked_add(8).filter(|&end| end <= storage.len)?;
+            storage.read(offset..end).ok()?.first_chunk().copied()
         };
-        let form = NetcdfFormat::of(&start, at, url)?;
-        let structure = match form {
-            NetcdfFormat::Netcdf4 => Some(Structure::open(&start, ranges.clone(), url)?),
-            NetcdfFormat::Classic => ranges.look_over_header(url).map(|()| None)?,
+        let structure = match NetcdfFormat::detect(&start, read_at, url)? {
+            NetcdfFormat::Netcdf4 => Some(Structure::open(&start, storage.clone(), url)?),
+            NetcdfFormat::Classic => storage.check_classic_header(url).map(|()| None)?,
         };
         let options = || NcOpenOptions {
-            filter_registry: Some(registry(size.clone())),
+            filter_registry: Some(registry(chunk_size.clone())),
             // Every variable is read once.
             chunk_cache_bytes: 0,
             max_object_header_bytes: LONGEST_HEADER,
             ..NcOpenOptions::default()
         };
-        let (file, mut header) = text::open(ranges.clone(), options, url)?;
+        let (file, mut header) = text::open(storage.clone(), options, url)?;
         match &structure {
             Some(structure) => {
                 structure.complete_texts(&mut header);
                 structure.compare_shapes(&header)?;
             }
-            None => drop(positions(&file, &header, url, ranges.len)?),
+            None => drop(positions(&file, &header, url, storage.len)?),
         }
         Ok((file, header, structure))
     }
 
-    /// Checks that a file to convert has nothing in groups and that all its data is there.
+    /// Checks that all data of the file is present and that the file has no data in groups; warns of
+    /// what a conversion drops. Classic files are checked by [`Self::open`].
     pub(super) fn check_all(&self) -> Result<(), ReadError> {
         let Some(structure) = &self.structure else { return Ok(()) };
-        let checked = guarded(&self.url, || {
+        let checked = catch_reader_panic(&self.url, || {
             structure.refuse_groups()?;
             structure.check_all(&self.header)?;
-            structure.tell_left_out();
+            structure.warn_of_losses();
             Ok(())
         });
-        self.ranges.settle(&self.url, checked)
+        self.storage.or_fetch_error(&self.url, checked)
     }
 
-    /// Bytes of memory that the conversion of the file takes.
+    /// Memory that the conversion of the file takes, bytes.
     pub(super) fn memory(&self) -> u64 {
         match self.structure {
-            // The file in memory and its largest variable take less than the raw file.
-            None => self.ranges.len,
-            Some(_) => bounds::memory(&self.header, self.ranges.len),
+            // The output in memory and the largest variable together are smaller than a raw file.
+            None => self.storage.len,
+            Some(_) => bounds::memory(&self.header, self.storage.len),
         }
     }
 
-    /// Refuses a variable with more values than can be meant, before it is read.
+    /// Checks that a variable has at most `most` values, before it is read.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMany`].
     pub fn at_most(&self, name: &str, most: usize) -> Result<(), ReadError> {
         match self.header.variable(name).map(Variable::len) {
             Some(found) if found > most => {
@@ -122,57 +129,65 @@ impl RangeReader {
         }
     }
 
-    /// Reads from a variable of which all data is there.
+    /// Calls `read` after a check that all data of the variable is present.
     fn read<T>(
         &self,
         variable: &Variable,
         read: impl FnOnce(&NcFile) -> Result<T, netcdf_reader::Error>,
     ) -> Result<T, ReadError> {
-        let values = guarded(&self.url, || {
-            let size = match &self.structure {
-                Some(structure) => structure.place(variable)?.chunk,
+        let values = catch_reader_panic(&self.url, || {
+            let chunk_size = match &self.structure {
+                Some(structure) => structure.extent(variable)?.chunk,
                 None => variable.bytes(),
             };
-            self.size.store(size, Ordering::Relaxed);
+            self.chunk_size.store(chunk_size, Ordering::Relaxed);
             read(&self.file).map_err(|e| ReadError::damaged(&self.url, e))
         });
-        self.ranges.settle(&self.url, values)
+        self.storage.or_fetch_error(&self.url, values)
     }
 
-    /// What the file says of itself.
+    /// Dimensions, variables and attributes of the file.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Name for messages.
+    /// Path or URL of the file, for messages.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Bytes fetched so far.
+    /// Number of bytes fetched since the file was opened.
     pub fn fetched(&self) -> u64 {
-        self.ranges.fetched.load(Ordering::Relaxed)
+        self.storage.fetched.load(Ordering::Relaxed)
     }
 
-    /// All numbers of a variable as they are stored, packed and with fill.
+    /// All numbers of a variable as stored: packed, and with fill values.
     pub(super) fn stored(&self, variable: &Variable) -> Result<Vec<f64>, ReadError> {
         let values = self.read(variable, |file| file.read_variable_as_f64(&variable.name))?;
         Ok(values.into_iter().collect())
     }
 
-    /// How the stored numbers of a variable become values.
+    /// The decoding of a variable: from stored numbers to values in its CF units.
+    ///
+    /// # Errors
+    /// The file has no such variable, or an attribute of it is invalid.
     pub fn decoding(&self, name: &str) -> Result<Decoding, ReadError> {
-        Decoding::of(self.variable(name)?).map_err(meaning(&self.url))
+        Decoding::of(self.variable(name)?).map_err(decoding_error(&self.url))
     }
 
-    /// All values of a variable, in the units that [`crate::model::cf`] has for it, NaN where there
-    /// is none.
+    /// All values of a variable in the units of [`crate::model::cf`]; NaN for missing values.
+    ///
+    /// # Errors
+    /// The file has no such variable, an attribute of it is invalid, or its data cannot be read.
     pub fn values(&self, name: &str) -> Result<Vec<f64>, ReadError> {
         let variable = self.variable(name)?;
         Ok(self.decoding(name)?.values(self.stored(variable)?))
     }
 
-    /// The same as a field.
+    /// All values of a variable as with [`Self::values`], in 4-byte floats when they are stored so.
+    ///
+    /// # Errors
+    /// As for [`Self::values`].
     pub fn field(&self, name: &str) -> Result<FieldValues, ReadError> {
         let variable = self.variable(name)?;
         let decoding = self.decoding(name)?;
@@ -185,7 +200,10 @@ impl RangeReader {
         Ok(FieldValues::Single(values))
     }
 
-    /// The same of the `index`-th slice along the first dimension of a variable.
+    /// The values at `index` along the first dimension of a variable, as with [`Self::values`].
+    ///
+    /// # Errors
+    /// As for [`Self::values`].
     pub fn slice(&self, name: &str, index: usize) -> Result<Vec<f64>, ReadError> {
         let variable = self.variable(name)?;
         let decoding = self.decoding(name)?;
@@ -197,8 +215,11 @@ impl RangeReader {
         Ok(decoding.values(self.read(variable, slice)?.into_iter().collect()))
     }
 
-    /// The bounds of its times, in days since 0000-01-01 of the noleap calendar, which must be no
-    /// more than `most`; `None` when it has none.
+    /// The time bounds of the file, days since 0000-01-01 of the noleap calendar; `None` when the
+    /// file has none.
+    ///
+    /// # Errors
+    /// There are more than `most` numbers, their units are invalid, or they cannot be read.
     pub fn time_bounds(&self, most: usize) -> Result<Option<Vec<f64>>, ReadError> {
         let Some(variable) = time_units::time_bounds(&self.header) else { return Ok(None) };
         self.at_most(&variable.name, most)?;
@@ -206,7 +227,10 @@ impl RangeReader {
         history::days(&self.header, variable, stored, &self.url).map(Some)
     }
 
-    /// The values of `time`, in such days.
+    /// The values of `time`, days since 0000-01-01 of the noleap calendar.
+    ///
+    /// # Errors
+    /// The file has no `time`, its units are invalid, or it cannot be read.
     pub fn times(&self) -> Result<Vec<f64>, ReadError> {
         let variable = self.variable("time")?;
         history::days(&self.header, variable, self.stored(variable)?, &self.url)
@@ -220,18 +244,17 @@ impl RangeReader {
     }
 }
 
-/// The values of a field: of 4 bytes where the file has them so, of 8 where they follow from what
-/// it has.
+/// The decoded values of a field, in 4-byte or 8-byte floats.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValues {
-    /// As the model writes them.
+    /// Values that are stored as 4-byte floats, unpacked and in the units of [`crate::model::cf`].
     Single(Vec<f32>),
-    /// Of 8-byte floats, packed numbers or other units.
+    /// Values of 8-byte floats or integers, packed values, and values in converted units.
     Double(Vec<f64>),
 }
 
 impl FieldValues {
-    /// Number of values.
+    /// Number of values, including NaN.
     pub fn len(&self) -> usize {
         match self {
             Self::Single(values) => values.len(),
@@ -239,12 +262,12 @@ impl FieldValues {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the field has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All as 8-byte floats.
+    /// All values as 8-byte floats.
     pub fn into_doubles(self) -> Vec<f64> {
         match self {
             Self::Single(values) => values.into_iter().map(f64::from).collect(),
@@ -253,21 +276,24 @@ impl FieldValues {
     }
 }
 
-/// A source as the random-access storage of the reader.
+/// A [`ByteSource`] as random-access storage of the reading library.
 struct RangeStorage {
     len: u64,
-    state: Mutex<BlockCache>,
+    cache: Mutex<BlockCache>,
     fetched: AtomicU64,
 }
 
+/// A source with a cache: the library reads headers in many small pieces close to one another.
 struct BlockCache {
     source: Box<dyn ByteSource>,
-    /// Headers are read in many small pieces that lie together: each block is fetched once.
+    /// Fetched blocks by number.
     blocks: HashMap<u64, Bytes>,
-    failed: Option<SourceError>,
+    /// The last error of the source, which the library does not pass on.
+    fetch_error: Option<SourceError>,
 }
 
 impl BlockCache {
+    /// Reads a range of a file of `len` bytes; ranges longer than a block are not cached.
     fn read(
         &mut self,
         range: Range<u64>,
@@ -284,53 +310,54 @@ impl BlockCache {
             if self.blocks.len() >= MOST_BLOCKS {
                 self.blocks.clear();
             }
-            let held = match self.blocks.entry(block) {
-                Entry::Occupied(held) => held.into_mut(),
-                Entry::Vacant(place) => {
+            let block = match self.blocks.entry(block) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
                     let block = self.source.range(start..len.min(start + BLOCK))?;
                     fetched.fetch_add(block.len() as u64, Ordering::Relaxed);
-                    place.insert(block)
+                    entry.insert(block)
                 }
             };
             let [from, to] = [range.start.max(start), range.end.min(start + BLOCK)];
-            bytes.extend_from_slice(&held[(from - start) as usize..(to - start) as usize]);
+            bytes.extend_from_slice(&block[(from - start) as usize..(to - start) as usize]);
         }
         Ok(bytes)
     }
 }
 
 impl RangeStorage {
-    fn state(&self) -> MutexGuard<'_, BlockCache> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, BlockCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        let mut state = self.state();
-        state.read(range, self.len, &self.fetched).map_err(|error| {
-            state.failed = Some(error);
+        let mut cache = self.cache();
+        cache.read(range, self.len, &self.fetched).map_err(|error| {
+            cache.fetch_error = Some(error);
             io::ErrorKind::UnexpectedEof.into()
         })
     }
 
-    /// Looks over the header of a classic file.
-    fn look_over_header(&self, url: &str) -> Result<(), ReadError> {
+    /// Checks the header of a classic file with [`classic::check_header`].
+    fn check_classic_header(&self, url: &str) -> Result<(), ReadError> {
         let most = self.len.min(LONGEST_HEADER as u64);
         let mut len = BLOCK.min(most);
         loop {
             let bytes = self.read(0..len).map_err(|e| ReadError::damaged(url, e.into()))?;
-            match classic::look_over(&bytes, self.len, url)? {
+            match classic::check_header(&bytes, self.len, url)? {
                 classic::HeaderExtent::Longer if len < most => len = (2 * len).min(most),
-                // A file that ends in its header is truncated, and found to be so by the parser.
+                // The file ends inside its header: the parser reports that it is truncated.
                 classic::HeaderExtent::Longer if len == self.len => return Ok(()),
                 classic::HeaderExtent::Whole => return Ok(()),
-                classic::HeaderExtent::Longer => return Err(claims(url, TOO_LONG)),
+                classic::HeaderExtent::Longer => return Err(implausible_header(url, TOO_LONG)),
             }
         }
     }
 
-    /// The result, unless bytes could not be fetched: the reader takes that for damage.
-    fn settle<T>(&self, url: &str, result: Result<T, ReadError>) -> Result<T, ReadError> {
-        match self.state().failed.take() {
+    /// The error of the source if there is one, else `result`: the library reports failed fetches
+    /// as damage of the file.
+    fn or_fetch_error<T>(&self, url: &str, result: Result<T, ReadError>) -> Result<T, ReadError> {
+        match self.cache().fetch_error.take() {
             Some(source) => Err(ReadError::Fetch { url: url.to_owned(), source }),
             None => result,
         }

@@ -1,5 +1,5 @@
-//! The series of sea surface height of the reference run: `SSH(time, nlat, nlon)`, months of the
-//! noleap calendar with their bounds.
+//! Reader of the sea surface height of the reference run: `SSH(time, nlat, nlon)`, with time bounds
+//! that are months of the noleap calendar.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,23 @@ use super::range_reader::RangeReader;
 use super::{ByteSource, ReadError};
 use crate::model::YearMonth;
 
-/// Bounds of more months than any run has.
+/// Largest number of time bounds: more than any run has.
 const MOST_TIMES: usize = 1 << 20;
 
-/// An open series; a month's map is read when it is asked for.
+/// An open series of sea surface height, of which single months are read on request.
 pub struct SeaSurfaceHeight {
     file: RangeReader,
-    /// Place of each month along `time`.
+    /// Index of each month along `time`.
     months: BTreeMap<YearMonth, usize>,
     shape: (usize, usize),
 }
 
 impl SeaSurfaceHeight {
-    /// Reads the months that the series has, each of them once.
+    /// Opens a series and reads its months.
+    ///
+    /// # Errors
+    /// The file cannot be read, has no `SSH` or time bounds of the expected shape, or has a month
+    /// twice.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, ReadError> {
         let file = RangeReader::open(source)?;
         let missing = |variable: &str, shape: &str| ReadError::Missing {
@@ -42,7 +46,7 @@ impl SeaSurfaceHeight {
             if let Some(first) = months.insert(month, n) {
                 let problem = format!(
                     "its records {first} and {n}, counted from 0, are both {month}; correct their \
-                     times, or take one out"
+                     times, or remove one of them"
                 );
                 return Err(ReadError::Series { url: file.url().to_owned(), problem });
             }
@@ -50,17 +54,20 @@ impl SeaSurfaceHeight {
         Ok(Self { file, months, shape })
     }
 
-    /// Rows and columns of a map.
+    /// Rows and columns of the field of a month.
     pub fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    /// Name for messages.
+    /// Path or URL of the file, for messages.
     pub fn url(&self) -> &str {
         self.file.url()
     }
 
-    /// Refuses a month that the series does not have.
+    /// Checks that the series contains a month.
+    ///
+    /// # Errors
+    /// [`ReadError::NoMonth`].
     pub fn has(&self, month: YearMonth) -> Result<(), ReadError> {
         self.index(month).map(drop)
     }
@@ -73,7 +80,10 @@ impl SeaSurfaceHeight {
         })
     }
 
-    /// The map of a month, cm, NaN over land.
+    /// The sea surface height of a month, cm, `(nlat, nlon)` row by row; NaN over land.
+    ///
+    /// # Errors
+    /// The series does not contain the month, cannot be read, or has no finite heights.
     pub fn month(&self, month: YearMonth) -> Result<Vec<f64>, ReadError> {
         let map = self.file.slice("SSH", self.index(month)?)?;
         let problem = match () {

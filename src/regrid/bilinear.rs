@@ -1,30 +1,31 @@
-//! Which four ocean points lie around each point of the map, and how much each counts.
+//! Bilinear weights: the four ocean points around each point of the map, and their weights.
 //!
-//! A quad has the corners A (j,i), B (j,i+1), C (j+1,i+1), D (j+1,i), i periodic, as unit vectors.
-//! A point p of the sphere lies in it where
+//! A quad is the area between four neighbouring ocean points. It has the corners A (j,i), B (j,i+1),
+//! C (j+1,i+1), D (j+1,i) as unit vectors; i is periodic. A point p of the sphere lies in the quad if
+//! u, v and t exist with
 //!
 //! ```text
 //! (1-u)(1-v) A + u(1-v) B + uv C + (1-u)v D = t p     with 0 <= u,v <= 1, t > 0
 //! ```
 //!
-//! The edges of a quad are then arcs of great circles, so that p is inside when it is on the same
-//! side of all four. The side of an edge is computed in the same way for both quads that share it:
-//! no point falls between two quads, and the first quad takes a point that lies on the edge.
+//! The edges of a quad are arcs of great circles, so p is inside if it is on the same side of all four.
+//! Two quads that share an edge compute the side of that edge with the same operands. No point
+//! therefore falls between two quads. A point on an edge belongs to the first quad that contains it.
 
 use super::mercator;
 use super::vector::Vector;
 use super::weights::{BilinearStencil, Weights};
 use crate::model::{Grid, LatLon};
 
-/// Newton steps; three or four are enough, for quads are nearly flat.
+/// Largest number of Newton steps; three or four suffice because quads are nearly flat.
 const STEPS: usize = 20;
-/// Change of u and v at which the steps end.
-const CLOSE: f64 = 1e-14;
-/// Room around the cap of a quad, radians, for rounding.
-const ROOM: f64 = 1e-9;
+/// Change of u and v below which the iteration has converged.
+const CONVERGED: f64 = 1e-14;
+/// Margin around the cap of a quad for rounding errors, radians.
+const CAP_MARGIN: f64 = 1e-9;
 
-/// Weights from the T points of a grid to the points of a level. Points of the grid that are NaN
-/// make no quad.
+/// Computes the weights from the T points of a grid to the points of a level. A quad with a NaN corner
+/// is skipped.
 ///
 /// ```
 /// use dor_atlas::model::Grid;
@@ -43,8 +44,9 @@ const ROOM: f64 = 1e-9;
 pub fn bilinear(grid: &Grid, level: u8) -> Weights {
     let n = mercator::size(level);
     let targets = Targets::new(level);
-    let places = grid.tlat.iter().zip(&grid.tlong);
-    let points: Vec<Vector> = places.map(|(&lat, &lon)| Vector::of(LatLon { lat, lon })).collect();
+    let positions = grid.tlat.iter().zip(&grid.tlong);
+    let points: Vec<Vector> =
+        positions.map(|(&lat, &lon)| Vector::of(LatLon { lat, lon })).collect();
     let mut sources: Vec<Option<BilinearStencil>> = vec![None; n * n];
     for j in 0..grid.nlat.saturating_sub(1) {
         for i in 0..grid.nlon {
@@ -56,8 +58,8 @@ pub fn bilinear(grid: &Grid, level: u8) -> Weights {
                 continue;
             }
             let quad = Quad { index, corners };
-            targets.near(&quad, |target, p| {
-                if sources[target].is_none() && quad.holds(p) {
+            targets.for_each_near(&quad, |target, p| {
+                if sources[target].is_none() && quad.contains(p) {
                     sources[target] = quad.weights(p);
                 }
             });
@@ -66,19 +68,20 @@ pub fn bilinear(grid: &Grid, level: u8) -> Weights {
     Weights::new(level, grid.tlat.len(), sources)
 }
 
-/// Four ocean points around an area.
+/// The area between four neighbouring ocean points.
 struct Quad {
     index: [usize; 4],
     corners: [Vector; 4],
 }
 
 impl Quad {
-    /// Whether p lies inside or on an edge.
-    fn holds(&self, p: Vector) -> bool {
+    /// Whether p lies inside the quad or on an edge.
+    fn contains(&self, p: Vector) -> bool {
         let (mut left, mut right) = (true, true);
         for n in 0..4 {
             let m = (n + 1) % 4;
-            // From the lower index to the higher, whichever quad asks.
+            // Always from the lower index to the higher, so that both quads of an edge compute the
+            // same side.
             let flip = self.index[n] > self.index[m];
             let (from, to) = if flip { (m, n) } else { (n, m) };
             let side = self.corners[from].cross(self.corners[to]).dot(p);
@@ -86,7 +89,7 @@ impl Quad {
             left &= side >= 0.0;
             right &= side <= 0.0;
         }
-        // On the other side of the Earth the same planes meet once more.
+        // The same planes also bound an area on the opposite side of the Earth.
         (left || right) && self.center().dot(p) > 0.0
     }
 
@@ -95,7 +98,8 @@ impl Quad {
         (a + b + c + d).unit()
     }
 
-    /// Solves for u, v and t by Newton's method from the middle; `None` for a quad without area.
+    /// Solves for u, v and t by Newton's method, starting in the middle of the quad. `None` for a quad
+    /// without area.
     fn weights(&self, p: Vector) -> Option<BilinearStencil> {
         let [a, b, c, d] = self.corners;
         let twist = a - b + c - d;
@@ -113,11 +117,11 @@ impl Quad {
             let dv = by_u.dot(residual.cross(by_t)) / determinant;
             let dt = by_u.dot(by_v.cross(residual)) / determinant;
             (u, v, t) = (u - du, v - dv, t - dt);
-            if du.abs().max(dv.abs()) < CLOSE {
+            if du.abs().max(dv.abs()) < CONVERGED {
                 break;
             }
         }
-        // The point is inside: anything else is rounding.
+        // The point is inside the quad, so values outside 0 to 1 are rounding errors.
         let (u, v) = (u.clamp(0.0, 1.0), v.clamp(0.0, 1.0));
         let weight = [(1.0 - u) * (1.0 - v), u * (1.0 - v), u * v, (1.0 - u) * v];
         let finite = u.is_finite() && v.is_finite() && t > 0.0;
@@ -125,7 +129,7 @@ impl Quad {
     }
 }
 
-/// The points of a level, as vectors made from their rows and columns.
+/// The points of a level, with the sines and cosines that their unit vectors are computed from.
 struct Targets {
     level: u8,
     /// sin and cos of the latitude of each row.
@@ -146,22 +150,23 @@ impl Targets {
         }
     }
 
-    /// Hands out each point in the smallest box around the quad, with its place in the level.
+    /// Calls `visit` with the index and vector of each point in a box of latitudes and longitudes around
+    /// the quad.
     ///
-    /// The quad lies in the cap around its centre that reaches its corners, and the cap in a box
-    /// of latitudes and longitudes.
-    fn near(&self, quad: &Quad, mut visit: impl FnMut(usize, Vector)) {
+    /// The box contains the spherical cap around the centre of the quad that reaches its corners, and
+    /// this cap contains the quad.
+    fn for_each_near(&self, quad: &Quad, mut visit: impl FnMut(usize, Vector)) {
         let n = self.rows.len();
         let center = quad.center();
         let nearest = quad.corners.iter().map(|corner| corner.dot(center)).fold(1.0, f64::min);
-        let reach = nearest.clamp(-1.0, 1.0).acos() + ROOM;
+        let reach = nearest.clamp(-1.0, 1.0).acos() + CAP_MARGIN;
         let [x, y, z] = center.0;
         let (lat, lon) = (z.clamp(-1.0, 1.0).asin(), y.atan2(x));
         let row = |lat: f64| mercator::row_at(lat.to_degrees(), self.level);
         let first = if lat + reach < 1.57 { row(lat + reach).ceil().max(0.0) } else { 0.0 };
         let last = if lat - reach > -1.57 { row(lat - reach).floor() } else { f64::INFINITY };
         let last = last.min(n as f64 - 1.0);
-        // Over a pole the cap has every longitude.
+        // A cap that contains a pole has every longitude.
         let width = reach.sin() / lat.cos();
         let (west, east) = if reach + lat.abs() >= 1.57 || width >= 1.0 {
             (0, n as i64 - 1)
@@ -201,7 +206,7 @@ mod tests {
         Grid { nlat, nlon, tlat, tlong }
     }
 
-    /// The same turned on the sphere, so that its poles lie elsewhere and a hole is around each.
+    /// The regular grid rotated by 20 degrees: its poles, each with a hole around it, lie elsewhere.
     fn displaced() -> Grid {
         let mut grid = regular(60, 80, 3.0);
         for (lat, lon) in grid.tlat.iter_mut().zip(&mut grid.tlong) {
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_stays_constant_and_the_sphere_a_sphere() {
+    fn a_constant_stays_constant_and_points_stay_on_the_sphere() {
         let grid = displaced();
         let weights = bilinear(&grid, 1);
         let mut out = vec![0.0_f32; 256 * 256];
@@ -245,7 +250,7 @@ mod tests {
         for (at, _) in weights.iter() {
             assert!((out[at] - 1234.567).abs() <= ulp);
         }
-        // A cell is 4.5 degrees wide: the chord is this much shorter than the arc.
+        // A cell is 4.5 degrees wide: `bound` is the largest distance between its arc and its chord.
         let bound = 1.0 - (4.5f64.to_radians() / 2.0).cos();
         let mut sums = vec![[0.0; 3]; 256 * 256];
         for (n, field) in fields(&grid).iter().enumerate() {
@@ -271,7 +276,8 @@ mod tests {
                 let n = mercator::size(level);
                 for at in 0..n * n {
                     let from_equator = target(&weights, at).dot(axis).abs().asin().to_degrees();
-                    // Between the two, the edges of the last quads cut the corner.
+                    // Between 79.8 and 80.2 degrees a point may lie on either side of the last edges,
+                    // which are arcs of great circles.
                     if from_equator < 79.8 {
                         assert!(covered.contains_key(&at), "hole at {at} of level {level}");
                     } else if from_equator > 80.2 {
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn every_point_is_in_one_quad_also_on_edges() {
+    fn a_point_on_an_edge_is_in_a_quad_of_that_edge() {
         let grid = displaced();
         let points: Vec<Vector> = fields(&grid)[0]
             .iter()
@@ -301,18 +307,20 @@ mod tests {
             ];
             Quad { index, corners: index.map(|at| points[at]) }
         };
-        // Points on shared edges: at least one of the neighbours holds each.
+        // A point on a shared edge is in at least one of the two quads.
         for i in 0..grid.nlon {
             let shared =
                 (points[10 * grid.nlon + i] + points[10 * grid.nlon + (i + 1) % grid.nlon]).unit();
-            let holders = [quad(9, i), quad(10, i)].iter().filter(|q| q.holds(shared)).count();
-            assert!(holders >= 1, "{i}");
-            assert!(!quad(20, i).holds(shared) && !quad(9, (i + 40) % grid.nlon).holds(shared));
+            let containing =
+                [quad(9, i), quad(10, i)].iter().filter(|q| q.contains(shared)).count();
+            assert!(containing >= 1, "{i}");
+            assert!(!quad(20, i).contains(shared));
+            assert!(!quad(9, (i + 40) % grid.nlon).contains(shared));
         }
     }
 
     #[test]
-    fn points_without_a_place_make_no_quad() {
+    fn a_quad_with_a_nan_corner_is_skipped() {
         let mut grid = regular(33, 64, 0.0);
         grid.tlat[16 * 64 + 10] = f64::NAN;
         let (all, some) = (bilinear(&regular(33, 64, 0.0), 0), bilinear(&grid, 0));

@@ -1,34 +1,34 @@
-//! The map's points: centres of square cells in Web Mercator (EPSG:3857).
+//! Points of the map: the centres of square cells in Web Mercator (EPSG:3857).
 
 use std::f64::consts::PI;
 
 use crate::model::LatLon;
 
-/// Cells a side of a tile.
+/// Number of cells along each side of a tile.
 pub const TILE: usize = 128;
-/// Half the width of the map, m: half the equator of [`RADIUS`].
+/// Half the width of the map, m: half the equator of a sphere of [`RADIUS`].
 const HALF_WIDTH: f64 = 20_037_508.342_789_244;
-/// Radius of the sphere that the projection takes the Earth for, m.
+/// Radius of the sphere of the projection, m.
 const RADIUS: f64 = 6_378_137.0;
 
-/// Cells a side of a level: 128, 256, 512, ...
+/// Number of cells along each side of a level: 128 at level 0, 256 at level 1, 512 at level 2.
 pub fn size(level: u8) -> usize {
     TILE << level
 }
 
-/// Columns of a level in m, west to east.
+/// x coordinates of the columns of a level, m, from west to east.
 pub fn x(level: u8) -> Vec<f64> {
     let n = size(level) as f64;
     (0..size(level)).map(|i| -HALF_WIDTH + (i as f64 + 0.5) * 2.0 * HALF_WIDTH / n).collect()
 }
 
-/// Rows of a level in m, north to south.
+/// y coordinates of the rows of a level, m, from north to south.
 pub fn y(level: u8) -> Vec<f64> {
     let n = size(level) as f64;
     (0..size(level)).map(|j| HALF_WIDTH - (j as f64 + 0.5) * 2.0 * HALF_WIDTH / n).collect()
 }
 
-/// The inverse projection.
+/// Latitude and longitude of the point with these coordinates in m: the inverse projection.
 ///
 /// ```
 /// use dor_atlas::regrid::mercator::{self, TILE};
@@ -43,13 +43,13 @@ pub fn place(x: f64, y: f64) -> LatLon {
     LatLon { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
 }
 
-/// The row at this latitude as a fractional index, 0 at the centre of the northernmost.
+/// Fractional row index of a latitude; 0 is the centre of the northernmost row.
 pub(super) fn row_at(lat: f64, level: u8) -> f64 {
     let y = RADIUS * (PI / 4.0 + lat.to_radians() / 2.0).tan().ln();
     (HALF_WIDTH - y) / (2.0 * HALF_WIDTH) * size(level) as f64 - 0.5
 }
 
-/// The column at this longitude as a fractional index, which grows beyond the map's edge.
+/// Fractional column index of a longitude; it is not wrapped at the edge of the map.
 pub(super) fn column_at(lon: f64, level: u8) -> f64 {
     (lon + 180.0) / 360.0 * size(level) as f64 - 0.5
 }
@@ -59,12 +59,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_and_columns_are_found_again() {
+    fn row_and_column_indices_invert_the_projection() {
         for level in [0, 1, 3] {
             for (n, (x, y)) in x(level).into_iter().zip(y(level)).enumerate() {
-                let place = place(x, y);
-                assert!((row_at(place.lat, level) - n as f64).abs() < 1e-6);
-                assert!((column_at(place.lon, level) - n as f64).abs() < 1e-6);
+                let point = place(x, y);
+                assert!((row_at(point.lat, level) - n as f64).abs() < 1e-6);
+                assert!((column_at(point.lon, level) - n as f64).abs() < 1e-6);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! From the ocean grid to the squares of a web map: bilinear on the sphere.
+//! Bilinear regridding on the sphere, from the ocean grid to the cells of a Web Mercator map.
 //!
-//! [`mercator`] says where the points of the map are, [`bilinear`] finds the four ocean points around
-//! each, [`weights`] applies what was found. ESMF's bilinear weights agree within 5e-8.
+//! [`mercator`] computes the points of the map, [`bilinear`] finds the four ocean points around each of
+//! them and their weights, [`weights`] applies the weights to a field. The weights agree with the
+//! bilinear weights of ESMF within 5e-8.
 
 pub mod bilinear;
 pub mod mercator;

@@ -1,4 +1,4 @@
-//! Vectors of the unit sphere.
+//! Three-dimensional vectors for points on the unit sphere.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -22,7 +22,7 @@ impl Vector {
         Self([b * f - c * e, c * d - a * f, a * e - b * d])
     }
 
-    /// Same direction, length 1.
+    /// The vector of length 1 in the same direction.
     pub fn unit(self) -> Self {
         self * (1.0 / self.dot(self).sqrt())
     }

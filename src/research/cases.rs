@@ -1,4 +1,4 @@
-//! Converting cases: each is planned, looked at before anything is written, and carried out.
+//! Conversion of many cases. Each case is planned, its inputs are checked, and its files are converted.
 
 use std::collections::BTreeMap;
 
@@ -12,67 +12,67 @@ use super::{PlanError, places};
 use crate::executor::unless_stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
 
-/// Cases that are worked on at the same time: the next begins while the last files of one are
-/// still under way.
-const CASES: usize = 2;
+/// Cases that are converted at the same time. The second case keeps workers busy while the last files
+/// of the first are in work.
+const CONCURRENT_CASES: usize = 2;
 
-/// Numbers of files by the reason why they are to be converted.
+/// Numbers of files to convert, by reason.
 pub type Reasons = BTreeMap<Reason, usize>;
 
-/// A conversion: what all its cases share.
+/// A conversion of cases under one set of options.
 pub struct Conversion {
-    environment: ConversionContext,
+    context: ConversionContext,
     options: PlanOptions,
     dry_run: bool,
-    /// Whether the output was found to lie among no other results.
-    is_apart: OnceCell<()>,
+    /// Set when the output location is known to lie outside other results.
+    is_separate: OnceCell<()>,
 }
 
-/// What was done for a case, or would be.
+/// Result of one case.
 pub enum CaseOutcome {
-    /// It was converted.
+    /// The case was converted, or was complete before.
     Converted {
-        /// How that went.
+        /// Numbers of files and bytes.
         summary: ConversionSummary,
-        /// Months without a raw file, in words.
+        /// Text about months without a raw file; `None` when there are none.
         missing: Option<String>,
     },
-    /// It would be, as planned.
+    /// The plan of a dry run.
     Planned(Box<CasePlan>),
 }
 
-/// Cases with raw files.
+/// The selected cases that have raw files.
 pub struct AvailableCases {
-    /// Those to be converted, with those that are done.
+    /// Cases to convert, and cases that are done.
     pub cases: Vec<Case>,
-    /// How many there are.
+    /// Number of selected cases with raw files, without a limit.
     pub present: usize,
 }
 
-/// How the conversion of many cases went.
+/// Totals of a conversion of many cases.
 #[derive(Default)]
 pub struct ConversionTotals {
-    /// Cases that are done.
+    /// Number of cases that are done, or planned by a dry run.
     pub done: usize,
-    /// Their files.
+    /// Files and bytes of the cases in `done`.
     pub total: ConversionSummary,
-    /// Files to convert by reason, when the run is dry.
+    /// Files that a dry run would convert, by reason; empty otherwise.
     pub reasons: Reasons,
-    /// Cases that failed.
+    /// Failed cases with their errors.
     pub failed: Vec<(Case, CaseError)>,
-    /// Cases that a stop cut short.
+    /// Errors of cases that a stop interrupted.
     pub interrupted: Vec<CaseError>,
 }
 
 impl ConversionTotals {
-    /// Whether all that failed did for their settings.
+    /// Whether every failure is one of the configuration.
     pub fn is_misconfigured(&self) -> bool {
         self.failed.iter().all(|(_, error)| error.kind() == ErrorKind::Config)
     }
 }
 
 impl CaseOutcome {
-    /// Files and bytes that were converted, or would be.
+    /// Files and bytes that were converted, or that a dry run would convert.
     pub fn summary(&self) -> ConversionSummary {
         match self {
             Self::Converted { summary, .. } => *summary,
@@ -85,7 +85,7 @@ impl CaseOutcome {
         }
     }
 
-    /// Files that would be converted, by reason.
+    /// Files that a dry run would convert, by reason; empty otherwise.
     pub fn reasons(&self) -> Reasons {
         let mut reasons = Reasons::new();
         if let Self::Planned(plan) = self {
@@ -96,27 +96,27 @@ impl CaseOutcome {
 }
 
 impl Conversion {
-    /// Of cases in this environment; a dry run only plans.
-    pub fn new(environment: ConversionContext, options: PlanOptions, dry_run: bool) -> Self {
-        Self { environment, options, dry_run, is_apart: OnceCell::new() }
+    /// Creates a conversion. A dry run plans and checks, but writes nothing.
+    pub fn new(context: ConversionContext, options: PlanOptions, dry_run: bool) -> Self {
+        Self { context, options, dry_run, is_separate: OnceCell::new() }
     }
 
-    /// What all its cases share.
+    /// Stores, workers and the other values that all cases share.
     pub fn environment(&self) -> &ConversionContext {
-        &self.environment
+        &self.context
     }
 
-    /// Whether nothing is converted.
+    /// Whether this is a dry run, which writes nothing.
     pub fn is_dry(&self) -> bool {
         self.dry_run
     }
 
-    /// Converts a case; when the run is dry, finds out what would be done, and whether it could be.
+    /// Converts a case. A dry run plans the case and checks its inputs instead.
     ///
     /// # Errors
     /// The case cannot be planned, files failed, or the run was stopped.
     pub async fn case(&self, case: Case) -> Result<CaseOutcome, CaseError> {
-        let ConversionContext { raw, out, stop, .. } = &self.environment;
+        let ConversionContext { raw, out, stop, .. } = &self.context;
         let planning = plan(raw, out, case, &self.options);
         let plan = match unless_stopped(stop, planning).await? {
             Err(error @ PlanError::NoFiles { .. }) => {
@@ -126,97 +126,99 @@ impl Conversion {
             plan => plan?,
         };
         if !plan.complete {
-            // A case that is done costs no request more.
-            self.is_apart.get_or_try_init(|| self.refuse_inside()).await?;
+            // Checked here, so that a complete case takes no further request.
+            self.is_separate.get_or_try_init(|| self.refuse_inside()).await?;
         }
         if self.dry_run {
-            // Nobody should learn from the run that a file cannot be converted.
-            check_inputs(&self.environment, &plan).await?;
+            // So that a dry run reports every file that the conversion would refuse.
+            check_inputs(&self.context, &plan).await?;
             return Ok(CaseOutcome::Planned(Box::new(plan)));
         }
         let missing = plan.missing();
-        Ok(CaseOutcome::Converted { summary: run(&self.environment, plan).await?, missing })
+        Ok(CaseOutcome::Converted { summary: run(&self.context, plan).await?, missing })
     }
 
-    /// Those of the selected cases that have raw files; of those that are not done, at most `most`.
+    /// Finds the selected cases with raw files. Of cases to convert, only the first `limit` are returned.
     ///
     /// # Errors
-    /// There is none.
+    /// No selected case has raw files, or a store cannot be listed.
     pub async fn present(
         &self,
         selected: &[Case],
-        most: usize,
+        limit: usize,
     ) -> Result<AvailableCases, CaseError> {
-        let ConversionContext { raw, out, .. } = &self.environment;
+        let ConversionContext { raw, out, .. } = &self.context;
         let surveys = survey(raw, Some(out), selected).await?;
-        let there = surveys.iter().filter(|survey| survey.raw > 0);
-        let present = there.clone().count();
+        let with_raw = surveys.iter().filter(|survey| survey.raw > 0);
+        let present = with_raw.clone().count();
         if present == 0 {
             self.refuse_absent().await?;
             let archive = raw.location().to_string();
             return Err(PlanError::NoCases { archive }.into());
         }
-        let mut left = most;
-        let cases = there.filter(|survey| {
-            let counts = survey.state != CaseState::Done || self.options.force;
-            let fits = !counts || left > 0;
-            left -= usize::from(counts && fits);
-            fits
+        let mut left = limit;
+        let cases = with_raw.filter(|survey| {
+            let is_to_convert = survey.state != CaseState::Done || self.options.force;
+            let is_within = !is_to_convert || left > 0;
+            left -= usize::from(is_to_convert && is_within);
+            is_within
         });
         Ok(AvailableCases { cases: cases.map(|survey| survey.case).collect(), present })
     }
 
-    /// Converts cases and tells `told` how each went, in their order. After one that failed the others are
-    /// converted only when the run is dry or is to `keep_going`.
+    /// Converts cases and reports each result to `on_case`, in the order of `cases`. A failure ends the
+    /// conversion, unless `keep_going` is set or the run is dry.
     ///
     /// # Errors
-    /// Those of `told`.
+    /// Those of `on_case`.
     pub async fn each<E>(
         &self,
         cases: &[Case],
         keep_going: bool,
-        mut told: impl FnMut(Case, Result<&CaseOutcome, &CaseError>) -> Result<(), E>,
+        mut on_case: impl FnMut(Case, Result<&CaseOutcome, &CaseError>) -> Result<(), E>,
     ) -> Result<ConversionTotals, E> {
-        let stop = &self.environment.stop;
+        let stop = &self.context.stop;
         let mut results = stream::iter(cases)
             .take_while(|_| std::future::ready(!stop.is_cancelled()))
             .map(async |&case| (case, self.case(case).await))
-            .buffered(CASES);
-        let mut tally = ConversionTotals::default();
+            .buffered(CONCURRENT_CASES);
+        let mut totals = ConversionTotals::default();
         while let Some((case, result)) = results.next().await {
-            told(case, result.as_ref())?;
+            on_case(case, result.as_ref())?;
             match result {
-                Ok(done) => {
-                    tally.done += 1;
-                    tally.total += done.summary();
-                    for (reason, files) in done.reasons() {
-                        *tally.reasons.entry(reason).or_default() += files;
+                Ok(outcome) => {
+                    totals.done += 1;
+                    totals.total += outcome.summary();
+                    for (reason, files) in outcome.reasons() {
+                        *totals.reasons.entry(reason).or_default() += files;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    tally.interrupted.push(error);
+                    totals.interrupted.push(error);
                 }
                 Err(error) => {
-                    tally.failed.push((case, error));
+                    totals.failed.push((case, error));
                     if !keep_going && !self.dry_run {
                         break;
                     }
                 }
             }
         }
-        Ok(tally)
+        Ok(totals)
     }
 
+    /// Refuses an archive that does not exist.
     async fn refuse_absent(&self) -> Result<(), CaseError> {
-        let ConversionContext { raw, .. } = &self.environment;
+        let ConversionContext { raw, .. } = &self.context;
         match places::absence(raw).await? {
             None => Ok(()),
             Some(reason) => Err(CaseError::NoArchive { url: raw.location().to_string(), reason }),
         }
     }
 
+    /// Refuses an output location within other results.
     async fn refuse_inside(&self) -> Result<(), CaseError> {
-        match places::results_around(&self.environment.out).await {
+        match places::results_around(&self.context.out).await {
             None => Ok(()),
             Some(other) => Err(CaseError::Inside { other }),
         }

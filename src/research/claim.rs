@@ -1,4 +1,5 @@
-//! A case is made under one set of settings at a time: what a run notes down, and looks for, while it makes it.
+//! Claims of cases. Only processes with equal settings convert a case at the same time: each writes its
+//! settings to the partial manifest before it writes files, and compares them with those of the others.
 
 use super::PlanError;
 use super::plan::CasePlan;
@@ -7,15 +8,18 @@ use crate::case_manifest::{COMPLETE, CaseManifest, ConversionRecipe, PARTIAL};
 use crate::model::Case;
 use crate::store::{PutMode, Store};
 
-/// Notes down under which settings the case is made, before its first file; refused when another
-/// process makes it under others. Of several that begin at once under different settings, one goes on.
+/// Writes the settings of this run to the partial manifest, before the first file of the case. Of several
+/// processes that begin at the same time with different settings, one continues.
+///
+/// # Errors
+/// [`PlanError::Taken`] when another process converts the case with other settings.
 pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     if !plan.begun_before {
         plan.record.save_on(out, folder, PARTIAL, PutMode::Absent).await?;
     } else {
-        // Of other settings only where that is forced.
-        let found = CaseManifest::load(out, folder, PARTIAL).await.ok().flatten();
-        if found.is_none_or(|found| found.recipe != plan.record.recipe) {
+        // Only a forced run comes here with settings other than those of the manifest.
+        let existing = CaseManifest::load(out, folder, PARTIAL).await.ok().flatten();
+        if existing.is_none_or(|existing| existing.recipe != plan.record.recipe) {
             plan.record.save(out, folder, PARTIAL).await?;
         }
     }
@@ -23,27 +27,31 @@ pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<
     if plan.ended_before {
         return Ok(());
     }
-    // Another process may have begun and ended since the plan was made.
-    let ended = differences(out, plan.case, folder, (COMPLETE, &plan.record.recipe)).await;
-    if ended.is_err() {
-        give_up(out, plan, folder).await;
+    // Another process can have completed the case since the plan was made.
+    let completed = differences(out, plan.case, folder, (COMPLETE, &plan.record.recipe)).await;
+    if completed.is_err() {
+        withdraw(out, plan, folder).await;
     }
-    ended.map(drop)
+    completed.map(drop)
 }
 
-/// Notes, before the first file becomes visible, which files are done; from then on the case is not complete.
+/// Writes to the partial manifest which files are done, then deletes the manifest of the complete case. Runs
+/// before the first new file becomes visible.
 pub(super) async fn confirm(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     let record = &plan.record;
-    let (found, condition) = CaseManifest::load_version(out, folder, PARTIAL).await?;
-    let is_ours = found.is_none_or(|found| found.recipe == record.recipe);
-    if !is_ours || !record.save_on(out, folder, PARTIAL, condition).await? {
+    let (existing, condition) = CaseManifest::load_version(out, folder, PARTIAL).await?;
+    let is_same = existing.is_none_or(|existing| existing.recipe == record.recipe);
+    if !is_same || !record.save_on(out, folder, PARTIAL, condition).await? {
         agree(out, plan.case, folder, &record.recipe).await?;
         record.save(out, folder, PARTIAL).await?;
     }
     Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
 }
 
-/// Refuses to go on when another process makes the case under other settings, or has just done so.
+/// Compares the settings with those of other processes that convert the case.
+///
+/// # Errors
+/// [`PlanError::Taken`] when another process converts the case with other settings, or has just completed it.
 pub(super) async fn agree(
     out: &Store,
     case: Case,
@@ -56,16 +64,16 @@ pub(super) async fn agree(
     Ok(())
 }
 
-/// Takes back what [`claim`] noted, when no file was made.
-pub(super) async fn give_up(out: &Store, plan: &CasePlan, folder: &str) {
+/// Deletes the partial manifest that [`claim`] wrote, when no file was converted.
+pub(super) async fn withdraw(out: &Store, plan: &CasePlan, folder: &str) {
     if plan.begun_before {
         return;
     }
     let key = format!("{folder}/{PARTIAL}");
-    if let Ok(Some(found)) = CaseManifest::load(out, folder, PARTIAL).await
-        && found == plan.record
+    if let Ok(Some(existing)) = CaseManifest::load(out, folder, PARTIAL).await
+        && existing == plan.record
         && let Err(error) = out.delete(&key).await
     {
-        tracing::warn!("{error}; it tells of no file, and the next run takes it over");
+        tracing::warn!("{error}; the manifest lists no file, and the next run replaces it");
     }
 }

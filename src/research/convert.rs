@@ -1,24 +1,24 @@
-//! One raw file in, one research-grade file out. No async: runs on a CPU thread.
+//! Conversion of one raw file into one research-grade file. The code is synchronous and runs on a
+//! CPU thread.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
+use super::file_parts::{FileInParts, PartError};
+pub use super::timing::Timing;
 use super::validate::{ValidationError, check_month, check_points, check_shapes};
 use crate::encode::deflate;
-use crate::encode::hdf5::{FileImage, InMemoryHdf5};
 use crate::encode::research::{
     self, FileLayout, FileProvenance, OutputVariable, SOURCE_SHA256, Values,
 };
 use crate::encode::shuffle::Shuffler;
 use crate::encode::{EncodeError, PartSink, SinkError};
 use crate::model::cf::Decoding;
-use crate::model::dataset::{ByteOrder, Variable};
-use crate::model::{Case, Checksums, Grid, Md5Digest, Parts, YearMonth};
+use crate::model::dataset::{ByteOrder, Header, Variable};
+use crate::model::{Case, Checksums, Grid, YearMonth};
 use crate::model::{ErrorKind, WithErrorKind, time_units};
 use crate::read::bounds;
 use crate::read::grid::check_degrees;
@@ -28,23 +28,23 @@ use crate::read::{ByteSource, ReadError};
 /// A raw file could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The raw file cannot be used.
+    /// The raw file is not valid or cannot be read.
     #[error(transparent)]
     Input(#[from] ValidationError),
-    /// The research-grade file could not be made.
+    /// The research-grade file could not be encoded.
     #[error("cannot make the research-grade file of {url}")]
     Encode {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Cause.
+        /// What the HDF5 library or the layout refused.
         source: EncodeError,
     },
     /// A part of the file could not be stored.
     #[error("cannot store the research-grade file of {url}")]
     Store {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Cause.
+        /// What the store answered.
         source: SinkError,
     },
 }
@@ -65,34 +65,36 @@ impl From<ReadError> for ConvertError {
     }
 }
 
-/// What the files of a case have in common.
+/// What all files of a case share.
 pub struct CaseContext {
-    /// The case.
+    /// The case that the files belong to.
     pub case: Case,
-    /// The full grid, when there is one.
+    /// Points of the grid file; `None` without a grid file.
     pub grid: Option<Arc<Grid>>,
-    /// Bytes of the parts of the files of which the MD5s are recorded.
+    /// Bytes of a part, of which the case manifest records the MD5.
     pub part_size: u64,
     chunks: ChunkCache,
 }
 
 impl CaseContext {
-    /// For a case on a grid, whose record has the MD5s of parts of so many bytes.
+    /// Creates the context of a case. `part_size` is in bytes and comes from the case manifest.
     pub fn new(case: Case, grid: Option<Arc<Grid>>, part_size: u64) -> Self {
         Self { case, grid, part_size, chunks: ChunkCache::default() }
     }
 }
 
-/// A compressed chunk and the MD5 of what it was made from.
+/// The MD5 of uncompressed planes and the chunk compressed from them.
 type CachedChunk = ([u8; 16], Arc<Vec<u8>>);
 
-/// Chunks of grid fields: every file of a case has the same, so they are compressed once.
+/// Compressed chunks of grid fields by variable. The files of a case have equal grid fields, so that
+/// each is compressed once for a case.
 #[derive(Default)]
 struct ChunkCache {
     chunks: Mutex<HashMap<String, CachedChunk>>,
 }
 
 impl ChunkCache {
+    /// The chunk of a variable: the cached one when the planes have the same MD5, else a new one.
     fn get(
         &self,
         variable: &str,
@@ -101,8 +103,8 @@ impl ChunkCache {
     ) -> Arc<Vec<u8>> {
         let digest: [u8; 16] = Md5::digest(planes).into();
         let lock = || self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, chunk)) = lock().get(variable)
-            && *known == digest
+        if let Some((cached, chunk)) = lock().get(variable)
+            && *cached == digest
         {
             return chunk.clone();
         }
@@ -112,268 +114,301 @@ impl ChunkCache {
     }
 }
 
-/// Where the time of a conversion went.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timing {
-    /// Waiting for bytes of the raw file.
-    pub read: Duration,
-    /// SHA-256 of the raw file; SHA-256 of the result and MD5 of its parts.
-    pub hash: Duration,
-    /// Sorting bytes into planes.
-    pub shuffle: Duration,
-    /// Compressing.
-    pub deflate: Duration,
-    /// Defining the file and placing its chunks.
-    pub encode: Duration,
-    /// Handing parts to the store.
-    pub write: Duration,
-}
-
-impl std::ops::AddAssign for Timing {
-    fn add_assign(&mut self, other: Self) {
-        self.read += other.read;
-        self.hash += other.hash;
-        self.shuffle += other.shuffle;
-        self.deflate += other.deflate;
-        self.encode += other.encode;
-        self.write += other.write;
-    }
-}
-
-/// A finished conversion whose parts have all been handed over.
+/// Result of a conversion whose parts have all been passed to the sink.
 #[derive(Debug)]
 pub struct Converted {
     /// Size and checksums of the research-grade file.
     pub content: Checksums,
     /// SHA-256 of the raw file, in hexadecimal.
     pub source_sha256: String,
-    /// Where the time went.
+    /// Time by kind of work.
     pub timing: Timing,
 }
 
 /// A raw file to convert.
 pub struct RawInput<'a> {
-    /// Its bytes.
+    /// Reads the bytes of the file.
     pub source: Box<dyn ByteSource>,
-    /// Month that its name states.
+    /// Month that the file name states.
     pub month: YearMonth,
-    /// Its name, for the `source_file` attribute.
+    /// File name, for the `source_file` attribute.
     pub name: &'a str,
-    /// When it was written: dates the line in `history`, so that the same input gives the same
-    /// bytes whenever it is converted.
+    /// Modification time of the file. It dates the line in `history`, so that equal inputs give
+    /// equal bytes at any time.
     pub modified: chrono::DateTime<chrono::Utc>,
 }
 
-/// Converts one file and hands its parts to `sink`.
+/// Converts one raw file and passes the parts of the research-grade file to `sink`.
+///
+/// # Errors
+/// The raw file is not valid, the research-grade file cannot be encoded, or `sink` fails.
 pub fn convert(
     input: RawInput<'_>,
     context: &CaseContext,
     sink: &mut dyn PartSink,
 ) -> Result<Converted, ConvertError> {
-    let url = input.source.url().to_owned();
-    let encode_failed = |source| ConvertError::Encode { url: url.clone(), source };
-    let meaning = |source| ReadError::Meaning { url: url.clone(), source };
-    let mut timing = Timing::default();
-    let mut history = History::open(input.source)?;
-    let order = history.byte_order();
-    check_shapes(history.header(), &url, context.grid.as_deref())?;
-
-    let mut small = read_small(&mut history)?;
+    let RawInput { source, month, name, modified } = input;
+    let url = source.url().to_owned();
+    let grid = context.grid.as_deref();
+    let mut history = History::open(source)?;
+    check_shapes(history.header(), &url, grid)?;
+    let small = SmallVariables::read(&mut history)?;
     let header = history.header();
-    let stored = |name: &str| {
-        let index = header.variables.iter().position(|v| v.name == name)?;
-        Some(history::to_f64(small.get(&index)?, header.variables.get(index)?.dtype, order))
-    };
+    let bounds = month_bounds(header, &small, &url, month)?;
+    check_coordinates(header, &small, &url, grid)?;
+    let provenance = provenance(context, (month, name), modified, bounds);
+    let layout =
+        research::layout(header, &provenance, |variable: &str| small.stored(header, variable))
+            .map_err(|source| ReadError::Meaning { url: url.clone(), source })?;
+
+    let mut file = FileConversion::begin(context, &layout, &url, (history, small), sink)?;
+    for (index, output) in in_reading_order(&file.history, &layout) {
+        let planes = file.shuffle(index, output)?;
+        file.write(&output.variable, planes)?;
+    }
+    file.finish()
+}
+
+/// Start and end of the month in days since 0000-01-01, from the time bounds of the raw file.
+fn month_bounds(
+    header: &Header,
+    small: &SmallVariables,
+    url: &str,
+    month: YearMonth,
+) -> Result<[f64; 2], ValidationError> {
     let bounds = match time_units::time_bounds(header) {
         None => Vec::new(),
-        Some(bounds) => {
-            history::days(header, bounds, stored(&bounds.name).unwrap_or_default(), &url)?
+        Some(variable) => {
+            let stored = small.stored(header, &variable.name).unwrap_or_default();
+            history::days(header, variable, stored, url)?
         }
     };
-    let bounds = check_month(&bounds, &url, input.month)?;
-    let points = |name: &str| {
-        let found = header.variable(name).zip(stored(name));
-        let decoded = |(variable, stored)| Ok(Decoding::of(variable)?.values(stored));
-        found.map(decoded).transpose().map_err(&meaning)
-    };
-    if let Some(grid) = context.grid.as_deref() {
-        if let (Some(tlat), Some(tlong)) = (points("TLAT")?, points("TLONG")?) {
-            check_points(&tlat, &tlong, &url, grid)?;
+    check_month(&bounds, url, month)
+}
+
+/// Compares the T points of the raw file with the grid file. Without a grid file, checks that the
+/// coordinates are latitudes and longitudes in degrees.
+fn check_coordinates(
+    header: &Header,
+    small: &SmallVariables,
+    url: &str,
+    grid: Option<&Grid>,
+) -> Result<(), ValidationError> {
+    let degrees = |name: &str| small.decoded(header, name, url);
+    if let Some(grid) = grid {
+        if let (Some(tlat), Some(tlong)) = (degrees("TLAT")?, degrees("TLONG")?) {
+            check_points(&tlat, &tlong, url, grid)?;
         }
-    } else {
-        for (lat, lon) in [("TLAT", "TLONG"), ("ULAT", "ULONG")] {
-            let (Some(lats), Some(lons)) = (points(lat)?, points(lon)?) else { continue };
-            let nlon = header.variable(lat).and_then(|v| v.dims.last()).map_or(1, |d| d.len);
-            check_degrees((lat, &lats), (lon, &lons), nlon)
-                .map_err(|problem| ReadError::Degrees { url: url.clone(), problem })?;
-        }
+        return Ok(());
     }
-    let date = input.modified.format("%Y-%m-%dT%H:%M:%SZ");
-    let origin = FileProvenance {
+    for (lat, lon) in [("TLAT", "TLONG"), ("ULAT", "ULONG")] {
+        let (Some(lats), Some(lons)) = (degrees(lat)?, degrees(lon)?) else { continue };
+        let nlon = header.variable(lat).and_then(|v| v.dims.last()).map_or(1, |d| d.len);
+        check_degrees((lat, &lats), (lon, &lons), nlon)
+            .map_err(|problem| ReadError::Degrees { url: url.to_owned(), problem })?;
+    }
+    Ok(())
+}
+
+/// What the attributes and the added variables of the research-grade file are computed from.
+fn provenance<'a>(
+    context: &'a CaseContext,
+    (month, source_file): (YearMonth, &'a str),
+    modified: chrono::DateTime<chrono::Utc>,
+    bounds: [f64; 2],
+) -> FileProvenance<'a> {
+    let (date, version) = (modified.format("%Y-%m-%dT%H:%M:%SZ"), crate::VERSION);
+    FileProvenance {
         case: context.case,
-        month: input.month,
+        month,
         bounds,
         grid: context.grid.as_deref(),
-        source_file: input.name,
-        history: format!("{date} dor {}: research-grade form of {}", crate::VERSION, input.name),
-    };
-    let layout = research::layout(header, &origin, stored).map_err(meaning)?;
+        source_file,
+        history: format!("{date} dor {version}: research-grade form of {source_file}"),
+    }
+}
 
-    let start = Instant::now();
-    let writer = research::define(&layout, order, |index| small.get(&index).cloned())
-        .map_err(encode_failed)?;
-    let (part_size, sent, hashing) = (context.part_size, BTreeMap::new(), Duration::ZERO);
-    let parts = PartSender { sink, part_size, sent, hashing };
-    let mut file = FileInParts { writer, chunks: Vec::new(), parts };
-    timing.encode += start.elapsed();
+/// Chunked variables with the indexes of their raw variables, in the order of the raw data.
+/// Variables with computed values come first; their index is `usize::MAX`.
+fn in_reading_order<'a>(
+    history: &History,
+    layout: &'a FileLayout,
+) -> Vec<(usize, &'a OutputVariable)> {
+    let mut ranks = vec![0; history.header().variables.len()];
+    for (position, index) in history.order().into_iter().enumerate() {
+        ranks[index] = position + 1;
+    }
+    let mut outputs: Vec<(usize, &OutputVariable)> = layout
+        .outputs
+        .iter()
+        .filter(|output| output.is_chunked())
+        .map(|output| match output.values {
+            Values::Raw(index) => (index, output),
+            Values::Made(_) => (usize::MAX, output),
+        })
+        .collect();
+    outputs.sort_by_key(|(index, _)| ranks.get(*index).copied().unwrap_or(0));
+    outputs
+}
 
-    // Taken from variable to variable, so that their pages are made once.
-    let (mut buffer, mut compressed) = (Vec::new(), Vec::new());
-    for (index, output) in in_reading_order(&history, &layout) {
+/// The stored bytes of the variables that `convert` keeps in memory: the time variables, those
+/// that do not vary with time, and those that are not stored in chunks.
+struct SmallVariables {
+    /// Bytes by index of the raw variable.
+    bytes: HashMap<usize, Vec<u8>>,
+    /// Byte order of all raw data of the file.
+    order: ByteOrder,
+}
+
+impl SmallVariables {
+    /// Reads the small variables.
+    ///
+    /// In the classic formats most small variables precede the data variables, so that they are
+    /// read in sequence. Each of the others takes a request.
+    fn read(history: &mut History) -> Result<Self, ReadError> {
+        let mut small = HashMap::new();
+        let mut is_past_data = false;
+        for index in history.order() {
+            let variable = &history.header().variables[index];
+            if !bounds::is_small(history.header(), variable) {
+                is_past_data = true;
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(variable.bytes());
+            history.read(index, is_past_data, |piece| bytes.extend_from_slice(piece))?;
+            small.insert(index, bytes);
+        }
+        Ok(Self { bytes: small, order: history.byte_order() })
+    }
+
+    /// Values of a variable as stored, before scale factor and units are applied.
+    fn stored(&self, header: &Header, name: &str) -> Option<Vec<f64>> {
+        let index = header.variables.iter().position(|v| v.name == name)?;
+        let variable = header.variables.get(index)?;
+        Some(history::to_f64(self.bytes.get(&index)?, variable.dtype, self.order))
+    }
+
+    /// Values of a variable in the units that this program computes in; `None` when the file has
+    /// no such variable.
+    fn decoded(
+        &self,
+        header: &Header,
+        name: &str,
+        url: &str,
+    ) -> Result<Option<Vec<f64>>, ReadError> {
+        let Some((variable, stored)) = header.variable(name).zip(self.stored(header, name)) else {
+            return Ok(None);
+        };
+        let decoding = Decoding::of(variable)
+            .map_err(|source| ReadError::Meaning { url: url.to_owned(), source })?;
+        Ok(Some(decoding.values(stored)))
+    }
+}
+
+/// The conversion of one file, variable by variable.
+struct FileConversion<'a> {
+    context: &'a CaseContext,
+    layout: &'a FileLayout,
+    /// Raw file, for messages.
+    url: &'a str,
+    history: History,
+    /// Variables that are not written yet.
+    small: SmallVariables,
+    file: FileInParts<'a>,
+    /// Buffer for the planes of a variable, reused so that its pages are allocated once.
+    planes: Vec<u8>,
+    /// Buffer for a compressed chunk, reused for the same reason.
+    compressed: Vec<u8>,
+    timing: Timing,
+}
+
+impl<'a> FileConversion<'a> {
+    /// Defines the research-grade file and writes the variables that are not chunked.
+    fn begin(
+        context: &'a CaseContext,
+        layout: &'a FileLayout,
+        url: &'a str,
+        (history, small): (History, SmallVariables),
+        sink: &'a mut dyn PartSink,
+    ) -> Result<Self, ConvertError> {
+        let start = Instant::now();
+        let raw = |index: usize| small.bytes.get(&index).cloned();
+        let writer = research::define(layout, small.order, raw).map_err(encode_failed(url))?;
+        let file = FileInParts::new(writer, sink, context.part_size);
+        let timing = Timing { encode: start.elapsed(), ..Timing::default() };
+        let (planes, compressed) = (Vec::new(), Vec::new());
+        Ok(Self { context, layout, url, history, small, file, planes, compressed, timing })
+    }
+
+    /// Reads the values of a variable and sorts their bytes into planes. `index` is that of the
+    /// raw variable.
+    fn shuffle(&mut self, index: usize, output: &OutputVariable) -> Result<Vec<u8>, ConvertError> {
         let variable = &output.variable;
-        let size = variable.dtype.size();
         let order = match output.values {
             Values::Made(_) => ByteOrder::Little,
-            Values::Raw(_) => order,
+            Values::Raw(_) => self.small.order,
         };
-        let reused = std::mem::take(&mut buffer);
-        let mut shuffler = Shuffler::with_buffer(reused, variable.len(), size, order);
+        let (buffer, size) = (std::mem::take(&mut self.planes), variable.dtype.size());
+        let mut shuffler = Shuffler::with_buffer(buffer, variable.len(), size, order);
+        let timing = &mut self.timing;
         let mut push = |piece: &[u8]| {
             let start = Instant::now();
             shuffler.push(piece);
             timing.shuffle += start.elapsed();
         };
-        match (&output.values, small.remove(&index)) {
+        match (&output.values, self.small.bytes.remove(&index)) {
             (Values::Made(bytes), _) => push(bytes),
             (Values::Raw(_), Some(bytes)) => push(&bytes),
-            (Values::Raw(index), None) => history.read(*index, false, push)?,
+            (Values::Raw(index), None) => self.history.read(*index, false, push)?,
         }
-        let planes = shuffler.finish().ok_or_else(|| {
+        shuffler.finish().ok_or_else(|| {
             let (variable, expected) = (variable.name.clone(), variable.bytes());
-            encode_failed(EncodeError::Length { variable, found: 0, expected })
-        })?;
+            let source = EncodeError::Length { variable, found: 0, expected };
+            ConvertError::Encode { url: self.url.to_owned(), source }
+        })
+    }
+
+    /// Compresses the planes of a variable, writes them as its chunk, and sends the parts of the
+    /// file that no longer change.
+    fn write(&mut self, variable: &Variable, planes: Vec<u8>) -> Result<(), ConvertError> {
+        let size = variable.dtype.size();
         let start = Instant::now();
         let cached;
         let chunk = if variable.has_leading_dim("polygon_id") {
-            deflate::zlib_into(&planes, size, &mut compressed);
-            &compressed
+            deflate::zlib_into(&planes, size, &mut self.compressed);
+            &self.compressed
         } else {
-            cached = context.chunks.get(&variable.name, &planes, || deflate::zlib(&planes, size));
+            let compress = || deflate::zlib(&planes, size);
+            cached = self.context.chunks.get(&variable.name, &planes, compress);
             &*cached
         };
-        buffer = planes;
-        let deflated = Instant::now();
-        timing.deflate += deflated - start;
-        file.place(&layout.dataset(variable), variable, chunk).map_err(encode_failed)?;
-        let placed = Instant::now();
-        timing.encode += placed - deflated;
-        file.send_final().map_err(|e| e.into_error(&url))?;
-        timing.write += placed.elapsed();
-    }
-    let finished = history.finish()?;
-    timing.read += finished.waiting;
-    timing.hash += finished.hashing;
-    file.writer.set_text(SOURCE_SHA256, &finished.sha256).map_err(encode_failed)?;
-    let content = file.finish(&mut timing).map_err(|e| e.into_error(&url))?;
-    Ok(Converted { content, source_sha256: finished.sha256, timing })
-}
-
-/// Variables in the order in which their raw data comes, those made here first.
-fn in_reading_order<'a>(
-    history: &History,
-    layout: &'a FileLayout,
-) -> Vec<(usize, &'a OutputVariable)> {
-    let mut place = vec![0; history.header().variables.len()];
-    for (position, index) in history.order().into_iter().enumerate() {
-        place[index] = position + 1;
-    }
-    let mut outputs: Vec<(usize, &OutputVariable)> = layout
-        .outputs
-        .iter()
-        .filter(|o| o.is_chunked())
-        .map(|o| match o.values {
-            Values::Raw(index) => (index, o),
-            Values::Made(_) => (usize::MAX, o),
-        })
-        .collect();
-    outputs.sort_by_key(|(index, _)| place.get(*index).copied().unwrap_or(0));
-    outputs
-}
-
-/// Bytes of every variable that does not vary with time, of the times, and of those that are not
-/// stored in chunks.
-///
-/// In the classic formats these come before the data variables, so that they are read in passing;
-/// the few that do not are fetched by themselves.
-fn read_small(history: &mut History) -> Result<HashMap<usize, Vec<u8>>, ReadError> {
-    let mut small = HashMap::new();
-    let mut passed_data = false;
-    for index in history.order() {
-        let variable = &history.header().variables[index];
-        if !bounds::is_small(history.header(), variable) {
-            passed_data = true;
-            continue;
-        }
-        let mut bytes = Vec::with_capacity(variable.bytes());
-        history.read(index, passed_data, |piece| bytes.extend_from_slice(piece))?;
-        small.insert(index, bytes);
-    }
-    Ok(small)
-}
-
-/// A file under construction, whose parts are sent as soon as nothing in them can change.
-struct FileInParts<'a> {
-    writer: InMemoryHdf5,
-    /// Chunks in the file, by position; neighbours are joined.
-    chunks: Vec<Range<u64>>,
-    parts: PartSender<'a>,
-}
-
-/// Sends parts, each once.
-struct PartSender<'a> {
-    sink: &'a mut dyn PartSink,
-    /// Bytes of the parts whose MD5s are recorded: those that are sent, or on disk larger ones.
-    part_size: u64,
-    /// Parts that were sent, with their MD5s where these are recorded.
-    sent: BTreeMap<usize, Option<Md5Digest>>,
-    /// How long hashing took.
-    hashing: Duration,
-}
-
-impl PartSender<'_> {
-    /// Sends a part, unless it was. Its MD5 goes with it where that is recorded, so that nobody computes
-    /// it again.
-    fn send(
-        &mut self,
-        index: usize,
-        part: impl FnOnce() -> Result<Bytes, EncodeError>,
-    ) -> Result<(), PartError> {
-        if self.sent.contains_key(&index) {
-            return Ok(());
-        }
-        let part = part()?;
-        let start = Instant::now();
-        let is_recorded = self.sink.part_size() as u64 == self.part_size;
-        let md5 = is_recorded.then(|| Md5Digest::of(&part));
-        self.hashing += start.elapsed();
-        self.sink.part(index, part, md5).map_err(PartError::Sink)?;
-        self.sent.insert(index, md5);
+        self.planes = planes;
+        let compressed = Instant::now();
+        self.timing.deflate += compressed - start;
+        self.file
+            .write_chunk(&self.layout.dataset(variable), variable, chunk)
+            .map_err(encode_failed(self.url))?;
+        let written = Instant::now();
+        self.timing.encode += written - compressed;
+        self.file.send_final().map_err(|error| error.into_error(self.url))?;
+        self.timing.write += written.elapsed();
         Ok(())
     }
-}
 
-enum PartError {
-    Encode(EncodeError),
-    Sink(SinkError),
-}
-
-impl From<EncodeError> for PartError {
-    fn from(error: EncodeError) -> Self {
-        Self::Encode(error)
+    /// Reads the raw file to its end, records its SHA-256, and sends the remaining parts.
+    fn finish(self) -> Result<Converted, ConvertError> {
+        let Self { url, history, mut file, mut timing, .. } = self;
+        let summary = history.finish()?;
+        timing.read += summary.waiting;
+        timing.hash += summary.hashing;
+        file.writer.set_text(SOURCE_SHA256, &summary.sha256).map_err(encode_failed(url))?;
+        let content = file.finish(&mut timing).map_err(|error| error.into_error(url))?;
+        Ok(Converted { content, source_sha256: summary.sha256, timing })
     }
 }
 
 impl PartError {
+    /// The error with the URL of the raw file.
     fn into_error(self, url: &str) -> ConvertError {
         let url = url.to_owned();
         match self {
@@ -383,52 +418,7 @@ impl PartError {
     }
 }
 
-impl FileInParts<'_> {
-    fn place(
-        &mut self,
-        dataset: &str,
-        variable: &Variable,
-        chunk: &[u8],
-    ) -> Result<(), EncodeError> {
-        let place = self.writer.write_chunk(dataset, variable.dims.len(), chunk)?;
-        match self.chunks.last_mut() {
-            Some(last) if last.end == place.start => last.end = place.end,
-            _ => self.chunks.push(place),
-        }
-        Ok(())
-    }
-
-    /// Sends the parts that lie inside chunks: nothing but metadata changes afterwards.
-    fn send_final(&mut self) -> Result<(), PartError> {
-        let size = self.parts.sink.part_size() as u64;
-        let Some(last) = self.chunks.last().cloned() else { return Ok(()) };
-        for index in last.start.div_ceil(size)..last.end / size {
-            let start = index * size;
-            let copy = || self.writer.copy(start..start + size).map(Bytes::from);
-            self.parts.send(index as usize, copy)?;
-        }
-        Ok(())
-    }
-
-    /// Sends the rest; gives the size and the checksums of the file.
-    fn finish(self, timing: &mut Timing) -> Result<Checksums, PartError> {
-        let Self { writer, mut parts, .. } = self;
-        let start = Instant::now();
-        let image: FileImage = writer.finish()?;
-        let image = Bytes::from_owner(image);
-        let finished = Instant::now();
-        timing.encode += finished - start;
-        let size = parts.sink.part_size();
-        for (index, start) in (0..image.len()).step_by(size).enumerate() {
-            parts.send(index, || Ok(image.slice(start..image.len().min(start + size))))?;
-        }
-        let sent = Instant::now();
-        let known: Option<Parts> = parts.sent.into_values().collect();
-        let md5 = known.unwrap_or_else(|| Parts::of(&image, parts.part_size));
-        let content = Checksums::with_parts(&image, md5);
-        // Both passed while parts were sent, here and before.
-        timing.write = (timing.write + (sent - finished)).saturating_sub(parts.hashing);
-        timing.hash += parts.hashing + sent.elapsed();
-        Ok(content)
-    }
+/// Makes a [`ConvertError::Encode`] of a raw file from its cause.
+fn encode_failed(url: &str) -> impl Fn(EncodeError) -> ConvertError {
+    move |source| ConvertError::Encode { url: url.to_owned(), source }
 }

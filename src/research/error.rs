@@ -1,4 +1,4 @@
-//! Why a case cannot be planned.
+//! Errors of planning a case.
 
 use crate::case_manifest::{CaseManifestError, SettingDifference};
 use crate::model::calendar::ranges;
@@ -12,121 +12,122 @@ pub enum PlanError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The case's record cannot be used.
+    /// The case manifest cannot be used.
     #[error(transparent)]
     Ledger(#[from] CaseManifestError),
-    /// The case was made under other settings.
+    /// The case was converted with other settings.
     #[error(
         "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
          ({url}), or make the case again with --force", list(.differences)
     )]
     Settings {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Its record.
+        /// URL of the case manifest.
         url: String,
-        /// The settings that differ.
+        /// Recorded and present value of each setting that differs.
         differences: Vec<SettingDifference>,
     },
-    /// There are results that no record tells of.
+    /// The folder has research-grade files without a valid case manifest.
     #[error(
         "{folder} holds {files} research-grade files of case {case} and {problem}; \
-         bring their record back, move the files away, or make the case again with --force"
+         restore their record, move the files away, or make the case again with --force"
     )]
     NoRecord {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Folder of its files.
+        /// URL of the folder.
         folder: String,
-        /// How many there are.
+        /// Number of research-grade files.
         files: usize,
-        /// What is the matter with the record.
+        /// Why the case manifest is not valid.
         problem: String,
     },
-    /// Another process makes the case under other settings, has just done so, or was stopped.
+    /// Another process converts the case with other settings, has just completed it, or was stopped.
     #[error(
-        "another process makes case {case} with other settings, has just made it, or was stopped while it did; \
+        "another process makes case {case} with other settings, has just made it, or was stopped before its end; \
          {}; this run stopped: give the settings of the record ({url}), or make the case again with --force \
-         when no other process is at work", list(.differences)
+         when no other process runs", list(.differences)
     )]
     Taken {
-        /// Case.
+        /// The case.
         case: Case,
-        /// The record of the other process.
+        /// URL of the other process's manifest.
         url: String,
-        /// The settings that differ.
+        /// Recorded and present value of each setting that differs.
         differences: Vec<SettingDifference>,
     },
-    /// There is no raw file.
+    /// The case has no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
     NoFiles {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Where they should be.
+        /// URL of the folder of the files.
         folder: String,
     },
-    /// There is no research-grade file.
+    /// The case has no research-grade file.
     #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
     NoResearchFiles {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Where they should be.
+        /// URL of the folder of the files.
         folder: String,
     },
-    /// There is no case at all.
+    /// No selected case has raw files.
     #[error("no case with raw files in {archive}: check --data-dir and the selection")]
     NoCases {
-        /// The archive.
+        /// URL of the archive.
         archive: String,
     },
-    /// Two files stand for one month.
+    /// Two files have the same month in their names.
     #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
     DuplicateMonth {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Month.
+        /// Month of both names.
         month: YearMonth,
-        /// One file.
+        /// URL of one file.
         first: String,
-        /// The other.
+        /// URL of the other file.
         second: String,
     },
-    /// A file outside the 180 months.
+    /// A file has a month outside the 180 months of the case.
     #[error(
         "{url} is for {month}, outside case {case}, which runs from {first} to {last}; move it away"
     )]
     Outside {
-        /// Case.
+        /// The case.
         case: Case,
-        /// File.
+        /// URL of the file.
         url: String,
-        /// Its month.
+        /// Month of the file name.
         month: YearMonth,
         /// First month of the case.
         first: YearMonth,
         /// Last month of the case.
         last: YearMonth,
     },
-    /// What was made from files that are no longer there would be given up.
+    /// Research-grade files would be dropped because their raw files are absent.
     #[error(
-        "case {case} was made with months whose files are gone: {}; bring them back, \
-         or give them up with --force", ranges(.months)
+        "case {case} was made with months whose raw files are gone: {}; restore them, \
+         or drop these months with --force", ranges(.months)
     )]
     WouldLose {
-        /// Case.
+        /// The case.
         case: Case,
-        /// The months.
+        /// Months without a raw file, ascending.
         months: Vec<YearMonth>,
     },
-    /// Months without a file.
+    /// Months have no raw file, and that is not allowed.
     #[error(
-        "case {case} lacks {} of {MONTHS} months: {}; bring them, \
-         or use the others with --allow-missing (of `dor plan` where there is a plan)", .months.len(), ranges(.months)
+        "case {case} lacks {} of {MONTHS} months: {}; add their files, \
+         or convert the others with --allow-missing (of `dor plan` where there is a plan)",
+        .months.len(), ranges(.months)
     )]
     Missing {
-        /// Case.
+        /// The case.
         case: Case,
-        /// The months.
+        /// Months without a raw file, ascending.
         months: Vec<YearMonth>,
     },
 }
@@ -142,7 +143,7 @@ impl WithErrorKind for PlanError {
     }
 }
 
-/// Differences in words.
+/// The differences, separated by semicolons.
 fn list(differences: &[SettingDifference]) -> String {
     differences.iter().map(SettingDifference::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,4 +1,4 @@
-//! Carrying out the plan of a case.
+//! Conversion of the files of a case by its plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,36 +21,36 @@ use crate::executor::{Pool, PoolError, ReadMode, Reader, Stopped, UploadSink};
 use crate::model::{Case, ErrorKind, Grid, WithErrorKind, YearMonth};
 use crate::store::{Location, ObjectMeta, Store, StoreError};
 
-/// Headers that are checked at the same time: requests, hardly any work.
-const CHECKS: usize = 16;
-/// Bytes of memory for such a check beside the points of the grid: blocks of the header, and what
-/// is parsed of it.
+/// Headers that are checked at the same time. A check waits for requests and takes little CPU time.
+const CONCURRENT_CHECKS: usize = 16;
+/// Bytes of memory for a check: blocks of the header, and the parsed header. The points of the grid are
+/// additional.
 const CHECK_MEMORY: u64 = 32 << 20;
-/// Files of a case that wait for a worker or are under way.
+/// Files of a case that wait for a worker or are in work.
 const QUEUE: usize = 32;
-/// Variables that a case is hardly of use without, and what follows when it has none.
-const WANTED: [(&str, &str); 4] = [
+/// Variables without which a case is of little use, and the effect of their absence.
+const RECOMMENDED: [(&str, &str); 4] = [
     ("TLAT", "its fields have no latitudes"),
     ("TLONG", "its fields have no longitudes"),
     ("TAREA", "there is no area_m2"),
     ("KMT", "the bottom is not marked"),
 ];
-/// Time between two records of a case that is not complete: what a killed process may do again.
-const CHECKPOINT: Duration = Duration::from_secs(2);
+/// Checkpoint interval: the most work that a killed process loses.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Where a run tells how far it is; called from several threads.
+/// Receives the progress of a conversion. Several threads call it.
 pub trait ConversionProgress: Send + Sync {
-    /// A case begins: files and raw bytes to convert.
+    /// A case begins, with this number of files and raw bytes to convert.
     fn begin(&self, case: Case, files: usize, bytes: u64);
-    /// Raw bytes were taken in.
+    /// Raw bytes were read.
     fn advance(&self, bytes: u64);
-    /// A file is done.
+    /// One file was converted.
     fn file_done(&self);
-    /// The case is over, well or not.
+    /// The case has ended, with or without failures.
     fn end(&self, case: Case);
 }
 
-/// Tells nobody.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoProgress;
 
@@ -61,27 +61,27 @@ impl ConversionProgress for NoProgress {
     fn end(&self, _: Case) {}
 }
 
-/// A file of a case failed.
+/// A file of a case could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It is not what it should be.
+    /// The raw file is not valid.
     #[error(transparent)]
     Check(#[from] ValidationError),
-    /// It could not be converted.
+    /// The conversion failed.
     #[error(transparent)]
     Convert(#[from] ConvertError),
-    /// The result could not be stored.
+    /// The research-grade file could not be stored.
     #[error("cannot store {url}")]
     Store {
-        /// Research-grade file.
+        /// URL of the research-grade file.
         url: String,
-        /// Cause.
+        /// Error of the upload.
         source: SinkError,
     },
-    /// The worker was lost.
+    /// The worker failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The record could not be kept, or is that of another process.
+    /// The partial manifest could not be written, or is that of another process.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -101,51 +101,51 @@ impl WithErrorKind for FileError {
 /// A case was not completed.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseError {
-    /// It could not be planned.
+    /// The case could not be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Some of its files failed.
+    /// Files of the case failed.
     #[error(
         "{} of the files of case {case} failed; {converted} converted, {not_tried} not tried", .failures.len()
     )]
     Files {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Files converted by this run.
+        /// Number of files converted by this run.
         converted: usize,
-        /// Files that were not begun.
+        /// Number of files that were not started.
         not_tried: usize,
-        /// Each failed file with its cause.
+        /// Key of each failed file, and the cause.
         failures: Vec<(String, FileError)>,
     },
-    /// Told to stop; what is finished is kept.
+    /// The user stopped the run. Finished files stay.
     #[error("case {case}: files converted: {converted} of {files}; {Stopped}")]
     Stopped {
-        /// Case.
+        /// The case.
         case: Case,
-        /// Files converted by this run.
+        /// Number of files converted by this run.
         converted: usize,
-        /// Files that there were to convert.
+        /// Number of files in the plan.
         files: usize,
     },
-    /// Told to stop before it was begun.
+    /// The user stopped the run before the case began.
     #[error(transparent)]
     NotBegun(#[from] Stopped),
-    /// There are no raw files because the archive is not there.
+    /// There are no raw files because the archive does not exist.
     #[error("{url}: {reason}")]
     NoArchive {
-        /// The archive.
+        /// URL of the archive.
         url: String,
-        /// How that is known.
+        /// What is absent.
         reason: &'static str,
     },
-    /// The output lies among other results.
-    #[error("{other} holds results of its own; give the output another place")]
+    /// The output location lies within other results.
+    #[error("{other} holds results of its own; give the output another location")]
     Inside {
-        /// Where those are.
+        /// Location of the other results.
         other: Location,
     },
-    /// The record could not be kept.
+    /// The case manifest could not be written.
     #[error(transparent)]
     Ledger(#[from] CaseManifestError),
     /// The store failed.
@@ -168,20 +168,20 @@ impl WithErrorKind for CaseError {
     }
 }
 
-/// What was done for a case.
+/// Files and bytes of a conversion, and its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConversionSummary {
-    /// Files converted.
+    /// Number of files converted.
     pub converted: usize,
-    /// Files that were done before.
+    /// Number of files that were done before.
     pub kept: usize,
     /// Raw bytes read.
     pub bytes_in: u64,
     /// Research-grade bytes written.
     pub bytes_out: u64,
-    /// Time it took.
+    /// Wall-clock time.
     pub elapsed: Duration,
-    /// Where the workers' time went, added up over files.
+    /// Time of the workers by kind of work, summed over files.
     pub timing: Timing,
 }
 
@@ -196,111 +196,119 @@ impl std::ops::AddAssign for ConversionSummary {
     }
 }
 
-/// What all cases of a run share.
+/// Stores, workers and the other values that all cases of a run share.
 #[derive(Clone)]
 pub struct ConversionContext {
     /// The archive of raw history.
     pub raw: Store,
-    /// Where research-grade files go.
+    /// Output store of research-grade files.
     pub out: Store,
-    /// The full grid, when there is one.
+    /// Points of the grid file; `None` without a grid file.
     pub grid: Option<Arc<Grid>>,
-    /// CPU threads and memory.
+    /// CPU threads and memory budget.
     pub pool: Pool,
-    /// Set when the run is to stop.
+    /// Cancelled when the user stops the run.
     pub stop: CancellationToken,
-    /// Where progress is told.
+    /// Receives the progress.
     pub progress: Arc<dyn ConversionProgress>,
-    /// Reads the raw files.
+    /// Reads the raw files, alone or together with other products.
     pub reader: Reader,
 }
 
-/// Carries out a plan: checks every input, converts, and writes the record last.
+/// Converts the files of a plan: checks every input, converts the files, and writes the case manifest last.
+///
+/// # Errors
+/// Files failed, the run was stopped, another process converts the case with other settings, or a store
+/// failed.
 pub async fn run(
-    environment: &ConversionContext,
+    context: &ConversionContext,
     plan: CasePlan,
 ) -> Result<ConversionSummary, CaseError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let folder = layout::folder(plan.case);
     let kept = plan.record.files.len();
     if plan.complete {
         if plan.touched {
-            // So that the content need not be compared again; whoever may only read goes without.
-            if let Err(error) = plan.record.save(&environment.out, &folder, COMPLETE).await {
-                tracing::warn!("cannot record that raw files have other times: {error}");
+            // With the new times, the next run need not compare contents. A user who may only read
+            // gets a warning.
+            if let Err(error) = plan.record.save(&context.out, &folder, COMPLETE).await {
+                tracing::warn!("cannot record the new modification times of raw files: {error}");
             }
         }
         return Ok(ConversionSummary {
             kept,
-            elapsed: begun.elapsed(),
+            elapsed: start.elapsed(),
             ..ConversionSummary::default()
         });
     }
     let case = plan.case;
-    environment.out.remove_stale_temp_files(&folder).await?;
-    let memory = check_inputs(environment, &plan).await?;
-    claim::claim(&environment.out, &plan, &folder).await?;
+    context.out.remove_stale_temp_files(&folder).await?;
+    let memory = check_inputs(context, &plan).await?;
+    claim::claim(&context.out, &plan, &folder).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
-    environment.progress.begin(case, plan.steps.len(), bytes);
-    let result = convert_all(environment, plan, &memory, &folder).await;
-    environment.progress.end(case);
+    context.progress.begin(case, plan.steps.len(), bytes);
+    let result = convert_all(context, plan, &memory, &folder).await;
+    context.progress.end(case);
     let (record, mut summary) = result?;
-    claim::agree(&environment.out, case, &folder, &record.recipe).await?;
-    record.save(&environment.out, &folder, COMPLETE).await?;
-    environment.out.delete(&format!("{folder}/{PARTIAL}")).await?;
+    claim::agree(&context.out, case, &folder, &record.recipe).await?;
+    record.save(&context.out, &folder, COMPLETE).await?;
+    context.out.delete(&format!("{folder}/{PARTIAL}")).await?;
     summary.kept = kept;
-    summary.elapsed = begun.elapsed();
+    summary.elapsed = start.elapsed();
     Ok(summary)
 }
 
-/// Reads the header of every input before anything is written, so that a case with a bad file is
-/// refused as a whole and all its bad files are named at once. Gives the bytes of memory that the
-/// conversion of each takes.
+/// Reads the header of every input before anything is written. A case with an invalid file is refused as a
+/// whole, and the error names all invalid files. Returns the bytes of memory that each conversion takes.
+///
+/// # Errors
+/// Files are not valid, or their variables differ, or the run was stopped.
 pub async fn check_inputs(
-    environment: &ConversionContext,
+    context: &ConversionContext,
     plan: &CasePlan,
 ) -> Result<BTreeMap<YearMonth, u64>, CaseError> {
-    // Requests keep no worker busy, but take memory as all work does.
-    let threads = &Pool::new(CHECKS, u64::MAX);
+    // Checks run beside the workers of the pool, but within its memory budget.
+    let threads = &Pool::new(CONCURRENT_CHECKS, u64::MAX);
     let check = async |month: YearMonth, input: &ObjectMeta| {
-        let object = environment.raw.object_known(&input.key, input.clone());
-        let source = environment.reader.source(object, &environment.stop);
-        let (case, grid) = (plan.case, environment.grid.clone());
-        // One file of the case tells whether the grid file is the right one.
-        let points = plan.steps.first().is_some_and(|first| first.month == month);
-        let of_points = grid.as_ref().filter(|_| points).map_or(0, |g| 64 * g.tlat.len() as u64);
-        let _memory = environment.pool.memory(CHECK_MEMORY + of_points).await?;
-        let check = move || validate::check(source, (case, month), grid.as_deref(), points);
-        let place = threads.place(0).await?;
-        Pool::run(&place, check).await?.map_err(FileError::from)
+        let object = context.raw.object_known(&input.key, input.clone());
+        let source = context.reader.source(object, &context.stop);
+        let (case, grid) = (plan.case, context.grid.clone());
+        // The points of one file suffice to compare the grid file.
+        let with_points = plan.steps.first().is_some_and(|first| first.month == month);
+        let points_memory =
+            grid.as_ref().filter(|_| with_points).map_or(0, |g| 64 * g.tlat.len() as u64);
+        let _memory = context.pool.memory(CHECK_MEMORY + points_memory).await?;
+        let check = move || validate::check(source, (case, month), grid.as_deref(), with_points);
+        let worker = threads.place(0).await?;
+        Pool::run(&worker, check).await?.map_err(FileError::from)
     };
     let checks = futures::stream::iter(&plan.steps).map(|step| check(step.month, &step.input));
-    let mut checks = checks.buffered(CHECKS);
-    let (mut inventories, mut failures) = (Vec::new(), Vec::new());
+    let mut checks = checks.buffered(CONCURRENT_CHECKS);
+    let (mut variable_sets, mut failures) = (Vec::new(), Vec::new());
     let mut memory = BTreeMap::new();
     for step in &plan.steps {
         match checks.next().await {
             Some(Ok(file)) => {
-                inventories.push((&step.input, VariableSet::of(&file.header), 1));
+                variable_sets.push((&step.input, VariableSet::of(&file.header), 1));
                 memory.insert(step.month, file.memory);
             }
             Some(Err(error)) => failures.push((step.input.key.clone(), error)),
             None => {}
         }
     }
-    // The files that are done were compared with each other: one speaks for all of them.
+    // The files that are done have equal variables, so one represents all of them.
     if let Some((month, input)) = &plan.done
         && let Ok(file) = check(*month, input).await
     {
-        inventories.push((input, VariableSet::of(&file.header), plan.record.files.len()));
+        variable_sets.push((input, VariableSet::of(&file.header), plan.record.files.len()));
     }
-    if environment.stop.is_cancelled() {
+    if context.stop.is_cancelled() {
         return Err(CaseError::Stopped { case: plan.case, converted: 0, files: plan.steps.len() });
     }
-    let usual = VariableSet::commonest(inventories.iter().map(|(_, i, files)| (i, *files)));
-    for (input, inventory, _) in &inventories {
-        if let Some(difference) = usual.and_then(|usual| inventory.differs(usual)) {
-            let url = environment.raw.location().join(&input.key).to_string();
+    let usual = VariableSet::commonest(variable_sets.iter().map(|(_, set, files)| (set, *files)));
+    for (input, variables, _) in &variable_sets {
+        if let Some(difference) = usual.and_then(|usual| variables.differs(usual)) {
+            let url = context.raw.location().join(&input.key).to_string();
             let error = ValidationError::Differs { url, difference };
             failures.push((input.key.clone(), error.into()));
         }
@@ -309,7 +317,7 @@ pub async fn check_inputs(
         let not_tried = plan.steps.len().saturating_sub(failures.len());
         return Err(CaseError::Files { case: plan.case, converted: 0, not_tried, failures });
     }
-    for (variable, effect) in WANTED {
+    for (variable, effect) in RECOMMENDED {
         if usual.is_some_and(|usual| !usual.has(variable)) {
             tracing::warn!("the raw files of case {} have no {variable}: {effect}", plan.case);
         }
@@ -317,8 +325,10 @@ pub async fn check_inputs(
     Ok(memory)
 }
 
+/// Converts the files of a plan and returns the manifest with their entries. A failure or a stop starts no
+/// further file; the finished files are then recorded in the partial manifest.
 async fn convert_all(
-    environment: &ConversionContext,
+    context: &ConversionContext,
     plan: CasePlan,
     memory: &BTreeMap<YearMonth, u64>,
     folder: &str,
@@ -326,88 +336,93 @@ async fn convert_all(
     let CasePlan { case, steps, mut record, .. } = plan.clone();
     let mut summary = ConversionSummary::default();
     let mut failures = Vec::new();
-    let context = Arc::new(CaseContext::new(case, environment.grid.clone(), plan.record.part_size));
-    // What is not confirmed under the present recipe must not be taken for done after a stop. In
-    // this order no moment is without a record; and while no file has been replaced, the record
-    // of the complete case still holds.
-    let (out, confirmed, opened) = (&environment.out, &plan.record, OnceCell::new());
-    let agree = async || claim::agree(out, case, folder, &confirmed.recipe).await;
-    let open = async || claim::confirm(out, &plan, folder).await;
-    // Of processes with different settings the one that noted its own last goes on: the others must not
-    // put a file more between its own.
-    let before_each = async || {
+    let case_context =
+        Arc::new(CaseContext::new(case, context.grid.clone(), plan.record.part_size));
+    // The partial manifest replaces that of the complete case before the first new file becomes
+    // visible. Until then the complete manifest is valid, and at every moment one of them exists.
+    let (out, planned, confirmed) = (&context.out, &plan.record, OnceCell::new());
+    let agree = async || claim::agree(out, case, folder, &planned.recipe).await;
+    let confirm = async || claim::confirm(out, &plan, folder).await;
+    // Of processes with different settings, the one that wrote its manifest last continues. The others
+    // must not add a file to its files.
+    let before_visible = async || {
         agree().await?;
-        opened.get_or_try_init(&open).await.copied()
+        confirmed.get_or_try_init(&confirm).await.copied()
     };
-    let mut saved = Instant::now();
+    let mut last_save = Instant::now();
     let files = steps.len();
-    let queue = QUEUE.max(environment.pool.workers() + 1);
+    let queue = QUEUE.max(context.pool.workers() + 1);
 
     let mut running = FuturesUnordered::new();
     let mut steps = steps.into_iter().peekable();
     loop {
-        let may_start = failures.is_empty() && !environment.stop.is_cancelled();
+        let may_start = failures.is_empty() && !context.stop.is_cancelled();
         if let Some(step) = steps.next_if(|_| may_start && running.len() < queue) {
             let memory = memory.get(&step.month).copied().unwrap_or(step.input.size);
-            running.push(convert_one(environment, context.clone(), (step, memory), &before_each));
+            running.push(convert_one(
+                context,
+                case_context.clone(),
+                (step, memory),
+                &before_visible,
+            ));
             continue;
         }
         let Some((step, result)) = running.next().await else { break };
         match result {
             Ok((file, timing)) => {
-                environment.progress.file_done();
+                context.progress.file_done();
                 summary.converted += 1;
                 summary.bytes_in += step.input.size;
                 summary.bytes_out += file.content.size;
                 summary.timing += timing;
                 record.insert(file);
-                if saved.elapsed() > CHECKPOINT {
-                    record.save(&environment.out, folder, PARTIAL).await?;
-                    saved = Instant::now();
+                if last_save.elapsed() > CHECKPOINT_INTERVAL {
+                    record.save(&context.out, folder, PARTIAL).await?;
+                    last_save = Instant::now();
                 }
             }
             Err(error) => failures.push((step.input.key.clone(), error)),
         }
     }
-    if failures.is_empty() && !environment.stop.is_cancelled() {
+    if failures.is_empty() && !context.stop.is_cancelled() {
         return Ok((record, summary));
     }
-    if !opened.initialized() {
-        claim::give_up(out, &plan, folder).await;
+    if !confirmed.initialized() {
+        claim::withdraw(out, &plan, folder).await;
     }
-    // Nothing of the record of another process is replaced.
-    let kept = match agree().await {
+    // The manifest of another process is not replaced.
+    let saved = match agree().await {
         Err(error @ PlanError::Taken { .. }) => return Err(error.into()),
-        Ok(()) if opened.initialized() => {
+        Ok(()) if confirmed.initialized() => {
             record.save(out, folder, PARTIAL).await.map_err(PlanError::from)
         }
         agreed => agreed,
     };
-    if let Err(error) = kept {
-        // The failures tell more: what hit the record hit the files before.
-        tracing::warn!("{error}; files that were finished just now are converted again");
+    if let Err(error) = saved {
+        // A warning only: the error of the files is the one to return.
+        tracing::warn!("{error}; the next run converts the files of the last seconds again");
     }
     let converted = summary.converted;
-    if environment.stop.is_cancelled() {
+    if context.stop.is_cancelled() {
         return Err(CaseError::Stopped { case, converted, files });
     }
     Err(CaseError::Files { case, converted, not_tried: steps.len(), failures })
 }
 
-/// One file from the archive to the store. Its memory in the pool is kept until its last part is
-/// stored, for until then the file is there; making it visible waits for no worker, but for
-/// `before_visible`.
+/// Converts one file and stores the result. The memory permit is held until the last part is stored, because
+/// the file is in memory until then. `before_visible` runs before the file becomes visible; neither takes a
+/// worker.
 async fn convert_one(
-    environment: &ConversionContext,
-    context: Arc<CaseContext>,
+    context: &ConversionContext,
+    case_context: Arc<CaseContext>,
     (step, memory): (FileTask, u64),
     before_visible: &impl AsyncFn() -> Result<(), PlanError>,
 ) -> (FileTask, Result<(FileRecord, Timing), FileError>) {
     let result = async {
-        let ConversionContext { raw, out, stop, pool, .. } = environment;
+        let ConversionContext { raw, out, stop, pool, .. } = context;
         let url = out.location().join(&step.output).to_string();
         let failed = |source: SinkError| FileError::Store { url: url.clone(), source };
-        let progress = environment.progress.clone();
+        let progress = context.progress.clone();
         let object = raw.object_known(&step.input.key, step.input.clone());
         let (FileTask { month, input, output, .. }, out, stopped) =
             (step.clone(), out.clone(), stop.clone());
@@ -416,21 +431,21 @@ async fn convert_one(
             let mut sink = UploadSink::create(&out, &output, stopped)?;
             let name = input.key.rsplit('/').next().unwrap_or_default();
             let input = convert::RawInput { source, month, name, modified: input.modified };
-            Ok((convert::convert(input, &context, &mut sink), sink, started))
+            Ok((convert::convert(input, &case_context, &mut sink), sink, started))
         };
         let needs = (ReadMode::Whole, memory);
-        let passed = move |bytes| progress.advance(bytes);
+        let on_bytes = move |bytes| progress.advance(bytes);
         let (converted, memory) =
-            environment.reader.read(pool, object, needs, stop, passed, work).await?;
+            context.reader.read(pool, object, needs, stop, on_bytes, work).await?;
         let (converted, mut sink, started) = converted.map_err(|e| failed(e.into()))?;
         let converted = converted?;
-        let begun = Instant::now();
+        let start = Instant::now();
         sink.drain().await.map_err(failed)?;
         drop(memory);
         before_visible().await?;
         sink.complete().await.map_err(failed)?;
         let mut timing = converted.timing;
-        timing.write += begun.elapsed();
+        timing.write += start.elapsed();
         let (raw, stored) = (step.input.size, converted.content.size);
         tracing::info!(
             "converted {url} in {:.1?}: {raw} bytes in, {stored} out",

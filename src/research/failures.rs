@@ -1,4 +1,4 @@
-//! How the failures of a case are told: those with the same cause together.
+//! Texts about the failed files of a case, grouped by cause.
 
 use super::CaseError;
 use super::plan::month_in_name;
@@ -6,10 +6,11 @@ use crate::model::YearMonth;
 use crate::model::calendar::ranges;
 use crate::store::with_causes;
 
-/// Failures of one cause that are told in full.
-const IN_FULL: usize = 3;
+/// Failures of one cause that get a line each; the others share one line.
+const LINES_PER_CAUSE: usize = 3;
 
-/// The lines that tell which files of a case failed and why, if any did.
+/// One line for each failed file with its cause, and for further files of the same cause one line. Empty when
+/// the error is not one of files.
 pub fn lines(error: &CaseError) -> Vec<String> {
     let CaseError::Files { case, failures, .. } = error else { return Vec::new() };
     let mut groups: Vec<(String, Vec<(YearMonth, String)>)> = Vec::new();
@@ -22,16 +23,16 @@ pub fn lines(error: &CaseError) -> Vec<String> {
         };
         let cause = without_name(&text, month);
         match groups.iter_mut().find(|(other, _)| *other == cause) {
-            Some((_, files)) => files.push((month, text)),
+            Some((_, same)) => same.push((month, text)),
             None => groups.push((cause, vec![(month, text)])),
         }
     }
     for (_, mut files) in groups {
-        // Files end in any order.
+        // Files fail in any order.
         files.sort();
-        let (shown, more) = files.split_at(files.len().min(IN_FULL));
+        let (shown, rest) = files.split_at(files.len().min(LINES_PER_CAUSE));
         lines.extend(shown.iter().map(|(_, text)| format!("failed: {text}")));
-        let months: Vec<YearMonth> = more.iter().map(|(month, _)| *month).collect();
+        let months: Vec<YearMonth> = rest.iter().map(|(month, _)| *month).collect();
         if !months.is_empty() {
             let (count, months) = (months.len(), ranges(&months));
             lines.push(format!("failed: and {count} more with the same cause: {months}"));
@@ -40,7 +41,7 @@ pub fn lines(error: &CaseError) -> Vec<String> {
     lines
 }
 
-/// The cause of a failed case for a list: the first one, in one line.
+/// The cause of the first failure of a case in one line, for a list.
 pub fn cause(error: &CaseError) -> String {
     let more = |n: usize| if n > 1 { format!(" (and {} more)", n - 1) } else { String::new() };
     match error {
@@ -53,12 +54,13 @@ pub fn cause(error: &CaseError) -> String {
     }
 }
 
-/// An error and its causes, in one line.
+/// An error with its causes, in one line.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     with_causes(error).replace('\n', " ")
 }
 
-/// The text without the words that name the file of `month`, and without times that were measured.
+/// The text without words that contain `month` and without measured times, so that failures of one cause have
+/// equal texts.
 fn without_name(text: &str, month: YearMonth) -> String {
     let month = month.to_string();
     let is_time = |word: &str, next: Option<&&str>| {

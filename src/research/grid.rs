@@ -1,4 +1,4 @@
-//! The grid file: where it is, who names it, and what is in it.
+//! The grid file, with the full `TLAT` and `TLONG` of the model grid.
 
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -8,29 +8,29 @@ use crate::model::{ErrorKind, Grid, WithErrorKind, hex};
 use crate::read::{ReadError, grid};
 use crate::store::{Location, StoreError, StoreRegistry};
 
-/// Memory for the points of the finest grid, as they are stored and as they are used.
+/// Bytes of memory for the points of the finest grid, as stored and as decoded.
 const MEMORY: u64 = 512 << 20;
 
 /// The grid file could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum GridError {
-    /// It is no file, or not there.
+    /// The location is not a file, or does not exist.
     #[error("`grid` from {named_by}: `{location}` cannot be used: {reason}")]
     Unusable {
-        /// Where it should be.
+        /// Location of the grid file.
         location: Location,
-        /// Who names it.
+        /// Source of the setting, such as `--grid`.
         named_by: String,
-        /// What is wrong.
+        /// Why it cannot be used.
         reason: &'static str,
     },
-    /// It is not what it should be.
+    /// The file is not a valid grid file.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The worker was lost.
+    /// The worker failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
 }
@@ -46,20 +46,20 @@ impl WithErrorKind for GridError {
     }
 }
 
-/// A grid file with the full `TLAT` and `TLONG`, and who names it: a setting's source, for messages.
+/// Location of a grid file, and the source of the setting, for messages.
 #[derive(Clone, Debug)]
 pub struct GridFile {
-    /// Where it is.
+    /// Location of the file.
     pub location: Location,
-    /// Who names it, such as `--grid`.
+    /// Source of the setting, such as `--grid`.
     pub named_by: String,
 }
 
 impl GridFile {
-    /// The grid, and the SHA-256 of its file in hexadecimal.
+    /// Reads the grid and the SHA-256 of its file, in hexadecimal.
     ///
     /// # Errors
-    /// [`GridError::Unusable`] when there is no such file; else those of the store and of the file's content.
+    /// [`GridError::Unusable`] when there is no file; otherwise errors of the store or of the file's content.
     pub async fn load(&self, stores: &StoreRegistry) -> Result<(Grid, String), GridError> {
         let unusable = |reason| {
             let Self { location, named_by } = self.clone();
@@ -71,17 +71,17 @@ impl GridFile {
         let object = match stores.open(&folder)?.open(name).await {
             Err(error) if error.is_not_found() => {
                 let files = stores.open(&self.location)?.list("").await;
-                let is_folder = files.is_ok_and(|found| !found.is_empty());
+                let is_folder = files.is_ok_and(|files| !files.is_empty());
                 let reason = if is_folder { "it is a folder" } else { "there is no such file" };
                 return Err(unusable(reason));
             }
             object => object?,
         };
         let size = object.info().size;
-        // First what it is: a large file of something else is not read to its end for that.
+        // The grid comes before the checksum, so that a large file of another kind is not read to its end.
         let source = ObjectSource::new(object.clone(), CancellationToken::new(), |_| {});
-        let place = Pool::new(1, MEMORY).place(MEMORY).await?;
-        let grid = Pool::run(&place, move || grid::read(Box::new(source))).await??;
+        let worker = Pool::new(1, MEMORY).place(MEMORY).await?;
+        let grid = Pool::run(&worker, move || grid::read(Box::new(source))).await??;
         let digest = object.fold(0..size, Sha256::new(), |digest, piece| digest.update(piece));
         Ok((grid, hex(&digest.await?.finalize())))
     }

@@ -1,4 +1,6 @@
-//! From raw history to the research-grade dataset: plan a case, then run the plan.
+//! Conversion of raw history into the research-grade dataset.
+//!
+//! [`plan`](fn@plan) finds out which files of a case to convert, [`run`] converts them.
 
 pub(crate) mod cases;
 mod claim;
@@ -6,11 +8,13 @@ pub mod convert;
 mod error;
 pub mod execute;
 pub(crate) mod failures;
+mod file_parts;
 pub(crate) mod grid;
 pub(crate) mod places;
 pub mod plan;
 mod recorded;
 pub(crate) mod status;
+mod timing;
 pub mod validate;
 pub(crate) mod verify;
 

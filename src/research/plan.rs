@@ -1,4 +1,4 @@
-//! What there is to do for a case, found out before anything is done.
+//! Planning of a case: compares raw files, research-grade files and the case manifest, and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,38 +15,39 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectMeta, Store, StoreError};
 
-/// Requests that are under way at the same time where each month is asked for.
-const PROBES: usize = 16;
-/// Files whose content is compared at the same time, where their times are others than recorded.
-const HASHES: usize = 4;
+/// Requests at the same time where each month takes a request.
+const CONCURRENT_PROBES: usize = 16;
+/// Raw files that are compared with the manifest at the same time. A file with another modification time is
+/// read for its checksum.
+const CONCURRENT_COMPARISONS: usize = 4;
 
-/// A raw file and what becomes of it.
+/// The conversion of one raw file.
 #[derive(Clone, Debug)]
 pub struct FileTask {
     /// Month of the file's name.
     pub month: YearMonth,
-    /// The raw file.
+    /// Raw file in the archive.
     pub input: ObjectMeta,
     /// Key of the research-grade file.
     pub output: String,
-    /// Why it is to be converted.
+    /// Why the file is converted.
     pub reason: Reason,
 }
 
-/// Why a file is to be converted.
+/// Why a file is converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// It was not before.
+    /// The manifest has no entry.
     New,
-    /// The raw file has other bytes than when it was converted.
+    /// The raw file has other bytes than recorded, or its content is unknown.
     Input,
-    /// The research-grade file is not there.
+    /// The research-grade file does not exist.
     NoOutput,
     /// The research-grade file has another size than recorded.
     OutputSize,
-    /// It was converted without a grid file, and there is one now.
+    /// The file was converted without a grid file, and the options name one.
     Grid,
-    /// It is to be converted in any case.
+    /// `--force` converts all files.
     Forced,
 }
 
@@ -63,136 +64,114 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What there is to do for a case.
+/// The plan of a case: files to convert, and files that are done.
 #[derive(Clone, Debug)]
 pub struct CasePlan {
-    /// The case.
+    /// The planned case.
     pub case: Case,
-    /// Files to convert, by month.
+    /// Files to convert, in the order of their months.
     pub steps: Vec<FileTask>,
     /// Months without a raw file.
     pub missing: Vec<YearMonth>,
-    /// What is done already; entries that no longer hold are gone.
+    /// Case manifest with the entries of the files that are done. Invalid entries are removed.
     pub record: CaseManifest,
-    /// One of the files that are done.
+    /// Month and raw file of one of the files that are done.
     pub done: Option<(YearMonth, ObjectMeta)>,
-    /// Inputs as the record has them, of the files that are done.
+    /// Recorded inputs of the files that are done.
     pub unchanged: Vec<InputRecord>,
-    /// Whether the time of one of them is another one by now, so that the record is to be renewed.
+    /// Whether the modification time of a raw file has changed and its content has not. The manifest is then
+    /// written again.
     pub touched: bool,
-    /// Files in the folder of the raw files that are none of the case's months.
+    /// Number of files in the raw folder that are not monthly files of the case.
     pub skipped: usize,
-    /// Whether the record of the complete case is in place and holds.
+    /// Whether the case is complete: its manifest exists and nothing is left to convert.
     pub complete: bool,
-    /// Whether there was a record of a case that is not complete, which carrying out the plan replaces.
+    /// Whether a partial manifest exists, which the conversion replaces.
     pub begun_before: bool,
-    /// Whether there was a record of the complete case.
+    /// Whether a manifest of the complete case exists.
     pub ended_before: bool,
 }
 
 impl CasePlan {
-    /// Which months have no raw file, in words; `None` when all have one.
+    /// Text about the months without a raw file; `None` when there are none.
     pub fn missing(&self) -> Option<String> {
         missing_in_words(&self.missing)
     }
 }
 
-/// Which months have no file, in words; `None` when all have one.
+/// Text about months without a file; `None` when there are none.
 pub fn missing_in_words(months: &[YearMonth]) -> Option<String> {
-    let words = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(months));
-    (!months.is_empty()).then(words)
+    let text = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(months));
+    (!months.is_empty()).then(text)
 }
 
-/// Choices that a plan depends on.
+/// Options of planning.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
-    /// Convert files again whose record holds.
+    /// Convert files again that are done.
     pub force: bool,
-    /// Convert the months that are there.
+    /// Accept a case with missing months.
     pub allow_missing: bool,
-    /// Rules of the conversion.
+    /// Rules and grid file of the conversion.
     pub recipe: ConversionRecipe,
 }
 
-/// Folder of a case's raw files below the archive.
+/// Key of the folder of a case's raw files in the archive.
 pub fn raw_folder(case: Case) -> String {
     format!("{case}/ocn/hist")
 }
 
-/// The month that the name of a raw file of `case` states; `None` for other files.
+/// The month in the name of a monthly raw file of `case`; `None` for other files.
 pub fn month_in_name(case: Case, key: &str) -> Option<YearMonth> {
     let name = key.rsplit('/').next()?;
     let rest = name.strip_prefix(&format!("{case}.pop.h."))?;
     rest.ends_with(".nc").then(|| rest.get(..7)?.parse().ok())?
 }
 
-/// Finds out what there is to do: three requests, whatever the case's state; over https one for
-/// each month.
+/// Plans a case. This takes three requests, whatever the state of the case; in an archive without
+/// listings one request for each month.
+///
+/// # Errors
+/// Months are missing and that is not allowed, the manifest is not valid or has other settings, or a
+/// store failed.
 pub async fn plan(
     raw: &Store,
     out: &Store,
     case: Case,
     options: &PlanOptions,
 ) -> Result<CasePlan, PlanError> {
-    let (inputs, skipped) = months_and_others(raw, case).await?;
+    let (inputs, skipped) = monthly_files(raw, case).await?;
     let missing = missing_months(case, &inputs, options.allow_missing)?;
-    let folder = layout::folder(case);
-    let names = case.months().map(|month| layout::key(case, month));
-    let mut ours: BTreeSet<String> = names.collect();
-    ours.extend([COMPLETE, PARTIAL].map(|name| format!("{folder}/{name}")));
-    let is_ours = {
-        let ours = ours.clone();
-        move |key: &str| ours.contains(key)
-    };
-    let listed = match out.list_ours(&folder, is_ours).await {
-        // A folder on disk may take files and show none: they are asked for by name.
-        Err(StoreError::PermissionDenied { .. }) if out.location().is_local() => {
-            probe_each(out, ours.into_iter()).await?
-        }
-        listed => listed?,
-    };
-    let present: BTreeMap<String, u64> = listed.into_iter().map(|o| (o.key, o.size)).collect();
-
+    let present = present_outputs(out, case).await?;
     let (earlier, mut complete) = match options.force {
         true => (None, false),
         false => earlier(out, case, &options.recipe, &present).await?,
     };
     let names = missing.iter().map(YearMonth::to_string).collect();
-    // The files of a case have parts of one size, whatever the options are by now.
+    // All files of a case have the part size of its manifest, whatever the options are now.
     let part_size = earlier.as_ref().map_or(out.multipart_size(), |earlier| earlier.part_size);
     let mut record = CaseManifest::new(case.to_string(), options.recipe.clone(), names, part_size);
-    let is_done = |month: &YearMonth| {
-        let key = layout::key(case, *month);
-        earlier.as_ref().is_some_and(|e| e.file(&key).is_some()) && present.contains_key(&key)
-    };
-    let lost: Vec<YearMonth> = missing.iter().copied().filter(is_done).collect();
-    if !lost.is_empty() {
-        return Err(PlanError::WouldLose { case, months: lost });
+    if let Some(earlier) = &earlier {
+        refuse_loss(case, earlier, &missing, &present)?;
     }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
-    let is_better = earlier.as_ref().is_some_and(|e| e.recipe != record.recipe);
-    let look = async |(month, input): (YearMonth, ObjectMeta)| {
+    let compare = async |(month, input): (YearMonth, ObjectMeta)| {
         let output = layout::key(case, month);
-        let entry = earlier.as_ref().and_then(|e| e.file(&output));
-        let found = match entry {
+        let result = match &earlier {
             None if options.force => Err(Reason::Forced),
             None => Err(Reason::New),
-            Some(_) if is_better => Err(Reason::Grid),
-            Some(file) => match present.get(&output) {
-                None => Err(Reason::NoOutput),
-                Some(size) if *size != file.content.size => Err(Reason::OutputSize),
-                Some(_) => match file.input.compare(raw, &input).await? {
-                    state @ (InputState::Same | InputState::Touched) => Ok((file.clone(), state)),
-                    InputState::Changed | InputState::Unknown => Err(Reason::Input),
-                },
-            },
+            Some(earlier) => {
+                let size = present.get(&output).copied();
+                compare_file(raw, &input, earlier, (output.as_str(), size), &options.recipe).await?
+            }
         };
-        Ok::<_, PlanError>((month, input, output, found))
+        Ok::<_, PlanError>((month, input, output, result))
     };
-    let looked: Vec<_> = stream::iter(inputs).map(look).buffered(HASHES).try_collect().await?;
+    let compared = stream::iter(inputs).map(compare).buffered(CONCURRENT_COMPARISONS);
+    let compared: Vec<_> = compared.try_collect().await?;
     let (mut steps, mut done, mut unchanged, mut touched) = (Vec::new(), None, Vec::new(), false);
-    for (month, input, output, found) in looked {
-        match found {
+    for (month, input, output, result) in compared {
+        match result {
             Ok((file, state)) => {
                 touched |= state == InputState::Touched;
                 let now = InputRecord::new(&input, file.input.sha256.clone());
@@ -204,8 +183,9 @@ pub async fn plan(
         }
     }
     complete &= steps.is_empty();
-    let had = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    let (begun_before, ended_before) = (had(PARTIAL), had(COMPLETE));
+    let folder = layout::folder(case);
+    let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    let (begun_before, ended_before) = (exists(PARTIAL), exists(COMPLETE));
     Ok(CasePlan {
         case,
         steps,
@@ -221,16 +201,82 @@ pub async fn plan(
     })
 }
 
-/// The raw files of a case by month.
+/// Sizes of the research-grade files and manifests of a case, by key.
+async fn present_outputs(out: &Store, case: Case) -> Result<BTreeMap<String, u64>, PlanError> {
+    let folder = layout::folder(case);
+    let files = case.months().map(|month| layout::key(case, month));
+    let mut keys: BTreeSet<String> = files.collect();
+    keys.extend([COMPLETE, PARTIAL].map(|name| format!("{folder}/{name}")));
+    let is_ours = {
+        let keys = keys.clone();
+        move |key: &str| keys.contains(key)
+    };
+    let listed = match out.list_ours(&folder, is_ours).await {
+        // A local folder can permit access to files and not to its listing.
+        Err(StoreError::PermissionDenied { .. }) if out.location().is_local() => {
+            probe_each(out, keys.into_iter()).await?
+        }
+        listed => listed?,
+    };
+    Ok(listed.into_iter().map(|object| (object.key, object.size)).collect())
+}
+
+/// Refuses a plan that drops converted months because their raw files are absent.
+fn refuse_loss(
+    case: Case,
+    earlier: &CaseManifest,
+    missing: &[YearMonth],
+    present: &BTreeMap<String, u64>,
+) -> Result<(), PlanError> {
+    let is_done = |month: &YearMonth| {
+        let key = layout::key(case, *month);
+        earlier.file(&key).is_some() && present.contains_key(&key)
+    };
+    let months: Vec<YearMonth> = missing.iter().copied().filter(is_done).collect();
+    match months.is_empty() {
+        true => Ok(()),
+        false => Err(PlanError::WouldLose { case, months }),
+    }
+}
+
+/// Compares a raw file and its research-grade file with the manifest. Returns the entry of a file that
+/// is done, or the reason to convert it.
+async fn compare_file(
+    raw: &Store,
+    input: &ObjectMeta,
+    earlier: &CaseManifest,
+    (output, size): (&str, Option<u64>),
+    recipe: &ConversionRecipe,
+) -> Result<Result<(FileRecord, InputState), Reason>, PlanError> {
+    let Some(file) = earlier.file(output) else { return Ok(Err(Reason::New)) };
+    // Other recipes that are not refused differ only by the grid file, which is new.
+    if earlier.recipe != *recipe {
+        return Ok(Err(Reason::Grid));
+    }
+    match size {
+        None => return Ok(Err(Reason::NoOutput)),
+        Some(size) if size != file.content.size => return Ok(Err(Reason::OutputSize)),
+        Some(_) => {}
+    }
+    Ok(match file.input.compare(raw, input).await? {
+        state @ (InputState::Same | InputState::Touched) => Ok((file.clone(), state)),
+        InputState::Changed | InputState::Unknown => Err(Reason::Input),
+    })
+}
+
+/// Lists the raw files of a case by month.
+///
+/// # Errors
+/// There is no file, a month has two files or lies outside the case, or the store failed.
 pub async fn raw_files(
     raw: &Store,
     case: Case,
 ) -> Result<BTreeMap<YearMonth, ObjectMeta>, PlanError> {
-    Ok(months_and_others(raw, case).await?.0)
+    Ok(monthly_files(raw, case).await?.0)
 }
 
-/// The same, with the number of other files in their folder.
-async fn months_and_others(
+/// The raw files of a case by month, and the number of other files in their folder.
+async fn monthly_files(
     raw: &Store,
     case: Case,
 ) -> Result<(BTreeMap<YearMonth, ObjectMeta>, usize), PlanError> {
@@ -238,13 +284,13 @@ async fn months_and_others(
     let mut skipped = 0;
     let mut inputs: BTreeMap<YearMonth, ObjectMeta> = BTreeMap::new();
     let first = case.first_month();
-    let found = match raw.can_list() {
+    let objects = match raw.can_list() {
         true => raw.list_ours(&folder, move |key| month_in_name(case, key).is_some()).await?,
         false => probe(raw, case).await?,
     };
-    for mut object in found {
+    for mut object in objects {
         if raw.location().is_local() {
-            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            // A local ETag contains the inode, which differs for a copy of the file.
             object.etag = None;
         }
         let Some(month) = month_in_name(case, &object.key) else {
@@ -268,7 +314,10 @@ async fn months_and_others(
     Ok((inputs, skipped))
 }
 
-/// The months of a case that have no file; an error unless that is allowed.
+/// The months of a case that have no file.
+///
+/// # Errors
+/// [`PlanError::Missing`] when months are missing and that is not `allowed`.
 pub fn missing_months(
     case: Case,
     files: &BTreeMap<YearMonth, ObjectMeta>,
@@ -281,20 +330,23 @@ pub fn missing_months(
     }
 }
 
-/// Asks for each of the case's months by its name, where there is no listing.
+/// Requests each month of a case by its key, for stores without listings.
 async fn probe(raw: &Store, case: Case) -> Result<Vec<ObjectMeta>, StoreError> {
     let name = |month| format!("{}/{case}.pop.h.{month}.nc", raw_folder(case));
     probe_each(raw, case.months().map(name)).await
 }
 
-/// Those of the objects that are there, by a request for each.
+/// The objects among `keys` that exist, by one request for each.
+///
+/// # Errors
+/// A request failed for another reason than absence.
 pub async fn probe_each(
     store: &Store,
     keys: impl Iterator<Item = String>,
 ) -> Result<Vec<ObjectMeta>, StoreError> {
-    let find = async |key: String| store.head(&key).await;
-    let found = stream::iter(keys).map(find).buffered(PROBES);
-    found.try_filter_map(async |found| Ok(found)).try_collect().await
+    let head = async |key: String| store.head(&key).await;
+    let objects = stream::iter(keys).map(head).buffered(CONCURRENT_PROBES);
+    objects.try_filter_map(async |object| Ok(object)).try_collect().await
 }
 
 #[cfg(test)]

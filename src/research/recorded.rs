@@ -1,4 +1,4 @@
-//! What the records of a case tell of earlier runs, before it is planned, and of other runs.
+//! Comparison of a case with the manifests of earlier and of concurrent runs.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,11 @@ use crate::encode::research as layout;
 use crate::model::Case;
 use crate::store::Store;
 
-/// What was made of the case before, and whether that is recorded as complete; refused when it was
-/// made under other settings that this run would not better, or is not recorded.
+/// The manifest of earlier runs, if it has files, and whether it is that of a complete case. `present` has the
+/// sizes of the existing objects by key.
+///
+/// # Errors
+/// The settings conflict with `recipe`, files have no valid manifest, or another process converts the case.
 pub(super) async fn earlier(
     out: &Store,
     case: Case,
@@ -17,23 +20,24 @@ pub(super) async fn earlier(
     present: &BTreeMap<String, u64>,
 ) -> Result<(Option<CaseManifest>, bool), PlanError> {
     let folder = layout::folder(case);
-    let has = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    // Left by a stop between the two records: carrying out the plan removes the second.
-    let (mut name, complete) = match (has(COMPLETE), has(PARTIAL)) {
+    let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
+    // Both exist after a stop between writing the one and deleting the other. The conversion then deletes
+    // the partial manifest.
+    let (mut name, complete) = match (exists(COMPLETE), exists(PARTIAL)) {
         (true, partial) => (COMPLETE, !partial),
         (false, _) => (PARTIAL, false),
     };
     let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
-    // Whoever makes it with other settings may be at work.
-    if has(PARTIAL) {
+    // A process with other settings can be converting the case now.
+    if exists(PARTIAL) {
         differences(out, case, &folder, (PARTIAL, recipe)).await?;
     }
-    let mut record = match has(name) || files > 0 {
+    let mut record = match exists(name) || files > 0 {
         true => CaseManifest::load(out, &folder, name).await?,
         false => return Ok((None, false)),
     };
     if record.is_none() && files > 0 {
-        // Another process may have ended the case while the folder was listed.
+        // Another process can have completed the case since the folder was listed.
         name = COMPLETE;
         record = CaseManifest::load(out, &folder, name).await?;
     }
@@ -53,30 +57,33 @@ pub(super) async fn earlier(
         let url = out.location().join(&format!("{folder}/{name}")).to_string();
         return Err(PlanError::Settings { case, url, differences });
     }
-    let there = |key: &str, size: u64| present.get(key).map(|found| *found == size);
-    let same: Vec<bool> =
-        record.files.iter().filter_map(|f| there(&f.key, f.content.size)).collect();
-    if same.len() > 1 && !same.contains(&true) {
+    let has_size = |key: &str, size: u64| present.get(key).map(|present| *present == size);
+    let has_recorded_size: Vec<bool> =
+        record.files.iter().filter_map(|f| has_size(&f.key, f.content.size)).collect();
+    if has_recorded_size.len() > 1 && !has_recorded_size.contains(&true) {
         let problem = format!("{name} there does not describe them: all have other sizes");
         return Err(unrecorded(problem));
     }
     Ok(((!record.files.is_empty()).then_some(record), complete))
 }
 
-/// Whether there is a record of this name, which must be of the same settings; a complete case may lack
-/// the grid file that makes it better.
+/// Whether the manifest `name` exists. Its settings must be equal to `recipe`; that of a complete case may
+/// lack the grid file, because a conversion with the grid file replaces its files.
+///
+/// # Errors
+/// [`PlanError::Taken`] when the settings differ.
 pub(super) async fn differences(
     out: &Store,
     case: Case,
     folder: &str,
     (name, recipe): (&str, &ConversionRecipe),
 ) -> Result<bool, PlanError> {
-    let Some(CaseManifest { recipe: found, .. }) = CaseManifest::load(out, folder, name).await?
+    let Some(CaseManifest { recipe: existing, .. }) = CaseManifest::load(out, folder, name).await?
     else {
         return Ok(false);
     };
-    let mut differences = found.conflicts(recipe);
-    if name == PARTIAL && differences.is_empty() && found != *recipe {
+    let mut differences = existing.conflicts(recipe);
+    if name == PARTIAL && differences.is_empty() && existing != *recipe {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
         differences.push(SettingDifference { setting: "grid", recorded, now });
     }

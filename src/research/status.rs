@@ -1,4 +1,4 @@
-//! What exists of each case: raw files, research-grade files, records.
+//! Status of cases, from listings of raw and research-grade files and from the case manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,60 +12,62 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectMeta, Store, StoreError};
 
-/// Up to this many cases are listed one by one; more, in a bucket that holds nothing else, by one
-/// listing of everything, which takes fewer requests.
-const FEW: usize = 24;
-/// Cases that are listed at the same time.
-const LISTINGS: usize = 16;
-/// Records that are read at the same time.
-const READS: usize = 32;
+/// Largest number of cases with one listing each. For more cases, a bucket that holds nothing else is listed
+/// as a whole, which takes fewer requests.
+const MAX_SINGLE_LISTINGS: usize = 24;
+/// Listings at the same time.
+const CONCURRENT_LISTINGS: usize = 16;
+/// Case manifests that are read at the same time.
+const CONCURRENT_READS: usize = 32;
 
-/// How far a case is.
+/// Progress of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaseState {
     /// Raw files only.
     Raw,
-    /// Some research-grade files, or a record without all of them.
+    /// Some research-grade files, or a partial manifest.
     Partial,
-    /// The record of the complete case is there, and a file for every raw file that is there.
+    /// The manifest of the complete case, and a research-grade file for every raw file.
     Done,
-    /// Research-grade files are not as their record has them: gone, or of another size.
+    /// Research-grade files that the manifest lists are absent or of another size.
     Damaged,
     /// Neither raw nor research-grade files.
     Missing,
 }
 
-/// What exists of a case.
+/// Files of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaseStatus {
-    /// The case.
+    /// The surveyed case.
     pub case: Case,
-    /// Months with a raw file, of 180.
+    /// Number of months with a raw file, at most 180.
     pub raw: usize,
-    /// Months with a research-grade file, of 180.
+    /// Number of months with a research-grade file, at most 180.
     pub outputs: usize,
-    /// How far the case is.
+    /// Progress of the conversion.
     pub state: CaseState,
-    /// What is wrong with its research-grade files, as far as a listing tells.
+    /// Differences of the research-grade files from the manifest that a listing shows.
     pub problems: Vec<String>,
 }
 
-/// In which files differ from their record, as far as a listing of their folder tells.
+/// Differences between a manifest and the listing of its folder: absent files, and files of another size.
 pub fn wrong_outputs(record: &CaseManifest, listed: &[ObjectMeta]) -> Vec<String> {
     let sizes: BTreeMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
-    let wrong = |file: &crate::case_manifest::FileRecord| match sizes.get(file.key.as_str()) {
+    let difference = |file: &crate::case_manifest::FileRecord| match sizes.get(file.key.as_str()) {
         None => Some(format!("{} is gone", file.key)),
         Some(size) if *size == file.content.size => None,
         Some(size) => {
             Some(format!("{} has {size} bytes, recorded {}", file.key, file.content.size))
         }
     };
-    record.files.iter().filter_map(wrong).collect()
+    record.files.iter().filter_map(difference).collect()
 }
 
-/// Surveys cases by listing, only below folders that are those of cases; of single objects only the
-/// records of the cases are read.
+/// Surveys cases by listings of their folders. The only objects read are the case manifests.
+///
+/// # Errors
+/// A folder cannot be listed, or a manifest cannot be read.
 pub async fn survey(
     raw: &Store,
     out: Option<&Store>,
@@ -90,8 +92,8 @@ pub async fn survey(
     }
     [Some(raw), out].into_iter().flatten().for_each(Store::log_skipped);
     let problems = async |&case: &Case| {
-        let is_there = |name: &&str| records.contains(&(layout::folder(case), *name == COMPLETE));
-        match (out, [COMPLETE, PARTIAL].into_iter().find(is_there)) {
+        let exists = |name: &&str| records.contains(&(layout::folder(case), *name == COMPLETE));
+        match (out, [COMPLETE, PARTIAL].into_iter().find(exists)) {
             (Some(out), Some(name)) => {
                 let listed = listed.get(&case).map_or(&[][..], Vec::as_slice);
                 problems_of(out, case, name, listed).await
@@ -100,7 +102,7 @@ pub async fn survey(
         }
     };
     let problems: Vec<Vec<String>> =
-        stream::iter(cases).map(problems).buffered(READS).try_collect().await?;
+        stream::iter(cases).map(problems).buffered(CONCURRENT_READS).try_collect().await?;
     let survey = |(&case, problems): (&Case, Vec<String>)| {
         let complete = inputs.of(case).is_subset(outputs.of(case));
         let (raw, outputs) = (inputs.of(case).len(), outputs.of(case).len());
@@ -118,8 +120,7 @@ pub async fn survey(
     Ok(cases.iter().zip(problems).map(survey).collect())
 }
 
-/// What is wrong with the files of a case by the record of this name. One that cannot be read is wrong
-/// itself.
+/// Differences of the files of a case from its manifest `name`. A manifest that is not valid is a difference.
 async fn problems_of(
     out: &Store,
     case: Case,
@@ -133,11 +134,12 @@ async fn problems_of(
     }
 }
 
-/// Months of each case for which there is a file.
+/// Months of each case that have a file.
 #[derive(Default)]
 struct MonthsByCase(BTreeMap<Case, BTreeSet<YearMonth>>);
 
 impl MonthsByCase {
+    /// Adds the months that `month` finds in the keys of objects, if they are months of the case.
     fn add(&mut self, objects: Vec<ObjectMeta>, month: fn(&str) -> Option<(Case, YearMonth)>) {
         for object in objects {
             if let Some((case, month)) = month(&object.key)
@@ -154,7 +156,7 @@ impl MonthsByCase {
     }
 }
 
-/// The objects of cases, each of which has a `folder`; keys that are `ours` are those of objects.
+/// Lists the objects of cases. `folder` is the folder of a case, and `ours` recognizes keys of its objects.
 async fn list_cases(
     store: &Store,
     cases: &[Case],
@@ -162,30 +164,34 @@ async fn list_cases(
     ours: fn(&str) -> bool,
 ) -> Result<Vec<ObjectMeta>, StoreError> {
     let mut folders: Vec<String> = cases.iter().map(|&case| folder(case)).collect();
-    if cases.len() > FEW {
+    if cases.len() > MAX_SINGLE_LISTINGS {
         let first = |folder: &str| folder.split('/').next().unwrap_or(folder).to_owned();
-        let of_any: BTreeSet<String> = Case::all().map(|case| first(&folder(case))).collect();
-        let of_case = of_any.clone();
-        let there = store.list_dirs_ours("", move |key| of_case.contains(key)).await;
-        let there = there.map_err(|error| of_whole(store, error))?;
-        // Where nothing else lies, one listing takes fewer requests.
-        if !store.location().is_local() && there.iter().all(|folder| of_any.contains(folder)) {
-            folders = if there.is_empty() { Vec::new() } else { vec![String::new()] };
+        let case_folders: BTreeSet<String> = Case::all().map(|case| first(&folder(case))).collect();
+        let is_ours = {
+            let case_folders = case_folders.clone();
+            move |key: &str| case_folders.contains(key)
+        };
+        let present = store.list_dirs_ours("", is_ours).await;
+        let present = present.map_err(|error| with_store_url(store, error))?;
+        if !store.location().is_local()
+            && present.iter().all(|folder| case_folders.contains(folder))
+        {
+            folders = if present.is_empty() { Vec::new() } else { vec![String::new()] };
         } else {
-            let there: BTreeSet<String> = there.into_iter().collect();
-            folders.retain(|folder| there.contains(&first(folder)));
+            let present: BTreeSet<String> = present.into_iter().collect();
+            folders.retain(|folder| present.contains(&first(folder)));
         }
     }
     let list = async |folder: String| {
         let listed = store.list_ours(&folder, ours).await;
-        listed.map_err(|error| of_whole(store, error))
+        listed.map_err(|error| with_store_url(store, error))
     };
-    let listed = stream::iter(folders).map(list).buffered(LISTINGS);
+    let listed = stream::iter(folders).map(list).buffered(CONCURRENT_LISTINGS);
     Ok(listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
 }
 
-/// A bucket that is not there is no matter of the case asked for first.
-fn of_whole(store: &Store, error: StoreError) -> StoreError {
+/// Replaces the URL of an absent bucket, which is that of the first case, by the URL of the store.
+fn with_store_url(store: &Store, error: StoreError) -> StoreError {
     match error {
         StoreError::NoSuchBucket { bucket, endpoint, .. } => {
             StoreError::NoSuchBucket { url: store.location().to_string(), bucket, endpoint }
@@ -199,7 +205,7 @@ fn is_raw(key: &str) -> bool {
     raw_month(key).is_some()
 }
 
-/// Whether a key is that of a research-grade file or of a record.
+/// Whether a key is that of a research-grade file or of a case manifest.
 fn is_output(key: &str) -> bool {
     output_month(key).is_some()
         || key.rsplit_once('/').is_some_and(|(folder, name)| {
@@ -238,8 +244,8 @@ mod tests {
         }
     }
 
-    /// The record of a case with files of these months and sizes.
-    async fn record(out: &Store, case: Case, files: &[(i32, u64)]) {
+    /// Writes the manifest of a complete case with files of these months and sizes.
+    async fn write_manifest(out: &Store, case: Case, files: &[(i32, u64)]) {
         let recipe = ConversionRecipe {
             product: "research-grade".to_owned(),
             version: 1,
@@ -258,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn states_follow_from_what_is_there() {
+    async fn the_state_of_a_case_follows_from_its_files_and_its_manifest() {
         let (raw, out) = (Store::memory(), Store::memory());
         let [a, b, c, d, e]: [Case; 5] =
             ["000-01", "112-04", "112-07", "689-10", "689-07"].map(|c| c.parse().unwrap());
@@ -270,11 +276,11 @@ mod tests {
         put(&raw, ["control/ocn/hist/x.nc".to_owned(), "junk".to_owned()]).await;
         put(&out, b.months().take(1).map(|m| layout::key(b, m))).await;
         put(&out, c.months().take(2).map(|m| layout::key(c, m))).await;
-        // Made when one month was missing.
+        // Converted when one month was missing.
         put(&out, [layout::key(e, e.first_month())]).await;
         put(&out, ["112/07/notes.txt".to_owned()]).await;
-        record(&out, c, &[(0, 1), (1, 1)]).await;
-        record(&out, e, &[(0, 1)]).await;
+        write_manifest(&out, c, &[(0, 1), (1, 1)]).await;
+        write_manifest(&out, e, &[(0, 1)]).await;
         let of =
             |case, raw, outputs, state| CaseStatus { case, raw, outputs, state, problems: vec![] };
         let expected = [
@@ -292,13 +298,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn outputs_that_are_cut_or_gone_are_damage() {
+    async fn a_case_with_truncated_or_absent_files_is_damaged() {
         let (raw, out) = (Store::memory(), Store::memory());
         let [a, b]: [Case; 2] = ["112-04", "112-07"].map(|c| c.parse().unwrap());
         for case in [a, b] {
             put(&out, case.months().take(2).map(|m| layout::key(case, m))).await;
         }
-        record(&out, a, &[(0, 1), (1, 2), (2, 1)]).await;
+        write_manifest(&out, a, &[(0, 1), (1, 2), (2, 1)]).await;
         put(&out, [format!("{}/{COMPLETE}", layout::folder(b))]).await;
         let found = survey(&raw, Some(&out), &[a, b]).await.unwrap();
         assert!(found.iter().all(|survey| survey.state == CaseState::Damaged), "{found:?}");

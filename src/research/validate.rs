@@ -1,4 +1,4 @@
-//! What is wrong with raw files, found out from their headers before anything is written.
+//! Validation of raw files by their headers, before anything is written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,35 +15,35 @@ use crate::read::{ByteSource, ReadError, history};
 /// A raw file cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ValidationError {
-    /// The raw file cannot be used.
+    /// The raw file cannot be read as history.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The file stands for another month than its name says.
+    /// The month of the time bounds is not that of the file name.
     #[error("{url} is named after {named} but its time_bound is {found}; rename it or replace it")]
     Month {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Month of the name.
+        /// Month of the file name.
         named: YearMonth,
-        /// Month of the data.
+        /// Month of the time bounds.
         found: YearMonth,
     },
-    /// The horizontal grid is not that of the grid file.
+    /// A variable has another horizontal shape than the grid file.
     #[error(
         "{url} has `{variable}` on {found} points where the grid file has {expected}; \
          give the grid file of this model grid (--grid)"
     )]
     Grid {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Shape in the raw file, nlat x nlon.
+        /// Shape in the raw file, `nlat x nlon`.
         found: String,
-        /// Shape of the grid, nlat x nlon.
+        /// Shape in the grid file, `nlat x nlon`.
         expected: String,
     },
-    /// The points of the grid file are not those of the data.
+    /// A T point of the raw file has other coordinates than in the grid file.
     #[error(
         "{url} has the T point nlat {}, nlon {} at {:.4} N {:.4} E where the grid file has {:.4} N {:.4} E; \
          give the grid file of this model grid (--grid)",
@@ -51,86 +51,86 @@ pub enum ValidationError {
         .distance.grid.lat, .distance.grid.lon
     )]
     Elsewhere {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// The point that is farthest off.
+        /// The point with the largest distance.
         distance: PointMismatch,
     },
-    /// The variables are not those of the other files.
+    /// The file has other variables than most files of the case.
     #[error(
         "{url} differs from the other months: {difference}; \
          replace it, or move it away (--allow-missing converts the others)"
     )]
     Differs {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// In what.
+        /// The variables that differ.
         difference: String,
     },
-    /// No record in a file.
+    /// The `time` dimension has length 0.
     #[error(
         "{url} has no record, its `time` has length 0: the run ended before it wrote one; \
          replace it, or move it away (--allow-missing converts the others)"
     )]
     NoRecord {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
     },
-    /// A variable without a value.
+    /// A variable has no values.
     #[error(
         "{url}: `{variable}` has no values, for `{dimension}` has length 0; \
          take it out of the file: ncks -x -v {variable} INPUT OUTPUT"
     )]
     Empty {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Its dimension of length 0.
+        /// Dimension of length 0.
         dimension: String,
     },
-    /// A variable that does not fit into a chunk.
+    /// A variable is larger than an HDF5 chunk can be.
     #[error(
         "{url}: `{variable}` takes {bytes} bytes, and a research-grade file keeps each variable \
          as one chunk, of less than 4 GiB; take it out of the file: ncks -x -v {variable} INPUT OUTPUT"
     )]
     TooLarge {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
         /// Bytes of its data.
         bytes: usize,
     },
-    /// More than one time in a file.
+    /// The file has more than one time.
     #[error("{url} has {found} times where a monthly file has one")]
     Times {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
         /// Number of times.
         found: usize,
     },
-    /// A dimension order that the research-grade form does not have.
+    /// `time` is not the first dimension of a variable.
     #[error(
         "{url} has `{variable}` on ({dims}) where `time` comes first in POP history; \
          put it there (ncpdq -a time INPUT OUTPUT)"
     )]
     Order {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
-        /// Variable.
+        /// Name of the variable.
         variable: String,
-        /// Its dimensions.
+        /// Dimensions of the variable, in their order.
         dims: String,
     },
-    /// The file says that it is of another case.
+    /// The title of the file names another case.
     #[error("{url} is in the folder of case {case} but its title names {found}; move it there")]
     Case {
-        /// Raw file.
+        /// URL of the raw file.
         url: String,
         /// Case of the folder.
         case: Case,
-        /// Case of the title.
+        /// Name of the case in the title.
         found: String,
     },
 }
@@ -144,14 +144,17 @@ impl WithErrorKind for ValidationError {
     }
 }
 
-/// Bytes of the largest chunk that HDF5 can hold.
-const LARGEST: usize = u32::MAX as usize;
-/// The largest distance between a point of the grid file and of the data, degrees: well above
-/// the rounding of 4-byte coordinates, well below a cell.
-const SAME_PLACE: f64 = 0.01;
+/// Bytes of the largest HDF5 chunk.
+const MAX_CHUNK: usize = u32::MAX as usize;
+/// Largest distance in degrees between a point of the grid file and the same point of the raw file. It is far
+/// above the rounding of 4-byte coordinates and far below the size of a cell.
+const MAX_POINT_DISTANCE: f64 = 0.01;
 
-/// Checks what can be checked without reading the data: the form, the length, the grid and the
-/// month of a file; with `points` also where its points are, which are megabytes.
+/// Checks a raw file without reading its data: format, length, grid shape and month. With `points`, reads the
+/// coordinates as well (megabytes) and compares them with `grid`.
+///
+/// # Errors
+/// The first check that fails, or an error of the source.
 pub fn check(
     source: Box<dyn ByteSource>,
     (case, month): (Case, YearMonth),
@@ -174,16 +177,20 @@ pub fn check(
     Ok(ValidatedFile { header, memory })
 }
 
-/// A file that may be converted.
+/// A raw file that passed all checks.
 #[derive(Debug)]
 pub struct ValidatedFile {
-    /// What the file says of itself.
+    /// Dimensions, variables and attributes.
     pub header: Header,
-    /// Bytes of memory that its conversion takes.
+    /// Bytes of memory that the conversion takes.
     pub memory: u64,
 }
 
-/// The points of the grid file are where the data's own are, as far as those are not fill.
+/// Checks that the T points of the raw file lie at those of the grid file. Points with fill values are not
+/// compared.
+///
+/// # Errors
+/// [`ValidationError::Elsewhere`] when a point is more than 0.01 degrees away.
 pub fn check_points(
     tlat: &[f64],
     tlong: &[f64],
@@ -191,15 +198,15 @@ pub fn check_points(
     grid: &Grid,
 ) -> Result<(), ValidationError> {
     match grid.farthest(tlat, tlong) {
-        Some(distance) if distance.degrees > SAME_PLACE => {
+        Some(distance) if distance.degrees > MAX_POINT_DISTANCE => {
             Err(ValidationError::Elsewhere { url: url.to_owned(), distance })
         }
         _ => Ok(()),
     }
 }
 
-/// The variables of a file, in which the files of a case must not differ: a series that lacks a
-/// field in one month is no series.
+/// The variables of a file with types and shapes. All files of a case must have equal sets, because a time
+/// series needs its variable in every month.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VariableSet(BTreeMap<String, VariableType>);
 
@@ -216,62 +223,62 @@ impl fmt::Display for VariableType {
     }
 }
 
-/// Dimensions in words.
+/// Dimensions as `(nlat = 384, nlon = 320)`.
 fn shape(dims: &[Dimension]) -> String {
     let dims: Vec<_> = dims.iter().map(|d| format!("{} = {}", d.name, d.len)).collect();
     format!("({})", dims.join(", "))
 }
 
 impl VariableSet {
-    /// Of the file with this header.
+    /// The variables of a header.
     pub fn of(header: &Header) -> Self {
         let kind = |v: &Variable| VariableType { dtype: v.dtype, dims: v.dims.clone() };
         Self(header.variables.iter().map(|v| (v.name.clone(), kind(v))).collect())
     }
 
-    /// The one that most files have; each comes with the number of files that it stands for.
-    pub fn commonest<'a>(of: impl Iterator<Item = (&'a Self, usize)>) -> Option<&'a Self> {
+    /// The set that most files have. Each item is a set with the number of files that it represents.
+    pub fn commonest<'a>(sets: impl Iterator<Item = (&'a Self, usize)>) -> Option<&'a Self> {
         let mut files = HashMap::new();
         let mut order = Vec::new();
-        for (inventory, count) in of {
-            let so_far = files.entry(inventory).or_insert_with(|| {
-                order.push(inventory);
+        for (set, count) in sets {
+            let total = files.entry(set).or_insert_with(|| {
+                order.push(set);
                 0
             });
-            *so_far += count;
+            *total += count;
         }
-        // Of equals the last is the maximum: the earliest month is to decide.
-        order.into_iter().rev().max_by_key(|inventory| files.get(inventory).copied())
+        // `max_by_key` returns the last of equal maxima. In reverse order that is the earliest month.
+        order.into_iter().rev().max_by_key(|set| files.get(set).copied())
     }
 
-    /// Whether there is a variable of this name.
+    /// Whether the file has this variable.
     pub fn has(&self, variable: &str) -> bool {
         self.0.contains_key(variable)
     }
 
-    /// In words, how a file with this inventory differs from one with `usual`; `None` when it
-    /// does not.
+    /// Text about the differences from the set `usual`; `None` when there are none.
     pub fn differs(&self, usual: &Self) -> Option<String> {
-        let names = |of: &Self, without: &Self| {
-            let names = of.0.keys().filter(|name| !without.0.contains_key(*name));
+        let names = |set: &Self, other: &Self| {
+            let names = set.0.keys().filter(|name| !other.0.contains_key(*name));
             names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         };
-        let other = |(name, kind): (&String, &VariableType)| match usual.0.get(name) {
-            Some(there) if there != kind => Some(format!("`{name}` is {kind}, not {there}")),
+        let type_change = |(name, kind): (&String, &VariableType)| match usual.0.get(name) {
+            Some(usual) if usual != kind => Some(format!("`{name}` is {kind}, not {usual}")),
             _ => None,
         };
-        let mut words = Vec::new();
+        let mut differences = Vec::new();
         for (verb, names) in [("lacks", names(usual, self)), ("has also", names(self, usual))] {
             if !names.is_empty() {
-                words.push(format!("it {verb} {names}"));
+                differences.push(format!("it {verb} {names}"));
             }
         }
-        words.extend(self.0.iter().filter_map(other));
-        (!words.is_empty()).then(|| words.join("; "))
+        differences.extend(self.0.iter().filter_map(type_change));
+        (!differences.is_empty()).then(|| differences.join("; "))
     }
 }
 
-/// Something to convert, and grid fields on the points that it is on.
+/// Checks that the file has a field on `(time, ..., nlat, nlon)`, and that the grid fields are on
+/// `(nlat, nlon)`.
 fn check_fields(header: &Header, url: &str) -> Result<(), ReadError> {
     let ends_on_grid = |v: &Variable| matches!(v.dims.as_slice(), [.., a, b] if a.name == "nlat" && b.name == "nlon");
     if !header.variables.iter().any(|v| v.has_leading_dim("time") && ends_on_grid(v)) {
@@ -289,8 +296,11 @@ fn check_fields(header: &Header, url: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Dimensions that belong together: of a field and its coordinates, of a field with and without the
-/// intervention; and what describes the layers as the floating-point numbers that POP writes.
+/// Checks that variables agree: a field has the dimensions of its coordinates, a tracer has the dimensions of
+/// its counterpart in the other experiment, and the layer variables are floating-point numbers as in POP.
+///
+/// # Errors
+/// [`ReadError::Contradiction`] or [`ReadError::Type`] for the first variable that fails.
 pub fn check_agreement(header: &Header, url: &str) -> Result<(), ReadError> {
     let differ = |variable: &Variable, what: &str, other: &Variable| ReadError::Contradiction {
         url: url.to_owned(),
@@ -312,11 +322,12 @@ pub fn check_agreement(header: &Header, url: &str) -> Result<(), ReadError> {
             }
         }
     }
-    for (with, without) in MapVariable::ALL.map(MapVariable::fields) {
-        if let (Some(with), Some(without)) = (header.variable(with), header.variable(without))
-            && with.dims != without.dims
+    for (experiment, control) in MapVariable::ALL.map(MapVariable::fields) {
+        if let (Some(experiment), Some(control)) =
+            (header.variable(experiment), header.variable(control))
+            && experiment.dims != control.dims
         {
-            return Err(differ(with, "its counterpart", without));
+            return Err(differ(experiment, "its counterpart", control));
         }
     }
     for name in ["dz", "dzw", "z_t", "z_t_150m", "z_w", "z_w_top", "z_w_bot"] {
@@ -329,7 +340,7 @@ pub fn check_agreement(header: &Header, url: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// The bounds of the month, which must be the one in the file's name.
+/// Start and end of the month in days since 0000-01-01. The month must be that of the file name.
 pub(super) fn check_month(
     bounds: &[f64],
     url: &str,
@@ -342,12 +353,15 @@ pub(super) fn check_month(
     Ok(bounds)
 }
 
-/// The model writes the name of the case as the title of its files.
+/// Checks the title of a file, where the model writes the name of the case.
+///
+/// # Errors
+/// [`ValidationError::Case`] when the title names another case.
 pub fn check_title(header: &Header, url: &str, case: Case) -> Result<(), ValidationError> {
     let title = header.attributes.iter().find(|a| a.name == "title");
     let words = title.and_then(|a| a.value.as_text()).unwrap_or_default().split_whitespace();
     for word in words.filter(|word| word.starts_with(case::NAME_START)) {
-        // The name of a file begins with that of its case.
+        // A word can be a file name, which begins with the name of its case.
         let name = word.find(case::NAME_END).map_or(word, |at| &word[..at + case::NAME_END.len()]);
         if name.parse() != Ok(case) {
             let (url, found) = (url.to_owned(), format!("`{}`", name.escape_debug()));
@@ -357,14 +371,14 @@ pub fn check_title(header: &Header, url: &str, case: Case) -> Result<(), Validat
     Ok(())
 }
 
-/// No name that the research-grade form adds: such a file was converted before.
+/// Refuses names that the research-grade format adds: a file with one of them was converted before.
 fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
     let added = ["polygon_id", "intervention_date", "elapsed_time", "time_delta", "area_m2"];
-    let is_there = |name: &str| {
+    let exists = |name: &str| {
         let mut dims = header.variables.iter().flat_map(|v| &v.dims);
         header.variable(name).is_some() || dims.any(|d| d.name == name)
     };
-    match added.iter().find(|&name| is_there(name)) {
+    match added.iter().find(|&name| exists(name)) {
         None => Ok(()),
         Some(name) => Err(ReadError::Value {
             url: url.to_owned(),
@@ -375,7 +389,10 @@ fn check_names(header: &Header, url: &str) -> Result<(), ReadError> {
     }
 }
 
-/// One time.
+/// Checks that the file has one time.
+///
+/// # Errors
+/// [`ValidationError::NoRecord`] or [`ValidationError::Times`].
 pub fn check_times(header: &Header, url: &str) -> Result<(), ValidationError> {
     let mut dims = header.variables.iter().flat_map(|v| &v.dims);
     let url = url.to_owned();
@@ -386,8 +403,8 @@ pub fn check_times(header: &Header, url: &str) -> Result<(), ValidationError> {
     }
 }
 
-/// One time, which comes first, values in every variable and no more than a chunk can hold, the
-/// horizontal grid that the grid file has, and dimensions that agree.
+/// Checks dimensions: one time, as the first dimension; values in every variable, at most those of a chunk; the
+/// horizontal shape of the grid file; and agreement among variables.
 pub(super) fn check_shapes(
     header: &Header,
     url: &str,
@@ -401,7 +418,7 @@ pub(super) fn check_shapes(
             let dimension = empty.name.clone();
             return Err(ValidationError::Empty { url: url(), variable: name(), dimension });
         }
-        if variable.bytes() > LARGEST {
+        if variable.bytes() > MAX_CHUNK {
             let bytes = variable.bytes();
             return Err(ValidationError::TooLarge { url: url(), variable: name(), bytes });
         }
@@ -433,25 +450,25 @@ pub(super) fn check_shapes(
 mod tests {
     use super::*;
 
-    fn inventory(names: &[&str], nlat: usize) -> VariableSet {
+    fn set(names: &[&str], nlat: usize) -> VariableSet {
         let dims = vec![Dimension { name: "nlat".to_owned(), len: nlat }];
         let kind = VariableType { dtype: DataType::F32, dims };
         VariableSet(names.iter().map(|name| ((*name).to_owned(), kind.clone())).collect())
     }
 
     #[test]
-    fn a_difference_is_told_in_words() {
-        let usual = inventory(&["DIC", "ALK", "FG_CO2"], 8);
+    fn a_difference_names_the_variables() {
+        let usual = set(&["DIC", "ALK", "FG_CO2"], 8);
         assert_eq!(usual.differs(&usual), None);
-        let other = inventory(&["DICX", "ALK", "FG_CO2"], 8);
+        let other = set(&["DICX", "ALK", "FG_CO2"], 8);
         assert_eq!(other.differs(&usual).unwrap(), "it lacks `DIC`; it has also `DICX`");
-        let other = inventory(&["DIC", "ALK", "FG_CO2"], 9).differs(&usual).unwrap();
+        let other = set(&["DIC", "ALK", "FG_CO2"], 9).differs(&usual).unwrap();
         assert!(other.contains("`ALK` is f4 (nlat = 9), not f4 (nlat = 8)"), "{other}");
     }
 
     #[test]
-    fn the_commonest_decides_and_the_earliest_of_equals() {
-        let [a, b] = [inventory(&["A"], 1), inventory(&["B"], 1)];
+    fn the_commonest_set_wins_and_the_earliest_of_equals() {
+        let [a, b] = [set(&["A"], 1), set(&["B"], 1)];
         assert_eq!(VariableSet::commonest([(&a, 1), (&b, 1), (&b, 1)].into_iter()), Some(&b));
         assert_eq!(VariableSet::commonest([(&a, 1), (&b, 1)].into_iter()), Some(&a));
         assert_eq!(VariableSet::commonest([(&a, 3), (&b, 1), (&b, 1)].into_iter()), Some(&a));

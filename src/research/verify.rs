@@ -1,4 +1,4 @@
-//! Reading research-grade files against their records.
+//! Verification of research-grade files against their case manifest.
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -12,67 +12,72 @@ use crate::model::Case;
 use crate::store::{ObjectMeta, Store, StoreError};
 
 /// Files that are read at the same time.
-const READS: usize = 4;
+const CONCURRENT_READS: usize = 4;
 
-/// What was found of a case.
+/// Result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Files in its record.
+    /// Number of files in the manifest.
     pub files: usize,
-    /// Files that were read to the end.
+    /// Number of files whose checksum was compared.
     pub read: usize,
-    /// Bytes of those.
+    /// Bytes of the files read.
     pub bytes: u64,
-    /// What is wrong, each with the name of its file.
+    /// Differences from the manifest, each with the key of its file.
     pub problems: Vec<String>,
 }
 
-/// Compares the research-grade files of a case with its record: that they are there, their sizes, and
-/// the SHA-256 of all or of `sample` of them, from the first to the last. Needs no listing.
+/// Compares the research-grade files of a case with its manifest: existence, size, and the SHA-256 of all
+/// files or of `sample` files. Works for stores without listings.
+///
+/// # Errors
+/// A file or the manifest cannot be read.
 pub async fn verify(
     out: &Store,
     case: Case,
     sample: Option<usize>,
 ) -> Result<Verified, StoreError> {
     let folder = layout::folder(case);
-    let mut found = Verified::default();
-    let record = match record(out, &folder, &mut found.problems).await? {
+    let mut verified = Verified::default();
+    let record = match record(out, &folder, &mut verified.problems).await? {
         Some(record) => record,
-        None => return Ok(found),
+        None => return Ok(verified),
     };
     let listed = match out.can_list() {
         true => out.list(&folder).await?,
         false => probe_each(out, record.files.iter().map(|file| file.key.clone())).await?,
     };
-    found.files = record.files.len();
-    found.problems.extend(wrong_outputs(&record, &listed));
+    verified.files = record.files.len();
+    verified.problems.extend(wrong_outputs(&record, &listed));
     let is_own = |info: &&ObjectMeta| output_month(&info.key).is_some_and(|(of, _)| of == case);
     let unrecorded = listed.iter().filter(is_own).filter(|info| record.file(&info.key).is_none());
-    found.problems.extend(unrecorded.map(|info| format!("{} is not in the record", info.key)));
+    verified.problems.extend(unrecorded.map(|info| format!("{} is not in the record", info.key)));
 
-    let whole =
+    let entry =
         |info: &&ObjectMeta| record.file(&info.key).filter(|file| file.content.size == info.size);
-    let whole: Vec<(&ObjectMeta, &FileRecord)> =
-        listed.iter().filter_map(|info| Some((info, whole(&info)?))).collect();
-    let chosen = sampled(whole, sample);
-    found.read = chosen.len();
-    found.bytes = chosen.iter().map(|(info, _)| info.size).sum();
+    // Files of another size are reported already.
+    let of_recorded_size: Vec<(&ObjectMeta, &FileRecord)> =
+        listed.iter().filter_map(|info| Some((info, entry(&info)?))).collect();
+    let chosen = sampled(of_recorded_size, sample);
+    verified.read = chosen.len();
+    verified.bytes = chosen.iter().map(|(info, _)| info.size).sum();
     let compare = async |(info, file): (&ObjectMeta, &FileRecord)| {
-        let found = match sha256(out, info).await {
+        let present = match sha256(out, info).await {
             Err(error) if error.is_not_found() => return Ok(Some(format!("{} is gone", info.key))),
-            found => found?,
+            present => present?,
         };
         let recorded = &file.content.sha256;
-        let problem = || format!("{} has SHA-256 {found}, recorded {recorded}", file.key);
-        Ok::<_, StoreError>((found != *recorded).then(problem))
+        let problem = || format!("{} has SHA-256 {present}, recorded {recorded}", file.key);
+        Ok::<_, StoreError>((present != *recorded).then(problem))
     };
-    let compared = stream::iter(chosen).map(compare).buffered(READS);
-    let wrong: Vec<Option<String>> = compared.try_collect().await?;
-    found.problems.extend(wrong.into_iter().flatten());
-    Ok(found)
+    let compared = stream::iter(chosen).map(compare).buffered(CONCURRENT_READS);
+    let problems: Vec<Option<String>> = compared.try_collect().await?;
+    verified.problems.extend(problems.into_iter().flatten());
+    Ok(verified)
 }
 
-/// The record of a case; what is wrong with it goes to `problems`.
+/// Reads the complete or the partial manifest of a case. A manifest that is partial, absent or not valid is
+/// added to `problems`.
 async fn record(
     out: &Store,
     folder: &str,
@@ -96,19 +101,20 @@ async fn record(
             }
         }
     }
-    problems
-        .push(format!("{folder}/{COMPLETE} is not there: nothing tells what the files should be"));
+    problems.push(format!(
+        "{folder}/{COMPLETE} is not there: the files cannot be compared with a record"
+    ));
     Ok(None)
 }
 
-/// So many of all, spread evenly, with the first and the last.
-fn sampled<T>(all: Vec<T>, sample: Option<usize>) -> Vec<T> {
-    let len = all.len();
-    let Some(wanted) = sample.filter(|wanted| *wanted < len) else { return all };
-    let of = |n: usize| n * len.saturating_sub(1) / wanted.saturating_sub(1).max(1);
-    let mut chosen = (0..wanted).map(of).peekable();
-    let is_chosen = |(n, one): (usize, T)| chosen.next_if_eq(&n).map(|_| one);
-    all.into_iter().enumerate().filter_map(is_chosen).collect()
+/// `sample` of the items, evenly spaced from the first to the last; all items when `sample` is absent.
+fn sampled<T>(items: Vec<T>, sample: Option<usize>) -> Vec<T> {
+    let len = items.len();
+    let Some(count) = sample.filter(|count| *count < len) else { return items };
+    let position = |n: usize| n * len.saturating_sub(1) / count.saturating_sub(1).max(1);
+    let mut positions = (0..count).map(position).peekable();
+    let chosen = |(n, item): (usize, T)| positions.next_if_eq(&n).map(|_| item);
+    items.into_iter().enumerate().filter_map(chosen).collect()
 }
 
 #[cfg(test)]
@@ -116,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_spread_over_all() {
+    fn a_sample_is_evenly_spaced_from_the_first_to_the_last() {
         let all: Vec<usize> = (0..10).collect();
         assert_eq!(sampled(all.clone(), None), all);
         assert_eq!(sampled(all.clone(), Some(10)), all);

@@ -1,8 +1,8 @@
-//! Files on local disk that are being written: hidden beside their target until they are whole
-//! and on the platter, then renamed onto it.
+//! Atomic writes to a local disk: a hidden temporary file in the folder of the target, synced to disk
+//! when it is complete, and then renamed to the target.
 //!
-//! `.NAME.HOST-PID-N.staged` tells whose they are, so that what a killed writer left can be
-//! removed without touching what a live one is writing.
+//! The name of the temporary file, `.NAME.HOST-PID-N.staged`, identifies the writing process.
+//! [`remove_stale_temp_files`] uses it to remove the files of dead processes only.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -22,34 +22,39 @@ use rustix::io::Errno;
 use super::process::{self, is_alive};
 use tracing::{debug, warn};
 
+/// Suffix of temporary files.
 const SUFFIX: &str = ".staged";
-/// Bytes in the name of a file.
+/// Most bytes in a file name on Linux file systems.
 const NAME_MAX: usize = 255;
-/// Whether a writer that is not known, or of another host, still lives cannot be known; a day is beyond any write.
+/// Age at which a temporary file of another host is stale. This host cannot see whether its writer is
+/// alive; no write takes a day.
 const FOREIGN_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// Number of the next temporary file of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+/// Numbers of the temporary files that this process is writing.
 static IN_USE: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 fn in_use() -> MutexGuard<'static, BTreeSet<u64>> {
     IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This host's name, without the characters that the form of the name needs.
-pub(super) fn plain_host() -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    process::host().chars().map(plain).collect()
+/// The host name with every character other than ASCII letters and digits replaced by `_`. The names
+/// of temporary files use the others as separators.
+pub(super) fn sanitized_host() -> String {
+    let sanitize = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    process::host().chars().map(sanitize).collect()
 }
 
-/// Whether a file of this name is being written.
-pub(super) fn is_staged(name: &str) -> bool {
+/// Whether a file name is that of a temporary file.
+pub(super) fn is_temp_name(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(SUFFIX)
 }
 
-/// A file being written; unlinked when dropped before [`AtomicFile::finish`].
+/// A temporary file that will replace its target. Dropping it before [`AtomicFile::finish`] removes it.
 #[derive(Debug)]
 pub(super) struct AtomicFile {
-    /// `None` once it has ended.
+    /// `None` after [`AtomicFile::sync_and_close`].
     file: Option<File>,
     path: PathBuf,
     target: PathBuf,
@@ -58,17 +63,20 @@ pub(super) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Makes the file, and its folders as far as they are missing.
+    /// Creates the temporary file and the missing parent folders.
+    ///
+    /// # Errors
+    /// The target is a folder, a device or a pipe, or its name is not UTF-8, or the file system fails.
     pub(super) fn create(target: &Path) -> io::Result<Self> {
         let name = target.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidInput)?;
         if target.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        // A file put in the place of a device or a pipe would take it away from everybody else.
-        if fs::symlink_metadata(target).is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
+        // A rename would remove the device or pipe, which other processes use.
+        if fs::symlink_metadata(target).is_ok_and(|meta| !meta.is_file() && !meta.is_symlink()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "it is a device or a pipe, not a file",
+                "the target is a device or a pipe, not a file",
             ));
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +86,7 @@ impl AtomicFile {
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create_folders(target.parent().unwrap_or(target))
-                    .and_then(|()| open().map_err(no_place))
+                    .and_then(|()| open().map_err(absent_as_denied))
             }
             result => result,
         };
@@ -94,6 +102,7 @@ impl AtomicFile {
         }
     }
 
+    /// Writes buffers one after another, from byte `offset` on.
     pub(super) fn write_at(&self, mut offset: u64, data: &[Bytes]) -> io::Result<()> {
         let file = self.file()?;
         for bytes in data {
@@ -103,6 +112,7 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// Size of the temporary file in bytes.
     pub(super) fn len(&self) -> io::Result<u64> {
         Ok(self.file()?.metadata()?.len())
     }
@@ -111,74 +121,78 @@ impl AtomicFile {
         self.file.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Puts the file under its name, on the platter: contents first, then the name.
+    /// Syncs the contents, renames the file to its target, and syncs the folder. An existing target is
+    /// replaced.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.end()?;
+        self.sync_and_close()?;
         uninterrupted(|| fs::rename(&self.path, &self.target))?;
         self.renamed = true;
         sync_folder(self.target.parent().unwrap_or(&self.target))
     }
 
-    /// The same where nothing has this name yet, else [`io::ErrorKind::AlreadyExists`].
-    pub(super) fn finish_first(mut self) -> io::Result<()> {
-        self.end()?;
-        // Unlike a plain rename, these never replace anything; the first is the one that nearly all file
-        // systems have.
+    /// Like [`AtomicFile::finish`], but does not replace an existing target.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if the target exists.
+    pub(super) fn finish_new(mut self) -> io::Result<()> {
+        self.sync_and_close()?;
+        // Unlike a plain rename, a hard link never replaces its target. Nearly all file systems support
+        // it.
         match uninterrupted(|| fs::hard_link(&self.path, &self.target)) {
-            Err(error) if cannot(&error) => self.rename_first()?,
+            Err(error) if is_unsupported(&error) => self.rename_new()?,
             linked => linked?,
         }
         sync_folder(self.target.parent().unwrap_or(&self.target))
     }
 
-    /// The same on a file system without hard links.
-    fn rename_first(&mut self) -> io::Result<()> {
+    /// Renames the file without replacing an existing target, on a file system without hard links.
+    fn rename_new(&mut self) -> io::Result<()> {
         let rename =
             || Ok(renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE)?);
         match uninterrupted(rename) {
-            Err(error) if cannot(&error) => take_name(&self.path, &self.target)?,
+            Err(error) if is_unsupported(&error) => reserve_and_rename(&self.path, &self.target)?,
             renamed => renamed?,
         }
         self.renamed = true;
         Ok(())
     }
 
-    /// Ends the file: its bytes are on the platter. Some file systems tell only now that they had no
-    /// room for them.
-    fn end(&mut self) -> io::Result<()> {
+    /// Syncs the contents to disk and closes the file. Some file systems report only now that no space
+    /// is left.
+    fn sync_and_close(&mut self) -> io::Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         match file.sync_all() {
-            Err(error) if cannot(&error) => {}
+            Err(error) if is_unsupported(&error) => {}
             synced => synced?,
         }
         close(file)
     }
 }
 
-/// Renames a file where its name can only be taken first: who makes the empty file has it, and nobody
-/// else then gets it.
-fn take_name(path: &Path, target: &Path) -> io::Result<()> {
+/// Creates `target` as an empty file, which fails if it exists, and renames `path` over it. For file
+/// systems without hard links and `RENAME_NOREPLACE`.
+fn reserve_and_rename(path: &Path, target: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(target)?;
     uninterrupted(|| fs::rename(path, target)).inspect_err(|_| {
-        // It holds nothing, and that the file did not come to be there is told.
+        // The reserved file is empty. The caller gets the error of the rename.
         let _ = fs::remove_file(target);
     })
 }
 
-/// Closes a file, and tells what the system says of that.
+/// Closes a file and returns the error of `close`, which the drop of a [`File`] ignores.
 fn close(file: File) -> io::Result<()> {
-    // SAFETY: the descriptor is this file's own, which gives it up here.
+    // SAFETY: `into_raw_fd` gives this function the ownership of the open descriptor.
     match unsafe { libc::close(file.into_raw_fd()) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
-            // It is closed all the same.
+            // Linux has closed the descriptor when it returns EINTR.
             error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             error => Err(error),
         },
     }
 }
 
-/// Repeats a call of the system that a signal has cut short.
+/// Repeats a system call while it fails with EINTR.
 fn uninterrupted<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -188,9 +202,9 @@ fn uninterrupted<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Whether a file system does not know an operation, or does not grant it to anybody.
-fn cannot(error: &io::Error) -> bool {
-    let unknown = [
+/// Whether an error means that the file system does not support or does not permit an operation.
+fn is_unsupported(error: &io::Error) -> bool {
+    let unsupported = [
         Errno::INVAL,
         Errno::NOSYS,
         Errno::NOTSUP,
@@ -202,7 +216,7 @@ fn cannot(error: &io::Error) -> bool {
         Errno::XDEV,
         Errno::BADF,
     ];
-    Errno::from_io_error(error).is_some_and(|error| unknown.contains(&error))
+    Errno::from_io_error(error).is_some_and(|error| unsupported.contains(&error))
 }
 
 impl Drop for AtomicFile {
@@ -210,57 +224,58 @@ impl Drop for AtomicFile {
         if !self.renamed
             && let Err(error) = uninterrupted(|| fs::remove_file(&self.path))
         {
-            warn!(path = %self.path.display(), %error, "cannot remove an unfinished file");
+            warn!(path = %self.path.display(), %error, "cannot remove a temporary file");
         }
         in_use().remove(&self.number);
     }
 }
 
-/// `.NAME.HOST-PID-N.staged`, of a long name only the beginning: what follows is nobody else's.
+/// `.NAME.HOST-PID-N.staged`, with `NAME` shortened so that the whole fits into [`NAME_MAX`] bytes.
 fn hidden_name(name: &str, number: u64) -> String {
-    let whose = format!(".{}-{}-{number}{SUFFIX}", plain_host(), std::process::id());
-    let room = NAME_MAX.saturating_sub(1 + whose.len());
-    format!(".{}{whose}", &name[..name.floor_char_boundary(room)])
+    let owner = format!(".{}-{}-{number}{SUFFIX}", sanitized_host(), std::process::id());
+    let room = NAME_MAX.saturating_sub(1 + owner.len());
+    format!(".{}{owner}", &name[..name.floor_char_boundary(room)])
 }
 
-/// What it means that nothing is found in a folder that is there, such as /proc.
-fn no_place(error: io::Error) -> io::Error {
+/// Converts "not found" to "permission denied": an existing folder, such as `/proc`, that accepts no
+/// new files.
+fn absent_as_denied(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            io::Error::new(io::ErrorKind::PermissionDenied, "no files can be made in this folder")
+            io::Error::new(io::ErrorKind::PermissionDenied, "files cannot be created in this folder")
         }
         _ => error,
     }
 }
 
-/// Like `create_dir_all`, with the new names on the platter.
+/// Like [`fs::create_dir_all`], and syncs the parents of the new folders to disk.
 pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
-    let new: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    let created: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     uninterrupted(|| fs::create_dir_all(folder))?;
-    for made in new {
-        sync_folder(made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    for folder in created {
+        sync_folder(folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     }
     Ok(())
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some network file systems cannot, and need not; a folder may take files and show none.
-        Err(error) if cannot(&error) => Ok(()),
+        // Some network file systems have no sync for folders. A folder may be writable but not readable.
+        Err(error) if is_unsupported(&error) => Ok(()),
         result => result,
     }
 }
 
-/// Removes what dead writers left below `folder`; how many files those were.
+/// Removes the temporary files of dead processes below `folder`. Returns the number of removed files.
 pub(super) fn remove_stale_temp_files(folder: &Path) -> io::Result<usize> {
-    let host = plain_host();
+    let host = sanitized_host();
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Somebody else's, where we have written nothing: such as lost+found. Or one that takes
-            // files and shows none.
+            // A folder that this user cannot list, such as `lost+found`, has no files of this program,
+            // or is writable but not readable.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
             result => result?,
         };
@@ -269,11 +284,11 @@ pub(super) fn remove_stale_temp_files(folder: &Path) -> io::Result<usize> {
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 folders.push(entry.path());
-            } else if kind.is_file() && is_abandoned(&entry, &host) {
-                debug!(path = %entry.path().display(), "removing what a dead writer left");
+            } else if kind.is_file() && is_stale(&entry, &host) {
+                debug!(path = %entry.path().display(), "removing a temporary file of a dead process");
                 match uninterrupted(|| fs::remove_file(entry.path())) {
-                    // Somebody else has removed it, or is the one who may.
-                    Err(error) if cannot(&error) || error.kind() == io::ErrorKind::NotFound => {}
+                    // Another process has removed it, or only another user may.
+                    Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::NotFound => {}
                     result => {
                         result?;
                         removed += 1;
@@ -285,7 +300,8 @@ pub(super) fn remove_stale_temp_files(folder: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
-fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
+/// Whether a file is a temporary file whose writer no longer runs.
+fn is_stale(entry: &fs::DirEntry, this_host: &str) -> bool {
     let name = entry.file_name();
     let Some(name) = name.to_str() else { return false };
     let Some((host, pid, number)) = parse(name) else { return false };
@@ -298,6 +314,7 @@ fn is_abandoned(entry: &fs::DirEntry, this_host: &str) -> bool {
     u32::try_from(pid).is_ok_and(|pid| !is_alive(pid))
 }
 
+/// Whether a file is older than [`FOREIGN_AGE`].
 fn is_old(entry: &fs::DirEntry) -> bool {
     let age = entry.metadata().and_then(|meta| meta.modified());
     age.is_ok_and(|modified| {
@@ -305,7 +322,7 @@ fn is_old(entry: &fs::DirEntry) -> bool {
     })
 }
 
-/// Host, process and number of `.NAME.HOST-PID-N.staged`.
+/// Host, process id and number from `.NAME.HOST-PID-N.staged`; `None` for any other name.
 fn parse(name: &str) -> Option<(&str, i32, u64)> {
     let mut parts = name.strip_prefix('.')?.strip_suffix(SUFFIX)?.rsplitn(3, '-');
     let number = parts.next()?.parse().ok()?;
@@ -319,14 +336,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_its_own_names() {
+    fn parses_the_names_that_it_makes() {
         let folder = tempfile::tempdir().unwrap();
-        let staged = AtomicFile::create(&folder.path().join("a-1.b.nc")).unwrap();
-        let name = staged.path.file_name().unwrap().to_str().unwrap().to_owned();
-        assert!(is_staged(&name));
+        let temp = AtomicFile::create(&folder.path().join("a-1.b.nc")).unwrap();
+        let name = temp.path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(is_temp_name(&name));
         assert_eq!(
             parse(&name).map(|(_, pid, n)| (pid as u32, n)),
-            Some((std::process::id(), staged.number))
+            Some((std::process::id(), temp.number))
         );
         for name in [".staged", ".x.staged", ".x.h-1.staged", ".x.h-a-1.staged", "x.h-1-1.staged"] {
             assert_eq!(parse(name), None, "{name}");
@@ -334,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_be_as_long_as_the_disk_takes() {
+    fn a_name_may_have_the_greatest_length() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["x".repeat(255), "ä".repeat(127)] {
             let target = folder.path().join(name);
@@ -344,19 +361,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_once_on_a_file_system_that_knows_no_links() {
+    fn only_one_writer_gets_a_name_on_a_file_system_without_links() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("x");
         for by_rename in [true, false] {
-            let staged = |text: &'static str| {
-                let staged = AtomicFile::create(&target).unwrap();
-                staged.write_at(0, &[Bytes::from_static(text.as_bytes())]).unwrap();
-                staged
+            let written = |text: &'static str| {
+                let file = AtomicFile::create(&target).unwrap();
+                file.write_at(0, &[Bytes::from_static(text.as_bytes())]).unwrap();
+                file
             };
-            let (mut first, mut second) = (staged("first"), staged("second"));
-            let finish = |staged: &mut AtomicFile| match by_rename {
-                true => staged.rename_first(),
-                false => take_name(&staged.path, &staged.target),
+            let (mut first, mut second) = (written("first"), written("second"));
+            let finish = |file: &mut AtomicFile| match by_rename {
+                true => file.rename_new(),
+                false => reserve_and_rename(&file.path, &file.target),
             };
             finish(&mut first).unwrap();
             first.renamed = true;
@@ -370,10 +387,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_replaced() {
+    fn a_socket_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
-        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let error = AtomicFile::create(&socket).unwrap_err().to_string();
         assert!(error.contains("a device or a pipe") && !socket.is_file(), "{error}");
         assert!(AtomicFile::create(folder.path()).is_err());
@@ -382,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn sweeps_only_what_is_abandoned() {
+    fn removes_only_stale_files() {
         let folder = tempfile::tempdir().unwrap();
         let mine = AtomicFile::create(&folder.path().join("deep/mine.nc")).unwrap();
         let put = |name: &str| {
@@ -390,30 +407,30 @@ mod tests {
             fs::write(&path, "x").unwrap();
             path
         };
-        let put_long_ago = |name: &str| {
+        let put_old = |name: &str| {
             let path = put(name);
-            let long_ago = SystemTime::now() - Duration::from_secs(25 * 3600);
-            File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+            let old_time = SystemTime::now() - Duration::from_secs(25 * 3600);
+            File::options().write(true).open(&path).unwrap().set_modified(old_time).unwrap();
             path
         };
-        let stay = [
+        let kept = [
             put("data.nc"),
             put(".x.elsewhere-1-0.staged"),
-            put(&format!(".x.{}-1-0.staged", plain_host())),
+            put(&format!(".x.{}-1-0.staged", sanitized_host())),
             put(".strange.staged"),
-            put_long_ago("data.nc#1"),
+            put_old("data.nc#1"),
         ];
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let dead = child.id();
         child.wait().unwrap();
-        let go = [
-            put_long_ago(".old.elsewhere-1-0.staged"),
-            put(&format!(".x.{}-{dead}-0.staged", plain_host())),
-            put(&format!(".x.{}-{}-999999.staged", plain_host(), std::process::id())),
+        let stale = [
+            put_old(".old.elsewhere-1-0.staged"),
+            put(&format!(".x.{}-{dead}-0.staged", sanitized_host())),
+            put(&format!(".x.{}-{}-999999.staged", sanitized_host(), std::process::id())),
         ];
-        assert_eq!(remove_stale_temp_files(folder.path()).unwrap(), go.len());
-        assert!(stay.iter().all(|path| path.exists()) && mine.path.exists());
-        assert!(!go.iter().any(|path| path.exists()));
+        assert_eq!(remove_stale_temp_files(folder.path()).unwrap(), stale.len());
+        assert!(kept.iter().all(|path| path.exists()) && mine.path.exists());
+        assert!(!stale.iter().any(|path| path.exists()));
         assert_eq!(remove_stale_temp_files(&folder.path().join("absent")).unwrap(), 0);
     }
 }

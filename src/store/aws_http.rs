@@ -1,5 +1,7 @@
-//! The HTTP client of the AWS tools' code, which asks for credentials: ours, so that the same authorities are
-//! trusted, nothing for this machine goes through a proxy, and no answer is longer than one can be.
+//! The HTTP client with which the AWS SDK requests credentials.
+//!
+//! It replaces the client of the SDK: it trusts the same certificate authorities as the S3 client, does
+//! not send requests for this machine through a proxy, and bounds the size of a response.
 
 use std::time::Duration;
 
@@ -16,15 +18,15 @@ use url::{Host, Url};
 
 use super::location::is_loopback;
 
-/// Most bytes of an answer with credentials.
-const MOST: usize = 1 << 20;
+/// Largest accepted response with credentials, in bytes.
+const MAX_RESPONSE: usize = 1 << 20;
 
-/// Asks services of AWS, and of this machine, for credentials.
+/// HTTP clients for the services that issue credentials.
 #[derive(Clone, Debug)]
 pub(super) struct AwsHttp {
-    /// For services elsewhere.
-    pub outside: Client,
-    /// For this machine and the addresses of its metadata, which no proxy knows.
+    /// For services on other machines; uses the proxy of the environment.
+    pub proxied: Client,
+    /// For this machine and its instance metadata, which a proxy cannot reach.
     pub direct: Client,
 }
 
@@ -35,63 +37,65 @@ impl HttpClient for AwsHttp {
         _: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let timeouts = [settings.connect_timeout(), settings.read_timeout()];
-        let most = timeouts.into_iter().flatten().reduce(|a, b| a + b);
-        SharedHttpConnector::new(WithTimeout { clients: self.clone(), most })
+        let limit = timeouts.into_iter().flatten().reduce(|a, b| a + b);
+        SharedHttpConnector::new(WithTimeout { clients: self.clone(), limit })
     }
 }
 
-/// The same, for requests that may take so long.
+/// [`AwsHttp`] with a limit on the duration of a request.
 #[derive(Debug)]
 struct WithTimeout {
     clients: AwsHttp,
-    most: Option<Duration>,
+    /// `None` if a request may take any time.
+    limit: Option<Duration>,
 }
 
 impl HttpConnector for WithTimeout {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (clients, most) = (self.clients.clone(), self.most);
+        let (clients, limit) = (self.clients.clone(), self.limit);
         HttpConnectorFuture::new(async move {
-            let sent = send(&clients, request);
-            match most {
-                None => sent.await,
-                Some(most) => tokio::time::timeout(most, sent)
+            let response = send(&clients, request);
+            match limit {
+                None => response.await,
+                Some(limit) => tokio::time::timeout(limit, response)
                     .await
-                    .unwrap_or_else(|late| Err(ConnectorError::timeout(late.into()))),
+                    .unwrap_or_else(|elapsed| Err(ConnectorError::timeout(elapsed.into()))),
             }
         })
     }
 }
 
+/// Sends a request of the SDK and reads the whole response.
 async fn send(clients: &AwsHttp, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
     let (head, body) = request.into_parts();
     let body = body.bytes().map(<[u8]>::to_vec).unwrap_or_default();
     let url = Url::parse(&head.uri.to_string()).map_err(|e| ConnectorError::user(e.into()))?;
-    let client = if is_near(&url) { &clients.direct } else { &clients.outside };
+    let client = if is_local(&url) { &clients.direct } else { &clients.proxied };
     let request = client.request(head.method, url).headers(head.headers).body(body);
     let failed = |error: reqwest::Error| {
-        let is_late = error.is_timeout();
+        let is_timeout = error.is_timeout();
         let error = error.without_url().into();
-        if is_late { ConnectorError::timeout(error) } else { ConnectorError::io(error) }
+        if is_timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) }
     };
-    let answer = request.send().await.map_err(failed)?;
-    let (head, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
+    let response = request.send().await.map_err(failed)?;
+    let (head, body) = http::Response::<reqwest::Body>::from(response).into_parts();
     let mut data = Vec::new();
-    let mut stream = http_body_util::BodyDataStream::new(rest);
-    while let Some(more) = stream.try_next().await.map_err(failed)? {
-        if data.len() + more.len() > MOST {
+    let mut stream = http_body_util::BodyDataStream::new(body);
+    while let Some(chunk) = stream.try_next().await.map_err(failed)? {
+        if data.len() + chunk.len() > MAX_RESPONSE {
             let detail =
-                format!("an answer of more than {MOST} bytes where credentials are expected");
+                format!("the response with credentials is larger than {MAX_RESPONSE} bytes");
             return Err(ConnectorError::other(detail.into(), None));
         }
-        data.extend_from_slice(&more);
+        data.extend_from_slice(&chunk);
     }
-    let answer = http::Response::from_parts(head, SdkBody::from(data));
-    HttpResponse::try_from(answer).map_err(|e| ConnectorError::other(e.into(), None))
+    let response = http::Response::from_parts(head, SdkBody::from(data));
+    HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
 }
 
-/// Whether a service is on this machine, or of it: its metadata have addresses of the link.
-fn is_near(url: &Url) -> bool {
+/// Whether a URL is on this machine or is its instance metadata, which has a link-local address.
+fn is_local(url: &Url) -> bool {
     is_loopback(url)
         || match url.host() {
             Some(Host::Ipv4(address)) => address.is_link_local(),
@@ -107,15 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_of_a_machine_is_near() {
-        for (url, near) in [
+    fn instance_metadata_is_local() {
+        for (url, expected) in [
             ("http://169.254.169.254/latest", true),
             ("http://169.254.170.2/v2", true),
             ("http://[fd00:ec2::254]/", true),
             ("http://localhost:9/", true),
             ("https://sts.us-east-1.amazonaws.com", false),
         ] {
-            assert_eq!(is_near(&Url::parse(url).unwrap()), near, "{url}");
+            assert_eq!(is_local(&Url::parse(url).unwrap()), expected, "{url}");
         }
     }
 }

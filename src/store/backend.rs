@@ -1,4 +1,4 @@
-//! What each kind of storage does in a way of its own: a disk of this machine, S3, https, memory.
+//! The interface of a storage backend: local disk, S3, https and memory implement it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use object_store::{ListResult, ObjectStore, ObjectStoreExt};
 
-use super::atomic_file::plain_host;
+use super::atomic_file::sanitized_host;
 use super::base::Base;
 use super::error::{CredentialsProblem, StoreError};
 use super::folder_walk::{ExpectedFiles, FolderContents};
@@ -21,45 +21,49 @@ use super::sink::Sink;
 use super::translate::{ErrorContext, translate};
 use super::tree_walk::{self, KeyFilter, SourceFile};
 
-/// One kind of storage below one location. Keys are relative to its [`Base`].
+/// Storage of one kind below one location. Keys are relative to its [`Base`].
 #[async_trait]
 pub(super) trait Backend: Send + Sync {
+    /// The location, and the settings of its requests.
     fn base(&self) -> &Base;
 
-    /// The same kind of storage at the folder that this one is in; `None` for a root, and where places have no
-    /// folders above them.
+    /// The backend of the parent folder; `None` for a root, and for a backend without folders.
     fn parent(&self) -> Option<Arc<dyn Backend>> {
         None
     }
 
-    /// The client of the library.
+    /// The client of `object_store`.
     async fn objects(&self) -> Result<Arc<dyn ObjectStore>, StoreError>;
 
     /// Whether requests go over a network.
     fn is_remote(&self) -> bool;
 
-    /// A failure of the library, put in our terms.
+    /// Converts an error of `object_store` to a [`StoreError`].
     fn translate(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
         translate(error, ErrorContext::new(self.base().url(key), action))
     }
 
-    /// After a server has called the credentials expired: whether a new try may go better.
-    fn renew_credentials(&self, _than: SystemTime) -> bool {
+    /// Drops credentials that were loaded before `_time`, after a server has reported them as expired.
+    /// Returns whether the request is worth repeating.
+    fn renew_credentials(&self, _time: SystemTime) -> bool {
         false
     }
 
-    /// Why no object can have such a name here.
+    /// The reason why this backend cannot store an object of this name; `None` if it can.
     fn bad_name(&self, _name: &str) -> Option<&'static str> {
         None
     }
 
-    /// The path of an object.
+    /// The path of an object in `object_store`.
+    ///
+    /// # Errors
+    /// [`StoreError::BadKey`] if the key is invalid.
     fn path(&self, key: &str) -> Result<ObjectPath, StoreError> {
         let bad = |reason: &str| {
             Err(StoreError::BadKey { url: self.base().url(key), reason: reason.to_owned() })
         };
         if key.is_empty() || key.starts_with('/') || key.ends_with('/') {
-            return bad("it is empty, or begins or ends with `/`");
+            return bad("a key must not be empty, and must not begin or end with `/`");
         }
         let path = self.base().prefix(key)?;
         match path.filename().and_then(|name| self.bad_name(name)) {
@@ -68,49 +72,51 @@ pub(super) trait Backend: Send + Sync {
         }
     }
 
-    /// Where an object or a folder lies on a disk of this machine.
+    /// Path of an object or a folder on a local disk; `None` for other backends.
     fn disk_path(&self, _key: &str) -> Option<PathBuf> {
         None
     }
 
-    /// Refuses what is no file on disk, and a link on the way to it that leads nowhere.
-    fn refuse_odd(&self, _key: &str) -> Result<(), StoreError> {
+    /// Checks that a path on disk is a regular file or a folder, or is absent, and that no symbolic
+    /// link in it is dangling.
+    fn ensure_regular(&self, _key: &str) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// What an object is.
+    /// Metadata of an object.
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
         let objects = self.objects().await?;
         let path = self.path(key)?;
-        self.refuse_odd(key)?;
-        match reading(self, key, "read", || objects.head(&path)).await {
+        self.ensure_regular(key)?;
+        match attempt_read(self, key, "read", || objects.head(&path)).await {
             Ok(meta) => Ok(ObjectMeta::new(key.to_owned(), meta)),
-            Err(error) => Err(self.explained(key, error).await),
+            Err(error) => Err(self.explain_error(key, error).await),
         }
     }
 
-    /// What is behind a failure to look at an object, where more can be found out.
-    async fn explained(&self, _key: &str, error: StoreError) -> StoreError {
+    /// Replaces the error of a failed [`Backend::head`] by a more precise one, if the backend can find
+    /// the cause.
+    async fn explain_error(&self, _key: &str, error: StoreError) -> StoreError {
         error
     }
 
-    /// Whether servers may answer with a whole object to a request for a range.
+    /// Whether a server may respond to a range request with the whole object.
     fn may_ignore_ranges(&self) -> bool {
         false
     }
 
-    /// Whether one has done so.
+    /// Whether a server has responded to a range request with the whole object.
     fn ignores_ranges(&self) -> bool {
         false
     }
 
-    /// Whether there are listings.
+    /// Whether the backend can list objects.
     fn can_list(&self) -> bool {
         true
     }
 
-    /// What is below the folder `prefix`: all objects if `deep`, else what is directly in it. What is passed over
-    /// is noted. An absent folder is empty.
+    /// Lists the folder `prefix`: all objects below it if `deep`, otherwise its direct objects and
+    /// folders. Records skipped entries in [`Base`]. An absent folder is empty.
     async fn list(
         &self,
         prefix: &str,
@@ -119,44 +125,46 @@ pub(super) trait Backend: Send + Sync {
         expected: ExpectedFiles,
     ) -> Result<FolderContents, StoreError>;
 
-    /// The public objects in the folder `prefix` that are `wanted`, with `deep` also those in its folders.
+    /// The public objects in the folder `prefix` whose keys `filter` accepts; with `deep` also those of
+    /// its subfolders.
     async fn survey(
         &self,
         prefix: &str,
         deep: bool,
-        wanted: KeyFilter,
+        filter: KeyFilter,
     ) -> Result<Vec<SourceFile>, StoreError> {
         let listed = self.list(prefix, "list", deep, ExpectedFiles::nothing()).await?;
-        let (found, passed) = tree_walk::of_listing(listed.files, wanted);
-        self.base().note_passed(passed);
-        Ok(found)
+        let (files, skipped) = tree_walk::of_listing(listed.files, filter);
+        self.base().record_skipped(skipped);
+        Ok(files)
     }
 
-    /// Whether there is such a folder on disk, or an object below the prefix; false where that cannot be told.
+    /// Whether the folder exists on disk, or the prefix has an object. False for a backend without
+    /// listings.
     async fn exists(&self) -> Result<bool, StoreError>;
 
-    /// Refuses a place that cannot be written to.
+    /// Checks that the backend supports writes.
     fn ensure_writable(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Bytes in a part of a large object that is written here.
+    /// Size in bytes of a part of a multipart upload.
     fn part_size(&self) -> usize {
         self.base().multipart_size
     }
 
-    /// Writes a small object whole.
+    /// Writes a small object with one request.
     async fn put(
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectMeta, StoreError>;
 
-    /// Where the parts of a large object go.
+    /// Opens the destination for the parts of a large object.
     async fn create(&self, key: &str) -> Result<Sink, StoreError>;
 
-    /// Removes an object; one that is not there is fine.
+    /// Removes an object. Succeeds if it does not exist.
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.ensure_writable()?;
         let objects = self.objects().await?;
@@ -167,72 +175,77 @@ pub(super) trait Backend: Send + Sync {
         }
     }
 
-    /// Writes and removes something small.
+    /// Writes and removes a small object, to test for write access.
     async fn probe(&self) -> Result<(), StoreError> {
-        let key = format!(".dor-probe-{}-{}", plain_host(), std::process::id());
+        let key = format!(".dor-probe-{}-{}", sanitized_host(), std::process::id());
         let data = vec![Bytes::from_static(b"dor setup-environment\n")];
         self.put(&key, data, &PutOptions::default()).await?;
         self.delete(&key).await
     }
 
-    /// Ids of the unfinished uploads of an object; none where its server does not tell.
+    /// Ids of the unfinished multipart uploads of an object; empty if the server does not list them.
     async fn uploads(&self, _key: &str) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
 
-    /// The parts of an unfinished upload that have arrived; none where its server does not tell.
-    async fn parts_of(&self, _key: &str, _id: &str) -> Result<Vec<UploadedPart>, StoreError> {
+    /// Parts that an unfinished multipart upload has received; empty if the server does not list them.
+    async fn list_parts(&self, _key: &str, _id: &str) -> Result<Vec<UploadedPart>, StoreError> {
         Ok(Vec::new())
     }
 
-    /// Ends an unfinished upload; whether there was one.
+    /// Aborts an unfinished multipart upload. Returns whether it existed.
     async fn abort_upload(&self, _key: &str, _id: &String) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// Makes the folder on disk.
+    /// Creates the root folder on disk.
     async fn make_root(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Removes the folders on disk that an object was in, as far as they are empty.
+    /// Removes the parent folders of an object on disk that are empty.
     async fn remove_empty_parents(&self, _key: &str) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Removes what killed writers left on disk below the folder `prefix`. How many files.
+    /// Removes the temporary files of dead processes on disk below the folder `prefix`. Returns their
+    /// number.
     async fn remove_stale_temp_files(&self, _prefix: &str) -> Result<usize, StoreError> {
         Ok(0)
     }
 
-    /// What is in the way of these objects.
+    /// Files and folders on disk that prevent writing these objects.
     async fn obstacles(&self, _keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         Ok(PathConflicts::default())
     }
 
-    /// Removes folders that have the names of objects, as far as no files are in them.
+    /// Removes folders whose names are keys of objects. A folder that contains files stays.
     async fn remove_empty_folders(&self, _keys: Vec<String>) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Whether this is at Source Cooperative, as far as its settings have been asked for.
+    /// Whether the location is at Source Cooperative. False until the settings have been resolved.
     fn is_source_coop(&self) -> bool {
         false
     }
 
-    /// Whether ETags are known not to be MD5s.
+    /// Whether a response has shown that the ETag is not the MD5 of the object.
     fn hides_md5(&self) -> bool {
         false
     }
 
-    /// How many requests to this service have failed so far.
+    /// Number of requests to this service that have failed so far.
     fn failures(&self) -> u64 {
         0
     }
 }
 
-/// Runs an operation that changes nothing, unless nothing is to be read any more.
-pub(super) async fn reading<B, T, F>(
+/// Runs a reading operation like [`attempt`]. The stop signal of the [`Base`] ends it on a remote
+/// backend.
+///
+/// # Errors
+/// [`StoreError::Stopped`] after the stop signal.
+pub(super) async fn attempt_read<B, T, F>(
     backend: &B,
     key: &str,
     action: &'static str,
@@ -243,16 +256,16 @@ where
     F: Future<Output = object_store::Result<T>>,
 {
     let attempt = attempt(backend, key, action, operation);
-    match &backend.base().until {
-        Some(until) if backend.is_remote() => tokio::select! {
+    match &backend.base().stop_signal {
+        Some(stop_signal) if backend.is_remote() => tokio::select! {
             result = attempt => result,
-            () = until() => Err(StoreError::Stopped),
+            () = stop_signal() => Err(StoreError::Stopped),
         },
         _ => attempt.await,
     }
 }
 
-/// Runs one operation on `key`, once more when credentials had expired and can be renewed.
+/// Runs an operation on `key`. Repeats it once if the credentials had expired and can be renewed.
 pub(super) async fn attempt<B, T, F>(
     backend: &B,
     key: &str,
@@ -275,11 +288,11 @@ where
     }
 }
 
-/// What the library has listed, sorted by key.
-pub(super) fn found(base: &Base, listed: ListResult) -> FolderContents {
-    let info =
+/// Converts a listing of `object_store`; files and folders are sorted by key.
+pub(super) fn sorted_contents(base: &Base, listed: ListResult) -> FolderContents {
+    let convert =
         |meta: object_store::ObjectMeta| Some(ObjectMeta::new(base.key(&meta.location)?, meta));
-    let mut files: Vec<_> = listed.objects.into_iter().filter_map(info).collect();
+    let mut files: Vec<_> = listed.objects.into_iter().filter_map(convert).collect();
     let mut folders: Vec<_> =
         listed.common_prefixes.iter().filter_map(|path| base.key(path)).collect();
     files.sort_unstable_by(|a, b| a.key.cmp(&b.key));

@@ -1,4 +1,4 @@
-//! What a store's keys are relative to, and what its requests have in common.
+//! The location of a store, to which its keys are relative, and the settings of its requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,19 +10,22 @@ use super::error_chain::with_causes;
 use super::location::Location;
 use super::skipped::{SkipCounts, SkipLog};
 
-/// Makes a future that ends when nothing is to be read any more.
+/// Returns a future that completes when reads must stop.
 pub(super) type StopSignal = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// The location of a store and the settings that its backends share.
 pub(super) struct Base {
     pub location: Location,
-    /// What the library calls it.
+    /// Path of the location in `object_store`.
     pub root: ObjectPath,
-    /// Bytes in a part of an upload to S3 under the options in force.
+    /// Size in bytes of a part of an S3 multipart upload.
     pub multipart_size: usize,
-    pub until: Option<StopSignal>,
-    /// Bytes of memory that a listing may take.
-    pub listing: u64,
-    passed: Mutex<SkipCounts>,
+    /// `None` if reads are never stopped.
+    pub stop_signal: Option<StopSignal>,
+    /// Most bytes of memory that a listing may use.
+    pub listing_memory: u64,
+    /// Entries that the listings have skipped.
+    skip_counts: Mutex<SkipCounts>,
 }
 
 impl Base {
@@ -30,26 +33,32 @@ impl Base {
         location: Location,
         root: ObjectPath,
         multipart_size: usize,
-        until: Option<StopSignal>,
-        listing: u64,
+        stop_signal: Option<StopSignal>,
+        listing_memory: u64,
     ) -> Self {
-        Self { location, root, multipart_size, until, listing, passed: Mutex::default() }
+        let skip_counts = Mutex::default();
+        Self { location, root, multipart_size, stop_signal, listing_memory, skip_counts }
     }
 
-    /// That of the folder that this one is in; `None` for a root and a whole bucket.
+    /// The base of the parent folder; `None` for a root and a whole bucket.
     pub(super) fn parent(&self) -> Option<Self> {
         let location = self.location.parent()?;
         let parts: Vec<_> = self.root.parts().collect();
-        let (_, above) = parts.split_last()?;
-        let root = ObjectPath::from_iter(above.iter().cloned());
-        Some(Self::new(location, root, self.multipart_size, self.until.clone(), self.listing))
+        let (_, parent) = parts.split_last()?;
+        let root = ObjectPath::from_iter(parent.iter().cloned());
+        let stop_signal = self.stop_signal.clone();
+        Some(Self::new(location, root, self.multipart_size, stop_signal, self.listing_memory))
     }
 
+    /// The whole URL or path of an object, for messages.
     pub(super) fn url(&self, key: &str) -> String {
         self.location.join(key).to_string()
     }
 
-    /// The path of a folder, which may be the root.
+    /// The `object_store` path of a folder; `""` is the root.
+    ///
+    /// # Errors
+    /// [`StoreError::BadKey`] if the path has an empty segment or an invalid character.
     pub(super) fn prefix(&self, prefix: &str) -> Result<ObjectPath, StoreError> {
         let prefix = prefix.trim_end_matches('/');
         let whole = match (self.root.as_ref(), prefix) {
@@ -63,7 +72,7 @@ impl Base {
         })
     }
 
-    /// The key of what the library calls `path`; `None` for the root itself.
+    /// The key of an `object_store` path; `None` for the root itself and for paths outside it.
     pub(super) fn key(&self, path: &ObjectPath) -> Option<String> {
         let key = match self.root.as_ref() {
             "" => path.as_ref(),
@@ -72,23 +81,26 @@ impl Base {
         (!key.is_empty()).then(|| key.to_owned())
     }
 
+    /// The error for a write over https.
     pub(super) fn read_only(&self) -> StoreError {
-        let detail = "https cannot be written to; use a path or s3://".to_owned();
+        let detail = "https locations cannot be written; use a path or s3://".to_owned();
         StoreError::ReadOnly { url: self.location.to_string(), detail }
     }
 
-    pub(super) fn passed(&self) -> MutexGuard<'_, SkipCounts> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Entries that the listings of this store have skipped.
+    pub(super) fn skip_counts(&self) -> MutexGuard<'_, SkipCounts> {
+        self.skip_counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note_passed(&self, noted: SkipLog) {
-        self.passed().note(noted);
+    /// Adds the entries that one listing has skipped.
+    pub(super) fn record_skipped(&self, skipped: SkipLog) {
+        self.skip_counts().add(skipped);
     }
 }
 
 impl Drop for Base {
     fn drop(&mut self) {
-        let passed = self.passed.get_mut().unwrap_or_else(PoisonError::into_inner);
-        passed.tell(&self.location);
+        let counts = self.skip_counts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        counts.warn_new(&self.location);
     }
 }

@@ -1,4 +1,4 @@
-//! Work that waits for a disk of this machine.
+//! Blocking work on a local disk.
 
 use std::io;
 
@@ -6,7 +6,10 @@ use tokio::task::spawn_blocking;
 
 use super::error::StoreError;
 
-/// Runs what waits for the disk off the async threads.
+/// Runs blocking work on a thread of tokio's blocking pool. `url` and `action` describe it in errors.
+///
+/// # Errors
+/// The error of `work`, or [`StoreError::Stopped`] if the runtime shuts down. A panic continues here.
 pub(super) async fn blocking<T: Send + 'static>(
     url: &str,
     action: &'static str,
@@ -16,7 +19,7 @@ pub(super) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that shuts down cancels it.
+            // A task of the blocking pool is cancelled only when the runtime shuts down.
             Err(_) => return Err(StoreError::Stopped),
         },
     };

@@ -1,4 +1,4 @@
-//! S3 clients: one for a bucket, one set of credentials for all.
+//! S3 clients: one per bucket. All buckets share one [`Session`] with its credentials.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,33 +19,34 @@ use super::location::{has_user, is_loopback, without_user};
 use super::options::{Addressing, S3Options};
 use super::profile::ResolvedSettings;
 
-/// From the first try on. A request keeps its signature meanwhile: it must end before that does.
+/// Longest time for all attempts of a request. Every attempt has the signature of the first, so the last
+/// one must arrive before the signature expires.
 const RETRY_FOR: Duration = Duration::from_secs(180);
-/// Pauses are drawn from between the first and so many times the one before. They would not grow,
-/// on average, if that were less than e.
+/// A pause between attempts is drawn uniformly from the range between the first pause and this many
+/// times the previous pause. Below e, the pauses do not grow on average.
 const BACKOFF: f64 = 5.0;
 
-/// What all buckets share.
+/// Settings, credentials and counters that all buckets share.
 pub(super) struct Session {
     pub options: S3Options,
-    /// Credentials that were given, not to be looked for.
+    /// Source of credentials that replaces the search of the AWS SDK; `None` for the search.
     source: Option<SharedCredentialsProvider>,
     settings: OnceCell<ResolvedSettings>,
     credentials: OnceCell<Arc<Credentials>>,
-    pub(super) seen: Arc<ClientStats>,
+    pub(super) stats: Arc<ClientStats>,
 }
 
 impl Session {
     pub(super) fn new(options: S3Options, source: Option<SharedCredentialsProvider>) -> Self {
         let (settings, credentials) = (OnceCell::new(), OnceCell::new());
-        Self { options, source, settings, credentials, seen: Arc::default() }
+        Self { options, source, settings, credentials, stats: Arc::default() }
     }
 
     async fn settings(&self) -> Result<&ResolvedSettings, StoreError> {
         self.settings.get_or_try_init(|| ResolvedSettings::resolve(&self.options)).await
     }
 
-    /// `None` for unsigned requests.
+    /// The credentials; `None` for unsigned requests.
     pub(super) async fn credentials(&self) -> Result<Option<&Arc<Credentials>>, StoreError> {
         if self.options.is_anonymous() {
             return Ok(None);
@@ -63,6 +64,10 @@ impl Session {
         self.credentials.get_or_try_init(load).await.map(Some)
     }
 
+    /// When the credentials expire; `None` for unsigned requests and for credentials that do not expire.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] if they cannot be loaded.
     pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, StoreError> {
         let Some(credentials) = self.credentials().await? else {
             return Ok(None);
@@ -73,6 +78,7 @@ impl Session {
         })
     }
 
+    /// The retry policy of the S3 client.
     pub(super) fn retry(&self) -> RetryConfig {
         RetryConfig {
             backoff: BackoffConfig {
@@ -85,16 +91,16 @@ impl Session {
         }
     }
 
-    /// Asks for credentials.
+    /// The HTTP client for services that issue credentials.
     fn aws_http(&self, settings: &ResolvedSettings) -> Result<AwsHttp, StoreError> {
         let connector = Connector {
-            seen: Arc::default(),
+            stats: Arc::default(),
             timeout: self.options.timeout(),
             connect_timeout: self.options.connect_timeout(),
-            // Services of this machine speak it; which they are is not for us to say.
+            // Credential services on this machine use http. The SDK knows which URLs are allowed.
             plain: true,
             direct: false,
-            roots: ca_certificates::named(settings.bundle.as_ref())?,
+            roots: ca_certificates::extra_roots(settings.bundle.as_ref())?,
         };
         let failed = |error: reqwest::Error| StoreError::BadOption {
             option: "the HTTP client for credentials",
@@ -102,27 +108,27 @@ impl Session {
             reason: with_causes(&error),
         };
         let direct = Connector { direct: true, ..connector.clone() }.client().map_err(failed)?;
-        Ok(AwsHttp { outside: connector.client().map_err(failed)?, direct })
+        Ok(AwsHttp { proxied: connector.client().map_err(failed)?, direct })
     }
 
-    /// Makes clients for a server, which may be trusted because of a file of a profile.
+    /// Options of the HTTP client for a server; `bundle` is the certificate file of the profile.
     pub(super) fn connector(
         &self,
         server: &Url,
         bundle: Option<&Bundle>,
     ) -> Result<Connector, StoreError> {
         Ok(Connector {
-            seen: Arc::clone(&self.seen),
+            stats: Arc::clone(&self.stats),
             timeout: self.options.timeout(),
             connect_timeout: self.options.connect_timeout(),
             plain: server.scheme() == "http",
             direct: is_loopback(server),
-            roots: ca_certificates::named(bundle)?,
+            roots: ca_certificates::extra_roots(bundle)?,
         })
     }
 }
 
-/// One bucket; its client is made when it is first needed.
+/// One bucket. Its client is created on first use.
 pub(super) struct Bucket {
     pub name: String,
     pub session: Arc<Session>,
@@ -134,11 +140,12 @@ impl Bucket {
         Self { name, session, client: OnceCell::new() }
     }
 
+    /// The client of the bucket.
     pub(super) async fn client(&self) -> Result<Arc<AmazonS3>, StoreError> {
         self.client.get_or_try_init(|| self.connect()).await.cloned()
     }
 
-    /// Where the bucket is looked for, and how to renew the credentials.
+    /// The endpoint of the bucket, and the advice on how to renew the credentials, for messages.
     pub(super) fn endpoint_and_advice(&self) -> (&str, &str) {
         self.session.settings.get().map_or(("AWS", ""), |settings| {
             (
@@ -148,7 +155,8 @@ impl Bucket {
         })
     }
 
-    /// Whether the service is Source Cooperative, whose buckets are accounts.
+    /// Whether the service is Source Cooperative, where a bucket is an account. False until the settings
+    /// have been resolved.
     pub(super) fn is_source_coop(&self) -> bool {
         self.session.settings.get().is_some_and(ResolvedSettings::is_source_coop)
     }
@@ -167,7 +175,7 @@ impl Bucket {
         Ok((url, region))
     }
 
-    /// Makes clients for the bucket's server.
+    /// Options of the HTTP client for the bucket's server.
     pub(super) async fn connector(&self) -> Result<Connector, StoreError> {
         let settings = self.session.settings().await?;
         let (url, _) = self.url_and_region().await?;
@@ -183,9 +191,11 @@ impl Bucket {
         settings.addressing.0 == Addressing::Path || self.name.contains('.')
     }
 
-    /// After a server has called the credentials expired: whether a new try may go better.
-    pub(super) fn renew_if_older(&self, than: SystemTime) -> bool {
-        self.session.credentials.get().is_some_and(|held| held.renew_if_older(than))
+    /// Drops credentials that were loaded before `time`, after a server has reported them as expired.
+    /// Returns whether the request is worth repeating.
+    pub(super) fn renew_if_older(&self, time: SystemTime) -> bool {
+        let credentials = self.session.credentials.get();
+        credentials.is_some_and(|credentials| credentials.renew_if_older(time))
     }
 
     async fn connect(&self) -> Result<Arc<AmazonS3>, StoreError> {
@@ -196,7 +206,7 @@ impl Bucket {
             .with_region(&settings.region.0)
             .with_virtual_hosted_style_request(!path_style)
             .with_retry(self.session.retry())
-            // What is sent has a Content-MD5; its SHA-256 in the signature would cost more than that.
+            // Content-MD5 protects the body. A signed SHA-256 of the body would take more time.
             .with_unsigned_payload(true)
             // Source Cooperative answers DeleteObjects with 404.
             .with_disable_bulk_delete(true);
@@ -217,7 +227,11 @@ impl Bucket {
     }
 }
 
-/// The endpoint as the client wants it (virtual-host style: with the bucket).
+/// The endpoint URL in the form of `AmazonS3Builder`: for virtual-host style with the bucket in the host
+/// name.
+///
+/// # Errors
+/// [`StoreError::BadOption`] if the URL is invalid, has a user, or uses http to another machine.
 fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<String, StoreError> {
     let bad = |reason: &str| StoreError::BadOption {
         option: "endpoint_url",
@@ -227,14 +241,14 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<String, St
     let mut url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
     if has_user(&url) {
         return Err(bad(
-            "it has no user or password: the keys of S3 are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            "a URL with a user or password is not accepted: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ));
     }
     if url.scheme() == "http" && !is_loopback(&url) {
-        return Err(bad("plain http is only for this machine (localhost): use https://"));
+        return Err(bad("plain http is accepted only for this machine (localhost); use https://"));
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it starts with https:// (or http:// for this machine)"));
+        return Err(bad("it must start with https:// (or http:// for this machine)"));
     }
     if !path_style {
         if !matches!(url.host(), Some(Host::Domain(_))) {
@@ -242,7 +256,7 @@ fn endpoint_for(text: &str, bucket: &str, path_style: bool) -> Result<String, St
                 option: "addressing",
                 value: "virtual".to_owned(),
                 reason: format!(
-                    "a bucket cannot stand before an address in {text}; use path (DOR_S3_ADDRESSING=path), or a name"
+                    "{text} has an IP address, which cannot take a bucket as a subdomain; use path (DOR_S3_ADDRESSING=path) or a host name"
                 ),
             });
         }
@@ -257,10 +271,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_server_is_given_tens_of_seconds() {
+    fn retries_of_a_busy_server_last_at_least_a_minute() {
         let retry = Session::new(S3Options::default(), None).retry();
         assert_eq!((retry.max_retries, retry.retry_timeout), (10, RETRY_FOR));
-        // The median of each pause is half of the longest that it can be.
+        // The median of a pause is about half of its greatest value.
         let pauses =
             std::iter::successors(Some(0.2), |pause| Some((pause * BACKOFF / 2.0).min(15.0)));
         assert!(pauses.take(10).sum::<f64>() > 60.0);
@@ -283,8 +297,8 @@ mod tests {
             ("http://minio.example:9000", "plain http"),
             ("h:9000", "https://"),
             ("h", "relative"),
-            ("https://me:pass@h", "no user"),
-            ("https://:pass@h", "no user"),
+            ("https://me:pass@h", "user or password"),
+            ("https://:pass@h", "user or password"),
             ("https://me:pass@h:x", "port"),
         ] {
             let error = endpoint_for(text, "b", true).unwrap_err().to_string();

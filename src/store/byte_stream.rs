@@ -1,5 +1,7 @@
-//! Reading an object in order: in pieces that are fetched in parallel, or, from a server that knows no ranges, as
-//! they come.
+//! Streams of the bytes of an object, in order.
+//!
+//! Chunks are fetched by parallel range requests. From a server without range requests, one response is
+//! read from its start.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,127 +12,134 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::backend::reading;
+use super::backend::attempt_read;
 use super::error::StoreError;
 use super::object::Object;
 
-/// The bytes of an answer as they come.
-type ByteStream = Arc<Mutex<BoxStream<'static, object_store::Result<Bytes>>>>;
+/// The body of a response.
+type ResponseBody = Arc<Mutex<BoxStream<'static, object_store::Result<Bytes>>>>;
 
 impl Object {
-    /// The whole object in order, in pieces of `piece` bytes of which `ahead` are fetched in
-    /// parallel, whether or not the stream is polled.
+    /// Streams the whole object in order, in chunks of `chunk` bytes. `ahead` chunks are fetched in
+    /// parallel, also while the stream is not polled.
     pub fn pieces(
         &self,
-        piece: u64,
+        chunk: u64,
         ahead: usize,
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        self.pieces_of(0..self.info.size, piece, ahead)
+        self.pieces_of(0..self.info.size, chunk, ahead)
     }
 
-    /// The same of one range.
+    /// Like [`Object::pieces`], for one range of bytes.
     pub fn pieces_of(
         &self,
         Range { start, end }: Range<u64>,
-        piece: u64,
+        chunk: u64,
         ahead: usize,
     ) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        let piece = piece.max(1);
-        // Whether a server knows ranges is seen from its first answer.
-        let first = match self.store.backend().may_ignore_ranges() {
-            true => start.saturating_add(piece).min(end),
+        let chunk = chunk.max(1);
+        // Only the first response shows whether the server supports ranges.
+        let first_end = match self.store.backend().may_ignore_ranges() {
+            true => start.saturating_add(chunk).min(end),
             false => start,
         };
-        let (object, other) = (self.clone(), self.clone());
-        let begin = stream::iter((start < first).then_some(start..first))
+        let (object, rest_object) = (self.clone(), self.clone());
+        let first = stream::iter((start < first_end).then_some(start..first_end))
             .then(move |range| fetch(object.clone(), range));
         let rest = async move {
-            match other.store.backend().ignores_ranges() {
-                true => other.in_one_answer(first..end, piece).left_stream(),
-                false => other.in_parallel(first..end, piece, ahead).right_stream(),
+            match rest_object.store.backend().ignores_ranges() {
+                true => rest_object.stream_one_response(first_end..end, chunk).left_stream(),
+                false => {
+                    rest_object.stream_in_parallel(first_end..end, chunk, ahead).right_stream()
+                }
             }
         };
-        begin.chain(stream::once(rest).flatten()).boxed()
+        first.chain(stream::once(rest).flatten()).boxed()
     }
 
-    fn in_parallel(
+    /// A range by parallel requests of `chunk` bytes each.
+    fn stream_in_parallel(
         self,
         Range { start, end }: Range<u64>,
-        piece: u64,
+        chunk: u64,
         ahead: usize,
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        let count = end.saturating_sub(start).div_ceil(piece);
+        let count = end.saturating_sub(start).div_ceil(chunk);
         stream::iter(0..count)
             .map(move |index| {
-                let from = start.saturating_add(index.saturating_mul(piece));
-                let range = from..from.saturating_add(piece).min(end);
+                let from = start.saturating_add(index.saturating_mul(chunk));
+                let range = from..from.saturating_add(chunk).min(end);
                 fetch(self.clone(), range)
             })
             .buffered(ahead.max(1))
     }
 
-    /// A range by one request.
-    fn in_one_answer(
+    /// A range by one request, in chunks of at least `chunk` bytes.
+    fn stream_one_response(
         self,
         Range { start, end }: Range<u64>,
-        piece: u64,
+        chunk: u64,
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        stream::try_unfold((None, start), move |(coming, at)| {
+        stream::try_unfold((None, start), move |(body, offset)| {
             let object = self.clone();
             async move {
-                if at >= end {
+                if offset >= end {
                     return Ok(None);
                 }
-                let coming = match coming {
-                    Some(coming) => coming,
-                    None => object.coming(at..end).await?,
+                let body = match body {
+                    Some(body) => body,
+                    None => object.request_body(offset..end).await?,
                 };
-                let data = object.next_of(&coming, piece.min(end - at)).await?;
-                let now = at.saturating_add(data.len() as u64);
-                Ok(Some((data, (Some(coming), now))))
+                let data = object.next_chunk(&body, chunk.min(end - offset)).await?;
+                let next_offset = offset.saturating_add(data.len() as u64);
+                Ok(Some((data, (Some(body), next_offset))))
             }
         })
     }
 
-    async fn coming(&self, range: Range<u64>) -> Result<ByteStream, StoreError> {
+    /// Requests a range. Fails if the object is not the one that was opened.
+    async fn request_body(&self, range: Range<u64>) -> Result<ResponseBody, StoreError> {
         let objects = self.store.backend().objects().await?;
-        let ask = || objects.get_opts(&self.path, self.asking(&range));
-        let found = reading(self.store.backend(), &self.info.key, "read", ask).await;
-        let found = found.map_err(|error| self.now_gone(error))?;
-        self.compare(found.meta.clone())?;
-        Ok(Arc::new(Mutex::new(found.into_stream())))
+        let request = || objects.get_opts(&self.path, self.get_options(&range));
+        let result = attempt_read(self.store.backend(), &self.info.key, "read", request).await;
+        let response = result.map_err(|error| self.absent_as_changed(error))?;
+        self.compare(response.meta.clone())?;
+        Ok(Arc::new(Mutex::new(response.into_stream())))
     }
 
-    /// At least `least` bytes, which are there unless it has changed.
-    async fn next_of(&self, coming: &ByteStream, least: u64) -> Result<Bytes, StoreError> {
+    /// Reads at least `least` bytes of a response.
+    ///
+    /// # Errors
+    /// The response ends early: the object has changed.
+    async fn next_chunk(&self, body: &ResponseBody, least: u64) -> Result<Bytes, StoreError> {
         let take = async || {
-            let (mut coming, mut data) = (coming.lock().await, BytesMut::new());
+            let (mut body, mut data) = (body.lock().await, BytesMut::new());
             while (data.len() as u64) < least {
-                let Some(more) = coming.try_next().await? else { break };
-                data.extend_from_slice(&more);
+                let Some(bytes) = body.try_next().await? else { break };
+                data.extend_from_slice(&bytes);
             }
             Ok(data.freeze())
         };
-        let data = reading(self.store.backend(), &self.info.key, "read", take).await?;
+        let data = attempt_read(self.store.backend(), &self.info.key, "read", take).await?;
         match data.len() as u64 >= least {
             true => Ok(data),
-            false => Err(self.cut_short(data.len(), least)),
+            false => Err(self.short_read(data.len(), least)),
         }
     }
 }
 
-/// Begins to fetch: it goes on by itself, and stops when nobody waits for it any more.
+/// Starts a task that reads a range. Dropping the returned future aborts the task.
 fn fetch(
     object: Object,
     range: Range<u64>,
 ) -> impl Future<Output = Result<Bytes, StoreError>> + Send + use<> {
-    let fetching = AbortOnDropHandle::new(tokio::spawn(async move { object.range(range).await }));
+    let task = AbortOnDropHandle::new(tokio::spawn(async move { object.range(range).await }));
     async move {
-        match fetching.await {
+        match task.await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a runtime that shuts down cancels it.
+                // The task is cancelled only when the runtime shuts down.
                 Err(_) => Err(StoreError::Stopped),
             },
         }

@@ -1,5 +1,5 @@
-//! Authorities whose word is taken for a server: those of the system, and those that somebody names for
-//! servers of their own. A name adds to what there is; it replaces nothing.
+//! Certificate authorities that are trusted for TLS: those of the system, and those of the files that the
+//! user names. A named file adds to the system's authorities and does not replace them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use super::error::StoreError;
 use super::error_chain::with_causes;
 use super::limit::read_file;
 
-/// Where systems keep theirs.
-const OF_SYSTEM: [&str; 5] = [
+/// Certificate bundles of common Linux distributions.
+const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -19,10 +19,10 @@ const OF_SYSTEM: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Bytes of the longest file of certificates.
-const LONGEST: u64 = 16 << 20;
+/// Largest accepted certificate file, in bytes.
+const MAX_BUNDLE: u64 = 16 << 20;
 
-/// A file with certificates, and who names it.
+/// A file with certificates (PEM), and the setting that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bundle {
     pub named_by: &'static str,
@@ -30,47 +30,52 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    /// What a variable names; an empty one names nothing.
-    fn of_variable(named_by: &'static str) -> Option<Self> {
+    /// The file that an environment variable names; `None` if the variable is unset or empty.
+    fn from_variable(named_by: &'static str) -> Option<Self> {
         let path = env::var_os(named_by).filter(|path| !path.is_empty())?;
         Some(Self { named_by, path: path.into() })
     }
 
+    /// Reads and checks the certificates.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] if the file has no valid certificate.
     fn read(&self) -> Result<Vec<Certificate>, StoreError> {
         let bad = |reason: String| StoreError::BadOption {
             option: self.named_by,
             value: self.path.display().to_string(),
-            reason: format!("{reason}; it names a file with certificates (PEM)"),
+            reason: format!("{reason}; set it to a file with certificates (PEM)"),
         };
-        let found = read(&self.path).map_err(&bad)?;
-        if found.is_empty() {
-            return Err(bad("there is no certificate in it".to_owned()));
+        let certificates = read(&self.path).map_err(&bad)?;
+        if certificates.is_empty() {
+            return Err(bad("the file has no certificate".to_owned()));
         }
-        // What is inside is looked at when a client is made.
-        let client = Client::builder().tls_certs_only(found.clone()).build();
+        // reqwest validates certificates when it builds a client.
+        let client = Client::builder().tls_certs_only(certificates.clone()).build();
         client.map_err(|error| bad(with_causes(&error)))?;
-        Ok(found)
+        Ok(certificates)
     }
 }
 
+/// Reads the certificates of a PEM file.
 fn read(path: &Path) -> Result<Vec<Certificate>, String> {
-    let text = read_file(path, LONGEST).map_err(|error| error.to_string())?;
+    let text = read_file(path, MAX_BUNDLE).map_err(|error| error.to_string())?;
     Certificate::from_pem_bundle(&text).map_err(|error| with_causes(&error))
 }
 
-/// Authorities that are trusted beside those of the system: `SSL_CERT_FILE`, and `AWS_CA_BUNDLE`, which goes
-/// before that of a profile.
-pub(super) fn named(of_profile: Option<&Bundle>) -> Result<Vec<Certificate>, StoreError> {
-    let of_aws = Bundle::of_variable("AWS_CA_BUNDLE").or_else(|| of_profile.cloned());
-    let bundles = [Bundle::of_variable("SSL_CERT_FILE"), of_aws];
+/// The authorities that are trusted in addition to those of the system: from `SSL_CERT_FILE`, and from
+/// `AWS_CA_BUNDLE` or, if it is unset, from the `ca_bundle` of the profile.
+pub(super) fn extra_roots(profile_bundle: Option<&Bundle>) -> Result<Vec<Certificate>, StoreError> {
+    let aws_bundle = Bundle::from_variable("AWS_CA_BUNDLE").or_else(|| profile_bundle.cloned());
+    let bundles = [Bundle::from_variable("SSL_CERT_FILE"), aws_bundle];
     let mut roots = Vec::new();
     for bundle in bundles.into_iter().flatten() {
         roots.extend(bundle.read()?);
     }
-    // The client below takes what these name in place of what the system has.
+    // With these variables set, the TLS library does not load the authorities of the system.
     if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some()) {
-        let of_system = OF_SYSTEM.iter().find_map(|path| read(Path::new(path)).ok());
-        roots.extend(of_system.unwrap_or_default());
+        let system = SYSTEM_BUNDLES.iter().find_map(|path| read(Path::new(path)).ok());
+        roots.extend(system.unwrap_or_default());
     }
     Ok(roots)
 }
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_that_is_none_is_named() {
+    fn an_invalid_bundle_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str, text: &str| {
             let path = folder.path().join(name);

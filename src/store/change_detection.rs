@@ -1,8 +1,9 @@
-//! Whether a file on disk is still the one that was read before.
+//! Detection of files on disk that are overwritten in place while they are read.
 //!
-//! Who overwrites a file in place can put its time back (`cp -p`, `rsync -t`), but not the time at
-//! which its inode changed. `chmod` and another link to the file move that as well: then what was
-//! read is read once more, and its bytes decide.
+//! A program can restore the modification time (mtime) of a file that it overwrites (`cp -p`,
+//! `rsync -t`), but not its inode change time (ctime). `chmod` and a new hard link change the ctime
+//! too. After a change of the ctime, the ranges that were read are therefore read again, and their
+//! checksums decide.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -15,36 +16,39 @@ use flate2::Crc;
 
 use super::limit::open_file;
 
-/// Bytes that are gone through at a time.
+/// Bytes per read.
 const BUFFER: usize = 256 << 10;
 
-/// When an inode changed last, in seconds and nanoseconds.
+/// Inode change time (ctime): seconds and nanoseconds since 1970.
 pub(super) type ChangeTime = (i64, i64);
 
-/// What was read of a file, and when it had changed last before.
+/// The ranges of a file that were read, with their checksums, and the ctime of the file before that.
 #[derive(Debug, Default)]
 pub(super) struct ReadRecord(Mutex<ReadState>);
 
 #[derive(Debug, Default)]
 struct ReadState {
-    changed: Option<ChangeTime>,
-    /// Ranges with their checksums.
-    parts: Vec<(Range<u64>, u32)>,
+    /// ctime at which the file is known to be unchanged; `None` before the first read.
+    ctime: Option<ChangeTime>,
+    /// Ranges of bytes that were read, with their CRC-32.
+    ranges: Vec<(Range<u64>, u32)>,
 }
 
 impl ReadRecord {
+    /// Runs `work` with the state locked.
     fn with<T>(&self, work: impl FnOnce(&mut ReadState) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the inode has not changed since the first read, or since it was found to have the same
-    /// bytes: from this moment on it may be read.
+    /// Checks the ctime before a read. Returns it if it has not changed since the first read or since
+    /// the last successful [`ReadRecord::compare`], and `None` otherwise.
     pub(super) fn begin(&self, path: &Path) -> Option<ChangeTime> {
-        let now = moment(&fs::metadata(path).ok()?);
-        self.with(|state| (*state.changed.get_or_insert(now) == now).then_some(now))
+        let now = change_time(&fs::metadata(path).ok()?);
+        self.with(|state| (*state.ctime.get_or_insert(now) == now).then_some(now))
     }
 
-    /// Remembers a range that was read, by its checksum. Whether the inode has not changed since `began`.
+    /// Records a range that was read, with its checksum. Returns whether the ctime is still `began`, the
+    /// result of [`ReadRecord::begin`].
     pub(super) fn add(
         &self,
         path: &Path,
@@ -52,60 +56,62 @@ impl ReadRecord {
         range: Range<u64>,
         checksum: u32,
     ) -> bool {
-        self.with(|state| state.parts.push((range, checksum)));
-        fs::metadata(path).map_or(true, |found| moment(&found) == began)
+        self.with(|state| state.ranges.push((range, checksum)));
+        fs::metadata(path).map_or(true, |metadata| change_time(&metadata) == began)
     }
 
-    /// Whether all that was read still has the same bytes; the moment from which on it may be read.
+    /// Reads all recorded ranges again. Returns the ctime if their checksums are unchanged, and `None`
+    /// if one differs.
     ///
     /// # Errors
-    /// The file cannot be read to where it was read before.
+    /// The file cannot be read, or is shorter than a recorded range.
     pub(super) fn compare(&self, path: &Path) -> io::Result<Option<ChangeTime>> {
         let file = open_file(path)?;
         loop {
-            let now = moment(&file.metadata()?);
-            for (range, known) in self.with(|state| state.parts.clone()) {
-                let mut found = Crc::new();
-                pass(&file, range, |buffer| found.update(buffer))?;
-                if found.sum() != known {
+            let now = change_time(&file.metadata()?);
+            for (range, expected) in self.with(|state| state.ranges.clone()) {
+                let mut crc = Crc::new();
+                for_each_chunk(&file, range, |buffer| crc.update(buffer))?;
+                if crc.sum() != expected {
                     return Ok(None);
                 }
             }
-            if moment(&file.metadata()?) == now {
-                self.with(|state| state.changed = Some(now));
+            if change_time(&file.metadata()?) == now {
+                self.with(|state| state.ctime = Some(now));
                 return Ok(Some(now));
             }
         }
     }
 }
 
-fn moment(of: &Metadata) -> ChangeTime {
-    (of.ctime(), of.ctime_nsec())
+fn change_time(metadata: &Metadata) -> ChangeTime {
+    (metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// The checksum of bytes.
+/// The CRC-32 of bytes.
 pub(super) fn checksum(data: &[u8]) -> u32 {
-    let mut sum = Crc::new();
-    sum.update(data);
-    sum.sum()
+    let mut crc = Crc::new();
+    crc.update(data);
+    crc.sum()
 }
 
-/// Goes through a range of a file, piece by piece; what `step` leaves in place of a piece is the buffer
-/// of the next. Gives the checksum of the range.
+/// Reads a range of a file in chunks, passes each to `step`, and returns the CRC-32 of the range. `step`
+/// may replace the buffer; the next chunk is read into the buffer that it leaves.
 pub(super) fn fold(
     file: &File,
     range: Range<u64>,
     mut step: impl FnMut(&mut Vec<u8>),
 ) -> io::Result<u32> {
-    let mut sum = Crc::new();
-    pass(file, range, |buffer| {
-        sum.update(buffer);
+    let mut crc = Crc::new();
+    for_each_chunk(file, range, |buffer| {
+        crc.update(buffer);
         step(buffer);
     })?;
-    Ok(sum.sum())
+    Ok(crc.sum())
 }
 
-fn pass(
+/// Reads a range of a file in chunks of at most [`BUFFER`] bytes.
+fn for_each_chunk(
     file: &File,
     Range { mut start, end }: Range<u64>,
     mut step: impl FnMut(&mut Vec<u8>),
@@ -132,17 +138,17 @@ mod tests {
     use crate::store::{Object, S3Options, StoreError, StoreRegistry};
 
     const PIECE: usize = 600 << 10;
-    /// Longer than times of inodes are apart at least.
+    /// Longer than the resolution of inode times.
     const TICK: Duration = Duration::from_millis(30);
 
-    /// Puts bytes into a file in place, with the time of the old ones.
+    /// Overwrites bytes of a file in place and restores its modification time.
     fn overwrite(path: &Path, bytes: &[u8], time: SystemTime) {
         let file = File::options().write(true).open(path).unwrap();
         file.write_all_at(bytes, 0).unwrap();
         file.set_modified(time).unwrap();
     }
 
-    /// Reads parts of a file of four pieces before and after something is done to it.
+    /// Reads parts of a file of four pieces before and after `change`.
     async fn read(change: impl FnOnce(&Path, SystemTime)) -> Result<(), StoreError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
@@ -161,17 +167,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_time_of_the_inode_alone_is_no_other_file() {
+    async fn a_new_ctime_with_the_same_bytes_is_no_change() {
         read(|path, _| fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap())
             .await
             .unwrap();
         read(|path, _| fs::hard_link(path, path.with_extension("backup")).unwrap()).await.unwrap();
-        // Written with what it has.
+        // Overwritten with the same bytes.
         read(|path, time| overwrite(path, &[1; 10], time)).await.unwrap();
     }
 
     #[tokio::test]
-    async fn other_bytes_with_the_old_time_are_found() {
+    async fn changed_bytes_with_the_old_mtime_are_detected() {
         let last = 2 * PIECE - 1;
         for at in [0, PIECE, last] {
             let changed = read(|path, time| {
@@ -186,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_the_change_counts_when_it_is_told_later() {
+    fn a_range_read_before_a_change_counts_when_it_is_recorded_later() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         fs::write(&path, "old").unwrap();
-        let taken = ReadRecord::default();
-        let began = taken.begin(&path).unwrap();
+        let record = ReadRecord::default();
+        let began = record.begin(&path).unwrap();
         sleep(TICK);
         fs::write(&path, "new").unwrap();
-        assert_eq!(taken.begin(&path), None);
-        // Somebody else, who had read nothing, goes on from here.
-        assert!(taken.compare(&path).unwrap().is_some());
-        assert!(!taken.add(&path, began, 0..3, checksum(b"old")));
-        assert_eq!(taken.compare(&path).unwrap(), None);
+        assert_eq!(record.begin(&path), None);
+        // Nothing is recorded yet, so the file may be read from its new state on.
+        assert!(record.compare(&path).unwrap().is_some());
+        assert!(!record.add(&path, began, 0..3, checksum(b"old")));
+        assert_eq!(record.compare(&path).unwrap(), None);
     }
 }

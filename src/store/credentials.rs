@@ -1,5 +1,7 @@
-//! Credentials for all requests: taken from aws-config's chain once, kept, and renewed before
-//! they expire by one request while the others go on with what there is.
+//! Cache of the credentials for all requests.
+//!
+//! The credentials come from the provider chain of aws-config. One request renews them before they
+//! expire; the others use the cached ones meanwhile.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -15,29 +17,36 @@ use tracing::{debug, warn};
 use super::error::{CredentialsProblem, CredentialsUnavailable};
 use super::error_chain::with_causes;
 
+/// How long before their expiry credentials are renewed: at most this, and at most a fifth of their life.
 const MARGIN: Duration = Duration::from_secs(300);
-/// How long to leave a source alone that failed while its last credentials are still good.
+/// Pause after a failed renewal while the cached credentials are still valid.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Credentials of one source, cached and renewed.
 pub(super) struct Credentials {
     source: SharedCredentialsProvider,
-    held: RwLock<Option<CachedCredentials>>,
+    cached: RwLock<Option<CachedCredentials>>,
+    /// Held by the request that renews.
     renewing: Mutex<()>,
 }
 
 #[derive(Clone)]
 struct CachedCredentials {
     credential: Arc<AwsCredential>,
+    /// `None` for credentials that do not expire.
     expires: Option<SystemTime>,
+    /// When the next renewal is due; `None` for never.
     renew_from: Option<SystemTime>,
-    since: SystemTime,
+    loaded: SystemTime,
 }
 
 impl CachedCredentials {
+    /// Whether no renewal is due.
     fn is_fresh(&self) -> bool {
         self.renew_from.is_none_or(|from| SystemTime::now() < from)
     }
 
+    /// Whether the credentials have not expired.
     fn is_usable(&self) -> bool {
         self.expires.is_none_or(|expires| SystemTime::now() < expires)
     }
@@ -45,63 +54,67 @@ impl CachedCredentials {
 
 impl Credentials {
     pub(super) fn new(source: SharedCredentialsProvider) -> Self {
-        Self { source, held: RwLock::default(), renewing: Mutex::default() }
+        Self { source, cached: RwLock::default(), renewing: Mutex::default() }
     }
 
-    fn held(&self) -> Option<CachedCredentials> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn cached(&self) -> Option<CachedCredentials> {
+        self.cached.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn hold(&self, held: Option<CachedCredentials>) {
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+    fn set_cached(&self, cached: Option<CachedCredentials>) {
+        *self.cached.write().unwrap_or_else(PoisonError::into_inner) = cached;
     }
 
-    /// Until when the credentials are good; `None` when they do not expire.
+    /// When the credentials expire; `None` if they do not.
     pub(super) async fn expiry(&self) -> Result<Option<SystemTime>, CredentialsUnavailable> {
         Ok(self.current().await?.expires)
     }
 
-    /// After a server has called them expired: whether a new try may go better.
-    pub(super) fn renew_if_older(&self, than: SystemTime) -> bool {
-        let Some(held) = self.held().filter(|held| held.expires.is_some()) else {
+    /// Drops credentials that were loaded before `time`, after a server has reported them as expired.
+    /// Returns whether the request is worth repeating: false for credentials that do not expire.
+    pub(super) fn renew_if_older(&self, time: SystemTime) -> bool {
+        let Some(cached) = self.cached().filter(|cached| cached.expires.is_some()) else {
             return false;
         };
-        if held.since < than {
-            self.hold(None);
+        if cached.loaded < time {
+            self.set_cached(None);
         }
         true
     }
 
+    /// The cached credentials, or new ones if a renewal is due.
     async fn current(&self) -> Result<CachedCredentials, CredentialsUnavailable> {
-        let usable = match self.held() {
-            Some(held) if held.is_fresh() => return Ok(held),
-            held => held.filter(CachedCredentials::is_usable),
+        let usable = match self.cached() {
+            Some(cached) if cached.is_fresh() => return Ok(cached),
+            cached => cached.filter(CachedCredentials::is_usable),
         };
-        let _one_at_a_time = match (usable, self.renewing.try_lock()) {
+        let _renewal = match (usable, self.renewing.try_lock()) {
             (_, Ok(guard)) => guard,
             (Some(usable), Err(_)) => return Ok(usable),
             (None, Err(_)) => self.renewing.lock().await,
         };
-        match self.held() {
-            Some(held) if held.is_fresh() => return Ok(held),
+        // Another request may have renewed them while this one waited for the lock.
+        match self.cached() {
+            Some(cached) if cached.is_fresh() => return Ok(cached),
             _ => {}
         }
         let failure = match self.renew().await {
-            Ok(held) => {
-                self.hold(Some(held.clone()));
-                return Ok(held);
+            Ok(renewed) => {
+                self.set_cached(Some(renewed.clone()));
+                return Ok(renewed);
             }
             Err(failure) => failure,
         };
-        let Some(mut held) = self.held().filter(CachedCredentials::is_usable) else {
+        let Some(mut cached) = self.cached().filter(CachedCredentials::is_usable) else {
             return Err(failure);
         };
-        warn!(error = %failure, "credentials could not be renewed; the last are still good");
-        held.renew_from = Some(SystemTime::now() + PAUSE);
-        self.hold(Some(held.clone()));
-        Ok(held)
+        warn!(error = %failure, "cannot renew the credentials; the current ones are still valid");
+        cached.renew_from = Some(SystemTime::now() + PAUSE);
+        self.set_cached(Some(cached.clone()));
+        Ok(cached)
     }
 
+    /// Loads credentials from the source and checks them.
     async fn renew(&self) -> Result<CachedCredentials, CredentialsUnavailable> {
         let new =
             self.source.provide_credentials().await.map_err(|error| CredentialsUnavailable {
@@ -110,21 +123,21 @@ impl Credentials {
                     CredentialsError::ProviderTimedOut(_) => CredentialsProblem::Unanswered,
                     _ => problem_of(&with_causes(&error)),
                 },
-                // It goes over several lines.
+                // The text of the SDK has line breaks.
                 detail: with_causes(&error).split_whitespace().collect::<Vec<_>>().join(" "),
             })?;
-        let since = SystemTime::now();
+        let loaded = SystemTime::now();
         let expires = new.expiry();
-        let life = expires.map(|expires| expires.duration_since(since).unwrap_or_default());
+        let life = expires.map(|expires| expires.duration_since(loaded).unwrap_or_default());
         if life == Some(Duration::ZERO) {
-            let detail = "their source gave expired ones".to_owned();
+            let detail = "the source returned expired credentials".to_owned();
             return Err(CredentialsUnavailable { problem: CredentialsProblem::Expired, detail });
         }
         debug!(?life, "credentials loaded");
-        let renew_from = life.map(|life| since + life.saturating_sub(MARGIN.min(life / 5)));
-        let told = [new.access_key_id(), new.session_token().unwrap_or_default()];
-        if told.iter().any(|text| text.chars().any(char::is_control)) {
-            let detail = "the access key or the session token has a control character".to_owned();
+        let renew_from = life.map(|life| loaded + life.saturating_sub(MARGIN.min(life / 5)));
+        let header_values = [new.access_key_id(), new.session_token().unwrap_or_default()];
+        if header_values.iter().any(|text| text.chars().any(char::is_control)) {
+            let detail = "the access key or the session token contains a control character".to_owned();
             return Err(CredentialsUnavailable { problem: CredentialsProblem::Rejected, detail });
         }
         let credential = Arc::new(AwsCredential {
@@ -132,13 +145,13 @@ impl Credentials {
             secret_key: new.secret_access_key().to_owned(),
             token: new.session_token().map(str::to_owned),
         });
-        Ok(CachedCredentials { credential, expires, renew_from, since })
+        Ok(CachedCredentials { credential, expires, renew_from, loaded })
     }
 }
 
-/// What is wrong when a source of credentials says this.
-fn problem_of(said: &str) -> CredentialsProblem {
-    const PASSING: [&str; 7] = [
+/// Classifies the error text of a source of credentials.
+fn problem_of(text: &str) -> CredentialsProblem {
+    const TRANSIENT: [&str; 7] = [
         "timed out",
         "timeout",
         "dispatch failure",
@@ -147,10 +160,10 @@ fn problem_of(said: &str) -> CredentialsProblem {
         "too many requests",
         "unavailable",
     ];
-    let said = said.to_lowercase();
+    let text = text.to_lowercase();
     match () {
-        () if said.contains("expired") => CredentialsProblem::Expired,
-        () if PASSING.iter().any(|words| said.contains(words)) => CredentialsProblem::Unanswered,
+        () if text.contains("expired") => CredentialsProblem::Expired,
+        () if TRANSIENT.iter().any(|words| text.contains(words)) => CredentialsProblem::Unanswered,
         () => CredentialsProblem::Missing,
     }
 }
@@ -161,7 +174,7 @@ impl CredentialProvider for Credentials {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         match self.current().await {
-            Ok(held) => Ok(held.credential),
+            Ok(cached) => Ok(cached.credential),
             Err(source) => {
                 Err(object_store::Error::Generic { store: "S3", source: Box::new(source) })
             }
@@ -180,16 +193,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_go_better_later_is_told_from_what_must_be_mended() {
+    fn transient_failures_are_distinguished_from_permanent_ones() {
         use CredentialsProblem::{Expired, Missing, Unanswered};
-        for (said, problem) in [
+        for (text, problem) in [
             ("an error occurred while loading credentials: dispatch failure: io error", Unanswered),
             ("service error: Throttling: Rate exceeded", Unanswered),
             ("credential_process: HTTP 503 Service Unavailable", Unanswered),
             ("The SSO session has expired, or timed out", Expired),
             ("credential_process returned 1: no such user", Missing),
         ] {
-            assert_eq!(problem_of(said), problem, "{said}");
+            assert_eq!(problem_of(text), problem, "{text}");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! What can go wrong with storage, by what the caller can do about it.
+//! Errors of storage, distinguished by what the caller can do about them.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file_kind::odd_above;
+use super::file_kind::special_file_above;
 use super::location::LocationError;
 use crate::model::{ErrorKind, Md5Digest, WithErrorKind};
 
-/// Why credentials will not do.
+/// The reason why credentials cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialsProblem {
-    /// None were found, or their source failed.
+    /// No credentials were found, or their source failed.
     Missing,
-    /// Their source did not answer, or was too busy: it may do so later.
+    /// The source did not respond or was too busy. A later attempt may succeed.
     Unanswered,
-    /// They were good once.
+    /// The credentials have expired.
     Expired,
-    /// The server does not know them, or the signature is wrong.
+    /// The server does not know the access key, or the signature is wrong.
     Rejected,
 }
 
@@ -25,14 +25,15 @@ impl std::fmt::Display for CredentialsProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Missing => "no credentials",
-            Self::Unanswered => "the source of the credentials does not answer",
+            Self::Unanswered => "the source of the credentials does not respond",
             Self::Expired => "the credentials have expired",
             Self::Rejected => "the credentials were rejected",
         })
     }
 }
 
-/// A failure to get credentials, passed through `object_store` and recognised on the way out.
+/// A failure to get credentials. It passes through `object_store`, and `translate` finds it in the chain
+/// of causes.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct CredentialsUnavailable {
@@ -40,190 +41,190 @@ pub(super) struct CredentialsUnavailable {
     pub detail: String,
 }
 
-/// A failure of storage; every variant names the location or the object.
+/// An error of storage. Every variant but [`StoreError::Stopped`] names the location, object or option.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Not a location.
+    /// A text is not a valid location, or a path has a file where a folder is required.
     #[error(transparent)]
     BadLocation(#[from] LocationError),
-    /// An option of S3 that cannot be used.
+    /// An S3 option has an invalid value.
     #[error("cannot use {option} `{value}`: {reason}")]
     BadOption {
-        /// Which option.
+        /// Name of the option, variable or setting.
         option: &'static str,
-        /// What it was set to.
+        /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Why the value is invalid.
         reason: String,
     },
-    /// A key that no store should hold.
-    #[error("{url}: not a usable name: {reason}; give it another")]
+    /// A key is invalid for this store.
+    #[error("{url}: invalid key: {reason}; choose another name")]
     BadKey {
         /// The object.
         url: String,
-        /// What is wrong with it.
+        /// Why the key is invalid.
         reason: String,
     },
-    /// On disk, something else than a file or a folder of files.
-    #[error("{url}: {what}; remove it, or put there what belongs there")]
+    /// A path on disk is a special file, or a folder where a file is expected, or a dangling link.
+    #[error("{url}: {what}; remove it, or replace it by a file or folder")]
     UnsupportedFileType {
-        /// Its path.
+        /// Path of the entry.
         url: String,
-        /// What it is.
+        /// Description of the entry.
         what: String,
     },
-    /// No such object.
+    /// The object does not exist.
     #[error("{url}: not found")]
     NotFound {
         /// The object.
         url: String,
     },
-    /// No such bucket.
+    /// The bucket does not exist at the endpoint.
     #[error(
         "{url}: there is no bucket `{bucket}` at {endpoint}; create it, or correct the name or the endpoint"
     )]
     NoSuchBucket {
-        /// The object or location asked for.
+        /// The requested object or location.
         url: String,
-        /// Its bucket.
+        /// Name of the bucket.
         bucket: String,
-        /// Where it was looked for.
+        /// Endpoint that received the request.
         endpoint: String,
     },
-    /// No such product of Source Cooperative.
+    /// The product does not exist at Source Cooperative, or is hidden from these credentials.
     #[error(
-        "{url}: {endpoint} has no product `{product}`, or these credentials may not see it; correct the name, or make the product on https://source.coop"
+        "{url}: {endpoint} has no product `{product}`, or these credentials may not see it; correct the name, or create the product on https://source.coop"
     )]
     NoSuchProduct {
-        /// The object or location asked for.
+        /// The requested object or location.
         url: String,
-        /// Its account and its product.
+        /// `ACCOUNT/PRODUCT`.
         product: String,
-        /// Where it was looked for.
+        /// Endpoint that received the request.
         endpoint: String,
     },
-    /// The credentials or the user may not do this.
+    /// The server or the system denies the action.
     #[error("{url}: permission denied to {action}: {detail}")]
     PermissionDenied {
         /// The object or location.
         url: String,
-        /// What was tried.
+        /// The action, as a verb phrase.
         action: &'static str,
-        /// What the server or the system said.
+        /// Message of the server or the system.
         detail: String,
     },
-    /// Credentials are missing, expired or wrong.
+    /// Credentials are missing, expired or rejected.
     #[error("{url}: {problem} ({detail}); {advice}")]
     Credentials {
         /// The location.
         url: String,
-        /// What is wrong with them.
+        /// The problem.
         problem: CredentialsProblem,
-        /// What the source or the server said.
+        /// Message of the source or the server.
         detail: String,
-        /// How to renew them.
+        /// How to renew the credentials.
         advice: String,
     },
-    /// The request was signed for another region than the bucket's.
-    #[error("{url}: the bucket is in another region ({detail}); set the region")]
+    /// The request was signed for a region other than that of the bucket.
+    #[error("{url}: the bucket is in another region ({detail}); set --region")]
     WrongRegion {
         /// The location.
         url: String,
-        /// What the server said.
+        /// Message of the server.
         detail: String,
     },
-    /// A server sends its clients elsewhere, where nothing is sent that was meant for it.
+    /// The server redirects to another host. Requests are signed for one host and do not follow.
     #[error(
-        "{url}: the server redirects to {to}, and no redirect is followed to another host; {advice}"
+        "{url}: the server redirects to {to}; redirects to another host are not followed; {advice}"
     )]
     Redirected {
         /// The object or location.
         url: String,
-        /// Where to, with the region if it was told.
+        /// Target of the redirect.
         to: String,
-        /// What to do.
+        /// What the user can do.
         advice: &'static str,
     },
-    /// A server that cannot do what is needed.
-    #[error("{url}: the server does not support {request} ({detail}); use one that does")]
+    /// The server does not implement a request.
+    #[error("{url}: the server does not support {request} ({detail}); use a server that does")]
     NotImplemented {
         /// The object or location.
         url: String,
-        /// Method and address of the request.
+        /// Method and URL of the request.
         request: String,
-        /// What the server said.
+        /// Message of the server.
         detail: String,
     },
-    /// Nobody that is trusted vouches for the server.
+    /// No trusted authority has signed the certificate of the server.
     #[error(
-        "{url}: the certificate of the server is not trusted ({detail}); if it is one of your own authority, name the file with its certificate in SSL_CERT_FILE or AWS_CA_BUNDLE"
+        "{url}: the certificate of the server is not trusted ({detail}); if your own authority has signed it, set SSL_CERT_FILE or AWS_CA_BUNDLE to a file with the certificate of the authority"
     )]
     Untrusted {
         /// The object or location.
         url: String,
-        /// What is wrong with it.
+        /// Error of the TLS library.
         detail: String,
     },
-    /// A listing that cannot be one.
+    /// The listing of a server is invalid.
     #[error("{url}: the listing of the server cannot be used: {detail}")]
     BadListing {
         /// The folder.
         url: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         detail: String,
     },
-    /// A listing that does not fit into memory.
+    /// A listing does not fit into memory.
     #[error(
-        "{url}: the listing of the server has more than {names} names, for which there is no room: {most} bytes of memory, a quarter of what there is, are for them; give a folder with fewer, or more memory (`dor run --memory`, the job's limit)"
+        "{url}: the listing has more than {names} names and does not fit into {most} bytes, a quarter of the available memory; choose a folder with fewer files, or allow more memory (`dor run --memory`, the limit of the job)"
     )]
     ListingTooLong {
         /// The folder.
         url: String,
-        /// Names that have come.
+        /// Names received so far.
         names: usize,
-        /// Bytes that they may take.
+        /// Memory limit, in bytes.
         most: u64,
     },
-    /// An object that is read whole has more bytes than one of its kind.
+    /// An object that is read whole exceeds the size limit of its kind.
     #[error(
-        "{url}: {} bytes, and no more than {most} are read here; is it the right object?",
+        "{url}: the object has {} bytes, the limit is {most}; check that it is the right object",
         size.map_or("too many".to_owned(), |size| size.to_string())
     )]
     TooLarge {
         /// The object.
         url: String,
-        /// What it has, if that is known.
+        /// Size in bytes; `None` if the server did not state it.
         size: Option<u64>,
-        /// What it may have.
+        /// Limit in bytes.
         most: u64,
     },
-    /// Told to stop while something was read.
+    /// A stop was requested during a read.
     #[error("stopped; run the same command again to continue")]
     Stopped,
-    /// Nothing can be written here.
+    /// The location is read-only.
     #[error("{url}: read-only: {detail}")]
     ReadOnly {
         /// The location.
         url: String,
-        /// Why.
+        /// Why it is read-only.
         detail: String,
     },
-    /// No space is left, or the quota is used up.
-    #[error("{url}: no space left ({detail}); free some, then run again")]
+    /// No space is left, or the quota is exhausted.
+    #[error("{url}: no space left ({detail}); free some space, then run again")]
     StorageFull {
         /// The object.
         url: String,
-        /// What the system said.
+        /// Message of the system.
         detail: String,
     },
-    /// A file is larger than files can be here.
+    /// A file exceeds a size limit.
     #[error(
-        "{url}: {detail}: a limit of this process (ulimit -f) or of the file system; raise it, or write elsewhere, then run again"
+        "{url}: {detail}: the file exceeds a limit of this process (ulimit -f) or of the file system; raise the limit or write elsewhere, then run again"
     )]
     FileLimit {
         /// The object.
         url: String,
-        /// What the system said.
+        /// Message of the system.
         detail: String,
     },
     /// The object was replaced while it was read.
@@ -234,104 +235,104 @@ pub enum StoreError {
         /// What differs.
         detail: String,
     },
-    /// It was to be written on a condition that no longer holds: another writer was first.
+    /// The condition of a write does not hold: another writer was first.
     #[error(
-        "{url}: somebody else wrote it meanwhile ({detail}), so it was not written over; run again"
+        "{url}: another writer changed it first ({detail}), so it was not overwritten; run again"
     )]
     PreconditionFailed {
         /// The object.
         url: String,
-        /// What is there.
+        /// How the existing object differs from the condition.
         detail: String,
     },
-    /// The bytes of a part are not those that are recorded.
-    #[error("{url}: MD5 {found} of the part from byte {start} on, not {expected}; make it again")]
+    /// The MD5 of a part differs from the recorded one.
+    #[error("{url}: the part at byte {start} has MD5 {found}, recorded is {expected}; make it again")]
     Differs {
         /// The object.
         url: String,
-        /// Where the part begins.
+        /// First byte of the part.
         start: u64,
-        /// MD5 of what was read.
+        /// MD5 of the bytes that were read.
         found: Md5Digest,
-        /// MD5 that is recorded.
+        /// Recorded MD5.
         expected: Md5Digest,
     },
-    /// Bytes beyond the end were asked for.
-    #[error("{url}: bytes {start}..{end} were asked for, but it has {size}")]
+    /// The requested range is beyond the end of the object.
+    #[error("{url}: bytes {start}..{end} were requested, but the object has {size} bytes")]
     OutOfRange {
         /// The object.
         url: String,
-        /// First byte asked for.
+        /// First requested byte.
         start: u64,
-        /// End of what was asked for.
+        /// End of the requested range, exclusive.
         end: u64,
-        /// What it has.
+        /// Size of the object in bytes.
         size: u64,
     },
-    /// An upload that was completed before all its parts had come, or got parts of a wrong size.
-    #[error("{url}: the upload did not end well: {detail}; write it again")]
+    /// An upload was completed without all of its parts, or with parts of a wrong size.
+    #[error("{url}: upload failed: {detail}; run again")]
     Incomplete {
         /// The object.
         url: String,
-        /// What is missing or too much.
+        /// Which part is missing or wrong.
         detail: String,
     },
-    /// The server could not be reached or kept failing.
+    /// All attempts failed: the server could not be reached, or responded with errors.
     #[error("{url}: {request} failed{}: {detail}; {advice}", tries(*.attempts, *.elapsed))]
     RetriesExhausted {
         /// The object or location.
         url: String,
-        /// Method and address of the request.
+        /// Method and URL of the request.
         request: String,
-        /// How often it was sent.
+        /// Number of attempts.
         attempts: u32,
-        /// From the first attempt to the last answer.
+        /// Time from the first attempt to the last response.
         elapsed: Duration,
-        /// What happened to the last.
+        /// Error of the last attempt.
         detail: String,
-        /// What to do.
+        /// What the user can do.
         advice: &'static str,
-        /// Whether the server had already begun to answer that it went well.
+        /// Whether the error came after a status of success.
         late: bool,
     },
-    /// The server refused, for a reason of its own.
+    /// The server refused a request with another status.
     #[error("{url}: {request} was refused with {status}: {detail}")]
     Refused {
         /// The object or location.
         url: String,
-        /// Method and address of the request.
+        /// Method and URL of the request.
         request: String,
         /// HTTP status.
         status: u16,
-        /// Code and message.
+        /// Error code and message of the server.
         detail: String,
     },
-    /// This kind of location cannot do it.
+    /// The kind of location does not support the action.
     #[error("{url}: cannot {action} over https; use a path or s3://")]
     Unsupported {
         /// The location.
         url: String,
-        /// What was tried.
+        /// The action, as a verb phrase.
         action: &'static str,
     },
-    /// The system failed in a way of its own.
+    /// Another error of the operating system.
     #[error("{url}: cannot {action}: {source}")]
     Io {
         /// The object.
         url: String,
-        /// What was tried.
+        /// The action, as a verb phrase.
         action: &'static str,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// The storage library failed in a way of its own.
+    /// Another error of `object_store`.
     #[error("{url}: cannot {action}: {source}")]
     Library {
         /// The object or location.
         url: String,
-        /// What was tried.
+        /// The action, as a verb phrase.
         action: &'static str,
-        /// What it said.
+        /// Error of the library.
         source: object_store::Error,
     },
 }
@@ -366,27 +367,28 @@ impl WithErrorKind for StoreError {
     }
 }
 
-/// How often a request was sent, when it was more than once.
+/// Number and duration of the attempts, if there was more than one.
 fn tries(attempts: u32, elapsed: Duration) -> String {
     match attempts {
         0 | 1 => String::new(),
-        _ => format!(" {attempts} times over {:.1} s, the last time with", elapsed.as_secs_f64()),
+        _ => format!(" {attempts} times over {:.1} s, last error", elapsed.as_secs_f64()),
     }
 }
 
 impl StoreError {
-    /// Whether the object (or its bucket's key) simply is not there.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Converts an error of the operating system.
     pub(super) fn io(url: &str, action: &'static str, source: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let url = url.to_owned();
         let detail = source.to_string();
         match source.kind() {
             Kind::NotFound => Self::NotFound { url },
-            Kind::NotADirectory => match odd_above(Path::new(&url)) {
+            Kind::NotADirectory => match special_file_above(Path::new(&url)) {
                 Some((url, what)) => Self::UnsupportedFileType { url, what },
                 None => Self::BadLocation(LocationError {
                     text: url,
@@ -402,10 +404,10 @@ impl StoreError {
             Kind::StorageFull | Kind::QuotaExceeded => Self::StorageFull { url, detail },
             Kind::FileTooLarge => Self::FileLimit { url, detail },
             _ if [Some(libc::EMFILE), Some(libc::ENFILE)].contains(&source.raw_os_error()) => {
-                let told = format!(
+                let text = format!(
                     "{source}: raise the limit (ulimit -n 4096) or use fewer workers (--workers)"
                 );
-                Self::Io { url, action, source: io::Error::new(source.kind(), told) }
+                Self::Io { url, action, source: io::Error::new(source.kind(), text) }
             }
             _ => Self::Io { url, action, source },
         }

@@ -1,20 +1,21 @@
-//! What an error says with its causes: the errors of the libraries below say little by themselves.
+//! Error texts with their causes. The top-level errors of the libraries rarely name the cause.
 
-/// What an error and its causes say, without those that the one before has quoted.
+/// The texts of an error and its causes, outermost first. A cause whose text the previous one contains
+/// is left out.
 pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut told: Vec<String> = vec![error.to_string().trim_end().to_owned()];
+    let mut texts: Vec<String> = vec![error.to_string().trim_end().to_owned()];
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string().trim_end().to_owned();
-        if told.last().is_none_or(|last| !last.contains(&text)) {
-            told.push(text);
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
         }
         next = cause.source();
     }
-    told
+    texts
 }
 
-/// All of that on one line: the errors of the AWS SDK say nothing by themselves.
+/// The texts of an error and its causes on one line, separated by `: `.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     causes(error).join(": ")
 }
@@ -25,13 +26,13 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Says(&'static str, #[source] Option<Box<Says>>);
+    struct TestError(&'static str, #[source] Option<Box<TestError>>);
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_named_once() {
         let all = ["a file", "cannot open: no space", "no space", "other"];
         let error =
-            all.into_iter().rev().fold(None, |below, text| Some(Box::new(Says(text, below))));
+            all.into_iter().rev().fold(None, |below, text| Some(Box::new(TestError(text, below))));
         assert_eq!(causes(&*error.unwrap()), ["a file", "cannot open: no space", "other"]);
     }
 }

@@ -1,5 +1,7 @@
-//! A part of an object that is never whole in memory: of a file as the body of a request, read and compared
-//! with its MD5 while it is sent, and again when it is sent again; of any object, on its way to a file.
+//! Request bodies that are read from an object while they are sent, so that a part is never whole in
+//! memory.
+//!
+//! Each attempt of the request reads the range again and compares it with its MD5.
 
 use std::io;
 use std::ops::Range;
@@ -16,16 +18,17 @@ use super::http_client::RequestBody;
 use super::object::Object;
 use crate::model::Md5Digest;
 
-/// Bytes that are read at a time, and in memory: the client below would hold twice as many.
-const PIECE: usize = 256 << 10;
+/// Bytes per read of a file on disk. Only one chunk is in memory: without the permit in [`BodyPiece`],
+/// the HTTP client would hold two.
+const CHUNK: usize = 256 << 10;
 
-/// Bytes of an object elsewhere that are fetched at a time.
-const FETCHED: u64 = 2 << 20;
+/// Bytes per request when the object is not on disk.
+const REMOTE_CHUNK: u64 = 2 << 20;
 
-/// Bytes on their way to the socket, and the right to read the next.
+/// A chunk that the HTTP client sends. Dropping it permits reading the next chunk.
 struct BodyPiece {
     data: Vec<u8>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl AsRef<[u8]> for BodyPiece {
@@ -34,13 +37,14 @@ impl AsRef<[u8]> for BodyPiece {
     }
 }
 
+/// A range of an object as the body of a request.
 #[derive(Debug)]
 pub(super) struct FileBody {
     object: Object,
     range: Range<u64>,
-    /// What its MD5 must be.
+    /// Expected MD5 of the range.
     md5: Md5Digest,
-    /// Why it could not be read.
+    /// The error of the last failed read.
     failure: Arc<Mutex<Option<StoreError>>>,
 }
 
@@ -49,53 +53,53 @@ impl FileBody {
         Self { object, range, md5, failure: Arc::default() }
     }
 
-    /// Of an object elsewhere.
-    fn of_others(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+    /// Reads a range of an object that is not on disk.
+    fn read_remote(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let (object, range, expected) = (self.object.clone(), self.range.clone(), self.md5);
-        let pieces = object.pieces_of(range.clone(), FETCHED, 1);
-        stream::try_unfold((pieces, Md5::new(), range.start), move |(mut pieces, mut md5, at)| {
+        let chunks = object.pieces_of(range.clone(), REMOTE_CHUNK, 1);
+        stream::try_unfold((chunks, Md5::new(), range.start), move |(mut chunks, mut md5, offset)| {
             let (object, Range { start, end }) = (object.clone(), range.clone());
             async move {
-                let Some(piece) = pieces.try_next().await? else { return Ok(None) };
-                md5.update(&piece);
-                let next = at.saturating_add(piece.len() as u64);
+                let Some(chunk) = chunks.try_next().await? else { return Ok(None) };
+                md5.update(&chunk);
+                let next = offset.saturating_add(chunk.len() as u64);
                 if next >= end {
-                    compare(&object, start, &md5, expected)?;
+                    check_md5(&object, start, &md5, expected)?;
                 }
-                Ok(Some((piece, (pieces, md5, next))))
+                Ok(Some((chunk, (chunks, md5, next))))
             }
         })
     }
 
-    /// Of a file on disk.
-    fn of_file(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+    /// Reads a range of a file on disk.
+    fn read_file(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let (object, Range { start, end }, expected) =
             (self.object.clone(), self.range.clone(), self.md5);
-        let turns = Arc::new(Semaphore::new(1));
-        stream::try_unfold((None, Md5::new(), start), move |(file, md5, at)| {
-            let (object, turns) = (object.clone(), Arc::clone(&turns));
+        let permits = Arc::new(Semaphore::new(1));
+        stream::try_unfold((None, Md5::new(), start), move |(file, md5, offset)| {
+            let (object, permits) = (object.clone(), Arc::clone(&permits));
             async move {
-                if at >= end {
+                if offset >= end {
                     return Ok(None);
                 }
                 let file = match file {
                     Some(file) => file,
                     None => object.open().await?,
                 };
-                let turn = turns.acquire_owned().await.ok();
-                let size = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
-                let (file, data, md5) = object.fill(file, vec![0; size], md5, at).await?;
-                let next = at + size as u64;
+                let permit = permits.acquire_owned().await.ok();
+                let size = usize::try_from(end - offset).map_or(CHUNK, |left| left.min(CHUNK));
+                let (file, data, md5) = object.fill(file, vec![0; size], md5, offset).await?;
+                let next = offset + size as u64;
                 if next >= end {
-                    compare(&object, start, &md5, expected)?;
+                    check_md5(&object, start, &md5, expected)?;
                 }
-                let piece = Bytes::from_owner(BodyPiece { data, _turn: turn });
-                Ok(Some((piece, (Some(file), md5, next))))
+                let chunk = Bytes::from_owner(BodyPiece { data, _permit: permit });
+                Ok(Some((chunk, (Some(file), md5, next))))
             }
         })
     }
 
-    /// Why it could not be read, once.
+    /// Takes the error of the last failed read; `None` if no read failed since the last call.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -106,19 +110,20 @@ impl RequestBody for FileBody {
         self.range.end.saturating_sub(self.range.start)
     }
 
-    /// The last piece does not come unless all together have the MD5.
+    /// The range in chunks. The last chunk is an error if the range does not have the expected MD5, so
+    /// that the server never receives a whole wrong part.
     fn stream(&self) -> BoxStream<'static, io::Result<Bytes>> {
         let failure = Arc::clone(&self.failure);
-        let pieces = match self.object.is_on_disk() {
-            true => self.of_file().left_stream(),
-            false => self.of_others().right_stream(),
+        let chunks = match self.object.is_on_disk() {
+            true => self.read_file().left_stream(),
+            false => self.read_remote().right_stream(),
         };
-        let pieces = pieces.map_err(move |error: StoreError| {
-            let told = io::Error::other(error.to_string());
+        let chunks = chunks.map_err(move |error: StoreError| {
+            let io_error = io::Error::other(error.to_string());
             failure.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
-            told
+            io_error
         });
-        pieces.boxed()
+        chunks.boxed()
     }
 
     fn has_failed(&self) -> bool {
@@ -126,8 +131,11 @@ impl RequestBody for FileBody {
     }
 }
 
-/// Refuses a part whose bytes have another MD5.
-fn compare(object: &Object, start: u64, md5: &Md5, expected: Md5Digest) -> Result<(), StoreError> {
+/// Checks the MD5 of a range that was read.
+///
+/// # Errors
+/// [`StoreError::Differs`] if it is not the expected one.
+fn check_md5(object: &Object, start: u64, md5: &Md5, expected: Md5Digest) -> Result<(), StoreError> {
     let found = Md5Digest::from(md5.clone());
     match found == expected {
         true => Ok(()),

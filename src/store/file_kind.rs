@@ -1,11 +1,12 @@
-//! What lies at a path of this machine, if it is neither a file nor a folder.
+//! Detection of special files: paths that are neither regular files nor folders.
 
 use std::fs::{self, FileType};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// What is neither a file nor a folder: reading from it may never end.
-pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
+/// Description of a special file (pipe, socket, device), whose reading may block for ever; `None` for
+/// a regular file or a folder.
+pub(super) fn special_file_kind(kind: FileType) -> Option<&'static str> {
     match () {
         () if kind.is_file() || kind.is_dir() => None,
         () if kind.is_fifo() => Some("a named pipe (FIFO), not a file"),
@@ -14,9 +15,10 @@ pub(super) fn oddity(kind: FileType) -> Option<&'static str> {
     }
 }
 
-/// What is neither a file nor a folder where a folder must be on the way to `path`.
-pub(super) fn odd_above(path: &Path) -> Option<(String, String)> {
-    let there = |above: &Path| Some((above.display().to_string(), fs::metadata(above).ok()?));
-    let (above, found) = path.ancestors().find_map(there)?;
-    oddity(found.file_type()).map(|what| (above, what.to_owned()))
+/// The closest existing ancestor of `path` and its description, if it is a special file.
+pub(super) fn special_file_above(path: &Path) -> Option<(String, String)> {
+    let existing =
+        |ancestor: &Path| Some((ancestor.display().to_string(), fs::metadata(ancestor).ok()?));
+    let (ancestor, metadata) = path.ancestors().find_map(existing)?;
+    special_file_kind(metadata.file_type()).map(|what| (ancestor, what.to_owned()))
 }

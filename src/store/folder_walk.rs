@@ -1,4 +1,4 @@
-//! Looking over a folder on disk.
+//! Listing of a folder on disk.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,118 +9,127 @@ use chrono::{DateTime, Utc};
 
 use super::atomic_file;
 use super::error::StoreError;
-use super::file_kind::oddity;
+use super::file_kind::special_file_kind;
 use super::object_meta::ObjectMeta;
-use super::skipped::{SkipLog, SkipReason, shown};
+use super::skipped::{SkipLog, SkipReason, escape_control};
 
-/// What the caller knows to be its own.
+/// Keys that the caller expects to be files or folders. An entry with such a key is an error if it is of
+/// another type or cannot be read; other entries are skipped.
 pub(super) enum ExpectedFiles {
-    /// Keys that must be those of files.
-    Files(IsOwnFile),
-    /// Keys that must be those of folders.
-    Folders(IsOwnFile),
+    /// Keys that must be files.
+    Files(KeyPredicate),
+    /// Keys that must be folders.
+    Folders(KeyPredicate),
 }
 
-type IsOwnFile = Box<dyn Fn(&str) -> bool + Send>;
+type KeyPredicate = Box<dyn Fn(&str) -> bool + Send>;
 
 impl ExpectedFiles {
+    /// Expects no key.
     pub(super) fn nothing() -> Self {
         Self::Files(Box::new(|_| false))
     }
 
     fn has(&self, key: &str) -> bool {
-        let (Self::Files(ours) | Self::Folders(ours)) = self;
-        ours(key)
+        let (Self::Files(is_expected) | Self::Folders(is_expected)) = self;
+        is_expected(key)
     }
 
     fn is_file(&self, key: &str) -> bool {
-        matches!(self, Self::Files(ours) if ours(key))
+        matches!(self, Self::Files(is_expected) if is_expected(key))
     }
 }
 
-/// What lies in a folder.
+/// The contents of a folder.
 #[derive(Default)]
 pub(super) struct FolderContents {
-    /// Its files, sorted by key; with those of the folders in it where that was asked for.
+    /// Files, sorted by key; in a deep listing also those of the subfolders.
     pub files: Vec<ObjectMeta>,
-    /// Keys of the folders directly in it, sorted.
+    /// Keys of the direct subfolders, sorted; empty in a deep listing.
     pub folders: Vec<String>,
-    /// What was passed over.
-    pub passed: SkipLog,
+    /// Entries that were skipped.
+    pub skipped: SkipLog,
 }
 
-/// Lists a folder, whose keys begin with `prefix`; an absent one is empty.
+/// Lists a folder; its keys begin with `prefix`. An absent folder is empty.
+///
+/// # Errors
+/// A folder cannot be listed, or an expected entry is of another type or cannot be read.
 pub(super) fn walk(
     folder: &Path,
     prefix: &str,
     deep: bool,
     expected: &ExpectedFiles,
 ) -> Result<FolderContents, StoreError> {
-    let mut found = FolderContents::default();
+    let mut contents = FolderContents::default();
     match folder.canonicalize() {
-        Ok(real) => {
-            let mut walk = Walk { found: &mut found, deep, expected };
-            walk.folder(folder, prefix, &mut vec![real])?;
+        Ok(canonical) => {
+            let mut walk = Walk { contents: &mut contents, deep, expected };
+            walk.folder(folder, prefix, &mut vec![canonical])?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound || is_circle(&error) => {
-            refuse_dangling(folder)?;
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_loop(&error) => {
+            ensure_not_dangling(folder)?;
         }
-        Err(error) => return Err(failed(folder, error)),
+        Err(error) => return Err(list_error(folder, error)),
     }
-    found.files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    found.folders.sort_unstable();
-    Ok(found)
+    contents.files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    contents.folders.sort_unstable();
+    Ok(contents)
 }
 
+/// State of a listing.
 struct Walk<'a> {
-    found: &'a mut FolderContents,
+    contents: &'a mut FolderContents,
     deep: bool,
     expected: &'a ExpectedFiles,
 }
 
 impl Walk<'_> {
-    /// `above` are the real paths of the folder and of those on the way to it.
+    /// Lists one folder. `ancestors` has the canonical paths of the folder and of its parents, root
+    /// first; they detect loops of symbolic links.
     fn folder(
         &mut self,
         folder: &Path,
         prefix: &str,
-        above: &mut Vec<PathBuf>,
+        ancestors: &mut Vec<PathBuf>,
     ) -> Result<(), StoreError> {
         let entries = match fs::read_dir(folder) {
-            Err(error) if above.len() > 1 && is_closed(&error) => {
-                self.pass(folder, SkipReason::Unreadable);
+            Err(error) if ancestors.len() > 1 && is_inaccessible(&error) => {
+                self.skip(folder, SkipReason::Unreadable);
                 return Ok(());
             }
-            entries => entries.map_err(|error| failed(folder, error))?,
+            entries => entries.map_err(|error| list_error(folder, error))?,
         };
         for entry in entries {
-            let entry = entry.map_err(|error| failed(folder, error))?;
+            let entry = entry.map_err(|error| list_error(folder, error))?;
             let path = entry.path();
             let Some(name) = usable_name(&path) else {
-                self.pass(&path, SkipReason::Name);
+                self.skip(&path, SkipReason::Name);
                 continue;
             };
-            if atomic_file::is_staged(name) {
+            if atomic_file::is_temp_name(name) {
                 continue;
             }
             let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            // Where it really lies, as far as no link has to be followed for that.
-            let real = above.last().map_or(path.clone(), |above| above.join(name));
-            let told = entry.metadata().map_err(|error| failed(&path, error));
-            let led = told.and_then(|told| match told.is_symlink() {
+            // The canonical path of an entry that is not a symbolic link.
+            let canonical = ancestors.last().map_or(path.clone(), |folder| folder.join(name));
+            let metadata = entry.metadata().map_err(|error| list_error(&path, error));
+            let target = metadata.and_then(|metadata| match metadata.is_symlink() {
                 true => follow(&path),
-                false => Ok(Some((told, real))),
+                false => Ok(Some((metadata, canonical))),
             });
-            match led {
-                Ok(Some((metadata, real))) => self.entry(&path, key, &metadata, real, above)?,
-                // Renamed or removed meanwhile.
+            match target {
+                Ok(Some((metadata, canonical))) => {
+                    self.entry(&path, key, &metadata, canonical, ancestors)?;
+                }
+                // Another process has renamed or removed the entry.
                 Ok(None) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) if self.expected.has(&key) => return Err(error),
                 Err(StoreError::PermissionDenied { .. }) => {
-                    self.pass(&path, SkipReason::Unreadable);
+                    self.skip(&path, SkipReason::Unreadable);
                 }
                 Err(StoreError::UnsupportedFileType { .. }) => {
-                    self.pass(&path, SkipReason::UnsupportedFileType)
+                    self.skip(&path, SkipReason::UnsupportedFileType)
                 }
                 Err(error) => return Err(error),
             }
@@ -128,15 +137,17 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Adds one entry, or skips it. `metadata` and `canonical` are those of the target of a symbolic
+    /// link.
     fn entry(
         &mut self,
         path: &Path,
         key: String,
         metadata: &Metadata,
-        real: PathBuf,
-        above: &mut Vec<PathBuf>,
+        canonical: PathBuf,
+        ancestors: &mut Vec<PathBuf>,
     ) -> Result<(), StoreError> {
-        let odd = |what: &str| {
+        let unsupported = |what: &str| {
             Err(StoreError::UnsupportedFileType {
                 url: path.display().to_string(),
                 what: what.to_owned(),
@@ -145,87 +156,94 @@ impl Walk<'_> {
         let kind = metadata.file_type();
         if kind.is_dir() {
             if self.expected.is_file(&key) {
-                return odd("a folder where a file is expected");
+                return unsupported("a folder where a file is expected");
             }
             if !self.deep {
-                self.found.folders.push(key);
-            } else if above.iter().any(|folder| folder.starts_with(&real)) {
-                self.pass(path, SkipReason::UnsupportedFileType);
+                self.contents.folders.push(key);
+            } else if ancestors.iter().any(|folder| folder.starts_with(&canonical)) {
+                self.skip(path, SkipReason::UnsupportedFileType);
             } else {
-                above.push(real);
-                self.folder(path, &key, above)?;
-                above.pop();
+                ancestors.push(canonical);
+                self.folder(path, &key, ancestors)?;
+                ancestors.pop();
             }
             return Ok(());
         }
-        match (oddity(kind), modified(metadata)) {
-            (Some(what), _) if self.expected.has(&key) => return odd(what),
-            (None, Some(_)) if has_number(&key) => self.pass(path, SkipReason::Name),
+        match (special_file_kind(kind), modified(metadata)) {
+            (Some(what), _) if self.expected.has(&key) => return unsupported(what),
+            (None, Some(_)) if has_hash_suffix(&key) => self.skip(path, SkipReason::Name),
             (None, Some(modified)) => {
                 let etag = Some(etag(metadata));
-                self.found.files.push(ObjectMeta { key, size: metadata.len(), modified, etag });
+                self.contents.files.push(ObjectMeta { key, size: metadata.len(), modified, etag });
             }
-            (Some(_), _) | (None, None) => self.pass(path, SkipReason::UnsupportedFileType),
+            (Some(_), _) | (None, None) => self.skip(path, SkipReason::UnsupportedFileType),
         }
         Ok(())
     }
 
-    fn pass(&mut self, path: &Path, why: SkipReason) {
-        self.found.passed.push((shown(&path.to_string_lossy()), why));
+    fn skip(&mut self, path: &Path, reason: SkipReason) {
+        self.contents.skipped.push((escape_control(&path.to_string_lossy()), reason));
     }
 }
 
-fn failed(path: &Path, error: io::Error) -> StoreError {
+/// An error of listing `path`.
+fn list_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::io(&path.display().to_string(), "list", error)
 }
 
-/// Whether a folder is somebody else's, or cannot be read at all: such as lost+found.
-fn is_closed(error: &io::Error) -> bool {
+/// Whether a folder cannot be listed because it belongs to another user (such as `lost+found`) or has
+/// been removed.
+fn is_inaccessible(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), PermissionDenied | NotFound | NotADirectory)
 }
 
-/// When a file was written; `None` beyond the years that can be told.
+/// Modification time of a file; `None` if it is outside the range of [`DateTime`].
 pub(super) fn modified(metadata: &Metadata) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).ok()?)
 }
 
-/// The version of a file, as `object_store` makes it when it is opened: a test holds that.
+/// The ETag of a file in the form that `object_store` uses (inode, time in microseconds and size, all
+/// hexadecimal). A test compares the two.
 fn etag(metadata: &Metadata) -> String {
     let seconds = i128::from(metadata.mtime());
     let time = (seconds * 1_000_000 + i128::from(metadata.mtime_nsec() / 1000)).max(0);
     format!("{:x}-{time:x}-{:x}", metadata.ino(), metadata.len())
 }
 
-/// The name of what lies on disk, when it can be one of an object.
+/// The name of an entry, if it can be the name of an object: UTF-8 without control characters.
 pub(super) fn usable_name(path: &Path) -> Option<&str> {
     path.file_name().unwrap_or_default().to_str().filter(|name| !name.contains(char::is_control))
 }
 
-/// Whether a name ends in `#` and digits: no object on disk can have it.
-pub(super) fn has_number(key: &str) -> bool {
+/// Whether a name ends in `#` and digits. `object_store` uses such names for temporary files on disk and
+/// does not read them.
+pub(super) fn has_hash_suffix(key: &str) -> bool {
     let name = key.rsplit('/').next().unwrap_or(key);
     let digits = name.split_once('#').map(|(_, digits)| digits);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Refuses what is not there because it, or a folder above it, is a link that leads nowhere.
-pub(super) fn refuse_dangling(absent: &Path) -> Result<(), StoreError> {
-    let leads_nowhere = |path: &&Path| {
-        let seen = fs::metadata(path);
+/// Checks that an absent path is not absent because of a dangling or circular symbolic link.
+///
+/// # Errors
+/// [`StoreError::UnsupportedFileType`] with the link.
+pub(super) fn ensure_not_dangling(absent: &Path) -> Result<(), StoreError> {
+    let is_dangling = |path: &&Path| {
+        let target = fs::metadata(path);
         path.is_symlink()
-            && seen.is_err_and(|e| e.kind() == io::ErrorKind::NotFound || is_circle(&e))
+            && target.is_err_and(|e| e.kind() == io::ErrorKind::NotFound || is_link_loop(&e))
     };
-    absent.ancestors().find(leads_nowhere).map_or(Ok(()), |link| follow(link).map(drop))
+    absent.ancestors().find(is_dangling).map_or(Ok(()), |link| follow(link).map(drop))
 }
 
-/// What a link leads to, and where that really is; `None` when the link has gone meanwhile.
+/// Metadata and canonical path of the target of a symbolic link; `None` if the link no longer exists.
 fn follow(link: &Path) -> Result<Option<(Metadata, PathBuf)>, StoreError> {
-    let led = fs::metadata(link).and_then(|led| Ok((led, link.canonicalize()?)));
+    let target = fs::metadata(link).and_then(|metadata| Ok((metadata, link.canonicalize()?)));
     let url = link.display().to_string();
-    let what = match (led, fs::read_link(link)) {
-        (Ok(led), _) => return Ok(Some(led)),
-        (Err(error), Ok(_)) if is_circle(&error) => "a link in a circle".to_owned(),
+    let what = match (target, fs::read_link(link)) {
+        (Ok(target), _) => return Ok(Some(target)),
+        (Err(error), Ok(_)) if is_link_loop(&error) => "a circular link".to_owned(),
         (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
             format!("a link to {}, which does not exist", target.display())
         }
@@ -235,7 +253,8 @@ fn follow(link: &Path) -> Result<Option<(Metadata, PathBuf)>, StoreError> {
     Err(StoreError::UnsupportedFileType { url, what })
 }
 
-fn is_circle(error: &io::Error) -> bool {
+/// Whether an error is `ELOOP`: too many symbolic links.
+fn is_link_loop(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
@@ -247,13 +266,13 @@ mod tests {
     use super::*;
 
     fn keys(folder: &Path) -> (Vec<String>, Vec<SkipReason>) {
-        let found = walk(folder, "", true, &ExpectedFiles::nothing()).unwrap();
-        let passed = found.passed.into_iter().map(|(_, why)| why).collect();
-        (found.files.into_iter().map(|file| file.key).collect(), passed)
+        let contents = walk(folder, "", true, &ExpectedFiles::nothing()).unwrap();
+        let skipped = contents.skipped.into_iter().map(|(_, reason)| reason).collect();
+        (contents.files.into_iter().map(|file| file.key).collect(), skipped)
     }
 
     #[test]
-    fn whatever_lies_there_is_passed_over_unless_it_should_be_ours() {
+    fn unusable_entries_are_skipped_unless_they_are_expected() {
         let temporary = tempfile::tempdir().unwrap();
         let at = |name: &str| temporary.path().join(name);
         fs::create_dir_all(at("listed/deep")).unwrap();
@@ -261,8 +280,8 @@ mod tests {
         fs::write(at("aside/x.nc"), "x").unwrap();
         symlink(at("aside"), at("listed/deep/folder")).unwrap();
         symlink(at("aside/x.nc"), at("listed/deep/file.nc")).unwrap();
-        let good = ["deep/file.nc", "deep/folder/x.nc"].map(str::to_owned);
-        assert_eq!(keys(&at("listed")), (good.to_vec(), vec![]));
+        let expected_files = ["deep/file.nc", "deep/folder/x.nc"].map(str::to_owned);
+        assert_eq!(keys(&at("listed")), (expected_files.to_vec(), vec![]));
         for absent in ["absent", "absent/deeper"] {
             assert_eq!(keys(&at(absent)), (vec![], vec![]));
         }
@@ -275,27 +294,27 @@ mod tests {
             (at("gone"), "listed/deep/case_00449.001"),
             (at("listed"), "listed/deep/up"),
             (at("listed/deep/self"), "listed/deep/self"),
-            // Two links that lead into each other's folder.
+            // Two links, each with a target that contains the other.
             (at("listed/deep"), "aside/back"),
         ];
         for (target, link) in &links {
             symlink(target, at(link)).unwrap();
         }
-        let (files, mut passed) = keys(&at("listed"));
-        passed.sort_unstable();
-        assert_eq!(files, good);
+        let (files, mut skipped) = keys(&at("listed"));
+        skipped.sort_unstable();
+        assert_eq!(files, expected_files);
         assert_eq!(
-            passed,
+            skipped,
             [[SkipReason::Name; 3].as_slice(), &[SkipReason::UnsupportedFileType; 5]].concat()
         );
         for name in ["pipe", "deep", "deep/self", "deep/case_00449.001"] {
-            let ours = ExpectedFiles::Files(Box::new(move |key| key == name));
-            let error = walk(&at("listed"), "", true, &ours).map(drop).unwrap_err();
+            let expected = ExpectedFiles::Files(Box::new(move |key| key == name));
+            let error = walk(&at("listed"), "", true, &expected).map(drop).unwrap_err();
             assert!(matches!(error, StoreError::UnsupportedFileType { .. }), "{error}");
             assert!(error.to_string().contains(&format!("/{name}: a ")), "{error}");
         }
-        let ours = ExpectedFiles::Folders(Box::new(|key| key.ends_with("/case_00449.001")));
-        let error = walk(&at("listed/deep"), "deep", false, &ours).map(drop).unwrap_err();
+        let expected = ExpectedFiles::Folders(Box::new(|key| key.ends_with("/case_00449.001")));
+        let error = walk(&at("listed/deep"), "deep", false, &expected).map(drop).unwrap_err();
         assert!(error.to_string().contains("case_00449.001: a link to "), "{error}");
         symlink(at("gone"), at("archive")).unwrap();
         for folder in ["archive", "archive/deeper"] {
@@ -306,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listing_and_a_look_tell_the_same_of_a_file() {
+    async fn a_listing_and_a_head_return_the_same_metadata() {
         let folder = tempfile::tempdir().unwrap();
         let location = folder.path().display().to_string().parse().unwrap();
         let store = crate::store::StoreRegistry::new(Default::default()).open(&location).unwrap();

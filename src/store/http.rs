@@ -1,4 +1,4 @@
-//! Objects on the web, which can only be read, and not be listed.
+//! The https backend: read-only, without listings.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,11 @@ use super::object_meta::ObjectMeta;
 use super::put_options::PutOptions;
 use super::sink::Sink;
 
+/// Objects below an https URL.
 pub(super) struct HttpBackend {
     pub base: Base,
     pub client: Arc<HttpStore>,
-    pub seen: Arc<ClientStats>,
+    pub stats: Arc<ClientStats>,
 }
 
 #[async_trait]
@@ -42,7 +43,7 @@ impl Backend for HttpBackend {
     }
 
     fn ignores_ranges(&self) -> bool {
-        self.seen.ignores_ranges.load(Ordering::Relaxed)
+        self.stats.ignores_ranges.load(Ordering::Relaxed)
     }
 
     fn can_list(&self) -> bool {

@@ -1,6 +1,8 @@
-//! The HTTP client below the retrying one: tells the server the MD5 of what it is sent, reads parts
-//! of files while they are sent, takes no more of an answer than was asked for, says when a server does not
-//! answer, and gives up one that cannot be reached sooner than one that is busy.
+//! The HTTP client below the retrying client of `object_store`.
+//!
+//! It adds `Content-MD5` to uploads, reads parts of files while they are sent, checks responses, counts
+//! failures, logs a warning when a server fails, and gives_up the retries for an unreachable server sooner
+//! than those for a busy one.
 
 use std::error::Error;
 use std::io;
@@ -31,162 +33,171 @@ use url::form_urlencoded;
 
 use super::addressable;
 use super::error_chain::with_causes;
-use super::response::{ExpectedBody, LATE, RejectedResponse, taken};
+use super::response::{ExpectedBody, LATE_ERROR, RejectedResponse, check};
 use super::translate::{cause, is_unreachable, is_untrusted};
 use crate::model::Md5Digest;
 
-/// A wrong endpoint or a lost network is for the user to mend.
+/// Time after which an unreachable server is given up. The user has to correct a wrong endpoint or the
+/// network.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(25);
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-const QUIET_FOR: Duration = Duration::from_secs(30);
+/// Least time between two warnings about a server.
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What was seen of servers.
+/// Observations about the servers of a session.
 #[derive(Debug, Default)]
 pub(super) struct ClientStats {
-    /// Requests that have failed.
+    /// Number of failed requests.
     pub failures: AtomicU64,
-    /// Whether objects are encrypted so that their ETags are no MD5 of their bytes.
+    /// Whether a response has shown encryption by KMS or by a key of the client. The ETag of such an
+    /// object is not its MD5.
     pub hides_md5: AtomicBool,
-    /// Whether one answers with the whole object to a request for a range.
+    /// Whether a server has responded to a range request with the whole object.
     pub ignores_ranges: AtomicBool,
 }
 
-/// Makes such clients, for servers that are reached in the same way.
+/// Options of an HTTP client, from which `object_store` creates its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    pub seen: Arc<ClientStats>,
+    pub stats: Arc<ClientStats>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
-    /// Whether http without TLS may be spoken.
+    /// Whether http without TLS is allowed.
     pub plain: bool,
-    /// Whether the server is on this machine, where no proxy stands between.
+    /// Whether requests bypass the proxy, because the server is on this machine.
     pub direct: bool,
-    /// Authorities that are trusted beside those of the system.
+    /// Authorities that are trusted in addition to those of the system.
     pub roots: Vec<Certificate>,
 }
 
 impl Connector {
+    /// Creates the client.
     pub(super) fn client(&self) -> reqwest::Result<Client> {
         let client = Client::builder()
             .user_agent(concat!("dor-atlas/", env!("CARGO_PKG_VERSION")))
             .timeout(self.timeout)
             .connect_timeout(self.connect_timeout)
             .https_only(!self.plain)
-            // A request is for the server that it was made and signed for.
+            // A request is signed for one server.
             .redirect(redirect::Policy::none())
             .tls_certs_merge(self.roots.iter().cloned())
-            // One stream of parts on one connection would be slower than several connections.
+            // Several HTTP/1 connections transfer parts faster than one HTTP/2 connection.
             .http1_only();
         if self.direct { client.no_proxy() } else { client }.build()
     }
 }
 
 impl HttpConnector for Connector {
-    /// All options are the connector's own.
+    /// Ignores the options of `object_store`: the connector has its own.
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = self.client().map_err(|error| object_store::Error::Generic {
             store: "HTTP client",
             source: Box::new(error),
         })?;
-        let (seen, trouble) = (Arc::clone(&self.seen), Mutex::default());
-        Ok(HttpClient::new(InstrumentedClient { client, seen, trouble }))
+        let (stats, outage) = (Arc::clone(&self.stats), Mutex::default());
+        Ok(HttpClient::new(InstrumentedClient { client, stats, outage }))
     }
 }
 
+/// An HTTP client that checks and counts its requests and responses.
 #[derive(Debug)]
 struct InstrumentedClient {
     client: Client,
-    seen: Arc<ClientStats>,
-    trouble: Mutex<OutageTracker>,
+    stats: Arc<ClientStats>,
+    outage: Mutex<OutageTracker>,
 }
 
+/// Tracks the failures of a server.
 #[derive(Debug, Default)]
 struct OutageTracker {
-    /// First failure to connect since the last answer, or since a request was given up.
+    /// First failure to connect since the last response, or since the last request that was given up.
     unreachable_since: Option<Instant>,
+    /// When a request was last given up.
     given_up: Option<Instant>,
+    /// Time of the last warning.
     warned: Option<Instant>,
 }
 
 impl OutageTracker {
+    /// Logs a warning, unless there was one within [`WARN_INTERVAL`].
     fn warn(&mut self, server: &str, what: &str) {
-        if self.warned.is_none_or(|warned| warned.elapsed() > QUIET_FOR) {
+        if self.warned.is_none_or(|warned| warned.elapsed() > WARN_INTERVAL) {
             self.warned = Some(Instant::now());
             warn!("{server} fails: {what}; trying again for a while");
         }
     }
 
-    /// Whether a failure to connect is to be the last.
-    fn ends(&mut self) -> bool {
-        // Requests that were made at the same time are given up together; those who ask later get
-        // a time of their own.
+    /// Records a failure to connect. Returns whether to give up the request.
+    fn gives_up(&mut self) -> bool {
+        // Concurrent requests are given up together. A later request gets the full time again.
         if self.given_up.is_some_and(|at| at.elapsed() < LONGEST_PAUSE) {
             return true;
         }
         let since = *self.unreachable_since.get_or_insert_with(Instant::now);
-        let ends = since.elapsed() > UNREACHABLE_FOR;
-        if ends {
+        let gives_up = since.elapsed() > UNREACHABLE_FOR;
+        if gives_up {
             self.given_up = Some(Instant::now());
             self.unreachable_since = None;
         }
-        ends
+        gives_up
     }
 }
 
 /// The body of a request that is read while it is sent.
 pub(super) trait RequestBody: Send + Sync {
-    /// Bytes.
+    /// Size in bytes.
     fn size(&self) -> u64;
 
-    /// From the beginning, each time that the request is sent.
+    /// The body from its beginning; each attempt of the request calls this.
     fn stream(&self) -> BoxStream<'static, io::Result<Bytes>>;
 
-    /// Whether it could not be read.
+    /// Whether the body could not be read.
     fn has_failed(&self) -> bool;
 }
 
 tokio::task_local! {
-    /// Counts the requests that fail.
+    /// Number of failed requests of the surrounding [`count_failures`].
     static FAILURES: Arc<AtomicU32>;
-    /// MD5 of what is sent, from who has it already: requests for parts carry no extensions.
+    /// Known MD5 of the body. `object_store` passes no extensions with requests for parts.
     static BODY_MD5: Md5Digest;
-    /// What is sent in place of the body of the request.
+    /// Replaces the body of the request.
     static BODY: Arc<dyn RequestBody>;
 }
 
-/// Counts the requests that fail while something is done, those that are sent again too.
+/// Runs `work` and adds the number of its failed requests to `failures`, including those that are
+/// retried.
 pub async fn count_failures<T>(failures: &Arc<AtomicU32>, work: impl Future<Output = T>) -> T {
     FAILURES.scope(Arc::clone(failures), work).await
 }
 
-/// Sends an object or a part whose MD5 may be known, so that it is not computed again.
+/// Runs a request whose body has the MD5 `md5`, if it is known, so that it is not computed again.
 pub(super) async fn with_body_md5<T>(
     md5: Option<Md5Digest>,
-    sending: impl Future<Output = T>,
+    request: impl Future<Output = T>,
 ) -> T {
     match md5 {
-        Some(md5) => BODY_MD5.scope(md5, sending).await,
-        None => sending.await,
+        Some(md5) => BODY_MD5.scope(md5, request).await,
+        None => request.await,
     }
 }
 
-/// Sends a part of a file, in requests whose bodies are empty.
+/// Runs a request with an empty body, and sends `body` in its place.
 pub(super) async fn with_body<T>(
     body: Arc<dyn RequestBody>,
-    sending: impl Future<Output = T>,
+    request: impl Future<Output = T>,
 ) -> T {
-    BODY.scope(body, sending).await
+    BODY.scope(body, request).await
 }
 
-/// Adds `Content-MD5` to an object or a part that is sent: a server that knows the header refuses
-/// what was damaged on the way. The header is not signed, which S3 does not ask for.
+/// Adds `Content-MD5` to a PUT request, with which the server detects a damaged body. The header is not
+/// signed; S3 does not require it.
 async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpError> {
     if request.method() != "PUT" {
         return Ok(request);
     }
-    let digest = match BODY_MD5.try_with(|known| *known) {
-        Ok(known) => known,
+    let digest = match BODY_MD5.try_with(|md5| *md5) {
+        Ok(md5) => md5,
         Err(_) => {
             let mut body = std::pin::pin!(request.body().clone());
             let mut md5 = Md5::new();
@@ -202,14 +213,14 @@ async fn with_content_md5(mut request: HttpRequest) -> Result<HttpRequest, HttpE
     Ok(request)
 }
 
-/// Writes a query as signatures cover it, in which only letters, digits and `-._~` stand for themselves:
-/// who verifies it as it was sent would find another.
+/// Escapes the query as Signature Version 4 does: all characters but letters, digits and `-._~`. Some
+/// servers verify the signature with the query as it was sent.
 fn with_strict_query(mut request: HttpRequest) -> HttpRequest {
     const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     let Some(query) = request.uri().query() else { return request };
-    let strict = |text: &str| utf8_percent_encode(text, STRICT).to_string();
+    let escape = |text: &str| utf8_percent_encode(text, STRICT).to_string();
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let pairs: Vec<_> = pairs.map(|(k, v)| format!("{}={}", strict(&k), strict(&v))).collect();
+    let pairs: Vec<_> = pairs.map(|(k, v)| format!("{}={}", escape(&k), escape(&v))).collect();
     let target = format!("{}?{}", request.uri().path(), pairs.join("&"));
     let mut parts = request.uri().clone().into_parts();
     parts.path_and_query = target.parse().ok();
@@ -220,29 +231,32 @@ fn with_strict_query(mut request: HttpRequest) -> HttpRequest {
 }
 
 impl InstrumentedClient {
-    fn note_failure(&self) {
-        self.seen.failures.fetch_add(1, Ordering::Relaxed);
-        // Not everybody counts.
+    /// Counts a failed request.
+    fn record_failure(&self) {
+        self.stats.failures.fetch_add(1, Ordering::Relaxed);
+        // Outside of `count_failures` there is no counter.
         _ = FAILURES.try_with(|failures| failures.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// A whole object has come in place of a range.
-    fn note_whole(&self, server: &str) {
-        if !self.seen.ignores_ranges.swap(true, Ordering::Relaxed) {
+    /// Records a response with a whole object to a range request; logs a warning for the first.
+    fn record_ignored_range(&self, server: &str) {
+        if !self.stats.ignores_ranges.swap(true, Ordering::Relaxed) {
             warn!(
-                "{server} knows no ranges of files: each read begins at the start of its file, which takes long; copy what is large first"
+                "{server} does not support range requests: each read starts at the beginning of its file, which is slow; copy large files first"
             );
         }
     }
 
+    /// Sends a request, with the body of the surrounding [`with_body`].
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         match BODY.try_with(Arc::clone) {
-            Ok(body) if request.method() == "PUT" => self.stream(request, &*body).await,
+            Ok(body) if request.method() == "PUT" => self.send_streamed(request, &*body).await,
             _ => self.client.call(request).await,
         }
     }
 
-    async fn stream(
+    /// Sends a request with a body that is read while it is sent.
+    async fn send_streamed(
         &self,
         request: HttpRequest,
         body: &dyn RequestBody,
@@ -255,7 +269,7 @@ impl InstrumentedClient {
         let request = http::Request::from_parts(head, stream).try_into().map_err(unusable)?;
         let failed = |error: reqwest::Error| {
             let kind = match () {
-                // Reading failed: to send it again is of no use.
+                // The body could not be read: a retry is useless.
                 () if body.has_failed() => HttpErrorKind::Unknown,
                 () if error.is_timeout() => HttpErrorKind::Timeout,
                 () if error.is_connect() => HttpErrorKind::Connect,
@@ -263,11 +277,11 @@ impl InstrumentedClient {
             };
             HttpError::new(kind, error.without_url())
         };
-        let answer = self.client.execute(request).await.map_err(failed)?;
-        let (head, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
-        let lost =
+        let response = self.client.execute(request).await.map_err(failed)?;
+        let (head, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        let interrupted =
             |error: reqwest::Error| HttpError::new(HttpErrorKind::Interrupted, error.without_url());
-        Ok(Response::from_parts(head, HttpResponseBody::new(rest.map_err(lost))))
+        Ok(Response::from_parts(head, HttpResponseBody::new(body.map_err(interrupted))))
     }
 }
 
@@ -275,73 +289,73 @@ impl InstrumentedClient {
 impl HttpService for InstrumentedClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = with_content_md5(with_strict_query(request)).await?;
-        let asked = ExpectedBody::of(&request);
+        let expected = ExpectedBody::of(&request);
         let is_put = request.method() == "PUT";
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let is_listing = addressable::is_listing(request.uri());
         let result = match self.execute(request).await {
-            Ok(answer) => {
-                if matches!(asked, ExpectedBody::Range(..)) && answer.status() == StatusCode::OK {
-                    self.note_whole(&server);
+            Ok(response) => {
+                if matches!(expected, ExpectedBody::Range(..))
+                    && response.status() == StatusCode::OK {
+                    self.record_ignored_range(&server);
                 }
-                taken(answer, asked).await
+                check(response, expected).await
             }
             Err(error) => Err(error),
         };
         let result = match result {
-            Ok(answer) if is_listing && answer.status().is_success() => {
-                addressable::without_others(answer).await
+            Ok(response) if is_listing && response.status().is_success() => {
+                addressable::remove_unaddressable(response).await
             }
             result => result,
         };
         if result.is_err() && BODY.try_with(|body| body.has_failed()).unwrap_or(false) {
-            // That is not the server's doing.
+            // The failure is not that of the server.
             return result;
         }
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(mut answer) => {
-                // An object or a part that arrived has an ETag: what came is an error, whatever it
-                // is called.
-                if is_put && answer.status().is_success() && !answer.headers().contains_key("etag")
+            Ok(mut response) => {
+                // A successful PUT returns an ETag. Without one, the response is an error despite its status.
+                if is_put && response.status().is_success() && !response.headers().contains_key("etag")
                 {
-                    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+                    *response.status_mut() = StatusCode::BAD_GATEWAY;
                 }
-                let status = answer.status();
-                (trouble.unreachable_since, trouble.given_up) = (None, None);
-                if hides_md5(answer.headers()) {
-                    self.seen.hides_md5.store(true, Ordering::Relaxed);
+                let status = response.status();
+                (outage.unreachable_since, outage.given_up) = (None, None);
+                if hides_md5(response.headers()) {
+                    self.stats.hides_md5.store(true, Ordering::Relaxed);
                 }
                 if status.is_server_error() || status.as_u16() == 429 {
-                    self.note_failure();
-                    match status == LATE {
-                        true => trouble.warn(&server, "an error in an answer that had begun well"),
-                        false => trouble.warn(&server, &status.to_string()),
+                    self.record_failure();
+                    match status == LATE_ERROR {
+                        true => outage.warn(&server, "an error after a status of success"),
+                        false => outage.warn(&server, &status.to_string()),
                     }
                 }
-                Ok(answer)
+                Ok(response)
             }
             Err(error) => {
-                self.note_failure();
+                self.record_failure();
                 let text = with_causes(&error);
                 if error.source().is_some_and(|cause| cause.is::<RejectedResponse>()) {
                     return Err(error);
                 }
-                if is_unreachable(&text) && (is_untrusted(&text) || trouble.ends()) {
-                    // A kind that is not tried again.
+                if is_unreachable(&text) && (is_untrusted(&text) || outage.gives_up()) {
+                    // `object_store` does not retry this kind.
                     return Err(HttpError::new(HttpErrorKind::Unknown, error));
                 }
-                trouble.warn(&server, &cause(&text));
+                outage.warn(&server, &cause(&text));
                 Err(error)
             }
         }
     }
 }
 
-/// Whether an object is encrypted by KMS or by a key of the client's.
+/// Whether a response shows that the object is encrypted by KMS or by a key of the client.
 fn hides_md5(headers: &HeaderMap) -> bool {
-    let by = headers.get("x-amz-server-side-encryption");
-    by.is_some_and(|by| by.as_bytes().starts_with(b"aws:kms"))
+    let encryption = headers.get("x-amz-server-side-encryption");
+    encryption.is_some_and(|name| name.as_bytes().starts_with(b"aws:kms"))
         || headers.contains_key("x-amz-server-side-encryption-customer-algorithm")
 }
 
@@ -352,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_are_written_as_they_are_signed() {
+    fn queries_are_escaped_as_they_are_signed() {
         for (sent, strict) in [
             ("http://h/b?list-type=2&prefix=a+b%7Ec*%2F", "list-type=2&prefix=a%20b~c%2A%2F"),
             ("http://h/b/k?uploadId=x%2By%25&partNumber=1", "uploadId=x%2By%25&partNumber=1"),
@@ -364,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_what_cannot_be_reached_and_begins_anew() {
-        let mut trouble = OutageTracker::default();
-        assert!(!trouble.ends());
-        trouble.unreachable_since = Instant::now().checked_sub(2 * UNREACHABLE_FOR);
-        assert!(trouble.ends());
-        assert!(trouble.ends(), "made at the same time");
-        trouble.given_up = Instant::now().checked_sub(2 * LONGEST_PAUSE);
-        assert!(!trouble.ends());
+    fn an_unreachable_server_is_given_up_and_tried_anew() {
+        let mut outage = OutageTracker::default();
+        assert!(!outage.gives_up());
+        outage.unreachable_since = Instant::now().checked_sub(2 * UNREACHABLE_FOR);
+        assert!(outage.gives_up());
+        assert!(outage.gives_up(), "made at the same time");
+        outage.given_up = Instant::now().checked_sub(2 * LONGEST_PAUSE);
+        assert!(!outage.gives_up());
     }
 }

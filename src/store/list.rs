@@ -1,7 +1,7 @@
-//! Listing: whole trees by pages of 1000 keys, or one level.
+//! Listings of a store: recursive, or of one level.
 //!
-//! A listing is a list of whatever lies there. What cannot be addressed or read, and what is no file, is
-//! passed over and counted ([`Store::skipped`]), unless the caller says that it should be one of its own.
+//! A listing skips and counts ([`Store::skipped`]) entries that cannot be addressed or read, and special
+//! files. The methods `..._ours` fail instead if the caller expects the key of such an entry.
 
 use super::error::StoreError;
 use super::folder_walk::ExpectedFiles;
@@ -11,15 +11,19 @@ use super::skipped::SkipReason;
 use super::tree_walk::{SourceFile, public_keys};
 
 impl Store {
-    /// All objects below the folder `prefix` (`""`: the root), sorted by key. One request for
-    /// every 1000 of them, and none for each. An absent folder is empty. Files that a writer has
-    /// not finished are not listed.
+    /// Lists all objects below the folder `prefix` (`""`: the root), sorted by key. On S3 this takes one
+    /// request per 1000 objects. An absent folder is empty. Temporary files are not listed.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         self.list_ours(prefix, |_| false).await
     }
 
-    /// The same where keys that are `ours` must be those of objects: what has the name of one on disk
-    /// and is no file, or leads to none, is an error.
+    /// Like [`Store::list`], but an entry whose key `ours` accepts must be a readable file.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or an entry that `ours` accepts is on disk and not a readable file.
     pub async fn list_ours(
         &self,
         prefix: &str,
@@ -29,13 +33,18 @@ impl Store {
         Ok(self.backend().list(prefix, "list", true, expected).await?.files)
     }
 
-    /// The folders directly in the folder `prefix`, as keys, sorted. An absent folder has none.
+    /// Lists the keys of the direct subfolders of the folder `prefix`, sorted. An absent folder is empty.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
     pub async fn list_prefixes(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         self.list_dirs_ours(prefix, |_| false).await
     }
 
-    /// The same where keys that are `ours` must be those of folders: a link on disk that leads
-    /// nowhere and has the name of one is an error.
+    /// Like [`Store::list_prefixes`], but an entry whose key `ours` accepts must be a folder.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or an entry that `ours` accepts is on disk and a dangling link.
     pub async fn list_dirs_ours(
         &self,
         prefix: &str,
@@ -45,47 +54,57 @@ impl Store {
         Ok(self.backend().list(prefix, "list folders", false, expected).await?.folders)
     }
 
-    /// The objects directly in the folder `prefix`, sorted by key.
+    /// Lists the direct objects of the folder `prefix`, sorted by key.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
     pub async fn list_with_delimiter(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         Ok(self.backend().list(prefix, "list", false, ExpectedFiles::nothing()).await?.files)
     }
 
-    /// Whether there are listings: over https there are none.
+    /// Whether the store supports listings; over https it does not.
     pub fn can_list(&self) -> bool {
         self.backend().can_list()
     }
 
-    /// The public objects in the folder `prefix` (`""`: the root) that are `wanted`, sorted by key;
-    /// with `deep` also those in its folders. On disk, links that lead nowhere or in a circle,
-    /// files and folders that cannot be read, and what is no file are errors: they may have been
-    /// readable when they were published. What no object can be named is passed over.
+    /// Lists the public objects in the folder `prefix` (`""`: the root) whose keys `filter` accepts,
+    /// sorted by key; with `deep` also those of its subfolders. Names that cannot be object keys are
+    /// skipped.
+    ///
+    /// # Errors
+    /// The folder cannot be listed. On disk also a dangling or circular link, an unreadable file or
+    /// folder, or a special file: an earlier publication may contain it, so it does not count as absent.
     pub async fn survey(
         &self,
         prefix: &str,
         deep: bool,
-        wanted: impl Fn(&str) -> bool + Send + 'static,
+        filter: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<SourceFile>, StoreError> {
-        let mut found = self.backend().survey(prefix, deep, Box::new(wanted)).await?;
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
+        let mut files = self.backend().survey(prefix, deep, Box::new(filter)).await?;
+        files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(files)
     }
 
-    /// Keys of all public objects. What is hidden and not `ours` counts as passed over, a folder on disk once.
+    /// Lists the keys of all public objects. A hidden object that `ours` does not accept counts as
+    /// skipped; on disk a hidden folder counts once.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
     pub async fn list_keys(&self, ours: impl Fn(&str) -> bool) -> Result<Vec<String>, StoreError> {
         let (listed, root) = (self.list("").await?, self.backend().disk_path(""));
-        let (found, passed) = public_keys(listed, root.as_deref(), ours);
-        self.backend().base().note_passed(passed);
-        Ok(found)
+        let (keys, skipped) = public_keys(listed, root.as_deref(), ours);
+        self.backend().base().record_skipped(skipped);
+        Ok(keys)
     }
 
-    /// What the listings of this store have passed over so far: why, how many, and one of them.
+    /// The entries that the listings of this store have skipped so far: reason, number, and one name.
     pub fn skipped(&self) -> Vec<(SkipReason, usize, String)> {
-        self.backend().base().passed().counts()
+        self.backend().base().skip_counts().counts()
     }
 
-    /// Says in one warning what was passed over, unless that has been said. Otherwise it is said
-    /// when the last handle of the store goes.
+    /// Logs one warning about skipped entries, if there are new ones. Dropping the last handle of the
+    /// store does the same.
     pub fn log_skipped(&self) {
-        self.backend().base().passed().tell(self.location());
+        self.backend().base().skip_counts().warn_new(self.location());
     }
 }

@@ -1,4 +1,4 @@
-//! A disk of this machine.
+//! The backend for a local disk.
 
 use std::fs;
 use std::io;
@@ -15,9 +15,9 @@ use super::backend::Backend;
 use super::base::Base;
 use super::blocking::blocking;
 use super::error::StoreError;
-use super::file_kind::oddity;
+use super::file_kind::special_file_kind;
 use super::folder_walk::{
-    ExpectedFiles, FolderContents, has_number, modified, refuse_dangling, walk,
+    ExpectedFiles, FolderContents, has_hash_suffix, modified, ensure_not_dangling, walk,
 };
 use super::limit::open_file;
 use super::object_meta::ObjectMeta;
@@ -26,9 +26,10 @@ use super::put_options::{PutMode, PutOptions};
 use super::sink::{Sink, finish};
 use super::tree_walk::{self, KeyFilter, SourceFile};
 
-/// Part of a large object on disk: a part costs no request there, and small ones less memory.
+/// Part size on disk, in bytes. Small parts take less memory, and no part costs a request.
 const DISK_PART: usize = 2 << 20;
 
+/// Objects in a folder on a local disk.
 pub(super) struct LocalBackend {
     base: Base,
     disk: Arc<LocalFileSystem>,
@@ -39,7 +40,7 @@ impl LocalBackend {
         Self { base, disk: Arc::new(LocalFileSystem::new()) }
     }
 
-    /// The folder on disk that `prefix` names.
+    /// The path of a folder on disk.
     fn folder(&self, prefix: &str) -> Result<PathBuf, StoreError> {
         let path = self.base.prefix(prefix)?;
         if path.is_root() {
@@ -52,8 +53,8 @@ impl LocalBackend {
         })
     }
 
-    /// A file beside that of an object, to be put in its place.
-    async fn staged(&self, key: &str) -> Result<AtomicFile, StoreError> {
+    /// Creates the temporary file of an object.
+    async fn create_temp(&self, key: &str) -> Result<AtomicFile, StoreError> {
         let url = self.base.url(key);
         let target = self.disk.path_to_filesystem(&self.path(key)?);
         let target = target.map_err(|source| {
@@ -83,20 +84,22 @@ impl Backend for LocalBackend {
     }
 
     fn bad_name(&self, name: &str) -> Option<&'static str> {
-        has_number(name).then_some("a name on disk must not end in `#` and digits")
+        has_hash_suffix(name).then_some("a name on disk must not end in `#` and digits")
     }
 
     fn disk_path(&self, key: &str) -> Option<PathBuf> {
         self.folder(key).ok()
     }
 
-    fn refuse_odd(&self, key: &str) -> Result<(), StoreError> {
+    fn ensure_regular(&self, key: &str) -> Result<(), StoreError> {
         let location = self.base.location.join(key);
         let Some(path) = location.local_path() else { return Ok(()) };
         let what = match fs::metadata(path) {
-            Ok(found) if modified(&found).is_none() => Some("a file whose time cannot be told"),
-            Ok(found) => oddity(found.file_type()),
-            Err(_) => return refuse_dangling(path),
+            Ok(metadata) if modified(&metadata).is_none() => {
+                Some("a file whose modification time is out of range")
+            }
+            Ok(metadata) => special_file_kind(metadata.file_type()),
+            Err(_) => return ensure_not_dangling(path),
         };
         match what {
             Some(what) => Err(StoreError::UnsupportedFileType {
@@ -117,30 +120,30 @@ impl Backend for LocalBackend {
         let folder = self.folder(prefix)?;
         let key = prefix.trim_end_matches('/').to_owned();
         let list = move || Ok(walk(&folder, &key, deep, &expected));
-        let mut found = blocking(&self.base.url(prefix), "list", list).await??;
-        self.base.note_passed(std::mem::take(&mut found.passed));
-        Ok(found)
+        let mut contents = blocking(&self.base.url(prefix), "list", list).await??;
+        self.base.record_skipped(std::mem::take(&mut contents.skipped));
+        Ok(contents)
     }
 
     async fn survey(
         &self,
         prefix: &str,
         deep: bool,
-        wanted: KeyFilter,
+        filter: KeyFilter,
     ) -> Result<Vec<SourceFile>, StoreError> {
         let folder = self.folder(prefix)?;
         let prefix = prefix.trim_end_matches('/').to_owned();
         let url = self.base.url(&prefix);
-        let look = move || Ok(tree_walk::of_disk(&folder, &prefix, deep, &wanted));
-        let (found, passed) = blocking(&url, "list", look).await??;
-        self.base.note_passed(passed);
-        Ok(found)
+        let list = move || Ok(tree_walk::of_disk(&folder, &prefix, deep, &filter));
+        let (files, skipped) = blocking(&url, "list", list).await??;
+        self.base.record_skipped(skipped);
+        Ok(files)
     }
 
     async fn exists(&self) -> Result<bool, StoreError> {
         let folder = self.folder("")?;
-        self.refuse_odd("")?;
-        let look = move || match fs::read_dir(&folder) {
+        self.ensure_regular("")?;
+        let read = move || match fs::read_dir(&folder) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -148,7 +151,7 @@ impl Backend for LocalBackend {
             }
             Err(error) => Err(error),
         };
-        blocking(&self.base.location.to_string(), "read", look).await
+        blocking(&self.base.location.to_string(), "read", read).await
     }
 
     fn part_size(&self) -> usize {
@@ -159,62 +162,62 @@ impl Backend for LocalBackend {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectMeta, StoreError> {
-        if let PutMode::Is(etag) = &sending.condition {
-            let found = match self.head(key).await {
-                Ok(found) => found.etag,
+        if let PutMode::Is(etag) = &options.condition {
+            let current = match self.head(key).await {
+                Ok(meta) => meta.etag,
                 Err(error) if error.is_not_found() => None,
                 Err(error) => return Err(error),
             };
-            if found.as_ref() != Some(etag) {
-                let detail = "its version is another".to_owned();
+            if current.as_ref() != Some(etag) {
+                let detail = "the version differs".to_owned();
                 return Err(StoreError::PreconditionFailed { url: self.base.url(key), detail });
             }
         }
-        let staged = self.staged(key).await?;
+        let file = self.create_temp(key).await?;
         let size = data.iter().map(|bytes| bytes.len() as u64).sum();
         let url = self.base.url(key);
-        let write = move || staged.write_at(0, &data).map(|()| staged);
-        let staged = blocking(&url, "write", write).await?;
-        finish(url, staged, size, &sending.condition).await?;
+        let write = move || file.write_at(0, &data).map(|()| file);
+        let file = blocking(&url, "write", write).await?;
+        finish(url, file, size, &options.condition).await?;
         self.head(key).await
     }
 
     async fn create(&self, key: &str) -> Result<Sink, StoreError> {
-        self.staged(key).await.map(Sink::disk)
+        self.create_temp(key).await.map(Sink::disk)
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
         let folder = self.folder("")?;
-        let try_out = move || {
-            let there = folder.ancestors().find(|folder| folder.exists());
-            AtomicFile::create(&there.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
+        let create = move || {
+            let existing = folder.ancestors().find(|folder| folder.exists());
+            AtomicFile::create(&existing.unwrap_or(Path::new("/")).join("dor-probe")).map(drop)
         };
-        blocking(&self.base.location.to_string(), "write", try_out).await
+        blocking(&self.base.location.to_string(), "write", create).await
     }
 
     async fn make_root(&self) -> Result<(), StoreError> {
         let folder = self.folder("")?;
-        let make = move || atomic_file::create_folders(&folder);
-        blocking(&self.base.location.to_string(), "make", make).await
+        let create = move || atomic_file::create_folders(&folder);
+        blocking(&self.base.location.to_string(), "create", create).await
     }
 
     async fn remove_empty_parents(&self, key: &str) -> Result<(), StoreError> {
         let root = self.folder("")?;
         let folders: Vec<_> =
             key.rmatch_indices('/').map(|(end, _)| root.join(&key[..end])).collect();
-        let remove_empty_parents = move || {
-            // The first that is not empty ends it.
+        let remove = move || {
+            // Ends at the first folder that is not empty.
             let _ = folders.iter().try_for_each(fs::remove_dir);
             Ok(())
         };
-        blocking(&self.base.url(key), "remove the folder of", remove_empty_parents).await
+        blocking(&self.base.url(key), "remove the folder of", remove).await
     }
 
     async fn remove_stale_temp_files(&self, prefix: &str) -> Result<usize, StoreError> {
         let folder = self.folder(prefix)?;
-        blocking(&self.base.url(prefix), "sweep", move || {
+        blocking(&self.base.url(prefix), "remove temporary files of", move || {
             atomic_file::remove_stale_temp_files(&folder)
         })
         .await
@@ -222,8 +225,8 @@ impl Backend for LocalBackend {
 
     async fn obstacles(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         let root = self.folder("")?;
-        let look = move || path_conflicts::obstacles(&root, keys);
-        blocking(&self.base.url(""), "look into", look).await
+        let find = move || path_conflicts::obstacles(&root, keys);
+        blocking(&self.base.url(""), "list", find).await
     }
 
     async fn remove_empty_folders(&self, keys: Vec<String>) -> Result<(), StoreError> {

@@ -38,7 +38,7 @@ impl Location {
         Self(Address::Memory { prefix: String::new() })
     }
 
-    pub(super) fn place(&self) -> &Address {
+    pub(super) fn address(&self) -> &Address {
         &self.0
     }
 

@@ -1,4 +1,4 @@
-//! Memory of this process, for tests.
+//! The memory backend, for tests.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ListResult, ObjectStore};
 
-use super::backend::{Backend, attempt, found};
+use super::backend::{Backend, attempt, sorted_contents};
 use super::base::Base;
 use super::error::StoreError;
 use super::folder_walk::{ExpectedFiles, FolderContents};
@@ -17,6 +17,7 @@ use super::put::put_whole;
 use super::put_options::PutOptions;
 use super::sink::Sink;
 
+/// Objects in the memory of this process.
 pub(super) struct MemoryBackend {
     base: Base,
     objects: Arc<InMemory>,
@@ -58,7 +59,7 @@ impl Backend for MemoryBackend {
                 Ok(ListResult { common_prefixes, objects, extensions })
             }
         };
-        Ok(found(&self.base, attempt(self, prefix, action, list).await?))
+        Ok(sorted_contents(&self.base, attempt(self, prefix, action, list).await?))
     }
 
     async fn exists(&self) -> Result<bool, StoreError> {
@@ -70,9 +71,9 @@ impl Backend for MemoryBackend {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectMeta, StoreError> {
-        put_whole(self, key, data, sending).await
+        put_whole(self, key, data, options).await
     }
 
     async fn create(&self, key: &str) -> Result<Sink, StoreError> {

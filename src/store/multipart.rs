@@ -1,5 +1,5 @@
-//! Writing: whole small objects, and large ones by parts in any order. Nothing is visible under
-//! its name before it is whole.
+//! Writes: small objects with one request, large objects in parts that may come in any order. An object
+//! becomes visible when it is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,88 +27,107 @@ use crate::model::Md5Digest;
 use crate::model::checksums::part_size;
 
 impl Store {
-    /// Writes a small object whole, over what was there. Readers see the old or the new; on disk
-    /// it is on the platter when this returns.
+    /// Writes a small object and replaces an existing one. Readers see either the old or the new object.
+    /// On disk, the object is synced when the call returns.
+    ///
+    /// # Errors
+    /// The object cannot be written.
     pub async fn put(&self, key: &str, data: Bytes) -> Result<ObjectMeta, StoreError> {
         self.send(key, data, &PutOptions::default()).await
     }
 
-    /// The same, told how it is sent. [`StoreError::PreconditionFailed`] when the condition does not hold, as it no longer
-    /// does after a try of which only the answer was lost; on disk, writers that check at the same moment can both
-    /// find that [`Condition::Is`] holds.
+    /// Like [`Store::put`], with options.
     ///
-    /// [`Condition::Is`]: super::PutMode::Is
+    /// # Errors
+    /// [`StoreError::PreconditionFailed`] if the condition does not hold. This also happens when an
+    /// earlier attempt has written the object and its response was lost. On disk, two writers that
+    /// check [`PutMode::Is`] at the same time can both succeed.
+    ///
+    /// [`PutMode::Is`]: super::PutMode::Is
     pub async fn send(
         &self,
         key: &str,
         data: Bytes,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectMeta, StoreError> {
-        self.backend().put(key, vec![data], sending).await
+        self.backend().put(key, vec![data], options).await
     }
 
-    /// Begins a large object. Makes no request yet; on disk, makes the file beside its target.
+    /// Starts the upload of a large object. Makes no request yet; on disk, creates the temporary file.
+    ///
+    /// # Errors
+    /// The key is invalid, the store is read-only, or the file cannot be created.
     pub async fn create(&self, key: &str) -> Result<Upload, StoreError> {
         self.create_as(key, PutOptions::default()).await
     }
 
-    /// The same, told how it is sent. Of the conditions of an object in several parts only
-    /// [`Condition::Absent`] is looked at, on disk.
+    /// Like [`Store::create`], with options. For an object of several parts, only
+    /// [`PutMode::Absent`] is checked, and only on disk.
     ///
-    /// [`Condition::Absent`]: super::PutMode::Absent
-    pub async fn create_as(&self, key: &str, sending: PutOptions) -> Result<Upload, StoreError> {
+    /// # Errors
+    /// As [`Store::create`].
+    ///
+    /// [`PutMode::Absent`]: super::PutMode::Absent
+    pub async fn create_as(&self, key: &str, options: PutOptions) -> Result<Upload, StoreError> {
         let sink = self.backend().create(key).await?;
-        let usual = sending.part_size.unwrap_or(self.part_size() as u64);
-        let part_size = usize::try_from(part_size(usual, sending.size)).unwrap_or(usize::MAX);
-        let several = sending.size > part_size as u64;
-        let state = Mutex::new(UploadState { several, ..UploadState::default() });
+        let preferred = options.part_size.unwrap_or(self.part_size() as u64);
+        let part_size = usize::try_from(part_size(preferred, options.size)).unwrap_or(usize::MAX);
+        let is_multipart = options.size > part_size as u64;
+        let state = Mutex::new(UploadState { is_multipart, ..UploadState::default() });
         let (store, key) = (self.clone(), key.to_owned());
-        Ok(Upload { store, key, part_size, sending, sink, state })
+        Ok(Upload { store, key, part_size, options, sink, state })
     }
 
-    /// Removes an object; one that is not there is fine.
+    /// Removes an object. Succeeds if it does not exist.
+    ///
+    /// # Errors
+    /// The store is read-only, or the request fails.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.backend().delete(key).await
     }
 
-    /// Ends all unfinished uploads of an object that the server tells of; how many there were. Not every
-    /// server can tell.
+    /// Aborts all unfinished multipart uploads of an object that the server lists, and returns their
+    /// number. Some servers do not list them.
+    ///
+    /// # Errors
+    /// A request fails.
     pub async fn abort_uploads(&self, key: &str) -> Result<usize, StoreError> {
-        let mut ended = 0;
+        let mut aborted = 0;
         for id in self.backend().uploads(key).await? {
-            ended += usize::from(self.backend().abort_upload(key, &id).await?);
+            aborted += usize::from(self.backend().abort_upload(key, &id).await?);
         }
-        Ok(ended)
+        Ok(aborted)
     }
 }
 
-/// A large object being written. Dropped before [`Upload::complete`], it leaves nothing, as far
-/// as the server can still be told.
+/// The upload of a large object. Dropping it before [`Upload::complete`] aborts the upload, if the server
+/// can be reached.
 pub struct Upload {
     store: Store,
     key: String,
     part_size: usize,
-    sending: PutOptions,
+    options: PutOptions,
     sink: Sink,
     state: Mutex<UploadState>,
 }
 
 #[derive(Default)]
 struct UploadState {
-    /// Length of each part that has arrived, and what the server calls it.
-    arrived: BTreeMap<usize, (u64, Option<PartId>)>,
-    /// Part 0, until it is known not to be the only one.
+    /// Size in bytes and id of each part that has been written, by index. On disk, parts have no id.
+    written: BTreeMap<usize, (u64, Option<PartId>)>,
+    /// Part 0, until there is a second part. An object of one part is written with one request.
     first: Option<UploadPart>,
-    /// Whether there is a second part, as far as is known.
-    several: bool,
+    /// Whether the object is known to have a second part.
+    is_multipart: bool,
 }
 
 impl Upload {
-    /// Bytes in every part but the last, which may have fewer.
+    /// Size in bytes of every part but the last, which may be smaller.
     pub fn part_size(&self) -> usize {
         self.part_size
     }
 
+    /// The whole URL or path of the object, for messages.
     fn url(&self) -> String {
         self.store.url(&self.key)
     }
@@ -121,139 +140,154 @@ impl Upload {
         StoreError::Incomplete { url: self.url(), detail }
     }
 
-    /// Writes the bytes from `index * part_size` on; `data` together are one part. Parts may come
-    /// in any order and from several tasks; one that failed may be given again. Part 0 is kept
-    /// in memory until there is another, unless it is known that there will be.
-    pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
-        self.take(index, UploadPart { body: PartBody::Bytes(data), md5: None }).await
+    fn ended(&self) -> StoreError {
+        self.incomplete("it has already ended".into())
     }
 
-    /// The same with the MD5 of the part, which is not computed again for bytes. A range of an object is
-    /// compared with it as it is read: [`StoreError::Differs`] before its end has gone out.
+    /// Writes part `index`, which begins at byte `index * part_size`; the buffers of `data` are joined.
+    /// Parts may come in any order and from several tasks, and a failed part may be repeated. Part 0 is
+    /// held in memory until there is another, unless [`PutOptions::size`] shows that there will be.
+    ///
+    /// # Errors
+    /// The part is larger than [`Upload::part_size`], or cannot be written.
+    pub async fn part(&self, index: usize, data: Vec<Bytes>) -> Result<(), StoreError> {
+        self.write_part(index, UploadPart { body: PartBody::Bytes(data), md5: None }).await
+    }
+
+    /// Like [`Upload::part`], with the MD5 of the part. For [`PartBody::Bytes`] it saves computing the MD5;
+    /// a [`PartBody::Range`] is compared with it while it is read.
+    ///
+    /// # Errors
+    /// [`StoreError::Differs`] if the MD5 of the range differs; the part is then not written. Otherwise
+    /// as [`Upload::part`].
     pub async fn part_with_md5(
         &self,
         index: usize,
         body: PartBody,
         md5: Md5Digest,
     ) -> Result<(), StoreError> {
-        self.take(index, UploadPart { body, md5: Some(md5) }).await
+        self.write_part(index, UploadPart { body, md5: Some(md5) }).await
     }
 
-    /// Whether a part of `source` is better given as a range of it than held in memory: it can be
-    /// read again for little when it must be sent again.
-    fn streams(&self, source: &Object) -> bool {
+    /// Whether a part of `source` is read while it is sent, and not held in memory. For a retry it is read
+    /// again, which is cheap for a file on disk.
+    fn is_streamed(&self, source: &Object) -> bool {
         source.is_on_disk() && self.store.backend().is_remote()
     }
 
     /// Whether a part of `source` is held in memory while it is written.
     pub fn holds(&self, source: &Object) -> bool {
-        matches!(self.sink, Sink::Parts(_)) && !self.streams(source)
+        matches!(self.sink, Sink::Parts(_)) && !self.is_streamed(source)
     }
 
-    async fn take(&self, index: usize, part: UploadPart) -> Result<(), StoreError> {
+    /// Writes a part to the sink.
+    async fn write_part(&self, index: usize, part: UploadPart) -> Result<(), StoreError> {
         let size = part.body.size();
         if size > self.part_size() as u64 {
             let detail = format!("part {index} has {size} bytes, more than {}", self.part_size());
             return Err(self.incomplete(detail));
         }
         match &self.sink {
-            Sink::Disk(staged) => {
-                let staged = staged.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
+            Sink::Disk(file) => {
+                let file = file.clone().ok_or_else(|| self.ended())?;
                 let offset = (index as u64).saturating_mul(self.part_size() as u64);
                 match part {
                     UploadPart { body: PartBody::Range(object, range), md5: Some(md5) } => {
-                        self.copy(&staged, offset, FileBody::new(object, range, md5)).await?;
+                        self.copy(&file, offset, FileBody::new(object, range, md5)).await?;
                     }
                     part => {
                         let data = part.bytes().await?;
-                        let write = move || staged.write_at(offset, &data);
+                        let write = move || file.write_at(offset, &data);
                         blocking(&self.url(), "write", write).await?;
                     }
                 }
-                self.state().arrived.insert(index, (size, None));
+                self.state().written.insert(index, (size, None));
                 Ok(())
             }
             Sink::Parts(sink) => {
-                let sink = sink.clone().ok_or_else(|| self.incomplete("it is over".into()))?;
+                let sink = sink.clone().ok_or_else(|| self.ended())?;
                 let first = {
                     let mut state = self.state();
-                    if index == 0 && !state.several {
+                    if index == 0 && !state.is_multipart {
                         state.first = Some(part);
                         return Ok(());
                     }
-                    state.several = true;
+                    state.is_multipart = true;
                     state.first.take()
                 };
-                let this = self.send(&sink, index, part);
+                let current = self.send(&sink, index, part);
                 match first {
-                    None => this.await,
-                    Some(first) => try_join(self.send(&sink, 0, first), this).await.map(|_| ()),
+                    None => current.await,
+                    Some(first) => try_join(self.send(&sink, 0, first), current).await.map(|_| ()),
                 }
             }
         }
     }
 
-    /// Writes a part of an object to a file, piece by piece: nobody sees the file before it is whole.
+    /// Copies a part to the temporary file, chunk by chunk.
     async fn copy(
         &self,
-        staged: &Arc<AtomicFile>,
+        file: &Arc<AtomicFile>,
         mut offset: u64,
         part: FileBody,
     ) -> Result<(), StoreError> {
-        let mut pieces = part.stream();
-        while let Some(piece) = pieces.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
+        let mut chunks = part.stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
                 Err(source) => {
                     let failure = part.failure();
                     return Err(failure.unwrap_or(StoreError::io(&self.url(), "write", source)));
                 }
             };
-            let (staged, size) = (Arc::clone(staged), piece.len() as u64);
-            let write = move || staged.write_at(offset, &[piece]);
+            let (file, size) = (Arc::clone(file), chunk.len() as u64);
+            let write = move || file.write_at(offset, &[chunk]);
             blocking(&self.url(), "write", write).await?;
             offset += size;
         }
         Ok(())
     }
 
-    /// Goes on with an upload of the same object that was begun before and not ended, if the server tells
-    /// of one that has parts with these MD5s: of several with the one that has most, and ends the others.
-    /// Which parts are there, counted from 0.
+    /// Continues an unfinished upload of the same object, if the server lists one that has parts with the
+    /// MD5s `parts`. Of several it takes the one with the most parts, and aborts the others. Returns the
+    /// indices, from 0, of the parts that the upload already has.
+    ///
+    /// # Errors
+    /// A request fails.
     pub async fn resume(&self, parts: &[Md5Digest]) -> Result<BTreeSet<usize>, StoreError> {
         let Sink::Parts(Some(sink)) = &self.sink else { return Ok(BTreeSet::new()) };
         let size = |index: usize| {
             let start = (self.part_size() as u64).saturating_mul(index as u64);
-            self.sending.size.saturating_sub(start).min(self.part_size() as u64)
+            self.options.size.saturating_sub(start).min(self.part_size() as u64)
         };
-        let mut found = Vec::new();
+        let mut candidates = Vec::new();
         for id in self.store.backend().uploads(&self.key).await? {
-            let mut arrived = self.store.backend().parts_of(&self.key, &id).await?;
-            arrived.retain(|part| {
+            let mut written = self.store.backend().list_parts(&self.key, &id).await?;
+            written.retain(|part| {
                 let md5 = parts.get(part.index).copied();
                 md5.is_some() && part.md5() == md5 && part.size == size(part.index)
             });
-            found.push((id, arrived));
+            candidates.push((id, written));
         }
-        found.sort_by_key(|(_, arrived)| arrived.len());
-        let best = found.pop_if(|(_, arrived)| !arrived.is_empty());
-        for (id, _) in found {
+        candidates.sort_by_key(|(_, written)| written.len());
+        let best = candidates.pop_if(|(_, written)| !written.is_empty());
+        for (id, _) in candidates {
             self.store.backend().abort_upload(&self.key, &id).await?;
         }
-        let Some((id, arrived)) = best else { return Ok(BTreeSet::new()) };
-        // Nothing was begun before.
+        let Some((id, written)) = best else { return Ok(BTreeSet::new()) };
+        // `resume` comes before the first part, so no id is set yet.
         let _ = sink.id.set(id);
         let mut state = self.state();
-        state.several = true;
-        let arrived = arrived.into_iter().map(|part| {
+        state.is_multipart = true;
+        let written = written.into_iter().map(|part| {
             let id = PartId { content_id: part.etag };
             (part.index, (part.size, Some(id)))
         });
-        state.arrived.extend(arrived);
-        Ok(state.arrived.keys().copied().collect())
+        state.written.extend(written);
+        Ok(state.written.keys().copied().collect())
     }
 
-    /// Leaves what has arrived to a later [`Upload::resume`].
+    /// Ends the upload without aborting it. [`Upload::resume`] can continue it later.
     pub fn leave(mut self) {
         self.sink = match &self.sink {
             Sink::Disk(_) => Sink::Disk(None),
@@ -261,15 +295,17 @@ impl Upload {
         };
     }
 
-    async fn begun<'a>(&self, sink: &'a MultipartSink) -> Result<&'a MultipartId, StoreError> {
+    /// The id of the multipart upload, which is created on the server on first use.
+    async fn upload_id<'a>(&self, sink: &'a MultipartSink) -> Result<&'a MultipartId, StoreError> {
         let MultipartSink { parts, path, id } = sink;
         let create = || {
-            let options = PutMultipartOptions::from(self.sending.attributes(path));
+            let options = PutMultipartOptions::from(self.options.attributes(path));
             parts.create_multipart_opts(path, options)
         };
         id.get_or_try_init(|| attempt(self.store.backend(), &self.key, "write", create)).await
     }
 
+    /// Sends a part to the server.
     async fn send(
         &self,
         sink: &MultipartSink,
@@ -277,32 +313,36 @@ impl Upload {
         part: UploadPart,
     ) -> Result<(), StoreError> {
         let MultipartSink { parts, path, .. } = sink;
-        let id = self.begun(sink).await?;
+        let id = self.upload_id(sink).await?;
         let size = part.body.size();
         let put = |payload: &PutPayload| parts.put_part(path, id, index, payload.clone());
         let part = match part {
             UploadPart { body: PartBody::Range(object, range), md5: Some(md5) }
-                if self.streams(&object) =>
+                if self.is_streamed(&object) =>
             {
                 let body = Arc::new(FileBody::new(object, range, md5));
                 let empty = PutPayload::new();
-                let sent = attempt(self.store.backend(), &self.key, "write", || put(&empty));
-                let sent = with_body(Arc::clone(&body) as _, with_body_md5(Some(md5), sent)).await;
-                sent.map_err(|error| body.failure().unwrap_or(error))?
+                let request = attempt(self.store.backend(), &self.key, "write", || put(&empty));
+                let request = with_body_md5(Some(md5), request);
+                let result = with_body(Arc::clone(&body) as _, request).await;
+                result.map_err(|error| body.failure().unwrap_or(error))?
             }
             part => {
                 let md5 = part.md5;
                 let payload = PutPayload::from_iter(part.bytes().await?);
-                let sent = attempt(self.store.backend(), &self.key, "write", || put(&payload));
-                with_body_md5(md5, sent).await?
+                let request = attempt(self.store.backend(), &self.key, "write", || put(&payload));
+                with_body_md5(md5, request).await?
             }
         };
-        self.state().arrived.insert(index, (size, Some(part)));
+        self.state().written.insert(index, (size, Some(part)));
         Ok(())
     }
 
-    /// Makes the object visible, over what was there. Fails, and leaves nothing, unless every
-    /// part has come and all but the last are full.
+    /// Completes the upload: the object becomes visible and replaces an existing one.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] if a part is missing or has a wrong size, or another error of the
+    /// request. The upload is then aborted.
     pub async fn complete(mut self) -> Result<ObjectMeta, StoreError> {
         let result = self.finish().await;
         if result.is_err() {
@@ -311,10 +351,13 @@ impl Upload {
         result
     }
 
-    /// Leaves nothing.
+    /// Aborts the upload and removes its parts.
+    ///
+    /// # Errors
+    /// The request fails.
     pub async fn abort(mut self) -> Result<(), StoreError> {
         match &mut self.sink {
-            Sink::Disk(staged) => drop(staged.take()),
+            Sink::Disk(file) => drop(file.take()),
             Sink::Parts(sink) => {
                 if let Some(sink) = sink.take()
                     && let Some(id) = sink.id.get()
@@ -328,35 +371,36 @@ impl Upload {
     }
 
     async fn finish(&mut self) -> Result<ObjectMeta, StoreError> {
-        let UploadState { arrived, first, several } = std::mem::take(&mut *self.state());
-        if !several && let Some(part) = first {
+        let UploadState { written, first, is_multipart } = std::mem::take(&mut *self.state());
+        if !is_multipart && let Some(part) = first {
             self.sink = Sink::Parts(None);
-            let sending = PutOptions { md5: part.md5.or(self.sending.md5), ..self.sending.clone() };
-            return self.store.backend().put(&self.key, part.bytes().await?, &sending).await;
+            let options = PutOptions { md5: part.md5.or(self.options.md5), ..self.options.clone() };
+            return self.store.backend().put(&self.key, part.bytes().await?, &options).await;
         }
-        let total = self.whole(&arrived)?;
+        let total = self.total_size(&written)?;
         match &mut self.sink {
-            Sink::Disk(staged) => {
-                let whole = staged.take().and_then(Arc::into_inner);
-                let staged =
-                    whole.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
-                finish(self.url(), staged, total, &self.sending.condition).await?;
+            Sink::Disk(file) => {
+                let file = file.take().and_then(Arc::into_inner);
+                let file =
+                    file.ok_or_else(|| self.incomplete("a part is still being written".into()))?;
+                finish(self.url(), file, total, &self.options.condition).await?;
                 self.store.backend().head(&self.key).await
             }
-            Sink::Parts(_) if arrived.is_empty() => {
-                self.store.backend().put(&self.key, Vec::new(), &self.sending).await
+            Sink::Parts(_) if written.is_empty() => {
+                self.store.backend().put(&self.key, Vec::new(), &self.options).await
             }
             Sink::Parts(sink) => {
-                let ids: Vec<_> = arrived.into_values().filter_map(|(_, id)| id).collect();
+                let ids: Vec<_> = written.into_values().filter_map(|(_, id)| id).collect();
                 let Some(sink) = sink.clone() else {
-                    return Err(self.incomplete("it is over".into()));
+                    return Err(self.ended());
                 };
                 let id = sink.id.get().cloned().unwrap_or_default();
-                let end = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
-                let result = match attempt(self.store.backend(), &self.key, "write", end).await {
-                    // Its parts are gone, or it was completed by a try whose answer was lost.
+                let complete = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
+                let result = match attempt(self.store.backend(), &self.key, "write", complete).await {
+                    // The upload was aborted, or an earlier attempt has completed it and its response was
+                    // lost.
                     Err(StoreError::NotFound { .. }) => {
-                        return Err(self.incomplete("the server no longer knows of it".into()));
+                        return Err(self.incomplete("the server no longer has the upload".into()));
                     }
                     result => result?,
                 };
@@ -366,23 +410,27 @@ impl Upload {
         }
     }
 
-    /// The size of the object, when all its parts have come.
-    fn whole(&self, arrived: &BTreeMap<usize, (u64, Option<PartId>)>) -> Result<u64, StoreError> {
+    /// The size of the object in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Incomplete`] if a part is missing or has a wrong size.
+    fn total_size(&self, written: &BTreeMap<usize, (u64, Option<PartId>)>) -> Result<u64, StoreError> {
         let full = self.part_size() as u64;
         if let Some((missing, _)) =
-            arrived.keys().enumerate().find(|(place, index)| place != *index)
+            written.keys().enumerate().find(|(position, index)| position != *index)
         {
-            return Err(self.incomplete(format!("part {missing} never came")));
+            return Err(self.incomplete(format!("part {missing} is missing")));
         }
-        let last = arrived.len().saturating_sub(1);
+        let last = written.len().saturating_sub(1);
         if let Some((index, (size, _))) =
-            arrived.iter().find(|(index, (size, _))| **index != last && *size != full)
+            written.iter().find(|(index, (size, _))| **index != last && *size != full)
         {
-            return Err(self.incomplete(format!("part {index} has {size} bytes, not {full}")));
+            return Err(self.incomplete(format!("part {index} has {size} bytes instead of {full}")));
         }
-        Ok(arrived.values().map(|(size, _)| size).sum())
+        Ok(written.values().map(|(size, _)| size).sum())
     }
 
+    /// Aborts the upload; logs a failure.
     async fn discard(&mut self) {
         let sink = std::mem::replace(&mut self.sink, Sink::Disk(None));
         if let Sink::Parts(Some(sink)) = sink {
@@ -391,11 +439,12 @@ impl Upload {
     }
 }
 
+/// Aborts a multipart upload; logs a failure.
 async fn abort(sink: Arc<MultipartSink>, url: String) {
     if let Some(id) = sink.id.get()
         && let Err(error) = sink.parts.abort_multipart(&sink.path, id).await
     {
-        warn!(%url, upload = %id, %error, "cannot abort an upload: its parts stay until removed");
+        warn!(%url, upload = %id, %error, "cannot abort an upload; its parts remain until they are removed");
     }
 }
 
@@ -410,7 +459,7 @@ impl Drop for Upload {
         let url = self.store.url(&self.key);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(abort(sink, url))),
-            Err(_) => warn!(%url, "an upload was dropped outside the runtime: its parts stay"),
+            Err(_) => warn!(%url, "an upload was dropped outside of the runtime; its parts remain"),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Uploads by parts that were begun and never ended, by a process that was killed or a request whose
-//! answer was lost: their parts take room that no listing of objects shows.
+//! Listing of unfinished multipart uploads and of their parts.
 //!
-//! `object_store` cannot ask for them or their parts, so these requests are made here.
+//! A process that is killed, or a lost response, leaves an unfinished upload, whose parts take space that
+//! no listing of objects shows. `object_store` has no request for them, so this module makes
+//! `ListMultipartUploads` and `ListParts` requests.
 
 use std::error::Error;
 
@@ -21,10 +22,11 @@ use super::object_meta::unquoted;
 use super::response::RejectedResponse;
 use crate::model::Md5Digest;
 
-/// What stands in a path of a URL as it is ("Signature Version 4", canonical URI).
-const PLAIN: AsciiSet =
+/// Characters to escape in the path of a URL (Signature Version 4, canonical URI).
+const PATH_ESCAPES: AsciiSet =
     NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// Response to `ListMultipartUploads`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Uploads {
@@ -39,6 +41,7 @@ struct UnfinishedUpload {
     upload_id: String,
 }
 
+/// Response to `ListParts`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedParts {
@@ -47,12 +50,12 @@ struct ListedParts {
     is_truncated: bool,
     next_part_number_marker: Option<usize>,
     #[serde(default)]
-    part: Vec<Listed>,
+    part: Vec<ListedPart>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+struct ListedPart {
     part_number: usize,
     #[serde(rename = "ETag")]
     etag: String,
@@ -61,61 +64,64 @@ struct Listed {
 
 /// A part of an unfinished upload.
 pub(super) struct UploadedPart {
-    /// Which, from 0.
+    /// Index, from 0.
     pub index: usize,
-    /// Its size in bytes, as the server tells it.
+    /// Size in bytes, as the server states it.
     pub size: u64,
-    /// What the server calls it.
+    /// ETag, with the quotes of the response.
     pub etag: String,
 }
 
 impl UploadedPart {
-    /// Its MD5, where the server tells that.
+    /// MD5 of the part; `None` if the ETag is not an MD5.
     pub fn md5(&self) -> Option<Md5Digest> {
         unquoted(&self.etag).parse().ok()
     }
 }
 
 impl Bucket {
-    /// Ids of the unfinished uploads of an object; none where its server does not tell.
+    /// Ids of the unfinished uploads of an object; empty if the server does not list them.
     pub(super) async fn uploads(&self, path: &ObjectPath) -> Result<Vec<String>, StoreError> {
         let query = [("prefix", path.as_ref()), ("uploads", "")];
-        let answer: Option<Uploads> = ask(self, "", &query).await?;
-        let uploads = answer.map(|answer| answer.upload).unwrap_or_default().into_iter();
-        let of_this = uploads.filter(|upload| upload.key == path.as_ref());
-        Ok(of_this.map(|upload| upload.upload_id).collect())
+        let response: Option<Uploads> = request(self, "", &query).await?;
+        let uploads = response.map(|response| response.upload).unwrap_or_default().into_iter();
+        let of_object = uploads.filter(|upload| upload.key == path.as_ref());
+        Ok(of_object.map(|upload| upload.upload_id).collect())
     }
 
-    /// The parts of an unfinished upload that have arrived; none where its server does not tell.
-    pub(super) async fn parts_of(
+    /// Parts that an unfinished upload has received; empty if the server does not list them.
+    pub(super) async fn list_parts(
         &self,
         path: &ObjectPath,
         id: &str,
     ) -> Result<Vec<UploadedPart>, StoreError> {
-        let (mut arrived, mut after) = (Vec::new(), 0);
+        let (mut parts, mut after) = (Vec::new(), 0);
         loop {
             let marker = after.to_string();
             let query = [("part-number-marker", marker.as_str()), ("uploadId", id)];
-            let answer: Option<ListedParts> = ask(self, path.as_ref(), &query).await?;
-            // What is of no such upload is the answer to something else.
-            let Some(answer) = answer.filter(|answer| answer.upload_id == id) else { break };
-            arrived.extend(answer.part.into_iter().filter_map(
-                |Listed { part_number, etag, size }| {
+            let response: Option<ListedParts> = request(self, path.as_ref(), &query).await?;
+            // A server that ignores the query returns another document.
+            let Some(response) = response.filter(|response| response.upload_id == id) else { break };
+            parts.extend(response.part.into_iter().filter_map(
+                |ListedPart { part_number, etag, size }| {
                     Some(UploadedPart { index: part_number.checked_sub(1)?, size, etag })
                 },
             ));
-            match answer.next_part_number_marker.filter(|next| answer.is_truncated && *next > after)
+            match response
+                .next_part_number_marker
+                .filter(|next| response.is_truncated && *next > after)
             {
                 Some(next) => after = next,
                 None => break,
             }
         }
-        Ok(arrived)
+        Ok(parts)
     }
 }
 
-/// Asks the server of a bucket about the object `name`, or the bucket; `None` when it does not tell.
-async fn ask<T: DeserializeOwned>(
+/// Sends a GET request for the object `name`, or for the bucket if it is `""`. Returns `None` if the
+/// server rejects the request or responds with another document.
+async fn request<T: DeserializeOwned>(
     bucket: &Bucket,
     name: &str,
     query: &[(&str, &str)],
@@ -131,7 +137,7 @@ async fn ask<T: DeserializeOwned>(
     };
     let url = match name {
         "" => url,
-        name => format!("{}/{}", url.trim_end_matches('/'), utf8_percent_encode(name, &PLAIN)),
+        name => format!("{}/{}", url.trim_end_matches('/'), utf8_percent_encode(name, &PATH_ESCAPES)),
     };
     let mut url = Url::parse(&url).map_err(|error| other(&error))?;
     url.query_pairs_mut().extend_pairs(query);
@@ -144,19 +150,19 @@ async fn ask<T: DeserializeOwned>(
         authorizer.try_authorize(&mut request, None).map_err(failed)?;
     }
     let client = bucket.connector().await?.connect(&ClientOptions::new()).map_err(failed)?;
-    let answer = match client.execute(request).await {
-        Ok(answer) => answer,
-        // It redirects, or says that it cannot.
+    let response = match client.execute(request).await {
+        Ok(response) => response,
+        // A redirect, or status 501.
         Err(error) if error.source().is_some_and(|cause| cause.is::<RejectedResponse>()) => {
             return Ok(None);
         }
         Err(error) => return Err(other(&error)),
     };
-    let status = answer.status();
+    let status = response.status();
     if !status.is_success() {
-        debug!(%status, bucket = bucket.name, "the server does not tell unfinished uploads");
+        debug!(%status, bucket = bucket.name, "the server does not list unfinished uploads");
         return Ok(None);
     }
-    let body = answer.into_body().bytes().await.map_err(|error| other(&error))?;
+    let body = response.into_body().bytes().await.map_err(|error| other(&error))?;
     Ok(quick_xml::de::from_reader(&*body).ok())
 }

@@ -1,4 +1,4 @@
-//! An object that is read by ranges, and must not change meanwhile.
+//! Range reads of an object, with detection of changes between the reads.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -13,36 +13,38 @@ use md5::{Digest as _, Md5};
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectStoreExt};
 
-use super::backend::{attempt, reading};
+use super::backend::{attempt, attempt_read};
 use super::blocking::blocking;
 use super::change_detection::{self, ChangeTime, ReadRecord, checksum};
 use super::error::StoreError;
 use super::object_meta::ObjectMeta;
 use super::registry::Store;
 
-/// Ranges closer than this are read as one: on disk, then over a network.
+/// Greatest gap in bytes between two ranges that are merged into one read: on disk, and over a network.
 const GAP: (u64, u64) = (64 << 10, 1 << 20);
-/// Ranges are not joined beyond this: parts then come in parallel.
-const JOINED: u64 = 16 << 20;
+/// Largest merged range, in bytes. Separate ranges are read in parallel.
+const MAX_MERGED: u64 = 16 << 20;
+/// Number of parallel reads.
 const PARALLEL: usize = 10;
-/// Bytes that are gone through at a time, and pieces fetched ahead.
-const FOLDED: u64 = 4 << 20;
-const FOLDED_AHEAD: usize = 2;
+/// Bytes per request in [`Object::fold`] over a network.
+const FOLD_CHUNK: u64 = 4 << 20;
+/// Number of chunks that [`Object::fold`] fetches in parallel.
+const FOLD_AHEAD: usize = 2;
 
-/// An object that can be read by range. If it is replaced meanwhile, reads fail with
-/// [`StoreError::Changed`]: bytes of two versions never mix.
+/// An object for range reads. If the object is replaced between two reads, the second fails with
+/// [`StoreError::Changed`]: the bytes are always of one version.
 #[derive(Debug, Clone)]
 pub struct Object {
     pub(super) store: Store,
     pub(super) path: ObjectPath,
     pub(super) info: Arc<ObjectMeta>,
-    /// The first answer's version, for listings that tell none.
+    /// ETag of the first response, if `info` has none.
     version: Arc<OnceLock<String>>,
-    /// Of a file on disk, what was read.
-    taken: Arc<ReadRecord>,
+    /// Ranges that were read of a file on disk.
+    reads: Arc<ReadRecord>,
 }
 
-/// A file on disk that is being read, and the moment from which on it must not change.
+/// An open file on disk. `began` is its ctime, which must not change while it is read.
 pub(super) struct OpenFile {
     file: File,
     began: Option<ChangeTime>,
@@ -50,21 +52,25 @@ pub(super) struct OpenFile {
 
 impl Object {
     pub(super) fn new(store: Store, path: ObjectPath, info: ObjectMeta) -> Self {
-        let (version, taken) = Default::default();
-        Self { store, path, info: Arc::new(info), version, taken }
+        let (version, reads) = Default::default();
+        Self { store, path, info: Arc::new(info), version, reads }
     }
 
-    /// What is known of it.
+    /// Metadata of the object when it was opened or listed.
     pub fn info(&self) -> &ObjectMeta {
         &self.info
     }
 
-    /// Its location, for messages.
+    /// The whole URL or path of the object, for messages.
     pub fn url(&self) -> String {
         self.store.url(&self.info.key)
     }
 
-    /// The bytes of one range.
+    /// Reads one range of bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`] beyond the end, [`StoreError::Changed`] if the object has changed, or
+    /// another error of the request.
     pub async fn range(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
         let size = self.info.size;
         if range.start > range.end || range.end > size {
@@ -77,19 +83,19 @@ impl Object {
         let began = self.begin().await?;
         let objects = self.store.backend().objects().await?;
         let get = async || {
-            let found = objects.get_opts(&self.path, self.asking(&range)).await?;
-            let meta = found.meta.clone();
+            let response = objects.get_opts(&self.path, self.get_options(&range)).await?;
+            let meta = response.meta.clone();
             if ObjectMeta::new(String::new(), meta.clone()).size != size {
                 return Ok((Bytes::new(), meta));
             }
-            Ok((collected(found).await?, meta))
+            Ok((read_body(response).await?, meta))
         };
-        let found = reading(self.store.backend(), &self.info.key, "read", get).await;
-        let (data, meta) = found.map_err(|error| self.now_gone(error))?;
+        let result = attempt_read(self.store.backend(), &self.info.key, "read", get).await;
+        let (data, meta) = result.map_err(|error| self.absent_as_changed(error))?;
         self.compare(meta)?;
-        let (wanted, start) = (range.end - range.start, range.start);
-        if data.len() as u64 != wanted {
-            return Err(self.cut_short(data.len(), wanted));
+        let (expected, start) = (range.end - range.start, range.start);
+        if data.len() as u64 != expected {
+            return Err(self.short_read(data.len(), expected));
         }
         if began.is_some() {
             self.add(began, start..range.end, checksum(&data)).await?;
@@ -97,8 +103,8 @@ impl Object {
         Ok(data)
     }
 
-    /// A request for a range of the version that is known.
-    pub(super) fn asking(&self, range: &Range<u64>) -> GetOptions {
+    /// Options of a request for a range; with a known ETag, the request has `If-Match`.
+    pub(super) fn get_options(&self, range: &Range<u64>) -> GetOptions {
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
         let if_match =
             etag.filter(|etag| !etag.starts_with("W/")).map(|etag| format!("\"{etag}\""));
@@ -106,17 +112,21 @@ impl Object {
         GetOptions { range, if_match, ..Default::default() }
     }
 
-    pub(super) fn cut_short(&self, came: usize, wanted: u64) -> StoreError {
-        let detail = format!("{came} bytes came of {wanted}");
+    /// The error of a response with fewer bytes than expected.
+    pub(super) fn short_read(&self, received: usize, expected: u64) -> StoreError {
+        let detail = format!("received {received} of {expected} bytes");
         StoreError::Changed { url: self.url(), detail }
     }
 
-    /// The bytes of several ranges, in the order asked for. Near ones are read together, far ones
-    /// in parallel.
+    /// Reads several ranges; the result has their order. Ranges that are close together are merged into
+    /// one read; separate ones are read in parallel.
+    ///
+    /// # Errors
+    /// As [`Object::range`].
     pub async fn ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let gap = if self.store.backend().is_remote() { GAP.1 } else { GAP.0 };
-        let joined = joined(ranges, gap, JOINED);
-        let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(joined)
+        let merged = merge_ranges(ranges, gap, MAX_MERGED);
+        let fetched: Vec<Vec<(usize, Bytes)>> = stream::iter(merged)
             .map(async |(range, members)| {
                 let start = range.start;
                 let data = self.range(range).await?;
@@ -130,35 +140,41 @@ impl Object {
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await?;
-        let mut found: Vec<_> = fetched.into_iter().flatten().collect();
-        found.sort_unstable_by_key(|(index, _)| *index);
-        Ok(found.into_iter().map(|(_, data)| data).collect())
+        let mut parts: Vec<_> = fetched.into_iter().flatten().collect();
+        parts.sort_unstable_by_key(|(index, _)| *index);
+        Ok(parts.into_iter().map(|(_, data)| data).collect())
     }
 
-    /// Whether it lies on a disk of this machine, where reading it twice is cheap.
+    /// Whether the object is on a local disk, where a second read is cheap.
     pub(super) fn is_on_disk(&self) -> bool {
-        self.on_disk().is_some()
+        self.disk_path().is_some()
     }
 
-    /// The open file of an object on disk.
+    /// Opens the file of an object on disk.
+    ///
+    /// # Errors
+    /// The file has changed, or cannot be opened.
     pub(super) async fn open(&self) -> Result<OpenFile, StoreError> {
         let began = self.begin().await?;
         let objects = self.store.backend().objects().await?;
-        let found =
+        let result =
             attempt(self.store.backend(), &self.info.key, "read", || objects.get(&self.path)).await;
-        let found = found.map_err(|error| self.now_gone(error))?;
-        self.compare(found.meta)?;
-        match found.payload {
+        let response = result.map_err(|error| self.absent_as_changed(error))?;
+        self.compare(response.meta)?;
+        match response.payload {
             GetResultPayload::File(file, _) => Ok(OpenFile { file, began }),
             GetResultPayload::Stream(_) => Err(StoreError::UnsupportedFileType {
                 url: self.url(),
-                what: "not on a disk of this machine".to_owned(),
+                what: "not a file on a local disk".to_owned(),
             }),
         }
     }
 
-    /// Goes through a range with `step`, piece by piece in order, off the async threads if it is
-    /// on disk. What `step` leaves in place of a piece is the buffer of the next.
+    /// Folds a range with `step`, chunk by chunk in order; for a file on disk on a blocking thread. `step`
+    /// may replace the buffer of a chunk; the next chunk is read into the buffer that it leaves.
+    ///
+    /// # Errors
+    /// As [`Object::range`].
     pub async fn fold<T: Send + 'static>(
         &self,
         range: Range<u64>,
@@ -166,53 +182,57 @@ impl Object {
         step: fn(&mut T, &mut Vec<u8>),
     ) -> Result<T, StoreError> {
         if !self.is_on_disk() {
-            let mut pieces = self.pieces_of(range, FOLDED, FOLDED_AHEAD);
-            while let Some(piece) = pieces.try_next().await? {
-                step(&mut state, &mut piece.into());
+            let mut chunks = self.pieces_of(range, FOLD_CHUNK, FOLD_AHEAD);
+            while let Some(chunk) = chunks.try_next().await? {
+                step(&mut state, &mut chunk.into());
             }
             return Ok(state);
         }
         let OpenFile { file, began } = self.open().await?;
-        let (url, whole) = (self.url(), range.clone());
-        let folded = blocking(&url, "read", move || {
+        let (url, folded) = (self.url(), range.clone());
+        let work = blocking(&url, "read", move || {
             let sum = change_detection::fold(&file, range, |buffer| step(&mut state, buffer))?;
             Ok((state, sum))
         });
-        let (state, sum) = folded.await.map_err(now_shorter)?;
-        self.add(began, whole, sum).await?;
+        let (state, sum) = work.await.map_err(shorter_as_changed)?;
+        self.add(began, folded, sum).await?;
         Ok(state)
     }
 
-    /// Bytes of a file that [`Self::open`] gave, into `data` and into a digest, off the async threads.
+    /// Reads bytes of a file of [`Self::open`] into `data` and adds them to an MD5, on a blocking thread.
+    /// Returns its arguments.
     pub(super) async fn fill(
         &self,
         OpenFile { file, began }: OpenFile,
         mut data: Vec<u8>,
         mut md5: Md5,
-        at: u64,
+        offset: u64,
     ) -> Result<(OpenFile, Vec<u8>, Md5), StoreError> {
         let url = self.url();
         let read = blocking(&url, "read", move || {
-            file.read_exact_at(&mut data, at)?;
+            file.read_exact_at(&mut data, offset)?;
             md5.update(&data);
             Ok((file, checksum(&data), data, md5))
         });
-        let (file, sum, data, md5) = read.await.map_err(now_shorter)?;
-        self.add(began, at..at.saturating_add(data.len() as u64), sum).await?;
+        let (file, sum, data, md5) = read.await.map_err(shorter_as_changed)?;
+        self.add(began, offset..offset.saturating_add(data.len() as u64), sum).await?;
         Ok((OpenFile { file, began }, data, md5))
     }
 
-    /// What is gone after it was found has changed.
-    pub(super) fn now_gone(&self, error: StoreError) -> StoreError {
+    /// Converts [`StoreError::NotFound`] to [`StoreError::Changed`]: the object existed when it was opened.
+    pub(super) fn absent_as_changed(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::NotFound { url } => {
-                StoreError::Changed { url, detail: "it is gone".into() }
+                StoreError::Changed { url, detail: "it was removed".into() }
             }
             error => error,
         }
     }
 
-    /// Compares it with what is there now.
+    /// Compares the object with the metadata of a response.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if they are of different versions.
     pub(super) fn compare(&self, meta: object_store::ObjectMeta) -> Result<(), StoreError> {
         let now = ObjectMeta::new(self.info.key.clone(), meta);
         let etag = self.info.etag.as_ref().or_else(|| self.version.get());
@@ -226,60 +246,71 @@ impl Object {
         Ok(())
     }
 
-    fn on_disk(&self) -> Option<PathBuf> {
+    /// Path of the object on a local disk.
+    fn disk_path(&self) -> Option<PathBuf> {
         self.store.backend().disk_path(&self.info.key)
     }
 
-    /// From when on a file on disk must not change while it is read; refuses one that has.
+    /// The ctime of a file on disk before a read; `None` for other objects.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if bytes that were read before have changed.
     async fn begin(&self) -> Result<Option<ChangeTime>, StoreError> {
-        let Some(path) = self.on_disk().filter(|path| path.exists()) else { return Ok(None) };
-        match self.taken.begin(&path) {
+        let Some(path) = self.disk_path().filter(|path| path.exists()) else { return Ok(None) };
+        match self.reads.begin(&path) {
             Some(began) => Ok(Some(began)),
             None => self.compare_bytes(path).await.map(Some),
         }
     }
 
-    /// Remembers what was read of a file on disk; refuses one that has changed since.
+    /// Records a range that was read of a file on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if bytes that were read have changed.
     async fn add(
         &self,
         began: Option<ChangeTime>,
         range: Range<u64>,
         checksum: u32,
     ) -> Result<(), StoreError> {
-        match (self.on_disk(), began) {
-            (Some(path), Some(began)) if !self.taken.add(&path, began, range, checksum) => {
+        match (self.disk_path(), began) {
+            (Some(path), Some(began)) if !self.reads.add(&path, began, range, checksum) => {
                 self.compare_bytes(path).await.map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses a file of which not all that was read is still the same.
+    /// Reads all recorded ranges again and returns the ctime of the unchanged file.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if bytes have changed.
     async fn compare_bytes(&self, path: PathBuf) -> Result<ChangeTime, StoreError> {
-        let (url, taken) = (self.url(), Arc::clone(&self.taken));
-        let compared = blocking(&url, "read", move || taken.compare(&path));
+        let (url, reads) = (self.url(), Arc::clone(&self.reads));
+        let compared = blocking(&url, "read", move || reads.compare(&path));
         let detail = "it was changed in place".to_owned();
-        compared.await.map_err(now_shorter)?.ok_or(StoreError::Changed { url, detail })
+        compared.await.map_err(shorter_as_changed)?.ok_or(StoreError::Changed { url, detail })
     }
 }
 
-/// The bytes of an answer. No room is made for what a server says will come.
-pub(super) async fn collected(found: GetResult) -> object_store::Result<Bytes> {
-    let size = found.range.end.saturating_sub(found.range.start).min(JOINED);
-    match found.payload {
-        GetResultPayload::File(..) => found.bytes().await,
+/// Reads the body of a response. The initial buffer is bounded, whatever size the server states.
+pub(super) async fn read_body(response: GetResult) -> object_store::Result<Bytes> {
+    let size = response.range.end.saturating_sub(response.range.start).min(MAX_MERGED);
+    match response.payload {
+        GetResultPayload::File(..) => response.bytes().await,
         GetResultPayload::Stream(mut stream) => {
             let mut data = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
-            while let Some(more) = stream.try_next().await? {
-                data.extend_from_slice(&more);
+            while let Some(chunk) = stream.try_next().await? {
+                data.extend_from_slice(&chunk);
             }
             Ok(data.freeze())
         }
     }
 }
 
-/// A file that ends before it did when it was found has changed.
-fn now_shorter(error: StoreError) -> StoreError {
+/// Converts an unexpected end of a file to [`StoreError::Changed`]: the file was longer when it was
+/// opened.
+fn shorter_as_changed(error: StoreError) -> StoreError {
     match error {
         StoreError::Io { url, source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
             StoreError::Changed { url, detail: "it is shorter".to_owned() }
@@ -288,23 +319,23 @@ fn now_shorter(error: StoreError) -> StoreError {
     }
 }
 
-/// A range to fetch, and those it serves with their places in the order asked for.
+/// A range to read, and the requested ranges in it with their indices.
 type MergedRange = (Range<u64>, Vec<(usize, Range<u64>)>);
 
-/// Each joined range with its members and their places in `ranges`. Bad ranges stand alone, for
-/// `range` to refuse.
-fn joined(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<MergedRange> {
+/// Merges ranges whose gap is at most `gap` bytes into ranges of at most `most` bytes. An invalid range
+/// is not merged; [`Object::range`] rejects it.
+fn merge_ranges(ranges: &[Range<u64>], gap: u64, most: u64) -> Vec<MergedRange> {
     let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
     sorted.sort_by_key(|(_, range)| range.start);
     let mut groups: Vec<MergedRange> = Vec::new();
     for (index, range) in sorted {
         match groups.last_mut() {
-            Some((whole, members))
+            Some((merged, members))
                 if range.start <= range.end
-                    && range.start <= whole.end.saturating_add(gap)
-                    && whole.end.max(range.end) - whole.start <= most =>
+                    && range.start <= merged.end.saturating_add(gap)
+                    && merged.end.max(range.end) - merged.start <= most =>
             {
-                whole.end = whole.end.max(range.end);
+                merged.end = merged.end.max(range.end);
                 members.push((index, range));
             }
             _ => groups.push((range.clone(), vec![(index, range)])),
@@ -319,14 +350,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn joins_near_ranges_only() {
-        let wholes = |ranges: &[Range<u64>]| -> Vec<Range<u64>> {
-            joined(ranges, 10, 100).into_iter().map(|(whole, _)| whole).collect()
+    fn merges_only_close_ranges() {
+        let merged = |ranges: &[Range<u64>]| -> Vec<Range<u64>> {
+            merge_ranges(ranges, 10, 100).into_iter().map(|(merged, _)| merged).collect()
         };
-        assert_eq!(wholes(&[30..40, 0..20, 35..38]), [0..40]);
-        assert_eq!(wholes(&[0..20, 31..40]), [0..20, 31..40]);
-        assert_eq!(wholes(&[0..60, 60..101]), [0..60, 60..101]);
-        assert_eq!(wholes(&[0..500]), [0..500]);
-        assert_eq!(joined(&[30..40, 0..20], 10, 100)[0].1, [(1, 0..20), (0, 30..40)]);
+        assert_eq!(merged(&[30..40, 0..20, 35..38]), [0..40]);
+        assert_eq!(merged(&[0..20, 31..40]), [0..20, 31..40]);
+        assert_eq!(merged(&[0..60, 60..101]), [0..60, 60..101]);
+        assert_eq!(merged(&[0..500]), [0..500]);
+        assert_eq!(merge_ranges(&[30..40, 0..20], 10, 100)[0].1, [(1, 0..20), (0, 30..40)]);
     }
 }

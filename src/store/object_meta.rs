@@ -1,50 +1,51 @@
-//! What is known of an object without its bytes.
+//! Metadata of an object.
 
 use chrono::{DateTime, Utc};
 
 use serde::{Deserialize, Serialize};
 
-/// What a store knows of an object.
+/// Metadata of an object, from a listing, a HEAD request or a response to a write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectMeta {
-    /// Where it is below the store's location.
+    /// Key below the location of the store.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was written; just after an upload to S3, this machine's time of that.
+    /// Time of the last write. In the response to an S3 upload it is the time of this machine.
     pub modified: DateTime<Utc>,
-    /// Its version, without quotes; on disk made of inode, time and size. Some servers leave it
-    /// out of listings.
+    /// ETag without quotes; on disk derived from inode, mtime and size. `None` if the server does not
+    /// send it, which some do in listings.
     pub etag: Option<String>,
 }
 
 impl ObjectMeta {
+    /// Converts metadata of `object_store`.
     pub(super) fn new(key: String, meta: object_store::ObjectMeta) -> Self {
         let etag = meta.e_tag.as_deref().map(unquoted);
         Self { key, size: meta.size, modified: meta.last_modified, etag }
     }
 
-    /// What is known of an object that was written just now.
+    /// Metadata of an object that was written just now.
     pub(super) fn written(key: &str, size: u64, etag: Option<&str>) -> Self {
         let etag = etag.map(unquoted);
         Self { key: key.to_owned(), size, modified: Utc::now(), etag }
     }
 
-    /// What differs from `now`, when it cannot be the same object.
+    /// Describes how `now` differs; `None` if it can be the same version of the object.
     pub(super) fn differs(&self, now: &Self) -> Option<String> {
         let strong = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
         match (&self.etag, &now.etag) {
-            _ if self.size != now.size => Some(format!("{} bytes, not {}", now.size, self.size)),
-            (Some(known), Some(found)) if strong(known) == strong(found) => None,
-            (Some(known), Some(found)) => Some(format!("version {found}, not {known}")),
-            // Headers tell seconds where listings tell milliseconds.
+            _ if self.size != now.size => Some(format!("{} bytes instead of {}", now.size, self.size)),
+            (Some(old), Some(new)) if strong(old) == strong(new) => None,
+            (Some(old), Some(new)) => Some(format!("version {new} instead of {old}")),
+            // Headers have seconds, listings have milliseconds.
             _ if self.modified.timestamp() == now.modified.timestamp() => None,
-            _ => Some(format!("written {}, not {}", now.modified, self.modified)),
+            _ => Some(format!("written {} instead of {}", now.modified, self.modified)),
         }
     }
 }
 
-/// An ETag as it is kept.
+/// An ETag without its quotes.
 pub(super) fn unquoted(etag: &str) -> String {
     match etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')) {
         Some(inner) => inner.to_owned(),

@@ -1,18 +1,18 @@
-//! What can be said about S3, whoever says it: flags, environment, `dor.toml`.
+//! Options for S3, from flags, environment variables and `dor.toml`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A number that can be set for S3.
+/// A numeric S3 option.
 #[derive(Debug, Clone)]
 pub struct NumericOption {
-    /// Its field in [`S3Options`].
+    /// Name of the field in [`S3Options`].
     pub name: &'static str,
-    /// What it is when nobody sets it.
+    /// Value if the option is not set.
     pub default: u64,
-    /// What it may be.
+    /// Accepted values.
     pub range: RangeInclusive<u64>,
 }
 
@@ -21,53 +21,55 @@ const fn number(name: &'static str, default: u64, range: RangeInclusive<u64>) ->
 }
 
 const MIB: usize = 1 << 20;
-// S3 takes parts of 5 MiB to 5 GiB, but for the last.
+// S3 accepts parts of 5 MiB to 5 GiB; the last part may be smaller.
 const PART_SIZE: NumericOption = number("part_size", 16 << 20, 5 << 20..=5 << 30);
 const MAX_RETRIES: NumericOption = number("max_retries", 10, 0..=100);
 const TIMEOUT: NumericOption = number("timeout_seconds", 120, 1..=86_400);
 const CONNECT_TIMEOUT: NumericOption = number("connect_timeout_seconds", 10, 1..=600);
 
-/// How the bucket is named in a request.
+/// Where a request names the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Addressing {
-    /// `https://endpoint/bucket/key`: MinIO, Source Cooperative and most servers but AWS.
+    /// In the path, `https://endpoint/bucket/key`: MinIO, Source Cooperative and most other servers.
     Path,
-    /// `https://bucket.endpoint/key`: AWS.
+    /// In the host name, `https://bucket.endpoint/key`: AWS.
     Virtual,
 }
 
-/// Everything that can be set for S3; what is `None` comes from the profile, the standard AWS
-/// environment variables and files, or a default.
+/// Options for S3. A field that is `None` comes from the profile, the standard AWS environment variables
+/// and files, or a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3Options {
-    /// `minio` and `source-coop` are built in; any other is a profile of the shared AWS files.
-    /// Credentials then come from that profile only: leave it unset for `AWS_PROFILE`, which
-    /// gives way to access keys in the environment as everywhere else.
+    /// Name of a profile. `minio` and `source-coop` are built in; any other name is a profile of the
+    /// AWS files, and then the credentials come from that profile only. `None` uses `AWS_PROFILE`, over
+    /// which access keys in the environment take precedence, as in the AWS tools.
     pub profile: Option<String>,
-    /// `https://host[:port]`; `http://` only for this machine.
+    /// URL of the server, `https://host[:port]`; `http://` only for this machine.
     pub endpoint_url: Option<String>,
-    /// The region that requests are signed for.
+    /// Region for which requests are signed.
     pub region: Option<String>,
-    /// `path` or `virtual`; by default `path` when there is an endpoint.
+    /// `path` or `virtual`; by default `path` with an endpoint, `virtual` without.
     pub addressing: Option<Addressing>,
-    /// Do not look for credentials, send unsigned requests: public buckets.
+    /// `true` sends unsigned requests without credentials, for public buckets.
     pub no_sign_request: Option<bool>,
-    /// Bytes in a part of a multipart upload, less what is over whole MiB: 16 MiB; 5 MiB to 5 GiB.
+    /// Size in bytes of a part of a multipart upload, rounded down to whole MiB: 5 MiB to 5 GiB,
+    /// default 16 MiB.
     pub part_size: Option<u64>,
-    /// How often a request is tried again after a transient failure: 10.
+    /// Number of retries after a transient failure: 0 to 100, default 10.
     pub max_retries: Option<u32>,
-    /// Seconds that one request may take, body and all: 120.
+    /// Timeout of one request with its body, in seconds: 1 to 86400, default 120.
     pub timeout_seconds: Option<u64>,
-    /// Seconds to wait for a connection: 10.
+    /// Timeout of a connection attempt, in seconds: 1 to 600, default 10.
     pub connect_timeout_seconds: Option<u64>,
 }
 
 impl S3Options {
-    /// The numbers among the options.
+    /// The numeric options.
     pub const NUMBERS: [NumericOption; 4] = [PART_SIZE, MAX_RETRIES, TIMEOUT, CONNECT_TIMEOUT];
 
+    /// Size in bytes of a part of a multipart upload, in whole MiB.
     pub(super) fn part_size(&self) -> usize {
         let size = usize::try_from(self.part_size.unwrap_or(PART_SIZE.default));
         size.unwrap_or(usize::MAX) / MIB * MIB
@@ -86,6 +88,7 @@ impl S3Options {
         Duration::from_secs(self.connect_timeout_seconds.unwrap_or(CONNECT_TIMEOUT.default))
     }
 
+    /// Whether requests are unsigned.
     pub(super) fn is_anonymous(&self) -> bool {
         self.no_sign_request == Some(true)
     }

@@ -1,4 +1,4 @@
-//! What a part of a large object is made of.
+//! A part of a large object.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ use crate::model::Md5Digest;
 /// The bytes of a part.
 #[derive(Clone, Debug)]
 pub enum PartBody {
-    /// These, one after the other.
+    /// Buffers, one after another.
     Bytes(Vec<Bytes>),
-    /// A range of an object; of a file on disk it is read while it is sent.
+    /// A range of an object. A range of a file on disk is read while it is sent.
     Range(Object, Range<u64>),
 }
 
 impl PartBody {
-    /// How many bytes.
+    /// Size in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(data) => data.iter().map(|bytes| bytes.len() as u64).sum(),
@@ -28,14 +28,17 @@ impl PartBody {
     }
 }
 
-/// A part, and its MD5 when it is known.
+/// A part of an upload. `md5` is `None` if it is unknown.
 pub(super) struct UploadPart {
     pub body: PartBody,
     pub md5: Option<Md5Digest>,
 }
 
 impl UploadPart {
-    /// Its bytes; those of a range must have the MD5.
+    /// Reads the bytes of the part.
+    ///
+    /// # Errors
+    /// The range cannot be read, or does not have the expected MD5 ([`StoreError::Differs`]).
     pub async fn bytes(self) -> Result<Vec<Bytes>, StoreError> {
         let (object, range) = match self.body {
             PartBody::Bytes(data) => return Ok(data),

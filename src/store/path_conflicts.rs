@@ -1,4 +1,5 @@
-//! What lies in the way of an object on disk, where, unlike in a bucket, a name is a file or a folder.
+//! Conflicts between objects and existing paths on disk. In a bucket, `a` and `a/b` can both be objects;
+//! on disk, `a` is either a file or a folder.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,60 +8,61 @@ use std::path::{Path, PathBuf};
 
 use super::atomic_file;
 
-/// What is in the way of objects that are to be written.
+/// Existing files and folders that prevent writing objects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PathConflicts {
-    /// Keys that cannot be written, each with that of a file in its way.
+    /// Keys that cannot be written, each with the key of a file that prevents it.
     pub files: Vec<(String, String)>,
-    /// Keys of which there are folders.
+    /// Keys that are folders.
     pub folders: Vec<String>,
 }
 
-/// What is in the way of these objects below `root`.
+/// Finds the conflicts of objects with keys `keys` below `root`.
 pub(super) fn obstacles(root: &Path, keys: Vec<String>) -> io::Result<PathConflicts> {
-    let mut found = PathConflicts::default();
+    let mut conflicts = PathConflicts::default();
+    // Ancestors of earlier keys that are known not to be files.
     let mut folders = HashSet::new();
     for key in keys {
-        let above = key.match_indices('/').map(|(end, _)| &key[..end]);
-        let is_file = |above: &&str| {
-            !folders.contains(*above) && fs::metadata(root.join(above)).is_ok_and(|m| !m.is_dir())
+        let ancestors = key.match_indices('/').map(|(end, _)| &key[..end]);
+        let is_file = |folder: &&str| {
+            !folders.contains(*folder) && fs::metadata(root.join(folder)).is_ok_and(|m| !m.is_dir())
         };
-        if let Some(file) = above.clone().find(is_file).map(str::to_owned) {
-            found.files.push((key, file));
+        if let Some(file) = ancestors.clone().find(is_file).map(str::to_owned) {
+            conflicts.files.push((key, file));
             continue;
         }
-        folders.extend(above.map(str::to_owned));
+        folders.extend(ancestors.map(str::to_owned));
         let target = root.join(&key);
-        if !fs::symlink_metadata(&target).is_ok_and(|there| there.is_dir()) {
+        if !fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_dir()) {
             continue;
         }
         for file in files_below(&target)? {
             let file = file.strip_prefix(root).unwrap_or(&file).to_string_lossy();
-            found.files.push((key.clone(), file.into_owned()));
+            conflicts.files.push((key.clone(), file.into_owned()));
         }
-        found.folders.push(key);
+        conflicts.folders.push(key);
     }
-    Ok(found)
+    Ok(conflicts)
 }
 
-/// All but what writers have begun: that goes by itself.
+/// All files below a folder except temporary files, which their writers remove.
 fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             files.extend(files_below(&entry.path())?);
-        } else if !entry.file_name().to_str().is_some_and(atomic_file::is_staged) {
+        } else if !entry.file_name().to_str().is_some_and(atomic_file::is_temp_name) {
             files.push(entry.path());
         }
     }
     Ok(files)
 }
 
-/// Removes a folder and those in it, as far as no files are in them.
+/// Removes a folder and its subfolders. A folder that contains files stays.
 pub(super) fn remove_empty(folder: &Path) -> io::Result<()> {
     match fs::symlink_metadata(folder) {
-        Ok(there) if there.is_dir() => {}
+        Ok(meta) if meta.is_dir() => {}
         _ => return Ok(()),
     }
     for entry in fs::read_dir(folder)? {
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_in_the_way_of_folders_and_folders_with_files_of_files() {
+    fn files_conflict_with_folders_and_folders_that_contain_files_with_files() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("full/a/b")).unwrap();

@@ -1,36 +1,36 @@
-//! Trying a location out before work starts.
+//! Test of a location before work starts.
 
 use std::time::{Duration, Instant};
 
 use super::error::StoreError;
 use super::registry::Store;
 
-/// What came of trying a location out.
+/// Result of testing a location.
 #[derive(Debug)]
 pub struct ProbeReport {
-    /// Whether there is such a folder on disk, or an object below the prefix. Always false over
-    /// https, which cannot be listed.
+    /// Whether the folder exists on disk, or the prefix has an object. Always false over https, which
+    /// has no listings.
     pub exists: bool,
-    /// Why it cannot be read.
+    /// Whether the location can be read, or why not.
     pub readable: Result<(), StoreError>,
-    /// Why it cannot be written; `None` when that was not tried. A folder that does not exist is
-    /// writable when it can be made.
+    /// Whether the location can be written, or why not; `None` if the test was for reading only. A
+    /// folder that does not exist is writable if it can be created.
     pub writable: Option<Result<(), StoreError>>,
-    /// Of the first request.
+    /// Duration of the first request.
     pub round_trip: Duration,
 }
 
 impl Store {
-    /// Tries to read and, if `write`, to write and remove a small object.
+    /// Tests the location: lists it and, if `write`, writes and removes a small object.
     pub async fn check(&self, write: bool) -> ProbeReport {
-        let began = Instant::now();
-        let read = self.backend().exists().await;
-        let round_trip = began.elapsed();
+        let start = Instant::now();
+        let listed = self.backend().exists().await;
+        let round_trip = start.elapsed();
         let writable = match write {
             false => None,
             true => Some(self.backend().probe().await),
         };
-        let (exists, readable) = match read {
+        let (exists, readable) = match listed {
             Ok(exists) => (exists, Ok(())),
             Err(error) => (false, Err(error)),
         };

@@ -1,41 +1,42 @@
-//! How an object is sent: what its readers are told of it, on which condition, with which checksum.
+//! Options for writing an object: headers, condition, checksum and part size.
 
 use object_store::path::Path as ObjectPath;
 use object_store::{Attribute, Attributes};
 
 use crate::model::Md5Digest;
 
-/// When an object may be written.
+/// The condition under which an object is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PutMode {
-    /// Over whatever is there.
+    /// No condition: replaces an existing object.
     #[default]
     Always,
-    /// When there is none.
+    /// The object must not exist.
     Absent,
-    /// While the one that is there has this ETag.
+    /// The existing object must have this ETag (without quotes).
     Is(String),
 }
 
-/// How an object is sent. Disks keep nothing of it but the condition.
+/// Options for writing an object. A store on disk uses only the condition and the part size.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
-    /// `Content-Type`; by the name, when none is given.
+    /// `Content-Type`; `None` derives it from the extension of the key.
     pub content_type: Option<String>,
-    /// `Cache-Control`.
+    /// `Cache-Control`; `None` sends no such header.
     pub cache_control: Option<String>,
-    /// When it may be written.
+    /// Condition of the write.
     pub condition: PutMode,
-    /// MD5 of the whole object, if it is known.
+    /// MD5 of the whole object; `None` if it is unknown.
     pub md5: Option<Md5Digest>,
-    /// Bytes of an object by parts, where they are known: more than 10,000 parts, which S3 does not take, are
-    /// fewer and larger ones.
+    /// Size in bytes of an object that is written in parts; 0 if it is unknown. The parts grow so that
+    /// there are at most 10,000, the limit of S3.
     pub size: u64,
-    /// Bytes of a part of it, if not as usual at its store.
+    /// Size in bytes of a part; `None` for the part size of the store.
     pub part_size: Option<u64>,
 }
 
 impl PutOptions {
+    /// The headers of the object.
     pub(super) fn attributes(&self, path: &ObjectPath) -> Attributes {
         let kind = self.content_type.clone();
         let kind = kind.unwrap_or_else(|| content_type(path.filename().unwrap_or_default()).into());
@@ -47,7 +48,7 @@ impl PutOptions {
     }
 }
 
-/// What the content of a file of this name is.
+/// The media type of a file name.
 fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.') {
         Some((_, "nc")) => "application/x-netcdf",

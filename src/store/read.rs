@@ -1,25 +1,32 @@
-//! What there is, and small objects whole.
+//! Reads of whole small objects, and of metadata.
 
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
 
-use super::backend::reading;
+use super::backend::attempt_read;
 use super::error::StoreError;
 use super::limit::SMALL_OBJECT;
-use super::object::{Object, collected};
+use super::object::{Object, read_body};
 use super::object_meta::ObjectMeta;
 use super::registry::Store;
-use super::response::with_most;
+use super::response::with_size_limit;
 
 impl Store {
-    /// A small object whole; `None` when there is none. One of more than [`SMALL_OBJECT`] bytes is
-    /// [`StoreError::TooLarge`].
+    /// Reads a small object; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] if it has more than [`SMALL_OBJECT`] bytes, or another error of the
+    /// request.
     pub async fn get(&self, key: &str) -> Result<Option<(Bytes, ObjectMeta)>, StoreError> {
         self.get_within(key, SMALL_OBJECT).await
     }
 
-    /// The same of an object of up to `limit` bytes. Its size is known before it is read.
+    /// Reads an object of at most `limit` bytes; `None` if it does not exist. The size is checked before
+    /// the body is read.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] if it has more than `limit` bytes, or another error of the request.
     pub async fn get_within(
         &self,
         key: &str,
@@ -27,15 +34,15 @@ impl Store {
     ) -> Result<Option<(Bytes, ObjectMeta)>, StoreError> {
         let objects = self.backend().objects().await?;
         let path = self.path(key)?;
-        self.backend().refuse_odd(key)?;
-        let whole = async || {
-            let found = objects.get(&path).await?;
-            let meta = found.meta.clone();
-            let is_small = found.range.end <= limit;
-            let data = if is_small { Some(collected(found).await?) } else { None };
+        self.backend().ensure_regular(key)?;
+        let get = async || {
+            let response = objects.get(&path).await?;
+            let meta = response.meta.clone();
+            let is_small = response.range.end <= limit;
+            let data = if is_small { Some(read_body(response).await?) } else { None };
             Ok((data, meta))
         };
-        match with_most(limit, reading(self.backend(), key, "read", whole)).await {
+        match with_size_limit(limit, attempt_read(self.backend(), key, "read", get)).await {
             Ok((Some(data), meta)) => Ok(Some((data, ObjectMeta::new(key.to_owned(), meta)))),
             Ok((None, meta)) => {
                 Err(StoreError::TooLarge { url: self.url(key), size: Some(meta.size), most: limit })
@@ -45,13 +52,19 @@ impl Store {
         }
     }
 
-    /// An object to read from, after one request for what it is.
+    /// Opens an object for reading, after one request for its metadata.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it does not exist, or another error of the request.
     pub async fn open(&self, key: &str) -> Result<Object, StoreError> {
         let info = self.backend().head(key).await?;
         Ok(self.object_known(key, info))
     }
 
-    /// What an object is; `None` when there is none.
+    /// Requests the metadata of an object; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// The request fails.
     pub async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         match self.backend().head(key).await {
             Ok(info) => Ok(Some(info)),
@@ -60,7 +73,7 @@ impl Store {
         }
     }
 
-    /// An object to read from, when a listing has told what it is: no request.
+    /// Opens an object for reading, with the metadata of a listing and without a request.
     pub fn object_known(&self, key: &str, info: ObjectMeta) -> Object {
         let path = self.path(key).unwrap_or_else(|_| ObjectPath::from(key));
         Object::new(self.clone(), path, ObjectMeta { key: key.to_owned(), ..info })
@@ -73,7 +86,7 @@ mod tests {
     use crate::store::{S3Options, StoreRegistry};
 
     #[tokio::test]
-    async fn a_large_object_is_refused_before_it_is_read() {
+    async fn a_large_object_is_rejected_before_it_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let location = folder.path().display().to_string().parse().unwrap();
         let disk = StoreRegistry::new(S3Options::default()).open(&location).unwrap();
@@ -93,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_is_not_waited_for() {
+    async fn reading_a_pipe_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let location = folder.path().display().to_string().parse().unwrap();
         let store = StoreRegistry::new(S3Options::default()).open(&location).unwrap();

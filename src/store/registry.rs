@@ -1,4 +1,4 @@
-//! Opening a location: which backend serves it.
+//! Opens locations: creates the store and its backend.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -20,67 +20,73 @@ use super::memory::MemoryBackend;
 use super::options::S3Options;
 use super::s3::S3Backend;
 
-/// Opens locations: one client for a bucket, one set of credentials for all.
+/// Opens locations. All stores of a bucket share one client, and all buckets share the credentials.
 #[derive(Clone)]
 pub struct StoreRegistry {
     session: Arc<Session>,
     buckets: Arc<Mutex<HashMap<String, Arc<Bucket>>>>,
-    until: Option<StopSignal>,
-    /// Bytes of memory that a listing may take.
-    listing: u64,
+    /// `None` if reads are never stopped.
+    stop_signal: Option<StopSignal>,
+    /// Most bytes of memory that a listing may use.
+    listing_memory: u64,
 }
 
 impl StoreRegistry {
-    /// No request is made, and no file is read, before a store is used.
+    /// A registry with these options. It makes no request and reads no file before a store is used.
     pub fn new(options: S3Options) -> Self {
         let session = Arc::new(Session::new(options, None));
-        Self { session, buckets: Arc::default(), until: None, listing: u64::MAX }
+        Self { session, buckets: Arc::default(), stop_signal: None, listing_memory: u64::MAX }
     }
 
-    /// The same with credentials from `source`, wherever the options would look for them.
+    /// A registry whose credentials come from `source` instead of the profile and the environment.
     pub fn with_credentials(options: S3Options, source: impl ProvideCredentials + 'static) -> Self {
         let source = SharedCredentialsProvider::new(source);
         let session = Arc::new(Session::new(options, Some(source)));
-        Self { session, buckets: Arc::default(), until: None, listing: u64::MAX }
+        Self { session, buckets: Arc::default(), stop_signal: None, listing_memory: u64::MAX }
     }
 
-    /// The same for a process that may take so many bytes of memory: a quarter of them for a listing of a
-    /// bucket, which whoever asked for it then works on. A longer one is [`StoreError::ListingTooLong`].
+    /// A copy for a process with `memory` bytes of memory. A listing of a bucket may use a quarter of it;
+    /// the rest is for the caller's work on the listing. A longer one is [`StoreError::ListingTooLong`].
     #[must_use]
     pub fn within(&self, memory: u64) -> Self {
-        Self { listing: memory / 4, ..self.clone() }
+        Self { listing_memory: memory / 4, ..self.clone() }
     }
 
-    /// The same for stores of which nothing is read any more over a network once a future that `stop`
-    /// makes has ended: listings and reads that are under way fail with [`StoreError::Stopped`].
+    /// A copy whose stores stop reading over a network when a future of `stop` completes: running
+    /// listings and reads then fail with [`StoreError::Stopped`].
     #[must_use]
     pub fn until<F>(&self, stop: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let until: StopSignal = Arc::new(move || Box::pin(stop()));
-        Self { until: Some(until), ..self.clone() }
+        let stop_signal: StopSignal = Arc::new(move || Box::pin(stop()));
+        Self { stop_signal: Some(stop_signal), ..self.clone() }
     }
 
-    /// A store rooted at `location`, which need not exist.
+    /// Opens a store at `location`, which need not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::BadLocation`] if the location is invalid, or [`StoreError::BadOption`] if a
+    /// certificate file is.
     pub fn open(&self, location: &Location) -> Result<Store, StoreError> {
-        let refuse = |reason: String| {
+        let bad_location = |reason: String| {
             StoreError::BadLocation(LocationError { text: location.to_string(), reason })
         };
         let base = |root: ObjectPath| {
             let part_size = self.session.options.part_size();
-            Base::new(location.clone(), root, part_size, self.until.clone(), self.listing)
+            let stop_signal = self.stop_signal.clone();
+            Base::new(location.clone(), root, part_size, stop_signal, self.listing_memory)
         };
-        let backend: Arc<dyn Backend> = match location.place() {
-            Address::Memory { .. } => return Err(refuse("memory has no address".into())),
+        let backend: Arc<dyn Backend> = match location.address() {
+            Address::Memory { .. } => return Err(bad_location("a store in memory cannot be opened by location".into())),
             Address::Local { path } => {
-                let path = absolute(path).map_err(|error| refuse(error.to_string()))?;
+                let path = absolute(path).map_err(|error| bad_location(error.to_string()))?;
                 let root = ObjectPath::from_absolute_path(&path)
-                    .map_err(|error| refuse(error.to_string()))?;
+                    .map_err(|error| bad_location(error.to_string()))?;
                 Arc::new(LocalBackend::new(base(root)))
             }
             Address::S3 { bucket, prefix } => {
-                let root = ObjectPath::parse(prefix).map_err(|error| refuse(error.to_string()))?;
+                let root = ObjectPath::parse(prefix).map_err(|error| bad_location(error.to_string()))?;
                 Arc::new(S3Backend { base: base(root), bucket: self.bucket(bucket) })
             }
             Address::Http { url } => {
@@ -89,22 +95,26 @@ impl StoreRegistry {
                     .with_http_connector(self.session.connector(url, None)?)
                     .with_retry(self.session.retry())
                     .build()
-                    .map_err(|error| refuse(error.to_string()))?;
-                let (client, seen) = (Arc::new(client), Arc::clone(&self.session.seen));
-                Arc::new(HttpBackend { base: base(ObjectPath::ROOT), client, seen })
+                    .map_err(|error| bad_location(error.to_string()))?;
+                let (client, stats) = (Arc::new(client), Arc::clone(&self.session.stats));
+                Arc::new(HttpBackend { base: base(ObjectPath::ROOT), client, stats })
             }
         };
         Ok(Store(backend))
     }
 
+    /// The bucket of this name, created on first use.
     fn bucket(&self, name: &str) -> Arc<Bucket> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Bucket::new(name.to_owned(), Arc::clone(&self.session)));
-        Arc::clone(buckets.entry(name.to_owned()).or_insert_with(make))
+        let create = || Arc::new(Bucket::new(name.to_owned(), Arc::clone(&self.session)));
+        Arc::clone(buckets.entry(name.to_owned()).or_insert_with(create))
     }
 
-    /// Until when the credentials for S3 are good; `None` when they do not expire or none are
-    /// used. Loads them if they have not been.
+    /// When the credentials for S3 expire; `None` if they do not expire or requests are unsigned. Loads
+    /// the credentials on first use.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] if they cannot be loaded.
     pub async fn credentials_expiry(&self) -> Result<Option<SystemTime>, StoreError> {
         self.session.expiry().await
     }
@@ -112,28 +122,29 @@ impl StoreRegistry {
 
 impl std::fmt::Debug for StoreRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stores").field("options", &self.session.options).finish_non_exhaustive()
+        f.debug_struct("StoreRegistry").field("options", &self.session.options).finish_non_exhaustive()
     }
 }
 
-/// The path from the root, without `..` (which the library refuses), as the system would walk it.
+/// The absolute path without `..`, which `object_store` rejects. Resolves the symbolic link before a
+/// `..`, as the system does.
 fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
-    let mut walked = PathBuf::new();
+    let mut resolved = PathBuf::new();
     for part in path.components() {
         match part {
             Component::ParentDir => {
-                walked = walked.canonicalize().unwrap_or(walked);
-                walked.pop();
+                resolved = resolved.canonicalize().unwrap_or(resolved);
+                resolved.pop();
             }
-            part => walked.push(part),
+            part => resolved.push(part),
         }
     }
-    Ok(walked)
+    Ok(resolved)
 }
 
-/// A place to read and write objects below. Keys are relative to its location and separated by
-/// `/`; no segment is empty, `.` or `..`.
+/// A location in which objects are read and written. Keys are relative to the location, with `/` as
+/// separator; no segment is empty, `.` or `..`. Clones share the backend.
 #[derive(Clone)]
 pub struct Store(Arc<dyn Backend>);
 
@@ -149,17 +160,16 @@ impl Store {
         &*self.0
     }
 
-    /// The store of the folder that this one is in; `None` for a root, a whole bucket, and where places have no
-    /// folders above them.
+    /// The store of the parent folder; `None` for a root, a whole bucket, https and memory.
     pub fn parent(&self) -> Option<Self> {
         self.backend().parent().map(Self)
     }
 
-    /// This folder, or the nearest above it, in which an object has one of these names. What may not be looked
-    /// at counts as without.
+    /// The closest folder, from this one upwards, that has an object with one of these names. `None` if
+    /// there is no such folder, or if a request fails.
     pub async fn within(&self, names: &[&str]) -> Option<Location> {
-        let mut next = Some(self.clone());
-        while let Some(store) = next {
+        let mut current = Some(self.clone());
+        while let Some(store) = current {
             for name in names {
                 match store.backend().head(name).await {
                     Ok(_) => return Some(store.location().clone()),
@@ -167,16 +177,17 @@ impl Store {
                     Err(_) => return None,
                 }
             }
-            next = store.parent();
+            current = store.parent();
         }
         None
     }
 
-    /// What was opened.
+    /// The location of the store.
     pub fn location(&self) -> &Location {
         &self.backend().base().location
     }
 
+    /// The whole URL or path of an object, for messages.
     pub(super) fn url(&self, key: &str) -> String {
         self.backend().base().url(key)
     }
@@ -185,39 +196,43 @@ impl Store {
         self.backend().path(key)
     }
 
-    /// Bytes in a part of a large object that is written here.
+    /// Size in bytes of a part of a large object in this store.
     pub fn part_size(&self) -> usize {
         self.backend().part_size()
     }
 
-    /// Bytes in a part of a multipart upload to S3 under these options: of such parts records have the
-    /// MD5s, wherever the object lies.
+    /// Size in bytes of a part of an S3 multipart upload under the options of the registry. Records have
+    /// the MD5s of parts of this size, also for objects on disk.
     pub fn multipart_size(&self) -> u64 {
         self.backend().base().multipart_size as u64
     }
 
-    /// Whether an object of this store can have a key.
+    /// Whether `key` is a valid key of this store.
     pub fn can_hold(&self, key: &str) -> bool {
         self.path(key).is_ok()
     }
 
-    /// Refuses a store that cannot be written to.
+    /// Checks that the store supports writes.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`] over https.
     pub fn ensure_writable(&self) -> Result<(), StoreError> {
         self.backend().ensure_writable()
     }
 
-    /// Whether this is at Source Cooperative, as far as its settings have been asked for.
+    /// Whether the store is at Source Cooperative. False until the S3 settings have been resolved, which
+    /// the first request does.
     pub fn is_source_coop(&self) -> bool {
         self.backend().is_source_coop()
     }
 
-    /// Whether an ETag that looks like an MD5 is one, as far as is known. It is not where the service encrypts by
-    /// KMS.
+    /// Whether an ETag in the form of an MD5 is the MD5 of the object. False after a response that shows
+    /// encryption by KMS or by a key of the client.
     pub fn etag_is_md5(&self) -> bool {
         !self.backend().hides_md5()
     }
 
-    /// How many requests to this service have failed so far; those that were sent again count.
+    /// Number of requests to this service that have failed so far, including those that were retried.
     pub fn failures(&self) -> u64 {
         self.backend().failures()
     }
@@ -234,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_keys_that_no_store_should_hold() {
+    fn rejects_invalid_keys() {
         let disk =
             StoreRegistry::new(S3Options::default()).open(&"/data".parse().unwrap()).unwrap();
         for key in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb"] {
@@ -247,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_below_the_root_and_its_slash() {
+    fn a_key_is_relative_to_the_root() {
         let at = |root: &str| StoreRegistry::new(S3Options::default()).open(&root.parse().unwrap());
         let key = |root: &str, path: &str| {
             at(root).unwrap().backend().base().key(&ObjectPath::from(path))
@@ -260,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn walks_parents_through_symbolic_links() {
+    fn resolves_parents_through_symbolic_links() {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().canonicalize().unwrap();
         std::fs::create_dir_all(real.join("a/b")).unwrap();

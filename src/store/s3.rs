@@ -1,5 +1,5 @@
-//! A bucket of S3. Listings are read page by page and with bounds: the server need not come to an end by itself,
-//! nor keep to the folder that it was asked for.
+//! The S3 backend. Listings are read page by page with limits, because a faulty server may return an
+//! endless listing, or names outside of the requested folder.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ListResult, ObjectStore};
 use tracing::warn;
 
-use super::backend::{Backend, attempt, found, reading};
+use super::backend::{Backend, attempt, attempt_read, sorted_contents};
 use super::base::Base;
 use super::bucket::Bucket;
 use super::error::StoreError;
@@ -24,26 +24,29 @@ use super::object_meta::ObjectMeta;
 use super::put::put_whole;
 use super::put_options::{PutMode, PutOptions};
 use super::sink::Sink;
-use super::skipped::noting;
+use super::skipped::with_skipped;
 use super::translate::{ErrorContext, translate};
 
-/// Bytes of memory that a name takes beside its own, here and where it is worked on.
-const OF_NAME: u64 = 256;
-/// Most names of one listing, whatever the memory.
-const NAMES: usize = 20_000_000;
-/// Most pages in a row that tell of nothing.
-const EMPTY: usize = 1000;
-/// Most bytes of an object: S3 takes 50 TB.
-const LARGEST: u64 = 1 << 50;
-/// Most bytes of all objects of a listing, so that they can be added up.
-const ALL: u64 = 1 << 60;
+/// Memory per name of a listing beyond its text, in bytes, in this module and in its callers.
+const NAME_OVERHEAD: u64 = 256;
+/// Most names of one listing, for any amount of memory.
+const MAX_NAMES: usize = 20_000_000;
+/// Most consecutive empty pages of a listing.
+const MAX_EMPTY_PAGES: usize = 1000;
+/// Largest plausible object, in bytes. The limit of S3 is 50 TB.
+const MAX_OBJECT: u64 = 1 << 50;
+/// Largest plausible total of a listing, in bytes. It keeps sums from overflowing.
+const MAX_TOTAL: u64 = 1 << 60;
 
-/// How often a write on a condition is tried again when its connection was lost, and how long after.
-const AGAIN: u32 = 3;
+/// Number of retries of a conditional write after a lost connection.
+const RETRIES: u32 = 3;
+/// Pause before each of these retries.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What has been tried for so long is not begun anew: the server cannot be reached, or is busy for good.
-const LONG: Duration = Duration::from_secs(25);
+/// A conditional write that failed after this time is not retried: the server is unreachable or
+/// overloaded.
+const RETRY_WITHIN: Duration = Duration::from_secs(25);
 
+/// Objects below a prefix of a bucket.
 pub(super) struct S3Backend {
     pub base: Base,
     pub bucket: Arc<Bucket>,
@@ -69,7 +72,7 @@ impl Backend for S3Backend {
 
     fn translate(&self, key: &str, action: &'static str, error: object_store::Error) -> StoreError {
         let (endpoint, advice) = self.bucket.endpoint_and_advice();
-        let site = ErrorContext {
+        let context = ErrorContext {
             url: self.base.url(key),
             action,
             bucket: &self.bucket.name,
@@ -78,32 +81,32 @@ impl Backend for S3Backend {
             anonymous: self.bucket.session.options.is_anonymous(),
             is_source_coop: self.is_source_coop(),
         };
-        translate(error, site)
+        translate(error, context)
     }
 
-    fn renew_credentials(&self, than: SystemTime) -> bool {
-        self.bucket.renew_if_older(than)
+    fn renew_credentials(&self, time: SystemTime) -> bool {
+        self.bucket.renew_if_older(time)
     }
 
-    /// Answers to HEAD have no body, so they cannot tell an absent bucket from an absent key or
-    /// bad credentials from a forbidden object: a listing can.
-    async fn explained(&self, key: &str, error: StoreError) -> StoreError {
-        let vague = matches!(
+    /// A response to HEAD has no body, so it does not distinguish an absent bucket from an absent key,
+    /// or rejected credentials from a forbidden object. The error of a listing does.
+    async fn explain_error(&self, key: &str, error: StoreError) -> StoreError {
+        let is_ambiguous = matches!(
             error,
             StoreError::NotFound { .. }
                 | StoreError::PermissionDenied { .. }
                 | StoreError::Refused { .. }
         );
-        if !vague {
+        if !is_ambiguous {
             return error;
         }
         match self.pages(key, "list", false, 1).await {
             Err(
-                clear @ (StoreError::NoSuchBucket { .. }
+                precise @ (StoreError::NoSuchBucket { .. }
                 | StoreError::NoSuchProduct { .. }
                 | StoreError::Credentials { .. }
                 | StoreError::WrongRegion { .. }),
-            ) => clear,
+            ) => precise,
             _ => error,
         }
     }
@@ -115,9 +118,9 @@ impl Backend for S3Backend {
         deep: bool,
         _: ExpectedFiles,
     ) -> Result<FolderContents, StoreError> {
-        let (listed, noted) = noting(self.pages(prefix, action, !deep, NAMES)).await;
-        self.base.note_passed(noted);
-        Ok(found(&self.base, listed?))
+        let (listed, skipped) = with_skipped(self.pages(prefix, action, !deep, MAX_NAMES)).await;
+        self.base.record_skipped(skipped);
+        Ok(sorted_contents(&self.base, listed?))
     }
 
     async fn exists(&self) -> Result<bool, StoreError> {
@@ -128,19 +131,19 @@ impl Backend for S3Backend {
         &self,
         key: &str,
         data: Vec<Bytes>,
-        sending: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectMeta, StoreError> {
-        // The client does not send again what the server may have done, however many tries it has left: here
-        // the condition guards it.
-        let (mut left, most) = match sending.condition {
+        // `object_store` does not retry a write that the server may have executed. The condition makes
+        // such a retry safe.
+        let (mut left, most) = match options.condition {
             PutMode::Always => (0, 0),
-            PutMode::Absent | PutMode::Is(_) => (AGAIN, self.bucket.session.options.max_retries()),
+            PutMode::Absent | PutMode::Is(_) => (RETRIES, self.bucket.session.options.max_retries()),
         };
         loop {
-            match put_whole(self, key, data.clone(), sending).await {
+            match put_whole(self, key, data.clone(), options).await {
                 Err(StoreError::RetriesExhausted { attempts, elapsed, .. })
                     if left > 0
-                        && elapsed < LONG
+                        && elapsed < RETRY_WITHIN
                         && (attempts == 1 || attempts as usize <= most) =>
                 {
                     left -= 1;
@@ -160,8 +163,8 @@ impl Backend for S3Backend {
         self.bucket.uploads(&self.path(key)?).await
     }
 
-    async fn parts_of(&self, key: &str, id: &str) -> Result<Vec<UploadedPart>, StoreError> {
-        self.bucket.parts_of(&self.path(key)?, id).await
+    async fn list_parts(&self, key: &str, id: &str) -> Result<Vec<UploadedPart>, StoreError> {
+        self.bucket.list_parts(&self.path(key)?, id).await
     }
 
     async fn abort_upload(&self, key: &str, id: &String) -> Result<bool, StoreError> {
@@ -169,8 +172,8 @@ impl Backend for S3Backend {
         match attempt(self, key, "abort", || client.abort_multipart(&path, id)).await {
             Ok(()) => return Ok(true),
             Err(error) if error.is_not_found() => {}
-            // It takes room, and harms nobody.
-            Err(error) => warn!(%error, upload = %id, "an unfinished upload stays"),
+            // The parts only take space, so the caller goes on.
+            Err(error) => warn!(%error, upload = %id, "cannot abort an unfinished upload; its parts remain"),
         }
         Ok(false)
     }
@@ -180,16 +183,20 @@ impl Backend for S3Backend {
     }
 
     fn hides_md5(&self) -> bool {
-        self.bucket.session.seen.hides_md5.load(Ordering::Relaxed)
+        self.bucket.session.stats.hides_md5.load(Ordering::Relaxed)
     }
 
     fn failures(&self) -> u64 {
-        self.bucket.session.seen.failures.load(Ordering::Relaxed)
+        self.bucket.session.stats.failures.load(Ordering::Relaxed)
     }
 }
 
 impl S3Backend {
-    /// Pages of a bucket until the last; with `most` 1, until one tells of an object.
+    /// Lists all pages of a bucket; with `most` 1, the pages up to the first that has a name.
+    ///
+    /// # Errors
+    /// [`StoreError::BadListing`] if the listing is invalid or endless, [`StoreError::ListingTooLong`]
+    /// if it exceeds the memory of the [`Base`], or another error of a request.
     async fn pages(
         &self,
         prefix: &str,
@@ -199,12 +206,12 @@ impl S3Backend {
     ) -> Result<ListResult, StoreError> {
         let (client, path) = (self.bucket.client().await?, self.base.prefix(prefix)?);
         let folder = (!path.is_root()).then(|| format!("{path}/"));
-        let wrong = |detail: String| StoreError::BadListing { url: self.base.url(prefix), detail };
+        let invalid = |detail: String| StoreError::BadListing { url: self.base.url(prefix), detail };
         let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
         let (mut token, mut tokens) = (None::<String>, HashSet::new());
-        let (mut empty, mut bytes, mut held) = (0, 0u64, 0u64);
+        let (mut empty, mut bytes, mut memory) = (0, 0u64, 0u64);
         loop {
-            let ask = || {
+            let request = || {
                 let options = PaginatedListOptions {
                     delimiter: one_level.then(|| "/".into()),
                     page_token: token.clone(),
@@ -213,37 +220,37 @@ impl S3Backend {
                 let (client, folder) = (Arc::clone(&client), folder.clone());
                 async move { client.list_paginated(folder.as_deref(), options).await }
             };
-            let page = reading(self, prefix, action, ask).await?;
+            let page = attempt_read(self, prefix, action, request).await?;
             let ListResult { objects: new, common_prefixes: folders, .. } = page.result;
             empty = if new.is_empty() && folders.is_empty() { empty + 1 } else { 0 };
             for object_store::ObjectMeta { size, location, .. } in &new {
                 bytes = bytes.saturating_add(*size);
-                if *size > LARGEST || bytes > ALL {
+                if *size > MAX_OBJECT || bytes > MAX_TOTAL {
                     let detail =
-                        format!("it tells of {size} bytes in {location}, and {bytes} in all");
-                    return Err(wrong(detail));
+                        format!("it states {size} bytes for {location} and {bytes} bytes in total");
+                    return Err(invalid(detail));
                 }
             }
             let names = new.iter().map(|object| &object.location).chain(&folders);
-            held += names.map(|name| OF_NAME + 2 * name.as_ref().len() as u64).sum::<u64>();
+            memory += names.map(|name| NAME_OVERHEAD + 2 * name.as_ref().len() as u64).sum::<u64>();
             objects.extend(new);
             common_prefixes.extend(folders);
             token = page.page_token.filter(|token| !token.is_empty());
             let Some(token) = &token else { break };
-            held += token.len() as u64;
-            let (names, room) = (objects.len() + common_prefixes.len(), self.base.listing);
-            if held > room {
+            memory += token.len() as u64;
+            let (names, limit) = (objects.len() + common_prefixes.len(), self.base.listing_memory);
+            if memory > limit {
                 let url = self.base.url(prefix);
-                return Err(StoreError::ListingTooLong { url, names, most: room });
+                return Err(StoreError::ListingTooLong { url, names, most: limit });
             }
             if !tokens.insert(token.clone()) {
-                return Err(wrong("it gives the same continuation token twice".to_owned()));
+                return Err(invalid("it returns the same continuation token twice".to_owned()));
             }
             match names {
-                found if most == 1 && found > 0 => break,
-                found if found > NAMES || empty > EMPTY => {
+                count if most == 1 && count > 0 => break,
+                count if count > MAX_NAMES || empty > MAX_EMPTY_PAGES => {
                     let pages = tokens.len();
-                    return Err(wrong(format!("it does not end: {pages} pages, {found} names")));
+                    return Err(invalid(format!("it does not end: {pages} pages, {count} names")));
                 }
                 _ => {}
             }
@@ -252,20 +259,20 @@ impl S3Backend {
         Ok(self.below(&path, ListResult { objects, common_prefixes, extensions }))
     }
 
-    /// Only what is below the folder that was asked for. Whatever else a server tells of is passed over.
-    fn below(&self, folder: &ObjectPath, mut found: ListResult) -> ListResult {
+    /// Removes the names that are not below the requested folder, which a faulty server may return.
+    fn below(&self, folder: &ObjectPath, mut listing: ListResult) -> ListResult {
         let is_below = |name: &ObjectPath| {
             folder.is_root()
                 || name.as_ref().strip_prefix(folder.as_ref()).is_some_and(|n| n.starts_with('/'))
         };
-        let before = found.objects.len() + found.common_prefixes.len();
-        found.objects.retain(|object| is_below(&object.location));
-        found.common_prefixes.retain(is_below);
-        let others = before - found.objects.len() - found.common_prefixes.len();
+        let before = listing.objects.len() + listing.common_prefixes.len();
+        listing.objects.retain(|object| is_below(&object.location));
+        listing.common_prefixes.retain(is_below);
+        let others = before - listing.objects.len() - listing.common_prefixes.len();
         if others > 0 {
-            let place = &self.base.location;
-            warn!("{place}: the server listed {others} names outside of {folder}/: passed over");
+            let location = &self.base.location;
+            warn!("{location}: skipped {others} names outside of {folder}/ in the listing of the server");
         }
-        found
+        listing
     }
 }

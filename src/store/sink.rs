@@ -1,4 +1,4 @@
-//! Where the parts of a large object go until it is whole.
+//! The destination of the parts of a large object: a temporary file or an S3 multipart upload.
 
 use std::io;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::blocking::blocking;
 use super::error::StoreError;
 use super::put_options::PutMode;
 
-/// `None` once it is over.
+/// The destination of the parts of an upload; `None` after the upload has been completed or aborted.
 pub(super) enum Sink {
     Disk(Option<Arc<AtomicFile>>),
     Parts(Option<Arc<MultipartSink>>),
 }
 
-/// An upload by parts, and its id once it has begun.
+/// A multipart upload. `id` is set when the upload has been created on the server.
 pub(super) struct MultipartSink {
     pub parts: Arc<dyn MultipartStore>,
     pub path: ObjectPath,
@@ -27,8 +27,8 @@ pub(super) struct MultipartSink {
 }
 
 impl Sink {
-    pub(super) fn disk(staged: AtomicFile) -> Self {
-        Self::Disk(Some(Arc::new(staged)))
+    pub(super) fn disk(file: AtomicFile) -> Self {
+        Self::Disk(Some(Arc::new(file)))
     }
 
     pub(super) fn parts(parts: Arc<dyn MultipartStore>, path: ObjectPath) -> Self {
@@ -36,31 +36,36 @@ impl Sink {
     }
 }
 
-/// Puts a file of `size` bytes under its name: of the conditions, only [`PutMode::Absent`] is looked at.
+/// Renames a temporary file of `size` bytes to its target. Of the conditions, it checks only
+/// [`PutMode::Absent`].
+///
+/// # Errors
+/// [`StoreError::Incomplete`] if the file has another size, [`StoreError::PreconditionFailed`] if the
+/// target exists and must not.
 pub(super) async fn finish(
     url: String,
-    staged: AtomicFile,
+    file: AtomicFile,
     size: u64,
     condition: &PutMode,
 ) -> Result<(), StoreError> {
-    let is_first = *condition == PutMode::Absent;
+    let must_be_new = *condition == PutMode::Absent;
     let finished = blocking(&url, "write", move || {
-        let found = staged.len()?;
-        match (found == size, is_first) {
-            (true, true) => staged.finish_first()?,
-            (true, false) => staged.finish()?,
+        let actual = file.len()?;
+        match (actual == size, must_be_new) {
+            (true, true) => file.finish_new()?,
+            (true, false) => file.finish()?,
             (false, _) => {}
         }
-        Ok(found)
+        Ok(actual)
     });
     match finished.await {
-        Ok(found) if found == size => Ok(()),
-        Ok(found) => Err(StoreError::Incomplete {
+        Ok(actual) if actual == size => Ok(()),
+        Ok(actual) => Err(StoreError::Incomplete {
             url,
-            detail: format!("{found} bytes on disk, not {size}"),
+            detail: format!("{actual} bytes on disk instead of {size}"),
         }),
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-            Err(StoreError::PreconditionFailed { url, detail: "it exists".to_owned() })
+            Err(StoreError::PreconditionFailed { url, detail: "the object exists".to_owned() })
         }
         Err(error) => Err(error),
     }

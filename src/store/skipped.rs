@@ -1,4 +1,4 @@
-//! What listings pass over: whatever lies in a place, only what can be addressed and read is ours.
+//! Entries that a listing skips: names that cannot be addressed, and files that cannot be read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,91 +6,95 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use tracing::warn;
 
-/// Names that are kept of what was passed over: more are not counted.
+/// Most skipped names that a store remembers and counts. It bounds memory.
 const KEPT: usize = 100_000;
 
-/// Why a listing passes something over.
+/// The reason why a listing skips an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// Its name, or that of a folder that it is in, begins with a dot.
+    /// The name of the entry, or of one of its parent folders, begins with a dot.
     Hidden,
-    /// No object can have its name: an empty segment, a control character, not UTF-8; on disk also
-    /// `#` and digits at the end, which writers of other programs leave behind.
+    /// The name cannot be an object key: it has an empty segment or a control character, or is not
+    /// UTF-8. On disk also a name that ends in `#` and digits, which `object_store` uses for
+    /// temporary files.
     Name,
-    /// The mark of an empty folder in a bucket, whose key ends with a slash.
+    /// A folder marker of a bucket: an object whose key ends with a slash.
     FolderMarker,
-    /// It cannot be read.
+    /// The system does not permit reading the entry.
     Unreadable,
-    /// A pipe, a socket, a device, or a link that leads nowhere or in a circle.
+    /// A pipe, a socket, a device, or a dangling or circular symbolic link.
     UnsupportedFileType,
-    /// It lies in the folder of a product, and no record names it.
+    /// A file in the folder of a product that no record of a product lists.
     Foreign,
 }
 
 impl SkipReason {
-    /// The same in words, as what follows a number.
+    /// Description for messages; it follows a number, as in "2 folder markers".
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Hidden => "hidden (a name that begins with a dot)",
-            Self::Name => "with a name that no object can have",
-            Self::FolderMarker => "that only mark a folder",
+            Self::Hidden => "hidden (the name begins with a dot)",
+            Self::Name => "with a name that cannot be an object key",
+            Self::FolderMarker => "folder markers",
             Self::Unreadable => "that cannot be read",
-            Self::Foreign => "that no record of a product names",
-            Self::UnsupportedFileType => "that are no file, or a link that leads nowhere",
+            Self::Foreign => "that no record of a product lists",
+            Self::UnsupportedFileType => "that are not regular files, or links without a target",
         }
     }
 }
 
-/// What was passed over, shown with control characters escaped.
+/// Skipped entries: the name, with control characters escaped, and the reason.
 pub(super) type SkipLog = Vec<(String, SkipReason)>;
 
-/// What the listings of a store have passed over so far.
+/// All entries that the listings of one store have skipped so far.
 #[derive(Debug, Default)]
 pub(super) struct SkipCounts {
-    seen: BTreeMap<String, SkipReason>,
-    told: usize,
+    by_name: BTreeMap<String, SkipReason>,
+    /// Number of entries in the last warning.
+    warned: usize,
 }
 
 impl SkipCounts {
-    pub(super) fn note(&mut self, noted: SkipLog) {
-        for (name, why) in noted {
-            if self.seen.len() < KEPT {
-                self.seen.insert(name, why);
+    /// Adds the entries that one listing has skipped.
+    pub(super) fn add(&mut self, skipped: SkipLog) {
+        for (name, reason) in skipped {
+            if self.by_name.len() < KEPT {
+                self.by_name.insert(name, reason);
             }
         }
     }
 
-    /// How many for each reason, and the first of them.
+    /// For each reason: the number of skipped entries, and the first of their names.
     pub(super) fn counts(&self) -> Vec<(SkipReason, usize, String)> {
         let mut counts: BTreeMap<SkipReason, (usize, String)> = BTreeMap::new();
-        for (name, why) in &self.seen {
-            counts.entry(*why).or_insert_with(|| (0, name.clone())).0 += 1;
+        for (name, reason) in &self.by_name {
+            counts.entry(*reason).or_insert_with(|| (0, name.clone())).0 += 1;
         }
-        counts.into_iter().map(|(why, (number, first))| (why, number, first)).collect()
+        counts.into_iter().map(|(reason, (number, first))| (reason, number, first)).collect()
     }
 
-    /// Says once what was passed over; what is hidden is so on purpose.
-    pub(super) fn tell(&mut self, place: &dyn std::fmt::Display) {
+    /// Logs a warning with the counts, if there are more than at the last warning. Hidden entries are
+    /// left out, because their owner hides them on purpose.
+    pub(super) fn warn_new(&mut self, location: &dyn std::fmt::Display) {
         let counts: Vec<_> =
-            self.counts().into_iter().filter(|(why, ..)| *why != SkipReason::Hidden).collect();
+            self.counts().into_iter().filter(|(reason, ..)| *reason != SkipReason::Hidden).collect();
         let number = counts.iter().map(|(_, number, _)| number).sum();
-        if number > self.told {
-            self.told = number;
-            let said = counts.into_iter().map(|(why, number, first)| {
-                format!("{number} {} (such as {first})", why.describe())
+        if number > self.warned {
+            self.warned = number;
+            let parts = counts.into_iter().map(|(reason, number, first)| {
+                format!("{number} {} (such as {first})", reason.describe())
             });
-            warn!("{place}: passed over: {}", said.collect::<Vec<_>>().join("; "));
+            warn!("{location}: skipped: {}", parts.collect::<Vec<_>>().join("; "));
         }
     }
 }
 
-/// A name as it can be shown.
-pub(super) fn shown(name: &str) -> String {
-    name.chars().flat_map(visible).collect()
+/// Escapes the control characters of a name, so that a terminal can show it.
+pub(super) fn escape_control(name: &str) -> String {
+    name.chars().flat_map(escape_char).collect()
 }
 
-fn visible(c: char) -> Vec<char> {
+fn escape_char(c: char) -> Vec<char> {
     match c.is_control() {
         true => c.escape_default().collect(),
         false => vec![c],
@@ -98,23 +102,23 @@ fn visible(c: char) -> Vec<char> {
 }
 
 tokio::task_local! {
-    /// Where the pages of a listing note what is cut from them.
-    static NOTED: Arc<Mutex<SkipLog>>;
+    /// Entries removed from the pages of the listing that the current task runs.
+    static SKIPPED: Arc<Mutex<SkipLog>>;
 }
 
-/// Lists, and tells what was cut from the pages that came.
-pub(super) async fn noting<T>(listing: impl Future<Output = T>) -> (T, SkipLog) {
-    let noted = Arc::<Mutex<SkipLog>>::default();
-    let result = NOTED.scope(Arc::clone(&noted), listing).await;
-    let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
-    (result, noted)
+/// Runs a listing. Returns its result and the entries that were removed from its pages.
+pub(super) async fn with_skipped<T>(listing: impl Future<Output = T>) -> (T, SkipLog) {
+    let skipped = Arc::<Mutex<SkipLog>>::default();
+    let result = SKIPPED.scope(Arc::clone(&skipped), listing).await;
+    let skipped = std::mem::take(&mut *skipped.lock().unwrap_or_else(PoisonError::into_inner));
+    (result, skipped)
 }
 
-/// Notes what is cut from a page, where somebody wants to know.
-pub(super) fn note(cut: SkipLog) {
-    let keep = |noted: &Arc<Mutex<SkipLog>>| {
-        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(cut);
+/// Records entries removed from a page for the surrounding [`with_skipped`].
+pub(super) fn record_skipped(removed: SkipLog) {
+    let append = |skipped: &Arc<Mutex<SkipLog>>| {
+        skipped.lock().unwrap_or_else(PoisonError::into_inner).extend(removed);
     };
-    // Nobody asks but a listing.
-    _ = NOTED.try_with(keep);
+    // Outside `with_skipped` nobody needs the entries.
+    _ = SKIPPED.try_with(append);
 }

@@ -1,8 +1,7 @@
-//! What `object_store` reports, put in our terms.
+//! Conversion of `object_store` errors to [`StoreError`].
 //!
-//! The retrying client's error type is private: what it knows (request, attempts, time, status,
-//! body) is only to be had from its text, whose form the tests of this file and of the
-//! conformance suite hold.
+//! The error type of the retrying client is private. Its request, attempts, time, status and body are
+//! parsed from its text; tests of this file and the conformance suite check the form of the text.
 
 use std::error::Error;
 use std::io;
@@ -11,21 +10,23 @@ use std::time::Duration;
 use super::error::{CredentialsProblem, CredentialsUnavailable, StoreError};
 use super::error_chain::with_causes;
 use super::location::LocationError;
-use super::response::{LATE, RejectedResponse, tag};
+use super::response::{LATE_ERROR, RejectedResponse, tag};
 
-/// One failed request, as the retrying client tells of it.
+/// A failed request, parsed from the error text of the retrying client.
 #[derive(Debug, PartialEq)]
 struct FailedRequest {
+    /// Method and URL.
     request: String,
     elapsed: Duration,
     attempts: u32,
+    /// HTTP status; `None` if there was no response.
     status: Option<u16>,
-    /// S3's `<Code>`.
+    /// `<Code>` of the error document.
     code: Option<String>,
     detail: String,
 }
 
-/// What the translation needs to know of where the failure was.
+/// The place of a failure. `bucket`, `endpoint` and `advice` are empty for other stores than S3.
 pub(super) struct ErrorContext<'a> {
     pub url: String,
     pub action: &'static str,
@@ -34,18 +35,19 @@ pub(super) struct ErrorContext<'a> {
     /// How to renew the credentials.
     pub advice: &'a str,
     pub anonymous: bool,
-    /// Whether accounts of Source Cooperative stand where buckets do.
+    /// Whether the service is Source Cooperative, where a bucket is an account.
     pub is_source_coop: bool,
 }
 
 impl ErrorContext<'_> {
-    /// Where there is nothing to tell of a server.
+    /// The context for a store other than S3.
     pub(super) fn new(url: String, action: &'static str) -> Self {
         let (bucket, endpoint, advice) = Default::default();
         Self { url, action, bucket, endpoint, advice, anonymous: false, is_source_coop: false }
     }
 }
 
+/// An error and its causes.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
@@ -55,41 +57,41 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// The system's own error in the chain, made anew because the chain cannot be taken apart.
+/// A copy of the first [`io::Error`] in the chain of causes. The chain only lends the original.
 fn system_error(error: &object_store::Error) -> Option<io::Error> {
-    let found = chain(error).find_map(|e| e.downcast_ref::<io::Error>())?;
-    Some(match found.raw_os_error() {
+    let system = chain(error).find_map(|e| e.downcast_ref::<io::Error>())?;
+    Some(match system.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(found.kind(), found.to_string()),
+        None => io::Error::new(system.kind(), system.to_string()),
     })
 }
 
-/// The error that a caller sees.
-pub(super) fn translate(error: object_store::Error, site: ErrorContext<'_>) -> StoreError {
-    let ErrorContext { url, action, .. } = &site;
+/// Converts an error of `object_store`.
+pub(super) fn translate(error: object_store::Error, context: ErrorContext<'_>) -> StoreError {
+    let ErrorContext { url, action, .. } = &context;
     let (url, action) = (url.clone(), *action);
-    if let Some(missing) = chain(&error).find_map(|e| e.downcast_ref::<CredentialsUnavailable>()) {
+    if let Some(unavailable) = chain(&error).find_map(|e| e.downcast_ref::<CredentialsUnavailable>()) {
         return StoreError::Credentials {
             url,
-            problem: missing.problem,
-            detail: missing.detail.clone(),
-            advice: site.advice.to_owned(),
+            problem: unavailable.problem,
+            detail: unavailable.detail.clone(),
+            advice: context.advice.to_owned(),
         };
     }
     let request = chain(&error).find_map(|e| FailedRequest::parse(&with_causes(e)));
-    if let Some(refusal) = chain(&error).find_map(|e| e.downcast_ref::<RejectedResponse>()) {
-        return refused(refusal.clone(), request.map(|r| r.request).unwrap_or_default(), site);
+    if let Some(rejected) = chain(&error).find_map(|e| e.downcast_ref::<RejectedResponse>()) {
+        return translate_rejected(rejected.clone(), request.map(|r| r.request).unwrap_or_default(), context);
     }
     if let Some(request) = request {
-        return request.translate(site);
+        return request.translate(context);
     }
     match error {
         object_store::Error::NotFound { .. } => return StoreError::NotFound { url },
         object_store::Error::Precondition { .. } => {
-            return other_version(url, action);
+            return version_differs(url, action);
         }
         object_store::Error::AlreadyExists { .. } => {
-            return StoreError::PreconditionFailed { url, detail: "it exists".into() };
+            return StoreError::PreconditionFailed { url, detail: "the object exists".into() };
         }
         object_store::Error::InvalidPath { source } => {
             return StoreError::BadKey { url, reason: source.to_string() };
@@ -102,19 +104,19 @@ pub(super) fn translate(error: object_store::Error, site: ErrorContext<'_>) -> S
     }
 }
 
-/// An object is no longer the one that a request was for.
-fn other_version(url: String, action: &str) -> StoreError {
-    let detail = "its version is another".to_owned();
+/// The error for status 412: the object does not have the ETag of the request.
+fn version_differs(url: String, action: &str) -> StoreError {
+    let detail = "the version differs".to_owned();
     match action {
         "write" | "delete" => StoreError::PreconditionFailed { url, detail },
         _ => StoreError::Changed { url, detail },
     }
 }
 
-/// Why an answer was not taken, as a caller sees it.
-fn refused(refusal: RejectedResponse, request: String, site: ErrorContext<'_>) -> StoreError {
-    let ErrorContext { url, bucket, .. } = site;
-    match refusal {
+/// Converts the reason for a rejected response.
+fn translate_rejected(rejected: RejectedResponse, request: String, context: ErrorContext<'_>) -> StoreError {
+    let ErrorContext { url, bucket, .. } = context;
+    match rejected {
         RejectedResponse::NotImplemented { detail } => {
             StoreError::NotImplemented { url, request, detail }
         }
@@ -125,13 +127,13 @@ fn refused(refusal: RejectedResponse, request: String, site: ErrorContext<'_>) -
         RejectedResponse::TooLong { most } => StoreError::TooLarge { url, size: None, most },
         RejectedResponse::Redirected { to, region: Some(region) } => {
             let to = to.map(|to| format!(" at {to}")).unwrap_or_default();
-            StoreError::WrongRegion { url, detail: format!("the server tells of {region}{to}") }
+            StoreError::WrongRegion { url, detail: format!("the server names {region}{to}") }
         }
         RejectedResponse::Redirected { to, region: None } => StoreError::Redirected {
             url,
-            to: to.unwrap_or_else(|| "a place that it does not name".to_owned()),
+            to: to.unwrap_or_else(|| "an unnamed location".to_owned()),
             advice: match bucket.is_empty() {
-                true => "give that location, if it is what you want",
+                true => "use that location, if it is the intended one",
                 false => "correct the endpoint (--endpoint-url) or the region (--region)",
             },
         },
@@ -139,6 +141,7 @@ fn refused(refusal: RejectedResponse, request: String, site: ErrorContext<'_>) -
 }
 
 impl FailedRequest {
+    /// Parses the error text of the retrying client; `None` for any other text.
     fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("Error performing ")?;
         let (head, outcome) = rest.split_once(" - ")?;
@@ -149,9 +152,9 @@ impl FailedRequest {
             part.strip_prefix("after ")?.strip_suffix(" retries")?.parse::<u32>().ok()
         });
         let (status, body) = match outcome.strip_prefix("Server returned non-2xx status code: ") {
-            Some(answer) => {
-                let status = answer.get(..3).and_then(|status| status.parse().ok());
-                (status, answer.split_once(": ").map_or("", |(_, body)| body))
+            Some(response) => {
+                let status = response.get(..3).and_then(|status| status.parse().ok());
+                (status, response.split_once(": ").map_or("", |(_, body)| body))
             }
             None => match outcome.strip_prefix("Server returned error response: ") {
                 Some(body) => (Some(500), body),
@@ -173,17 +176,18 @@ impl FailedRequest {
         Some(Self { request: request.to_owned(), elapsed, attempts, status, code, detail })
     }
 
-    fn translate(self, site: ErrorContext<'_>) -> StoreError {
+    /// Converts a failed request by its error code, then by its status.
+    fn translate(self, context: ErrorContext<'_>) -> StoreError {
         let ErrorContext { url, action, bucket, endpoint, advice, anonymous, is_source_coop } =
-            site;
+            context;
         let credentials = match self.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
                 Some((CredentialsProblem::Expired, advice))
             }
             Some("InvalidToken") => Some((
                 CredentialsProblem::Rejected,
-                "take key, secret and session token anew, all from one source; keys that do not \
-                 expire need no token: then unset AWS_SESSION_TOKEN",
+                "renew key, secret and session token together, from one source; for keys that do not \
+                 expire, unset AWS_SESSION_TOKEN",
             )),
             Some("RequestTimeTooSkewed") => {
                 Some((CredentialsProblem::Rejected, "set the clock of this machine"))
@@ -204,8 +208,8 @@ impl FailedRequest {
         }
         match self.code.as_deref() {
             Some("NoSuchBucket") if is_source_coop => {
-                let place = url.strip_prefix("s3://").unwrap_or(&url);
-                let product: Vec<&str> = place.splitn(3, '/').take(2).collect();
+                let path = url.strip_prefix("s3://").unwrap_or(&url);
+                let product: Vec<&str> = path.splitn(3, '/').take(2).collect();
                 let (product, endpoint) = (product.join("/"), endpoint.to_owned());
                 return StoreError::NoSuchProduct { url, product, endpoint };
             }
@@ -214,7 +218,7 @@ impl FailedRequest {
                 return StoreError::NoSuchBucket { url, bucket, endpoint };
             }
             Some("InvalidBucketName") => {
-                let reason = format!("the server has no buckets with names like {bucket}");
+                let reason = format!("the server does not accept {bucket} as the name of a bucket");
                 return StoreError::BadLocation(LocationError { text: url, reason });
             }
             Some("AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
@@ -232,7 +236,7 @@ impl FailedRequest {
                 let detail = format!("{}{hint}", self.detail);
                 StoreError::PermissionDenied { url, action, detail }
             }
-            Some(412) => other_version(url, action),
+            Some(412) => version_differs(url, action),
             Some(status) if status < 500 && status != 429 && status != 408 => {
                 StoreError::Refused { url, request: self.request, status, detail: self.detail }
             }
@@ -241,7 +245,7 @@ impl FailedRequest {
             }
             status => StoreError::RetriesExhausted {
                 url,
-                late: status == Some(LATE.as_u16()),
+                late: status == Some(LATE_ERROR.as_u16()),
                 request: self.request,
                 attempts: self.attempts,
                 elapsed: self.elapsed,
@@ -257,21 +261,21 @@ impl FailedRequest {
     }
 }
 
-/// Whether a failure, told with its causes, came before there was a connection.
+/// Whether the text of an error with its causes means that no connection was established.
 pub(super) fn is_unreachable(text: &str) -> bool {
     text.contains("client error (Connect)")
 }
 
-/// Whether such a failure is because of the server's certificate.
+/// Whether the text of an error with its causes means that the certificate of the server is not trusted.
 pub(super) fn is_untrusted(text: &str) -> bool {
     is_unreachable(text) && text.contains("certificate")
 }
 
-/// What a failure, told with its causes, says to a user.
+/// The cause in the text of an error with its causes.
 pub(super) fn cause(text: &str) -> String {
-    // What stands before says only that a request was sent, and failed.
-    let told = ["tcp connect error: ", "client error (Connect): ", "error sending request: "];
-    let cause = told.iter().find_map(|told| Some(text.rsplit_once(told)?.1)).unwrap_or(text);
+    // The text before these prefixes only says that a request was sent and failed.
+    let prefixes = ["tcp connect error: ", "client error (Connect): ", "error sending request: "];
+    let cause = prefixes.iter().find_map(|prefix| Some(text.rsplit_once(prefix)?.1)).unwrap_or(text);
     cause.replacen("dns error", "DNS lookup failed", 1)
 }
 
@@ -294,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_text_of_the_retrying_client() {
+    fn parses_the_text_of_the_retrying_client() {
         let text = "Error performing PUT http://h/b/k in 1.5s, after 3 retries, max_retries: 3, \
                     retry_timeout: 180s  - Server returned non-2xx status code: 503 Service \
                     Unavailable: <Error><Code>SlowDown</Code><Message>Slower</Message></Error>";
@@ -318,13 +322,14 @@ mod tests {
         );
         assert_eq!(FailedRequest::parse("something else"), None);
     }
+
     #[test]
-    fn tells_the_cause() {
-        let sent = "HTTP error: error sending request: client error (Connect): ";
-        for (text, said, unreachable) in [
-            (format!("{sent}tcp connect error: Connection refused"), "Connection refused", true),
-            (format!("{sent}dns error: no such host"), "DNS lookup failed: no such host", true),
-            (format!("{sent}operation timed out"), "operation timed out", true),
+    fn finds_the_cause() {
+        let prefix = "HTTP error: error sending request: client error (Connect): ";
+        for (text, expected, unreachable) in [
+            (format!("{prefix}tcp connect error: Connection refused"), "Connection refused", true),
+            (format!("{prefix}dns error: no such host"), "DNS lookup failed: no such host", true),
+            (format!("{prefix}operation timed out"), "operation timed out", true),
             (
                 "HTTP error: error sending request: operation timed out".into(),
                 "operation timed out",
@@ -332,7 +337,7 @@ mod tests {
             ),
             ("SlowDown: as ordered".into(), "SlowDown: as ordered", false),
         ] {
-            assert_eq!((cause(&text).as_str(), is_unreachable(&text)), (said, unreachable));
+            assert_eq!((cause(&text).as_str(), is_unreachable(&text)), (expected, unreachable));
         }
     }
 }

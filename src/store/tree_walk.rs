@@ -1,4 +1,5 @@
-//! Looking over a tree that is to be published: what would be passed over elsewhere is an error.
+//! Listing of a folder that is to be published. Unlike in other listings, a public file that cannot be
+//! read is an error and is not skipped.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -6,101 +7,106 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::atomic_file::is_staged;
+use super::atomic_file::is_temp_name;
 use super::error::StoreError;
-use super::file_kind::oddity;
-use super::folder_walk::{has_number, usable_name};
+use super::file_kind::special_file_kind;
+use super::folder_walk::{has_hash_suffix, usable_name};
 use super::object_meta::ObjectMeta;
-use super::skipped::{SkipLog, SkipReason, shown};
+use super::skipped::{SkipLog, SkipReason, escape_control};
 
-/// Metadata of Zarr: the only names with a dot in front that others are to read.
-const DOTTED: [&str; 4] = [".zarray", ".zattrs", ".zgroup", ".zmetadata"];
+/// Names of Zarr metadata: the only public names that begin with a dot.
+const ZARR_METADATA: [&str; 4] = [".zarray", ".zattrs", ".zgroup", ".zmetadata"];
 
-/// An object of a tree.
+/// An object that can be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Where it is below the store's location.
+    /// Key below the location of the store.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Changes whenever its bytes do: on disk from inode, size, time of the bytes and of the inode.
+    /// A value that changes whenever the bytes change: on disk from inode, size, mtime and ctime,
+    /// otherwise from size and ETag, or the time of the last write where there is no ETag.
     pub fingerprint: String,
 }
 
-/// Whether a key is one that is to be read by others: no part of it begins with a dot, but for the
-/// metadata of Zarr, and it is no file that a writer left.
+/// Whether an object may be published. No segment of its key begins with a dot, except the names of
+/// Zarr metadata, and its name is not that of a temporary file.
 pub fn is_public(key: &str) -> bool {
-    why_not_public(key).is_none()
+    private_reason(key).is_none()
 }
 
-fn why_not_public(key: &str) -> Option<SkipReason> {
+/// The reason why an object is not public; `None` if it is.
+fn private_reason(key: &str) -> Option<SkipReason> {
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
     let is_hidden = folders.split('/').any(|folder| folder.starts_with('.'))
-        || (name.starts_with('.') && !DOTTED.contains(&name));
+        || (name.starts_with('.') && !ZARR_METADATA.contains(&name));
     match is_hidden {
         true => Some(SkipReason::Hidden),
-        false => has_number(key).then_some(SkipReason::Name),
+        false => has_hash_suffix(key).then_some(SkipReason::Name),
     }
 }
 
-/// Which objects are wanted, by key; a key of `FOLDER/*` stands for all in a folder.
+/// Selects objects by key. The argument `FOLDER/*` asks whether any object in a folder can be selected.
 pub(super) type KeyFilter = Box<dyn Fn(&str) -> bool + Send>;
 
-/// Those objects in a folder on disk that are public and wanted, and what was passed over; `deep` also those in its
-/// folders. Keys begin with `prefix`.
+/// The public objects in a folder on disk that `filter` selects, and the skipped entries; with `deep`
+/// also those of its subfolders. Keys begin with `prefix`.
+///
+/// # Errors
+/// A folder or a selected file cannot be read, or is a special file or a dangling or circular link.
 pub(super) fn of_disk(
     folder: &Path,
     prefix: &str,
     deep: bool,
-    wanted: &KeyFilter,
+    filter: &KeyFilter,
 ) -> Result<(Vec<SourceFile>, SkipLog), StoreError> {
-    let real = folder.canonicalize().or_else(|error| failed(folder, error))?;
-    let above = deep.then_some(real).into_iter().collect();
-    let mut survey = TreeWalk { wanted, found: Vec::new(), passed: SkipLog::new() };
-    survey.look_over(folder, prefix, above)?;
-    Ok((survey.found, survey.passed))
+    let canonical = folder.canonicalize().or_else(|error| list_error(folder, error))?;
+    let ancestors = deep.then_some(canonical).into_iter().collect();
+    let mut walk = TreeWalk { filter, files: Vec::new(), skipped: SkipLog::new() };
+    walk.folder(folder, prefix, ancestors)?;
+    Ok((walk.files, walk.skipped))
 }
 
-/// Those objects of a listing that are public and wanted, and what was passed over.
-pub(super) fn of_listing(listed: Vec<ObjectMeta>, wanted: KeyFilter) -> (Vec<SourceFile>, SkipLog) {
-    let (mut found, mut passed) = (Vec::new(), SkipLog::new());
+/// The public objects of a listing that `filter` selects, and the skipped objects.
+pub(super) fn of_listing(listed: Vec<ObjectMeta>, filter: KeyFilter) -> (Vec<SourceFile>, SkipLog) {
+    let (mut files, mut skipped) = (Vec::new(), SkipLog::new());
     for ObjectMeta { key, size, modified, etag } in listed {
-        match why_not_public(&key) {
-            Some(why) => passed.push((key, why)),
-            None if wanted(&key) => {
+        match private_reason(&key) {
+            Some(reason) => skipped.push((key, reason)),
+            None if filter(&key) => {
                 let version = etag.unwrap_or_else(|| modified.to_rfc3339());
                 let fingerprint = format!("{size}-{version}");
-                found.push(SourceFile { key, size, fingerprint });
+                files.push(SourceFile { key, size, fingerprint });
             }
             None => {}
         }
     }
-    (found, passed)
+    (files, skipped)
 }
 
-/// Keys of the public objects of a listing, and what is hidden and not `ours`: of a store on disk, whose folder is
-/// `root`, a hidden folder once.
+/// The keys of the public objects of a listing, and the other objects that `is_ours` does not accept. On
+/// disk, where `root` is the folder of the store, a hidden folder counts as one skipped entry.
 pub(super) fn public_keys(
     listed: Vec<ObjectMeta>,
     root: Option<&Path>,
-    ours: impl Fn(&str) -> bool,
+    is_ours: impl Fn(&str) -> bool,
 ) -> (Vec<String>, SkipLog) {
-    let (mut found, mut passed) = (Vec::new(), SkipLog::new());
+    let (mut keys, mut skipped) = (Vec::new(), SkipLog::new());
     for ObjectMeta { key, .. } in listed {
-        match why_not_public(&key) {
-            None => found.push(key),
-            Some(_) if ours(&key) => {}
-            Some(why) => {
-                let path = |root: &Path| shown(&root.join(hidden(&key)).to_string_lossy());
-                passed.push((root.map_or_else(|| key.clone(), path), why));
+        match private_reason(&key) {
+            None => keys.push(key),
+            Some(_) if is_ours(&key) => {}
+            Some(reason) => {
+                let path = |root: &Path| escape_control(&root.join(hidden_prefix(&key)).to_string_lossy());
+                skipped.push((root.map_or_else(|| key.clone(), path), reason));
             }
         }
     }
-    (found, passed)
+    (keys, skipped)
 }
 
-/// A key up to the first of its parts that begins with a dot.
-fn hidden(key: &str) -> &str {
+/// A key up to and including its first segment that begins with a dot; the whole key if none does.
+fn hidden_prefix(key: &str) -> &str {
     let begin = match key.starts_with('.') {
         true => Some(0),
         false => key.find("/.").map(|slash| slash + 1),
@@ -109,97 +115,103 @@ fn hidden(key: &str) -> &str {
     end.and_then(|end| key.get(..end)).unwrap_or(key)
 }
 
-fn failed<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {
+/// The error of listing `path`, as a result.
+fn list_error<T>(path: &Path, error: io::Error) -> Result<T, StoreError> {
     Err(StoreError::io(&path.display().to_string(), "list", error))
 }
 
+/// State of a listing.
 struct TreeWalk<'a> {
-    wanted: &'a KeyFilter,
-    found: Vec<SourceFile>,
-    passed: SkipLog,
+    filter: &'a KeyFilter,
+    files: Vec<SourceFile>,
+    skipped: SkipLog,
 }
 
 impl TreeWalk<'_> {
-    /// `above` are the real paths of the folder and of those on the way to it; with none, folders in
-    /// it are passed over.
-    fn look_over(
+    /// Lists one folder. `ancestors` has the canonical paths of the folder and of its parents; if it is
+    /// empty, subfolders are not listed.
+    fn folder(
         &mut self,
         folder: &Path,
         prefix: &str,
-        above: Vec<PathBuf>,
+        ancestors: Vec<PathBuf>,
     ) -> Result<(), StoreError> {
         let entries = match fs::read_dir(folder) {
-            // Nothing in it is to be published: a pattern leaves all out.
-            Err(_) if !prefix.is_empty() && !(self.wanted)(&format!("{prefix}/*")) => {
-                self.pass(folder, SkipReason::Unreadable);
+            // The filter selects nothing in this folder.
+            Err(_) if !prefix.is_empty() && !(self.filter)(&format!("{prefix}/*")) => {
+                self.skip(folder, SkipReason::Unreadable);
                 return Ok(());
             }
-            entries => entries.or_else(|error| failed(folder, error))?,
+            entries => entries.or_else(|error| list_error(folder, error))?,
         };
         for entry in entries {
-            let path = entry.or_else(|error| failed(folder, error))?.path();
+            let path = entry.or_else(|error| list_error(folder, error))?.path();
             let Some(name) = usable_name(&path) else {
                 let is_hidden = path.file_name().is_some_and(|n| n.as_bytes().starts_with(b"."));
-                self.pass(&path, if is_hidden { SkipReason::Hidden } else { SkipReason::Name });
+                self.skip(&path, if is_hidden { SkipReason::Hidden } else { SkipReason::Name });
                 continue;
             };
             let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            match why_not_public(&key) {
-                // What a writer has not finished is nothing yet.
-                Some(_) if is_staged(name) => {}
-                Some(why) => self.pass(&path, why),
-                None => self.look_at(&path, key, &above)?,
+            match private_reason(&key) {
+                // A temporary file is not part of the tree.
+                Some(_) if is_temp_name(name) => {}
+                Some(reason) => self.skip(&path, reason),
+                None => self.entry(&path, key, &ancestors)?,
             }
         }
         Ok(())
     }
 
-    fn look_at(&mut self, path: &Path, key: String, above: &[PathBuf]) -> Result<(), StoreError> {
-        let odd = |what: String| StoreError::UnsupportedFileType {
+    /// Adds one public entry.
+    fn entry(&mut self, path: &Path, key: String, ancestors: &[PathBuf]) -> Result<(), StoreError> {
+        let unsupported = |what: String| StoreError::UnsupportedFileType {
             url: path.display().to_string(),
             what,
         };
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(_) if !(self.wanted)(&key) => return Ok(()),
+            Err(_) if !(self.filter)(&key) => return Ok(()),
             Err(error) if path.is_symlink() => {
                 let target = fs::read_link(path).unwrap_or_default();
-                return Err(odd(format!("a link to {}: {error}", target.display())));
+                return Err(unsupported(format!("a link to {}: {error}", target.display())));
             }
-            Err(error) => return failed(path, error),
+            Err(error) => return list_error(path, error),
         };
         let kind = metadata.file_type();
         if kind.is_dir() {
-            let real = path.canonicalize().or_else(|error| failed(path, error))?;
-            if above.contains(&real) {
-                return Err(odd("a link in a circle, to a folder that it is in".to_owned()));
+            let canonical = path.canonicalize().or_else(|error| list_error(path, error))?;
+            if ancestors.contains(&canonical) {
+                let what = "a circular link to one of its parent folders".to_owned();
+                return Err(unsupported(what));
             }
-            if !above.is_empty() {
-                let above = above.iter().cloned().chain([real]).collect();
-                self.look_over(path, &key, above)?;
+            if !ancestors.is_empty() {
+                let ancestors = ancestors.iter().cloned().chain([canonical]).collect();
+                self.folder(path, &key, ancestors)?;
             }
-        } else if (self.wanted)(&key) {
-            if let Some(what) = oddity(kind) {
-                return Err(odd(what.to_owned()));
+        } else if (self.filter)(&key) {
+            if let Some(what) = special_file_kind(kind) {
+                return Err(unsupported(what.to_owned()));
             }
             rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|error| {
                 StoreError::io(&path.display().to_string(), "read", error.into())
             })?;
             let (size, fingerprint) = (metadata.len(), fingerprint(&metadata));
-            self.found.push(SourceFile { key, size, fingerprint });
+            self.files.push(SourceFile { key, size, fingerprint });
         }
         Ok(())
     }
 
-    fn pass(&mut self, path: &Path, why: SkipReason) {
-        self.passed.push((shown(&path.to_string_lossy()), why));
+    fn skip(&mut self, path: &Path, reason: SkipReason) {
+        self.skipped.push((escape_control(&path.to_string_lossy()), reason));
     }
 }
 
-/// The time of the inode cannot be set back, as that of the bytes can.
-fn fingerprint(of: &Metadata) -> String {
-    let (changed, nanoseconds) = (of.ctime(), of.ctime_nsec());
-    format!("{}-{}-{}.{}-{changed}.{nanoseconds}", of.ino(), of.len(), of.mtime(), of.mtime_nsec())
+/// The fingerprint of a file. It contains the ctime, because a program can restore the mtime.
+fn fingerprint(file: &Metadata) -> String {
+    let (inode, size) = (file.ino(), file.len());
+    let (mtime, mtime_nsec) = (file.mtime(), file.mtime_nsec());
+    let (ctime, ctime_nsec) = (file.ctime(), file.ctime_nsec());
+    format!("{inode}-{size}-{mtime}.{mtime_nsec}-{ctime}.{ctime_nsec}")
 }
 
 #[cfg(test)]
@@ -210,7 +222,7 @@ mod tests {
     use crate::store::{S3Options, StoreRegistry};
 
     #[test]
-    fn some_names_are_nobody_elses_business() {
+    fn hidden_and_temporary_names_are_not_public() {
         for key in ["a/b.nc", "s.zarr/.zmetadata", "0/x/.zarray", "a#b", "name#"] {
             assert!(is_public(key), "{key}");
         }
@@ -220,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_published_is_named_and_changes_are_seen() {
+    async fn unreadable_files_are_named_and_changes_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let location = folder.path().display().to_string().parse().unwrap();
@@ -231,7 +243,7 @@ mod tests {
         }
         let first = store.survey("", true, |_| true).await.unwrap();
         assert_eq!(first.iter().map(|f| &*f.key).collect::<Vec<_>>(), ["d/.zgroup", "d/a"]);
-        // Other bytes of the same length, and the time of the old ones.
+        // Other bytes of the same length, with the mtime of the old ones.
         let time = fs::metadata(at("d/a")).unwrap().modified().unwrap();
         fs::write(at("d/a"), "two").unwrap();
         fs::File::options().write(true).open(at("d/a")).unwrap().set_modified(time).unwrap();
@@ -247,9 +259,9 @@ mod tests {
         }
         fs::write(at("d/two\nlines"), "").unwrap();
         assert_eq!(store.survey("", true, |_| true).await.unwrap(), second);
-        let passed: Vec<_> =
-            store.skipped().into_iter().map(|(why, number, _)| (why, number)).collect();
-        assert_eq!(passed, [(SkipReason::Hidden, 1), (SkipReason::Name, 2)]);
+        let skipped: Vec<_> =
+            store.skipped().into_iter().map(|(reason, number, _)| (reason, number)).collect();
+        assert_eq!(skipped, [(SkipReason::Hidden, 1), (SkipReason::Name, 2)]);
         assert!(store.survey("absent", true, |_| true).await.unwrap_err().is_not_found());
     }
 }

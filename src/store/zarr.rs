@@ -1,4 +1,4 @@
-//! A store as `zarrs` reads hierarchies: any codec, both versions of the format.
+//! Zarr hierarchies in a store, for reading with `zarrs` (Zarr v2 and v3).
 
 use std::sync::Arc;
 
@@ -14,37 +14,42 @@ use zarrs_object_store::AsyncObjectStore;
 use super::error::StoreError;
 use super::registry::Store;
 
-/// Bytes that a codec may add to a chunk: checksums, frames, the index of a shard.
+/// Bytes that codecs may add to a chunk (checksums, frames, the index of a shard).
 const SLACK: u64 = 1 << 20;
 
 impl Store {
-    /// The hierarchy below the folder `prefix` (`""`: the root), for reading objects of chunks of up to
-    /// `longest` bytes.
+    /// The hierarchy below the folder `prefix` (`""`: the root). Objects of more than `max_chunk` bytes,
+    /// plus an allowance for codecs, are errors.
+    ///
+    /// # Errors
+    /// The prefix is invalid, or the client cannot be created.
     pub async fn zarr(
         &self,
         prefix: &str,
-        longest: u64,
+        max_chunk: u64,
     ) -> Result<AsyncReadableStorage, StoreError> {
         let root = self.backend().base().prefix(prefix)?;
-        let all = AsyncObjectStore::new(PrefixStore::new(self.backend().objects().await?, root));
-        Ok(Arc::new(SizeLimited { all, longest: longest.saturating_add(SLACK) }))
+        let inner = AsyncObjectStore::new(PrefixStore::new(self.backend().objects().await?, root));
+        Ok(Arc::new(SizeLimited { inner, limit: max_chunk.saturating_add(SLACK) }))
     }
 }
 
-/// Objects up to a length: the library asks for those that are named by metadata, and whole.
+/// Rejects objects of more than `limit` bytes. `zarrs` reads whole objects into memory.
 struct SizeLimited<T> {
-    all: T,
-    longest: u64,
+    inner: T,
+    /// In bytes.
+    limit: u64,
 }
 
 impl<T: AsyncReadableStorageTraits> SizeLimited<T> {
+    /// The size of an object; `None` if it does not exist.
     async fn check(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        match self.all.size_key(key).await? {
-            Some(size) if size > self.longest => Err(StorageError::Other(format!(
-                "{key} has {size} bytes, more than any chunk that is read here ({})",
-                self.longest
+        match self.inner.size_key(key).await? {
+            Some(size) if size > self.limit => Err(StorageError::Other(format!(
+                "{key} has {size} bytes, more than the limit of {} bytes for a chunk",
+                self.limit
             ))),
-            found => Ok(found),
+            size => Ok(size),
         }
     }
 }
@@ -53,7 +58,7 @@ impl<T: AsyncReadableStorageTraits> SizeLimited<T> {
 impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for SizeLimited<T> {
     async fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
         match self.check(key).await? {
-            Some(_) => self.all.get(key).await,
+            Some(_) => self.inner.get(key).await,
             None => Ok(None),
         }
     }
@@ -64,16 +69,16 @@ impl<T: AsyncReadableStorageTraits> AsyncReadableStorageTraits for SizeLimited<T
         ranges: ByteRangeIterator<'a>,
     ) -> Result<AsyncMaybeBytesIterator<'a>, StorageError> {
         match self.check(key).await? {
-            Some(_) => self.all.get_partial_many(key, ranges).await,
+            Some(_) => self.inner.get_partial_many(key, ranges).await,
             None => Ok(None),
         }
     }
 
     async fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        self.all.size_key(key).await
+        self.inner.size_key(key).await
     }
 
     fn supports_get_partial(&self) -> bool {
-        self.all.supports_get_partial()
+        self.inner.supports_get_partial()
     }
 }

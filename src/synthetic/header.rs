@@ -1,13 +1,13 @@
-//! The header of a history file: dimensions, variables and attributes as the model writes them.
+//! The header of a synthetic history file, with the dimensions, variables and attributes of the model.
 
 use super::grid::{FILL, Shape};
 use super::netcdf3::{AttributeDef, ClassicFormat, FileHeader, NcType, Value, VariableDef};
 use super::ocean::{FILL_FLOAT, Quantity};
 
-/// Units of every time coordinate.
+/// Units of the time and its bounds.
 pub const TIME_UNITS: &str = "days since 0000-01-01 00:00:00";
 
-/// The constants of the model, in the order of the file.
+/// Names and values of the model constants, in the order of the file.
 pub const CONSTANTS: [(&str, f64); 29] = [
     ("days_in_norm_year", 365.0),
     ("grav", 980.616),
@@ -40,7 +40,7 @@ pub const CONSTANTS: [(&str, f64); 29] = [
     ("sflux_factor", 0.1),
 ];
 
-/// A field: name, units, quantity, and whether the intervention is in it.
+/// A field: name, units, quantity, and whether it includes the effect of the intervention.
 pub type FieldDef = (&'static str, &'static str, Quantity, bool);
 
 /// The three-dimensional fields, in the order of the file.
@@ -72,7 +72,8 @@ pub const FIELDS_2D: [FieldDef; 8] = [
     ("ALK_FLUX", "mmol/m^3 cm/s", Quantity::AlkFlux, true),
 ];
 
-/// Fields of the grid: name, long name, units, and whether they lie on `U` or `T` points.
+/// Fields of the grid: name, long name, units, and the points on which they are defined: `U`, `T`, or
+/// empty for the coordinates themselves.
 const GRID_FIELDS: [(&str, &str, &str, &str); 21] = [
     ("ULONG", "array of u-grid longitudes", "degrees_east", ""),
     ("ULAT", "array of u-grid latitudes", "degrees_north", ""),
@@ -97,6 +98,7 @@ const GRID_FIELDS: [(&str, &str, &str, &str); 21] = [
     ("ANGLET", "ANGLET", "radians", "T"),
 ];
 
+// Indexes of the dimensions.
 const D2: usize = 0;
 const TIME: usize = 1;
 const Z_T: usize = 2;
@@ -107,12 +109,12 @@ const Z_W_BOT: usize = 6;
 const NLAT: usize = 7;
 const NLON: usize = 8;
 
-/// A text attribute.
+/// Creates a text attribute.
 pub fn text(name: &str, value: &str) -> AttributeDef {
     (name.to_owned(), Value::Text(value.to_owned()))
 }
 
-/// A variable out of its parts.
+/// Creates a variable; `dims` are indexes of dimensions.
 pub fn variable(
     name: &str,
     kind: NcType,
@@ -122,7 +124,8 @@ pub fn variable(
     VariableDef { name: name.to_owned(), kind, dimensions: dims.to_vec(), attributes }
 }
 
-/// The header of one month of the run `title`, with the first `fields_3d` of [`FIELDS_3D`].
+/// Creates the header of a monthly file of the run `title`, with the first `fields_3d` fields of
+/// [`FIELDS_3D`].
 pub fn history(
     format: ClassicFormat,
     shape: Shape,
@@ -208,14 +211,14 @@ fn vertical_variables(dz: &[f64], shallow: usize) -> Vec<VariableDef> {
     ]
 }
 
-fn grid_variable((name, long_name, units, on): (&str, &str, &str, &str)) -> VariableDef {
+fn grid_variable((name, long_name, units, points): (&str, &str, &str, &str)) -> VariableDef {
     let fill = |name: &str| (name.to_owned(), Value::Double(FILL));
     let mut attributes = vec![fill("_FillValue"), text("long_name", long_name)];
     if !units.is_empty() {
         attributes.push(text("units", units));
     }
-    if !on.is_empty() {
-        attributes.push(text("coordinates", &format!("{on}LONG {on}LAT")));
+    if !points.is_empty() {
+        attributes.push(text("coordinates", &format!("{points}LONG {points}LAT")));
     }
     attributes.push(fill("missing_value"));
     variable(name, NcType::Double, &[NLAT, NLON], attributes)

@@ -1,10 +1,10 @@
-//! Where land is: outlines of the continents, roughened, and the depth of the sea between them.
+//! Coarse outlines of the continents with a rough coast, and the depth of the ocean between them.
 //!
-//! Drawn by hand for this program, coarse on purpose; no coastline data set went into it.
+//! The outlines are drawn by hand for this program; no coastline data set is used.
 
 use super::noise::Waves;
 
-/// Corners (longitude, latitude) of one land mass.
+/// Corners of one land mass: longitude and latitude, degrees.
 type Outline = &'static [(f32, f32)];
 
 #[rustfmt::skip]
@@ -74,18 +74,21 @@ const OUTLINES: &[Outline] = &[
       (165., -71.), (165., -77.5), (180., -78.), (195., -78.), (195., -100.), (-195., -100.)],
 ];
 
-/// Outlines with their bounds; the land is the same for every seed.
+/// The land and the ocean floor, the same for every seed.
 pub struct Land {
+    /// Outlines with their bounding box: west, east, south, north.
     outlines: Vec<(Outline, [f32; 4])>,
+    /// Roughness of the coast.
     coast: Waves,
+    /// Roughness of the ocean floor.
     bottom: Waves,
 }
 
-/// Distances beyond this many degrees are not told apart.
+/// Largest distance from land, degrees; larger distances are cut to it.
 const FAR: f32 = 25.0;
 
 impl Land {
-    /// The land of every synthetic case.
+    /// Creates the land of all synthetic cases.
     pub fn new() -> Self {
         let bounds = |outline: Outline| {
             outline.iter().fold([f32::MAX, f32::MIN, f32::MAX, f32::MIN], |b, &(x, y)| {
@@ -99,20 +102,23 @@ impl Land {
         }
     }
 
-    /// Degrees (of a great circle, about) inland, negative at sea; longitude -180 to 180.
+    /// Approximate distance from the coast in degrees of a great circle, positive on land, negative in
+    /// the ocean. `lon` is -180 to 180.
     pub fn inland(&self, lon: f64, lat: f64) -> f64 {
+        let (lon32, lat32) = (lon as f32, lat as f32);
         let shifted = if lon < 0.0 { lon + 360.0 } else { lon - 360.0 };
-        let raw = self.raw(lon as f32, lat as f32).max(self.raw(shifted as f32, lat as f32));
-        f64::from(raw) + 0.55 * self.coast.at(lon, lat)
+        let smooth = self.smooth_inland(lon32, lat32);
+        let smooth = smooth.max(self.smooth_inland(shifted as f32, lat32));
+        f64::from(smooth) + 0.55 * self.coast.at(lon, lat)
     }
 
-    /// Depth of the sea in cm where the coast is `offshore` degrees away.
+    /// Depth of the ocean in cm at a distance of `offshore` degrees from the coast.
     pub fn depth(&self, lon: f64, lat: f64, offshore: f64) -> f64 {
-        let rough = self.bottom.at(lon, lat);
+        let roughness = self.bottom.at(lon, lat);
         let shelf = 3_000.0 + 14_000.0 * (offshore / 0.9).min(1.0);
         let slope = ((offshore - 0.8) / 2.0).clamp(0.0, 1.0);
-        // Ridges: the Mid-Atlantic one follows the S of the coasts, the East Pacific Rise and the
-        // ones round Antarctica and in the Indian Ocean are arcs.
+        // The Mid-Atlantic Ridge follows the S shape of the coasts; the East Pacific Rise and the
+        // ridges around Antarctica and in the Indian Ocean are arcs.
         let atlantic = lon + 30.0 + 14.0 * ((lat - 15.0) / 28.0).sin();
         let pacific = lon + 112.0 + 6.0 * (lat / 30.0).sin();
         let indian = lon - 72.0 + 9.0 * (lat / 14.0).cos();
@@ -122,37 +128,38 @@ impl Land {
             + hump(pacific, 7.0) * hump(lat + 20.0, 40.0)
             + hump(indian, 6.0) * hump(lat + 25.0, 30.0)
             + 0.7 * hump(antarctic, 4.0) * hump((lon.abs() - 180.0).min(0.0) + 40.0, 90.0);
-        let abyss = 550_000.0 - 200_000.0 * ridge.min(1.0) + 45_000.0 * rough;
+        let abyss = 550_000.0 - 200_000.0 * ridge.min(1.0) + 45_000.0 * roughness;
         let smooth = slope * slope * (3.0 - 2.0 * slope);
         (shelf + (abyss - shelf) * smooth).clamp(3_000.0, 549_000.0)
     }
 
-    fn raw(&self, lon: f32, lat: f32) -> f32 {
-        let squeeze = lat.to_radians().cos().max(0.05);
+    /// Distance from the outlines in degrees, without roughness.
+    fn smooth_inland(&self, lon: f32, lat: f32) -> f32 {
+        let lon_scale = lat.to_radians().cos().max(0.05);
         let mut inland = -FAR;
         for (outline, [west, east, south, north]) in &self.outlines {
             let reach = -inland.min(0.0);
-            let dx = (west - lon).max(lon - east) * squeeze;
+            let dx = (west - lon).max(lon - east) * lon_scale;
             let dy = (south - lat).max(lat - north);
             if dx > reach || dy > reach {
                 continue;
             }
-            let distance = signed_distance(outline, lon, lat, squeeze);
+            let distance = signed_distance(outline, lon, lat, lon_scale);
             inland = inland.max(distance);
         }
         inland
     }
 }
 
-/// Distance to an outline, positive inside, on the plane that is true to scale at the point.
-fn signed_distance(outline: Outline, lon: f32, lat: f32, squeeze: f32) -> f32 {
+/// Distance to an outline in degrees, positive inside, on a plane that is true to scale at the point.
+fn signed_distance(outline: Outline, lon: f32, lat: f32, lon_scale: f32) -> f32 {
     let mut nearest = f32::MAX;
     let mut inside = false;
     let Some(&last) = outline.last() else { return -FAR };
     let mut a = last;
     for &b in outline {
-        let (px, py) = ((lon - a.0) * squeeze, lat - a.1);
-        let (ex, ey) = ((b.0 - a.0) * squeeze, b.1 - a.1);
+        let (px, py) = ((lon - a.0) * lon_scale, lat - a.1);
+        let (ex, ey) = ((b.0 - a.0) * lon_scale, b.1 - a.1);
         let along = ((px * ex + py * ey) / (ex * ex + ey * ey)).clamp(0.0, 1.0);
         let (dx, dy) = (px - along * ex, py - along * ey);
         nearest = nearest.min(dx * dx + dy * dy);
@@ -169,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn well_known_places_are_wet_or_dry() {
+    fn known_positions_are_wet_or_dry() {
         let land = Land::new();
         let dry = [
             (-100., 45.),
@@ -182,7 +189,7 @@ mod tests {
         ];
         let wet = [(-40., 30.), (-150., 10.), (80., -20.), (180., 0.), (-140., 85.), (0., -55.)];
         for (lon, lat) in dry {
-            assert!(land.inland(lon, lat) > 0.0, "{lon} {lat} is at sea");
+            assert!(land.inland(lon, lat) > 0.0, "{lon} {lat} is in the ocean");
         }
         for (lon, lat) in wet {
             assert!(land.inland(lon, lat) < 0.0, "{lon} {lat} is on land");

@@ -1,9 +1,9 @@
-//! Synthetic but complete cases in the exact form of the raw model history: for the demo, the tests
-//! and the benchmarks.
+//! Generates complete synthetic cases in the exact format of the raw model history, for the demo, the
+//! tests and the benchmarks.
 //!
-//! A case is known by its name, its [`Shape`] and a seed; the same three give the same bytes. The sea
-//! is plausible (a displaced-pole grid, continents, a carbonate system with seasons and eddies, an
-//! intervention whose carbon adds up) and none of it comes from model output.
+//! The name of a case, a [`Shape`] and a seed determine all bytes. The ocean is plausible: it has a
+//! displaced-pole grid, continents, a carbonate system with seasons and eddies, and an intervention
+//! that conserves carbon. No model output is used.
 
 mod centers;
 mod grid;
@@ -27,11 +27,12 @@ use self::ocean::{FILL_FLOAT, Ocean, Sea};
 use self::plume::Plume;
 use crate::model::{Case, YearMonth};
 
-/// First month of the series of sea surface height, and the number of its months.
+/// First month of the series of sea surface height.
 const SSH_START: YearMonth = YearMonth { year: 306, month: 1 };
+/// Number of months of the series of sea surface height.
 const SSH_MONTHS: u64 = 63 * 12;
 
-/// A case that can be written month by month.
+/// A synthetic case, which writes its monthly files on request.
 ///
 /// ```
 /// use dor_atlas::synthetic::{Shape, SyntheticCase};
@@ -54,10 +55,10 @@ pub struct SyntheticCase {
 }
 
 impl SyntheticCase {
-    /// The case on a grid of this shape, as CDF-2 files with the model's 13 three-dimensional fields
-    /// on 60 levels and with the 4 of DIC and alkalinity on any other number.
+    /// Creates a case on a grid of this shape, with CDF-2 files.
     ///
-    /// Lengths of a shape must not be 0.
+    /// With 60 levels the files have the model's 13 three-dimensional fields, otherwise only the 4
+    /// fields of DIC and alkalinity. The lengths of a shape must not be 0.
     pub fn new(case: Case, shape: Shape, seed: u64) -> Self {
         let grid = SyntheticGrid::new(shape);
         let ocean = Ocean::new(&grid, seed);
@@ -68,13 +69,13 @@ impl SyntheticCase {
         Self { case, seed, format: ClassicFormat::Cdf2, fields_3d, grid, ocean, plume }
     }
 
-    /// The same case in another format.
+    /// Sets the format of the files.
     #[must_use]
     pub fn with_format(self, format: ClassicFormat) -> Self {
         Self { format, ..self }
     }
 
-    /// The same case with the first `count` (at most 13) three-dimensional fields.
+    /// Sets the number of three-dimensional fields, at most 13.
     #[must_use]
     pub fn with_3d_fields(self, count: usize) -> Self {
         Self { fields_3d: count.min(FIELDS_3D.len()), ..self }
@@ -85,25 +86,31 @@ impl SyntheticCase {
         format!("{}.pop.h.{month}.nc", self.case)
     }
 
-    /// Size in bytes of the file of any month.
+    /// Size of a monthly file in bytes; all months have the same size.
     pub fn file_size(&self) -> u64 {
         self.header().file_size()
     }
 
-    /// Header of the file of any month; a changed one can be written with
-    /// [`write_month_as`](Self::write_month_as).
+    /// Header of a monthly file, the same for all months. [`Self::write_month_as`] writes a file with
+    /// a modified header.
     pub fn header(&self) -> FileHeader {
         let title = self.case.to_string();
         header::history(self.format, self.grid.shape, &self.grid.dz, &title, self.fields_3d)
     }
 
-    /// Writes the file of a month; memory holds one field and a few maps.
+    /// Writes the file of a month; keeps one field and a few horizontal fields in memory.
+    ///
+    /// # Errors
+    /// `out` cannot be written, or the file is too large for its format.
     pub fn write_month<W: Write>(&self, month: YearMonth, out: &mut W) -> io::Result<()> {
         self.write_month_as(&self.header(), month, out)
     }
 
-    /// Writes the file of a month under another header, to make odd files: variables that the
-    /// model does not know are 0, and a variable is as long as the header says.
+    /// Writes the file of a month with another header, to create unusual files: unknown variables
+    /// are 0, and every variable has the shape in the header.
+    ///
+    /// # Errors
+    /// As for [`Self::write_month`].
     pub fn write_month_as<W: Write>(
         &self,
         header: &FileHeader,
@@ -113,10 +120,10 @@ impl SyntheticCase {
         let elapsed = month.months_since(self.case.first_month());
         let plume = self.plume.month(&self.grid, elapsed, f64::from(month.days()));
         let sea = self.ocean.month(&self.grid, month, plume);
-        header.write(out, |variable, record, room| self.fill(&sea, month, variable, record, room))
+        header.write(out, |variable, record, out| self.fill(&sea, month, variable, record, out))
     }
 
-    /// The grid file: TLAT and TLONG everywhere, land blocks included.
+    /// The bytes of a grid file with `TLAT` and `TLONG` at all points, including land blocks.
     pub fn grid_file(&self) -> Vec<u8> {
         let shape = self.grid.shape;
         let coordinate = |name: &str, units: &str| {
@@ -136,31 +143,34 @@ impl SyntheticCase {
             ],
         };
         let mut bytes = Vec::new();
-        let fill = |variable: &VariableDef, _, room: &mut [u8]| {
+        let fill = |variable: &VariableDef, _, out: &mut [u8]| {
             let values = if variable.name == "TLAT" { &self.grid.tlat } else { &self.grid.tlong };
-            put_doubles(room, values.iter().copied());
+            put_doubles(out, values.iter().copied());
         };
-        // Neither a grid of memory's size nor a Vec can fail to be written.
+        // Cannot fail: the grid fits into memory, and writing to a Vec always succeeds.
         header.write(&mut bytes, fill).unwrap_or_default();
         bytes
     }
 
-    /// Size in bytes of the series that [`write_ssh`](Self::write_ssh) writes.
+    /// Size in bytes of the file of [`Self::write_ssh`].
     pub fn ssh_size(&self) -> u64 {
         self.ssh_header().file_size()
     }
 
-    /// Writes the reference run's sea surface height: months 0306-01 to 0368-12, stamped with
-    /// their ends.
+    /// Writes the sea surface height of the reference run for the months 0306-01 to 0368-12; the time
+    /// of a month is its end.
+    ///
+    /// # Errors
+    /// `out` cannot be written, or the file is too large for its format.
     pub fn write_ssh<W: Write>(&self, out: &mut W) -> io::Result<()> {
         let cells = 0..self.grid.cells();
         let gyres = Waves::new(key(&[self.seed, 21]).into(), 16, 3.0, 40.0);
         let gyres: Vec<f32> =
             cells.clone().map(|n| gyres.at(self.grid.tlong[n], self.grid.tlat[n]) as f32).collect();
-        self.ssh_header().write(out, |variable, record, room| {
+        self.ssh_header().write(out, |variable, record, out| {
             let month = SSH_START.plus(record as i32);
             match variable.name.as_str() {
-                "time" | "time_bound" => fill_time(month, variable, room),
+                "time" | "time_bound" => fill_time(month, variable, out),
                 _ => {
                     let season = ((f64::from(month.month) - 8.5) / 12.0 * TURN).cos() as f32;
                     let key = key(&[self.seed, 22, record]);
@@ -173,17 +183,17 @@ impl SyntheticCase {
                         let noise = 0.2 * uniform(key.wrapping_add(n as u32));
                         -210.0 + tropics + 5.0 * sine * season + 12.0 * gyres[n] + noise
                     };
-                    put_floats(room, cells.clone().map(height));
+                    put_floats(out, cells.clone().map(height));
                 }
             }
         })
     }
 
-    /// Centres of all 690 polygons as `polygon_id,lon,lat`.
+    /// The centers of all 690 polygons as a table with the columns `polygon_id,lon,lat`.
     pub fn centers_csv(&self) -> String {
         let mut csv = "polygon_id,lon,lat\n".to_owned();
         for (polygon, (lon, lat)) in centers::CENTERS.iter().enumerate() {
-            // Writing into a String does not fail.
+            // Writing to a String cannot fail.
             let _ = writeln!(csv, "{polygon},{lon},{lat}");
         }
         csv
@@ -219,23 +229,23 @@ impl SyntheticCase {
         }
     }
 
-    fn fill(&self, sea: &Sea<'_>, first: YearMonth, v: &VariableDef, record: u64, room: &mut [u8]) {
+    fn fill(&self, sea: &Sea<'_>, first: YearMonth, v: &VariableDef, record: u64, out: &mut [u8]) {
         let name = v.name.as_str();
         let known = |&&(known, ..): &&header::FieldDef| known == name;
         if let Some(&(_, _, quantity, altered)) = FIELDS_3D.iter().chain(&FIELDS_2D).find(known) {
-            sea.fill(quantity, altered, room);
+            sea.fill(quantity, altered, out);
         } else if let Some((_, constant)) = CONSTANTS.iter().find(|(known, _)| *known == name) {
-            put_doubles(room, [*constant]);
+            put_doubles(out, [*constant]);
         } else if matches!(name, "time" | "time_bound") {
-            fill_time(first.plus(record as i32), v, room);
+            fill_time(first.plus(record as i32), v, out);
         } else if v.dimensions.len() == 2 {
-            self.fill_grid(name, room);
+            self.fill_grid(name, out);
         } else {
-            self.fill_vertical(name, room);
+            self.fill_vertical(name, out);
         }
     }
 
-    fn fill_grid(&self, name: &str, room: &mut [u8]) {
+    fn fill_grid(&self, name: &str, out: &mut [u8]) {
         let grid = &self.grid;
         let value = |n: usize| match name {
             "ULONG" => grid.ulong[n],
@@ -262,37 +272,37 @@ impl SyntheticCase {
             _ => 0.0,
         };
         let value = |n: usize| if grid.eliminated[n] { FILL } else { value(n) };
-        put_doubles(room, (0..grid.cells()).map(value));
+        put_doubles(out, (0..grid.cells()).map(value));
     }
 
-    fn fill_vertical(&self, name: &str, room: &mut [u8]) {
+    fn fill_vertical(&self, name: &str, out: &mut [u8]) {
         let grid = &self.grid;
-        let (middles, wet) = (grid.middles(), |u: bool| {
-            let one = |&n: &usize| (if u { grid.kmu(n) } else { grid.kmt[n] }) > 0;
-            (0..grid.cells()).filter(one).count() as f64
+        let (middles, wet_cells) = (grid.middles(), |u: bool| {
+            let is_wet = |&n: &usize| (if u { grid.kmu(n) } else { grid.kmt[n] }) > 0;
+            (0..grid.cells()).filter(is_wet).count() as f64
         });
         let bottom = |k: usize| grid.bottom(k as u8);
         let levels = 0..grid.shape.nz;
         let mut floats =
-            |f: &dyn Fn(usize) -> f64| put_floats(room, levels.clone().map(|k| f(k) as f32));
+            |f: &dyn Fn(usize) -> f64| put_floats(out, levels.clone().map(|k| f(k) as f32));
         match name {
             "z_t" | "z_t_150m" => floats(&|k| middles[k]),
             "z_w" | "z_w_top" => floats(&bottom),
             "z_w_bot" => floats(&|k| bottom(k + 1)),
             "dz" => floats(&|k| grid.dz[k]),
             "dzw" => floats(&|k| middles[k] - k.checked_sub(1).map_or(0.0, |above| middles[above])),
-            "nsurface_t" => put_doubles(room, [wet(false)]),
-            "nsurface_u" => put_doubles(room, [wet(true)]),
+            "nsurface_t" => put_doubles(out, [wet_cells(false)]),
+            "nsurface_u" => put_doubles(out, [wet_cells(true)]),
             _ => {}
         }
     }
 }
 
-/// The end of a month as `time`, both its ends as `time_bound`.
-fn fill_time(month: YearMonth, variable: &VariableDef, room: &mut [u8]) {
+/// Fills `time` with the end of a month, or `time_bound` with its start and end.
+fn fill_time(month: YearMonth, variable: &VariableDef, out: &mut [u8]) {
     let (start, end) = (month.first_day() as f64, month.plus(1).first_day() as f64);
     match variable.name.as_str() {
-        "time" => put_doubles(room, [end]),
-        _ => put_doubles(room, [start, end]),
+        "time" => put_doubles(out, [end]),
+        _ => put_doubles(out, [start, end]),
     }
 }

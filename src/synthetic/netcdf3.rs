@@ -1,23 +1,22 @@
 //! Writes the NetCDF classic formats: CDF-1, CDF-2 (64-bit offset) and CDF-5 (64-bit data).
 //!
-//! The model writes CDF-2. The specification is the "NetCDF Classic Format Specification" of
-//! Unidata's NUG, Appendix B; netCDF-C and netcdf-reader read what is written here. The header is
-//! made at once, the data is streamed, so that a file may be larger than memory.
+//! The model writes CDF-2. Specification: "NetCDF Classic Format Specification" in the NetCDF User
+//! Guide, Appendix B. The data is streamed, so that a file can be larger than memory.
 
 use std::io::{self, Write};
 
-/// Variant of the classic format.
+/// A variant of the classic format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassicFormat {
     /// `CDF\x01`: 32-bit offsets, files up to 2 GiB.
     Cdf1,
-    /// `CDF\x02`: 64-bit offsets; what the model writes.
+    /// `CDF\x02`: 64-bit offsets; the format of the model.
     Cdf2,
     /// `CDF\x05`: 64-bit offsets and sizes.
     Cdf5,
 }
 
-/// Type of a variable.
+/// Data type of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NcType {
     /// `float`, 4 bytes.
@@ -29,45 +28,46 @@ pub enum NcType {
 /// Value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// `char` text.
+    /// A text of type `char`.
     Text(String),
-    /// One `float`.
+    /// One number of type `float`.
     Float(f32),
-    /// One `double`.
+    /// One number of type `double`.
     Double(f64),
 }
 
-/// A named value of a variable or of the file.
+/// The name and value of an attribute.
 pub type AttributeDef = (String, Value);
 
-/// A variable as the header describes it.
+/// A variable in the header.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariableDef {
-    /// Name.
+    /// Name, such as `DIC`.
     pub name: String,
-    /// Type.
+    /// Data type of the elements.
     pub kind: NcType,
-    /// Positions of the dimensions in [`FileHeader::dimensions`], slowest first.
+    /// Indexes of the dimensions in [`FileHeader::dimensions`], the slowest first.
     pub dimensions: Vec<usize>,
-    /// Attributes, in order.
+    /// Attributes, in the order of the file.
     pub attributes: Vec<AttributeDef>,
 }
 
-/// Everything that comes before the data.
+/// The header of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileHeader {
-    /// Variant of the format.
+    /// Variant of the classic format.
     pub format: ClassicFormat,
     /// Name and length of each dimension; length `None` is the record dimension.
     pub dimensions: Vec<(String, Option<u64>)>,
-    /// Current length of the record dimension.
+    /// Number of records.
     pub records: u64,
-    /// Attributes of the file.
+    /// Global attributes.
     pub attributes: Vec<AttributeDef>,
     /// Variables, in the order of the file.
     pub variables: Vec<VariableDef>,
 }
 
+// Tags of the lists in the header.
 const DIMENSION: u32 = 10;
 const VARIABLE: u32 = 11;
 const ATTRIBUTE: u32 = 12;
@@ -89,7 +89,7 @@ impl NcType {
 }
 
 impl FileHeader {
-    /// Bytes of one variable: of one record for a record variable, of the whole for another.
+    /// Size of a variable in bytes; of a record variable, the size of one record.
     pub fn variable_size(&self, variable: &VariableDef) -> u64 {
         let lengths = variable.dimensions.iter().filter_map(|&d| self.dimensions[d].1);
         lengths.product::<u64>() * variable.kind.size()
@@ -100,34 +100,43 @@ impl FileHeader {
         self.header_size() + self.total(false) + self.total(true) * self.records
     }
 
-    /// Writes the file; `fill` is given each variable, the record, and the (zeroed) room for its
-    /// big-endian values, in the order of the file.
+    /// Writes the file.
+    ///
+    /// The function calls `fill` for each variable and record in the order of the file, with a zeroed
+    /// buffer for the big-endian values.
+    ///
+    /// # Errors
+    /// `out` cannot be written, or the file is too large for its format.
     pub fn write<W: Write>(
         &self,
         out: &mut W,
         mut fill: impl FnMut(&VariableDef, u64, &mut [u8]),
     ) -> io::Result<()> {
         out.write_all(&self.encode()?)?;
-        let mut room = Vec::new();
-        let rounds = std::iter::once((false, 0)).chain((0..self.records).map(|r| (true, r)));
-        for (of_records, record) in rounds {
+        let mut values = Vec::new();
+        let passes = std::iter::once((false, 0)).chain((0..self.records).map(|r| (true, r)));
+        for (of_records, record) in passes {
             for variable in self.variables.iter().filter(|v| self.is_record(v) == of_records) {
-                let size = usize::try_from(self.variable_size(variable)).map_err(|_| too_big())?;
-                room.clear();
-                room.resize(size, 0);
-                fill(variable, record, &mut room);
-                out.write_all(&room)?;
+                let size =
+                    usize::try_from(self.variable_size(variable)).map_err(|_| too_large())?;
+                values.clear();
+                values.resize(size, 0);
+                fill(variable, record, &mut values);
+                out.write_all(&values)?;
             }
         }
         Ok(())
     }
 
-    /// The header's bytes.
+    /// Encodes the header.
+    ///
+    /// # Errors
+    /// The file is too large for its format.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let mut fixed = self.header_size();
         let mut record = fixed + self.total(false);
         if self.format == ClassicFormat::Cdf1 && record + self.total(true) > i32::MAX as u64 {
-            return Err(too_big());
+            return Err(too_large());
         }
         let mut bytes = match self.format {
             ClassicFormat::Cdf1 => b"CDF\x01".to_vec(),
@@ -166,9 +175,10 @@ impl FileHeader {
         variable.dimensions.first().is_some_and(|&d| self.dimensions[d].1.is_none())
     }
 
+    /// Size in bytes of one record, or of all fixed variables.
     fn total(&self, of_records: bool) -> u64 {
-        let chosen = self.variables.iter().filter(|v| self.is_record(v) == of_records);
-        chosen.map(|v| self.variable_size(v)).sum()
+        let variables = self.variables.iter().filter(|v| self.is_record(v) == of_records);
+        variables.map(|v| self.variable_size(v)).sum()
     }
 
     fn header_size(&self) -> u64 {
@@ -200,8 +210,8 @@ impl FileHeader {
         4 + word + 2 * (4 + word) + dimensions + attributes(&self.attributes) + variables
     }
 
-    /// A count or size: 8 bytes in CDF-5, else 4, where sizes beyond 32 bits are saturated
-    /// (readers then take the size from the shape).
+    /// Writes a count or size: 8 bytes in CDF-5, otherwise 4 bytes, with saturation. Readers compute
+    /// a saturated size from the shape.
     fn put_size(&self, bytes: &mut Vec<u8>, value: u64) {
         match self.format {
             ClassicFormat::Cdf5 => bytes.extend(value.to_be_bytes()),
@@ -211,7 +221,7 @@ impl FileHeader {
         }
     }
 
-    /// Tag and length of a list; both are zero for an empty one.
+    /// Writes the tag and length of a list; both are 0 for an empty list.
     fn put_list(&self, bytes: &mut Vec<u8>, tag: u32, length: usize) {
         put_u32(bytes, if length == 0 { 0 } else { tag });
         self.put_size(bytes, length as u64);
@@ -251,23 +261,23 @@ fn put_u32(bytes: &mut Vec<u8>, value: u32) {
     bytes.extend(value.to_be_bytes());
 }
 
-fn too_big() -> io::Error {
+fn too_large() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "the variables do not fit into this NetCDF format: use Cdf2 or Cdf5",
     )
 }
 
-/// Puts `values` into `room` as big-endian floats.
-pub fn put_floats(room: &mut [u8], values: impl IntoIterator<Item = f32>) {
-    for (bytes, value) in room.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+/// Writes `values` to `out` as big-endian floats.
+pub fn put_floats(out: &mut [u8], values: impl IntoIterator<Item = f32>) {
+    for (bytes, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
         *bytes = value.to_be_bytes();
     }
 }
 
-/// Puts `values` into `room` as big-endian doubles.
-pub fn put_doubles(room: &mut [u8], values: impl IntoIterator<Item = f64>) {
-    for (bytes, value) in room.as_chunks_mut::<8>().0.iter_mut().zip(values) {
+/// Writes `values` to `out` as big-endian doubles.
+pub fn put_doubles(out: &mut [u8], values: impl IntoIterator<Item = f64>) {
+    for (bytes, value) in out.as_chunks_mut::<8>().0.iter_mut().zip(values) {
         *bytes = value.to_be_bytes();
     }
 }
@@ -300,12 +310,12 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_known_before_writing_and_readers_find_every_record() {
+    fn the_file_has_the_computed_size_and_readers_find_every_record() {
         for format in [ClassicFormat::Cdf1, ClassicFormat::Cdf2, ClassicFormat::Cdf5] {
             let (header, mut bytes) = (header(format), Vec::new());
-            let fill = |v: &VariableDef, record: u64, room: &mut [u8]| match v.name.as_str() {
-                "a" => put_floats(room, (0..3).map(|i| i as f32 + 10.0 * record as f32)),
-                _ => put_doubles(room, [7.25]),
+            let fill = |v: &VariableDef, record: u64, out: &mut [u8]| match v.name.as_str() {
+                "a" => put_floats(out, (0..3).map(|i| i as f32 + 10.0 * record as f32)),
+                _ => put_doubles(out, [7.25]),
             };
             header.write(&mut bytes, fill).unwrap();
             assert_eq!(bytes.len() as u64, header.file_size(), "{format:?}");
@@ -318,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_cdf1_is_refused() {
+    fn a_file_too_large_for_cdf1_is_rejected() {
         let mut header = header(ClassicFormat::Cdf1);
         header.dimensions[1].1 = Some(1 << 30);
         assert!(header.encode().is_err());

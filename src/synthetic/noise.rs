@@ -1,6 +1,6 @@
-//! Numbers that look random and are not: hashes, and smooth patterns on the sphere.
+//! Deterministic pseudo-random numbers: hashes, and smooth patterns on the sphere.
 
-/// A well mixed hash of 32 bits ("lowbias32" of Chris Wellons).
+/// The 32-bit integer hash "lowbias32" of Chris Wellons.
 #[inline]
 pub fn hash(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
@@ -8,24 +8,25 @@ pub fn hash(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// Uniform in -1 to 1.
+/// A uniform pseudo-random number from -1 to 1.
 #[inline]
 pub fn uniform(key: u32) -> f32 {
     (hash(key) >> 8) as f32 * (2.0 / 16_777_216.0) - 1.0
 }
 
-/// One key out of several numbers.
+/// Combines several numbers into one key.
 pub fn key(parts: &[u64]) -> u32 {
     parts.iter().fold(0x9e37_79b9, |k, &p| hash(k ^ hash(p as u32) ^ hash((p >> 32) as u32 ^ k)))
 }
 
-/// A sum of plane waves seen on the unit sphere: smooth everywhere, poles and date line included.
+/// A sum of plane waves on the unit sphere, smooth everywhere, including the poles and the date line.
 ///
-/// Its values have mean 0 and standard deviation 1, about.
+/// The values have a mean of about 0 and a standard deviation of about 1. Each wave is a wave vector
+/// (x, y, z), a phase and an amplitude.
 pub struct Waves(Vec<[f64; 5]>);
 
 impl Waves {
-    /// `count` waves with wave numbers between `low` and `high` (radians a unit).
+    /// Creates `count` waves with wave numbers from `low` to `high`, radians per Earth radius.
     pub fn new(seed: u64, count: u64, low: f64, high: f64) -> Self {
         let draw = |i: u64, n: u64| f64::from(uniform(key(&[seed, i, n])));
         let wave = |i: u64| {
@@ -38,7 +39,7 @@ impl Waves {
                 number * ring * azimuth.sin(),
                 number * z,
                 draw(i, 2) * std::f64::consts::PI,
-                // Energy falls with the wave number, as it does in the sea.
+                // The energy decreases with the wave number, as in the ocean.
                 (low / number).sqrt(),
             ]
         };
@@ -50,7 +51,7 @@ impl Waves {
         Self(waves)
     }
 
-    /// The pattern at a place given in degrees.
+    /// The value at a position in degrees.
     pub fn at(&self, lon: f64, lat: f64) -> f64 {
         let (sin_lon, cos_lon) = lon.to_radians().sin_cos();
         let (sin_lat, cos_lat) = lat.to_radians().sin_cos();

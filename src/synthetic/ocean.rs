@@ -1,11 +1,12 @@
-//! The numbers: a carbonate system that looks like the sea's, month by month.
+//! Monthly fields of a plausible marine carbonate system.
 //!
-//! Everything is a smooth function of place, depth and season, with eddies of a few cells, plus
-//! grid-scale noise far below what matters physically, which fills the low bytes of the mantissa as
-//! a real model's arithmetic does (byte-shuffled, the two low planes do not compress).
+//! Each field is a smooth function of position, depth and season, with eddies of a few cells. Noise at
+//! grid scale, too small to matter physically, fills the low bytes of the mantissa as the arithmetic of
+//! a real model does: after a byte shuffle the two low planes do not compress.
 //!
-//! With shuffle and zlib level 4 a full-size file comes to 0.38 of its size: 0.61 of the part that is
-//! sea. Only 63 % of the values of 60 levels are sea, which no content of theirs could exceed.
+//! With shuffle and zlib level 4, a full-size file is compressed to 38 % of its size, and its ocean
+//! values to 61 %. With 60 levels, 63 % of the values are ocean, so that no content could compress to
+//! more than 63 %.
 
 use rayon::prelude::*;
 
@@ -15,12 +16,12 @@ use super::noise::{Waves, key, uniform};
 use super::plume::PlumeMonth;
 use crate::model::YearMonth;
 
-/// What the model writes where there is nothing, as a float.
+/// Fill value of the model for floats.
 pub const FILL_FLOAT: f32 = 9.969_21e36;
 /// Partial pressure of CO2 in the air, ppmv.
 const AIR: f32 = 367.0;
 
-/// A quantity of the water; the `*_ALT_CO2` partner of a field is the same quantity.
+/// A quantity of the water; a field and its `*_ALT_CO2` counterpart are the same quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     /// Dissolved inorganic carbon, mmol/m^3.
@@ -43,28 +44,28 @@ pub enum Quantity {
     Age,
     /// Partial pressure of CO2 at the surface, ppmv.
     Pco2,
-    /// Flux of CO2 into the sea, mmol/m^3 cm/s.
+    /// Flux of CO2 into the ocean, mmol/m^3 cm/s.
     Flux,
-    /// The intervention's flux of carbon, mmol/m^3 cm/s.
+    /// Flux of carbon by the intervention, mmol/m^3 cm/s.
     DicFlux,
-    /// The intervention's flux of alkalinity: none.
+    /// Flux of alkalinity by the intervention, always 0.
     AlkFlux,
 }
 
-/// What does not change from month to month.
+/// The horizontal fields that do not change from month to month.
 pub struct Ocean {
     seed: u64,
     /// Annual mean warmth of the surface, 0 at the poles, 1 in the tropics.
     warm: Vec<f32>,
-    /// Age of the deep water, 0 in the North Atlantic, 1 in the North Pacific.
+    /// Relative age of the deep water, 0 in the North Atlantic, 1 in the North Pacific.
     age: Vec<f32>,
-    /// Sine of latitude, which sets the seasons.
+    /// Sine of the latitude, the amplitude of the seasons.
     sine: Vec<f32>,
-    /// Two independent fields of eddies, between which time turns.
+    /// Two independent fields of eddies; the time rotates between them.
     eddies: [Vec<f32>; 2],
 }
 
-/// One month of the sea.
+/// The ocean in one month.
 pub struct Sea<'a> {
     ocean: &'a Ocean,
     grid: &'a SyntheticGrid,
@@ -74,20 +75,20 @@ pub struct Sea<'a> {
     eddy: Vec<f32>,
 }
 
-/// State of the water at one point, before the intervention.
+/// State of the water at one point, without the intervention.
 struct Water {
     dic: f32,
     alk: f32,
     warm: f32,
     age: f32,
-    /// Depth as part of the surface's influence: 1 at the top, 0 in the deep.
+    /// Influence of the surface: 1 at the top, 0 in the deep ocean.
     surface: f32,
     eddy: f32,
     depth_m: f32,
 }
 
 impl Ocean {
-    /// The sea on `grid`; another seed is another weather.
+    /// Creates the ocean on a grid; the seed determines eddies and noise.
     pub fn new(grid: &SyntheticGrid, seed: u64) -> Self {
         let gyres = Waves::new(key(&[seed, 1]).into(), 8, 3.0, 9.0);
         let eddies = [2, 3].map(|n| Waves::new(key(&[seed, n]).into(), 20, 14.0, 160.0));
@@ -102,7 +103,7 @@ impl Ocean {
         let age = |lon: f64, lat: f64| {
             let pacific = 0.5 + 0.5 * wrap(lon + 165.0).to_radians().cos();
             let north = 1.0 / (1.0 + (-(lat + 20.0) / 18.0).exp());
-            // The Arctic is filled from the Atlantic.
+            // The Arctic Ocean has water of the Atlantic.
             let arctic = 1.0 / (1.0 + (-(lat - 66.0) / 2.0).exp());
             let old = pacific * (0.45 + 0.55 * north) + (1.0 - pacific) * 0.35 * (1.0 - north);
             old + (0.1 - old) * arctic
@@ -116,7 +117,7 @@ impl Ocean {
         }
     }
 
-    /// The sea in `month`, with the plume as it is then.
+    /// The ocean in `month`, with the plume of that month.
     pub fn month<'a>(
         &'a self,
         grid: &'a SyntheticGrid,
@@ -134,12 +135,13 @@ impl Ocean {
 }
 
 impl Sea<'_> {
-    /// Puts the field of `quantity` into `room`: as many levels, from the top, as there is room.
+    /// Writes the field of `quantity` to `out`, whose length determines the number of levels from the
+    /// top.
     ///
-    /// `altered`: with the intervention, otherwise as if there had been none.
-    pub fn fill(&self, quantity: Quantity, altered: bool, room: &mut [u8]) {
+    /// With `altered`, the field includes the effect of the intervention.
+    pub fn fill(&self, quantity: Quantity, altered: bool, out: &mut [u8]) {
         let middles = self.grid.middles();
-        let level = |(k, room): (usize, &mut [u8])| {
+        let level = |(k, out): (usize, &mut [u8])| {
             let depth = middles.get(k).map_or(0.0, |cm| (cm * 0.01) as f32);
             let month = (self.month.year as u64) << 8 | u64::from(self.month.month);
             let key = key(&[self.ocean.seed, month, quantity as u64, k as u64]);
@@ -158,16 +160,16 @@ impl Sea<'_> {
                     _ => plain + response * self.plume.change(n),
                 }
             };
-            put_floats(room, (0..self.grid.cells()).map(value));
+            put_floats(out, (0..self.grid.cells()).map(value));
         };
-        room.par_chunks_mut(self.grid.cells() * 4).enumerate().for_each(level);
+        out.par_chunks_mut(self.grid.cells() * 4).enumerate().for_each(level);
     }
 
     #[inline]
     fn water(&self, n: usize, depth_m: f32, surface: f32, middle: f32) -> Water {
         let (ocean, eddy) = (self.ocean, self.eddy[n]);
         let (warm, age, season) = (ocean.warm[n], ocean.age[n], self.season[n]);
-        // The season reaches some 100 m down, where `surface` is still 0.8.
+        // The seasons reach a depth of about 100 m, where `surface` is about 0.8.
         let shallow = (surface * 4.0 - 3.0).max(0.0);
         let warm = warm + 0.05 * season * shallow + 0.012 * eddy;
         let deep = 1.0 - surface;
@@ -211,7 +213,7 @@ impl Sea<'_> {
 }
 
 impl Quantity {
-    /// Half the width of the noise.
+    /// Amplitude of the noise, in the units of the quantity.
     fn noise(self) -> f32 {
         match self {
             Self::Dic | Self::Alk | Self::Hco3 => 1.0,
@@ -225,7 +227,7 @@ impl Quantity {
         }
     }
 
-    /// Change for a change of DIC by 1 mmol/m^3.
+    /// Change of the quantity for a change of DIC by 1 mmol/m^3.
     fn response(self) -> f32 {
         match self {
             Self::Dic => 1.0,

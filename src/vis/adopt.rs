@@ -1,12 +1,12 @@
-//! Records for a store that has none, because another program or an older version filled it: what lies
-//! in the chunks becomes what the records tell.
+//! Adoption of values without a case record, which another program or an older version wrote: creates
+//! records from the values in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::record::{CaseRecord, FileEntry, ResultSettings};
-use super::schema::{PyramidOptions, StoreKind, case_keys, most_bytes};
+use super::schema::{PyramidOptions, StoreKind, case_keys, max_bytes};
 use super::{StoreRecipe, VisError, coverage, create};
 use crate::encode::zarr::{Array, ZarrVersion};
 use crate::model::Case;
@@ -14,13 +14,16 @@ use crate::model::atlas::FILL;
 use crate::model::case::in_short;
 use crate::store::Store;
 
-/// Objects that are read at the same time.
-const READS: usize = 16;
+/// Largest number of objects that are read at the same time.
+const CONCURRENCY: usize = 16;
 
-/// Writes a record for each case whose values lie in the store without one; gives those cases.
+/// Writes a record for each case that has values and no record. Returns these cases.
 ///
-/// The rules are those that the store states; `recipe` names them for a store that states none. What
-/// the values were made from is not known, so that the records name no inputs.
+/// The recipe of the records is that of the store, or `recipe` for a store without one. The inputs of the
+/// values are unknown, so the records have none.
+///
+/// # Errors
+/// A chunk is damaged or missing; the store has no recipe and `recipe` is `None`; the store fails.
 pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSet<Case>, VisError> {
     let opened = create::open(store, "store1, 2 or 3").await?;
     if let Some((_, key)) = coverage::damaged_chunks(store, &opened.kind).await?.first() {
@@ -30,14 +33,14 @@ pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSe
     if cases.is_empty() {
         return Ok(cases);
     }
-    let unstated = || {
+    let no_recipe = || {
         VisError::Needs(format!(
-            "{} does not state the rules that it was filled under; if the reference workflow filled \
-             it, say so with --reference-compat",
+            "{} does not state the recipe of its values; if the reference program wrote them, give \
+             --reference-compat",
             store.location()
         ))
     };
-    let recipe = opened.recipe.or(recipe).ok_or_else(unstated)?;
+    let recipe = opened.recipe.or(recipe).ok_or_else(no_recipe)?;
     let record = |case| {
         let settings = ResultSettings { adopted: true, ..ResultSettings::default() };
         let (kind, recipe) = (opened.kind.name(), recipe.clone());
@@ -46,9 +49,9 @@ pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSe
     };
     let records = match &opened.kind {
         StoreKind::Store1 | StoreKind::Store3 => {
-            of_series(store, &opened.kind, &cases, record).await?
+            series_records(store, &opened.kind, &cases, record).await?
         }
-        StoreKind::Store2(pyramid) => of_maps(store, pyramid, &cases, record).await?,
+        StoreKind::Store2(pyramid) => map_records(store, pyramid, &cases, record).await?,
     };
     for (case, record) in records {
         record.save(store, case).await?;
@@ -56,7 +59,8 @@ pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSe
     Ok(cases)
 }
 
-async fn of_series(
+/// Creates the records of cases in store 1 or 3, with the values in the shared chunks.
+async fn series_records(
     store: &Store,
     kind: &StoreKind,
     cases: &BTreeSet<Case>,
@@ -69,13 +73,15 @@ async fn of_series(
         let months = case.months().zip(&rows);
         let missing = months.filter(|(_, row)| row.iter().all(|value| *value == FILL));
         record.missing_months = missing.map(|(month, _)| month.to_string()).collect();
-        let known = |value: f32| (value != FILL).then_some(value);
-        record.values = rows.into_iter().map(|row| row.into_iter().map(known).collect()).collect();
+        let without_fill = |value: f32| (value != FILL).then_some(value);
+        record.values =
+            rows.into_iter().map(|row| row.into_iter().map(without_fill).collect()).collect();
     }
     Ok(records)
 }
 
-async fn of_maps(
+/// Creates the records of cases in store 2, with the checksums of their objects.
+async fn map_records(
     store: &Store,
     pyramid: &PyramidOptions,
     cases: &BTreeSet<Case>,
@@ -92,20 +98,20 @@ async fn of_maps(
                 ZarrVersion::V3 => array.shards.iter().flatten().product(),
             };
             let keys = case_keys(array, pyramid.format, case).into_iter();
-            keys.map(move |key| (key, most_bytes(floats)))
+            keys.map(move |key| (key, max_bytes(floats)))
         });
         let objects: Vec<(String, u64)> = objects.collect();
-        let wanted = objects.len();
+        let expected = objects.len();
         let entry = async |(key, most): (String, u64)| {
-            let found = store.get_within(&key, most).await?;
+            let object = store.get_within(&key, most).await?;
             Ok::<_, VisError>(
-                found.map(|(bytes, _)| FileEntry::new(key, &bytes, store.multipart_size())),
+                object.map(|(bytes, _)| FileEntry::new(key, &bytes, store.multipart_size())),
             )
         };
-        let found: Vec<Option<FileEntry>> =
-            stream::iter(objects).map(entry).buffered(READS).try_collect().await?;
-        let mut files: Vec<FileEntry> = found.into_iter().flatten().collect();
-        if files.len() < wanted {
+        let entries: Vec<Option<FileEntry>> =
+            stream::iter(objects).map(entry).buffered(CONCURRENCY).try_collect().await?;
+        let mut files: Vec<FileEntry> = entries.into_iter().flatten().collect();
+        if files.len() < expected {
             incomplete.push(case);
             continue;
         }
@@ -117,7 +123,7 @@ async fn of_maps(
         false => Err(VisError::Mismatch {
             url: store.location().to_string(),
             problem: format!(
-                "lacks chunks of cases without a record: {}; take these cases out with `dor vis \
+                "lacks chunks of cases without a record: {}; remove these cases with `dor vis \
                  remove`, or populate them again with --force",
                 in_short(&incomplete)
             ),

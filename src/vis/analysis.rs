@@ -1,5 +1,5 @@
-//! Analysis stores: `CASE.analysis.zarr` with `DIC_ADD_TOTAL(time)` and `DIC_FLUX(time)`, both mol,
-//! in either version of the Zarr format, as earlier runs of the reference left them.
+//! Analysis stores: Zarr stores `CASE.analysis.zarr` of the reference program, Zarr v2 or v3, with
+//! `DIC_ADD_TOTAL(time)` and `DIC_FLUX(time)` in mol.
 
 use super::VisError;
 use super::zarr::{self, values};
@@ -8,23 +8,26 @@ use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::store::{ObjectMeta, Store};
 
-/// Ending of the stores' names.
+/// Suffix of the names of the stores.
 pub const SUFFIX: &str = ".analysis.zarr";
 
 /// The analysis store of a case.
 pub struct Analysis {
-    /// Its folder.
+    /// Key of the store below the location of all analysis stores.
     folder: String,
-    /// Its first metadata object, which stands for it in records.
+    /// Metadata object that identifies the store in case records.
     pub metadata: ObjectMeta,
 }
 
-/// Bytes of memory that reading one takes.
+/// Memory to read an analysis store, bytes.
 pub fn memory() -> u64 {
     zarr::memory(MONTHS)
 }
 
 /// Finds the analysis store of a case.
+///
+/// # Errors
+/// [`VisError::Zarr`] when it does not exist.
 pub async fn find(analyses: &Store, case: Case) -> Result<Analysis, VisError> {
     let folder = format!("{case}{SUFFIX}");
     let metadata = zarr::find(analyses, &folder, "DIC_FLUX", "--analysis-zarr-stores-dir").await?;
@@ -32,7 +35,10 @@ pub async fn find(analyses: &Store, case: Case) -> Result<Analysis, VisError> {
 }
 
 impl Analysis {
-    /// Efficiency month by month.
+    /// Computes the efficiency of each month.
+    ///
+    /// # Errors
+    /// An array cannot be read, or a ratio is not finite.
     pub async fn efficiency(&self, analyses: &Store, case: Case) -> Result<Vec<f32>, VisError> {
         let storage = analyses.zarr(&self.folder, zarr::longest(MONTHS)).await?;
         let url = |name: &str| analyses.location().join(&self.folder).join(name).to_string();

@@ -1,5 +1,7 @@
-//! The codecs that compress a chunk of a Zarr array, bounded: what they make is not longer than the
-//! chunk is. The library's own make what the compressed bytes claim, or go on to their end.
+//! Decompression codecs for Zarr chunks with a bound on the decoded size.
+//!
+//! The codecs of the zarrs library allocate as many bytes as the compressed data claims, or decode to
+//! the end of the data. The codecs of this module fail when the data is longer than the chunk.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,10 +19,10 @@ use zarrs::array::{ArrayBytesRaw, BytesRepresentation};
 use zarrs::metadata::Configuration;
 use zarrs::plugin::{ExtensionName, ZarrVersion};
 
-/// The longest chunk of an array that tells no size: none of those that are read here.
-const LONGEST: u64 = 256 << 20;
+/// Bound on the decoded bytes of any chunk; no array that this program reads has larger chunks.
+const MAX_DECODED: u64 = 256 << 20;
 
-/// How the compressed bytes are undone.
+/// Compression method of a chunk.
 #[derive(Clone, Copy, Debug)]
 enum CompressionMethod {
     Gzip,
@@ -29,14 +31,15 @@ enum CompressionMethod {
     Blosc,
 }
 
-/// A codec that is undone up to the size of the chunk.
+/// A codec of the library whose decoding stops at the size of the chunk.
 #[derive(Debug)]
 struct BoundedCodec {
     inner: Arc<dyn BytesToBytesCodecTraits>,
     method: CompressionMethod,
 }
 
-/// Puts the bounded codecs before the library's own, for all arrays that are opened from then on.
+/// Registers the bounded codecs in place of those of the library, for all arrays that are opened
+/// afterwards. Only the first call has an effect.
 pub(super) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -47,12 +50,12 @@ pub(super) fn register() {
                 }
                 other => other,
             };
-            let is_it =
-                move |asked: &str| asked.strip_prefix("numcodecs.").unwrap_or(asked) == name;
+            let has_name =
+                move |codec: &str| codec.strip_prefix("numcodecs.").unwrap_or(codec) == name;
             let v2 = move |metadata: &_| <T as CodecTraitsV2>::create(metadata).map(wrap);
             let v3 = move |metadata: &_| <T as CodecTraitsV3>::create(metadata).map(wrap);
-            register_codec_v2(CodecRuntimePluginV2::new(is_it, v2));
-            register_codec_v3(CodecRuntimePluginV3::new(is_it, v3));
+            register_codec_v2(CodecRuntimePluginV2::new(has_name, v2));
+            register_codec_v3(CodecRuntimePluginV3::new(has_name, v3));
         }
         both::<GzipCodec>("gzip", CompressionMethod::Gzip);
         both::<ZlibCodec>("zlib", CompressionMethod::Zlib);
@@ -62,8 +65,8 @@ pub(super) fn register() {
 }
 
 impl BoundedCodec {
-    /// The decoded bytes; an error when they are more than `most`.
-    fn undo(&self, encoded: &[u8], most: u64) -> Result<Vec<u8>, CodecError> {
+    /// Decodes the bytes of a chunk; an error when they are more than `most` bytes.
+    fn decode_bounded(&self, encoded: &[u8], most: u64) -> Result<Vec<u8>, CodecError> {
         let too_long = || CodecError::Other(format!("a chunk has more than its {most} bytes"));
         let bytes = Cursor::new(encoded);
         let mut reader: Box<dyn Read> = match self.method {
@@ -71,7 +74,9 @@ impl BoundedCodec {
             CompressionMethod::Zlib => Box::new(flate2::read::ZlibDecoder::new(bytes)),
             CompressionMethod::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
             CompressionMethod::Blosc => {
-                return Err(CodecError::Other("a chunk is not of blosc, or too long".to_owned()));
+                return Err(CodecError::Other(
+                    "a chunk is not a Blosc frame, or decodes to too many bytes".to_owned(),
+                ));
             }
         };
         let mut out = Vec::new();
@@ -80,7 +85,7 @@ impl BoundedCodec {
     }
 }
 
-/// Size of what was compressed, as the frame of blosc has it ("Blosc chunk format", nbytes).
+/// Decoded size that the header of a Blosc frame states (Blosc chunk format, field `nbytes`).
 fn blosc_size(encoded: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_le_bytes(*encoded.get(4..)?.first_chunk()?)))
 }
@@ -115,12 +120,12 @@ impl BytesToBytesCodecTraits for BoundedCodec {
         decoded: &BytesRepresentation,
         options: &CodecOptions,
     ) -> Result<ArrayBytesRaw<'a>, CodecError> {
-        let most = decoded.size().unwrap_or(LONGEST).min(LONGEST);
+        let most = decoded.size().unwrap_or(MAX_DECODED).min(MAX_DECODED);
         match self.method {
             CompressionMethod::Blosc if blosc_size(&encoded).is_some_and(|size| size <= most) => {
                 self.inner.decode(encoded, decoded, options)
             }
-            _ => self.undo(&encoded, most).map(Cow::Owned),
+            _ => self.decode_bounded(&encoded, most).map(Cow::Owned),
         }
     }
 }

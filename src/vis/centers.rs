@@ -1,4 +1,4 @@
-//! Loading the centres of the polygons: a table, a zip archive, or a folder of arrays.
+//! Loader of the polygon centres from a table, a zip archive or a folder of arrays.
 
 use bytes::Bytes;
 
@@ -8,6 +8,9 @@ use crate::read::centers::{BASIN_FILES, Centers, LONGEST_FILE};
 use crate::store::{Location, Store, StoreError, StoreRegistry};
 
 /// Loads the centres from a file or a folder.
+///
+/// # Errors
+/// Nothing exists at the location, the data is not valid, or the store fails.
 pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers, VisError> {
     let url = location.to_string();
     if let (Some(folder), Some(name)) = (location.parent(), location.file_name())
@@ -21,11 +24,11 @@ pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers
         match read(&folder, file).await?? {
             Some(bytes) => arrays.push(bytes),
             None => {
-                // Nothing there is a wrong setting, part of it damaged data.
+                // A missing first file means a wrong location, a missing later file means damaged data.
                 return Err(match arrays.is_empty() {
                     true => VisError::Needs(format!(
-                        "{url} cannot be the centres of the polygons (--centers): \
-                         there is no such file, and no folder with {file}"
+                        "cannot load the centres of the polygons (--centers) from {url}: it is not a \
+                         file, and not a folder with {file}"
                     )),
                     false => {
                         let problem = format!("it is a folder without {file}");
@@ -40,7 +43,8 @@ pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers
     Ok(Centers::from_arrays(slices, &url)?)
 }
 
-/// A file whole, unless it is longer than any file of centres; the inner error is the store's.
+/// Reads a file whole; an error when it is longer than any file of centres can be. The inner error is
+/// that of the store.
 async fn read(folder: &Store, name: &str) -> Result<Result<Option<Bytes>, StoreError>, VisError> {
     match folder.head(name).await {
         Ok(Some(info)) if info.size > LONGEST_FILE => {

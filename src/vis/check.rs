@@ -1,4 +1,5 @@
-//! Verifying a store against its contract: metadata, coordinates, every chunk, every case.
+//! Verification of a store: compares metadata, coordinates, records and every chunk with what they should
+//! be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,61 +11,64 @@ use sha2::{Digest, Sha256};
 use super::create::{self, ExistingStore};
 use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
 use super::record::{CaseRecord, FileEntry, RecordedCases};
-use super::schema::{PyramidOptions, StoreKind, case_keys, most_bytes, place};
+use super::schema::{PyramidOptions, StoreKind, axis_indices, case_keys, max_bytes};
 use super::{RunContext, VisError, coverage};
-use crate::encode::zarr::{Array, StoreObject, ZarrVersion, chunk, v2, v3};
+use crate::encode::zarr::{Array, Hierarchy, StoreObject, ZarrVersion, chunk, v2, v3};
 use crate::executor::{Pool, Stopped};
 use crate::model::atlas::FILL;
 use crate::model::case::{POLYGONS, in_short};
 use crate::model::{Case, hex};
 use crate::store::{Store, StoreError};
 
-/// Objects that are read at the same time.
-const READS: usize = 16;
-/// Memory for a chunk and for a shard.
-const MEMORY: [u64; 2] = [4 << 20, 200 << 20];
+/// Largest number of objects that are read at the same time.
+const CONCURRENCY: usize = 16;
+/// Memory to check a chunk, bytes.
+const CHUNK_MEMORY: u64 = 4 << 20;
+/// Memory to check a shard, bytes.
+const SHARD_MEMORY: u64 = 200 << 20;
 
-/// What was looked at and what was wrong with it.
+/// Result of checking one part of a store.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CheckedPart {
-    /// Objects that were looked at.
+    /// Number of objects that were checked.
     pub objects: usize,
-    /// What is wrong, each with the name of the object.
+    /// Problems, each with the key of its object.
     pub problems: Vec<String>,
 }
 
 impl CheckedPart {
-    fn note(&mut self, problem: Option<String>) {
+    /// Counts an object, with its problem if it has one.
+    fn add(&mut self, problem: Option<String>) {
         self.objects += 1;
         self.problems.extend(problem);
     }
 }
 
-/// The result of a check.
+/// Result of checking a store.
 #[derive(Clone, Debug)]
 pub struct CheckReport {
-    /// Which store.
+    /// Kind of the store.
     pub kind: StoreKind,
     /// Metadata objects.
     pub metadata: CheckedPart,
-    /// Chunks of coordinates.
+    /// Chunks of coordinate arrays.
     pub coordinates: CheckedPart,
-    /// Chunks of data.
+    /// Chunks and shards of data arrays.
     pub chunks: CheckedPart,
     /// Records of cases.
     pub records: CheckedPart,
-    /// Objects that belong to nothing of that.
+    /// Objects that are not part of the store.
     pub others: CheckedPart,
-    /// Which cases there are.
+    /// Which cases of the catalogue have a result.
     pub cases: Completeness,
-    /// Cases whose values lie in the store without a record.
+    /// Cases that have values and no record.
     pub uncovered: Vec<Case>,
-    /// Whether the store has records at all; without them its values can be compared with nothing.
+    /// Whether the store has any record. Without records the values are only checked to be finite.
     pub has_records: bool,
 }
 
 impl CheckReport {
-    /// Whether nothing is wrong. Missing cases are not.
+    /// Whether there are no problems. Missing cases are no problem.
     pub fn is_sound(&self) -> bool {
         [&self.metadata, &self.coordinates, &self.chunks, &self.records, &self.others]
             .iter()
@@ -72,9 +76,13 @@ impl CheckReport {
     }
 }
 
-/// Reads a store whole and compares it with what it should be. Values that no record covers must be
-/// whole and finite.
-pub async fn check(store: &Store, workshop: &RunContext) -> Result<CheckReport, VisError> {
+/// Reads every object of a store and compares it with the schema and the records. Values without a record
+/// are only checked to be complete and finite.
+///
+/// # Errors
+/// The location has no store, an object or record cannot be read, or the run is stopped. Problems of the
+/// store are in the report.
+pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, VisError> {
     let opened = create::open(store, "store1, 2 or 3").await?;
     let uncovered = coverage::uncovered(store, &opened.kind).await?;
     let records = records(store).await?;
@@ -85,65 +93,92 @@ pub async fn check(store: &Store, workshop: &RunContext) -> Result<CheckReport, 
         metadata: CheckedPart::default(),
         coordinates: CheckedPart::default(),
         chunks: CheckedPart::default(),
-        records: CheckedPart::default(),
+        records: check_records(&records, &opened),
         others: CheckedPart::default(),
         cases: completeness(&records),
         uncovered: uncovered.iter().copied().collect(),
         has_records,
     };
-    let (metadata, coordinates) = match opened.kind.format() {
-        ZarrVersion::V2 => {
-            let mut metadata = v2::metadata(&hierarchy);
-            metadata.push(v2::consolidated(&hierarchy));
-            (metadata, v2::coordinates(&hierarchy))
-        }
-        ZarrVersion::V3 => {
-            let failed = |source| VisError::Shard { key: opened.kind.name().to_owned(), source };
-            let objects = v3::objects(&hierarchy).map_err(failed)?;
-            objects.into_iter().partition(|object| object.key.ends_with(v3::METADATA))
-        }
-    };
+    let (metadata, coordinates) = expected_objects(&opened.kind, &hierarchy)?;
     let mut known: BTreeSet<String> =
         metadata.iter().chain(&coordinates).map(|object| object.key.clone()).collect();
     for object in metadata {
-        report.metadata.note(metadata_problem(store, &object).await?);
+        report.metadata.add(metadata_problem(store, &object).await?);
     }
     for object in coordinates {
-        report.coordinates.note(coordinate_problem(store, &object, &opened.kind).await?);
+        report.coordinates.add(coordinate_problem(store, &object, &opened.kind).await?);
     }
-    for (case, record) in &records {
-        report.records.note(record_problem(*case, record, &opened));
-    }
-    if let Some((one, other)) = other_weights(&records) {
-        report.records.problems.push(format!("cases {one} and {other} have different weights"));
-    }
-    let expected: Vec<ExpectedChunk> = match &opened.kind {
-        StoreKind::Store1 | StoreKind::Store3 => shared(&opened.kind, &records, &uncovered),
-        StoreKind::Store2(pyramid) => own(pyramid, &records, &uncovered),
-    };
     if has_records && !uncovered.is_empty() {
         let cases = in_short(&report.uncovered);
         report.records.problems.push(format!(
-            "{cases} have values and no record: keep them with dor vis finalize --adopt, or take \
-             them out with dor vis remove"
+            "{cases} have values and no record; keep them with `dor vis finalize --adopt`, or remove \
+             them with `dor vis remove`"
         ));
     }
-    known.extend(expected.iter().map(|expected| expected.key.clone()));
-    report.others = others(store, &known).await?;
-    let check = async |expected: ExpectedChunk| chunk_problem(store, workshop, expected).await;
-    let mut problems = stream::iter(expected).map(check).buffered(READS);
-    while let Some(problem) = problems.next().await {
-        report.chunks.note(problem?);
-        workshop.progress.file_done();
-        if workshop.stop.is_cancelled() {
-            return Err(Stopped.into());
+    let expected = match &opened.kind {
+        StoreKind::Store1 | StoreKind::Store3 => {
+            expected_shared_chunks(&opened.kind, &records, &uncovered)
         }
-    }
+        StoreKind::Store2(pyramid) => expected_map_chunks(pyramid, &records, &uncovered),
+    };
+    known.extend(expected.iter().map(|expected| expected.key.clone()));
+    report.others = unknown_objects(store, &known).await?;
+    report.chunks = check_chunks(store, context, expected).await?;
     Ok(report)
 }
 
-/// Objects that readers may find and that nobody has recorded.
-async fn others(store: &Store, known: &BTreeSet<String>) -> Result<CheckedPart, VisError> {
+/// Returns the metadata objects and the coordinate chunks that a store must have.
+fn expected_objects(
+    kind: &StoreKind,
+    hierarchy: &Hierarchy,
+) -> Result<(Vec<StoreObject>, Vec<StoreObject>), VisError> {
+    match kind.format() {
+        ZarrVersion::V2 => {
+            let mut metadata = v2::metadata(hierarchy);
+            metadata.push(v2::consolidated(hierarchy));
+            Ok((metadata, v2::coordinates(hierarchy)))
+        }
+        ZarrVersion::V3 => {
+            let failed = |source| VisError::Shard { key: kind.name().to_owned(), source };
+            let objects = v3::objects(hierarchy).map_err(failed)?;
+            Ok(objects.into_iter().partition(|object| object.key.ends_with(v3::METADATA)))
+        }
+    }
+}
+
+/// Checks each record by itself, and that all records have the same regridding weights.
+fn check_records(records: &BTreeMap<Case, CaseRecord>, opened: &ExistingStore) -> CheckedPart {
+    let mut part = CheckedPart::default();
+    for (case, record) in records {
+        part.add(record_problem(*case, record, opened));
+    }
+    if let Some((one, other)) = other_weights(records) {
+        part.problems.push(format!("cases {one} and {other} have different weights"));
+    }
+    part
+}
+
+/// Reads and checks the expected chunks and shards.
+async fn check_chunks(
+    store: &Store,
+    context: &RunContext,
+    expected: Vec<ExpectedChunk>,
+) -> Result<CheckedPart, VisError> {
+    let mut part = CheckedPart::default();
+    let check = async |expected: ExpectedChunk| chunk_problem(store, context, expected).await;
+    let mut problems = stream::iter(expected).map(check).buffered(CONCURRENCY);
+    while let Some(problem) = problems.next().await {
+        part.add(problem?);
+        context.progress.file_done();
+        if context.stop.is_cancelled() {
+            return Err(Stopped.into());
+        }
+    }
+    Ok(part)
+}
+
+/// Lists the objects outside hidden folders that are not part of the store.
+async fn unknown_objects(store: &Store, known: &BTreeSet<String>) -> Result<CheckedPart, VisError> {
     let mut part = CheckedPart::default();
     if !store.can_list() {
         return Ok(part);
@@ -154,12 +189,13 @@ async fn others(store: &Store, known: &BTreeSet<String>) -> Result<CheckedPart, 
             continue;
         }
         let problem = "is no part of the store: move it away";
-        part.note(Some(format!("{} {problem}", object.key)));
+        part.add(Some(format!("{} {problem}", object.key)));
     }
     Ok(part)
 }
 
-/// Strict JSON that says what it should. Versions and titles may be older ones.
+/// Compares a metadata object with the schema; titles and versions may differ. Returns the problem, or
+/// `None`.
 async fn metadata_problem(
     store: &Store,
     expected: &StoreObject,
@@ -169,33 +205,33 @@ async fn metadata_problem(
         return Ok(Some(format!("{key} is missing")));
     };
     let parsed = (serde_json::from_slice(&bytes), serde_json::from_slice(&expected.bytes));
-    let (Ok(mut found), Ok(mut wanted)): (Result<Value, _>, Result<Value, _>) = parsed else {
+    let (Ok(mut found), Ok(mut required)): (Result<Value, _>, Result<Value, _>) = parsed else {
         return Ok(Some(format!("{key} is not strict JSON")));
     };
-    let of_array = key.ends_with(".zarray");
-    for document in [&mut found, &mut wanted] {
-        loosen(document);
-        if of_array {
-            normal_separator(document);
+    let is_array = key.ends_with(".zarray");
+    for document in [&mut found, &mut required] {
+        remove_versions(document);
+        if is_array {
+            set_default_separator(document);
         }
         if key == v2::CONSOLIDATED
             && let Some(documents) = document["metadata"].as_object_mut()
         {
             for (name, document) in documents.iter_mut() {
-                loosen(document);
+                remove_versions(document);
                 if name.ends_with(".zarray") {
-                    normal_separator(document);
+                    set_default_separator(document);
                 }
             }
         }
     }
-    Ok((found != wanted).then(|| format!("{key} is not what it should be")))
+    Ok((found != required).then(|| format!("{key} differs from the schema")))
 }
 
-/// Leaves out what may differ between versions of this program.
-fn loosen(document: &mut Value) {
-    for place in ["", "attributes"] {
-        let attributes = if place.is_empty() { &mut *document } else { &mut document[place] };
+/// Removes the attributes that may differ between versions of this program.
+fn remove_versions(document: &mut Value) {
+    for field in ["", "attributes"] {
+        let attributes = if field.is_empty() { &mut *document } else { &mut document[field] };
         let Some(attributes) = attributes.as_object_mut() else { continue };
         for name in ["title", "version"] {
             attributes.remove(name);
@@ -206,12 +242,14 @@ fn loosen(document: &mut Value) {
     }
 }
 
-fn normal_separator(document: &mut Value) {
+/// Sets the default of the Zarr v2 field `dimension_separator` where it is absent.
+fn set_default_separator(document: &mut Value) {
     if document.get("dimension_separator").is_none() {
         document["dimension_separator"] = ".".into();
     }
 }
 
+/// Compares the values of a coordinate array with the schema. Returns the problem, or `None`.
 async fn coordinate_problem(
     store: &Store,
     expected: &StoreObject,
@@ -221,27 +259,28 @@ async fn coordinate_problem(
     let Some((bytes, _)) = store.get(key).await? else {
         return Ok(Some(format!("{key} is missing")));
     };
-    // Others may compress the same values otherwise.
-    let same = match kind.format() {
+    // Another program can compress the same values to other bytes.
+    let is_same = match kind.format() {
         ZarrVersion::V3 => bytes == expected.bytes,
         ZarrVersion::V2 => {
             let length = kind.hierarchy(None).arrays.iter().find_map(|array| {
-                let own = array.first_key() == *key;
-                own.then(|| array.chunk_len() * v2::element(&array.content))
+                let is_array = array.first_key() == *key;
+                is_array.then(|| array.chunk_len() * v2::element(&array.content))
             });
             let decoded = |bytes: &[u8]| chunk::decode(bytes, length.unwrap_or_default());
             decoded(&bytes).is_ok() && decoded(&bytes) == decoded(&expected.bytes)
         }
     };
-    Ok((!same).then(|| format!("{key} has other values")))
+    Ok((!is_same).then(|| format!("{key} has other values than the schema")))
 }
 
+/// Checks that a record fits its case and its store. Returns the problem, or `None`.
 fn record_problem(case: Case, record: &CaseRecord, opened: &ExistingStore) -> Option<String> {
     let kind = opened.kind.name();
     if record.store != kind || record.case != case.short() {
         return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
     }
-    if let Some(problem) = record.misshapen(opened.kind.columns()) {
+    if let Some(problem) = record.shape_problem(opened.kind.columns()) {
         return Some(problem);
     }
     let has = opened.recipe.as_ref();
@@ -251,23 +290,25 @@ fn record_problem(case: Case, record: &CaseRecord, opened: &ExistingStore) -> Op
     })
 }
 
-/// A chunk or shard that must be there.
+/// A chunk or shard that the store must have, with what is known of its content.
 struct ExpectedChunk {
     key: String,
+    /// Number of values.
     len: usize,
-    /// Its values, where they follow from the records,
+    /// Values that follow from the records; `None` in store 2.
     values: Option<Vec<f32>>,
-    /// but for those of these polygons, which no record covers,
+    /// Polygons without a record, whose values are not compared.
     unknown: BTreeSet<usize>,
-    /// and so many values of a polygon and month.
+    /// Number of values of a polygon and month; 0 in store 2.
     columns: usize,
-    /// SHA-256 of its bytes, where a record tells it.
+    /// SHA-256 of the bytes; `None` when no record has it.
     sha256: Option<String>,
-    /// The array and the place in it, for what the library must decode.
+    /// Array and index of a shard; `None` for a chunk.
     shard: Option<(Array, Vec<u64>)>,
 }
 
-fn shared(
+/// Returns the chunks of store 1 or 3 with the values of the records.
+fn expected_shared_chunks(
     kind: &StoreKind,
     records: &BTreeMap<Case, CaseRecord>,
     uncovered: &BTreeSet<Case>,
@@ -276,12 +317,12 @@ fn shared(
     let len = hierarchy.arrays.iter().find(|a| a.is_data()).map_or(0, Array::chunk_len);
     let objects = shared_chunks(kind, records, &[]).into_iter().enumerate();
     let expected = objects.map(|(season, StoreObject { key, bytes })| {
-        let of_season = uncovered.iter().map(|case| place(*case));
+        let positions = uncovered.iter().map(|case| axis_indices(*case));
         ExpectedChunk {
             key,
             len,
             values: chunk::decode_floats(&bytes, len).ok(),
-            unknown: of_season.filter(|(_, own)| *own == season).map(|(p, _)| p).collect(),
+            unknown: positions.filter(|(_, s)| *s == season).map(|(polygon, _)| polygon).collect(),
             columns: kind.columns(),
             sha256: None,
             shard: None,
@@ -290,7 +331,8 @@ fn shared(
     expected.collect()
 }
 
-fn own(
+/// Returns the chunks or shards of store 2 with the checksums of the records.
+fn expected_map_chunks(
     pyramid: &PyramidOptions,
     records: &BTreeMap<Case, CaseRecord>,
     uncovered: &BTreeSet<Case>,
@@ -307,7 +349,7 @@ fn own(
                 let (len, shard) = match pyramid.format {
                     ZarrVersion::V2 => (array.chunk_len(), None),
                     ZarrVersion::V3 => {
-                        let (polygon, season) = place(*case);
+                        let (polygon, season) = axis_indices(*case);
                         let index = vec![polygon as u64, 0, season as u64, 0, 0, 0, 0];
                         let len = array.shards.iter().flatten().product();
                         (len, Some((array.clone(), index)))
@@ -328,20 +370,21 @@ fn own(
     expected
 }
 
+/// Reads a chunk or shard and checks its size, checksum and values. Returns the problem, or `None`.
 async fn chunk_problem(
     store: &Store,
-    workshop: &RunContext,
+    context: &RunContext,
     expected: ExpectedChunk,
 ) -> Result<Option<String>, VisError> {
     let key = expected.key.clone();
-    let bytes = match store.get_within(&key, most_bytes(expected.len)).await {
+    let bytes = match store.get_within(&key, max_bytes(expected.len)).await {
         Ok(Some((bytes, _))) => bytes,
         Ok(None) => return Ok(Some(format!("{key} is missing: the map would draw 0"))),
         Err(error @ StoreError::TooLarge { .. }) => return Ok(Some(error.to_string())),
         Err(error) => return Err(error.into()),
     };
-    let memory = MEMORY[usize::from(expected.shard.is_some())];
-    let place = workshop.pool.place(memory).await?;
+    let memory = if expected.shard.is_some() { SHARD_MEMORY } else { CHUNK_MEMORY };
+    let permit = context.pool.place(memory).await?;
     let work = move || {
         let digest = expected.sha256.is_some().then(|| hex(&Sha256::digest(&bytes)));
         let values = match &expected.shard {
@@ -358,21 +401,22 @@ async fn chunk_problem(
                 f64::from(FILL)
             ));
         }
-        let is_other = |wanted: &Vec<f32>| {
+        let differs = |required: &Vec<f32>| {
             let polygon = |at: usize| at / expected.columns.max(1) % usize::from(POLYGONS);
-            let mut pairs = wanted.iter().zip(&values).enumerate();
+            let mut pairs = required.iter().zip(&values).enumerate();
             pairs.any(|(at, (a, b))| a != b && !expected.unknown.contains(&polygon(at)))
         };
         match &expected.values {
-            Some(wanted) if is_other(wanted) => {
-                Err("it differs from the records of its cases; run dor vis finalize".to_owned())
+            Some(required) if differs(required) => {
+                Err("it differs from the records of its cases; run `dor vis finalize`".to_owned())
             }
             _ if expected.sha256.is_some() && digest != expected.sha256 => {
-                Err("it is not what was written: run populate again with --force".to_owned())
+                Err("its SHA-256 differs from the record; populate the case again with --force"
+                    .to_owned())
             }
             _ => Ok(()),
         }
     };
-    let result: Result<(), String> = Pool::run(&place, work).await?;
+    let result: Result<(), String> = Pool::run(&permit, work).await?;
     Ok(result.err().map(|problem| format!("{key}: {problem}")))
 }

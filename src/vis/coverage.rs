@@ -1,5 +1,7 @@
-//! Which cases a store holds values of, and which of them a record covers. Values without a record are
-//! somebody's results all the same: nothing that would drop them goes on.
+//! Coverage of the values of a store by case records.
+//!
+//! A value is covered if its case has a record. Values without a record are results of another program or
+//! of an older version, so operations that would overwrite them fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,77 +16,83 @@ use crate::model::case::{MONTHS, POLYGONS, in_short};
 use crate::model::{Case, InterventionMonth};
 use crate::store::Store;
 
-/// Arrays that are listed at the same time.
-const LISTS: usize = 8;
+/// Largest number of arrays that are listed at the same time.
+const CONCURRENCY: usize = 8;
 
-/// Cases whose values lie in the chunks and that have no record.
+/// Returns the cases that have values in the chunks of a store, and no record.
 pub async fn uncovered(store: &Store, kind: &StoreKind) -> Result<BTreeSet<Case>, VisError> {
-    let found = with_values(store, kind).await?;
-    without_record(store, found).await
+    let with_values = with_values(store, kind).await?;
+    without_record(store, with_values).await
 }
 
+/// Returns those of the cases that have no record.
 async fn without_record(
     store: &Store,
-    found: BTreeMap<Case, usize>,
+    cases: BTreeMap<Case, usize>,
 ) -> Result<BTreeSet<Case>, VisError> {
-    let mut found: BTreeSet<Case> = found.into_keys().collect();
-    // A case may be completed while its records are listed: a second listing has it.
+    let mut cases: BTreeSet<Case> = cases.into_keys().collect();
+    // A listing can miss a case whose partial record is replaced by a complete one meanwhile, so a second
+    // listing follows.
     for _ in 0..2 {
-        if found.is_empty() {
+        if cases.is_empty() {
             break;
         }
         let recorded = RecordedCases::of(store).await?;
-        found.retain(|case| !recorded.has(case));
+        cases.retain(|case| !recorded.has(case));
     }
-    Ok(found)
+    Ok(cases)
 }
 
-/// Refuses a store of maps that lacks objects of cases which a record calls complete, other than of the
-/// cases in `except`.
+/// Checks that store 2 has all objects of the `complete` cases. `objects_of` is the number of objects that
+/// exist for each case.
 async fn refuse_incomplete(
     store: &Store,
     kind: &StoreKind,
     complete: &BTreeSet<Case>,
-    found: &BTreeMap<Case, usize>,
+    objects_of: &BTreeMap<Case, usize>,
 ) -> Result<(), VisError> {
     let StoreKind::Store2(pyramid) = kind else { return Ok(()) };
     let hierarchy = kind.hierarchy(None);
     let data = || hierarchy.arrays.iter().filter(|array| array.is_data());
     let objects = |case| data().map(|a| case_keys(a, pyramid.format, case).len()).sum::<usize>();
-    let Some(wanted) = complete.first().map(|case| objects(*case)) else { return Ok(()) };
-    let lacks = |case: &&Case| found.get(case).is_none_or(|found| *found < wanted);
-    let lacking: Vec<Case> = complete.iter().filter(lacks).copied().collect();
-    if lacking.is_empty() || !store.can_list() {
+    let Some(expected) = complete.first().map(|case| objects(*case)) else { return Ok(()) };
+    let is_incomplete = |case: &&Case| objects_of.get(case).is_none_or(|n| *n < expected);
+    let incomplete: Vec<Case> = complete.iter().filter(is_incomplete).copied().collect();
+    if incomplete.is_empty() || !store.can_list() {
         return Ok(());
     }
     let url = store.location().to_string();
     let problem = format!(
-        "lacks chunks of cases that have a record: {}; bring them back from a copy, or populate these \
+        "lacks chunks of cases that have a record: {}; restore them from a copy, or populate these \
          cases again with --force",
-        in_short(&lacking)
+        in_short(&incomplete)
     );
     Err(VisError::Mismatch { url, problem })
 }
 
-/// Refuses a store with values that no record covers, and one of maps that lacks chunks of cases with a
-/// record; but for the cases in `except`.
+/// Checks that a store has no values without a record, and that store 2 has all objects of cases with a
+/// record. Does not check the cases in `except`.
+///
+/// # Errors
+/// [`VisError::Uncovered`], or [`VisError::Mismatch`] for missing or damaged chunks.
 pub async fn refuse_uncovered(
     store: &Store,
     kind: &StoreKind,
     except: &BTreeSet<Case>,
 ) -> Result<(), VisError> {
-    // Before the chunks are listed: cases are completed meanwhile.
+    // Records are listed before chunks, because other processes can complete cases meanwhile.
     let complete = RecordedCases::of(store).await?.done;
-    let found = with_values(store, kind).await?;
-    refuse_incomplete(store, kind, &(&complete - except), &found).await?;
-    let mut uncovered = without_record(store, found).await?;
+    let with_values = with_values(store, kind).await?;
+    refuse_incomplete(store, kind, &(&complete - except), &with_values).await?;
+    let mut uncovered = without_record(store, with_values).await?;
     uncovered.retain(|case| !except.contains(case));
     let recorded = RecordedCases::of(store).await?;
-    let of_season =
-        |season| recorded.done.iter().chain(except).any(|case| schema::place(*case).1 == season);
-    // One that records cover is made again from them.
+    let has_case_in = |season| {
+        recorded.done.iter().chain(except).any(|case| schema::axis_indices(*case).1 == season)
+    };
+    // `finalize` replaces a damaged chunk for which there are records.
     for (season, key) in damaged_chunks(store, kind).await? {
-        if !of_season(season) {
+        if !has_case_in(season) {
             return Err(damaged(store, &key));
         }
     }
@@ -94,14 +102,18 @@ pub async fn refuse_uncovered(
     }
 }
 
-/// Refuses to write over maps of a case that no record covers, of which it looks for one object of each
-/// variable; and into a store that has values and no record at all.
+/// Checks that the maps of a case may be written to store 2. A partial record allows it. Otherwise the
+/// store must not have the first object of any array of the case, and a store without any record must not
+/// have values.
+///
+/// # Errors
+/// [`VisError::Uncovered`].
 pub async fn refuse_uncovered_maps(
     store: &Store,
     pyramid: &PyramidOptions,
     case: Case,
 ) -> Result<(), VisError> {
-    if CaseRecord::is_begun(store, case).await? {
+    if CaseRecord::has_partial(store, case).await? {
         return Ok(());
     }
     let hierarchy = StoreKind::Store2(pyramid.clone()).hierarchy(None);
@@ -121,27 +133,28 @@ pub async fn refuse_uncovered_maps(
     }
 }
 
-/// That a chunk holds values which nothing tells.
+/// The error for a damaged chunk whose values are in no record.
 pub fn damaged(store: &Store, key: &str) -> VisError {
     let url = store.location().join(key).to_string();
-    let problem =
-        "is damaged, and no record tells its values; bring it back from a copy, or remove it";
+    let problem = "is damaged, and no record has its values; restore it from a copy, or remove it";
     VisError::Mismatch { url, problem: problem.to_owned() }
 }
 
+/// The error for values without a record.
 fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
     let cases: Vec<Case> = cases.into_iter().collect();
     VisError::Uncovered { url: store.location().to_string(), cases: in_short(&cases) }
 }
 
-/// Cases that the chunks of a store hold values of, and how many chunks are a case's own.
+/// Returns the cases that have values in the chunks of a store, each with the number of its own objects: 0
+/// in stores 1 and 3, whose chunks are shared.
 pub async fn with_values(
     store: &Store,
     kind: &StoreKind,
 ) -> Result<BTreeMap<Case, usize>, VisError> {
     let hierarchy = kind.hierarchy(None);
     match kind {
-        StoreKind::Store2(pyramid) => of_maps(store, &hierarchy, pyramid.format).await,
+        StoreKind::Store2(pyramid) => objects_by_case(store, &hierarchy, pyramid.format).await,
         StoreKind::Store1 | StoreKind::Store3 => {
             let Some(array) = hierarchy.arrays.iter().find(|array| array.is_data()) else {
                 return Ok(BTreeMap::new());
@@ -155,17 +168,19 @@ pub async fn with_values(
     }
 }
 
-/// Values of a season that all polygons share.
+/// Values of a decoded chunk of store 1 or 3: all polygons of an intervention month.
 pub struct SharedValues {
+    /// Index of the intervention month.
     season: usize,
+    /// Number of values of a polygon and month.
     columns: usize,
     values: Vec<f32>,
 }
 
 impl SharedValues {
-    /// The values of a case, month by month; none when it is of another season.
+    /// The values of a case by month and column; empty for a case of another intervention month.
     pub fn of(&self, case: Case) -> Vec<Vec<f32>> {
-        let (polygon, season) = schema::place(case);
+        let (polygon, season) = schema::axis_indices(case);
         if season != self.season {
             return Vec::new();
         }
@@ -177,7 +192,7 @@ impl SharedValues {
     }
 }
 
-/// The chunks of stores 1 and 3. One that cannot be decoded holds nothing that could be kept.
+/// Reads the chunks of stores 1 and 3. Skips missing and damaged chunks.
 pub async fn shared_values(
     store: &Store,
     kind: &StoreKind,
@@ -193,7 +208,7 @@ pub async fn shared_values(
     Ok(chunks)
 }
 
-/// The values of `cases` that the chunks of stores 1 and 3 hold, month by month.
+/// Reads the values of `cases` from the chunks of stores 1 and 3, by month and column.
 pub async fn values_of(
     store: &Store,
     kind: &StoreKind,
@@ -208,7 +223,8 @@ pub async fn values_of(
     Ok(cases.iter().flat_map(of).filter(|(_, rows)| !rows.is_empty()).collect())
 }
 
-/// Season and key of the chunks of stores 1 and 3 that are there and cannot be decoded.
+/// Returns the chunks of stores 1 and 3 that cannot be decoded: the index of the intervention month and
+/// the key of each.
 pub async fn damaged_chunks(
     store: &Store,
     kind: &StoreKind,
@@ -226,8 +242,8 @@ pub async fn damaged_chunks(
     Ok(damaged)
 }
 
-/// Cases that any variable and level of the pyramid has objects of, and how many.
-async fn of_maps(
+/// Counts the data objects of each case in store 2; empty over https, which has no listing.
+async fn objects_by_case(
     store: &Store,
     hierarchy: &Hierarchy,
     format: ZarrVersion,
@@ -237,22 +253,22 @@ async fn of_maps(
     }
     let arrays = hierarchy.arrays.iter().filter(|array| array.is_data());
     let cases = async |array: &Array| cases_of(array, format, store).await;
-    let found: Vec<Vec<Case>> =
-        stream::iter(arrays).map(cases).buffer_unordered(LISTS).try_collect().await?;
+    let listed: Vec<Vec<Case>> =
+        stream::iter(arrays).map(cases).buffer_unordered(CONCURRENCY).try_collect().await?;
     let mut counts = BTreeMap::new();
-    for case in found.into_iter().flatten() {
+    for case in listed.into_iter().flatten() {
         *counts.entry(case).or_default() += 1;
     }
     Ok(counts)
 }
 
-/// The case of each object of an array.
+/// Lists the objects of an array and returns the case of each.
 async fn cases_of(
     array: &Array,
     format: ZarrVersion,
     store: &Store,
 ) -> Result<Vec<Case>, VisError> {
-    let found = store.list(&array.path).await?;
+    let objects = store.list(&array.path).await?;
     let case = |key: &str| {
         let name = key.strip_prefix(&array.path)?.strip_prefix('/')?;
         let mut parts = match format {
@@ -263,5 +279,5 @@ async fn cases_of(
         let season: usize = parts.nth(1)?.parse().ok()?;
         Case::new(polygon, *InterventionMonth::ALL.get(season)?).ok()
     };
-    Ok(found.iter().filter_map(|object| case(&object.key)).collect())
+    Ok(objects.iter().filter_map(|object| case(&object.key)).collect())
 }

@@ -1,13 +1,11 @@
-//! Making an empty store, and opening one that is there.
+//! Creation of empty stores and opening of existing ones.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
-use super::earlier::refuse_taken;
-use super::record::{self, CaseRecord, FileEntry, RecordedCases};
+use super::record::{self, FileEntry, RecordedCases};
 use super::schema::{EFFICIENCY, MAX_LEVELS, PyramidOptions, RECIPE, StoreKind, UPTAKE};
 use super::{StoreRecipe, VisError, coverage};
 use crate::case_manifest::{CASES, RULES, TOGETHER};
@@ -16,40 +14,44 @@ use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
 use crate::store::{PutMode, PutOptions, Store, StoreError};
 
-/// A store that is there.
+/// An existing store, as its metadata describes it.
 pub struct ExistingStore {
-    /// Which one.
+    /// Kind of the store, with the options of a pyramid.
     pub kind: StoreKind,
-    /// Under which rules it is filled; none before the first case.
+    /// Recipe of the results; `None` before the first case.
     pub recipe: Option<StoreRecipe>,
 }
 
-/// Makes an empty store: metadata, coordinates and, where cases share chunks, chunks of fill.
+/// Creates an empty store: metadata, coordinates and, for stores 1 and 3, chunks of fill.
 ///
-/// A store that holds results is replaced only when `overwrite` is set; a store of another kind and
-/// other folders never are.
+/// A store with results is replaced only when `overwrite` is set. A store of another kind, or a folder
+/// with other files, is never replaced.
+///
+/// # Errors
+/// The location is inside other results, or holds something that may not be replaced; the store fails.
 pub async fn create(
     store: &Store,
     kind: &StoreKind,
     overwrite: bool,
 ) -> Result<Hierarchy, VisError> {
     if let Some(above) = store.parent()
-        && let Some(other) = above.within(&TOGETHER).await
+        && let Some(outer) = above.within(&TOGETHER).await
     {
-        let (url, other) = (store.location().to_string(), other.to_string());
+        let (url, other) = (store.location().to_string(), outer.to_string());
         return Err(VisError::Inside { url, other });
     }
     let hierarchy = kind.hierarchy(None);
     let objects = objects(kind, &hierarchy)?;
-    let mut others: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
-    refuse_occupied(store, kind, &objects, &others, overwrite).await?;
-    others.retain(|key| !objects.iter().any(|object| object.key == *key));
-    // Readers find nothing rather than half of it; what tells that it is a store goes last.
-    if !others.is_empty() {
+    let mut existing: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
+    check_replaceable(store, kind, &objects, &existing, overwrite).await?;
+    existing.retain(|key| !objects.iter().any(|object| object.key == *key));
+    // The consolidated metadata is deleted first, so that readers do not open a store that is being
+    // deleted. The other metadata is deleted last, so that an interrupted call can be repeated.
+    if !existing.is_empty() {
         store.delete(v2::CONSOLIDATED).await?;
     }
-    others.sort_by_key(|key| std::cmp::Reverse((!is_metadata(key), key.matches('/').count())));
-    for key in &others {
+    existing.sort_by_key(|key| std::cmp::Reverse((!is_metadata(key), key.matches('/').count())));
+    for key in &existing {
         store.delete(key).await?;
     }
     for StoreObject { key, bytes } in objects {
@@ -58,80 +60,101 @@ pub async fn create(
     Ok(hierarchy)
 }
 
+/// Whether the file name of a key is that of a Zarr metadata object.
 fn is_metadata(key: &str) -> bool {
     let name = key.rsplit('/').next().unwrap_or(key);
     [".zarray", ".zattrs", ".zgroup", v2::CONSOLIDATED, v3::METADATA].contains(&name)
 }
 
-/// Refuses to make a store where something lies that it would replace and that is not its to replace.
-async fn refuse_occupied(
+/// Checks that the `existing` objects of a location may be replaced by a new store of this kind.
+async fn check_replaceable(
     store: &Store,
     kind: &StoreKind,
     objects: &[StoreObject],
-    found: &[String],
+    existing: &[String],
     overwrite: bool,
 ) -> Result<(), VisError> {
-    if found.is_empty() {
+    if existing.is_empty() {
         return Ok(());
     }
     let url = || store.location().to_string();
     let foreign = |problem| VisError::Foreign { url: url(), problem };
-    let before = match open(store, kind.name()).await {
+    let old_kind = match open(store, kind.name()).await {
         Ok(opened) => opened.kind,
         Err(VisError::NoStore { .. } | VisError::Foreign { .. }) => {
-            // What a process that was killed has left of the same template is completed.
-            for key in found {
-                let same = objects.iter().find(|object| object.key == *key);
-                let there = store.get(key).await?.map(|(bytes, _)| bytes);
-                if there.as_ref() != same.map(|object| &object.bytes) {
-                    return Err(foreign("it holds files of something else".to_owned()));
-                }
-            }
-            return Ok(());
+            return check_partial_template(store, objects, existing).await;
         }
         Err(error) => return Err(error),
     };
-    if before.name() != kind.name() {
-        return Err(VisError::OtherKind { url: url(), found: before.name(), wanted: kind.name() });
+    if old_kind.name() != kind.name() {
+        let (found, wanted) = (old_kind.name(), kind.name());
+        return Err(VisError::OtherKind { url: url(), found, wanted });
     }
-    let parts = before.hierarchy(None);
-    if let Some(key) = found.iter().find(|key| !belongs(key, &parts)) {
-        let problem = format!("it also holds {key}: move away what is no part of it");
+    let hierarchy = old_kind.hierarchy(None);
+    if let Some(key) = existing.iter().find(|key| !belongs(key, &hierarchy)) {
+        let problem = format!("it also holds {key}, which is not part of a store; move it away");
         return Err(foreign(problem));
     }
     if overwrite {
         return Ok(());
     }
-    let mut cases: BTreeSet<Case> =
-        coverage::with_values(store, &before).await?.into_keys().collect();
-    let recorded = RecordedCases::of(store).await?;
-    cases.extend(recorded.done.into_iter().chain(recorded.begun));
-    // Of a pyramid any object counts: the listing has them all.
-    let is_chunk = |key: &&String| {
-        let mut arrays = parts.arrays.iter().filter(|array| array.is_data());
-        arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key)
-    };
-    let chunks = match before.columns() {
-        0 => found.iter().filter(is_chunk).count(),
-        _ => 0,
-    };
-    match (cases.len(), chunks) {
-        (0, 0) => Ok(()),
-        (0, chunks) => {
-            Err(VisError::NotEmpty { url: url(), what: format!("{chunks} objects of data") })
-        }
-        (1, _) => Err(VisError::NotEmpty { url: url(), what: "results of 1 case".to_owned() }),
-        (cases, _) => {
-            Err(VisError::NotEmpty { url: url(), what: format!("results of {cases} cases") })
-        }
+    match existing_results(store, &old_kind, &hierarchy, existing).await? {
+        None => Ok(()),
+        Some(what) => Err(VisError::NotEmpty { url: url(), what }),
     }
 }
 
+/// Checks that all `existing` objects are parts of the same template, which a killed process left. The
+/// caller then completes the template.
+async fn check_partial_template(
+    store: &Store,
+    objects: &[StoreObject],
+    existing: &[String],
+) -> Result<(), VisError> {
+    for key in existing {
+        let expected = objects.iter().find(|object| object.key == *key);
+        let bytes = store.get(key).await?.map(|(bytes, _)| bytes);
+        if bytes.as_ref() != expected.map(|object| &object.bytes) {
+            let problem = "it holds other files".to_owned();
+            return Err(VisError::Foreign { url: store.location().to_string(), problem });
+        }
+    }
+    Ok(())
+}
+
+/// Describes the results in a store, such as `results of 2 cases`; `None` when it has none.
+async fn existing_results(
+    store: &Store,
+    kind: &StoreKind,
+    hierarchy: &Hierarchy,
+    existing: &[String],
+) -> Result<Option<String>, VisError> {
+    let mut cases: BTreeSet<Case> = coverage::with_values(store, kind).await?.into_keys().collect();
+    let recorded = RecordedCases::of(store).await?;
+    cases.extend(recorded.done.into_iter().chain(recorded.partial));
+    // In store 2 every chunk is a result, so the listing shows whether the store is empty.
+    let is_chunk = |key: &&String| {
+        let mut arrays = hierarchy.arrays.iter().filter(|array| array.is_data());
+        arrays.any(|array| is_below(key, &array.path)) && !is_metadata(key)
+    };
+    let chunks = match kind.columns() {
+        0 => existing.iter().filter(is_chunk).count(),
+        _ => 0,
+    };
+    Ok(match (cases.len(), chunks) {
+        (0, 0) => None,
+        (0, chunks) => Some(format!("{chunks} objects of data")),
+        (1, _) => Some("results of 1 case".to_owned()),
+        (cases, _) => Some(format!("results of {cases} cases")),
+    })
+}
+
+/// Whether a key is inside a folder.
 fn is_below(key: &str, folder: &str) -> bool {
     key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Whether an object is part of a store.
+/// Whether a key is one of a metadata object, chunk or record of a store.
 fn belongs(key: &str, hierarchy: &Hierarchy) -> bool {
     let (folder, _) = key.rsplit_once('/').unwrap_or(("", key));
     let is_group = || folder.is_empty() || hierarchy.groups.iter().any(|group| group == folder);
@@ -159,8 +182,8 @@ fn objects(kind: &StoreKind, hierarchy: &Hierarchy) -> Result<Vec<StoreObject>, 
     Ok(objects)
 }
 
-/// Writes the metadata and coordinates of a store again, under `recipe`, the consolidated
-/// metadata last; what was written.
+/// Writes the metadata and coordinates of a store with this recipe, the consolidated metadata last.
+/// Returns the entries of the objects.
 pub async fn write_metadata(
     store: &Store,
     kind: &StoreKind,
@@ -184,8 +207,13 @@ pub async fn write_metadata(
     Ok(written)
 }
 
-/// Opens a store, which must have the form that this program gives it.
-pub async fn open(store: &Store, wanted: &'static str) -> Result<ExistingStore, VisError> {
+/// Opens a store and checks its metadata against the schema. `expected_kind` is the name of the store for the
+/// message when there is none.
+///
+/// # Errors
+/// [`VisError::NoStore`] when the location has no store, [`VisError::Foreign`] when its metadata is
+/// another; the store fails.
+pub async fn open(store: &Store, expected_kind: &'static str) -> Result<ExistingStore, VisError> {
     let url = || store.location().to_string();
     let foreign = |problem: String| VisError::Foreign { url: url(), problem };
     let (format, key, document) = match store.get(v2::CONSOLIDATED).await? {
@@ -197,10 +225,10 @@ pub async fn open(store: &Store, wanted: &'static str) -> Result<ExistingStore, 
             let document = serde_json::from_slice(&bytes);
             (format, document.map_err(|e| foreign(format!("{key} is not JSON: {e}")))?)
         }
-        // It can be made again from what it consolidates.
-        None => match scattered(store).await? {
+        // Without consolidated metadata, the metadata of each group and array can be read.
+        None => match unconsolidated_metadata(store).await? {
             Some(documents) => (ZarrVersion::V2, json!({ "metadata": documents })),
-            None => return Err(VisError::NoStore { url: url(), store: wanted }),
+            None => return Err(VisError::NoStore { url: url(), store: expected_kind }),
         },
     };
     let (attributes, documents) = match format {
@@ -212,11 +240,11 @@ pub async fn open(store: &Store, wanted: &'static str) -> Result<ExistingStore, 
     let none = Map::new();
     let documents = documents.as_object().unwrap_or(&none);
     let kind = kind_of(format, documents)
-        .ok_or_else(|| foreign(format!("{key} names none of the arrays of the atlas")))?;
+        .ok_or_else(|| foreign(format!("{key} has none of the data arrays of a store")))?;
     let hierarchy = kind.hierarchy(None);
-    let expected = arrays(format, &hierarchy).map_err(foreign)?;
+    let expected = array_layouts(format, &hierarchy).map_err(foreign)?;
     for (name, expected) in expected {
-        let found = documents.get(&name).map(|document| form(format, document));
+        let found = documents.get(&name).map(|document| layout(format, document));
         if found.as_ref() != Some(&expected) {
             return Err(foreign(match found {
                 None => format!("{key} lacks {name}"),
@@ -234,9 +262,9 @@ pub async fn open(store: &Store, wanted: &'static str) -> Result<ExistingStore, 
     Ok(ExistingStore { kind, recipe })
 }
 
-/// The metadata of a hierarchy of version 2 that lacks the consolidated one; `None` when there is no
-/// group.
-async fn scattered(store: &Store) -> Result<Option<Map<String, Value>>, VisError> {
+/// Reads the metadata objects of a Zarr v2 hierarchy one by one; `None` when there is no root group, or no
+/// listing.
+async fn unconsolidated_metadata(store: &Store) -> Result<Option<Map<String, Value>>, VisError> {
     let mut documents = Map::new();
     if store.get(".zgroup").await?.is_none() || !store.can_list() {
         return Ok(None);
@@ -260,7 +288,7 @@ async fn scattered(store: &Store) -> Result<Option<Map<String, Value>>, VisError
     Ok(Some(documents))
 }
 
-/// Which of the stores has these arrays.
+/// Determines the kind of a store from the paths of its arrays; `None` when it is none of the three.
 fn kind_of(format: ZarrVersion, documents: &Map<String, Value>) -> Option<StoreKind> {
     let has = |path: &str| match format {
         ZarrVersion::V2 => documents.contains_key(&format!("{path}/.zarray")),
@@ -279,8 +307,11 @@ fn kind_of(format: ZarrVersion, documents: &Map<String, Value>) -> Option<StoreK
     Some(StoreKind::Store2(PyramidOptions { levels, variables, format }))
 }
 
-/// The documents of the arrays, reduced to what gives them their form.
-fn arrays(format: ZarrVersion, hierarchy: &Hierarchy) -> Result<Vec<(String, Value)>, String> {
+/// Returns the layout of each array of a hierarchy, with the name of the array in consolidated metadata.
+fn array_layouts(
+    format: ZarrVersion,
+    hierarchy: &Hierarchy,
+) -> Result<Vec<(String, Value)>, String> {
     let objects = match format {
         ZarrVersion::V2 => v2::metadata(hierarchy),
         ZarrVersion::V3 => v3::objects(hierarchy).map_err(|error| error.to_string())?,
@@ -292,13 +323,13 @@ fn arrays(format: ZarrVersion, hierarchy: &Hierarchy) -> Result<Vec<(String, Val
     let names: Vec<(String, String)> = hierarchy.arrays.iter().map(of).collect();
     let document = |(name, key): (String, String)| {
         let object = objects.iter().find(|object| object.key == key)?;
-        Some((name, form(format, &serde_json::from_slice(&object.bytes).ok()?)))
+        Some((name, layout(format, &serde_json::from_slice(&object.bytes).ok()?)))
     };
     Ok(names.into_iter().filter_map(document).collect())
 }
 
-/// What of an array's metadata decides how its chunks are named and read.
-fn form(format: ZarrVersion, document: &Value) -> Value {
+/// Reduces the metadata of an array to the fields that determine the names and encoding of its chunks.
+fn layout(format: ZarrVersion, document: &Value) -> Value {
     let keys: &[&str] = match format {
         ZarrVersion::V2 => &[
             "zarr_format",
@@ -320,157 +351,105 @@ fn form(format: ZarrVersion, document: &Value) -> Value {
             "dimension_names",
         ],
     };
-    let mut form: Map<String, Value> =
+    let mut layout: Map<String, Value> =
         keys.iter().map(|key| ((*key).to_owned(), document[*key].clone())).collect();
     if format == ZarrVersion::V2 {
         let separator = document.get("dimension_separator").cloned().unwrap_or(json!("."));
-        form.insert("dimension_separator".to_owned(), separator);
+        layout.insert("dimension_separator".to_owned(), separator);
     }
-    Value::Object(form)
+    Value::Object(layout)
 }
 
-/// The first thing in which an array differs.
+/// Describes the first field in which the layout of an array differs.
 fn difference(name: &str, found: &Value, expected: &Value) -> String {
     let none = Map::new();
     let expected = expected.as_object().unwrap_or(&none);
     let other = expected.iter().find(|(key, value)| found[key.as_str()] != **value);
-    let (key, value) = other.map_or(("form", &Value::Null), |(k, v)| (k.as_str(), v));
+    let (key, value) = other.map_or(("layout", &Value::Null), |(k, v)| (k.as_str(), v));
     format!("{name} has {key} {}, not {value}", found[key])
 }
 
-/// A store that is to be filled under a recipe. The store says so from the first result on.
+/// A store that is opened to be filled with results of one recipe.
+///
+/// The first result writes the recipe into the store.
 pub struct OpenStore {
-    /// The store.
+    /// Location of the store.
     pub store: Store,
-    /// Which one.
+    /// Kind of the store, with the options of a pyramid.
     pub kind: StoreKind,
-    /// The rules.
+    /// Recipe of this run.
     pub recipe: StoreRecipe,
-    claimed: OnceCell<()>,
+    /// Set once the store has the recipe.
+    recipe_written: OnceCell<()>,
 }
 
 impl OpenStore {
-    /// Opens the store `wanted`. A store that is filled under other rules, and one of series with
-    /// values that no record covers, are refused.
+    /// Opens a store of the kind with the name `expected_kind`.
+    ///
+    /// # Errors
+    /// There is no such store, it has another recipe, or it is a store 1 or 3 with values that no record
+    /// covers.
     pub async fn open(
         store: Store,
-        wanted: &'static str,
+        expected_kind: &'static str,
         recipe: StoreRecipe,
     ) -> Result<Self, VisError> {
-        let ExistingStore { kind, recipe: has } = open(&store, wanted).await?;
-        if kind.name() != wanted {
-            let (url, problem) =
-                (store.location().to_string(), format!("is {}, not {wanted}", kind.name()));
+        let ExistingStore { kind, recipe: stored } = open(&store, expected_kind).await?;
+        if kind.name() != expected_kind {
+            let problem = format!("is {}, not {expected_kind}", kind.name());
+            let url = store.location().to_string();
             return Err(VisError::Mismatch { url, problem });
         }
-        if has.is_some() {
-            agree(&store, has.as_ref(), &recipe)?;
+        if stored.is_some() {
+            check_recipe(&store, stored.as_ref(), &recipe)?;
         }
         if kind.columns() > 0 {
             coverage::refuse_uncovered(&store, &kind, &BTreeSet::new()).await?;
         }
-        let claimed = OnceCell::new_with(has.map(|_| ()));
-        Ok(Self { store, kind, recipe, claimed })
+        let recipe_written = OnceCell::new_with(stored.map(|_| ()));
+        Ok(Self { store, kind, recipe, recipe_written })
     }
 
-    /// Decides under which rules the store is filled, and writes it into the metadata, unless the
-    /// store says so. Of processes that begin at the same moment, one decides.
-    pub async fn claim(&self) -> Result<(), VisError> {
-        let claim = async || {
-            let decided = decide(&self.store, &self.recipe).await?;
-            agree(&self.store, Some(&decided), &self.recipe)?;
+    /// Writes the recipe into the store, unless it has one. If several processes call this at the same
+    /// time, the recipe of one of them is written.
+    ///
+    /// # Errors
+    /// [`VisError::Recipe`] when the store has another recipe.
+    pub async fn write_recipe(&self) -> Result<(), VisError> {
+        let write = async || {
+            let stored = store_recipe(&self.store, &self.recipe).await?;
+            check_recipe(&self.store, Some(&stored), &self.recipe)?;
             write_metadata(&self.store, &self.kind, Some(&self.recipe)).await.map(drop)
         };
-        self.claimed.get_or_try_init(claim).await.copied()
+        self.recipe_written.get_or_try_init(write).await.copied()
     }
 }
 
-/// A case whose objects are being written, noted before the first of them.
-pub struct CaseInProgress {
-    destination: Arc<OpenStore>,
-    case: Case,
-    /// The case's record, without its objects yet.
-    record: CaseRecord,
-    /// Objects that are there as they are to be, by key.
-    kept: Vec<FileEntry>,
-    /// Whether it is written whatever others write.
-    force: bool,
-    noted: OnceCell<()>,
-}
-
-impl CaseInProgress {
-    /// For a case, before its first object; `kept` is what an earlier record says is there, by key.
-    pub fn new(
-        destination: Arc<OpenStore>,
-        case: Case,
-        record: CaseRecord,
-        kept: Vec<FileEntry>,
-        force: bool,
-    ) -> Self {
-        Self { destination, case, record, kept, force, noted: OnceCell::new() }
-    }
-
-    /// Whether an object is there as it is to be.
-    pub fn keeps(&self, entry: &FileEntry) -> bool {
-        let at = self.kept.binary_search_by(|kept| kept.key.cmp(&entry.key));
-        at.ok().and_then(|at| self.kept.get(at)) == Some(entry)
-    }
-
-    /// Whether an object was written.
-    pub fn is_noted(&self) -> bool {
-        self.noted.initialized()
-    }
-
-    /// The store.
-    pub fn store(&self) -> &Store {
-        &self.destination.store
-    }
-
-    /// Notes that the case is being written, once. Of processes that begin at the same moment with
-    /// other settings, one goes on.
-    pub async fn note(&self) -> Result<(), VisError> {
-        let note = async || {
-            self.destination.claim().await?;
-            let (store, case) = (self.store(), self.case);
-            let condition = if self.force { PutMode::Always } else { PutMode::Absent };
-            let is_first = self.record.note(store, case, condition).await?;
-            if !self.force
-                && let Err(error) = refuse_taken(store, case, &self.record).await
-            {
-                if is_first {
-                    CaseRecord::give_up(store, case).await?;
-                }
-                return Err(error);
-            }
-            if !is_first {
-                self.record.note(store, case, PutMode::Always).await?;
-            }
-            Ok(CaseRecord::begin(store, case).await?)
-        };
-        self.noted.get_or_try_init(note).await.copied()
-    }
-}
-
-/// Writes `recipe` down as that of an empty store, unless there is one already; gives the one that
-/// holds. A write on the condition that there is none decides between processes that begin at once.
-async fn decide(store: &Store, recipe: &StoreRecipe) -> Result<StoreRecipe, VisError> {
+/// Writes `recipe` as the recipe of an empty store, unless the store has one. Returns the recipe that the
+/// store has. The write is conditional, so that one of several concurrent processes succeeds.
+async fn store_recipe(store: &Store, recipe: &StoreRecipe) -> Result<StoreRecipe, VisError> {
     let key = format!("{CASES}/{RULES}");
     let absent = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
     match store.send(&key, record::to_json(&key, recipe)?, &absent).await {
-        // A try whose answer was lost may have written it.
+        // The condition also fails when an earlier attempt wrote the recipe and its response was lost.
         Ok(_) | Err(StoreError::PreconditionFailed { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(record::load(store, &key).await?.unwrap_or_else(|| recipe.clone()))
 }
 
-fn agree(store: &Store, has: Option<&StoreRecipe>, recipe: &StoreRecipe) -> Result<(), VisError> {
-    if has == Some(recipe) {
+/// Checks that the recipe of a store is the recipe of this run.
+fn check_recipe(
+    store: &Store,
+    stored: Option<&StoreRecipe>,
+    recipe: &StoreRecipe,
+) -> Result<(), VisError> {
+    if stored == Some(recipe) {
         return Ok(());
     }
     Err(VisError::Recipe {
         url: store.location().to_string(),
-        has: has.map_or("nobody".to_owned(), StoreRecipe::to_string),
+        has: stored.map_or("none".to_owned(), StoreRecipe::to_string),
         wanted: recipe.to_string(),
     })
 }

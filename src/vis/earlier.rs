@@ -1,4 +1,5 @@
-//! Whether what is there of a case is what a run would make: decided before anything is read for it.
+//! Comparison of the result of a case in a store with the result that a run would compute. It needs
+//! records and file metadata only, so a run decides before it reads input files.
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -9,42 +10,44 @@ use crate::model::Case;
 use crate::research::PlanError;
 use crate::store::{ObjectMeta, Store};
 
-/// Files whose content is compared at the same time, where their times are others than recorded.
-const HASHES: usize = 4;
+/// Largest number of files whose checksums are computed at the same time.
+const CONCURRENCY: usize = 4;
 
-/// What [`source`] calls the files of the archive.
+/// Kind of input that [`source`] returns for files of the archive.
 pub const RAW_HISTORY: &str = "raw history";
 
-/// The files that a result is made of, as they are now.
+/// The current versions of the input files of a result.
 #[derive(Clone, Debug)]
 pub struct CurrentInputs {
-    /// Where they are.
+    /// Location of the files.
     pub store: Store,
-    /// What they are, each with what a record says of it.
+    /// Metadata of each file, with the record that a new result would have of it.
     pub files: Vec<(ObjectMeta, InputRecord)>,
-    /// Earlier versions of them that are known to have the same content.
+    /// Earlier versions of the files with the same content.
     pub same: Vec<InputRecord>,
 }
 
 impl CurrentInputs {
-    /// What a record says of them.
+    /// The records that a new result would have of the files.
     pub fn records(&self) -> Vec<InputRecord> {
         self.files.iter().map(|(_, record)| record.clone()).collect()
     }
 }
 
-/// How an earlier result compares.
+/// Result of comparing a record in the store with the record of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
-    /// It is the result of this run.
+    /// The store has the result of this run.
     Same,
-    /// The same, but the files have other times by now: this is the record to keep.
+    /// The store has the result of this run, but input files have other times than recorded. The value is
+    /// the record with the current times.
     Touched(Box<CaseRecord>),
-    /// It is of other files, or may be: their times are others, and no checksum is recorded.
+    /// The store has a result of other files, or of files with other times and no recorded checksum.
     Other,
 }
 
-/// The settings in which an earlier result differs from `now` without being worse.
+/// Returns the settings in which the record `earlier` of the store conflicts with the record `now` of a
+/// run. A grid file in `now` is no conflict when `earlier` has none.
 pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
     let differ = |setting, recorded: String, now: String| {
         (recorded != now).then_some(SettingDifference { setting, recorded, now })
@@ -52,10 +55,10 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
     let [grid, grid_now] = [earlier, now].map(|record| record.settings.grid_sha256.as_deref());
     let [center, center_now] =
         [earlier, now].map(|r| serde_json::to_string(&r.settings.center).unwrap_or_default());
-    // They follow from the grid, where that is another one.
-    let made = |sha256: &str| format!("others (SHA-256 {})", first_digits(sha256));
+    // With another grid the weights differ as well, so they are compared for the same grid only.
+    let text = |sha256: &str| format!("SHA-256 {}", first_digits(sha256));
     let weights =
-        |record: &CaseRecord| made(record.settings.weights_sha256.as_deref().unwrap_or_default());
+        |record: &CaseRecord| text(record.settings.weights_sha256.as_deref().unwrap_or_default());
     let weights = (grid == grid_now)
         .then(|| differ("regridding weights", weights(earlier), weights(now)))
         .flatten();
@@ -86,21 +89,22 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
     .collect()
 }
 
-/// What the inputs of a result are, in words; files are told apart by their names.
+/// Returns the kind of the inputs of a result, which their keys determine.
 pub fn source(inputs: &[InputRecord]) -> &'static str {
     let key = inputs.first().map_or("", |input| input.key.as_str());
     match () {
         () if inputs.is_empty() => "files that are not recorded",
         () if key.contains("/ocn/hist/") => RAW_HISTORY,
         () if key.ends_with(".nc") => "research-grade files",
-        () => "an analysis made before",
+        () => "an analysis or excess store",
     }
 }
 
-/// Compares what is there of a case with what this run would make of `inputs`.
+/// Compares the record of a case in the store, `earlier`, with the record `now` of this run and its
+/// `inputs`. `url` is the location of the earlier record, for messages.
 ///
 /// # Errors
-/// [`PlanError::Settings`] when it was made with other settings, and this run would not better it.
+/// [`PlanError::Settings`] when the records differ in a setting, except that a run may add a grid file.
 pub async fn compare(
     case: Case,
     earlier: &CaseRecord,
@@ -118,59 +122,65 @@ pub async fn compare(
     if !is_same {
         return Ok(Comparison::Other);
     }
-    let look = async |(info, now): &(ObjectMeta, InputRecord)| {
+    let state_of = async |(info, now): &(ObjectMeta, InputRecord)| {
         let Some(recorded) = earlier.inputs.iter().find(|recorded| recorded.key == info.key) else {
             return Ok((InputState::Changed, now.clone()));
         };
-        let checksums = || InputRecord { sha256: recorded.sha256.clone(), ..now.clone() };
+        let with_checksum = || InputRecord { sha256: recorded.sha256.clone(), ..now.clone() };
         let state = match recorded.compare(&inputs.store, info).await? {
             InputState::Unknown if inputs.same.iter().any(|same| same.is_version(recorded)) => {
                 InputState::Touched
             }
             state => state,
         };
-        Ok::<_, VisError>((state, checksums()))
+        Ok::<_, VisError>((state, with_checksum()))
     };
-    let looked: Vec<_> =
-        stream::iter(&inputs.files).map(look).buffered(HASHES).try_collect().await?;
-    let has = |state| looked.iter().any(|(found, _)| *found == state);
+    let states: Vec<_> =
+        stream::iter(&inputs.files).map(state_of).buffered(CONCURRENCY).try_collect().await?;
+    let has = |state| states.iter().any(|(own, _)| *own == state);
     match () {
         () if has(InputState::Changed) || has(InputState::Unknown) => Ok(Comparison::Other),
         () if has(InputState::Touched) => {
-            let inputs = looked.into_iter().map(|(_, record)| record).collect();
+            let inputs = states.into_iter().map(|(_, record)| record).collect();
             Ok(Comparison::Touched(Box::new(CaseRecord { inputs, ..earlier.clone() })))
         }
         () => Ok(Comparison::Same),
     }
 }
 
-/// Keeps the times that files have by now, so that their content need not be compared again; whoever
-/// may only read goes without.
+/// Writes a record with the current times of the input files, so that later runs need not compute their
+/// checksums again. A failure is only a warning, because the store can be read-only.
 pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
     if let Err(error) = record.save(store, case).await {
-        tracing::warn!("cannot record that the files of case {case} have other times: {error}");
+        tracing::warn!(
+            "cannot update the times of the input files in the record of case {case}: {error}"
+        );
     }
 }
 
-/// The settings in which a record of a case that is being written differs: two processes must not mix
-/// their objects, though the one would make a better result.
-fn mixes(begun: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
-    let mut differences = conflicts(begun, now);
-    if differences.is_empty() && begun.settings.grid_sha256 != now.settings.grid_sha256 {
+/// Returns the settings in which the partial record of another process differs. Unlike [`conflicts`] it
+/// includes a grid file that only one of them has, because the objects of two processes must not mix.
+fn differences_from_partial(partial: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
+    let mut differences = conflicts(partial, now);
+    if differences.is_empty() && partial.settings.grid_sha256 != now.settings.grid_sha256 {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
         differences.push(SettingDifference { setting: "grid", recorded, now });
     }
     differences
 }
 
-/// Refuses to go on when another process writes the case with other settings, has just done so, or was
-/// stopped while it did.
+/// Checks that no other process writes the case with other settings, has done so since the comparison, or
+/// was stopped while it did.
+///
+/// # Errors
+/// [`PlanError::Taken`].
 pub async fn refuse_taken(store: &Store, case: Case, now: &CaseRecord) -> Result<(), VisError> {
-    let begun = CaseRecord::load_begun(store, case).await?;
-    let mut differences = begun.map(|begun| mixes(&begun, now)).unwrap_or_default();
+    let partial = CaseRecord::load_partial(store, case).await?;
+    let mut differences =
+        partial.map(|partial| differences_from_partial(&partial, now)).unwrap_or_default();
     if differences.is_empty() {
-        let made = CaseRecord::load(store, case).await?;
-        differences = made.map(|made| conflicts(&made, now)).unwrap_or_default();
+        let complete = CaseRecord::load(store, case).await?;
+        differences = complete.map(|complete| conflicts(&complete, now)).unwrap_or_default();
     }
     match differences.is_empty() {
         true => Ok(()),

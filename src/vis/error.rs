@@ -1,4 +1,4 @@
-//! What can go wrong with the visualization stores.
+//! Errors of the visualization stores.
 
 use tokio::task::JoinError;
 
@@ -10,134 +10,136 @@ use crate::research::validate::ValidationError;
 use crate::research::{GridError, PlanError};
 use crate::store::StoreError;
 
-/// A visualization store could not be made, filled or read.
+/// An error of creating, filling, verifying or reading a visualization store.
 #[derive(Debug, thiserror::Error)]
 pub enum VisError {
-    /// The storage failed.
+    /// An error of the object store or file system.
     #[error(transparent)]
     Store(Box<StoreError>),
-    /// The case's files are not complete.
+    /// An error of planning a case, such as missing input files or a result of other settings.
     #[error(transparent)]
     Plan(Box<PlanError>),
-    /// A file is not what it should be.
+    /// An input file is not valid.
     #[error(transparent)]
     Check(Box<ValidationError>),
-    /// The grid file cannot be used.
+    /// The grid file is not valid.
     #[error(transparent)]
     Grid(Box<GridError>),
-    /// The worker was lost.
+    /// A worker thread or its memory is not available.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// Told to stop.
+    /// The run was interrupted.
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// A shard could not be encoded.
     #[error("cannot encode {key}")]
     Shard {
-        /// Array or object.
+        /// Key of the array or object.
         key: String,
         /// Cause.
         source: ShardEncodeError,
     },
-    /// Something is there already.
-    #[error("{url} holds {what}; give another place, or replace it with --overwrite")]
+    /// The location of a new store has results.
+    #[error("{url} holds {what}; give another location, or replace it with --overwrite")]
     NotEmpty {
         /// Store.
         url: String,
-        /// What is there.
+        /// The results, such as `results of 2 cases`.
         what: String,
     },
-    /// A store of another kind is there.
+    /// The location of a new store has a store of another kind.
     #[error(
-        "{url} holds {found}, not {wanted}; a store never replaces one of another kind: give another place"
+        "{url} holds {found}, and a store of another kind never replaces it; give {wanted} another location"
     )]
     OtherKind {
         /// Store.
         url: String,
-        /// Which one is there.
+        /// Kind of the existing store.
         found: &'static str,
-        /// Which one was to be made.
+        /// Kind of the new store.
         wanted: &'static str,
     },
-    /// The place is part of other results.
-    #[error("{url} lies in {other}, which holds results of its own; give the store another place")]
+    /// The location of a new store is inside other results.
+    #[error(
+        "{url} is inside {other}, which holds results of its own; give the store another location"
+    )]
     Inside {
         /// Store.
         url: String,
-        /// What it would lie in.
+        /// URL of the other results.
         other: String,
     },
-    /// Chunks hold values that no record covers.
+    /// A store has values of cases without a record.
     #[error(
         "{url} holds values of cases without a record (.cases): {cases}; keep them with \
-         `dor vis finalize --adopt`, or take them out with `dor vis remove`"
+         `dor vis finalize --adopt`, or remove them with `dor vis remove`"
     )]
     Uncovered {
         /// Store.
         url: String,
-        /// The cases, in short.
+        /// Short list of the cases.
         cases: String,
     },
-    /// Nothing is there.
-    #[error("there is no store at {url}; make one with `dor vis create-template-{store}`")]
+    /// The location has no store.
+    #[error("there is no store at {url}; create one with `dor vis create-template-{store}`")]
     NoStore {
-        /// Where it should be.
+        /// Location of the store.
         url: String,
-        /// Which one.
+        /// Kind of the store.
         store: &'static str,
     },
-    /// It is not a store of this form.
+    /// The location has files that are not a store of this schema.
     #[error("{url} is not a store of this program: {problem}")]
     Foreign {
         /// Store.
         url: String,
-        /// What differs.
+        /// Difference from the schema.
         problem: String,
     },
-    /// The store does not have what is asked for.
+    /// A store or file does not have the requested or expected content.
     #[error("{url} {problem}")]
     Mismatch {
-        /// Store.
+        /// Store or file.
         url: String,
-        /// What differs, with advice.
+        /// Difference and advice, as the rest of a sentence that begins with the URL.
         problem: String,
     },
-    /// The store is filled under other rules.
+    /// The store has results of another recipe.
     #[error(
-        "{url} is filled under the rules of {has}; this run would use {wanted}. \
-         One store must not mix them: give another store, or make it anew"
+        "{url} has results of recipe {has}, and this run uses recipe {wanted}; a store must not mix \
+         recipes: give another store, or create this one again"
     )]
     Recipe {
         /// Store.
         url: String,
-        /// Its rules.
+        /// Recipe of the store.
         has: String,
-        /// Those of this run.
+        /// Recipe of this run.
         wanted: String,
     },
-    /// A record is damaged.
+    /// A record is not valid JSON or lacks fields.
     #[error(
         "{url} is not a record of this program; populate its case again with --force, or remove the \
-         record and keep the values with dor vis finalize --adopt"
+         record and keep the values with `dor vis finalize --adopt`"
     )]
     Record {
-        /// Object.
+        /// Record.
         url: String,
         /// Cause.
         source: serde_json::Error,
     },
-    /// A record is of a form that this program does not know.
+    /// A record has a format version that this program does not know.
     #[error("{}", crate::case_manifest::other_format(url, *found))]
     Format {
-        /// Object.
+        /// Record.
         url: String,
-        /// Its format.
+        /// Format version of the record.
         found: u32,
     },
-    /// A setting that the work needs is missing.
+    /// An option is missing or wrong. The value is the message.
     #[error("{0}")]
     Needs(String),
-    /// The polygon has no centre.
+    /// The file of polygon centres has no centre of the polygon.
     #[error("{url} has no centre of polygon {polygon}; give a file that has it (--centers)")]
     NoCenter {
         /// File.
@@ -145,29 +147,29 @@ pub enum VisError {
         /// Polygon.
         polygon: u16,
     },
-    /// The case's results are no numbers.
+    /// A result of the case is not finite.
     #[error("case {case} has no {what}: {why}")]
     NoResult {
         /// Case.
         case: Case,
-        /// What could not be computed.
+        /// Quantity without a finite value.
         what: &'static str,
         /// Cause.
         why: String,
     },
-    /// A field does not have the size of the grid.
+    /// A field does not have the shape of the grid.
     #[error("{url} has {found} points where {other} has {expected}; give files of one grid")]
     Size {
         /// File.
         url: String,
-        /// Its points, such as `384 x 320`.
+        /// Rows and columns of the field, such as `384 x 320`.
         found: String,
-        /// What it should fit.
+        /// Name of the grid.
         other: String,
-        /// Its points.
+        /// Rows and columns of the grid.
         expected: String,
     },
-    /// A Zarr store made elsewhere cannot be read.
+    /// A Zarr store of another program cannot be read.
     #[error("cannot read {url}: {problem}")]
     Zarr {
         /// Array or store.

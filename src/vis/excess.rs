@@ -1,7 +1,8 @@
-//! Excess stores: `CASE.excess.zarr` with the additional air-sea flux of a case, so that the files of
-//! its months need not be read again. Arrays, in either version of the Zarr format:
-//! `FG_CO2_excess(time, nlat, nlon)`, which is `FG_CO2 - FG_ALT_CO2` in mmol/m^3 cm/s for all 180
-//! months, and `TAREA(nlat, nlon)` in cm^2; NaN where there is no water.
+//! Excess stores: Zarr stores `CASE.excess.zarr`, v2 or v3, with the additional air-sea flux of a case.
+//! They replace the monthly files as input of store 3.
+//!
+//! The arrays are `FG_CO2_excess(time, nlat, nlon)`, which is `FG_CO2 - FG_ALT_CO2` in mmol/m^3 cm/s for
+//! all 180 months, and `TAREA(nlat, nlon)` in cm^2. Both are NaN on land.
 
 use super::series::CaseSeries;
 use super::zarr::{self, values};
@@ -11,24 +12,28 @@ use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, LatLon};
 use crate::store::{ObjectMeta, Store};
 
-/// Array of the flux.
+/// Name of the array with the flux.
 const EXCESS: &str = "FG_CO2_excess";
-/// Ending of the stores' names.
+/// Suffix of the names of the stores.
 pub const SUFFIX: &str = ".excess.zarr";
 
 /// The excess store of a case.
 pub struct Excess {
+    /// Key of the store below the location of all excess stores.
     folder: String,
-    /// Its first metadata object, which stands for it in records.
+    /// Metadata object that identifies the store in case records.
     pub metadata: ObjectMeta,
 }
 
-/// Bytes of memory that reading one on this grid takes: the flux, and with it the area.
+/// Memory to read an excess store on this grid, bytes: the flux of all months and the area.
 pub fn memory(grid: &Grid) -> u64 {
     zarr::memory((MONTHS + 1).saturating_mul(grid.tlat.len()))
 }
 
 /// Finds the excess store of a case.
+///
+/// # Errors
+/// [`VisError::Zarr`] when it does not exist.
 pub async fn find(excesses: &Store, case: Case) -> Result<Excess, VisError> {
     let folder = format!("{case}{SUFFIX}");
     let metadata = zarr::find(excesses, &folder, EXCESS, "--excess-dir").await?;
@@ -36,7 +41,10 @@ pub async fn find(excesses: &Store, case: Case) -> Result<Excess, VisError> {
 }
 
 impl Excess {
-    /// The uptake of each month around a centre, on a grid.
+    /// Computes the uptake of each month by distance from `center`, on the T points of `grid`.
+    ///
+    /// # Errors
+    /// An array cannot be read or has another size than the grid.
     pub async fn series(
         &self,
         excesses: &Store,
@@ -52,12 +60,12 @@ impl Excess {
         };
         let excess = read(EXCESS, points * MONTHS, "mmol/m^3 cm/s").await?;
         let area = read("TAREA", points, "cm^2").await?;
-        let rings = DistanceBins::new(grid, center, recipe.reference_compat);
-        let none = vec![0.0; points];
+        let bins = DistanceBins::new(grid, center, recipe.reference_compat);
+        let zero = vec![0.0; points];
         let months = excess.chunks(points).zip(case.months());
-        let uptakes = months.map(|(month, name)| {
-            let month: Vec<f32> = month.iter().map(|&v| v as f32).collect();
-            Some(uptake(&rings, &month, &none, &area, f64::from(name.days())))
+        let uptakes = months.map(|(flux, month)| {
+            let flux: Vec<f32> = flux.iter().map(|&v| v as f32).collect();
+            Some(uptake(&bins, &flux, &zero, &area, f64::from(month.days())))
         });
         Ok(CaseSeries { uptakes: uptakes.collect(), ..CaseSeries::default() })
     }

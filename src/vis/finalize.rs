@@ -1,6 +1,8 @@
-//! Putting together what cases share: the chunks of stores 1 and 3 hold every polygon of a season,
-//! so each case leaves its numbers in a record, and one process assembles the chunks. Safe to run
-//! again, also while cases are still being made. What killed writers left on disk is removed.
+//! Assembly of the chunks and metadata that the cases of a store share.
+//!
+//! A chunk of store 1 or 3 holds all polygons of an intervention month. Each case therefore has its
+//! values in a record, and [`finalize`] assembles the chunks from the records. It can run again at any
+//! time, also while other processes fill cases. It deletes temporary files of killed processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::create::ExistingStore;
 use super::record::{CaseRecord, FileEntry, RecordedCases, SharedRecord};
-use super::schema::{StoreKind, place};
+use super::schema::{StoreKind, axis_indices};
 use super::{StoreRecipe, VisError, coverage, create};
 use crate::encode::zarr::{StoreObject, chunk};
 use crate::model::Case;
@@ -16,58 +18,61 @@ use crate::model::atlas::FILL;
 use crate::model::case::{MONTHS, POLYGONS};
 use crate::store::Store;
 
-/// Records that are read at the same time.
-const READS: usize = 32;
+/// Largest number of records that are read at the same time.
+const CONCURRENCY: usize = 32;
 
-/// How complete a store is.
+/// Which cases of the catalogue have a result in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completeness {
-    /// Cases with results.
+    /// Cases with a result.
     pub done: Vec<Case>,
-    /// Cases without: fill.
+    /// Cases without a result; their values are fill.
     pub missing: Vec<Case>,
-    /// Cases of which months are missing: partly fill.
+    /// Cases whose result lacks months; the values of these months are fill.
     pub partial: Vec<Case>,
 }
 
-/// Assembles the shared chunks and writes the metadata, the consolidated metadata last. A store with
-/// values that no record covers is refused: they would be dropped.
+/// Assembles the shared chunks and writes the metadata, the consolidated metadata last.
+///
+/// # Errors
+/// [`VisError::Uncovered`] when the store has values without a record, which would be lost; records that
+/// do not fit the store; an error of the store.
 pub async fn finalize(store: &Store) -> Result<(StoreKind, Completeness), VisError> {
     let assembly = AssembledStore::of(store, &BTreeSet::new()).await?;
     assembly.write_chunks(store).await?;
     assembly.end(store).await
 }
 
-/// A store put together, before anything is written.
+/// The assembled chunks and records of a store, before anything is written.
 pub(super) struct AssembledStore {
     opened: ExistingStore,
     records: BTreeMap<Case, CaseRecord>,
     recipe: Option<StoreRecipe>,
-    /// The chunks that cases share.
+    /// Chunks that cases share; empty for store 2.
     chunks: Vec<StoreObject>,
 }
 
 impl AssembledStore {
-    /// Puts a store together; the cases `without` are left out, and the values of others without a record are
-    /// kept where some are left out.
-    pub(super) async fn of(store: &Store, without: &BTreeSet<Case>) -> Result<Self, VisError> {
+    /// Assembles a store without the `excluded` cases. If there are any, values of other cases without a
+    /// record are kept; otherwise they are an error.
+    pub(super) async fn of(store: &Store, excluded: &BTreeSet<Case>) -> Result<Self, VisError> {
         let opened = create::open(store, "store1, 2 or 3").await?;
-        let uncovered = match without.is_empty() {
+        let uncovered = match excluded.is_empty() {
             true => BTreeSet::new(),
-            false => &coverage::uncovered(store, &opened.kind).await? - without,
+            false => &coverage::uncovered(store, &opened.kind).await? - excluded,
         };
-        coverage::refuse_uncovered(store, &opened.kind, &(without | &uncovered)).await?;
+        coverage::refuse_uncovered(store, &opened.kind, &(excluded | &uncovered)).await?;
         let unrecorded = match opened.kind.columns() {
             0 => Vec::new(),
             _ => coverage::values_of(store, &opened.kind, &uncovered).await?,
         };
-        let records = records_without(store, without).await?;
-        let recipe = agreed(store, &opened, &records)?;
+        let records = records_without(store, excluded).await?;
+        let recipe = common_recipe(store, &opened, &records)?;
         let chunks = shared_chunks(&opened.kind, &records, &unrecorded);
         Ok(Self { opened, records, recipe, chunks })
     }
 
-    /// Writes the chunks that cases share.
+    /// Writes the shared chunks.
     pub(super) async fn write_chunks(&self, store: &Store) -> Result<(), VisError> {
         for StoreObject { key, bytes } in &self.chunks {
             store.put(key, bytes.clone()).await?;
@@ -75,7 +80,7 @@ impl AssembledStore {
         Ok(())
     }
 
-    /// Writes the metadata, the consolidated metadata last, and what the store holds now.
+    /// Writes the metadata, the consolidated metadata last, and then the record of shared objects.
     pub(super) async fn end(self, store: &Store) -> Result<(StoreKind, Completeness), VisError> {
         let Self { opened, records, recipe, chunks } = self;
         let cases = records.keys().map(|case| case.short()).collect();
@@ -86,7 +91,7 @@ impl AssembledStore {
         };
         shared.files.extend(chunks.iter().map(entry));
         store.remove_stale_temp_files("").await?;
-        // The first case may have been begun since the store was opened.
+        // Another process can have set the recipe since the store was opened.
         let recipe = match recipe {
             None => create::open(store, opened.kind.name()).await?.recipe,
             recipe => recipe,
@@ -97,8 +102,11 @@ impl AssembledStore {
     }
 }
 
-/// The rules that a store and all its records agree on; none in a store without cases.
-fn agreed(
+/// Returns the recipe that a store and all its records have in common; `None` in a store without cases.
+///
+/// # Errors
+/// A record is of another store or case or is damaged, or two records have different recipes or weights.
+fn common_recipe(
     store: &Store,
     opened: &ExistingStore,
     records: &BTreeMap<Case, CaseRecord>,
@@ -108,15 +116,17 @@ fn agreed(
     let mut recipe = opened.recipe.clone();
     for (case, record) in records {
         if record.store != opened.kind.name() || record.case != case.short() {
-            let (of, place) = (&record.case, case.short());
-            let of_store = &record.store;
             return Err(mismatch(format!(
-                "has a result of {of} for {of_store} in the place of {place}"
+                "has a record of case {} for {} in the file of case {}; populate this case again with \
+                 --force",
+                record.case,
+                record.store,
+                case.short()
             )));
         }
-        if let Some(problem) = record.misshapen(opened.kind.columns()) {
+        if let Some(problem) = record.shape_problem(opened.kind.columns()) {
             return Err(mismatch(format!(
-                "has a damaged record: {problem}; fill it again with --force"
+                "has a damaged record: {problem}; populate the case again with --force"
             )));
         }
         let has = recipe.get_or_insert_with(|| record.recipe.clone());
@@ -131,43 +141,45 @@ fn agreed(
     match other_weights(records) {
         None => Ok(recipe),
         Some((one, other)) => Err(mismatch(format!(
-            "has maps of two sets of weights, in cases {one} and {other}: fill one of them \
+            "has maps of two sets of weights, in cases {one} and {other}; populate one of them \
              again with the grid file of the other"
         ))),
     }
 }
 
-/// The records of all cases.
+/// Reads the records of all complete cases.
 pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
     records_without(store, &BTreeSet::new()).await
 }
 
+/// Reads the records of all complete cases except the `excluded` ones.
 async fn records_without(
     store: &Store,
-    without: &BTreeSet<Case>,
+    excluded: &BTreeSet<Case>,
 ) -> Result<BTreeMap<Case, CaseRecord>, VisError> {
     let load = async |case: Case| Ok((case, CaseRecord::load(store, case).await?));
-    let loaded =
-        stream::iter(&RecordedCases::of(store).await?.done - without).map(load).buffered(READS);
-    let found = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
-    found.try_collect::<BTreeMap<_, _>>().await
+    let loaded = stream::iter(&RecordedCases::of(store).await?.done - excluded)
+        .map(load)
+        .buffered(CONCURRENCY);
+    let existing = loaded.try_filter_map(async |(case, record)| Ok(record.map(|r| (case, r))));
+    existing.try_collect::<BTreeMap<_, _>>().await
 }
 
-/// Two cases whose maps were made with different weights, as far as their records tell them.
+/// Returns two cases whose records have different regridding weights; `None` when all are the same.
 pub fn other_weights(records: &BTreeMap<Case, CaseRecord>) -> Option<(Case, Case)> {
     let weights = |(case, record): (&Case, &CaseRecord)| {
         Some((*case, record.settings.weights_sha256.clone()?))
     };
     let mut known = records.iter().filter_map(weights);
-    let (first, of_first) = known.next()?;
-    let (other, _) = known.find(|(_, weights)| *weights != of_first)?;
+    let (first, first_weights) = known.next()?;
+    let (other, _) = known.find(|(_, weights)| *weights != first_weights)?;
     Some((first, other))
 }
 
-/// Which cases of the catalogue have results.
+/// Sorts the cases of the catalogue by the state of their records.
 pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
-    let of = |wanted: fn(Option<&CaseRecord>) -> bool| {
-        Case::all().filter(|case| wanted(records.get(case))).collect()
+    let of = |matches: fn(Option<&CaseRecord>) -> bool| {
+        Case::all().filter(|case| matches(records.get(case))).collect()
     };
     Completeness {
         done: of(|record| record.is_some()),
@@ -176,8 +188,8 @@ pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
     }
 }
 
-/// The chunks that hold every polygon of a season: the values of records, those of cases without a
-/// record that are kept, fill where there is no result.
+/// Assembles the chunks of stores 1 and 3; empty for store 2. A chunk holds all polygons of an
+/// intervention month: the values of `records`, the values of `unrecorded` cases, and fill for others.
 pub fn shared_chunks(
     kind: &StoreKind,
     records: &BTreeMap<Case, CaseRecord>,
@@ -195,16 +207,16 @@ pub fn shared_chunks(
     let objects = keys.map(|(season, key)| {
         let mut values = vec![FILL; array.chunk_len()];
         let mut fill = |case: Case, month: usize, row: &mut dyn Iterator<Item = f32>| {
-            let at = (month * usize::from(POLYGONS) + place(case).0) * columns;
-            values[at..at + columns].iter_mut().zip(row).for_each(|(value, found)| *value = found);
+            let at = (month * usize::from(POLYGONS) + axis_indices(case).0) * columns;
+            values[at..at + columns].iter_mut().zip(row).for_each(|(value, new)| *value = new);
         };
-        let of_season = |case: &Case| place(*case).1 == season;
-        for (case, record) in records.iter().filter(|(case, _)| of_season(case)) {
+        let is_in_chunk = |case: &Case| axis_indices(*case).1 == season;
+        for (case, record) in records.iter().filter(|(case, _)| is_in_chunk(case)) {
             for (month, row) in record.values.iter().take(MONTHS).enumerate() {
                 fill(*case, month, &mut row.iter().map(|value| value.unwrap_or(FILL)));
             }
         }
-        for (case, rows) in unrecorded.iter().filter(|(case, _)| of_season(case)) {
+        for (case, rows) in unrecorded.iter().filter(|(case, _)| is_in_chunk(case)) {
             for (month, row) in rows.iter().take(MONTHS).enumerate() {
                 fill(*case, month, &mut row.iter().copied());
             }

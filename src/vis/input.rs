@@ -1,4 +1,4 @@
-//! Where the months of a case come from: research-grade or raw files.
+//! Input files of a case: research-grade or raw monthly files.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::research::PlanError;
 use crate::research::plan::{missing_months, probe_each, raw_files};
 use crate::store::{ObjectMeta, Store};
 
-/// Files of many cases.
+/// A location with the monthly files of many cases.
 #[derive(Clone, Debug)]
 pub enum CaseSource {
     /// Research-grade files, `PPP/MM/*.nc`.
@@ -23,18 +23,18 @@ pub enum CaseSource {
     Raw(Store),
 }
 
-/// The files of a case.
+/// The monthly files of a case.
 #[derive(Clone, Debug)]
 pub struct CaseFiles {
     /// The case.
     pub case: Case,
-    /// Months without a file.
+    /// Months without a file; empty unless missing months are allowed.
     pub missing: Vec<YearMonth>,
     store: Store,
     files: BTreeMap<YearMonth, ObjectMeta>,
-    /// SHA-256 of files of which there is a record, by key.
+    /// SHA-256 by key, for the files that the manifest of the case lists.
     sha256: BTreeMap<String, String>,
-    /// Earlier versions of the files that are known to have the same content.
+    /// Earlier versions of the files with the same content.
     same: Vec<InputRecord>,
     reader: Reader,
 }
@@ -46,14 +46,17 @@ impl CaseSource {
         }
     }
 
-    /// Finds the files of a case; all 180, unless months may be missing.
+    /// Finds the files of a case.
+    ///
+    /// # Errors
+    /// Months are missing and `allow_missing` is not set, no month has a file, or the store fails.
     pub async fn case(&self, case: Case, allow_missing: bool) -> Result<CaseFiles, VisError> {
         let mut files = match self {
             Self::Raw(store) => raw_files(store, case).await?,
             Self::Research(store) => research_files(store, case).await?,
         };
         if self.store().location().is_local() {
-            // On disk an ETag names the inode, which a copy of the same file does not keep.
+            // The ETag of a local file contains its inode, which differs for a copy of the file.
             files.values_mut().for_each(|info| info.etag = None);
         }
         let missing = missing_months(case, &files, allow_missing)?;
@@ -66,6 +69,7 @@ impl CaseSource {
     }
 }
 
+/// Finds the research-grade files of a case: by a listing, or one by one over https.
 async fn research_files(
     store: &Store,
     case: Case,
@@ -75,8 +79,8 @@ async fn research_files(
     let folder = layout::folder(case);
     let found = match store.can_list() {
         true => {
-            let ours = names.clone();
-            store.list_ours(&folder, move |key| ours.contains_key(key)).await?
+            let expected = names.clone();
+            store.list_ours(&folder, move |key| expected.contains_key(key)).await?
         }
         false => probe_each(store, names.keys().cloned()).await?,
     };
@@ -91,23 +95,24 @@ async fn research_files(
     }
 }
 
-/// SHA-256 of research-grade files, as far as the case's record tells of them; without a record that can
-/// be read there are none.
+/// Reads the SHA-256 of research-grade files from the manifest of the case. Files that it does not list
+/// with the same size have none; without a readable manifest no file has one.
 async fn checksums(
     store: &Store,
     case: Case,
     files: &BTreeMap<YearMonth, ObjectMeta>,
 ) -> BTreeMap<String, String> {
-    let record = CaseManifest::load(store, &layout::folder(case), COMPLETE).await;
-    let Ok(Some(record)) = record else { return BTreeMap::new() };
+    let manifest = CaseManifest::load(store, &layout::folder(case), COMPLETE).await;
+    let Ok(Some(manifest)) = manifest else { return BTreeMap::new() };
     let of = |info: &ObjectMeta| {
-        let file = record.file(&info.key).filter(|file| file.content.size == info.size)?;
+        let file = manifest.file(&info.key).filter(|file| file.content.size == info.size)?;
         Some((file.key.clone(), file.content.sha256.clone()))
     };
     files.values().filter_map(of).collect()
 }
 
-/// A store that was made elsewhere: its metadata stands for it.
+/// The inputs of a result that is computed from a Zarr store of another program. `metadata` is an object
+/// of that store which identifies it in records.
 pub async fn made_before(store: &Store, metadata: &ObjectMeta) -> Result<CurrentInputs, VisError> {
     let mut record = InputRecord::new(metadata, Some(sha256(store, metadata).await?));
     if store.location().is_local() {
@@ -118,7 +123,7 @@ pub async fn made_before(store: &Store, metadata: &ObjectMeta) -> Result<Current
 }
 
 impl CaseFiles {
-    /// The files that there are, with the number of months since the intervention.
+    /// Iterates over the files, each with the number of months since the intervention and its month.
     pub fn iter(&self) -> impl Iterator<Item = (usize, YearMonth, &ObjectMeta)> {
         let first = self.case.first_month();
         self.files.iter().map(move |(&month, info)| {
@@ -126,13 +131,13 @@ impl CaseFiles {
         })
     }
 
-    /// The file of the n-th month since the intervention.
+    /// The month and file that is `elapsed` months after the intervention; `None` without a file.
     pub fn month(&self, elapsed: usize) -> Option<(YearMonth, &ObjectMeta)> {
         let month = self.case.first_month().plus(elapsed as i32);
         self.files.get(&month).map(|info| (month, info))
     }
 
-    /// Bytes of all files.
+    /// Size of all files, bytes.
     pub fn size(&self) -> u64 {
         self.files.values().map(|info| info.size).sum()
     }
@@ -147,37 +152,37 @@ impl CaseFiles {
         self.files.is_empty()
     }
 
-    /// The same files, to be read by `reader`.
+    /// The same files, read through `reader`.
     pub fn read_by(&self, reader: Reader) -> Self {
         Self { reader, ..self.clone() }
     }
 
-    /// Names of the files.
+    /// Keys of the files.
     pub fn keys(&self) -> impl Iterator<Item = String> {
         self.files.values().map(|info| info.key.clone())
     }
 
-    /// The bytes of a file, for a look at what is in it.
-    pub fn source(&self, info: &ObjectMeta, workshop: &RunContext) -> Box<dyn ByteSource> {
+    /// The bytes of a file, fetched by range.
+    pub fn source(&self, info: &ObjectMeta, context: &RunContext) -> Box<dyn ByteSource> {
         let object = self.store.object_known(&info.key, info.clone());
-        self.reader.source(object, &workshop.stop)
+        self.reader.source(object, &context.stop)
     }
 
-    /// Does work on a file, on a worker with `memory` bytes.
+    /// Runs `work` on a file, on a worker with `memory` bytes.
     pub async fn read<T: Send + 'static>(
         &self,
         info: &ObjectMeta,
-        workshop: &RunContext,
+        context: &RunContext,
         memory: u64,
         work: impl FnOnce(Box<dyn ByteSource>) -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        let RunContext { pool, stop, .. } = workshop;
+        let RunContext { pool, stop, .. } = context;
         let object = self.store.object_known(&info.key, info.clone());
         let needs = (ReadMode::Parts, memory);
         Ok(self.reader.read(pool, object, needs, stop, |_| {}, work).await?.0)
     }
 
-    /// The files as they are now, for records and to be compared with them.
+    /// The current versions of the files, for records and for the comparison with records.
     pub fn inputs(&self) -> CurrentInputs {
         let record =
             |info: &ObjectMeta| InputRecord::new(info, self.sha256.get(&info.key).cloned());
@@ -185,19 +190,19 @@ impl CaseFiles {
         CurrentInputs { store: self.store.clone(), files, same: self.same.clone() }
     }
 
-    /// The same files, of which these earlier versions are known to have the same content.
+    /// The same files with a list of earlier versions that have the same content.
     pub fn known_as(self, same: Vec<InputRecord>) -> Self {
         Self { same, ..self }
     }
 }
 
 impl CaseSource {
-    /// Name for messages.
+    /// URL of the location, for messages.
     pub fn url(&self) -> String {
         self.store().location().to_string()
     }
 
-    /// The cases that there are folders of; none where there is no listing.
+    /// Lists the cases that have a folder; empty over https, which has no listing.
     pub async fn cases(&self) -> Result<Vec<Case>, VisError> {
         let store = self.store();
         if !store.can_list() {

@@ -1,5 +1,5 @@
-//! What all maps of a run are made by: the store, the points of the grid, their weights, the sea surface
-//! height.
+//! Preparation of a run that fills store 2: opens the store and loads the grid, the regridding weights
+//! and the sea surface height.
 
 use std::sync::Arc;
 
@@ -13,85 +13,86 @@ use crate::regrid::Weights;
 use crate::research::GridFile;
 use crate::store::{Location, Store, StoreRegistry};
 
-/// How maps are made.
+/// Options of a run that fills store 2.
 #[derive(Clone, Debug, Default)]
 pub struct MapOptions {
-    /// The grid file; without one the points are those of the files.
+    /// The grid file; `None` for the points in the input files.
     pub grid: Option<GridFile>,
-    /// Weights in the xESMF layout: read when they exist, else computed and written.
+    /// Store for regridding weights in the xESMF layout: weights are read from it, or computed and
+    /// written to it. `None` computes them in memory.
     pub weights_store: Option<Location>,
-    /// Levels that the store must have.
+    /// Number of levels that the store must have; `None` for any number.
     pub levels: Option<u8>,
-    /// Series of sea surface height, needed for `DIC`.
+    /// File with the series of sea surface height, which the variable `DIC` needs.
     pub ssh: Option<Location>,
-    /// Reproduce the known defects of the published atlas.
+    /// Whether to reproduce the known defects of the published atlas.
     pub reference_compat: bool,
 }
 
 impl MapOptions {
-    /// The store with what all its maps are made by.
+    /// Opens the store, and loads everything that its maps are computed from.
     ///
     /// # Errors
-    /// It is no store 2, or of other levels or rules; an input cannot be read.
+    /// The store is not a store 2, or has other levels or another recipe; an input cannot be read.
     pub async fn atlas<'a>(
         &self,
         store: Store,
         stores: &StoreRegistry,
         (input, cases): (&CaseSource, &[Case]),
-        workshop: &'a RunContext,
+        context: &'a RunContext,
     ) -> Result<MapContext<'a>, VisError> {
         let ssh = match &self.ssh {
-            Some(at) => Some(ssh::load(stores, at, (&workshop.pool, &workshop.stop)).await?),
+            Some(at) => Some(ssh::load(stores, at, (&context.pool, &context.stop)).await?),
             None => None,
         };
         let recipe = StoreRecipe::new(self.reference_compat);
         let store2 = OpenStore::open(store, "store2", recipe).await?;
         let url = store2.store.location().to_string();
         let StoreKind::Store2(pyramid) = store2.kind.clone() else {
-            return Err(VisError::Mismatch { url, problem: "is no store 2".to_owned() });
+            return Err(VisError::Mismatch { url, problem: "is not a store 2".to_owned() });
         };
         if self.levels.is_some_and(|levels| levels != pyramid.levels) {
             let problem = format!("has {} levels; leave out --levels", pyramid.levels);
             return Err(VisError::Mismatch { url, problem });
         }
-        let (grid, name, sha256) = self.points(stores, input, cases, workshop).await?;
+        let (grid, name, sha256) = self.points(stores, input, cases, context).await?;
         let grid = Arc::new(grid);
-        let weights = self.weights(stores, grid.clone(), pyramid.levels, workshop).await?;
+        let weights = self.weights(stores, grid.clone(), pyramid.levels, context).await?;
         Ok(MapContext {
             destination: Arc::new(store2),
             pyramid,
-            digest: store2::digest(&weights),
+            weights_sha256: store2::weights_sha256(&weights),
             weights: Arc::new(weights),
-            grid: name,
+            grid_name: name,
             shape: (grid.nlat, grid.nlon),
-            given: sha256.map(|sha256| (grid, sha256)),
+            grid_file: sha256.map(|sha256| (grid, sha256)),
             ssh,
-            workshop,
-            turn: tokio::sync::Mutex::default(),
+            context,
+            whole_maps_lock: tokio::sync::Mutex::default(),
         })
     }
 
-    /// The points to regrid from, with a name for messages, and the SHA-256 of the grid file that they are
-    /// of.
+    /// Loads the points to regrid from. Returns them with a name for messages, and with the SHA-256 of
+    /// the grid file if they are from one.
     async fn points(
         &self,
         stores: &StoreRegistry,
         input: &CaseSource,
         cases: &[Case],
-        workshop: &RunContext,
+        context: &RunContext,
     ) -> Result<(Grid, String, Option<String>), VisError> {
         if let (Some(file), false) = (&self.grid, self.reference_compat) {
             let (grid, sha256) = file.load(stores).await?;
             return Ok((grid, file.location.to_string(), Some(sha256)));
         }
-        // Cases are of one model grid; fields of another size are refused one by one. One that cannot be
-        // read fails by itself later.
+        // All cases have the same model grid, so the first case that can be read provides the points. A
+        // case that cannot be read, or has another grid, fails when it is filled.
         let recipe = StoreRecipe::new(self.reference_compat);
         let mut failure = VisError::Needs("no case was chosen".to_owned());
         for &case in cases {
             let grid = async {
                 let files = input.case(case, true).await?;
-                store2::grid_of(&files, &recipe, workshop).await
+                store2::read_grid(&files, &recipe, context).await
             };
             match grid.await {
                 Ok(grid) => return Ok((grid, format!("the first file of case {case}"), None)),
@@ -101,24 +102,24 @@ impl MapOptions {
         Err(failure)
     }
 
-    /// Weights that were stored, or computed.
+    /// Loads the weights from the weights store, or computes and stores them.
     async fn weights(
         &self,
         stores: &StoreRegistry,
         grid: Arc<Grid>,
         levels: u8,
-        workshop: &RunContext,
+        context: &RunContext,
     ) -> Result<Vec<Weights>, VisError> {
         let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
         if let Some(store) = &store
             && let load = weights::load(store, levels, &grid)
-            && let Some(weights) = workshop.within(weights::memory(levels), load).await?
+            && let Some(weights) = context.within(weights::memory(levels), load).await?
         {
             return Ok(weights);
         }
-        let place = workshop.pool.place(0).await?;
-        let weights = Pool::run(&place, move || weights::compute(&grid, levels)).await?;
-        drop(place);
+        let permit = context.pool.place(0).await?;
+        let weights = Pool::run(&permit, move || weights::compute(&grid, levels)).await?;
+        drop(permit);
         if let Some(store) = &store {
             weights::save(store, &weights).await?;
         }

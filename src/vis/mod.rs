@@ -1,19 +1,20 @@
-//! The three visualization stores: what the public map draws from.
+//! The three visualization stores, Zarr stores that the public map reads.
 //!
-//! | store | holds | made from |
+//! | store | content | input |
 //! |---|---|---|
-//! | [`store1`] | efficiency of every case over time | air-sea flux and intervention, 2-D |
-//! | [`store2`] | a map pyramid of every case | carbon, pH, flux and pressure on the ocean grid |
-//! | [`store3`] | uptake within 500, 1000 and 2000 km | air-sea flux, 2-D |
+//! | [`store1`] | efficiency of each case over time | air-sea flux and intervention flux, 2-D |
+//! | [`store2`] | a map pyramid of each case | carbon, pH, air-sea flux and pressure on the ocean grid |
+//! | [`store3`] | additional CO2 uptake within 500, 1000 and 2000 km | air-sea flux, 2-D |
 //!
-//! `schema` says what each store looks like, [`create`] makes one, a case's part is filled in
-//! by [`store1`], [`store2`] and [`store3`], [`finalize`] puts together what cases share, [`check`]
-//! verifies the whole, [`query`] reads a map or a curve back. `coverage` finds values that no record
-//! covers; `adopt` makes records of them, `remove` takes a case out.
+//! `schema` defines the arrays of each store and [`create`] writes an empty store. [`store1`], [`store2`]
+//! and [`store3`] compute the results of a case. [`finalize`] assembles the chunks that cases share,
+//! [`check`] verifies a store, [`query`] reads a map or a curve. `coverage` finds values that no case
+//! record covers; `adopt` creates records for them, `remove` removes cases.
 
 pub(crate) mod adopt;
 pub(crate) mod analysis;
 mod bounded;
+mod case_writer;
 pub(crate) mod cases;
 pub(crate) mod centers;
 pub mod check;
@@ -53,32 +54,32 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::{Pool, PoolError, unless_stopped};
 use crate::research::ConversionProgress;
 
-/// What all work of a run shares.
+/// Resources that all tasks of a run use.
 #[derive(Clone)]
 pub struct RunContext {
-    /// CPU threads and memory.
+    /// Worker threads and the memory budget.
     pub pool: Pool,
-    /// Set when the run is to stop.
+    /// Cancelled when the run is to stop.
     pub stop: CancellationToken,
-    /// Where progress is told.
+    /// Receiver of progress events.
     pub progress: Arc<dyn ConversionProgress>,
 }
 
 impl RunContext {
-    /// Does work that takes `memory` bytes when a worker and as much memory are free, until a stop.
+    /// Waits for a worker and `memory` bytes, then runs `work` until it ends or the run is stopped.
     ///
     /// # Errors
-    /// Those of the work, and a stop.
+    /// The error of `work`, or [`VisError::Pool`] after a stop.
     pub async fn within<T>(
         &self,
         memory: u64,
         work: impl Future<Output = Result<T, VisError>>,
     ) -> Result<T, VisError> {
-        let place = unless_stopped(&self.stop, self.pool.place(memory))
+        let permit = unless_stopped(&self.stop, self.pool.place(memory))
             .await
             .map_err(PoolError::from)??;
-        let done = unless_stopped(&self.stop, work).await.map_err(PoolError::from)?;
-        drop(place);
-        done
+        let result = unless_stopped(&self.stop, work).await.map_err(PoolError::from)?;
+        drop(permit);
+        result
     }
 }

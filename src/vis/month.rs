@@ -1,4 +1,4 @@
-//! A month's file, opened by range and checked.
+//! Monthly files, read by range and validated.
 
 use super::VisError;
 use crate::derive::column;
@@ -12,25 +12,29 @@ use crate::research::validate::{
 /// Rows and columns of a grid.
 pub type GridShape = (usize, usize);
 
-/// Times of a monthly file, with room for a message that tells how many there are.
-const MOST_TIMES: usize = 1 << 12;
+/// Largest number of time bounds that is read. A valid file has one time; the bound is higher so that an
+/// error message can state the number.
+const MAX_TIMES: usize = 1 << 12;
 
-/// Layers of the ocean: POP has 60 or 62.
-pub const MOST_LAYERS: usize = 128;
+/// Largest accepted number of ocean layers; POP grids have 60 or 62.
+pub const MAX_LAYERS: usize = 128;
 
-/// A file of the month that its name says, on (nlat, nlon).
+/// An open file whose time is the month in its name, with fields on (nlat, nlon).
 pub struct MonthFile {
-    /// The file.
+    /// Reader of the file.
     pub file: RangeReader,
     /// Length of the month, days.
     pub days: f64,
 }
 
 impl MonthFile {
-    /// Opens a raw or research-grade file of a case.
+    /// Opens a raw or research-grade file and checks that it is the file of this case and month.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has another case, month or number of times.
     pub fn open(
         source: Box<dyn ByteSource>,
-        (case, named): (Case, YearMonth),
+        (case, expected): (Case, YearMonth),
     ) -> Result<Self, ValidationError> {
         let file = RangeReader::open(source)?;
         let url = || file.url().to_owned();
@@ -38,9 +42,9 @@ impl MonthFile {
         check_times(file.header(), file.url())?;
         check_agreement(file.header(), file.url())?;
         for name in ["time", "time_delta"] {
-            file.at_most(name, MOST_TIMES)?;
+            file.at_most(name, MAX_TIMES)?;
         }
-        let bounds = match file.time_bounds(MOST_TIMES)? {
+        let bounds = match file.time_bounds(MAX_TIMES)? {
             Some(bounds) => bounds,
             None if file.header().variable("time_delta").is_none() => {
                 return Err(ReadError::NoVariable {
@@ -49,7 +53,7 @@ impl MonthFile {
                 }
                 .into());
             }
-            // Research-grade files have the middle and the length instead.
+            // Research-grade files have the middle and the length of the month instead of bounds.
             None => {
                 let (middle, days) = (file.times()?, file.values("time_delta")?);
                 let (middle, days) = (middle.first(), days.first());
@@ -57,13 +61,17 @@ impl MonthFile {
             }
         };
         let (found, [start, end]) = history::month_of(file.url(), &bounds)?;
-        if found != named {
-            return Err(ValidationError::Month { url: url(), named, found });
+        if found != expected {
+            return Err(ValidationError::Month { url: url(), named: expected, found });
         }
         Ok(Self { file, days: end - start })
     }
 
-    /// Points of its own in degrees, NaN where they are fill.
+    /// Reads the grid points of the file from the variables `lat` and `lon`, in degrees; NaN where they
+    /// are fill.
+    ///
+    /// # Errors
+    /// A variable is missing, has another shape, or has values that are not degrees.
     pub fn grid(&self, lat: &str, lon: &str) -> Result<Grid, ReadError> {
         let variable = |name: &str| {
             let missing = || ReadError::NoVariable {
@@ -83,35 +91,43 @@ impl MonthFile {
         let (nlat, nlon) = (nlat.len, nlon.len);
         self.file.at_most(lat, MOST_POINTS)?;
         self.file.at_most(lon, MOST_POINTS)?;
-        let refuse = |problem| ReadError::Degrees { url: self.file.url().to_owned(), problem };
+        let invalid = |problem| ReadError::Degrees { url: self.file.url().to_owned(), problem };
         if self.shape(lat) != self.shape(lon) {
-            return Err(refuse(format!("`{lat}` and `{lon}` have different shapes")));
+            return Err(invalid(format!("`{lat}` and `{lon}` have different shapes")));
         }
         let grid = Grid { nlat, nlon, tlat: self.file.values(lat)?, tlong: self.file.values(lon)? };
-        check_degrees((lat, &grid.tlat), (lon, &grid.tlong), nlon).map_err(refuse)?;
+        check_degrees((lat, &grid.tlat), (lon, &grid.tlong), nlon).map_err(invalid)?;
         Ok(grid)
     }
 
-    /// The points of a grid, which is that of `other`, are where the file has its own, as far as
-    /// those are not fill.
-    pub fn check_points(&self, grid: &Grid, other: &str) -> Result<(), VisError> {
+    /// Checks that the T points of the file, where they are not fill, are those of `grid`. `grid_name` is
+    /// the name of the grid for messages.
+    pub fn check_points(&self, grid: &Grid, grid_name: &str) -> Result<(), VisError> {
         if let Some(found) = self.shape("TLAT") {
-            self.fits(found, (grid.nlat, grid.nlon), other)?;
+            self.fits(found, (grid.nlat, grid.nlon), grid_name)?;
         }
-        let own = |name: &str| match self.file.header().variable(name) {
+        let points = |name: &str| match self.file.header().variable(name) {
             None => Ok(Vec::new()),
             Some(_) => self.file.values(name),
         };
-        Ok(check_points(&own("TLAT")?, &own("TLONG")?, self.file.url(), grid)?)
+        Ok(check_points(&points("TLAT")?, &points("TLONG")?, self.file.url(), grid)?)
     }
 
-    /// A field on the points of a grid, which is that of `other`.
-    pub fn field(&self, name: &str, grid: GridShape, other: &str) -> Result<FieldValues, VisError> {
+    /// Reads a field of the shape of a grid. `grid_name` is the name of the grid for messages.
+    ///
+    /// # Errors
+    /// The variable is missing or has another shape.
+    pub fn field(
+        &self,
+        name: &str,
+        grid: GridShape,
+        grid_name: &str,
+    ) -> Result<FieldValues, VisError> {
         if let Some(found) = self.shape(name) {
-            self.fits(found, grid, other)?;
+            self.fits(found, grid, grid_name)?;
         }
         let points = grid.0 * grid.1;
-        self.file.at_most(name, points.saturating_mul(MOST_LAYERS))?;
+        self.file.at_most(name, points.saturating_mul(MAX_LAYERS))?;
         let field = self.file.field(name)?;
         match field.len() {
             found if found < points => {
@@ -122,7 +138,7 @@ impl MonthFile {
         }
     }
 
-    /// Rows and columns of a field.
+    /// Rows and columns of a variable: (0, 0) for one of fewer than two dimensions, `None` without it.
     pub fn shape(&self, name: &str) -> Option<GridShape> {
         match self.file.header().variable(name)?.dims.as_slice() {
             [.., nlat, nlon] => Some((nlat.len, nlon.len)),
@@ -130,20 +146,24 @@ impl MonthFile {
         }
     }
 
-    /// A point that is infinite is damage, not a value.
+    /// The error for a field with an infinite value, which only a damaged file has.
     pub fn infinite(&self, what: &str) -> VisError {
         let problem = format!("has an infinite value in {what}");
         VisError::Mismatch { url: self.file.url().to_owned(), problem }
     }
 
-    /// Refuses another grid than that of `other`.
-    pub fn fits(&self, found: GridShape, grid: GridShape, other: &str) -> Result<(), VisError> {
-        fits(self.file.url(), found, grid, other)
+    /// Checks that a field of the file has the shape of a grid.
+    pub fn fits(&self, found: GridShape, grid: GridShape, grid_name: &str) -> Result<(), VisError> {
+        fits(self.file.url(), found, grid, grid_name)
     }
 }
 
-/// Refuses a file on other points than those of `other`.
-pub fn fits(url: &str, found: GridShape, grid: GridShape, other: &str) -> Result<(), VisError> {
+/// Checks that a field of the shape `found` in the file `url` has the shape of a grid. `grid_name` is the
+/// name of the grid for messages.
+///
+/// # Errors
+/// [`VisError::Size`] when the shapes differ.
+pub fn fits(url: &str, found: GridShape, grid: GridShape, grid_name: &str) -> Result<(), VisError> {
     if found == grid && found.0 > 0 {
         return Ok(());
     }
@@ -151,39 +171,42 @@ pub fn fits(url: &str, found: GridShape, grid: GridShape, other: &str) -> Result
     Err(VisError::Size {
         url: url.to_owned(),
         found: text(found),
-        other: other.to_owned(),
+        other: grid_name.to_owned(),
         expected: text(grid),
     })
 }
 
-/// The difference of the columns of two fields and the columns of the first.
+/// Computes column inventories. Returns the difference between `experiment` and `control`, and the
+/// inventories of `experiment`.
 pub fn columns(
-    with: &FieldValues,
-    without: &FieldValues,
+    experiment: &FieldValues,
+    control: &FieldValues,
     thickness: &[f64],
     height: &[f64],
 ) -> (Vec<f64>, Vec<f64>) {
-    let columns = match (with, without) {
-        (FieldValues::Single(with), FieldValues::Single(without)) => {
-            column::columns(with, without, thickness, height)
+    let columns = match (experiment, control) {
+        (FieldValues::Single(experiment), FieldValues::Single(control)) => {
+            column::columns(experiment, control, thickness, height)
         }
         _ => {
-            let [with, without] = [with, without].map(|field| field.clone().into_doubles());
-            column::columns(&with, &without, thickness, height)
+            let [experiment, control] =
+                [experiment, control].map(|field| field.clone().into_doubles());
+            column::columns(&experiment, &control, thickness, height)
         }
     };
     (columns.delta, columns.experimental)
 }
 
-/// The difference of two fields and the first itself, in f64: of as many points of each.
+/// Subtracts the first `points` values of `control` from those of `experiment`. Returns the difference
+/// and the values of `experiment`, in f64.
 pub fn difference(
-    with: &FieldValues,
-    without: &FieldValues,
+    experiment: &FieldValues,
+    control: &FieldValues,
     points: usize,
 ) -> (Vec<f64>, Vec<f64>) {
-    let [with, without] = [with, without].map(|field| match field {
+    let [experiment, control] = [experiment, control].map(|field| match field {
         FieldValues::Single(values) => values.iter().take(points).map(|&v| f64::from(v)).collect(),
         FieldValues::Double(values) => values.iter().take(points).copied().collect::<Vec<f64>>(),
     });
-    (with.iter().zip(&without).map(|(w, o)| w - o).collect(), with)
+    (experiment.iter().zip(&control).map(|(e, c)| e - c).collect(), experiment)
 }

@@ -1,4 +1,4 @@
-//! Filling a store with cases, one after the other.
+//! Runs that fill stores with cases, one case after the other.
 
 use std::time::{Duration, Instant};
 
@@ -10,43 +10,44 @@ use super::store3::UptakeContext;
 use super::{RunContext, VisError, store1, store3};
 use crate::model::{Case, ErrorKind, WithErrorKind};
 
-/// Which files of a case are used, and whether one that is done is filled again.
+/// Options of filling a case.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FillOptions {
-    /// Fill a case again that is done.
+    /// Whether to fill a case that already has a result.
     pub force: bool,
-    /// Use the months that are there when others are missing.
+    /// Whether to fill a case of which input months are missing.
     pub allow_missing: bool,
 }
 
-/// Whether a run over cases came to its end.
+/// How a run over cases ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunEnd {
     /// Every case was tried.
     All,
-    /// It was told to stop before.
+    /// The run was interrupted before its last case.
     Stopped,
 }
 
-/// Fills the part of each case and tells `told` how that went and how long it took.
+/// Fills each case with `fill`, and calls `report` with the result and the time that the case took.
 ///
-/// A case that fails does not stop the others, unless it is the only one or all would fail.
+/// A case that fails does not end the run, unless it is the only case or the error is one of
+/// configuration, which every other case would have as well.
 ///
 /// # Errors
-/// That of the only case, or of the first that would end all; those of `told`.
+/// The error of the only case, an error of configuration, an interruption, or an error of `report`.
 pub async fn each<E: From<VisError>>(
     cases: &[Case],
-    workshop: &RunContext,
+    context: &RunContext,
     fill: impl AsyncFn(Case) -> Result<FillReport, VisError>,
-    mut told: impl FnMut(Case, Result<FillReport, VisError>, Duration) -> Result<(), E>,
+    mut report: impl FnMut(Case, Result<FillReport, VisError>, Duration) -> Result<(), E>,
 ) -> Result<RunEnd, E> {
     for &case in cases {
-        if workshop.stop.is_cancelled() {
+        if context.stop.is_cancelled() {
             return Ok(RunEnd::Stopped);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let result = fill(case).await;
-        workshop.progress.end(case);
+        context.progress.end(case);
         match result {
             Err(error)
                 if cases.len() == 1
@@ -54,92 +55,92 @@ pub async fn each<E: From<VisError>>(
             {
                 return Err(error.into());
             }
-            result => told(case, result, begun.elapsed())?,
+            result => report(case, result, started.elapsed())?,
         }
     }
     Ok(RunEnd::All)
 }
 
-/// Fills store 1 from the months of cases.
+/// A run that fills store 1 from the monthly files of cases.
 pub struct EfficiencyRun<'a> {
-    /// Store 1, opened to be filled.
+    /// Store 1, opened with its recipe.
     pub store1: OpenStore,
-    /// Where the months of a case are read from.
+    /// Location of the monthly files.
     pub input: CaseSource,
-    /// Which months count, and whether a case that is done is filled again.
+    /// Options for each case.
     pub work: FillOptions,
-    /// Workers and progress.
+    /// Workers, memory, cancellation and progress.
     pub workshop: &'a RunContext,
 }
 
 impl EfficiencyRun<'_> {
-    /// Fills a case's part, unless it is done.
+    /// Fills a case, unless the store has its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let part = store1::part(&self.store1, &files, self.work.force).await?;
-        if part.done {
+        let slot = store1::part(&self.store1, &files, self.work.force).await?;
+        if slot.done {
             return Ok(FillReport { before: true, ..FillReport::default() });
         }
         self.workshop.progress.begin(case, files.len(), files.size());
-        let wanted = RequestedSeries { efficiency: true, uptake: None };
-        let series = series::read(self.workshop, &files, &wanted).await?;
+        let requested = RequestedSeries { efficiency: true, uptake: None };
+        let series = series::read(self.workshop, &files, &requested).await?;
         let missing = files.missing.clone();
-        Ok(FillReport { missing, ..store1::fill(part, &files, &series).await? })
+        Ok(FillReport { missing, ..store1::fill(slot, &files, &series).await? })
     }
 }
 
 impl MapContext<'_> {
-    /// Fills a case's part of store 2 from its months.
+    /// Fills a case from its monthly files, and reports the months without a file.
     pub async fn fill_from(
         &self,
         input: &CaseSource,
         case: Case,
-        work: FillOptions,
+        options: FillOptions,
     ) -> Result<FillReport, VisError> {
-        let files = input.case(case, work.allow_missing).await?;
-        self.workshop.progress.begin(case, files.len(), files.size());
+        let files = input.case(case, options.allow_missing).await?;
+        self.context.progress.begin(case, files.len(), files.size());
         let missing = files.missing.clone();
-        Ok(FillReport { missing, ..self.fill(&files, work.force).await? })
+        Ok(FillReport { missing, ..self.fill(&files, options.force).await? })
     }
 }
 
-/// Fills store 3, and a store 1 in the same pass, from the months of cases.
+/// A run that fills store 3, and optionally store 1, from the monthly files of cases.
 pub struct UptakeRun<'a> {
-    /// Store 3, with the centres and the grid that distances are taken from.
+    /// Store 3, with the polygon centres and the grid for distances.
     pub store3: UptakeContext,
-    /// The other store.
+    /// Store 1, to be filled from the same read of the files; `None` to leave it out.
     pub store1: Option<OpenStore>,
-    /// Where the months of a case are read from.
+    /// Location of the monthly files.
     pub input: CaseSource,
-    /// Which months count, and whether a case that is done is filled again.
+    /// Options for each case.
     pub work: FillOptions,
-    /// Workers and progress.
+    /// Workers, memory, cancellation and progress.
     pub workshop: &'a RunContext,
 }
 
 impl UptakeRun<'_> {
-    /// Fills a case's parts, unless they are done.
+    /// Fills a case in each store that does not have its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let (Self { store3, workshop, .. }, force) = (self, self.work.force);
+        let (store3, context, force) = (&self.store3, self.workshop, self.work.force);
         let center = store3.center(case)?;
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let part = store3.part(&files, force).await?;
-        let other = match &self.store1 {
+        let slot3 = store3.part(&files, force).await?;
+        let slot1 = match &self.store1 {
             Some(store1) => Some(store1::part(store1, &files, force).await?),
             None => None,
         };
-        let other = other.filter(|part| !part.done);
-        if part.done && other.is_none() {
+        let slot1 = slot1.filter(|slot| !slot.done);
+        if slot3.done && slot1.is_none() {
             return Ok(FillReport { before: true, ..FillReport::default() });
         }
-        let wanted =
-            RequestedSeries { efficiency: other.is_some(), uptake: Some(store3.spread(center)) };
-        workshop.progress.begin(case, files.len(), files.size());
-        let series = series::read(workshop, &files, &wanted).await?;
+        let requested =
+            RequestedSeries { efficiency: slot1.is_some(), uptake: Some(store3.spread(center)) };
+        context.progress.begin(case, files.len(), files.size());
+        let series = series::read(context, &files, &requested).await?;
         let compat = store3.destination.recipe.reference_compat;
-        let mut filled = store3::fill(part, &files, &series, compat).await?;
-        if let Some(part) = other {
-            filled.objects += store1::fill(part, &files, &series).await?.objects;
+        let mut filled = store3::fill(slot3, &files, &series, compat).await?;
+        if let Some(slot) = slot1 {
+            filled.objects += store1::fill(slot, &files, &series).await?.objects;
         }
         filled.missing.clone_from(&files.missing);
         Ok(filled)

@@ -1,22 +1,22 @@
-//! Under which rules a store is filled: stores must not mix them.
+//! Recipe of a store: the version and variant of the computation. A store has results of one recipe.
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the rules by which results are made; a change of numbers needs a new one.
+/// Version of the computation; it increases whenever results change.
 const VERSION: u32 = 1;
 
-/// The rules that results were made under.
+/// The version and variant of the computation that all results of a store have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreRecipe {
-    /// Version of the rules.
+    /// Version of the computation.
     pub version: u32,
-    /// Whether the known defects of the published atlas are reproduced.
+    /// Whether results reproduce the known defects of the published atlas.
     pub reference_compat: bool,
 }
 
 impl StoreRecipe {
-    /// The present rules, with or without the defects of the published atlas.
+    /// Creates the recipe of this version of the program.
     pub fn new(reference_compat: bool) -> Self {
         Self { version: VERSION, reference_compat }
     }
@@ -24,10 +24,10 @@ impl StoreRecipe {
 
 impl std::fmt::Display for StoreRecipe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rules = match self.reference_compat {
+        let variant = match self.reference_compat {
             true => "with the defects of the published atlas (--reference-compat)",
             false => "without the defects of the published atlas",
         };
-        write!(f, "version {}, {rules}", self.version)
+        write!(f, "version {}, {variant}", self.version)
     }
 }

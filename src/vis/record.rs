@@ -1,5 +1,8 @@
-//! What was made of a case for a store: its numbers (stores 1 and 3) or the names of its chunks
-//! (store 2), and from what. Written last, below a folder that readers and publishers pass over.
+//! Case records of a store: the values of a case (stores 1 and 3) or the list of its objects (store 2),
+//! with the inputs and settings of the result.
+//!
+//! A record is written after the objects of its case. Records are in a folder whose name starts with a
+//! dot, which Zarr readers and `dor publish` ignore.
 
 use std::collections::BTreeSet;
 
@@ -14,64 +17,64 @@ use crate::model::{Case, Checksums, LatLon, YearMonth};
 use crate::research::PlanError;
 use crate::store::{PutMode, PutOptions, Store, StoreError};
 
-/// Follows the case in the name of the record of a case that is being written.
-const BEGUN: &str = ".partial";
+/// Suffix in the file name of a partial record, which exists while the objects of a case are written.
+const PARTIAL: &str = ".partial";
 
-/// What was made of a case.
+/// Record of the result of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseRecord {
-    /// Version of the record's form.
+    /// Version of the record format.
     pub format: u32,
-    /// Which of the stores: `store1`, `store2` or `store3`.
+    /// Name of the store: `store1`, `store2` or `store3`.
     pub store: String,
-    /// Polygon and month, such as `112-04`.
+    /// Short name of the case, such as `112-04`.
     pub case: String,
-    /// The rules.
+    /// Recipe of the result.
     pub recipe: StoreRecipe,
-    /// What else the result depends on.
+    /// Other settings that the result depends on.
     #[serde(
         skip_serializing_if = "ResultSettings::is_empty",
         default,
         deserialize_with = "or_none"
     )]
     pub settings: ResultSettings,
-    /// Model months without input, when that was allowed.
+    /// Model months without an input file; empty unless missing months were allowed.
     pub missing_months: Vec<String>,
-    /// The input files.
+    /// Input files, with their checksums where known.
     pub inputs: Vec<InputRecord>,
-    /// The case's numbers month by month, where chunks are shared with other cases.
+    /// Values by month and column (stores 1 and 3), `None` for fill; empty in store 2.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub values: Vec<Vec<Option<f32>>>,
-    /// Bytes of the parts of objects of which the MD5s are recorded.
+    /// Part size of the multipart checksums in `files`, bytes.
     pub part_size: u64,
-    /// The case's own objects.
+    /// Objects of the case (store 2), in order of their keys; empty in stores 1 and 3.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub files: Vec<FileEntry>,
 }
 
-/// What a result depends on besides its input files and the rules.
+/// Settings that a result depends on besides its input files and recipe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultSettings {
-    /// SHA-256 of the grid file; none when the points of the input files were used.
+    /// SHA-256 of the grid file; `None` for the points of the input files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grid_sha256: Option<String>,
-    /// SHA-256 of the regridding weights of all levels (store 2).
+    /// SHA-256 of the regridding weights of all levels; `None` for stores 1 and 3.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub weights_sha256: Option<String>,
-    /// The series of sea surface height, where the variable DIC needs it (store 2).
+    /// File with the series of sea surface height; `None` without the variable `DIC` of store 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ssh: Option<InputRecord>,
-    /// Centre of the polygon, from which distances are taken (store 3).
+    /// Centre of the polygon, from which distances are measured; `None` for stores 1 and 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub center: Option<LatLon>,
-    /// Whether the record was made of what lay in the store (`vis finalize --adopt`).
+    /// Whether `dor vis finalize --adopt` created the record from values in the store.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub adopted: bool,
 }
 
-/// Settings, or `null` where there are none.
+/// Reads settings; `null` stands for the default.
 fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<ResultSettings, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
@@ -82,43 +85,44 @@ impl ResultSettings {
     }
 }
 
-/// An object of a case.
+/// An object in a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Its name in the store.
+    /// Key of the object in the store.
     pub key: String,
-    /// Size and checksums.
+    /// Size and checksums of the object.
     #[serde(flatten)]
     pub content: Checksums,
 }
 
 impl FileEntry {
-    /// Of an object that is written, in a record of parts of so many bytes.
+    /// Computes the entry of an object with these bytes. `part_size` is the part size of multipart
+    /// checksums, bytes.
     pub fn new(key: String, bytes: &[u8], part_size: u64) -> Self {
         Self { key, content: Checksums::of(bytes, part_size) }
     }
 }
 
-/// What the cases of a store share, as it was put together last.
+/// Record of the objects that the cases of a store share, as the last `dor vis finalize` wrote them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SharedRecord {
-    /// Version of the record's form.
+    /// Version of the record format.
     pub format: u32,
-    /// Which of the stores.
+    /// Name of the store: `store1`, `store2` or `store3`.
     pub store: String,
-    /// The rules; none in a store without cases.
+    /// Recipe of the store; `None` for a store without cases.
     pub recipe: Option<StoreRecipe>,
-    /// Cases that were there.
+    /// Short names of the cases with a result.
     pub cases: Vec<String>,
-    /// Bytes of the parts of objects of which the MD5s are recorded.
+    /// Part size of the multipart checksums in `files`, bytes.
     pub part_size: u64,
     /// Metadata, coordinates, and the chunks that hold several cases.
     pub files: Vec<FileEntry>,
 }
 
 impl SharedRecord {
-    /// Of a store, without its parts yet.
+    /// Creates a record without files.
     pub fn new(
         store: &str,
         recipe: Option<StoreRecipe>,
@@ -129,7 +133,7 @@ impl SharedRecord {
         Self { format, store, recipe, cases, part_size, files }
     }
 
-    /// Reads the record of a store.
+    /// Reads the record of a store; `None` before the first `dor vis finalize`.
     pub async fn load(store: &Store) -> Result<Option<Self>, VisError> {
         load(store, &format!("{CASES}/{SHARED}")).await
     }
@@ -140,17 +144,17 @@ impl SharedRecord {
     }
 }
 
-/// The cases that the records of a store name.
+/// The cases that have a record in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordedCases {
     /// Cases whose results are complete.
     pub done: BTreeSet<Case>,
-    /// Cases that a process has begun to write: it is at work, or was interrupted.
-    pub begun: BTreeSet<Case>,
+    /// Cases with a partial record: a process writes them, or was interrupted while it did.
+    pub partial: BTreeSet<Case>,
 }
 
 impl RecordedCases {
-    /// Lists the records. Over https, where nothing can be listed, the last `finalize` tells them.
+    /// Lists the records. Over https, which has no listing, reads the cases from [`SharedRecord`].
     pub async fn of(store: &Store) -> Result<Self, VisError> {
         let mut recorded = Self::default();
         if !store.can_list() {
@@ -162,7 +166,7 @@ impl RecordedCases {
         for object in store.list_ours(CASES, |key| case_of(key).is_some()).await? {
             match case_of(&object.key) {
                 Some((case, CaseProgress::Done)) => recorded.done.insert(case),
-                Some((case, CaseProgress::Begun)) => recorded.begun.insert(case),
+                Some((case, CaseProgress::Partial)) => recorded.partial.insert(case),
                 None => false,
             };
         }
@@ -171,36 +175,39 @@ impl RecordedCases {
 
     /// Whether no case has a record.
     pub fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.begun.is_empty()
+        self.done.is_empty() && self.partial.is_empty()
     }
 
-    /// Whether a case has a record, complete or begun.
+    /// Whether a case has a complete or partial record.
     pub fn has(&self, case: &Case) -> bool {
-        self.done.contains(case) || self.begun.contains(case)
+        self.done.contains(case) || self.partial.contains(case)
     }
 }
 
-/// How far a case is that has a record.
+/// Kind of a case record.
 enum CaseProgress {
+    /// The result is complete.
     Done,
-    Begun,
+    /// A process has started to write the objects.
+    Partial,
 }
 
-/// The case whose record a key names.
+/// Parses the key of a case record; `None` for other keys.
 fn case_of(key: &str) -> Option<(Case, CaseProgress)> {
     let name = key.strip_prefix(CASES)?.strip_prefix('/')?.strip_suffix(".json")?;
-    match name.strip_suffix(BEGUN) {
-        Some(case) => Some((case.parse().ok()?, CaseProgress::Begun)),
+    match name.strip_suffix(PARTIAL) {
+        Some(case) => Some((case.parse().ok()?, CaseProgress::Partial)),
         None => Some((name.parse().ok()?, CaseProgress::Done)),
     }
 }
 
-/// What every form of a record has.
+/// The field that records of every format version have.
 #[derive(Deserialize)]
 struct RecordFormat {
     format: u32,
 }
 
+/// Reads a record; `None` when it does not exist.
 pub(super) async fn load<T: DeserializeOwned>(
     store: &Store,
     key: &str,
@@ -208,7 +215,7 @@ pub(super) async fn load<T: DeserializeOwned>(
     Ok(load_version(store, key).await?.0)
 }
 
-/// Reads a record, with the condition under which it is replaced only while nobody else has done so.
+/// Reads a record, with the write condition that holds as long as no other process has replaced it.
 async fn load_version<T: DeserializeOwned>(
     store: &Store,
     key: &str,
@@ -225,16 +232,16 @@ async fn load_version<T: DeserializeOwned>(
     Ok((Some(record), info.etag.map_or(PutMode::Always, PutMode::Is)))
 }
 
-/// Writes a record where `condition` holds; whether it held. A service that knows no conditions has it
-/// written in any case.
+/// Writes a record if `condition` holds. Returns whether it held. A service without conditional writes
+/// always writes the record.
 async fn save_on(
     store: &Store,
     key: String,
     record: &impl Serialize,
     condition: PutMode,
 ) -> Result<bool, VisError> {
-    let sending = PutOptions { condition, ..PutOptions::default() };
-    match store.send(&key, to_json(&key, record)?, &sending).await {
+    let options = PutOptions { condition, ..PutOptions::default() };
+    match store.send(&key, to_json(&key, record)?, &options).await {
         Ok(_) => Ok(true),
         Err(StoreError::PreconditionFailed { .. }) => Ok(false),
         Err(StoreError::NotImplemented { .. }) => save(store, key, record).await.map(|()| true),
@@ -247,6 +254,7 @@ async fn save(store: &Store, key: String, record: &impl Serialize) -> Result<(),
     Ok(())
 }
 
+/// Encodes a record as JSON; `key` is for messages.
 pub(super) fn to_json(key: &str, record: &impl Serialize) -> Result<Bytes, VisError> {
     let mut text = serde_json::to_vec_pretty(record)
         .map_err(|source| VisError::Record { url: key.to_owned(), source })?;
@@ -255,7 +263,8 @@ pub(super) fn to_json(key: &str, record: &impl Serialize) -> Result<Bytes, VisEr
 }
 
 impl CaseRecord {
-    /// Of a case, without results yet, in a record of parts of so many bytes.
+    /// Creates a record without values and objects. `part_size` is the part size of multipart checksums,
+    /// bytes.
     pub fn new(
         store: &str,
         case: Case,
@@ -279,19 +288,25 @@ impl CaseRecord {
         }
     }
 
-    /// What is wrong with its numbers, in a store that takes so many of each month.
-    pub fn misshapen(&self, columns: usize) -> Option<String> {
+    /// Checks the shape of the values for a store with `columns` values for each month. Returns the
+    /// problem, or `None`.
+    pub fn shape_problem(&self, columns: usize) -> Option<String> {
         let months = if columns == 0 { 0 } else { MONTHS };
         let fits = |row: &Vec<Option<f32>>| row.len() == columns;
-        let is_well = self.values.len() == months && self.values.iter().all(fits);
-        (!is_well)
-            .then(|| format!("case {} has not {months} months of {columns} values", self.case))
+        let is_valid = self.values.len() == months && self.values.iter().all(fits);
+        (!is_valid).then(|| {
+            format!("the values of case {} are not {months} months of {columns}", self.case)
+        })
     }
 
-    /// Refuses to give up months that this record has, when they are `missing` now.
-    pub fn keep(&self, case: Case, missing: &[YearMonth]) -> Result<(), PlanError> {
-        let had = |month: &&YearMonth| !self.missing_months.contains(&month.to_string());
-        let months: Vec<YearMonth> = missing.iter().filter(had).copied().collect();
+    /// Checks that a new result would keep all months of this record. `missing` are the months without an
+    /// input file now.
+    ///
+    /// # Errors
+    /// [`PlanError::WouldLose`] when this record has one of the missing months.
+    pub fn check_months_kept(&self, case: Case, missing: &[YearMonth]) -> Result<(), PlanError> {
+        let has = |month: &&YearMonth| !self.missing_months.contains(&month.to_string());
+        let months: Vec<YearMonth> = missing.iter().filter(has).copied().collect();
         match months.is_empty() {
             true => Ok(()),
             false => Err(PlanError::WouldLose { case, months }),
@@ -302,21 +317,22 @@ impl CaseRecord {
         format!("{CASES}/{}.json", case.short())
     }
 
-    fn begun_key(case: Case) -> String {
-        format!("{CASES}/{}{BEGUN}.json", case.short())
+    fn partial_key(case: Case) -> String {
+        format!("{CASES}/{}{PARTIAL}.json", case.short())
     }
 
-    /// Where the record of a case is, for messages.
+    /// URL of the record of a case, for messages.
     pub fn url(store: &Store, case: Case) -> String {
         store.location().join(&Self::key(case)).to_string()
     }
 
-    /// Reads the record of a case.
+    /// Reads the record of a case; `None` when the case has no complete result.
     pub async fn load(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
         load(store, &Self::key(case)).await
     }
 
-    /// Reads the record of a case, with the condition under which nobody has replaced it since.
+    /// Reads the record of a case, with the write condition that holds as long as no other process has
+    /// replaced it.
     pub async fn load_version(
         store: &Store,
         case: Case,
@@ -324,38 +340,39 @@ impl CaseRecord {
         load_version(store, &Self::key(case)).await
     }
 
-    /// Reads the record of a case that a process has begun to write and has not completed.
-    pub async fn load_begun(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
-        load(store, &Self::begun_key(case)).await
+    /// Reads the partial record of a case; `None` when no process has started to write it.
+    pub async fn load_partial(store: &Store, case: Case) -> Result<Option<Self>, VisError> {
+        load(store, &Self::partial_key(case)).await
     }
 
-    /// Notes that the case's objects are about to be written, unless `condition` does not hold; whether
-    /// it held. A process that is killed leaves objects that this note covers.
-    pub async fn note(
+    /// Writes the partial record of a case if `condition` holds. Returns whether it held. The caller
+    /// writes the partial record before the objects, so that a killed process leaves no objects without
+    /// a record.
+    pub async fn save_partial(
         &self,
         store: &Store,
         case: Case,
         condition: PutMode,
     ) -> Result<bool, VisError> {
-        save_on(store, Self::begun_key(case), self, condition).await
+        save_on(store, Self::partial_key(case), self, condition).await
     }
 
-    /// After [`Self::note`]: from now on the case is not complete.
-    pub async fn begin(store: &Store, case: Case) -> Result<(), StoreError> {
+    /// Deletes the complete record of a case, after [`Self::save_partial`] and before its objects are written.
+    pub async fn remove_complete(store: &Store, case: Case) -> Result<(), StoreError> {
         store.delete(&Self::key(case)).await
     }
 
-    /// Takes back what [`Self::note`] noted.
-    pub async fn give_up(store: &Store, case: Case) -> Result<(), StoreError> {
-        store.delete(&Self::begun_key(case)).await
+    /// Deletes the partial record that [`Self::save_partial`] wrote.
+    pub async fn remove_partial(store: &Store, case: Case) -> Result<(), StoreError> {
+        store.delete(&Self::partial_key(case)).await
     }
 
-    /// Writes the record: the case is complete.
+    /// Writes the record, which makes the case complete.
     pub async fn save(&self, store: &Store, case: Case) -> Result<(), VisError> {
         save(store, Self::key(case), self).await
     }
 
-    /// The same where `condition` holds; whether it held.
+    /// Writes the record if `condition` holds. Returns whether it held.
     pub async fn save_on(
         &self,
         store: &Store,
@@ -365,20 +382,20 @@ impl CaseRecord {
         save_on(store, Self::key(case), self, condition).await
     }
 
-    /// Writes the record of a case that was begun with [`Self::note`].
+    /// Writes the record of a case, and deletes its partial record.
     pub async fn complete(&self, store: &Store, case: Case) -> Result<(), VisError> {
         self.save(store, case).await?;
-        Ok(store.delete(&Self::begun_key(case)).await?)
+        Ok(store.delete(&Self::partial_key(case)).await?)
     }
 
-    /// Whether a process has begun to write the case's objects and has not completed it.
-    pub async fn is_begun(store: &Store, case: Case) -> Result<bool, StoreError> {
-        Ok(store.head(&Self::begun_key(case)).await?.is_some())
+    /// Whether the case has a partial record.
+    pub async fn has_partial(store: &Store, case: Case) -> Result<bool, StoreError> {
+        Ok(store.head(&Self::partial_key(case)).await?.is_some())
     }
 
-    /// Removes the records of a case.
+    /// Deletes the complete and the partial record of a case.
     pub async fn remove(store: &Store, case: Case) -> Result<(), StoreError> {
         store.delete(&Self::key(case)).await?;
-        store.delete(&Self::begun_key(case)).await
+        store.delete(&Self::partial_key(case)).await
     }
 }

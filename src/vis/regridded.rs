@@ -1,33 +1,42 @@
-//! A month of a case on the map: its fields, differences and columns, regridded onto every level.
+//! Regridding of one month of a case onto every level: fields, differences and column inventories.
+
+use futures::{Stream, TryStreamExt};
 
 use super::VisError;
-use super::month::{GridShape, MOST_LAYERS, MonthFile, columns, difference, fits};
+use super::month::{GridShape, MAX_LAYERS, MonthFile, columns, difference, fits};
 use crate::model::YearMonth;
-use crate::model::atlas::{FILL, MapVariable};
+use crate::model::atlas::{FILL, MapVariable, YEARS};
 use crate::read::FieldValues;
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 
-/// A regridded month: `maps[level][variable and band]`, row by row, fill where there is none.
+/// The maps of one month of a case.
 pub(super) struct RegriddedMonth {
+    /// Maps by level and then by variable and band, each in row-major order; fill on land.
     pub maps: Vec<Vec<Vec<f32>>>,
-    /// Layers of the columns, when there are any, and the file that has them.
+    /// Number of layers of the columns; `None` without the variable `DIC`.
     pub layers: Option<usize>,
+    /// URL of the input file.
     pub url: String,
+    /// Number of bytes read from the input file.
     pub fetched: u64,
 }
 
-/// The fields of a month on their way to the map.
+/// The file of one month, with everything that is needed to regrid it.
 pub(super) struct MonthFields<'a> {
     pub file: &'a MonthFile,
+    /// Name of the grid for messages.
     pub grid: &'a str,
+    /// Rows and columns of the grid.
     pub shape: GridShape,
+    /// Regridding weights, one item for each level.
     pub weights: &'a [Weights],
+    /// Whether to reproduce the defects of the published atlas.
     pub compat: bool,
 }
 
 impl MonthFields<'_> {
-    /// The maps of these variables.
+    /// Regrids these variables; `ssh` is needed for the variable `DIC`.
     pub fn regrid(
         &self,
         variables: &[MapVariable],
@@ -40,29 +49,32 @@ impl MonthFields<'_> {
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
         let mut carbon: Option<(FieldValues, FieldValues)> = None;
         for &variable in variables {
-            let (with, without) = variable.fields();
+            let (experiment, control) = variable.fields();
             let is_carbon = matches!(variable, MapVariable::DicSurf | MapVariable::Dic);
             if is_carbon && carbon.is_none() {
-                carbon = Some((field(with)?, field(without)?));
+                carbon = Some((field(experiment)?, field(control)?));
             }
             let (delta, experimental) = match (&carbon, variable) {
-                (Some((with, without)), MapVariable::Dic) => {
+                (Some((experiment, control)), MapVariable::Dic) => {
                     let Some(ssh) = ssh else { continue };
-                    // The reference takes the month whose end has the name of this month.
+                    // The reference program selects by time stamp, which is the end of a month, and
+                    // therefore uses the month before.
                     fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
-                    self.file.file.at_most("dz", MOST_LAYERS)?;
+                    self.file.file.at_most("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
-                    self.layers(with.len() / points.max(1), thickness.len())?;
+                    self.check_layers(experiment.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());
-                    columns(with, without, &thickness, &height)
+                    columns(experiment, control, &thickness, &height)
                 }
-                (Some((with, without)), MapVariable::DicSurf) => difference(with, without, points),
-                _ => difference(&field(with)?, &field(without)?, points),
+                (Some((experiment, control)), MapVariable::DicSurf) => {
+                    difference(experiment, control, points)
+                }
+                _ => difference(&field(experiment)?, &field(control)?, points),
             };
             for (maps, weights) in maps.iter_mut().zip(self.weights) {
                 for values in [&delta, &experimental] {
-                    maps.push(self.map(weights, values, variable)?);
+                    maps.push(self.regrid_field(weights, values, variable)?);
                 }
             }
         }
@@ -70,8 +82,8 @@ impl MonthFields<'_> {
         Ok(RegriddedMonth { maps, layers, url, fetched: self.file.file.fetched() })
     }
 
-    /// A field on the map.
-    fn map(
+    /// Regrids a field onto one level. Points outside the grid are fill, or 0 with `compat`.
+    fn regrid_field(
         &self,
         weights: &Weights,
         field: &[f64],
@@ -90,12 +102,54 @@ impl MonthFields<'_> {
         Ok(map)
     }
 
-    fn layers(&self, found: usize, thickness: usize) -> Result<(), VisError> {
+    /// Checks that DIC has as many layers as `dz`.
+    fn check_layers(&self, found: usize, thickness: usize) -> Result<(), VisError> {
         if found == thickness {
             return Ok(());
         }
         let url = self.file.file.url().to_owned();
         let problem = format!("has {found} layers of DIC and {thickness} of dz");
         Err(VisError::Mismatch { url, problem })
+    }
+}
+
+/// Groups the regridded months of a stream in reading order by month of the year.
+pub(super) struct MonthReader<S> {
+    months: S,
+    /// Number of layers in the first file; `None` before it, or without the variable `DIC`.
+    layers: Option<usize>,
+    /// Number of bytes read.
+    pub fetched: u64,
+}
+
+impl<S: Stream<Item = Result<Option<RegriddedMonth>, VisError>> + Unpin> MonthReader<S> {
+    /// Creates a reader of a stream of months.
+    pub fn new(months: S) -> Self {
+        Self { months, layers: None, fetched: 0 }
+    }
+
+    /// Returns the next month of the year, of all years.
+    pub async fn next_years(&mut self) -> Result<Vec<Option<RegriddedMonth>>, VisError> {
+        let mut years = Vec::with_capacity(YEARS);
+        while years.len() < YEARS {
+            let Some(month) = self.months.try_next().await? else { break };
+            if let Some(month) = &month {
+                self.check_layers(month)?;
+                self.fetched += month.fetched;
+            }
+            years.push(month);
+        }
+        Ok(years)
+    }
+
+    /// Checks that a month has as many layers as the first one.
+    fn check_layers(&mut self, month: &RegriddedMonth) -> Result<(), VisError> {
+        let Some(found) = month.layers else { return Ok(()) };
+        let first = *self.layers.get_or_insert(found);
+        if found == first {
+            return Ok(());
+        }
+        let problem = format!("has {found} layers, the first file of the case has {first}");
+        Err(VisError::Mismatch { url: month.url.clone(), problem })
     }
 }

@@ -1,4 +1,4 @@
-//! Taking cases out of a store: their records and values go, and what cases share is assembled again.
+//! Removal of cases from a store: deletes their records and values, and assembles shared chunks again.
 
 use std::collections::BTreeSet;
 
@@ -14,28 +14,32 @@ use crate::store::Store;
 /// Objects that are deleted at the same time.
 const DELETES: usize = 16;
 
-/// Those of the cases `asked` that a store has values or a record of.
+/// Returns those of the `asked` cases that have values or a record in the store.
 pub async fn present(store: &Store, asked: &BTreeSet<Case>) -> Result<BTreeSet<Case>, VisError> {
     let opened = create::open(store, "store1, 2 or 3").await?;
     let mut present: BTreeSet<Case> =
         coverage::with_values(store, &opened.kind).await?.into_keys().collect();
     let recorded = RecordedCases::of(store).await?;
-    present.extend(recorded.done.into_iter().chain(recorded.begun));
-    // A removal that was interrupted may have left no more than this.
+    present.extend(recorded.done.into_iter().chain(recorded.partial));
+    // After an interrupted removal, the record of the shared chunks can be the only trace of a case.
     let shared = SharedRecord::load(store).await?.map(|shared| shared.cases).unwrap_or_default();
     present.extend(shared.iter().filter_map(|case| case.parse::<Case>().ok()));
     Ok(&present & asked)
 }
 
-/// Removes cases; others keep their values, whether a record covers them or not. Nothing is removed from a store
-/// that could not be put together without them. A removal that was interrupted is completed by the same call.
+/// Removes cases. Other cases keep their values, with or without a record. A second call completes an
+/// interrupted removal.
+///
+/// # Errors
+/// The store without the cases cannot be assembled, in which case nothing is removed; the store fails.
 pub async fn remove(
     store: &Store,
     cases: &BTreeSet<Case>,
 ) -> Result<(StoreKind, Completeness), VisError> {
     let opened = create::open(store, "store1, 2 or 3").await?;
     let assembly = AssembledStore::of(store, cases).await?;
-    // Curves go before their records, from which they could be made again; maps could not.
+    // Shared chunks can be assembled again from the records, so they are written before the records are
+    // deleted. Maps cannot be restored from records, so they are deleted after the records.
     assembly.write_chunks(store).await?;
     for case in cases {
         CaseRecord::remove(store, *case).await?;

@@ -1,5 +1,6 @@
-//! What the three stores look like: groups, arrays, axes, attributes. Made from constants, with no
-//! file behind it; templates are written from it and stores are checked against it.
+//! Schema of the three stores: groups, arrays, axes and attributes.
+//!
+//! `create` writes empty stores from this schema, and `check` compares stores with it.
 
 use serde_json::{Map, Value, json};
 
@@ -11,36 +12,36 @@ use crate::model::case::{MONTHS, POLYGONS};
 use crate::model::{Case, InterventionMonth};
 use crate::regrid::mercator::{self, TILE};
 
-/// Version of the stores' form.
+/// Version of the schema, an attribute of the root group.
 const VERSION: &str = "1.0.0";
-/// Data of store 1.
+/// Path of the data array of store 1.
 pub const EFFICIENCY: &str = "DOR_efficiency";
-/// Data of store 3.
+/// Path of the data array of store 3.
 pub const UPTAKE: &str = "FG_CO2_percent_cumulative";
-/// Attribute of the root that says under which rules a store is filled.
+/// Attribute of the root group with the recipe of the store.
 pub const RECIPE: &str = "recipe";
-/// Months of a year.
+/// Months in a year.
 pub const YEAR: usize = 12;
 
-/// The months of a case, counted from the intervention, in the order in which the chunks of store
-/// 2 need them: the same month of all years together.
+/// Iterates over the months of a case, counted from the intervention, in the order of the chunks of
+/// store 2: the same month of all years together.
 pub fn reading_order() -> impl Iterator<Item = usize> {
     (0..YEAR).flat_map(|month| (0..YEARS).map(move |year| year * YEAR + month))
 }
 
-/// Place of a case along the axes of the polygons and of the intervention months.
-pub fn place(case: Case) -> (usize, usize) {
+/// Index of a case along the polygon axis and along the axis of intervention months.
+pub fn axis_indices(case: Case) -> (usize, usize) {
     let season = InterventionMonth::ALL.iter().position(|month| *month == case.month());
     (case.polygon().into(), season.unwrap_or_default())
 }
 
-/// Keys of the objects that hold a case's part of an array of store 2.
+/// Keys of the objects of one case in an array of store 2.
 pub fn case_keys(array: &Array, format: ZarrVersion, case: Case) -> Vec<String> {
-    let (polygon, season) = place(case);
+    let (polygon, season) = axis_indices(case);
     if format == ZarrVersion::V3 {
         return vec![format!("{}/c/{polygon}/0/{season}/0/0/0/0", array.path)];
     }
-    // One polygon and one season of the whole array.
+    // The part of the array for one polygon and one intervention month.
     let shape = [1, Band::ALL.len(), 1].into_iter().chain(array.shape.iter().skip(3).copied());
     let one = Array { shape: shape.collect(), path: String::new(), ..array.clone() };
     let keys = one.chunk_keys().into_iter().map(|key| {
@@ -56,39 +57,41 @@ pub fn case_keys(array: &Array, format: ZarrVersion, case: Case) -> Vec<String> 
     keys.collect()
 }
 
-/// The most bytes that a chunk or shard of so many floats has, however badly it compresses.
-pub fn most_bytes(floats: usize) -> u64 {
+/// Upper bound of the size of a chunk or shard of `floats` 4-byte values, in bytes. It allows for data
+/// that does not compress.
+pub fn max_bytes(floats: usize) -> u64 {
     (floats as u64).saturating_mul(5) + (1 << 20)
 }
 
-/// The place of a month in [`reading_order`].
+/// Index in [`reading_order`] of the month that is `elapsed` months after the intervention.
 pub fn reading_place(elapsed: usize) -> usize {
     elapsed % YEAR * YEARS + elapsed / YEAR
 }
 
-/// More levels would make chunks of nothing but interpolation: a level 5 cell is 10 km wide.
+/// Largest number of levels. A cell of level 5 is 10 km wide; finer levels only interpolate.
 pub const MAX_LEVELS: u8 = 6;
 
 const POLYGON_COUNT: usize = POLYGONS as usize;
 const SEASONS: usize = InterventionMonth::ALL.len();
 
-/// Which of the three.
+/// One of the three stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
-    /// Efficiency.
+    /// Efficiency over time.
     Store1,
-    /// The map pyramid.
+    /// Pyramid of maps.
     Store2(PyramidOptions),
-    /// Uptake by distance.
+    /// Uptake by distance over time.
     Store3,
 }
 
-/// What can be chosen of a map pyramid.
+/// Options of a map pyramid, fixed when the store is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PyramidOptions {
-    /// Number of levels, from 128 x 128 cells on.
+    /// Number of levels; level 0 has 128 x 128 cells, each further level twice as many in each
+    /// direction.
     pub levels: u8,
-    /// The variables, in the order of the store.
+    /// Variables in the order of their arrays.
     pub variables: Vec<MapVariable>,
     /// Version of the Zarr format.
     pub format: ZarrVersion,
@@ -101,7 +104,7 @@ impl Default for PyramidOptions {
 }
 
 impl StoreKind {
-    /// The store as it should be, filled under `recipe` or not yet filled.
+    /// The groups, arrays and attributes of the store. `recipe` is `None` for an empty store.
     pub fn hierarchy(&self, recipe: Option<&StoreRecipe>) -> Hierarchy {
         let mut hierarchy = match self {
             Self::Store1 => store1(),
@@ -115,7 +118,7 @@ impl StoreKind {
         hierarchy
     }
 
-    /// The version of the Zarr format.
+    /// Version of the Zarr format; only store 2 can have version 3.
     pub fn format(&self) -> ZarrVersion {
         match self {
             Self::Store2(pyramid) => pyramid.format,
@@ -123,7 +126,7 @@ impl StoreKind {
         }
     }
 
-    /// Name for messages and records.
+    /// Name of the store in messages and records.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Store1 => "store1",
@@ -132,8 +135,8 @@ impl StoreKind {
         }
     }
 
-    /// For stores whose chunks hold every case of a season: how many numbers a case has for a
-    /// month.
+    /// Number of values of a case and month in stores 1 and 3, whose chunks hold all polygons of an
+    /// intervention month; 0 for store 2.
     pub fn columns(&self) -> usize {
         match self {
             Self::Store1 => 1,
@@ -155,7 +158,7 @@ fn seasons() -> Content {
     integers(InterventionMonth::ALL.map(|month| month.number().into()))
 }
 
-/// The axes that stores 1 and 3 have in common.
+/// Coordinate arrays that stores 1 and 3 have in common.
 fn series_axes() -> Vec<Array> {
     let axis = |name: &'static str, content| Array::coordinate(name.to_owned(), name, content);
     vec![
@@ -295,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_has_600_chunks_of_the_pyramid() {
+    fn a_pyramid_of_two_levels_has_600_chunks_for_a_case() {
         let hierarchy = StoreKind::Store2(PyramidOptions::default()).hierarchy(None);
         let data = hierarchy.arrays.iter().filter(|array| array.is_data());
         let mut chunks = 0;
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn coordinates_are_those_of_the_page() {
+    fn coordinates_are_those_that_the_map_reads() {
         let hierarchy = StoreKind::Store2(PyramidOptions::default()).hierarchy(None);
         let of = |path: &str| hierarchy.arrays.iter().find(|a| a.path == path).unwrap();
         assert_eq!(of("0/injection_date").content, Content::Integers(vec![1, 4, 7, 10]));

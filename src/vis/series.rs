@@ -1,5 +1,5 @@
-//! One pass over the months of a case for the stores that hold curves: only two-dimensional
-//! fields are read.
+//! One pass over the months of a case for stores 1 and 3, which hold time series. It reads only
+//! two-dimensional fields.
 
 use std::sync::Arc;
 
@@ -20,100 +20,105 @@ use crate::model::{Case, Grid, LatLon, YearMonth};
 use crate::read::grid::MOST_POINTS;
 use crate::store::{ObjectMeta, PutMode};
 
-/// Memory for a month: five fields and the bytes they come from.
+/// Least memory for a month, bytes: five fields and their encoded bytes.
 const MEMORY: u64 = 16 << 20;
-/// Bytes of such a month for each point.
+/// Memory for a month per grid point, bytes.
 const BYTES_OF_POINT: u64 = 128;
-/// Months that wait for a worker or are under way.
-const QUEUE: usize = 16;
+/// Least number of months that are read or wait for a worker at the same time.
+const CONCURRENCY: usize = 16;
 
-/// What is taken from the months.
+/// The series to compute from the months of a case.
 #[derive(Clone, Debug)]
 pub struct RequestedSeries {
-    /// The exchange that efficiency follows from.
+    /// Whether to compute the fluxes that efficiency follows from.
     pub efficiency: bool,
-    /// Where uptake is measured from, and the grid of the T points if another than the files'.
+    /// How to compute uptake by distance; `None` to leave it out.
     pub uptake: Option<UptakeOptions>,
 }
 
-/// How the uptake's distance is measured.
+/// How to measure the distances of the uptake.
 #[derive(Clone, Debug)]
 pub struct UptakeOptions {
-    /// Centre of the polygon.
+    /// Centre of the polygon, from which distances are measured.
     pub center: LatLon,
-    /// The full grid, when there is a grid file.
+    /// T points of the grid file; `None` for the T points of the input files.
     pub grid: Option<Arc<Grid>>,
-    /// The rules.
+    /// Recipe of the store.
     pub recipe: StoreRecipe,
 }
 
-/// What a case's months gave, and how much was read for it.
+/// Time series of a case, one item for each of the 180 months.
 #[derive(Clone, Debug, Default)]
 pub struct CaseSeries {
-    /// Month by month, none for months without a file.
+    /// Carbon fluxes; `None` for a month without a file, or when they were not requested.
     pub exchanges: Vec<Option<CarbonFlux>>,
-    /// The same of the uptake.
+    /// Uptake by distance; `None` for a month without a file, or when it was not requested.
     pub uptakes: Vec<Option<Uptake>>,
-    /// Bytes read.
+    /// Number of bytes read.
     pub fetched: u64,
 }
 
-/// What all months of a case have in common.
+/// Fields that all months of a case have in common, from its first file.
 struct CaseInputs {
     shape: GridShape,
+    /// `TAREA`, cm^2.
     area: Vec<f64>,
-    depth: Vec<f64>,
-    rings: Option<DistanceBins>,
+    /// `KMT`; empty when efficiency is not requested.
+    kmt: Vec<f64>,
+    bins: Option<DistanceBins>,
     efficiency: bool,
 }
 
-/// What a month gave.
+/// Results of one month.
 struct MonthValues {
     exchange: Option<CarbonFlux>,
     uptake: Option<Uptake>,
     fetched: u64,
 }
 
-/// Reads the months of a case.
+/// Reads the months of a case and computes the requested series.
+///
+/// # Errors
+/// A file cannot be read, has an infinite value, no value or another grid, or the run is stopped.
 pub async fn read(
-    workshop: &RunContext,
+    context: &RunContext,
     files: &CaseFiles,
-    wanted: &RequestedSeries,
+    requested: &RequestedSeries,
 ) -> Result<CaseSeries, VisError> {
     let mut series =
         CaseSeries { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
     let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
     let case = files.case;
     let (shared, fetched) = {
-        let (source, wanted) = (files.source(info, workshop), wanted.clone());
-        let place = workshop.pool.place(MEMORY).await?;
+        let (source, requested) = (files.source(info, context), requested.clone());
+        let permit = context.pool.place(MEMORY).await?;
         let work = move || -> Result<_, VisError> {
             let file = MonthFile::open(source, (case, month))?;
-            let shared = CaseInputs::new(&file, &wanted)?;
+            let shared = CaseInputs::new(&file, &requested)?;
             Ok((shared, file.file.fetched()))
         };
-        Pool::run(&place, work).await??
+        Pool::run(&permit, work).await??
     };
     series.fetched += fetched;
     let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
     let read = async |(n, month, info): (usize, YearMonth, ObjectMeta)| {
-        if workshop.stop.is_cancelled() {
+        if context.stop.is_cancelled() {
             return Err(Stopped.into());
         }
         let shared = shared.clone();
-        let work = move |source| shared.month(&MonthFile::open(source, (case, month))?);
-        let month = files.read(&info, workshop, memory, work).await??;
-        workshop.progress.advance(info.size);
-        workshop.progress.file_done();
+        let work = move |source| shared.compute_month(&MonthFile::open(source, (case, month))?);
+        let month = files.read(&info, context, memory, work).await??;
+        context.progress.advance(info.size);
+        context.progress.file_done();
         Ok::<_, VisError>((n, month))
     };
-    // In the order of store 2, which may read the same files at the same time.
+    // In the reading order of store 2, which may read the same files at the same time.
     let in_order = reading_order().filter_map(|n| Some((n, files.month(n)?)));
     let all: Vec<_> = in_order.map(|(n, (month, info))| (n, month, info.clone())).collect();
-    let queue = QUEUE.max(workshop.pool.workers() + 1);
+    let concurrency = CONCURRENCY.max(context.pool.workers() + 1);
     let months: Vec<(usize, MonthValues)> =
-        stream::iter(all).map(read).buffer_unordered(queue).try_collect().await?;
+        stream::iter(all).map(read).buffer_unordered(concurrency).try_collect().await?;
     for (n, month) in months {
         series.fetched += month.fetched;
         series.exchanges[n] = month.exchange;
@@ -123,32 +128,32 @@ pub async fn read(
 }
 
 impl CaseInputs {
-    fn new(file: &MonthFile, wanted: &RequestedSeries) -> Result<Self, VisError> {
+    fn new(file: &MonthFile, requested: &RequestedSeries) -> Result<Self, VisError> {
         let points = |name: &str| {
             file.file.at_most(name, MOST_POINTS)?;
             file.file.values(name)
         };
         let area = points("TAREA")?;
         let shape = file.shape("TAREA").unwrap_or_default();
-        let depth = if wanted.efficiency { points("KMT")? } else { Vec::new() };
-        let rings = match &wanted.uptake {
+        let kmt = if requested.efficiency { points("KMT")? } else { Vec::new() };
+        let bins = match &requested.uptake {
             None => None,
             Some(UptakeOptions { center, grid, recipe }) => {
-                let own = match grid {
+                let file_grid = match grid {
                     Some(_) => None,
                     None => Some(file.grid("TLAT", "TLONG")?),
                 };
-                let grid = grid.as_deref().or(own.as_ref());
+                let grid = grid.as_deref().or(file_grid.as_ref());
                 let Some(grid) = grid else { return Err(Stopped.into()) };
                 file.fits(shape, (grid.nlat, grid.nlon), "the grid file")?;
                 file.check_points(grid, "the grid file")?;
                 Some(DistanceBins::new(grid, *center, recipe.reference_compat))
             }
         };
-        Ok(Self { shape, area, depth, rings, efficiency: wanted.efficiency })
+        Ok(Self { shape, area, kmt, bins, efficiency: requested.efficiency })
     }
 
-    fn month(&self, file: &MonthFile) -> Result<MonthValues, VisError> {
+    fn compute_month(&self, file: &MonthFile) -> Result<MonthValues, VisError> {
         let field = |name: &str| {
             let values = file.field(name, self.shape, "TAREA of the first month")?.into_doubles();
             match values.iter().any(|value| value.is_infinite()) {
@@ -156,8 +161,8 @@ impl CaseInputs {
                 false => Ok(values),
             }
         };
-        let (with, without) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
-        for (name, values) in [("FG_CO2", &with), ("FG_ALT_CO2", &without)] {
+        let (experiment, control) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
+        for (name, values) in [("FG_CO2", &experiment), ("FG_ALT_CO2", &control)] {
             if values.iter().all(|value| value.is_nan()) {
                 let problem = format!("has no value in {name}");
                 return Err(VisError::Mismatch { url: file.file.url().to_owned(), problem });
@@ -167,56 +172,59 @@ impl CaseInputs {
             false => None,
             true => {
                 let fluxes = Fluxes {
-                    with: &with,
-                    without: &without,
+                    experiment: &experiment,
+                    control: &control,
                     intervention: &field("DIC_FLUX")?,
                     area: &self.area,
-                    depth: &self.depth,
+                    kmt: &self.kmt,
                 };
                 Some(exchange(&fluxes, file.days))
             }
         };
-        let of_rings = |rings| uptake(rings, &with, &without, &self.area, file.days);
-        let uptake = self.rings.as_ref().map(of_rings);
+        let by_distance = |bins| uptake(bins, &experiment, &control, &self.area, file.days);
+        let uptake = self.bins.as_ref().map(by_distance);
         Ok(MonthValues { exchange, uptake, fetched: file.file.fetched() })
     }
 }
 
-/// How a case's part of a store came to be.
+/// The work that filling a case took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FillReport {
-    /// Bytes read.
+    /// Number of bytes read.
     pub fetched: u64,
-    /// Bytes of the files that were read from.
+    /// Size of the input files, bytes.
     pub size: u64,
-    /// Objects written.
+    /// Number of objects of the result.
     pub objects: usize,
-    /// Bytes written.
+    /// Size of the objects, bytes; 0 for stores 1 and 3, whose result is in the case record.
     pub written: u64,
-    /// Months without a file.
+    /// Months without an input file.
     pub missing: Vec<YearMonth>,
-    /// Whether it was done before, from the same files under the same rules.
+    /// Whether the store already had this result.
     pub before: bool,
 }
 
-/// A case's part of a store of curves.
+/// The place of a case in store 1 or 3, with the state that the store had when it was opened.
 pub struct CaseSlot<'a> {
     destination: &'a OpenStore,
     record: CaseRecord,
     case: Case,
-    /// What was made before of files that may be others.
+    /// Record of an earlier result that may have been made from other files.
     earlier: Option<CaseRecord>,
-    /// Holds while no other process has written the case since it was looked for.
+    /// Write condition that holds as long as no other process has written the record of the case.
     unchanged: PutMode,
-    /// Whether the part is there already, from the same files under the same rules.
+    /// Whether the store already has the result of these inputs and settings.
     pub done: bool,
 }
 
 impl<'a> CaseSlot<'a> {
-    /// For a case from `inputs`, with settings that the result depends on.
+    /// Compares the record of a case in the store with the result that `inputs` and `settings` would
+    /// have.
     ///
     /// # Errors
-    /// [`crate::research::PlanError::Settings`] when it was made with other settings, unless it is to be made by `force`.
+    /// [`crate::research::PlanError::Settings`] when the store has a result of other settings;
+    /// [`crate::research::PlanError::WouldLose`] when it has months that are missing now. `force` skips
+    /// both checks.
     pub async fn open(
         destination: &'a OpenStore,
         case: Case,
@@ -231,16 +239,16 @@ impl<'a> CaseSlot<'a> {
             false => CaseRecord::load_version(store, case).await?,
         };
         if let Some(earlier) = &earlier {
-            earlier.keep(case, missing)?;
+            earlier.check_months_kept(case, missing)?;
         }
         let missing = missing.iter().map(YearMonth::to_string).collect();
         let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
         let (inputs_now, part_size) = (inputs.records(), store.multipart_size());
         let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs_now, part_size);
         let mut done = false;
-        if let Some(before) = &earlier {
+        if let Some(recorded) = &earlier {
             let url = CaseRecord::url(store, case);
-            match compare(case, before, &record, &inputs, url).await? {
+            match compare(case, recorded, &record, &inputs, url).await? {
                 Comparison::Same => done = true,
                 Comparison::Touched(renewed) => {
                     renew(store, case, &renewed).await;
@@ -253,10 +261,14 @@ impl<'a> CaseSlot<'a> {
         Ok(Self { destination, record, case, earlier, unchanged, done })
     }
 
-    /// Stores the numbers of the case; whether they are those that were there. Of processes that do so
-    /// at the same moment with other settings, the first one does.
+    /// Writes the record with the values of a case, by month and column. Returns whether the earlier
+    /// record has the same values.
+    ///
+    /// # Errors
+    /// [`crate::research::PlanError::Taken`] when another process has written the case with other settings
+    /// since this slot was opened.
     pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<bool, VisError> {
-        self.destination.claim().await?;
+        self.destination.write_recipe().await?;
         let before = self.earlier.is_some_and(|earlier| earlier.values == values);
         self.record.values = values;
         let (store, case) = (&self.destination.store, self.case);

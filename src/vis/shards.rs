@@ -1,4 +1,4 @@
-//! The maps of a case in memory, where its chunks lie together in shards (Zarr v3).
+//! Buffers for the maps of a case in Zarr v3, where one shard holds all chunks of a variable and level.
 
 use super::StoreKind;
 use super::regridded::RegriddedMonth;
@@ -6,24 +6,26 @@ use super::schema::{PyramidOptions, YEAR};
 use crate::encode::zarr::{Array, ZarrVersion};
 use crate::model::atlas::{Band, FILL, YEARS};
 
-/// All maps of a case in memory: what a shard needs.
+/// All maps of a case in memory, because a shard can only be encoded as a whole.
 pub(super) struct WholeMaps {
+    /// The arrays of the store in order of level and variable, each with the values of its shard.
     pub arrays: Vec<(Array, Vec<f32>)>,
 }
 
 impl WholeMaps {
+    /// Creates maps of fill; none in Zarr v2.
     pub fn new(pyramid: &PyramidOptions) -> Self {
         let filled = |(array, len)| (array, vec![FILL; len]);
-        Self { arrays: Self::parts(pyramid).map(filled).collect() }
+        Self { arrays: Self::sharded_arrays(pyramid).map(filled).collect() }
     }
 
-    /// Memory that the maps take.
+    /// Memory of the maps, bytes; 0 in Zarr v2.
     pub fn bytes(pyramid: &PyramidOptions) -> u64 {
-        Self::parts(pyramid).map(|(_, len)| 4 * len as u64).sum()
+        Self::sharded_arrays(pyramid).map(|(_, len)| 4 * len as u64).sum()
     }
 
-    /// The arrays that have shards, with the numbers in one.
-    fn parts(pyramid: &PyramidOptions) -> impl Iterator<Item = (Array, usize)> {
+    /// The arrays with shards, each with the number of values in a shard; none in Zarr v2.
+    fn sharded_arrays(pyramid: &PyramidOptions) -> impl Iterator<Item = (Array, usize)> {
         let hierarchy = (pyramid.format == ZarrVersion::V3)
             .then(|| StoreKind::Store2(pyramid.clone()).hierarchy(None).arrays);
         let arrays = hierarchy.into_iter().flatten().filter(Array::is_data);
@@ -33,8 +35,9 @@ impl WholeMaps {
         })
     }
 
-    /// Takes over a month of 15 years.
-    pub fn take(&mut self, years: &[Option<RegriddedMonth>], of_year: usize) {
+    /// Copies the maps of one month of 15 years into the shards. `month_of_year` is 0 to 11, counted from
+    /// the intervention.
+    pub fn insert(&mut self, years: &[Option<RegriddedMonth>], month_of_year: usize) {
         let fields = years.iter().flatten().next().map_or(0, |month| month.maps[0].len());
         let variables = fields / Band::ALL.len();
         for (n, (_, values)) in self.arrays.iter_mut().enumerate() {
@@ -43,7 +46,7 @@ impl WholeMaps {
                 let Some(month) = month else { continue };
                 for band in 0..Band::ALL.len() {
                     let map = &month.maps[level][variable * Band::ALL.len() + band];
-                    let at = ((band * YEAR + of_year) * YEARS + year) * map.len();
+                    let at = ((band * YEAR + month_of_year) * YEARS + year) * map.len();
                     values[at..at + map.len()].copy_from_slice(map);
                 }
             }

@@ -11,8 +11,11 @@ use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::store::Store;
 
-/// Efficiency month by month from the months of a case. From the first missing month on there is
-/// none: it is a sum over all months before.
+/// Computes the cumulative efficiency of each month, as rows of one value. The rows from the first
+/// missing month on are `None`, because efficiency is a sum over all months before.
+///
+/// # Errors
+/// [`VisError::NoResult`] when the ratio of a month is not finite.
 pub fn values(case: Case, series: &CaseSeries) -> Result<Vec<Vec<Option<f32>>>, VisError> {
     let present: Vec<CarbonFlux> = series.exchanges.iter().map_while(|month| *month).collect();
     let known = efficiency(&present).map_err(|NoIntervention { month }| no_result(case, month))?;
@@ -21,11 +24,14 @@ pub fn values(case: Case, series: &CaseSeries) -> Result<Vec<Vec<Option<f32>>>, 
 }
 
 fn no_result(case: Case, month: usize) -> VisError {
-    let why = format!("its DIC_FLUX adds up to 0, or to no number, at the end of month {month}");
+    let why = format!("its cumulative DIC_FLUX is 0 or not finite at the end of month {month}");
     VisError::NoResult { case, what: "efficiency", why }
 }
 
-/// A case's part of the store.
+/// Opens the slot of a case in the store.
+///
+/// # Errors
+/// The store has a result of the case with other settings, or with months that are missing now.
 pub async fn part<'a>(
     destination: &'a OpenStore,
     files: &CaseFiles,
@@ -36,33 +42,34 @@ pub async fn part<'a>(
         .await
 }
 
-/// Fills a case's part from months that were read, unless it is done.
+/// Fills the slot of a case from the series of its monthly files.
 pub async fn fill(
-    part: CaseSlot<'_>,
+    slot: CaseSlot<'_>,
     files: &CaseFiles,
     series: &CaseSeries,
 ) -> Result<FillReport, VisError> {
-    let before = part.save(values(files.case, series)?).await?;
+    let before = slot.save(values(files.case, series)?).await?;
     let (fetched, size) = (series.fetched, files.size());
     Ok(FillReport { fetched, size, objects: 1, before, ..FillReport::default() })
 }
 
-/// Fills a case's part from an analysis store that was made before.
+/// Fills a case from its analysis store, unless the store has the result.
 pub async fn fill_from_analysis(
     destination: &OpenStore,
     analyses: &Store,
     case: Case,
     force: bool,
-    workshop: &RunContext,
+    context: &RunContext,
 ) -> Result<FillReport, VisError> {
-    let found = analysis::find(analyses, case).await?;
-    let inputs = made_before(analyses, &found.metadata).await?;
-    let part =
+    let analysis_store = analysis::find(analyses, case).await?;
+    let inputs = made_before(analyses, &analysis_store.metadata).await?;
+    let slot =
         CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), force).await?;
-    if part.done {
+    if slot.done {
         return Ok(FillReport { before: true, ..FillReport::default() });
     }
-    let ratios = workshop.within(analysis::memory(), found.efficiency(analyses, case)).await?;
-    let before = part.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
+    let efficiency = analysis_store.efficiency(analyses, case);
+    let ratios = context.within(analysis::memory(), efficiency).await?;
+    let before = slot.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
     Ok(FillReport { objects: 1, before, ..FillReport::default() })
 }

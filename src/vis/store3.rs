@@ -1,4 +1,4 @@
-//! Store 3, `cumulative_FG_CO2_percent.zarr`: how far from the intervention the sea takes up CO2.
+//! Store 3, `cumulative_FG_CO2_percent.zarr`: additional CO2 uptake by distance from the intervention.
 
 use std::sync::Arc;
 
@@ -14,30 +14,37 @@ use crate::model::{Case, Grid, LatLon};
 use crate::read::centers::Centers;
 use crate::store::Store;
 
-/// The store, and what its results depend on besides the files.
+/// The store, with the inputs of its results other than monthly files.
 pub struct UptakeContext {
-    /// The store.
+    /// The store that is filled.
     pub destination: OpenStore,
-    /// Centres of the polygons, and where they are from.
+    /// Centres of the polygons, and the URL of their file.
     pub centers: (Centers, String),
-    /// The full grid with the SHA-256 of its file, when there is one.
+    /// T points of the grid file with the SHA-256 of the file; `None` for those of the input files.
     pub grid: Option<(Arc<Grid>, String)>,
 }
 
 impl UptakeContext {
-    /// The centre of a case's polygon.
+    /// The centre of the polygon of a case.
+    ///
+    /// # Errors
+    /// [`VisError::NoCenter`] when the file has no centre of the polygon.
     pub fn center(&self, case: Case) -> Result<LatLon, VisError> {
         let (centers, url) = &self.centers;
         center(centers, url, case)
     }
 
-    /// How distance from a centre is measured.
+    /// Options for computing uptake around a centre.
     pub fn spread(&self, center: LatLon) -> UptakeOptions {
         let grid = self.grid.as_ref().map(|(grid, _)| grid.clone());
         UptakeOptions { center, grid, recipe: self.destination.recipe.clone() }
     }
 
-    /// A case's part of the store.
+    /// Opens the slot of a case in the store.
+    ///
+    /// # Errors
+    /// There is no centre of the polygon; the store has a result of the case with other settings, or with
+    /// months that are missing now.
     pub async fn part(&self, files: &CaseFiles, force: bool) -> Result<CaseSlot<'_>, VisError> {
         let (case, inputs) = (files.case, files.inputs());
         let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
@@ -46,16 +53,22 @@ impl UptakeContext {
     }
 }
 
-/// The centre of a case's polygon, of centres from `url`.
+/// The centre of the polygon of a case. `url` is the file of the centres, for messages.
+///
+/// # Errors
+/// [`VisError::NoCenter`] when there is no centre of the polygon.
 pub fn center(centers: &Centers, url: &str, case: Case) -> Result<LatLon, VisError> {
     let polygon = case.polygon();
     centers.of(polygon).ok_or_else(|| VisError::NoCenter { url: url.to_owned(), polygon })
 }
 
-/// Uptake month by month within each radius, in percent of that of all months: with a month
-/// missing there is none.
+/// Computes the cumulative uptake of each month within each radius, in percent of the uptake of all
+/// cells and months. If any month is missing, every value is `None`.
 ///
-/// The reference takes every month for as long as the first one.
+/// With `reference_compat` every month has the length of the first one, as in the reference program.
+///
+/// # Errors
+/// [`VisError::NoResult`] when the uptake of all months is 0 or not finite.
 pub fn values(
     case: Case,
     series: &CaseSeries,
@@ -75,48 +88,48 @@ pub fn values(
     let percent = percent(&months).map_err(|NoUptake| VisError::NoResult {
         case,
         what: "share of uptake",
-        why: "FG_CO2 minus FG_ALT_CO2 adds up to 0, or to no number".to_owned(),
+        why: "the sum of FG_CO2 minus FG_ALT_CO2 is 0 or not finite".to_owned(),
     })?;
     Ok(percent.into_iter().map(|row| row.map(Some).to_vec()).collect())
 }
 
-/// Fills a case's part from an excess store that was made before.
+/// Fills a case from its excess store, unless the store has the result.
 pub async fn fill_from_excess(
     destination: &OpenStore,
     excesses: &Store,
     case: Case,
     (grid, grid_sha256): &(Grid, String),
     center: LatLon,
-    (force, workshop): (bool, &RunContext),
+    (force, context): (bool, &RunContext),
 ) -> Result<FillReport, VisError> {
-    let found = excess::find(excesses, case).await?;
-    let inputs = made_before(excesses, &found.metadata).await?;
+    let excess_store = excess::find(excesses, case).await?;
+    let inputs = made_before(excesses, &excess_store.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
-    let part = CaseSlot::open(destination, case, inputs, &[], settings, force).await?;
-    if part.done {
+    let slot = CaseSlot::open(destination, case, inputs, &[], settings, force).await?;
+    if slot.done {
         return Ok(FillReport { before: true, ..FillReport::default() });
     }
     let recipe = &destination.recipe;
-    let series = found.series(excesses, case, (grid, center), recipe);
-    let series = workshop.within(excess::memory(grid), series).await?;
-    let before = part.save(values(case, &series, recipe.reference_compat)?).await?;
+    let series = excess_store.series(excesses, case, (grid, center), recipe);
+    let series = context.within(excess::memory(grid), series).await?;
+    let before = slot.save(values(case, &series, recipe.reference_compat)?).await?;
     Ok(FillReport { objects: 1, before, ..FillReport::default() })
 }
 
-/// What the result depends on besides the files.
+/// The settings that a result depends on besides its input files.
 pub fn settings(center: LatLon, grid_sha256: Option<&str>) -> ResultSettings {
     let grid_sha256 = grid_sha256.map(str::to_owned);
     ResultSettings { center: Some(center), grid_sha256, ..ResultSettings::default() }
 }
 
-/// Fills a case's part from months that were read, unless it is done.
+/// Fills the slot of a case from the series of its monthly files.
 pub async fn fill(
-    part: CaseSlot<'_>,
+    slot: CaseSlot<'_>,
     files: &CaseFiles,
     series: &CaseSeries,
     reference_compat: bool,
 ) -> Result<FillReport, VisError> {
-    let before = part.save(values(files.case, series, reference_compat)?).await?;
+    let before = slot.save(values(files.case, series, reference_compat)?).await?;
     let (fetched, size) = (series.fetched, files.size());
     Ok(FillReport { fetched, size, objects: 1, before, ..FillReport::default() })
 }

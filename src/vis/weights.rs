@@ -1,7 +1,7 @@
-//! Weights of all levels: computed, or read from and written to a store in the xESMF layout.
+//! Regridding weights of all levels: computation, and storage in the layout of xESMF.
 //!
-//! The layout: a Zarr group a level with `S` (weight), `row` (point of the map) and `col` (point
-//! of the ocean grid), the last two counted from 1.
+//! The layout has one Zarr group for each level, with the arrays `S` (weight), `row` (point of the map)
+//! and `col` (point of the ocean grid). Points are counted from 1.
 
 use serde_json::{Map, json};
 
@@ -17,38 +17,42 @@ pub fn compute(grid: &Grid, levels: u8) -> Vec<Weights> {
     (0..levels).map(|level| bilinear::bilinear(grid, level)).collect()
 }
 
-/// Reads the weights of the first `levels` levels for a grid; `None` when there is nothing.
+/// Reads the weights of the first `levels` levels; `None` when the store is empty.
+///
+/// # Errors
+/// [`VisError::Zarr`] when the store holds something else, or weights of another grid.
 pub async fn load(
     store: &Store,
     levels: u8,
     grid: &Grid,
 ) -> Result<Option<Vec<Weights>>, VisError> {
     let names = [v2::CONSOLIDATED, ".zgroup", v3::METADATA];
-    let mut there = false;
+    let mut exists = false;
     for name in names {
-        there = there || store.head(name).await?.is_some();
+        exists = exists || store.head(name).await?.is_some();
     }
-    if !there {
-        let others = if store.can_list() { store.list("").await?.len() } else { 0 };
-        let problem = format!("it holds {others} other files, and no weights");
+    if !exists {
+        let files = if store.can_list() { store.list("").await?.len() } else { 0 };
+        let problem =
+            format!("it holds {files} other files, and no weights; choose an empty folder");
         let url = store.location().to_string();
-        return if others == 0 { Ok(None) } else { Err(VisError::Zarr { url, problem }) };
+        return if files == 0 { Ok(None) } else { Err(VisError::Zarr { url, problem }) };
     }
-    // Consolidated metadata is written last: without it the rest may be missing.
-    let whole = store.head(v2::CONSOLIDATED).await?.is_some();
-    let failed = |error: VisError| match whole {
+    // `save` writes the consolidated metadata last: without it other objects can be missing.
+    let is_complete = store.head(v2::CONSOLIDATED).await?.is_some();
+    let failed = |error: VisError| match is_complete {
         true => error,
         false => VisError::Zarr {
             url: store.location().to_string(),
-            problem: format!("{error}; remove the store, and it is made anew"),
+            problem: format!("{error}; remove the store, and run again to compute it"),
         },
     };
-    let storage = store.zarr("", zarr::longest(most_entries(levels.saturating_sub(1)))).await?;
+    let storage = store.zarr("", zarr::longest(max_entries(levels.saturating_sub(1)))).await?;
     let mut weights = Vec::new();
     for level in 0..levels {
         let url = |name: &str| store.location().join(&format!("{level}/{name}")).to_string();
         let path = |name: &str| format!("/{level}/{name}");
-        let most = most_entries(level);
+        let most = max_entries(level);
         let read = async |name: &str| {
             numbers(&storage, &path(name), url(name), 0..=most).await.map_err(failed)
         };
@@ -60,19 +64,19 @@ pub async fn load(
     Ok(Some(weights))
 }
 
-/// Bytes of memory that loading the weights of so many levels takes: the entries of the largest, of
-/// which one array is being read.
+/// Memory to load the weights of `levels` levels, bytes: the three arrays of the largest level, and the
+/// memory to read one of them.
 pub fn memory(levels: u8) -> u64 {
-    let most = most_entries(levels.saturating_sub(1));
+    let most = max_entries(levels.saturating_sub(1));
     zarr::memory(most).saturating_add(3 * 8 * most as u64)
 }
 
-/// No point of the map has more sources than four.
-fn most_entries(level: u8) -> usize {
+/// Largest number of entries of a level: four for each point of the map.
+fn max_entries(level: u8) -> usize {
     mercator::size(level).pow(2).saturating_mul(4)
 }
 
-/// Puts the entries of a level together; the problem when they do not fit.
+/// Builds the weights of a level from its arrays; the error is the text of a message.
 fn assemble(
     level: u8,
     points: usize,
@@ -105,7 +109,8 @@ fn assemble(
     Ok(Weights::new(level, points, sources))
 }
 
-/// Refuses weights that are not those of bilinear interpolation on the grid.
+/// Checks that weights are those of bilinear interpolation on the grid; the error is the text of a
+/// message.
 fn verify(weights: Weights, grid: &Grid) -> Result<Weights, String> {
     let level = weights.level();
     if weights.iter().next().is_none() {
@@ -114,14 +119,14 @@ fn verify(weights: Weights, grid: &Grid) -> Result<Weights, String> {
     match weights.first_misplaced(grid) {
         None => Ok(weights),
         Some(target) => Err(format!(
-            "the weights of point {} of level {level} are not those of this grid: remove the \
-             store, and it is made anew",
+            "the weights of point {} of level {level} are not those of this grid; remove the \
+             store, and run again to compute it",
             target + 1
         )),
     }
 }
 
-/// Writes the weights.
+/// Writes the weights in the layout of xESMF, the consolidated metadata last.
 pub async fn save(store: &Store, weights: &[Weights]) -> Result<(), VisError> {
     let mut arrays = Vec::new();
     for weights in weights {
@@ -174,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn weights_are_read_as_they_were_written() {
+    async fn weights_are_read_as_written() {
         let store = Store::memory();
         assert!(load(&store, 2, &grid()).await.unwrap().is_none());
         let computed = compute(&grid(), 2);
@@ -203,7 +208,7 @@ mod tests {
         store.delete(".zmetadata").await.unwrap();
         let error = load(&store, 2, &grid()).await.unwrap_err().to_string();
         assert!(error.contains("other files"), "{error}");
-        // As a kill leaves it.
+        // A store as a killed process leaves it.
         save(&store, &computed).await.unwrap();
         store.delete(".zmetadata").await.unwrap();
         store.delete("1/S/.zarray").await.unwrap();

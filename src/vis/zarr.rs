@@ -1,4 +1,4 @@
-//! Zarr stores that others made: arrays of any codec, in either version of the format.
+//! Reader of Zarr stores of other programs: arrays of any codec in Zarr v2 or v3.
 
 use std::ops::RangeInclusive;
 
@@ -14,7 +14,11 @@ use crate::model::cf::{CfError, Decoding};
 use crate::model::dataset::{Attribute, AttributeValue, DataType, Variable};
 use crate::store::{ObjectMeta, Store};
 
-/// The metadata object of an array of the store in `folder`, which `flag` names the parent of.
+/// Finds the metadata object of an array of the store in `folder`. `flag` is the option that gives the
+/// location of the store, for messages.
+///
+/// # Errors
+/// [`VisError::Zarr`] when there is no such array.
 pub async fn find(
     store: &Store,
     folder: &str,
@@ -32,7 +36,7 @@ pub async fn find(
     })
 }
 
-/// The cases that there are stores of, named `CASE` and `suffix`.
+/// Lists the cases that have a store with the name `CASE` and `suffix`.
 pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
     let folders = store.list_prefixes("").await?;
     let case = |folder: &String| folder.strip_suffix(suffix)?.parse().ok();
@@ -41,22 +45,24 @@ pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
     Ok(cases)
 }
 
-/// Bytes of a chunk beyond those of its array, for arrays that are smaller than their chunks.
-const LARGEST_CHUNK: u64 = 16 << 20;
+/// Size that is accepted for the chunk of any array, bytes. A small array can have larger chunks than its
+/// shape.
+const MIN_CHUNK_BOUND: u64 = 16 << 20;
 
-/// The longest object of an array of `count` values: a chunk, stored as it is.
+/// Upper bound of the size of a chunk of an array of `count` values, bytes, before compression.
 pub fn longest(count: usize) -> u64 {
-    LARGEST_CHUNK.max(8 * count as u64)
+    MIN_CHUNK_BOUND.max(8 * count as u64)
 }
 
-/// Bytes of memory that [`values`] takes for an array of `count` values: those are there as they are
-/// stored and as f64, or beside them a chunk as it is stored and as it is decoded.
+/// Memory of [`values`] for an array of `count` values, bytes: the values in their stored type and as f64,
+/// and a chunk before and after decompression.
 pub fn memory(count: usize) -> u64 {
     let values = 8 * count as u64;
     2 * values + 2 * longest(count)
 }
 
-/// All numbers of an array that has no missing ones, such as weights; else as [`values`].
+/// Reads an array without missing values, such as regridding weights. Ignores the fill value of the array;
+/// otherwise like [`values`].
 pub async fn numbers(
     storage: &AsyncReadableStorage,
     path: &str,
@@ -66,8 +72,14 @@ pub async fn numbers(
     read(storage, path, url, counts, ("1", false)).await
 }
 
-/// All values of an array as f64, whatever its type and codec, of which there are `counts`, in
-/// `units`: in those it is where it does not say. An infinite one is damage.
+/// Reads an array of any numeric type and codec as f64; NaN for fill.
+///
+/// The number of values must be in `counts`. The values are converted to `units`; an array without units
+/// is taken to be in `units`.
+///
+/// # Errors
+/// [`VisError::Zarr`] when the array cannot be read, has another size or other units, or has an infinite
+/// value.
 pub async fn values(
     storage: &AsyncReadableStorage,
     path: &str,
@@ -78,6 +90,7 @@ pub async fn values(
     read(storage, path, url, counts, (units, true)).await
 }
 
+/// Reads an array; `has_fill` says whether the fill value of the array stands for missing values.
 async fn read(
     storage: &AsyncReadableStorage,
     path: &str,
@@ -92,12 +105,15 @@ async fn read(
     };
     let array = Array::async_open(storage.clone(), path).await.map_err(|e| failed(&e))?;
     check_size(&array, &counts).map_err(|problem| VisError::Zarr { url: url.clone(), problem })?;
-    // The names of both versions of the format.
+    // The text has the names of the type in Zarr v3 and Zarr v2, in this order.
     let names = array.data_type().to_string();
     let name = names.split(' ').next().unwrap_or_default();
     let mut attributes = array.attributes().clone();
     if let (true, ArrayMetadata::V2(metadata)) = (has_fill, array.metadata()) {
-        with_fill(&mut attributes, serde_json::to_value(&metadata.fill_value).unwrap_or_default());
+        add_fill_value(
+            &mut attributes,
+            serde_json::to_value(&metadata.fill_value).unwrap_or_default(),
+        );
     }
     let decoding = type_of(name).map(|dtype| decoding(path, dtype, &attributes, units));
     let Some(decoding) = decoding else {
@@ -106,12 +122,12 @@ async fn read(
     };
     let decoding = decoding.map_err(|e| failed(&e))?;
     let all = array.subset_all();
-    // One chunk after another, or as many would be in memory as there are cores.
+    // By default the library decodes one chunk for each core, which would exceed the bound of [`memory`].
     let options = CodecOptions::default().with_concurrent_target(1);
     macro_rules! as_f64 {
         ($type:ty) => {{
-            let read = array.async_retrieve_array_subset_opt::<Vec<$type>>(&all, &options).await;
-            read.map_err(|e| failed(&e))?.into_iter().map(|v| v as f64).collect()
+            let stored = array.async_retrieve_array_subset_opt::<Vec<$type>>(&all, &options).await;
+            stored.map_err(|e| failed(&e))?.into_iter().map(|v| v as f64).collect()
         }};
     }
     let values: Vec<f64> = match name {
@@ -132,6 +148,7 @@ async fn read(
     Ok(decoding.values(values))
 }
 
+/// Parses the Zarr name of a numeric type; `None` for other types.
 fn type_of(name: &str) -> Option<DataType> {
     Some(match name {
         "float64" => DataType::F64,
@@ -148,14 +165,15 @@ fn type_of(name: &str) -> Option<DataType> {
     })
 }
 
-/// In version 2 xarray writes `_FillValue` as the fill of the array, and reads it from there.
-fn with_fill(attributes: &mut Map<String, Value>, fill: Value) {
+/// Adds the fill value of a Zarr v2 array as the attribute `_FillValue`, unless there is one: xarray stores
+/// that attribute as the fill value of the array.
+fn add_fill_value(attributes: &mut Map<String, Value>, fill: Value) {
     if fill.is_number() && !attributes.contains_key("_FillValue") {
         attributes.insert("_FillValue".to_owned(), fill);
     }
 }
 
-/// How the numbers of an array become values, by the attributes that xarray writes.
+/// Creates the decoder of an array from its CF attributes, in the form that xarray writes them.
 fn decoding(
     path: &str,
     dtype: DataType,
@@ -164,8 +182,8 @@ fn decoding(
 ) -> Result<Decoding, CfError> {
     let attributes = attributes.iter().filter_map(|(name, value)| {
         let value = match value {
-            // In version 3 xarray writes the fill of floats so.
-            Value::String(text) if name == "_FillValue" => in_base_64(text),
+            // In Zarr v3 xarray writes the fill value of floats in base64.
+            Value::String(text) if name == "_FillValue" => parse_base64_float(text),
             value => attribute(value),
         };
         let value = value?;
@@ -179,8 +197,8 @@ fn decoding(
     }
 }
 
-/// A float from its bytes in base 64, or what else the text is.
-fn in_base_64(text: &str) -> Option<AttributeValue> {
+/// Decodes a float from base64; any other text is returned as text.
+fn parse_base64_float(text: &str) -> Option<AttributeValue> {
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let number = match *bytes.as_slice() {
         [a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),
@@ -190,7 +208,7 @@ fn in_base_64(text: &str) -> Option<AttributeValue> {
     Some(AttributeValue::F64(vec![number]))
 }
 
-/// An attribute as NetCDF has it; `None` for what it has not.
+/// Converts a JSON attribute to a NetCDF attribute; `None` for values that NetCDF does not have.
 fn attribute(value: &Value) -> Option<AttributeValue> {
     let numbers = match value {
         Value::String(text) => return Some(AttributeValue::Text(text.clone())),
@@ -205,8 +223,8 @@ fn attribute(value: &Value) -> Option<AttributeValue> {
     })
 }
 
-/// Nothing of an array's metadata is believed beyond what is expected of it: the values that there
-/// should be, in chunks that are not larger than all of them, but for small ones.
+/// Checks the shape and chunk size in the metadata of an array before anything is allocated. The number of
+/// values must be in `counts`, and a chunk must not exceed [`longest`]. The error is the text of a message.
 fn check_size<T: ?Sized>(array: &Array<T>, counts: &RangeInclusive<usize>) -> Result<(), String> {
     let product = |shape: &[u64]| shape.iter().copied().try_fold(1, u64::checked_mul);
     let found = product(array.shape()).and_then(|found| usize::try_from(found).ok());
@@ -220,7 +238,7 @@ fn check_size<T: ?Sized>(array: &Array<T>, counts: &RangeInclusive<usize>) -> Re
     let origin = vec![0; shape.len()];
     let chunk = array.chunk_shape(&origin).map_err(|e| e.to_string())?;
     let chunk: Vec<u64> = chunk.iter().map(|n| n.get()).collect();
-    // Values of more than 8 bytes are refused for their type.
+    // No accepted type has values of more than 8 bytes.
     let bytes = product(&chunk).and_then(|values| values.checked_mul(8));
     match bytes {
         Some(bytes) if bytes <= longest(found) => Ok(()),
@@ -235,10 +253,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fill_of_a_version_2_array_is_no_value() {
+    fn the_fill_value_of_a_zarr_v2_array_is_a_missing_value() {
         let values = |attributes: Value, fill: Value, dtype| {
             let mut attributes = attributes.as_object().cloned().unwrap_or_default();
-            with_fill(&mut attributes, fill);
+            add_fill_value(&mut attributes, fill);
             decoding("a", dtype, &attributes, "").unwrap().values(vec![2.0, -999.0])
         };
         let packed = values(json!({ "scale_factor": 0.5 }), json!(-999), DataType::I16);
@@ -248,7 +266,7 @@ mod tests {
         for fill in [json!(null), json!("NaN")] {
             assert_eq!(values(json!({}), fill, DataType::F64), [2.0, -999.0]);
         }
-        // An attribute of that name says more.
+        // The attribute takes precedence over the fill value of the array.
         let named = values(json!({ "_FillValue": 2.0 }), json!(-999.0), DataType::F64);
         assert!(named[0].is_nan() && named[1] == -999.0, "{named:?}");
     }

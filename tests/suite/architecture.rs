@@ -12,20 +12,20 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("derive", &["model"]),
     ("regrid", &["model"]),
     ("encode", &["model"]),
-    ("ledger", &["model", "store"]),
+    ("case_manifest", &["model", "store"]),
     // Serves the reader with bytes and the encoder with a place for its parts.
-    ("pipeline", &["model", "store", "read", "encode"]),
-    ("research", &["model", "store", "read", "derive", "encode", "pipeline", "ledger"]),
+    ("executor", &["model", "store", "read", "encode"]),
+    ("research", &["model", "store", "read", "derive", "encode", "executor", "case_manifest"]),
     (
         "vis",
-        &["model", "store", "read", "derive", "regrid", "encode", "pipeline", "research", "ledger"],
+        &["model", "store", "read", "derive", "regrid", "encode", "executor", "research", "case_manifest"],
     ),
     // Looks into the chunks that it would replace.
-    ("publish", &["model", "store", "encode", "pipeline", "ledger"]),
-    ("batch", &["model", "store", "read", "pipeline", "ledger", "research", "vis"]),
+    ("publish", &["model", "store", "encode", "executor", "case_manifest"]),
+    ("campaign", &["model", "store", "read", "executor", "case_manifest", "research", "vis"]),
     ("plot", &["model"]),
     ("synthetic", &["model"]),
-    ("demo", &["model", "store", "encode", "pipeline", "research", "synthetic", "ledger"]),
+    ("demo", &["model", "store", "encode", "executor", "research", "synthetic", "case_manifest"]),
     ("config", &["model", "store"]),
 ];
 const PURE: [&str; 7] = ["model", "read", "derive", "regrid", "encode", "plot", "synthetic"];
@@ -120,8 +120,8 @@ fn modules_import_only_what_they_may() {
     }
     assert_none(against);
     // The scan sees what it is there to see.
-    let run = sources.iter().find(|source| source.path == "research/run.rs").unwrap();
-    let expected = ["encode", "ledger", "model", "pipeline", "store"];
+    let run = sources.iter().find(|source| source.path == "research/execute.rs").unwrap();
+    let expected = ["case_manifest", "encode", "executor", "model", "store"];
     assert_eq!(run.imports().into_iter().collect::<Vec<_>>(), expected);
 }
 
@@ -138,7 +138,7 @@ fn only_the_storage_layer_knows_object_store() {
 fn async_ends_where_the_pure_modules_begin() {
     let mut against = Vec::new();
     for source in sources("src") {
-        let may_block = source.path == "main.rs" || source.module() == "pipeline";
+        let may_block = source.path == "main.rs" || source.module() == "executor";
         if source.names("block_on") && !may_block {
             against.push(format!("src/{} blocks on a future", source.path));
         }

@@ -132,7 +132,7 @@ fn a_later_file_on_other_points_is_refused() {
 fn a_history_file_in_its_place() {
     let work = Workspace::new(2);
     fs::copy(work.raw(0), work.path("grid.nc")).unwrap();
-    refused(&work, &["fill, as history files have it", "give the full grid"]);
+    refused(&work, &["a fill value, as in history files", "name a file with the full grid"]);
 }
 
 #[test]

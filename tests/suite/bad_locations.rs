@@ -53,7 +53,7 @@ fn what_is_no_file_in_place_of_a_month() {
     let month = work.raw(1);
     let odd: [(&str, &dyn Fn()); 5] = [
         ("a link to ../gone.nc, which does not exist", &|| symlink("../gone.nc", &month).unwrap()),
-        ("a link in a circle", &|| symlink(&month, &month).unwrap()),
+        ("a circular link", &|| symlink(&month, &month).unwrap()),
         ("a named pipe", &|| {
             assert!(System::new("mkfifo").arg(&month).status().unwrap().success());
         }),

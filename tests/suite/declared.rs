@@ -67,7 +67,7 @@ fn a_chunk_that_the_index_has_lost_is_no_fill() {
         let node = bytes.windows(6).rposition(|w| w == b"TREE\x01\x00").unwrap();
         bytes[node + 24 + 8 + 1] ^= 0x10;
     });
-    refused(&work, &["chunks", "copy it again, or write it anew"]);
+    refused(&work, &["chunks", "copy it again, or create it again"]);
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn a_group_that_contains_itself() {
     });
     link(&work.raw(1), "/a", "/a/a");
     set_age(&work.raw(1), 0);
-    refused(&work, &["is another name of a group", "take it out"]);
+    refused(&work, &["is another name of a group", "remove it"]);
     let work = with_second(|_| {});
     link(&work.raw(1), "/", "/loop");
     set_age(&work.raw(1), 0);
-    refused(&work, &["is another name of a group", "take it out"]);
+    refused(&work, &["is another name of a group", "remove it"]);
 }

@@ -106,7 +106,7 @@ fn links_types_and_shapes_of_attributes_are_named_once() {
     assert!(output.status.success(), "{said}");
     for words in [
         "the link `elsewhere` to another file, `other_case.nc`",
-        "the link `nowhere` to `/gone`, where no variable is",
+        "the link `nowhere` to `/gone`, which is no variable",
         "the type `kind_t`",
         "`DIC:matrix` of shape [2, 3]",
         "`:all` of shape [2, 3]",

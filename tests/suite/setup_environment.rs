@@ -89,7 +89,7 @@ fn an_output_that_cannot_be_made_is_a_problem() {
     let (code, text) = run(folder.path(), &variables);
     assert_eq!(code, Some(78));
     assert!(text.contains("not ready: output_dir file/out cannot be written"), "{text}");
-    assert!(text.contains("(environment DOR_OUTPUT_DIR): cannot make the folder: "), "{text}");
+    assert!(text.contains("(environment DOR_OUTPUT_DIR): cannot create the folder: "), "{text}");
 
     let report = json(command(folder.path(), &variables).arg("--json"));
     assert_eq!(report["ready"], false);

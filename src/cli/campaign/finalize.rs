@@ -1,21 +1,20 @@
 //! `dor finalize`: the end of a campaign.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
-use crate::campaign::status::{Missing, archive, missing, outputs};
-use crate::campaign::{OpenPlan, Product};
+use crate::campaign::OpenPlan;
+use crate::campaign::finalize::{self, FinalizeResult, FinalizedProduct};
+use crate::campaign::status::Missing;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::signals::stop_on_signals;
-use crate::cli::vis::finalize_store;
+use crate::cli::vis::write_completeness;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
-use crate::executor::unless_stopped;
 use crate::store::Store;
 
 /// Cases that are named.
@@ -38,10 +37,11 @@ impl Finalize {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let opened = load(&config).await?;
         let stop = CancellationToken::new();
-        let Some(outputs) = finalize(&opened, &stop, out).await? else {
+        stop_on_signals(stop.clone());
+        let Some(products) = finalize(&opened, &stop, out).await? else {
             return Ok(Exit::Incomplete);
         };
-        for (_, store) in &outputs {
+        for store in &products {
             let name = store.location().file_name().unwrap_or_default().to_owned();
             self.publish_to.publish_below(&name, &opened.stores, store, &stop, out).await?;
         }
@@ -50,33 +50,35 @@ impl Finalize {
 }
 
 /// Puts the products of a plan together and says what they hold; `None` when some are missing, which are
-/// named. A signal stops it from the moment on that all places are known to be there.
+/// named.
 pub(crate) async fn finalize(
-    OpenPlan { stores, plan, .. }: &OpenPlan,
+    opened: &OpenPlan,
     stop: &CancellationToken,
     out: &mut dyn Write,
-) -> anyhow::Result<Option<Vec<(Product, Store)>>> {
-    plan.places.refuse_absent(&plan.stages, stores).await?;
-    let (raw, outputs) = (archive(plan, stores)?, outputs(plan, stores)?);
-    stop_on_signals(stop.clone());
-    let missing =
-        unless_stopped(stop, missing(plan, &raw, &outputs, &mut BTreeSet::new())).await??;
-    if !missing.is_empty() {
-        write_missing(out, &missing)?;
-        return Ok(None);
-    }
-    for (stage, store) in &outputs {
-        match stage {
-            Product::Research => {
-                // Of writers that were killed beside others who then ended the case.
-                unless_stopped(stop, store.remove_stale_temp_files("")).await??;
-                let cases = count(plan.cases.len(), "case");
-                writeln!(out, "{}: research-grade files of {cases}", store.location())?;
-            }
-            _ => unless_stopped(stop, finalize_store(store, out)).await??,
+) -> anyhow::Result<Option<Vec<Store>>> {
+    let told = |store: &Store, product: FinalizedProduct| write_product(out, store, &product);
+    match finalize::finalize(opened, stop, told).await? {
+        FinalizeResult::Finalized(stores) => Ok(Some(stores)),
+        FinalizeResult::Missing(missing) => {
+            write_missing(out, &missing)?;
+            Ok(None)
         }
     }
-    Ok(Some(outputs))
+}
+
+/// Says what a product holds.
+fn write_product(
+    out: &mut dyn Write,
+    store: &Store,
+    product: &FinalizedProduct,
+) -> anyhow::Result<()> {
+    match product {
+        FinalizedProduct::Research(cases) => {
+            let cases = count(*cases, "case");
+            Ok(writeln!(out, "{}: research-grade files of {cases}", store.location())?)
+        }
+        FinalizedProduct::Maps(kind, cases) => write_completeness(out, store, kind, cases),
+    }
 }
 
 /// Names the products that are missing.

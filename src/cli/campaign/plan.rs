@@ -8,17 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::campaign::draft::{self, PlanDraft};
 use crate::campaign::{self, Locations, Product};
-use crate::cli::arguments::{CaseArgs, PolygonRange, from_one, size};
+use crate::cli::arguments::{CaseArgs, from_one, size};
 use crate::cli::output::{bytes, count};
 use crate::cli::research_data::{data_dir, refuse_inside, refuse_mixed};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::{grid_file, stores};
-use crate::cli::vis::say_without;
+use crate::cli::vis::{centers_unset, say_without};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::executor::unless_stopped;
 use crate::store::{Location, LocationError, StoreRegistry};
-use crate::vis::VisError;
 
 /// Bytes of raw files that a core makes all products of in a second, as measured on two cores
 /// (docs/benchmarks.md).
@@ -38,10 +37,8 @@ pub(crate) struct Plan {
     output: Location,
     #[command(flatten)]
     cases: CaseArgs,
-    #[command(flatten)]
-    range: PolygonRange,
-    /// Products, of research, store1, store2 and store3
-    #[arg(long, value_name = "STAGE", value_delimiter = ',', default_values_t = Product::ALL)]
+    /// Products: research, store1, store2 and store3
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL)]
     stages: Vec<Product>,
     /// The archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
@@ -61,10 +58,10 @@ pub(crate) struct Plan {
     /// Grid file with the full TLAT and TLONG [default: grid of the configuration]
     #[arg(long, value_name = "LOCATION")]
     grid: Option<Location>,
-    /// Series of sea surface height of the reference run; needed for DIC of store 2
+    /// Series of sea surface height of the reference run, for DIC of store 2 [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
     ssh: Option<Location>,
-    /// Centres of the polygons, for store 3
+    /// Centres of the polygons, for store 3 [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
     centers: Option<Location>,
     /// Use the months that are there when others are missing
@@ -97,12 +94,14 @@ impl Plan {
             data_dir: self.data_dir.clone(),
             output_dir: self.output_dir.clone(),
             grid: self.grid.clone(),
+            ssh: self.ssh.clone(),
+            centers: self.centers.clone(),
             ..global.overrides()
         };
         let config = Config::load(&overrides)?;
         let stores = stores(&config);
         let draft = self.draft(&config, &stores).await?;
-        let choice = self.cases.clone().choice(self.range.ends()?);
+        let choice = self.cases.choice()?;
         let stop = CancellationToken::new();
         if draft.places.ssh.is_some() {
             // The series is long.
@@ -160,13 +159,15 @@ impl Plan {
                     (&places.store1, "store1", "--store1", "OCEAN_CDR_STORE_1_PATH")
                 }
                 Product::Store2 => {
-                    places.ssh = or(&self.ssh, &None);
+                    places.ssh = or(&None, &config.ssh);
                     places.store2 = or(&self.store2, &config.store2);
                     (&places.store2, "store2", "--store2", "OCEAN_CDR_STORE_2_PATH")
                 }
                 Product::Store3 => {
-                    let needed = || VisError::Needs("store 3 needs --centers".to_owned());
-                    places.centers = Some(or(&self.centers, &None).ok_or_else(needed)?);
+                    places.centers = or(&None, &config.centers);
+                    if places.centers.is_none() {
+                        return Err(centers_unset().into());
+                    }
                     places.store3 = or(&self.store3, &config.store3);
                     let variable = "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH";
                     (&places.store3, "store3", "--store3", variable)

@@ -11,13 +11,14 @@ use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
 use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, stages_of};
 use crate::campaign::{CampaignPlan, Product, ProductError, Shard};
-use crate::cli::arguments::{from_one, in_order, polygon, size};
+use crate::cli::arguments::{CaseArgs, from_one, size, workers};
 use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, Overrides};
 use crate::executor::{memory, unless_stopped};
+use crate::vis::VisError;
 use crate::research::failures;
 
 /// Make all products of the cases of a shard, reading each raw file once
@@ -30,20 +31,19 @@ use crate::research::failures;
 pub(crate) struct Run {
     #[command(flatten)]
     plan: PlanArgs,
-    /// Number of shards
+    /// Number of shards [default: 1, all cases on this machine]
     #[arg(long, value_name = "N", value_parser = from_one)]
-    shards: NonZeroUsize,
+    shards: Option<NonZeroUsize>,
     /// This shard, from 0 [default: from the Slurm, Kubernetes or AWS Batch array]
     #[arg(long, value_name = "K")]
     shard: Option<usize>,
-    /// Of the plan's products, only these [default: all]
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    /// Only these products of the plan [default: all]
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',')]
     stages: Vec<Product>,
-    /// Of its cases, only those of polygons A to B
-    #[arg(long, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
-    polygon_range: Option<Vec<u16>>,
+    #[command(flatten)]
+    cases: CaseArgs,
     /// Files worked on at the same time [default: workers of the configuration, or all cores]
-    #[arg(long, value_name = "N", value_parser = from_one)]
+    #[arg(short, long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
     /// Memory to stay under, such as 400GB [default: the limit of the Slurm job, control group or machine]
     #[arg(long, value_name = "BYTES", value_parser = size)]
@@ -67,14 +67,24 @@ impl Run {
 
     fn options(&self, plan: &CampaignPlan, workers: usize) -> anyhow::Result<ShardOptions> {
         let stages = stages_of(plan, &self.stages)?;
-        let shard = Shard::find(self.shards.get(), self.shard, |name| std::env::var(name).ok())?;
-        let range = match self.polygon_range.as_deref() {
-            Some(&[first, last]) => Some((first, last)),
-            _ => None,
-        };
-        in_order(range)?;
+        let shard = self.shard()?;
+        let choice = self.cases.choice()?;
         let memory = self.memory.map_or_else(memory::to_use, |memory| memory / 5 * 4);
-        Ok(ShardOptions { shard, stages, range, workers, memory, force: self.force })
+        Ok(ShardOptions { shard, stages, choice, workers, memory, force: self.force })
+    }
+
+    /// The shard of this process. Without `--shards` it is the only one, which an element of an array is not.
+    fn shard(&self) -> anyhow::Result<Shard> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(shards) = self.shards else {
+            let is_element = |name: &&&str| variable(name).is_some();
+            if let Some(name) = Shard::VARIABLES.iter().find(is_element) {
+                let needed = format!("{name} is set, so that there are several shards: give --shards N");
+                return Err(VisError::Needs(needed).into());
+            }
+            return Ok(Shard::find(1, self.shard, |_| None)?);
+        };
+        Ok(Shard::find(shards.get(), self.shard, variable)?)
     }
 }
 

@@ -2,21 +2,22 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
-use crate::campaign::slurm::Jobs;
-use crate::cli::arguments::{from_one, in_order, polygon};
+use crate::campaign::slurm::{Jobs, Scripts, submit};
+use crate::cli::arguments::{CaseArgs, from_one, in_order, polygon, words};
 use crate::cli::output::count;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
+use crate::model::case::POLYGONS;
 use crate::store::Location;
 use crate::vis::VisError;
+use crate::vis::cases::CaseChoice;
 
 /// Run a plan on the nodes of a Slurm cluster
 ///
@@ -47,11 +48,13 @@ struct SlurmArgs {
     /// Only these elements, as `dor status` tells them: 3,7,10-12, with %2 at most two at a time; the number of shards stays the same
     #[arg(long, value_name = "LIST", value_parser = list)]
     array: Option<String>,
+    #[command(flatten)]
+    cases: CaseArgs,
     /// First polygon
-    #[arg(long, value_name = "ID", value_parser = polygon)]
+    #[arg(long, hide = true, value_name = "ID", value_parser = polygon)]
     start: Option<u16>,
     /// Last polygon
-    #[arg(long, value_name = "ID", value_parser = polygon)]
+    #[arg(long, hide = true, value_name = "ID", value_parser = polygon)]
     end: Option<u16>,
     /// Quality of service, such as regular or preempt
     #[arg(long, value_name = "QOS", value_parser = word)]
@@ -83,8 +86,8 @@ struct SlurmArgs {
     /// Memory of a node to stay under [default: the limit of the job]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<String>,
-    /// Publish what was put together here; not with --start and --end, after which nothing is
-    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["start", "end"])]
+    /// Publish the finalized products here; not with a selection of cases, after which nothing is finalized
+    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["polygons", "polygon_range", "months", "cases", "start", "end"])]
     publish_to: Option<Location>,
     /// Folder for the scripts
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
@@ -162,57 +165,63 @@ impl Slurm {
         };
         let config = Config::load(&options.plan.over(global.overrides()))?;
         // Nothing is sent for a plan that cannot be read.
-        let OpenPlan { location: plan, plan: cases, .. } = load(&config).await?;
-        let (cases, nodes) = (cases.cases.len(), options.nodes.get());
-        if let Some(idle) = nodes.checked_sub(cases).filter(|idle| *idle > 0) {
-            let cases = count(cases, "case");
-            tracing::warn!("{plan} has {cases}: of {nodes} nodes, {idle} get none");
+        let OpenPlan { location, plan, .. } = load(&config).await?;
+        warn_of_idle_nodes(&location, plan.cases.len(), options.nodes.get());
+        let jobs = options.jobs(&location, global)?;
+        // Cases that are not selected would be missing.
+        let scripts = jobs.write_scripts(&options.output, options.choice()?.is_all())?;
+        match submits {
+            true => submit_jobs(&scripts, &location, options.nodes, out)?,
+            false => write_paths(&scripts, out)?,
         }
-        let jobs = options.jobs(&plan, global)?;
-        std::fs::create_dir_all(&options.output)
-            .with_context(|| format!("cannot make the folder {}", options.output.display()))?;
-        let write = |name: &str, text: String| {
-            let path = options.output.join(name);
-            std::fs::write(&path, text)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            anyhow::Ok(path)
-        };
-        let run = write("dor-run.sbatch", jobs.run_script())?;
-        // Polygons that were left out would be missing.
-        let finalizes = options.range().is_none();
-        let finalize = match finalizes {
-            true => Some(write("dor-finalize.sbatch", jobs.finalize_script())?),
-            false => {
-                // One of an earlier call would put together what is not all there.
-                let _ = std::fs::remove_file(options.output.join("dor-finalize.sbatch"));
-                None
-            }
-        };
-        if !submits {
-            for path in [Some(run), finalize].into_iter().flatten() {
-                writeln!(out, "{}", path.display())?;
-            }
-            return Ok(Exit::Done);
-        }
-        let id = submit(&run, None)?;
-        writeln!(out, "job {id}: {plan} on {}", count(options.nodes.get(), "node"))?;
-        if let Some(finalize) = finalize {
-            // An element that failed would keep afterok waiting for ever: finalize looks for itself.
-            let last = submit(&finalize, Some(&id)).with_context(|| {
-                format!("job {id} is queued; dor finalize it by hand when it has ended")
-            })?;
-            writeln!(out, "job {last}: finalize, after it")?;
-        }
-        writeln!(out, "how far it is: dor status --plan {plan} --shards {}", options.nodes)?;
         Ok(Exit::Done)
     }
 }
 
+fn warn_of_idle_nodes(plan: &Location, cases: usize, nodes: usize) {
+    if let Some(idle) = nodes.checked_sub(cases).filter(|idle| *idle > 0) {
+        let cases = count(cases, "case");
+        tracing::warn!("{plan} has {cases}: of {nodes} nodes, {idle} get none");
+    }
+}
+
+fn write_paths(Scripts { run, finalize }: &Scripts, out: &mut dyn Write) -> std::io::Result<()> {
+    for path in std::iter::once(run).chain(finalize) {
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
+}
+
+/// Sends the scripts to Slurm and says which jobs they are.
+fn submit_jobs(
+    Scripts { run, finalize }: &Scripts,
+    plan: &Location,
+    nodes: NonZeroUsize,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let id = submit(run, None)?;
+    writeln!(out, "job {id}: {plan} on {}", count(nodes.get(), "node"))?;
+    if let Some(finalize) = finalize {
+        // An element that failed would keep afterok waiting for ever: finalize looks for itself.
+        let last = submit(finalize, Some(&id)).with_context(|| {
+            format!("job {id} is queued; dor finalize it by hand when it has ended")
+        })?;
+        writeln!(out, "job {last}: finalize, after it")?;
+    }
+    writeln!(out, "how far it is: dor status --plan {plan} --shards {nodes}")?;
+    Ok(())
+}
+
 impl SlurmArgs {
-    fn range(&self) -> Option<(u16, u16)> {
-        let (start, end) = (self.start, self.end);
-        let given = start.is_some() || end.is_some();
-        given.then(|| (start.unwrap_or(0), end.unwrap_or(crate::model::case::POLYGONS - 1)))
+    /// The cases to run.
+    fn choice(&self) -> Result<CaseChoice, VisError> {
+        let mut choice = self.cases.choice()?;
+        if self.start.is_some() || self.end.is_some() {
+            let range = (self.start.unwrap_or(0), self.end.unwrap_or(POLYGONS - 1));
+            in_order(Some(range))?;
+            choice.ranges.push(range);
+        }
+        Ok(choice)
     }
 
     fn jobs(&self, plan: &Location, global: &GlobalArgs) -> anyhow::Result<Jobs> {
@@ -231,10 +240,7 @@ impl SlurmArgs {
             (None, None) => own()?,
         };
         let mut run = global.words();
-        if let Some((start, end)) = self.range() {
-            in_order(Some((start, end)))?;
-            run.extend(["--polygon-range".to_owned(), start.to_string(), end.to_string()]);
-        }
+        run.extend(words(&self.choice()?));
         if let Some(memory) = &self.memory {
             run.extend(["--memory".to_owned(), memory.clone()]);
         }
@@ -257,30 +263,6 @@ impl SlurmArgs {
             run,
             finalize: finalize.collect(),
         })
-    }
-}
-
-/// Sends a script to Slurm, to run after another job has ended; its number.
-fn submit(script: &Path, after: Option<&str>) -> anyhow::Result<String> {
-    let mut sbatch = Process::new("sbatch");
-    sbatch.arg("--parsable");
-    if let Some(after) = after {
-        sbatch.arg(format!("--dependency=afterany:{after}"));
-    }
-    let output = sbatch
-        .arg(script)
-        .output()
-        .context("cannot run sbatch: is this a login node of a Slurm cluster?")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        anyhow::bail!("sbatch refused {}: {}", script.display(), said.trim());
-    }
-    // With several clusters, the cluster's name follows.
-    let id = String::from_utf8_lossy(&output.stdout);
-    let number = id.trim().split(';').next().unwrap_or_default();
-    match !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => Ok(number.to_owned()),
-        false => anyhow::bail!("sbatch told no number of a job for {}: {id:?}", script.display()),
     }
 }
 

@@ -79,7 +79,7 @@ impl Steps<'_> {
         let options = ShardOptions {
             shard: Shard { index: 0, of: 1 },
             stages: plan.stages,
-            range: None,
+            choice: CaseChoice::default(),
             workers: self.config.workers.value.get(),
             memory: memory::to_use(),
             force: true,
@@ -256,7 +256,7 @@ impl Steps<'_> {
 
     fn choice(&self) -> CaseChoice {
         let case = self.case;
-        CaseChoice { polygons: vec![case.polygon()], range: None, months: vec![case.month()] }
+        CaseChoice { cases: vec![case], ..CaseChoice::default() }
     }
 
     /// Words that choose the case.

@@ -10,6 +10,9 @@ use crate::cli::output::{bytes, count};
 use crate::cli::progress::TransferBar;
 use crate::publish::ObjectEntry;
 
+/// Objects that a summary names of each kind.
+pub(super) const SHOWN: usize = 20;
+
 /// Number and bytes of objects.
 pub(super) fn size_of(entries: &[ObjectEntry]) -> (usize, u64) {
     (entries.len(), entries.iter().map(|entry| entry.size).sum())

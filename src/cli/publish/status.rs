@@ -1,9 +1,9 @@
 //! `dor publish status`: what is published at a destination.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::{size_of, write_orphaned};
@@ -11,8 +11,10 @@ use crate::cli::output::{bytes, count, write_json};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
-use crate::publish::{self, Lease, Manifest, PublishOptions};
-use crate::store::{Location, Store};
+use crate::publish::{
+    self, Lease, Manifest, ManifestHeader, PublishError, PublishOptions, PublishPlan,
+};
+use crate::store::{Location, Store, StoreRegistry};
 
 /// Tell what is published at a destination: version, recipes, and whether somebody publishes now
 #[derive(Args, Debug)]
@@ -34,86 +36,126 @@ impl Status {
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
-        let stores = stores(&config);
-        let destination: Store = stores.open(&self.destination)?;
+        let report = self.report(&stores(&config)).await?;
+        match self.json {
+            true => write_json(out, &report.document())?,
+            false => report.write(out, &self.destination)?,
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Finds out what is published, who publishes, and what is pending.
+    async fn report(&self, stores: &StoreRegistry) -> anyhow::Result<StatusReport> {
+        let destination = stores.open(&self.destination)?;
         let published = Manifest::load(&destination).await?;
         let lease = Lease::load(&destination).await?;
         let is_dirty = lease.as_ref().is_some_and(Lease::is_dirty);
         let publishing = lease.filter(Lease::is_held);
-        let intent = Manifest::load_intent(&destination).await?;
+        let is_unfinished = Manifest::load_intent(&destination).await?.is_some();
         let pending = match &self.source {
             None => None,
-            Some(location) => {
-                let source = stores.open(location)?;
-                let options = PublishOptions { overwrite: true, ..PublishOptions::default() };
-                let stop = CancellationToken::new();
-                let would =
-                    publish::plan_without_lease(&source, &destination, options, &stop).await?;
-                Some(would)
-            }
+            Some(location) => Some(pending(&stores.open(location)?, &destination).await?),
         };
-        if self.json {
-            let document = json!({
-                "published": published.as_ref().map(|published| &published.header),
-                "publishing": publishing,
-                "dirty": is_dirty,
-                "unfinished": intent.is_some(),
-                "pending": pending.as_ref().map(|would| json!({
-                    "objects": would.changes.send.len(),
-                    "bytes": would.changes.bytes(),
-                    "arrived_since": would.arrived_since,
-                    "not_complete": would.inventory.pending,
-                    "orphaned": would.orphans.len(),
-                })),
-            });
-            write_json(out, &document)?;
-            return Ok(Exit::Done);
+        Ok(StatusReport { published, publishing, is_dirty, is_unfinished, pending })
+    }
+}
+
+/// What a publish of all of the source would do.
+async fn pending(source: &Store, destination: &Store) -> Result<PublishPlan, PublishError> {
+    let options = PublishOptions { overwrite: true, ..PublishOptions::default() };
+    let stop = CancellationToken::new();
+    publish::plan_without_lease(source, destination, options, &stop).await
+}
+
+/// What is published at a destination, and what is pending.
+struct StatusReport {
+    published: Option<Manifest>,
+    /// The lease, while somebody publishes under it.
+    publishing: Option<Lease>,
+    /// Whether a publisher that had lost its lease may have changed objects.
+    is_dirty: bool,
+    /// Whether a publish was begun and has not ended.
+    is_unfinished: bool,
+    /// What a publish would do, where a source was given.
+    pending: Option<PublishPlan>,
+}
+
+impl StatusReport {
+    fn document(&self) -> Value {
+        json!({
+            "published": self.published.as_ref().map(|published| &published.header),
+            "publishing": self.publishing,
+            "dirty": self.is_dirty,
+            "unfinished": self.is_unfinished,
+            "pending": self.pending.as_ref().map(|plan| json!({
+                "objects": plan.changes.send.len(),
+                "bytes": plan.changes.bytes(),
+                "arrived_since": plan.arrived_since,
+                "not_complete": plan.inventory.pending,
+                "orphaned": plan.orphans.len(),
+            })),
+        })
+    }
+
+    fn write(&self, out: &mut dyn Write, destination: &Location) -> io::Result<()> {
+        match &self.published {
+            None => writeln!(out, "nothing is published at {destination}")?,
+            Some(Manifest { header, .. }) => write_header(out, header)?,
         }
-        match &published {
-            None => writeln!(out, "nothing is published at {}", self.destination)?,
-            Some(Manifest { header, .. }) => {
-                writeln!(
-                    out,
-                    "version {} of {} by {}, from {}: {}, {}",
-                    header.version,
-                    header.published.format("%Y-%m-%d %H:%M UTC"),
-                    header.program,
-                    header.source,
-                    count(header.objects, "object"),
-                    bytes(header.bytes)
-                )?;
-                for (folder, recipe) in &header.recipes {
-                    let folder = if folder.is_empty() { "." } else { folder };
-                    writeln!(out, "{folder}: {recipe}")?;
-                }
-            }
+        self.write_publishers(out)?;
+        match &self.pending {
+            None => Ok(()),
+            Some(plan) => self.write_pending(out, plan),
         }
-        let being_published = publishing.is_some();
-        if let Some(lease) = publishing {
+    }
+
+    fn write_publishers(&self, out: &mut dyn Write) -> io::Result<()> {
+        if let Some(lease) = &self.publishing {
             writeln!(out, "being published to by {lease}")?;
         }
-        if is_dirty {
+        if self.is_dirty {
             writeln!(
                 out,
                 "in doubt: a publisher that had lost its lease may have changed objects: publish again"
             )?;
         }
-        if intent.is_some() && !being_published {
+        if self.is_unfinished && self.publishing.is_none() {
             writeln!(out, "a publish was begun and has not ended: run it again")?;
         }
-        if let Some(would) = pending {
-            let (changes, cases) = (&would.changes, &would.inventory.pending);
-            let objects = count(changes.send.len(), "object");
-            writeln!(out, "pending: {objects}, {}", bytes(changes.bytes()))?;
-            write_orphaned(out, size_of(&would.orphans))?;
-            if would.arrived_since > 0 && !being_published {
-                let arrived = count(would.arrived_since, "object");
-                writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
-            }
-            if !cases.is_empty() {
-                writeln!(out, "not complete: {}", cases.join(", "))?;
-            }
-        }
-        Ok(Exit::Done)
+        Ok(())
     }
+
+    fn write_pending(&self, out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
+        let (changes, cases) = (&plan.changes, &plan.inventory.pending);
+        let objects = count(changes.send.len(), "object");
+        writeln!(out, "pending: {objects}, {}", bytes(changes.bytes()))?;
+        write_orphaned(out, size_of(&plan.orphans))?;
+        if plan.arrived_since > 0 && self.publishing.is_none() {
+            let arrived = count(plan.arrived_since, "object");
+            writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
+        }
+        if !cases.is_empty() {
+            writeln!(out, "not complete: {}", cases.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Says which version is published, and under which recipe each part was made.
+fn write_header(out: &mut dyn Write, header: &ManifestHeader) -> io::Result<()> {
+    writeln!(
+        out,
+        "version {} of {} by {}, from {}: {}, {}",
+        header.version,
+        header.published.format("%Y-%m-%d %H:%M UTC"),
+        header.program,
+        header.source,
+        count(header.objects, "object"),
+        bytes(header.bytes)
+    )?;
+    for (folder, recipe) in &header.recipes {
+        let folder = if folder.is_empty() { "." } else { folder };
+        writeln!(out, "{folder}: {recipe}")?;
+    }
+    Ok(())
 }

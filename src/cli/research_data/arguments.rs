@@ -5,37 +5,15 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::cli::GlobalArgs;
-use crate::cli::arguments::{from_one, polygon};
+use crate::cli::arguments::workers;
 use crate::config::{Config, ConfigError, Setting};
-use crate::model::{Case, InterventionMonth};
 use crate::store::Location;
-
-/// Which cases of the catalogue.
-#[derive(Args, Debug)]
-pub(super) struct CaseSelection {
-    /// Polygon, 0 to 689; may be given several times [default: all]
-    #[arg(short, long = "polygon", value_name = "ID", value_parser = polygon)]
-    polygons: Vec<u16>,
-    /// Intervention month, 1, 4, 7 or 10; may be given several times [default: all]
-    #[arg(long = "month", value_name = "M")]
-    months: Vec<InterventionMonth>,
-}
-
-impl CaseSelection {
-    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
-        let chosen = |case: &Case| {
-            (self.polygons.is_empty() || self.polygons.contains(&case.polygon()))
-                && (self.months.is_empty() || self.months.contains(&case.month()))
-        };
-        Case::all().filter(chosen)
-    }
-}
 
 /// Where things are and how they are converted.
 #[derive(Args, Debug)]
 pub(super) struct ResearchArgs {
     /// Where research-grade files go: a path or URL [default: output_dir of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "output", visible_alias = "output-dir", value_name = "LOCATION")]
     output_dir: Option<Location>,
     /// The archive of raw history: a path or URL [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
@@ -69,7 +47,7 @@ pub(crate) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigErro
 #[derive(Args, Debug, Default)]
 pub(super) struct ConversionArgs {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
-    #[arg(short, long, value_name = "N", value_parser = from_one)]
+    #[arg(short, long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
     #[arg(long, value_name = "LOCATION")]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::location_checks;
-use crate::cli::arguments::from_one;
+use crate::cli::arguments::{case, from_one};
 use crate::cli::output::{Table, bytes, count, write_json};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
@@ -30,10 +30,11 @@ const SHOWN: usize = 20;
 /// location, also https:// (name the cases there). Ends with 65 when something is wrong.
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// Cases: full name, five-digit index (00449), or polygon and month (112-04) [default: all there are]
+    /// Cases: polygon and month (112-04), index (449 or 00449), or the full name [default: all there are]
+    #[arg(value_parser = case)]
     cases: Vec<Case>,
     /// Where the research-grade files are: a path or URL [default: output_dir of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "input", visible_alias = "output-dir", visible_short_alias = 'o', value_name = "LOCATION")]
     output_dir: Option<Location>,
     /// Read only so many files of each case; the sizes of all are compared
     #[arg(long, value_name = "N", value_parser = from_one)]

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use super::arguments::{CaseSelection, ConversionArgs, ResearchArgs};
+use super::arguments::{ConversionArgs, ResearchArgs};
 use super::run::{Run, write_reasons};
-use crate::cli::arguments::from_one;
+use crate::cli::arguments::{CaseArgs, from_one};
 use crate::cli::output::{bytes, count, eprint_line};
 use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::{Exit, GlobalArgs, report};
@@ -24,7 +24,7 @@ use crate::research::{CaseError, ConversionSummary, failures};
 #[derive(Args, Debug)]
 pub(super) struct ProcessAllCases {
     #[command(flatten)]
-    selection: CaseSelection,
+    selection: CaseArgs,
     #[command(flatten)]
     places: ResearchArgs,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) struct ProcessAllCases {
 impl ProcessAllCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let run = Run::prepare(&self.places, &self.conversion, global).await?;
-        let selected: Vec<Case> = self.selection.cases().collect();
+        let selected = self.selection.choice()?.of_catalogue();
         let most = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
         let present = run.conversion.present(&selected, most).await.map_err(|e| run.named(e))?;
         let publishing = run.publishing(&self.publish_to).await?;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::arguments::{ConversionArgs, ResearchArgs};
 use super::run::Run;
+use crate::cli::arguments::case;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -17,7 +18,8 @@ use crate::model::Case;
 /// is refused with 78, unless it had no grid file and there is one now.
 #[derive(Args, Debug)]
 pub(super) struct ProcessCase {
-    /// Full name, five-digit index (00449), or polygon and month (112-04)
+    /// The case: polygon and month (112-04), index (449 or 00449), or the full name
+    #[arg(value_parser = case)]
     case: Case,
     #[command(flatten)]
     places: ResearchArgs,

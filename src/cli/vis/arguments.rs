@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::cli::GlobalArgs;
-use crate::cli::arguments::from_one;
+use crate::cli::arguments::workers;
 use crate::config::{Config, ConfigError, Setting};
 use crate::store::{Location, StoreRegistry};
 use crate::vis::input::CaseSource;
@@ -16,10 +16,10 @@ use crate::vis::populate;
 #[group(multiple = false)]
 pub(super) struct InputArgs {
     /// Research-grade files, PPP/MM/*.nc [default: output_dir of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "input", visible_alias = "input-dir", value_name = "LOCATION")]
     pub input_dir: Option<Location>,
     /// Raw history, CASE/ocn/hist/*.nc
-    #[arg(long, value_name = "LOCATION")]
+    #[arg(short, long, value_name = "LOCATION")]
     pub data_dir: Option<Location>,
 }
 
@@ -43,7 +43,7 @@ impl InputArgs {
 #[derive(Args, Debug, Default)]
 pub(super) struct WorkArgs {
     /// Months worked on at the same time [default: workers of the configuration, or all cores]
-    #[arg(long, value_name = "N", value_parser = from_one)]
+    #[arg(short, long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
     /// Fill a case again that is done
     #[arg(long)]
@@ -78,6 +78,11 @@ pub(super) fn config(
     overrides.workers = work.and_then(|work| work.workers);
     overrides.grid = grid.and_then(|grid| grid.grid.clone());
     Config::load(&overrides)
+}
+
+/// The error when store 3 is made without the centres of the polygons.
+pub(crate) fn centers_unset() -> ConfigError {
+    ConfigError::Unset { key: "centers", flag: "--centers", variable: "DOR_CENTERS" }
 }
 
 /// The store to work on: from the flag or the configuration.

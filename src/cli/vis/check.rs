@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::{WorkArgs, config};
+use super::create::named_or_configured;
 use super::run::workshop;
 use crate::cli::output::{Table, write_json};
 use crate::cli::stores::stores;
@@ -15,6 +16,7 @@ use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;
 use crate::vis::check::{self, CheckReport};
+use crate::vis::finalize::Completeness;
 
 /// Problems of one kind that are printed.
 const SHOWN: usize = 20;
@@ -25,8 +27,8 @@ const SHOWN: usize = 20;
 /// --complete.
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// The store: a path or URL
-    store: Location,
+    /// The store: a path or URL [default: store1, store2 and store3 of the configuration, where they exist]
+    store: Option<Location>,
     /// Demand all 2760 cases
     #[arg(long)]
     complete: bool,
@@ -39,20 +41,36 @@ impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&WorkArgs::default()), None)?;
         let workshop = workshop(&config);
-        let store = until(&workshop.stop, &stores(&config)).open(&self.store)?;
-        let report = check::check(&store, &workshop).await?;
+        let stores = until(&workshop.stop, &stores(&config));
+        let mut exit = Exit::Done;
+        for (location, store) in named_or_configured(self.store.as_ref(), &config, &stores).await? {
+            let report = check::check(&store, &workshop).await?;
+            if !self.write(out, &location, &report)? {
+                exit = Exit::BadData;
+            }
+        }
+        Ok(exit)
+    }
+
+    /// Prints a report; whether the store is as it should be.
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        location: &Location,
+        report: &CheckReport,
+    ) -> anyhow::Result<bool> {
         let incomplete = !report.cases.missing.is_empty() || !report.cases.partial.is_empty();
         let sound = report.is_sound() && !(self.complete && incomplete);
         match self.json {
-            true => write_as_json(out, &report, sound)?,
+            true => write_as_json(out, report, sound)?,
             false => {
-                write_as_table(out, &self.store, &report)?;
+                write_as_table(out, location, report)?;
                 if self.complete && incomplete {
                     writeln!(out, "not complete, as --complete demands")?;
                 }
             }
         }
-        Ok(if sound { Exit::Done } else { Exit::BadData })
+        Ok(sound)
     }
 }
 
@@ -86,7 +104,13 @@ pub(crate) fn write_as_table(
     report: &CheckReport,
 ) -> std::io::Result<()> {
     writeln!(out, "{store}: {}\n", report.kind.name())?;
-    let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);
+    write_parts(out, report)?;
+    write_advice(out, report)?;
+    write_cases(out, &report.cases)
+}
+
+/// Prints how many objects of each part are wrong, and what is wrong with them.
+fn write_parts(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()> {
     let parts = [
         ("metadata", &report.metadata),
         ("coordinates", &report.coordinates),
@@ -94,9 +118,9 @@ pub(crate) fn write_as_table(
         ("records of cases", &report.records),
         ("other objects", &report.others),
     ];
+    let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);
     for (name, part) in parts {
-        let counts = [part.objects, part.problems.len()].map(|n| n.to_string());
-        let [looked, wrong] = counts;
+        let [looked, wrong] = [part.objects, part.problems.len()].map(|n| n.to_string());
         table.row([name.to_owned(), looked, wrong]);
     }
     table.write(out)?;
@@ -108,6 +132,11 @@ pub(crate) fn write_as_table(
             writeln!(out, "wrong: and {} more (--json has all)", part.problems.len() - SHOWN)?;
         }
     }
+    Ok(())
+}
+
+/// Says how values without records and wrong chunks are corrected.
+fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()> {
     if !report.has_records && !report.uncovered.is_empty() {
         writeln!(
             out,
@@ -119,18 +148,20 @@ pub(crate) fn write_as_table(
     if !report.chunks.problems.is_empty() {
         writeln!(out, "to mend chunks, populate their case again with --force, then finalize")?;
     }
-    let cases = &report.cases;
-    writeln!(
-        out,
-        "\n{} of {} cases are in it",
-        cases.done.len(),
-        cases.done.len() + cases.missing.len()
-    )?;
-    if !cases.partial.is_empty() {
-        writeln!(out, "months missing: {}", in_short(&cases.partial))?;
+    Ok(())
+}
+
+/// Prints which cases the store has.
+fn write_cases(
+    out: &mut dyn Write,
+    Completeness { done, missing, partial }: &Completeness,
+) -> std::io::Result<()> {
+    writeln!(out, "\n{} of {} cases are in it", done.len(), done.len() + missing.len())?;
+    if !partial.is_empty() {
+        writeln!(out, "months missing: {}", in_short(partial))?;
     }
-    if !cases.missing.is_empty() {
-        writeln!(out, "missing: {}", in_short(&cases.missing))?;
+    if !missing.is_empty() {
+        writeln!(out, "missing: {}", in_short(missing))?;
     }
     Ok(())
 }

@@ -10,15 +10,16 @@ use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::encode::zarr::{Hierarchy, ZarrVersion};
 use crate::model::atlas::MapVariable;
-use crate::store::{Location, StoreRegistry};
+use crate::config::Config;
+use crate::store::{Location, Store, StoreRegistry};
 use crate::vis::schema::{MAX_LEVELS, PyramidOptions};
-use crate::vis::{StoreKind, create};
+use crate::vis::{StoreKind, VisError, create};
 
 /// Where an empty store goes.
 #[derive(Args, Debug)]
 struct Target {
     /// Where the store goes: a path or URL [default: of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     /// Replace a store that holds data
     #[arg(long)]
@@ -45,7 +46,7 @@ pub(super) struct Store2 {
     #[command(flatten)]
     target: Target,
     /// Variables of the maps, of DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
-    #[arg(short, long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     variables: Vec<MapVariable>,
     /// Levels of the pyramid: 128, 256, ... cells a side
     #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]
@@ -120,11 +121,39 @@ pub(crate) async fn create(
     Ok(write_structure(out, &hierarchy, kind.format())?)
 }
 
+/// The stores that a command reads: the one that is named, else those of the configuration that exist.
+///
+/// # Errors
+/// No store is named, and none that is configured exists.
+pub(super) async fn named_or_configured(
+    named: Option<&Location>,
+    config: &Config,
+    stores: &StoreRegistry,
+) -> anyhow::Result<Vec<(Location, Store)>> {
+    if let Some(location) = named {
+        return Ok(vec![(location.clone(), stores.open(location)?)]);
+    }
+    let mut found = Vec::new();
+    for setting in [&config.store1, &config.store2, &config.store3].into_iter().flatten() {
+        let store = stores.open(&setting.value)?;
+        if create::open(&store, "store1, 2 or 3").await.is_ok() {
+            found.push((setting.value.clone(), store));
+        }
+    }
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(VisError::Needs(
+            "no store is named, and none of store1, store2 and store3 of the configuration exists: name one".to_owned(),
+        )
+        .into()),
+    }
+}
+
 /// Where a store of this kind is.
 pub(super) fn store_of(
     kind: &StoreKind,
     flag: Option<&Location>,
-    config: &crate::config::Config,
+    config: &Config,
 ) -> Result<Location, crate::config::ConfigError> {
     match kind {
         StoreKind::Store1 => {

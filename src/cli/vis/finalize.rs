@@ -6,6 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::config;
+use super::create::named_or_configured;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::signals::stop_on_signals;
@@ -23,10 +24,10 @@ use crate::vis::{StoreKind, StoreRecipe, adopt};
 /// fill, and are listed. A store with values of cases that have no record is refused. Safe to run again.
 #[derive(Args, Debug)]
 pub(super) struct Finalize {
-    /// The store: a path or URL
-    store: Location,
+    /// The store: a path or URL [default: store1, store2 and store3 of the configuration, where they exist]
+    store: Option<Location>,
     /// Make records of the cases whose values lie in the store without one, as another program or an older version left them
-    #[arg(long)]
+    #[arg(long, requires = "store")]
     adopt: bool,
     /// The store was filled by the reference workflow, with its known defects; for a store that does not state its rules
     #[arg(long, requires = "adopt")]
@@ -39,20 +40,29 @@ impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let stores = stores(&config);
-        let store = stores.open(&self.store)?;
-        if self.adopt {
-            let stated = self.reference_compat.then(|| StoreRecipe::new(true));
-            let cases: Vec<Case> = adopt::adopt(&store, stated).await?.into_iter().collect();
-            match cases.is_empty() {
-                true => writeln!(out, "{}: every value has a record", store.location())?,
-                false => writeln!(out, "records made of {}", in_short(&cases))?,
+        let stop = CancellationToken::new();
+        for (_, store) in named_or_configured(self.store.as_ref(), &config, &stores).await? {
+            if self.adopt {
+                self.adopt(&store, out).await?;
+            }
+            finalize_store(&store, out).await?;
+            if self.store.is_some() {
+                stop_on_signals(stop.clone());
+                self.publish_to.publish(&stores, &store, &stop, out).await?;
             }
         }
-        finalize_store(&store, out).await?;
-        let stop = CancellationToken::new();
-        stop_on_signals(stop.clone());
-        self.publish_to.publish(&stores, &store, &stop, out).await?;
         Ok(Exit::Done)
+    }
+
+    /// Makes records of the cases whose values have none.
+    async fn adopt(&self, store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
+        let stated = self.reference_compat.then(|| StoreRecipe::new(true));
+        let cases: Vec<Case> = adopt::adopt(store, stated).await?.into_iter().collect();
+        match cases.is_empty() {
+            true => writeln!(out, "{}: every value has a record", store.location())?,
+            false => writeln!(out, "records made of {}", in_short(&cases))?,
+        }
+        Ok(())
     }
 }
 
@@ -63,7 +73,7 @@ pub(crate) async fn finalize_store(store: &Store, out: &mut dyn Write) -> anyhow
 }
 
 /// Says what a store holds that was put together.
-pub(super) fn write_completeness(
+pub(crate) fn write_completeness(
     out: &mut dyn Write,
     store: &Store,
     kind: &StoreKind,

@@ -11,9 +11,10 @@ mod populate_store3;
 mod remove;
 mod run;
 
+pub(super) use arguments::centers_unset;
 pub(super) use check::write_as_table;
 pub(super) use create::create;
-pub(super) use finalize::finalize_store;
+pub(super) use finalize::{finalize_store, write_completeness};
 pub(super) use plot::{Picture, draw};
 pub(super) use run::{each, say_without, workshop};
 

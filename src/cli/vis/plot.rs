@@ -6,35 +6,32 @@ use anyhow::Context;
 use clap::Args;
 
 use super::arguments::config;
-use crate::cli::arguments::polygon;
+use super::create::store_of;
+use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
-use crate::model::{Case, InterventionMonth};
+use crate::model::Case;
 use crate::plot::{self, MapPicture, PlottedCurve};
 use crate::store::{Location, LocationError, Store, StoreRegistry};
-use crate::vis::VisError;
-use crate::vis::cases::CaseChoice;
+use crate::vis::schema::PyramidOptions;
+use crate::vis::{StoreKind, VisError};
 use crate::vis::query::{self, MapQuery, month_name};
 
 /// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
 #[derive(Args, Debug)]
 pub(super) struct Plot {
-    /// The store: a path or URL
-    store: Location,
+    /// The store: a path or URL [default: store2 of the configuration; with --series, store1]
+    store: Option<Location>,
     /// Draw curves of the chosen polygons
     #[arg(long, conflicts_with_all = ["variable", "step", "band"])]
     series: bool,
     /// Variable of the map: DIC_SURF, DIC, PH, FG or pCO2SURF
     #[arg(long, value_name = "V", required_unless_present = "series")]
     variable: Option<MapVariable>,
-    /// Polygons, 0 to 689; a map is of one
-    #[arg(short, long = "polygon", value_name = "P", required = true, num_args = 1.., value_parser = polygon)]
-    polygons: Vec<u16>,
-    /// Intervention months, of 1, 4, 7 and 10; a map is of one
-    #[arg(short, long = "month", value_name = "M", required = true, num_args = 1..)]
-    months: Vec<InterventionMonth>,
+    #[command(flatten)]
+    cases: CaseArgs,
     /// Months since the intervention, 0 to 179
     #[arg(long, value_name = "N", required_unless_present = "series", value_parser = step)]
     step: Option<u16>,
@@ -53,15 +50,22 @@ impl Plot {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let stores = stores(&config);
-        let store = stores.open(&self.store)?;
-        let (polygons, months) = (self.polygons, self.months);
-        let cases = CaseChoice { polygons, months, range: None }.asked();
+        let kind = match self.series {
+            true => StoreKind::Store1,
+            false => StoreKind::Store2(PyramidOptions::default()),
+        };
+        let store = stores.open(&store_of(&kind, self.store.as_ref(), &config)?)?;
+        let cases = self.cases.choice()?.asked();
+        if cases.is_empty() {
+            let needed = "name what to draw: --polygon with --month, or --case".to_owned();
+            return Err(VisError::Needs(needed).into());
+        }
         let what = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
                 Picture::Map(MapQuery { variable, band: self.band, case, step: step.into() })
             }
             (Some(_), ..) => {
-                let needed = "a map is of one polygon and one month: give one of each".to_owned();
+                let needed = "a map is of one case: give one --polygon and one --month, or one --case".to_owned();
                 return Err(VisError::Needs(needed).into());
             }
             (None, ..) => Picture::Curves(cases),

@@ -12,10 +12,12 @@ use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
 use crate::model::Case;
-use crate::store::Location;
+use crate::store::{Location, Store};
+use crate::vis::cases::CaseChoice;
 use crate::vis::create::OpenStore;
+use crate::vis::input::CaseSource;
 use crate::vis::populate::EfficiencyRun;
-use crate::vis::{StoreKind, StoreRecipe, analysis, store1, zarr};
+use crate::vis::{RunContext, StoreKind, StoreRecipe, analysis, store1, zarr};
 
 /// Compute the efficiency of cases for store 1
 ///
@@ -24,7 +26,7 @@ use crate::vis::{StoreKind, StoreRecipe, analysis, store1, zarr};
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore1 {
     /// The store: a path or URL [default: store1 of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -44,21 +46,48 @@ impl PopulateStore1 {
         let stores = until(&workshop.stop, &stores(&config));
         let location = store_of(&StoreKind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
-        let (work, choice) = (self.work.options(), self.cases.choice(None));
-        if let Some(analyses) = &self.analysis_zarr_stores_dir {
-            let analyses = stores.open(analyses)?;
-            let there = zarr::cases(&analyses, analysis::SUFFIX).await?;
-            let cases = chosen(&choice, there, &analyses.location().to_string())?;
-            let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-            let fill = async |case: Case| {
-                store1::fill_from_analysis(&store1, &analyses, case, work.force, &workshop).await
-            };
-            return each(&cases, &workshop, out, fill).await;
+        let choice = self.cases.choice()?;
+        match &self.analysis_zarr_stores_dir {
+            Some(analyses) => {
+                let analyses = stores.open(analyses)?;
+                self.fill_from_analyses(store, &analyses, &choice, &workshop, out).await
+            }
+            None => {
+                let input = self.months.open(&stores, &config)?;
+                self.fill_from_files(store, input, &choice, &workshop, out).await
+            }
         }
-        let input = self.months.open(&stores, &config)?;
-        let cases = chosen(&choice, input.cases().await?, &input.url())?;
+    }
+
+    async fn fill_from_analyses(
+        &self,
+        store: Store,
+        analyses: &Store,
+        choice: &CaseChoice,
+        workshop: &RunContext,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let there = zarr::cases(analyses, analysis::SUFFIX).await?;
+        let cases = chosen(choice, there, &analyses.location().to_string())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-        let efficiencies = EfficiencyRun { store1, input, work, workshop: &workshop };
-        each(&cases, &workshop, out, async |case| efficiencies.fill(case).await).await
+        let force = self.work.force;
+        let fill = async |case: Case| {
+            store1::fill_from_analysis(&store1, analyses, case, force, workshop).await
+        };
+        each(&cases, workshop, out, fill).await
+    }
+
+    async fn fill_from_files(
+        &self,
+        store: Store,
+        input: CaseSource,
+        choice: &CaseChoice,
+        workshop: &RunContext,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let cases = chosen(choice, input.cases().await?, &input.url())?;
+        let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
+        let efficiencies = EfficiencyRun { store1, input, work: self.work.options(), workshop };
+        each(&cases, workshop, out, async |case| efficiencies.fill(case).await).await
     }
 }

@@ -7,13 +7,13 @@ use clap::Args;
 use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, workshop};
-use crate::cli::arguments::{CaseArgs, PolygonRange};
+use crate::cli::arguments::CaseArgs;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
 use crate::model::Case;
-use crate::research::GridFile;
+use crate::config::{Config, Setting};
 use crate::store::Location;
 use crate::vis::StoreKind;
 use crate::vis::maps::MapOptions;
@@ -27,12 +27,10 @@ use crate::vis::schema::PyramidOptions;
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore2 {
     /// The store: a path or URL [default: store2 of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
     cases: CaseArgs,
-    #[command(flatten)]
-    range: PolygonRange,
     #[command(flatten)]
     months: InputArgs,
     #[command(flatten)]
@@ -48,13 +46,13 @@ pub(super) struct PopulateStore2 {
 /// How maps are made.
 #[derive(Args, Debug, Default)]
 struct Maps {
-    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat
-    #[arg(short, long, value_name = "LOCATION", conflicts_with = "reference_compat")]
+    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat [default: weights_store of the configuration]
+    #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     weights_store: Option<Location>,
     /// Levels that the store must have
     #[arg(short, long, value_name = "N")]
     levels: Option<u8>,
-    /// Series of sea surface height of the reference run; needed for DIC
+    /// Series of sea surface height of the reference run; needed for DIC [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
     ssh: Option<Location>,
     /// Reproduce the known defects of the published atlas: U points, sea surface height a month late, 0 outside
@@ -64,7 +62,7 @@ struct Maps {
 
 impl PopulateStore2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let choice = self.cases.choice(self.range.ends()?);
+        let choice = self.cases.choice()?;
         let config = config(global, Some(&self.work), Some(&self.grid))?;
         let stores = stores(&config);
         let kind = StoreKind::Store2(PyramidOptions::default());
@@ -76,7 +74,7 @@ impl PopulateStore2 {
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
         let beside = (&workshop.pool, &workshop.stop);
         let publishing = self.publish_to.queue(&stores, &store, beside).await?;
-        let options = self.maps.options(grid_file(&config));
+        let options = self.maps.options(&config);
         let atlas = options.atlas(store, &reading, (&input, &cases), &workshop).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
@@ -89,8 +87,17 @@ impl PopulateStore2 {
 }
 
 impl Maps {
-    fn options(self, grid: Option<GridFile>) -> MapOptions {
+    /// The options over the configuration. Weights do not go together with the known defects.
+    fn options(self, config: &Config) -> MapOptions {
         let Self { weights_store, levels, ssh, reference_compat } = self;
-        MapOptions { grid, weights_store, levels, ssh, reference_compat }
+        let value = |setting: &Option<Setting<Location>>| setting.as_ref().map(|s| s.value.clone());
+        let configured = value(&config.weights_store).filter(|_| !reference_compat);
+        MapOptions {
+            grid: grid_file(config),
+            weights_store: weights_store.or(configured),
+            levels,
+            ssh: ssh.or_else(|| value(&config.ssh)),
+            reference_compat,
+        }
     }
 }

@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
+use super::arguments::{GridArgs, InputArgs, WorkArgs, centers_unset, config};
 use super::create::store_of;
 use super::run::{chosen, each, workshop};
 use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
+use crate::config::Config;
 use crate::executor::until;
-use crate::model::Case;
-use crate::store::Location;
+use crate::model::{Case, Grid};
+use crate::read::centers::Centers;
+use crate::store::{Location, Store, StoreRegistry};
+use crate::vis::cases::CaseChoice;
 use crate::vis::create::OpenStore;
+use crate::vis::input::CaseSource;
 use crate::vis::populate::UptakeRun;
 use crate::vis::store3::{self, UptakeContext, center};
-use crate::vis::{StoreKind, StoreRecipe, VisError, centers, excess, zarr};
+use crate::vis::{RunContext, StoreKind, StoreRecipe, VisError, centers, excess, zarr};
 
 /// Compute the uptake of cases by distance for store 3
 ///
@@ -26,7 +30,7 @@ use crate::vis::{StoreKind, StoreRecipe, VisError, centers, excess, zarr};
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore3 {
     /// The store: a path or URL [default: store3 of the configuration]
-    #[arg(short, long, value_name = "LOCATION")]
+    #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -37,9 +41,9 @@ pub(super) struct PopulateStore3 {
     months: InputArgs,
     #[command(flatten)]
     grid: GridArgs,
-    /// Centres of the polygons: a table polygon_id,lon,lat; a folder of the arrays of the basins; or data.zip
+    /// Centres of the polygons: a table polygon_id,lon,lat; a folder of the arrays of the basins; or data.zip [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
-    centers: Location,
+    centers: Option<Location>,
     /// Fill this store 1 in the same pass over the files
     #[arg(long, value_name = "LOCATION")]
     with_store1: Option<Location>,
@@ -50,6 +54,14 @@ pub(super) struct PopulateStore3 {
     work: WorkArgs,
 }
 
+/// What distances are measured by.
+struct Geometry {
+    /// Centres of the polygons, and where they are from.
+    centers: (Centers, String),
+    /// The full grid with the SHA-256 of its file, where there is one.
+    grid: Option<(Grid, String)>,
+}
+
 impl PopulateStore3 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), Some(&self.grid))?;
@@ -58,29 +70,67 @@ impl PopulateStore3 {
         let location = store_of(&StoreKind::Store3, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
-        let recipe = StoreRecipe::new(self.reference_compat);
-        let centers = (centers::load(&stores, &self.centers).await?, self.centers.to_string());
-        let grid = match grid_file(&config) {
-            Some(file) => Some(file.load(&stores).await?),
+        let geometry = self.geometry(&stores, &config).await?;
+        let choice = self.cases.choice()?;
+        match &self.excess_dir {
+            Some(excesses) => {
+                let Geometry { centers, grid } = geometry;
+                let needed = "--excess-dir needs the grid file (--grid)";
+                let grid = grid.ok_or_else(|| VisError::Needs(needed.to_owned()))?;
+                let stores = (store, stores.open(excesses)?);
+                self.fill_from_excesses(stores, (&centers, &grid), &choice, &workshop, out).await
+            }
+            None => {
+                let input = self.months.open(&stores, &config)?;
+                let stores = (store, store1);
+                self.fill_from_files(stores, geometry, input, &choice, &workshop, out).await
+            }
+        }
+    }
+
+    /// Loads the centres of the polygons and the grid file.
+    async fn geometry(&self, stores: &StoreRegistry, config: &Config) -> anyhow::Result<Geometry> {
+        let configured = config.centers.as_ref().map(|setting| &setting.value);
+        let centers = self.centers.as_ref().or(configured).ok_or_else(centers_unset)?;
+        let centers = (centers::load(stores, centers).await?, centers.to_string());
+        let grid = match grid_file(config) {
+            Some(file) => Some(file.load(stores).await?),
             None => None,
         };
-        let (work, choice) = (self.work.options(), self.cases.choice(None));
-        if let Some(excesses) = &self.excess_dir {
-            let needed = || VisError::Needs("--excess-dir needs the grid file (--grid)".to_owned());
-            let grid = grid.ok_or_else(needed)?;
-            let excesses = stores.open(excesses)?;
-            let there = zarr::cases(&excesses, excess::SUFFIX).await?;
-            let cases = chosen(&choice, there, &excesses.location().to_string())?;
-            let store3 = OpenStore::open(store, "store3", recipe).await?;
-            let fill = async |case: Case| {
-                let center = center(&centers.0, &centers.1, case)?;
-                let work = (work.force, &workshop);
-                store3::fill_from_excess(&store3, &excesses, case, &grid, center, work).await
-            };
-            return each(&cases, &workshop, out, fill).await;
-        }
-        let input = self.months.open(&stores, &config)?;
-        let cases = chosen(&choice, input.cases().await?, &input.url())?;
+        Ok(Geometry { centers, grid })
+    }
+
+    async fn fill_from_excesses(
+        &self,
+        (store, excesses): (Store, Store),
+        ((centers, url), grid): (&(Centers, String), &(Grid, String)),
+        choice: &CaseChoice,
+        workshop: &RunContext,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let there = zarr::cases(&excesses, excess::SUFFIX).await?;
+        let cases = chosen(choice, there, &excesses.location().to_string())?;
+        let recipe = StoreRecipe::new(self.reference_compat);
+        let store3 = OpenStore::open(store, "store3", recipe).await?;
+        let work = (self.work.force, workshop);
+        let fill = async |case: Case| {
+            let center = center(centers, url, case)?;
+            store3::fill_from_excess(&store3, &excesses, case, grid, center, work).await
+        };
+        each(&cases, workshop, out, fill).await
+    }
+
+    async fn fill_from_files(
+        &self,
+        (store, store1): (Store, Option<Store>),
+        Geometry { centers, grid }: Geometry,
+        input: CaseSource,
+        choice: &CaseChoice,
+        workshop: &RunContext,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Exit> {
+        let cases = chosen(choice, input.cases().await?, &input.url())?;
+        let recipe = StoreRecipe::new(self.reference_compat);
         let destination = OpenStore::open(store, "store3", recipe).await?;
         let store1 = match store1 {
             Some(store) => Some(OpenStore::open(store, "store1", StoreRecipe::new(false)).await?),
@@ -88,7 +138,7 @@ impl PopulateStore3 {
         };
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
         let store3 = UptakeContext { destination, centers, grid };
-        let uptakes = UptakeRun { store3, store1, input, work, workshop: &workshop };
-        each(&cases, &workshop, out, async |case| uptakes.fill(case).await).await
+        let uptakes = UptakeRun { store3, store1, input, work: self.work.options(), workshop };
+        each(&cases, workshop, out, async |case| uptakes.fill(case).await).await
     }
 }

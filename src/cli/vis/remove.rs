@@ -12,7 +12,7 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;
-use crate::vis::cases::CaseChoice;
+use crate::cli::arguments::CaseArgs;
 use crate::vis::{VisError, remove};
 
 /// Take cases out of a store for good: delete their records and values, and finalize the store without them
@@ -23,12 +23,8 @@ use crate::vis::{VisError, remove};
 pub(super) struct Remove {
     /// The store: a path or URL
     store: Location,
-    /// Polygons, 0 to 689
-    #[arg(short, long = "polygon", visible_alias = "polygon-ids", value_name = "P", required = true, num_args = 1.., value_parser = clap::value_parser!(u16).range(0..690))]
-    polygons: Vec<u16>,
-    /// Intervention months, of 1, 4, 7 and 10 [default: all four]
-    #[arg(short, long = "month", visible_alias = "intervention-months", value_name = "M", num_args = 1..)]
-    months: Vec<crate::model::InterventionMonth>,
+    #[command(flatten)]
+    cases: CaseArgs,
     /// Print the cases, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -38,8 +34,11 @@ impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let store = stores(&config).open(&self.store)?;
-        let choice = CaseChoice { polygons: self.polygons, months: self.months, range: None };
-        let asked: BTreeSet<Case> = choice.asked().into_iter().collect();
+        let asked: BTreeSet<Case> = self.cases.choice()?.asked().into_iter().collect();
+        if asked.is_empty() {
+            let needed = "name the cases to remove: --polygon or --case".to_owned();
+            return Err(VisError::Needs(needed).into());
+        }
         let present = remove::present(&store, &asked).await?;
         let cases: Vec<Case> = present.iter().copied().collect();
         if cases.is_empty() {

@@ -1,23 +1,25 @@
-//! Bits of a deflate stream, least significant first.
+//! Writes the bits of a deflate stream, least significant bit first.
 
 use super::huffman::Code;
 
-/// Bytes that are gathered before they are appended: a vector grows at a price.
-const GATHERED: usize = 4096;
+/// Size of the buffer in bytes: appending single bytes to a vector is slow.
+const BUFFER: usize = 4096;
 
-/// Appends bits to bytes.
+/// A writer that appends bits to a vector of bytes.
 pub struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
-    gathered: [u8; GATHERED],
+    buffer: [u8; BUFFER],
     len: usize,
+    /// Bits that are not yet in the buffer.
     pending: u64,
+    /// Number of pending bits.
     count: u32,
 }
 
 impl<'a> BitWriter<'a> {
-    /// Starts at a byte boundary, after what `out` holds.
+    /// Creates a writer that appends to `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, gathered: [0; GATHERED], len: 0, pending: 0, count: 0 }
+        Self { out, buffer: [0; BUFFER], len: 0, pending: 0, count: 0 }
     }
 
     /// Appends the low `count` bits of `bits` (at most 56 before the next [`Self::flush`]).
@@ -42,14 +44,14 @@ impl<'a> BitWriter<'a> {
         self.put(ab | cd << ab_len, u32::from(ab_len + cd_len));
     }
 
-    /// Moves whole bytes out; afterwards fewer than 8 bits are pending.
+    /// Moves whole bytes to the buffer; afterwards fewer than 8 bits are pending.
     #[inline(always)]
     pub fn flush(&mut self) {
-        if self.len > GATHERED - 8 {
+        if self.len > BUFFER - 8 {
             self.append();
         }
-        if let Some(room) = self.gathered[self.len..].first_chunk_mut() {
-            *room = self.pending.to_le_bytes();
+        if let Some(bytes) = self.buffer[self.len..].first_chunk_mut() {
+            *bytes = self.pending.to_le_bytes();
         }
         // At most 63 bits are pending: the shift stays below 64.
         let bytes = self.count / 8;
@@ -59,11 +61,11 @@ impl<'a> BitWriter<'a> {
     }
 
     fn append(&mut self) {
-        self.out.extend_from_slice(&self.gathered[..self.len]);
+        self.out.extend_from_slice(&self.buffer[..self.len]);
         self.len = 0;
     }
 
-    /// Fills up to a byte boundary with zeros and hands over what is gathered.
+    /// Pads with zero bits to a byte boundary and appends the buffer to the output.
     pub fn align(&mut self) {
         self.count = self.count.next_multiple_of(8);
         self.flush();
@@ -78,7 +80,7 @@ impl<'a> BitWriter<'a> {
 }
 
 impl Drop for BitWriter<'_> {
-    /// What [`Self::flush`] has moved out is in the bytes afterwards.
+    /// Appends the buffer to the output; bits after the last [`Self::flush`] are lost.
     fn drop(&mut self) {
         self.append();
     }

@@ -1,4 +1,4 @@
-//! Writing deflate blocks (RFC 1951, 3.2).
+//! Writes deflate blocks (RFC 1951, 3.2).
 
 use std::f64::consts::LN_2;
 
@@ -6,19 +6,22 @@ use super::bits::BitWriter;
 use super::huffman::{self, Code};
 use super::lz77::{LONGEST, Token};
 
-/// Longest code in use: four literals fit into the bit buffer between flushes.
+/// Longest code in bits: four literals fit into the bit buffer between flushes.
 const LIMIT: u8 = 12;
 /// Symbol that ends a block.
 const END: usize = 256;
+/// Number of symbols for literals and lengths.
 const LITERALS: usize = 286;
+/// Number of symbols for distances.
 const DISTANCES: usize = 30;
-/// A run that stands between stored bytes must save more than the headers around it.
+/// Shortest run between stored bytes: it must save more than the block headers around it.
 const LONG_RUN: usize = 48;
-/// One of so many literals tells whether a block is noise, when there are enough of them.
-const SAMPLED: usize = 16;
+/// Step between the literals that are sampled to detect noise.
+const SAMPLE_STEP: usize = 16;
+/// Smallest number of samples that can detect noise.
 const FEWEST_SAMPLES: u32 = 2048;
 
-/// How often each symbol occurs in a block.
+/// The number of occurrences of each symbol in a block.
 struct Frequencies {
     literals: [u32; LITERALS],
     distances: [u32; DISTANCES],
@@ -28,7 +31,7 @@ impl Frequencies {
     fn of(block: &[u8], tokens: &[Token]) -> Self {
         let mut literals = [0; LITERALS];
         let mut distances = [0; DISTANCES];
-        // Four counters, for a byte often follows its like and would wait for its own counter.
+        // Four tables of counters: equal bytes in a row would wait for one counter.
         let mut counts = [[0u32; 256]; 4];
         let mut at = 0;
         for token in tokens {
@@ -55,7 +58,7 @@ impl Frequencies {
         Self { literals, distances }
     }
 
-    /// Bits of lengths and distances beside their codes.
+    /// Number of extra bits of all lengths and distances.
     fn extra_bits(&self) -> u64 {
         let lengths = self.literals[265..285].iter().zip(4u64..);
         let distances = self.distances[4..].iter().zip(2u64..);
@@ -64,17 +67,18 @@ impl Frequencies {
     }
 }
 
-/// Whether codes would save less than a quarter of a percent of the literals, by the entropy of
-/// every sixteenth of them: counting all of a block of noise takes longer than storing it.
+/// Whether Huffman codes would save less than 0.25 % of the literals, by the entropy of a sample.
+///
+/// Counting all literals of a block of noise would take longer than storing them.
 fn is_noise(block: &[u8], tokens: &[Token]) -> bool {
     let mut counts = [0u32; 256];
     let mut at = 0;
     for token in tokens {
         if token.distance > 1 {
-            // What matches save is not seen here.
+            // The entropy does not include the gain of matches.
             return false;
         }
-        for &byte in block[at..at + token.literals].iter().step_by(SAMPLED) {
+        for &byte in block[at..at + token.literals].iter().step_by(SAMPLE_STEP) {
             counts[usize::from(byte)] += 1;
         }
         at += token.literals + token.len;
@@ -89,11 +93,11 @@ fn is_noise(block: &[u8], tokens: &[Token]) -> bool {
         count => f64::from(count) / total * (total / f64::from(count)).log2(),
     };
     let entropy: f64 = counts.iter().map(information).sum();
-    // A sample looks less random than it is (Miller's correction).
+    // The entropy of a sample is biased low (Miller's correction).
     entropy + 255.0 / (2.0 * total * LN_2) > 8.0 * (1.0 - 1.0 / 400.0)
 }
 
-/// Writes one block, not the last, as codes or as stored bytes, whichever is smaller.
+/// Writes a block that is not the last one, with Huffman codes or as stored bytes.
 pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
     if is_noise(block, tokens) {
         return put_stored(block, &long_runs(tokens), bits);
@@ -112,7 +116,7 @@ pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
         + frequencies.extra_bits();
     let segments = long_runs(tokens);
     let stored: u64 = segments.iter().map(Segment::stored_bits).sum();
-    // A quarter of a percent of size is not worth the time that codes take, here and in readers.
+    // A gain of 0.25 % is not worth the time for coding and decoding.
     if coded + stored / 400 < stored {
         put_coded(block, tokens, &literals, &distances, bits);
     } else {
@@ -120,14 +124,14 @@ pub fn put(block: &[u8], tokens: &[Token], bits: &mut BitWriter<'_>) {
     }
 }
 
-/// Writes an empty last block and fills up the last byte.
+/// Writes an empty last block and pads the last byte.
 pub fn put_last(bits: &mut BitWriter<'_>) {
     bits.put(0b011, 3);
     bits.put(0, 7);
     bits.align();
 }
 
-/// Symbol, extra bits and their number of a match length (RFC 1951, 3.2.5).
+/// The symbol of a match length, its extra bits and their number (RFC 1951, 3.2.5).
 #[inline(always)]
 fn length_symbol(len: usize) -> (usize, u64, u32) {
     const TABLE: [(u16, u8, u8); LONGEST + 1] = {
@@ -151,7 +155,7 @@ fn length_symbol(len: usize) -> (usize, u64, u32) {
     (symbol.into(), extra.into(), bits.into())
 }
 
-/// Symbol, extra bits and their number of a distance (RFC 1951, 3.2.5).
+/// The symbol of a distance, its extra bits and their number (RFC 1951, 3.2.5).
 #[inline(always)]
 fn distance_symbol(distance: usize) -> (usize, u64, u32) {
     let d = distance.saturating_sub(1);
@@ -163,7 +167,7 @@ fn distance_symbol(distance: usize) -> (usize, u64, u32) {
     (symbol, (d & ((1 << extra) - 1)) as u64, extra)
 }
 
-/// One block with codes of its own.
+/// Writes a block with dynamic Huffman codes.
 fn put_coded(
     block: &[u8],
     tokens: &[Token],
@@ -174,18 +178,18 @@ fn put_coded(
     bits.put(0b100, 3);
     put_code_lengths(literals, distances, bits);
     let (literals, distances) = (huffman::codes(literals), huffman::codes(distances));
-    // As an array, so that a byte needs no check.
-    let mut of_byte = [Code::default(); 256];
-    of_byte.copy_from_slice(&literals[..256]);
+    // Indexing an array of 256 codes by a byte needs no bounds check.
+    let mut byte_codes = [Code::default(); 256];
+    byte_codes.copy_from_slice(&literals[..256]);
     let mut at = 0;
     for token in tokens {
         let (fours, rest) = block[at..at + token.literals].as_chunks::<4>();
         for four in fours {
-            bits.put_codes(four.map(|byte| of_byte[usize::from(byte)]));
+            bits.put_codes(four.map(|byte| byte_codes[usize::from(byte)]));
             bits.flush();
         }
         for &byte in rest {
-            bits.put_code(of_byte[usize::from(byte)]);
+            bits.put_code(byte_codes[usize::from(byte)]);
         }
         bits.flush();
         put_match(token, &literals, &distances, bits);
@@ -208,7 +212,7 @@ fn put_match(token: &Token, literals: &[Code], distances: &[Code], bits: &mut Bi
     bits.flush();
 }
 
-/// The header of a block with codes of its own: their lengths.
+/// Writes the code lengths of a block with dynamic Huffman codes.
 fn put_code_lengths(literals: &[u8], distances: &[u8], bits: &mut BitWriter<'_>) {
     const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
     let lengths = || literals.iter().chain(distances).map(|&len| usize::from(len));
@@ -230,21 +234,22 @@ fn put_code_lengths(literals: &[u8], distances: &[u8], bits: &mut BitWriter<'_>)
     }
 }
 
-/// Stored bytes, and the long run that follows them.
+/// A number of stored bytes and the long run that follows them.
 struct Segment {
     literals: usize,
+    /// Length of the run; 0 for no run.
     run: usize,
 }
 
 impl Segment {
-    /// Bits that it takes as stored bytes and a run with the fixed codes, headers included.
+    /// Size in bits as stored bytes and a run with fixed codes, including block headers.
     fn stored_bits(&self) -> u64 {
         let headers = if self.run > 0 { 10 + 5 * 8 + 8 } else { 5 * 8 };
         8 * self.literals as u64 + headers + 13 * (self.run / LONGEST) as u64
     }
 }
 
-/// The runs of one byte that are long enough to stand between stored bytes.
+/// Divides tokens into segments: stored bytes and runs of at least [`LONG_RUN`] bytes.
 fn long_runs(tokens: &[Token]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     let (mut literals, mut run) = (0, 0);
@@ -275,7 +280,7 @@ fn long_runs(tokens: &[Token]) -> Vec<Segment> {
     segments
 }
 
-/// Stored blocks for the literals, blocks with the fixed codes for the runs between them.
+/// Writes stored blocks for the literals, and blocks with fixed codes for the runs between them.
 fn put_stored(block: &[u8], segments: &[Segment], bits: &mut BitWriter<'_>) {
     let (literals, distances) = fixed_codes();
     let mut rest = block;

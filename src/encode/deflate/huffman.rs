@@ -1,18 +1,18 @@
 //! Canonical Huffman codes of limited length (RFC 1951, 3.2.2).
 
-/// The code of a symbol: its bits, already reversed for output, and their number.
+/// The code of a symbol.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// Bits, first bit least significant.
+    /// Bits in the order of output: the first bit is the least significant.
     pub bits: u16,
-    /// Length; 0 for a symbol that does not occur.
+    /// Number of bits; 0 for a symbol that does not occur.
     pub len: u8,
 }
 
-/// Lengths of optimal codes for these frequencies, at most `limit` bits.
+/// Computes code lengths in bits for the frequencies of symbols, at most `limit`.
 ///
-/// Lengths over the limit are cut and the code is made complete again by lengthening the rarest
-/// shorter codes: a fraction of a percent from optimal where it happens at all.
+/// Lengths over the limit are cut; then the rarest shorter codes are lengthened until the code is valid.
+/// The result is optimal without cuts, and less than 1 % larger with cuts.
 pub fn lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
     let mut lengths = vec![0u8; frequencies.len()];
     let mut order: Vec<usize> = (0..frequencies.len()).filter(|&s| frequencies[s] > 0).collect();
@@ -26,7 +26,7 @@ pub fn lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
         _ => {}
     }
 
-    // Two queues: leaves by frequency, and the inner nodes, which come out in order by themselves.
+    // Two queues: the leaves, sorted by frequency, and the inner nodes, which are created in order.
     let leaves = order.len();
     let mut weight: Vec<u64> = order.iter().map(|&s| u64::from(frequencies[s])).collect();
     let mut parent = vec![0usize; 2 * leaves - 1];
@@ -50,7 +50,7 @@ pub fn lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
         depth[node] = depth[parent[node]] + 1;
     }
 
-    // Kraft sum in units of 2^-limit: over 2^limit means that cut codes must be paid for.
+    // The Kraft sum in units of 2^-limit: above 2^limit, other codes must become longer.
     let mut kraft = 0u64;
     for d in &mut depth[..leaves] {
         *d = (*d).min(limit);
@@ -58,14 +58,14 @@ pub fn lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
     }
     let full = 1u64 << limit;
     while kraft > full {
-        // The rarest code that is still shorter than the limit and longest among those.
+        // Of the longest codes below the limit, the rarest.
         let candidate =
             (0..leaves).filter(|&i| depth[i] < limit).max_by_key(|&i| (depth[i], leaves - i));
         let Some(i) = candidate else { break };
         kraft -= 1 << (limit - depth[i] - 1);
         depth[i] += 1;
     }
-    // Inflaters refuse a code that leaves bit patterns unused: give them to the most frequent.
+    // Inflaters reject a code with unused bit patterns: the most frequent symbols get them.
     for d in depth[..leaves].iter_mut().rev() {
         while *d > 1 && kraft + (1 << (limit - *d)) <= full {
             kraft += 1 << (limit - *d);
@@ -78,7 +78,7 @@ pub fn lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
     lengths
 }
 
-/// The canonical codes of these lengths.
+/// The canonical codes for code lengths.
 pub fn codes(lengths: &[u8]) -> Vec<Code> {
     let mut count = [0u16; 17];
     for &len in lengths {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rfc_example_gives_the_rfc_codes() {
+    fn the_example_of_the_rfc_gives_its_codes() {
         // RFC 1951, 3.2.2: lengths (3, 3, 3, 3, 3, 2, 4, 4) give 010 011 100 101 110 00 1110 1111.
         let codes = codes(&[3, 3, 3, 3, 3, 2, 4, 4]);
         let expected = [0b010, 0b011, 0b100, 0b101, 0b110, 0b00, 0b1110, 0b1111u16];

@@ -1,30 +1,30 @@
-//! What a deflate block consists of: literal bytes, and matches of bytes before them.
+//! Divides data into the tokens of deflate: literal bytes, and matches with earlier bytes.
 
 /// Longest match of the format, in bytes.
 pub const LONGEST: usize = 258;
 /// Shortest match of the format, in bytes.
 const SHORTEST: usize = 3;
-/// Farthest that a match may reach back, in bytes.
+/// Largest distance of a match, in bytes.
 const WINDOW: usize = 32 * 1024;
-/// Places that are remembered of a match.
-const REMEMBERED: usize = 16;
-/// Entries of the table of places where four bytes were seen last, as a power of two.
+/// Number of positions inside a match that enter the hash table.
+const HASHED: usize = 16;
+/// Number of bits of a hash, which is an index into the table of positions.
 const TABLE_BITS: u32 = 15;
 
-/// Literal bytes, and the match that follows them.
+/// A number of literal bytes and the match that follows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Token {
-    /// Literal bytes.
+    /// Number of literal bytes.
     pub literals: usize,
-    /// Length of the match; 0 for none.
+    /// Length of the match in bytes; 0 for no match.
     pub len: usize,
-    /// How far back the match lies.
+    /// Distance back to the start of the match in bytes.
     pub distance: usize,
 }
 
-/// Cuts a block into literals and runs of one byte, which are matches at distance 1.
+/// Divides a block into literals and runs of one byte, which are matches at distance 1.
 ///
-/// Runs are looked for every 8 bytes: what a finer search would add is not worth its time.
+/// The search steps by 8 bytes: the gain of a finer search is not worth its time.
 pub fn runs(block: &[u8], tokens: &mut Vec<Token>) {
     tokens.clear();
     let (mut at, mut start) = (0, 0);
@@ -34,9 +34,9 @@ pub fn runs(block: &[u8], tokens: &mut Vec<Token>) {
             at += 8;
             continue;
         }
-        // The run may have begun in bytes that were taken for literals.
-        let early = block[start..at].iter().rev().take(7).take_while(|&&b| b == byte).count();
-        let begin = at - early;
+        // The run can begin in the bytes before, which are literals so far.
+        let before = block[start..at].iter().rev().take(7).take_while(|&&b| b == byte).count();
+        let begin = at - before;
         at += run_length(&block[at..], byte);
         let mut literals = begin + 1 - start;
         for len in lengths(at - begin - 1) {
@@ -48,13 +48,14 @@ pub fn runs(block: &[u8], tokens: &mut Vec<Token>) {
     tokens.push(Token { literals: block.len() - start, ..Token::default() });
 }
 
+/// The number of bytes at the start of `data` that equal `byte`.
 fn run_length(data: &[u8], byte: u8) -> usize {
     let pattern = [byte; 32];
     let whole = data.chunks_exact(32).take_while(|chunk| *chunk == pattern).count() * 32;
     whole + data[whole..].iter().take_while(|&&b| b == byte).count()
 }
 
-/// The lengths of matches that make up `len` bytes: none too short, none too long.
+/// Divides `len` bytes into match lengths between the limits of the format.
 pub fn lengths(mut len: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = match len {
@@ -68,32 +69,32 @@ pub fn lengths(mut len: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Finds matches anywhere in the window: of the places where the next four bytes may have been
-/// seen before, the last two are looked at.
+/// Finds matches in the window: compares the last two positions with the same hash of four bytes.
 pub struct Matcher {
-    /// Places of the last occurrences plus one, the latest first; 0 for none.
+    /// By hash, the last two positions plus 1, the latest first; 0 for no position.
     table: Vec<[u32; 2]>,
 }
 
 impl Matcher {
-    /// Knows nothing yet.
+    /// Creates a matcher with an empty table.
     pub fn new() -> Self {
         Self { table: vec![[0; 2]; 1 << TABLE_BITS] }
     }
 
-    /// Cuts `data[start..end]` into literals and matches, which may lie before `start`.
+    /// Divides `data[start..end]` into literals and matches; a match can refer to bytes before `start`.
     pub fn find(&mut self, data: &[u8], start: usize, end: usize, tokens: &mut Vec<Token>) {
         tokens.clear();
         let (mut at, mut literals) = (start, start);
         while let Some(next) = data[at..end].first_chunk::<4>() {
             let longest = &data[at..end.min(at + LONGEST)];
             let (mut len, mut distance) = (0, 0);
-            for place in self.remember(*next, at) {
-                let before = (place as usize).wrapping_sub(1);
-                if before < at && at - before <= WINDOW && data[before..].starts_with(next) {
-                    let found = common(&data[before..], longest);
-                    if found > len {
-                        (len, distance) = (found, at - before);
+            for entry in self.insert(*next, at) {
+                let candidate = (entry as usize).wrapping_sub(1);
+                if candidate < at && at - candidate <= WINDOW && data[candidate..].starts_with(next)
+                {
+                    let common = common_prefix(&data[candidate..], longest);
+                    if common > len {
+                        (len, distance) = (common, at - candidate);
                     }
                 }
             }
@@ -102,11 +103,11 @@ impl Matcher {
                 continue;
             }
             tokens.push(Token { literals: at - literals, len, distance });
-            // Rows of a field resemble each other with small shifts, so places inside a match
-            // are worth remembering; in long runs a few are enough.
-            for inner in at + 1..(at + len).min(at + REMEMBERED) {
+            // Rows of a field resemble each other with small shifts, so positions inside a match
+            // enter the table, too; in long runs a few positions are enough.
+            for inner in at + 1..(at + len).min(at + HASHED) {
                 if let Some(bytes) = data[inner..end].first_chunk::<4>() {
-                    self.remember(*bytes, inner);
+                    self.insert(*bytes, inner);
                 }
             }
             at += len;
@@ -115,19 +116,19 @@ impl Matcher {
         tokens.push(Token { literals: end - literals, ..Token::default() });
     }
 
-    /// Remembers that four bytes lie at a place; gives where they were before.
+    /// Inserts the position of four bytes into the table; returns the previous entry of their hash.
     #[inline(always)]
-    fn remember(&mut self, bytes: [u8; 4], at: usize) -> [u32; 2] {
+    fn insert(&mut self, bytes: [u8; 4], at: usize) -> [u32; 2] {
         let hash = u32::from_le_bytes(bytes).wrapping_mul(0x9E37_79B1);
-        let slot = &mut self.table[(hash >> (32 - TABLE_BITS)) as usize];
-        let before = *slot;
-        *slot = [at as u32 + 1, before[0]];
-        before
+        let entry = &mut self.table[(hash >> (32 - TABLE_BITS)) as usize];
+        let previous = *entry;
+        *entry = [at as u32 + 1, previous[0]];
+        previous
     }
 }
 
-/// How many bytes are the same at the start; at most as many as `b` has.
-fn common(a: &[u8], b: &[u8]) -> usize {
+/// Length of the common prefix of `a` and `b`; `a` is not shorter than `b`.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let (a8, b8) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
     for (i, (x, y)) in a8.iter().zip(b8).enumerate() {
         let differs = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
@@ -143,7 +144,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// What the tokens of `data[start..]` stand for.
+    /// Decodes the tokens of `data[start..]`.
     fn replay(data: &[u8], start: usize, tokens: &[Token]) -> Vec<u8> {
         let mut out = data[..start].to_vec();
         for token in tokens {
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_stand_for_the_data() {
+    fn decoding_runs_restores_the_data() {
         for data in samples() {
             let mut tokens = Vec::new();
             runs(&data, &mut tokens);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn matches_stand_for_the_data_across_blocks() {
+    fn decoding_matches_restores_the_data_across_blocks() {
         for data in samples() {
             let (mut matcher, mut tokens) = (Matcher::new(), Vec::new());
             let mut start = 0;

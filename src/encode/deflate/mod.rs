@@ -1,12 +1,13 @@
-//! zlib streams of shuffled floats, plane by plane.
+//! Compresses shuffled floats to zlib streams, plane by plane.
 //!
-//! After the shuffle the low planes of a float field are noise over the sea and constant over
-//! land, and the highest is constant in long stretches: a match finder spends most of its time
-//! there and finds nothing but the constants. Only the planes between have something to find. So
-//! a plane is cut into literals and runs of one byte, or into literals and matches, whichever
-//! does it justice, and coded with Huffman codes of its own or stored. What suits a plane is
-//! decided on samples, from the data alone: equal data gives equal bytes. Specifications: RFC 1950
-//! (zlib), RFC 1951 (deflate). Every inflater reads the result.
+//! After the shuffle, the low planes of a float field are noise over the ocean and constant over
+//! land, and the highest plane is constant over long stretches. A match finder spends most of its
+//! time on these planes and finds only the constants; matches exist in the planes between.
+//!
+//! The encoder therefore divides each plane into literals and runs of one byte, or into literals and
+//! matches, and writes blocks with Huffman codes or stored bytes. It chooses the strategy of a plane by
+//! compressing samples of the plane: equal data gives equal bytes. Specifications: RFC 1950 (zlib),
+//! RFC 1951 (deflate). Every inflater reads the result.
 
 mod bits;
 mod block;
@@ -16,23 +17,27 @@ mod lz77;
 use bits::BitWriter;
 use lz77::Matcher;
 
-/// Level that the files state, the reference's: they are as small as zlib makes them at it.
+/// Compression level in the metadata of the files, that of the reference program: the streams are about
+/// as small as those of zlib at this level.
 pub const LEVEL: i32 = 4;
 
-/// Bytes that share one set of codes.
+/// Length of a block in bytes; each block has its own Huffman codes.
 const BLOCK: usize = 128 * 1024;
-/// Samples of a plane on which its way is chosen, and their length in bytes.
+/// Number of samples of a plane that determine its strategy.
 const SAMPLES: usize = 5;
+/// Length of a sample in bytes.
 const SAMPLE: usize = 32 * 1024;
 
-/// How a plane is cut into tokens.
+/// How a plane is divided into tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strategy {
+    /// Literals and runs of one byte.
     Runs,
+    /// Literals and matches anywhere in the window.
     Matches,
 }
 
-/// Compresses shuffled data that consists of `planes` planes of equal length.
+/// Compresses shuffled data of `planes` planes of equal length to a zlib stream.
 ///
 /// ```
 /// use std::io::Read;
@@ -52,26 +57,26 @@ pub fn zlib(data: &[u8], planes: usize) -> Vec<u8> {
     out
 }
 
-/// The same, into memory that is used again; what it held is lost.
+/// Compresses as [`zlib`] does, into `out`, whose previous content is discarded.
 pub fn zlib_into(data: &[u8], planes: usize, out: &mut Vec<u8>) {
     out.clear();
-    // 0x78: deflate with a 32 KiB window; 0x5E: the level that zlib calls fast, no dictionary.
+    // 0x78: deflate with a 32 KiB window; 0x5E: the compression level "fast", no dictionary.
     out.extend_from_slice(&[0x78, 0x5E]);
     let mut bits = BitWriter::new(out);
     for plane in data.chunks((data.len() / planes.max(1)).max(1)) {
-        put_plane(plane, way_of(plane), &mut bits);
+        put_plane(plane, choose_strategy(plane), &mut bits);
     }
     block::put_last(&mut bits);
     drop(bits);
     out.extend_from_slice(&libdeflater::adler32(data).to_be_bytes());
 }
 
-fn put_plane(plane: &[u8], way: Strategy, bits: &mut BitWriter<'_>) {
+fn put_plane(plane: &[u8], strategy: Strategy, bits: &mut BitWriter<'_>) {
     let (mut matcher, mut tokens) = (Matcher::new(), Vec::new());
     for start in (0..plane.len()).step_by(BLOCK) {
         let end = plane.len().min(start + BLOCK);
         let block = &plane[start..end];
-        match way {
+        match strategy {
             Strategy::Runs => lz77::runs(block, &mut tokens),
             Strategy::Matches => matcher.find(plane, start, end, &mut tokens),
         }
@@ -79,18 +84,18 @@ fn put_plane(plane: &[u8], way: Strategy, bits: &mut BitWriter<'_>) {
     }
 }
 
-/// Runs, unless matches make samples of the plane smaller by more than half a percent.
-fn way_of(plane: &[u8]) -> Strategy {
+/// [`Strategy::Runs`], unless matches make samples of the plane smaller by more than 0.5 %.
+fn choose_strategy(plane: &[u8]) -> Strategy {
     let mut sizes = [0; 2];
     let mut out = Vec::with_capacity(SAMPLE + SAMPLE / 16);
     for i in 0..SAMPLES {
         let sample = match plane.len().checked_sub(SAMPLE) {
-            Some(room) => &plane[room / (SAMPLES - 1) * i..][..SAMPLE],
+            Some(last_start) => &plane[last_start / (SAMPLES - 1) * i..][..SAMPLE],
             None => plane,
         };
-        for (way, size) in [Strategy::Runs, Strategy::Matches].into_iter().zip(&mut sizes) {
+        for (strategy, size) in [Strategy::Runs, Strategy::Matches].into_iter().zip(&mut sizes) {
             out.clear();
-            put_plane(sample, way, &mut BitWriter::new(&mut out));
+            put_plane(sample, strategy, &mut BitWriter::new(&mut out));
             *size += out.len();
         }
     }
@@ -122,7 +127,7 @@ mod tests {
         }
     }
 
-    /// Planes as a float field has them: noise and near noise with constant land, then structure.
+    /// Planes like those of a float field: noise and near noise with constant land, then structure.
     fn field(n: usize) -> Vec<u8> {
         let mut next = noise(7);
         let land = |i: usize| (i / 97).is_multiple_of(5);
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn inflating_restores_data_of_any_length() {
         for n in [0, 1, 2, 3, 5, 258, 4096, 65_535, 65_536, 200_001, 1_000_003] {
             let data = field(n);
             assert_eq!(inflated(&zlib(&data, 4), data.len()), data, "{n}");
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn single_valued_and_pure_noise_data_survive() {
+    fn inflating_restores_constant_and_random_data() {
         let mut next = noise(3);
         let cases: [Vec<u8>; 3] = [
             vec![0x7C; 3_000_000],
@@ -169,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_largest_frequencies_keep_codes_within_the_limit() {
-        // Fibonacci frequencies make the deepest Huffman tree there is.
+        // Fibonacci frequencies give the deepest possible Huffman tree.
         let mut data = Vec::new();
         let (mut a, mut b) = (1usize, 1usize);
         for symbol in 0..24u8 {

@@ -1,20 +1,20 @@
-//! Chunks of the v2 format: numbers in little-endian order, zlib level 1.
+//! Encodes and decodes chunks of the v2 format: little-endian numbers with zlib at level 1.
 
 use bytes::Bytes;
 use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
 
-/// The level that the metadata states. Higher levels take twice the time for 1 % less.
+/// zlib level in the metadata. Higher levels take twice the time for 1 % smaller chunks.
 pub const LEVEL: u8 = 1;
-/// Bytes of a name: 12 characters of UTF-32.
+/// Size of a name in bytes: 12 characters of UTF-32.
 pub const NAME: usize = 48;
 
-/// A chunk that cannot be decoded.
+/// The error of a chunk that cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// Not zlib, or its checksum is another.
+    /// The chunk is not a zlib stream, or its checksum differs.
     #[error("it is damaged")]
     Damaged,
-    /// Fewer or more bytes than the chunk shape asks for.
+    /// The chunk has fewer or more bytes than its shape needs.
     #[error("it does not have the full chunk shape")]
     Length,
 }
@@ -24,13 +24,16 @@ pub fn encode(raw: &[u8]) -> Bytes {
     let level = CompressionLvl::new(LEVEL.into()).unwrap_or_default();
     let mut compressor = Compressor::new(level);
     let mut out = vec![0; compressor.zlib_compress_bound(raw.len())];
-    // The room is what the library itself asks for.
+    // Cannot fail: the buffer has the size that the library requires.
     let len = compressor.zlib_compress(raw, &mut out).unwrap_or_default();
     out.truncate(len);
     out.into()
 }
 
 /// Decompresses a chunk of `len` bytes.
+///
+/// # Errors
+/// The chunk is damaged, or has another length.
 pub fn decode(bytes: &[u8], len: usize) -> Result<Vec<u8>, ChunkError> {
     let mut out = vec![0; len];
     match Decompressor::new().zlib_decompress(bytes, &mut out) {
@@ -46,6 +49,9 @@ pub fn encode_floats(values: &[f32]) -> Bytes {
 }
 
 /// Decompresses a chunk of `len` floats.
+///
+/// # Errors
+/// As for [`decode`].
 pub fn decode_floats(bytes: &[u8], len: usize) -> Result<Vec<f32>, ChunkError> {
     let raw = decode(bytes, len.saturating_mul(4))?;
     Ok(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
@@ -57,7 +63,7 @@ fn float_bytes(values: &[f32]) -> Vec<u8> {
     raw
 }
 
-/// The bytes of a coordinate.
+/// The uncompressed bytes of a coordinate; `None` for data.
 pub(super) fn coordinate(content: &super::Content) -> Option<Vec<u8>> {
     match content {
         super::Content::Data => None,
@@ -70,8 +76,8 @@ pub(super) fn coordinate(content: &super::Content) -> Option<Vec<u8>> {
         }
         super::Content::Names(names) => {
             let mut raw = vec![0; names.len() * NAME];
-            for (room, name) in raw.as_chunks_mut::<NAME>().0.iter_mut().zip(names) {
-                for (unit, c) in room.as_chunks_mut::<4>().0.iter_mut().zip(name.chars()) {
+            for (field, name) in raw.as_chunks_mut::<NAME>().0.iter_mut().zip(names) {
+                for (unit, c) in field.as_chunks_mut::<4>().0.iter_mut().zip(name.chars()) {
                     *unit = u32::from(c).to_le_bytes();
                 }
             }
@@ -85,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_come_back_bit_for_bit() {
+    fn decoding_restores_floats_exactly() {
         let values: Vec<f32> = (0..10_000).map(|n| (n as f32).sin()).collect();
         assert_eq!(decode_floats(&encode_floats(&values), values.len()).unwrap(), values);
     }
 
     #[test]
-    fn other_lengths_and_damage_are_told_apart() {
+    fn wrong_lengths_and_damage_are_different_errors() {
         let chunk = encode_floats(&[1.0; 100]);
         assert_eq!(decode_floats(&chunk, 99), Err(ChunkError::Length));
         assert_eq!(decode_floats(&chunk, 101), Err(ChunkError::Length));

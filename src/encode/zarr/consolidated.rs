@@ -1,45 +1,46 @@
-//! The arrays of a Zarr hierarchy, by which stores are told apart: as consolidated metadata names them.
+//! Reads the arrays of a store from its consolidated metadata, to distinguish kinds of stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Names of the objects that hold consolidated metadata, with the version of the Zarr format.
+/// Versions of the Zarr format with the name of the object that holds the consolidated metadata.
 pub const CONSOLIDATED: [(u8, &str); 2] = [(2, ".zmetadata"), (3, "zarr.json")];
 
-/// The arrays of a hierarchy.
+/// The arrays of a store.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HierarchySummary {
-    /// Version of the Zarr format.
+    /// Version of the Zarr format, 2 or 3.
     pub version: u8,
-    /// Their paths below the root.
+    /// Paths of all arrays below the root.
     pub paths: BTreeSet<String>,
-    /// Values of a chunk, of arrays of 4-byte floats in version 2.
+    /// Number of values of a chunk, by path, for the arrays of 4-byte floats; empty in version 3.
     pub floats: BTreeMap<String, usize>,
 }
 
 impl HierarchySummary {
-    /// The arrays that a consolidated metadata document of this version of Zarr names; of version 3 with the
-    /// metadata of its root group.
+    /// The arrays in the document with the consolidated metadata of a store; `version` is that of the
+    /// Zarr format.
     pub fn of(version: u8, document: &Value) -> Self {
         let entries = document["metadata"].as_object().into_iter().flatten();
         let floats = entries.filter_map(|(key, array)| {
             let path = key.strip_suffix("/.zarray").filter(|_| array["dtype"] == "<f4")?;
             let lengths = array["chunks"].as_array()?.iter();
             let mut floats = lengths.map(|n| usize::try_from(n.as_u64()?).ok());
-            let floats = floats.try_fold(1_usize, |all, n| all.checked_mul(n?))?;
+            let floats = floats.try_fold(1_usize, |product, n| product.checked_mul(n?))?;
             Some((path.to_owned(), floats))
         });
         let floats = if version == 2 { floats.collect() } else { BTreeMap::new() };
         Self { version, paths: paths(version, document), floats }
     }
 
-    /// Whether cases have chunks of their own: in a pyramid of levels.
+    /// Whether the store is a pyramid of levels, in which each case has its own chunks.
     pub fn is_pyramid(&self) -> bool {
         self.paths.iter().any(|path| path.contains('/'))
     }
 
-    /// Roots of hierarchies among keys, each empty or with a slash at its end; of nested ones the outermost.
+    /// The roots of all stores among the keys of objects: each is empty or ends with a slash; nested
+    /// roots are left out.
     pub fn roots<'a>(keys: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
         let root = |key: &'a str| {
             let name = key.rsplit('/').next()?;
@@ -56,18 +57,18 @@ impl HierarchySummary {
         outermost.cloned().collect()
     }
 
-    /// Whether one of the two is of another kind: each has arrays that the other lacks, and not both are
-    /// pyramids of levels.
+    /// Whether the stores are of different kinds: in their version, or each has arrays that the other
+    /// lacks and they are not both pyramids.
     pub fn is_other_kind(&self, other: &Self) -> bool {
         let lacks = |a: &Self, b: &Self| a.paths.difference(&b.paths).next().is_some();
         let differ = lacks(self, other) && lacks(other, self);
         self.version != other.version || differ && !(self.is_pyramid() && other.is_pyramid())
     }
 
-    /// Some of the arrays, in words.
+    /// A description of the store for messages, with up to three arrays.
     pub fn named(&self) -> String {
         let mut paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
-        // The first ones are more often coordinates.
+        // The last names in the alphabet are data more often than coordinates.
         paths.reverse();
         let shown = paths.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         let more = if paths.len() > 3 { ", ..." } else { "" };
@@ -76,14 +77,14 @@ impl HierarchySummary {
 }
 
 fn paths(version: u8, document: &Value) -> BTreeSet<String> {
-    let of = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
     match version {
         2 => {
-            let keys = of(&document["metadata"]).into_iter().map(|(key, _)| key);
+            let keys = object(&document["metadata"]).into_iter().map(|(key, _)| key);
             keys.filter_map(|key| Some(key.strip_suffix("/.zarray")?.to_owned())).collect()
         }
         _ => {
-            let nodes = of(&document["consolidated_metadata"]["metadata"]).into_iter();
+            let nodes = object(&document["consolidated_metadata"]["metadata"]).into_iter();
             let arrays = nodes.filter(|(_, node)| node["node_type"] == "array");
             arrays.map(|(path, _)| path).collect()
         }
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_are_told_apart_by_their_arrays() {
+    fn stores_are_distinguished_by_their_arrays() {
         let of = |names: &[&str]| {
             let metadata: serde_json::Map<_, _> =
                 names.iter().map(|name| (format!("{name}/.zarray"), json!({}))).collect();
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_below_another_is_no_root() {
+    fn a_group_inside_a_store_is_not_a_root() {
         let keys = ["s1/.zmetadata", "s2/zarr.json", "s2/0/zarr.json", "a.nc"];
         let roots = HierarchySummary::roots(keys.into_iter());
         assert_eq!(roots, BTreeSet::from(["s1/".to_owned(), "s2/".to_owned()]));

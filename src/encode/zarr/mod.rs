@@ -1,10 +1,9 @@
-//! Zarr hierarchies: what the map and xarray read.
+//! Encoders of Zarr hierarchies for the public map and xarray.
 //!
-//! A [`Hierarchy`] says which groups and arrays there are; [`v2`] and [`v3`] write that down in
-//! the two versions of the format ([specification](https://zarr-specs.readthedocs.io)). The
-//! published stores are v2, whose restrictions come from their readers (zarr-js 3.3.0,
-//! `@carbonplan/maps` 3.4.1): separator `.`, zlib, little-endian 4-byte numbers, full chunks that
-//! are all there, fill values as JSON numbers, strict JSON.
+//! A [`Hierarchy`] describes groups and arrays; [`v2`] and [`v3`] encode it in the two versions of
+//! the format ([specification](https://zarr-specs.readthedocs.io)). The published stores are v2. Their
+//! readers (zarr-js 3.3.0, `@carbonplan/maps` 3.4.1) require the separator `.`, zlib, little-endian
+//! 4-byte numbers, chunks of full shape without gaps, fill values as JSON numbers, and strict JSON.
 
 pub mod chunk;
 pub mod consolidated;
@@ -16,62 +15,62 @@ use serde_json::{Map, Value};
 
 use crate::model::atlas::FILL;
 
-/// Which version of the format.
+/// A version of the Zarr format, with the encoding that this program uses for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZarrVersion {
-    /// Chunks as objects, zlib; what the public map reads.
+    /// Version 2 with one object for each chunk and zlib, for the public map.
     V2,
-    /// Sharded, zstd.
+    /// Version 3 with shards and zstd.
     V3,
 }
 
-/// Groups and arrays of a store.
+/// The groups and arrays of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hierarchy {
-    /// Attributes of the root.
+    /// Attributes of the root group.
     pub attributes: Map<String, Value>,
     /// Paths of the groups below the root.
     pub groups: Vec<String>,
-    /// The arrays.
+    /// Arrays, in the order in which they are written.
     pub arrays: Vec<Array>,
 }
 
-/// An array of a store.
+/// An array of a store, with the values of coordinates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Path from the root, such as `0/DIC`.
     pub path: String,
-    /// Names of the dimensions.
+    /// Names of the dimensions, the slowest first.
     pub dimensions: Vec<&'static str>,
-    /// Their lengths.
+    /// Lengths of the dimensions.
     pub shape: Vec<usize>,
-    /// Lengths of a chunk.
+    /// Shape of a chunk.
     pub chunks: Vec<usize>,
-    /// In v3, lengths of a shard, whose chunks lie in one object; not sharded when none.
+    /// Shape of a shard, an object with several chunks, in v3; `None` for an array without shards.
     pub shards: Option<Vec<usize>>,
-    /// What describes it.
+    /// Attributes, without the names of the dimensions.
     pub attributes: Map<String, Value>,
-    /// What it holds.
+    /// Kind and values of the array.
     pub content: Content,
 }
 
-/// What an array holds.
+/// The kind of an array, with the values of coordinates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// Data, 4-byte floats, `FILL` where there is none.
+    /// Data in 4-byte floats, with `FILL` for missing values; not part of the hierarchy.
     Data,
-    /// A coordinate, one chunk.
+    /// A coordinate of 8-byte floats in one chunk.
     Doubles(Vec<f64>),
-    /// A coordinate, one chunk.
+    /// A coordinate of 4-byte floats in one chunk.
     Floats(Vec<f32>),
-    /// A coordinate, one chunk.
+    /// A coordinate of 4-byte integers in one chunk.
     Integers(Vec<i32>),
-    /// A coordinate of names, ASCII and at most 12 long, one chunk.
+    /// A coordinate of names in one chunk, each of at most 12 ASCII characters.
     Names(Vec<&'static str>),
 }
 
 impl Content {
-    /// Number of elements; 0 of data.
+    /// Number of values of a coordinate; 0 for data.
     pub fn len(&self) -> usize {
         match self {
             Self::Data => 0,
@@ -82,14 +81,14 @@ impl Content {
         }
     }
 
-    /// Whether there is no element.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Array {
-    /// An array of one dimension and one chunk.
+    /// Creates a coordinate: an array of one dimension and one chunk.
     pub fn coordinate(path: String, dimension: &'static str, content: Content) -> Self {
         let shape = vec![content.len()];
         Self {
@@ -103,7 +102,7 @@ impl Array {
         }
     }
 
-    /// The same with attributes.
+    /// Replaces the attributes.
     #[must_use]
     pub fn with_attributes<const N: usize>(self, pairs: [(&str, &str); N]) -> Self {
         let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
@@ -115,46 +114,46 @@ impl Array {
         self.chunks.iter().product()
     }
 
-    /// Whether it holds data, not a coordinate.
+    /// Whether the array is data rather than a coordinate.
     pub fn is_data(&self) -> bool {
         self.content == Content::Data
     }
 
-    /// Name of the first chunk of the v2 format.
+    /// Key of the first chunk in the v2 format.
     pub fn first_key(&self) -> String {
         format!("{}/{}", self.path, vec!["0"; self.shape.len()].join("."))
     }
 
-    /// Names of all chunks of the v2 format, `0.0.0` first.
+    /// Keys of all chunks in the v2 format, `0.0.0` first.
     pub fn chunk_keys(&self) -> Vec<String> {
         let counts = self.shape.iter().zip(&self.chunks).map(|(len, chunk)| len.div_ceil(*chunk));
         let mut keys = vec![self.path.clone() + "/"];
         for (n, count) in counts.enumerate() {
-            let longer = |key: &String| -> Vec<String> {
+            let with_index = |key: &String| -> Vec<String> {
                 let dot = if n == 0 { "" } else { "." };
                 (0..count).map(|index| format!("{key}{dot}{index}")).collect()
             };
-            keys = keys.iter().flat_map(longer).collect();
+            keys = keys.iter().flat_map(with_index).collect();
         }
         keys
     }
 }
 
-/// An object of a store.
+/// An object of a store: a metadata document, a chunk or a shard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreObject {
-    /// Its name in the store.
+    /// Key relative to the root of the store.
     pub key: String,
-    /// Its bytes.
+    /// Encoded content.
     pub bytes: Bytes,
 }
 
-/// The fill value as JSON: the exact double of the 4-byte float, for pages compare doubles.
+/// The fill value as JSON: the exact double of the 4-byte float, because web pages compare doubles.
 fn fill() -> Value {
     f64::from(FILL).into()
 }
 
-/// Strict JSON with keys in order, as zarr-python writes it.
+/// Strict JSON with sorted keys and an indent of two spaces.
 fn json(value: &Value) -> Bytes {
     let mut text = format!("{value:#}");
     text.push('\n');
@@ -166,13 +165,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fill_value_is_the_double_that_pages_compare_with() {
+    fn the_fill_value_is_the_exact_double_of_the_float() {
         assert_eq!(fill().to_string().parse(), Ok(9.969_209_968_386_869e36));
         assert_eq!(FILL.to_le_bytes(), [0x00, 0x00, 0xf0, 0x7c]);
     }
 
     #[test]
-    fn chunks_are_named_by_their_place_in_the_grid() {
+    fn chunk_keys_are_the_indexes_in_the_chunk_grid() {
         let array = Array {
             path: "0/DIC".to_owned(),
             dimensions: vec!["a", "b"],

@@ -1,25 +1,25 @@
-//! Metadata and coordinates in the v2 format.
+//! Encodes metadata and coordinates in the v2 format.
 
 use serde_json::{Map, Value, json};
 
 use super::chunk::{self, LEVEL};
 use super::{Array, Content, Hierarchy, StoreObject, fill};
 
-/// Name of the consolidated metadata, where readers start; it is written last.
+/// Key of the consolidated metadata, which readers open first and `dor` writes last.
 pub const CONSOLIDATED: &str = ".zmetadata";
 
-/// The small metadata objects, without the consolidated one.
+/// The metadata objects of the groups and arrays, without the consolidated metadata.
 pub fn metadata(hierarchy: &Hierarchy) -> Vec<StoreObject> {
     let object = |(key, value): (String, Value)| StoreObject { key, bytes: super::json(&value) };
     documents(hierarchy).into_iter().map(object).collect()
 }
 
-/// The consolidated metadata.
+/// The object with the consolidated metadata.
 pub fn consolidated(hierarchy: &Hierarchy) -> StoreObject {
     StoreObject { key: CONSOLIDATED.to_owned(), bytes: super::json(&consolidated_value(hierarchy)) }
 }
 
-/// The same as JSON.
+/// The consolidated metadata as JSON.
 pub fn consolidated_value(hierarchy: &Hierarchy) -> Value {
     let documents: Map<String, Value> = documents(hierarchy).into_iter().collect();
     json!({"metadata": documents, "zarr_consolidated_format": 1})
@@ -34,7 +34,7 @@ pub fn coordinates(hierarchy: &Hierarchy) -> Vec<StoreObject> {
     hierarchy.arrays.iter().filter_map(chunk).collect()
 }
 
-/// Bytes of an element.
+/// Size of an element in bytes.
 pub fn element(content: &Content) -> usize {
     match content {
         Content::Names(_) => chunk::NAME,
@@ -61,8 +61,8 @@ fn documents(hierarchy: &Hierarchy) -> Vec<(String, Value)> {
     documents
 }
 
-/// The `.zarray` of an array. A coordinate has no fill value: with one, xarray would make floats
-/// of integers.
+/// The `.zarray` of an array. A coordinate has no fill value, because xarray would convert integers
+/// with a fill value to floats.
 fn array_metadata(array: &Array) -> Value {
     let (dtype, fill) = match array.content {
         Content::Data => ("<f4", fill()),

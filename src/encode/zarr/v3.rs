@@ -1,4 +1,4 @@
-//! Metadata, coordinates and shards in the v3 format.
+//! Encodes metadata, coordinates and shards in the v3 format.
 
 use std::sync::Arc;
 
@@ -12,30 +12,30 @@ use zarrs::storage::{ReadableStorageTraits, StorageError, StoreKey};
 use super::{Array, Content, Hierarchy, StoreObject, fill};
 use crate::model::atlas::FILL;
 
-/// Name of the metadata of a group or an array. That of the root holds all others too and is
-/// written last.
+/// Name of the metadata object of a group or an array. The object of the root also contains the
+/// consolidated metadata, and `dor` writes it last.
 pub const METADATA: &str = "zarr.json";
-/// Compression level of zstd: its default.
+/// Compression level of zstd: the default.
 const LEVEL: i32 = 3;
 
-/// An array could not be encoded.
+/// The error of an array that cannot be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardEncodeError {
-    /// Its metadata contradicts itself.
+    /// The metadata of the array is inconsistent.
     #[error(transparent)]
     Create(#[from] ArrayCreateError),
-    /// A chunk does not have the shape of the array's chunks.
+    /// A chunk does not have the chunk shape of the array, or is damaged.
     #[error(transparent)]
     Array(#[from] Box<ArrayError>),
-    /// Nothing came out.
-    #[error("no bytes came out of the encoder")]
+    /// The encoder has produced no object.
+    #[error("the Zarr encoder has produced no object")]
     Empty,
-    /// Memory failed.
+    /// The in-memory store of the library failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// An array of the library over memory: chunks go in, the objects of the format come out.
+/// An encoder of one array: a zarrs array on an in-memory store.
 pub struct Encoder {
     array: zarrs::array::Array<MemoryStore>,
     memory: Arc<MemoryStore>,
@@ -43,7 +43,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// For the chunks of an array.
+    /// Creates an encoder for an array.
+    ///
+    /// # Errors
+    /// The metadata of the array is inconsistent.
     pub fn new(array: &Array) -> Result<Self, ShardEncodeError> {
         let sizes = |lengths: &[usize]| lengths.iter().map(|&n| n as u64).collect::<Vec<u64>>();
         let objects = sizes(array.shards.as_ref().unwrap_or(&array.chunks));
@@ -60,7 +63,7 @@ impl Encoder {
         }
         let mut attributes = array.attributes.clone();
         if array.is_data() {
-            // What xarray takes for the fill value of this format: the double in base 64.
+            // xarray reads the fill value of v3 from this attribute: the double in base 64.
             attributes.insert("_FillValue".to_owned(), "AAAAAAAAnkc=".into());
         }
         builder
@@ -77,20 +80,25 @@ impl Encoder {
     fn metadata(&self) -> Result<Value, serde_json::Error> {
         let mut metadata = serde_json::to_value(self.array.metadata())?;
         if metadata["data_type"] == "float32" && metadata["fill_value"] != json!(0.0) {
-            // The library rounds the number to the shortest that is the same 4-byte float.
+            // The library writes the shortest decimal that gives the same 4-byte float.
             metadata["fill_value"] = fill();
         }
         Ok(metadata)
     }
 
-    /// Encodes the floats of the object at `index` of the grid of objects.
+    /// Encodes the floats of one object, a shard or a chunk; `index` is its position in the grid of
+    /// objects.
+    ///
+    /// # Errors
+    /// The number of values is not that of the object.
     pub fn floats(&self, index: &[u64], values: &[f32]) -> Result<StoreObject, ShardEncodeError> {
-        // One after the other: threads put the chunks into a shard in the order in which they end.
+        // A single thread gives a fixed order of the chunks in a shard.
         let options = CodecOptions::default().with_concurrent_target(1);
         self.array.store_chunk_opt(index, values, &options).map_err(Box::new)?;
         self.take(index)
     }
 
+    /// Removes an encoded object from the in-memory store and returns it.
     fn take(&self, index: &[u64]) -> Result<StoreObject, ShardEncodeError> {
         let key = self.key(index);
         let stored = StoreKey::new(&key).map_err(|_| ShardEncodeError::Empty)?;
@@ -99,7 +107,7 @@ impl Encoder {
         Ok(StoreObject { key, bytes: Bytes::from(bytes.to_vec()) })
     }
 
-    /// Name of the object at `index`.
+    /// Key of the object at `index` in the grid of objects.
     pub fn key(&self, index: &[u64]) -> String {
         let index: Vec<String> = index.iter().map(u64::to_string).collect();
         format!("{}/c/{}", self.path, index.join("/"))
@@ -119,7 +127,10 @@ impl Encoder {
     }
 }
 
-/// The values of the object at `index` of an array of floats.
+/// Decodes the object at `index` of an array of floats.
+///
+/// # Errors
+/// The object is damaged, or is not an object of this array.
 pub fn decode(array: &Array, index: &[u64], bytes: Bytes) -> Result<Vec<f32>, ShardEncodeError> {
     let encoder = Encoder::new(array)?;
     let key = StoreKey::new(encoder.key(index)).map_err(|_| ShardEncodeError::Empty)?;
@@ -127,7 +138,11 @@ pub fn decode(array: &Array, index: &[u64], bytes: Bytes) -> Result<Vec<f32>, Sh
     Ok(encoder.array.retrieve_chunk::<Vec<f32>>(index).map_err(Box::new)?)
 }
 
-/// Metadata of everything but the root, then the coordinates, then the root.
+/// The objects of a hierarchy without data, in the order in which they must be written: the metadata of
+/// groups and arrays, the coordinates, and last the metadata of the root.
+///
+/// # Errors
+/// An array cannot be encoded.
 pub fn objects(hierarchy: &Hierarchy) -> Result<Vec<StoreObject>, ShardEncodeError> {
     let mut documents = Map::new();
     let mut coordinates = Vec::new();

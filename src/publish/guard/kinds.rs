@@ -1,4 +1,4 @@
-//! Nothing is written into a store of another kind, and no store among other things.
+//! Refusal to write into a store of another kind, and to write a store among unrelated objects.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::PublishError;
 
 impl Guard<'_> {
-    /// Refuses to write into a store of another kind, into a store from something that is none, and a store
-    /// among other things.
+    /// Refuses to write into a store of another kind, to write other files into a store, and to write a
+    /// store among unrelated objects.
     pub(in crate::publish) async fn refuse_other_kind(&self) -> Result<(), PublishError> {
         if self.changes.send.is_empty() {
             return Ok(());
@@ -17,7 +17,7 @@ impl Guard<'_> {
         if let Some(above) = self.destination.parent()
             && let Some(other) = above.within(&TOGETHER).await
         {
-            let other = format!("a place in {other}");
+            let other = format!("a folder of {other}");
             return Err(PublishError::Among {
                 url: self.destination.location().to_string(),
                 other,
@@ -25,11 +25,11 @@ impl Guard<'_> {
         }
         let roots = HierarchySummary::roots(self.inventory.entries.iter().map(|entry| &*entry.key));
         for root in roots.iter().filter(|root| self.sends(root)) {
-            let there = load_arrays(self.destination, root).await?;
+            let published = load_arrays(self.destination, root).await?;
             let own = load_arrays(self.source, root).await?;
-            match (there, own) {
-                (Some(there), Some(own)) if there.is_other_kind(&own) => {
-                    let (found, wanted) = (there.named(), own.named());
+            match (published, own) {
+                (Some(published), Some(own)) if published.is_other_kind(&own) => {
+                    let (found, wanted) = (published.named(), own.named());
                     return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
                 }
                 (None, _) => self.refuse_among(root).await?,
@@ -43,10 +43,10 @@ impl Guard<'_> {
             let wanted = "no such store".to_owned();
             return Err(PublishError::OtherKind { url: self.url(""), found, wanted });
         }
-        // Stores that were published, below which something else would be sent.
-        let published = self.published.map_or(&[][..], |published| &published.entries);
-        let before = HierarchySummary::roots(published.iter().map(|entry| &*entry.key));
-        for root in before.difference(&roots).filter(|root| self.sends(root)) {
+        // Published stores that the source does not have and into which it would send other objects.
+        let published = self.published_entries().iter().map(|entry| &*entry.key);
+        let published = HierarchySummary::roots(published);
+        for root in published.difference(&roots).filter(|root| self.sends(root)) {
             let is_part = roots.iter().any(|own| own.starts_with(root.as_str()));
             if let Some(found) = self.store_at(root).await?.filter(|_| !is_part) {
                 let wanted = "no such store".to_owned();
@@ -56,16 +56,17 @@ impl Guard<'_> {
         self.refuse_among_cases().await
     }
 
-    /// The map store at the destination, in words: one that has its metadata, or records of cases.
+    /// A description of the map store at the destination, if it has consolidated metadata or records of
+    /// cases.
     async fn store_at(&self, root: &str) -> Result<Option<String>, PublishError> {
-        if let Some(there) = load_arrays(self.destination, root).await? {
-            return Ok(Some(there.named()));
+        if let Some(arrays) = load_arrays(self.destination, root).await? {
+            return Ok(Some(arrays.named()));
         }
         let cases = self.recorded(root).await?.len();
         Ok((cases > 0).then(|| format!("a map store of {cases} case(s) without its metadata")))
     }
 
-    /// Refuses to put the files of a single case among the folders of many.
+    /// Refuses to put the files of a single case beside the folders of polygons.
     async fn refuse_among_cases(&self) -> Result<(), PublishError> {
         if !self.inventory.has(COMPLETE) || self.destination.head(COMPLETE).await?.is_some() {
             return Ok(());
@@ -78,8 +79,8 @@ impl Guard<'_> {
         }
     }
 
-    /// Refuses to put a store into a folder that holds folders of something else. A publish that was interrupted has
-    /// left a part.
+    /// Refuses to put a store into a folder with other folders or with a case. Folders that the source
+    /// also has may be those of an interrupted publish.
     async fn refuse_among(&self, root: &str) -> Result<(), PublishError> {
         let folder = root.trim_end_matches('/');
         for name in [COMPLETE, PARTIAL] {
@@ -94,9 +95,9 @@ impl Guard<'_> {
         };
         let own: BTreeSet<String> =
             self.inventory.entries.iter().filter_map(|entry| below(&entry.key)).collect();
-        // A file such as a README beside the store harms nobody.
-        let found = self.destination.list_prefixes(folder).await?.into_iter();
-        let foreign = found.filter_map(|key| below(&key)).find(|name| !own.contains(name));
+        // Only folders are compared: a file such as a README beside the store is allowed.
+        let folders = self.destination.list_prefixes(folder).await?.into_iter();
+        let foreign = folders.filter_map(|key| below(&key)).find(|name| !own.contains(name));
         match foreign {
             None => Ok(()),
             Some(other) => Err(PublishError::Among { url: self.url(root), other }),

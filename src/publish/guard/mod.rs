@@ -1,5 +1,8 @@
-//! What lies at a destination is not replaced by something worse unless that is asked for by name, and never by
-//! something of another kind. What lies there decides, not who put it there.
+//! Protection of the objects at a destination.
+//!
+//! A publish does not replace a result by a poorer one, unless the user asks for it with `--overwrite` or
+//! `--delete`, and never by one of another kind. Only the objects at the destination decide, not the
+//! program that sent them.
 
 mod kinds;
 mod records;
@@ -9,53 +12,58 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::PublishError;
 use super::changes::Changes;
 use super::inventory::Inventory;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, entries};
 use super::options::PublishOptions;
+use super::{ObjectEntry, PublishError};
 use crate::case_manifest::{CASES, COMPLETE, SHARED};
 use crate::encode::zarr::consolidated::{CONSOLIDATED, HierarchySummary};
 use crate::store::Store;
 
-/// How to publish without what is no longer in the source, and how to replace what is better.
+/// The advice for a result of which the source has lost a part.
 const DELETE: &str = "add --delete to publish without it";
+/// The advice for a result that is better than that of the source.
 const REPLACE: &str = "replace what is published with --overwrite";
+/// The advice for a result whose record is left out by a pattern.
 const LEFT_OUT: &str = "publish its record too, which --include or --exclude leaves out";
 /// Records that are compared at the same time.
 const READS: usize = 32;
-/// Bytes of consolidated metadata, at most.
-const METADATA: u64 = 64 << 20;
+/// Largest size of consolidated metadata in bytes.
+const MAX_METADATA: u64 = 64 << 20;
 
-/// What a publish would do to what is published.
+/// The comparison of the changes of a publish with the objects at the destination.
 pub(super) struct Guard<'a> {
     pub source: &'a Store,
     pub destination: &'a Store,
     pub inventory: &'a Inventory,
     pub changes: &'a Changes,
-    /// What the last complete publish left.
+    /// The manifest of the last complete publish.
     pub published: Option<&'a Manifest>,
-    /// Whether a publish has begun since and is not complete: records that differ from what was published may be
-    /// its own.
+    /// Whether a later publish is not complete: records that differ from `published` may be its own.
     pub is_unfinished: bool,
-    /// Whether a publish has sent an object, or was about to.
+    /// Whether a publish has sent an object with this key, or may have.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
-    /// Bytes of parts at the destination.
+    /// Size in bytes of the parts of objects at the destination.
     pub part_size: u64,
 }
 
 impl Guard<'_> {
-    /// Refuses to replace map stores by such with fewer cases, months, arrays or without a grid file, made under
-    /// other rules, or that were extended where they are published; research-grade files by such without a
-    /// record or a grid file or of fewer months; and anything else that no publish has sent. What is left out of
-    /// the source by a pattern is compared all the same.
+    /// Refuses to replace published results by poorer ones. Results that a pattern leaves out of the
+    /// publish are compared too.
+    ///
+    /// # Errors
+    /// - A map store of the source has fewer cases, months or arrays, no grid file, or other rules; or
+    ///   the published store was finalized at the destination.
+    /// - Research-grade files of the source have no record, no grid file, or fewer months.
+    /// - Another object at the destination has other bytes, and no publish has sent it.
     pub async fn refuse_worse(&self, options: &PublishOptions) -> Result<(), PublishError> {
-        let mut judged = BTreeSet::new();
-        // Of a store that nobody has put together, only objects of single cases go out.
+        let mut compared_folders = BTreeSet::new();
+        // Before a store is finalized, only objects of single cases are sent.
         if !options.selection.unfinished {
             for root in self.stores() {
                 self.refuse_worse_store(&root, options).await?;
-                judged.insert(root);
+                compared_folders.insert(root);
             }
         }
         let records = self.records_of_stores(options).await?;
@@ -63,35 +71,40 @@ impl Guard<'_> {
         let compared = stream::iter(records).map(compare).buffer_unordered(READS);
         compared.try_collect::<()>().await?;
         let compare = async |folder: String| {
-            let is_judged = self.refuse_worse_case(&format!("{folder}{COMPLETE}"), options).await?;
-            Ok::<_, PublishError>(is_judged.then_some(folder))
+            let key = format!("{folder}{COMPLETE}");
+            let has_record = self.refuse_worse_case(&key, options).await?;
+            Ok::<_, PublishError>(has_record.then_some(folder))
         };
         let folders = stream::iter(self.folders_of_files()).map(compare).buffer_unordered(READS);
         let folders: Vec<Option<String>> = folders.try_collect().await?;
-        judged.extend(folders.into_iter().flatten());
+        compared_folders.extend(folders.into_iter().flatten());
         if options.delete {
-            self.refuse_half_deletes(options).await?;
+            self.refuse_partial_deletes(options).await?;
         }
-        self.refuse_unknown(&judged).await
+        self.refuse_unknown(&compared_folders).await
     }
 
+    /// The URL of a folder at the destination.
     fn url(&self, root: &str) -> String {
         self.destination.location().join(root.trim_end_matches('/')).to_string()
     }
 
-    /// Whether something below `root` is sent.
+    /// Objects of the last complete publish.
+    fn published_entries(&self) -> &[ObjectEntry] {
+        entries(self.published)
+    }
+
+    /// Whether an object below `root` is sent.
     fn sends(&self, root: &str) -> bool {
         self.changes.send.iter().any(|(entry, _)| entry.key.starts_with(root))
     }
 
-    /// Roots of map stores in the source or published, each empty or with a slash, of which something
-    /// is to be sent.
+    /// Roots of map stores of which an object is sent; each is empty or ends with a slash.
     fn stores(&self) -> BTreeSet<String> {
         let shared = format!("{CASES}/{SHARED}");
-        let published = self.published.map_or(&[][..], |published| &published.entries);
-        let keys = || self.inventory.entries.iter().chain(published).map(|entry| &*entry.key);
+        let keys = self.inventory.entries.iter().chain(self.published_entries());
         let mut roots: BTreeSet<String> =
-            keys().filter_map(|key| key.strip_suffix(&shared)).map(str::to_owned).collect();
+            keys.filter_map(|entry| entry.key.strip_suffix(&shared)).map(str::to_owned).collect();
         roots.extend(HierarchySummary::roots(
             self.inventory.entries.iter().map(|entry| &*entry.key),
         ));
@@ -100,10 +113,11 @@ impl Guard<'_> {
     }
 }
 
-/// The arrays of the hierarchy at `root`, which is empty or ends with a slash; `None` where there is none.
+/// Loads the consolidated metadata of the Zarr hierarchy at `root`, which is empty or ends with a slash.
+/// `None`: there is no hierarchy, or its metadata cannot be parsed.
 async fn load_arrays(store: &Store, root: &str) -> Result<Option<HierarchySummary>, PublishError> {
     for (version, name) in CONSOLIDATED {
-        let found = store.get_within(&format!("{root}{name}"), METADATA).await?;
+        let found = store.get_within(&format!("{root}{name}"), MAX_METADATA).await?;
         let document = found.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
         if let Some(document) = document {
             return Ok(Some(HierarchySummary::of(version, &document)));
@@ -112,7 +126,7 @@ async fn load_arrays(store: &Store, root: &str) -> Result<Option<HierarchySummar
     Ok(None)
 }
 
-/// The folder that an object is in: empty, or with a slash.
+/// The folder of an object: empty, or with a slash at the end.
 fn folder_of(key: &str) -> String {
     key.rfind('/').and_then(|end| key.get(..=end)).unwrap_or_default().to_owned()
 }

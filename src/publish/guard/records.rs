@@ -1,4 +1,4 @@
-//! Records of cases and of map stores are compared: a poorer result does not replace a richer one.
+//! Comparison of the records of cases and map stores: a poorer result does not replace a richer one.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,14 @@ use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError};
 
 impl Guard<'_> {
-    /// Refuses to delete objects of a case whose record is gone from the source and stays, because a pattern
-    /// leaves it out.
-    pub(super) async fn refuse_half_deletes(
+    /// Refuses to delete objects of a case whose record the source no longer has, if a pattern leaves the
+    /// record itself out of the deletes.
+    pub(super) async fn refuse_partial_deletes(
         &self,
         options: &PublishOptions,
     ) -> Result<(), PublishError> {
-        let published = self.published.map_or(&[][..], |published| &published.entries);
         let stays = |entry: &&ObjectEntry| !options.selection.has(&entry.key);
-        for record in published.iter().filter(stays) {
+        for record in self.published_entries().iter().filter(stays) {
             let root = match record.key.rsplit_once('/') {
                 _ if is_named(&record.key, COMPLETE) => folder_of(&record.key),
                 Some((folder, name)) if name != SHARED && name != RULES => {
@@ -30,18 +29,18 @@ impl Guard<'_> {
                 }
                 _ => continue,
             };
-            let has_gone = self.changes.gone.iter().any(|gone| gone.key.starts_with(&root));
-            if has_gone && self.source.head(&record.key).await?.is_none() {
+            let deletes = self.changes.gone.iter().any(|gone| gone.key.starts_with(&root));
+            if deletes && self.source.head(&record.key).await?.is_none() {
                 let url = self.url(&root);
-                let what = format!("a record ({}) of what would be deleted", record.key);
+                let what = format!("the record {} of objects that would be deleted", record.key);
                 return Err(PublishError::Loses { url, what, advice: LEFT_OUT });
             }
         }
         Ok(())
     }
 
-    /// Records of cases of map stores that are sent, and those of stores of which something is sent that are
-    /// left out.
+    /// Keys of the case records of map stores that are sent, and of those that a pattern leaves out of
+    /// stores of which an object is sent.
     pub(super) async fn records_of_stores(
         &self,
         options: &PublishOptions,
@@ -63,13 +62,13 @@ impl Guard<'_> {
         Ok(records)
     }
 
-    /// Folders of the NetCDF files that are sent, each empty or with a slash.
+    /// Folders of the NetCDF files that are sent; each is empty or ends with a slash.
     pub(super) fn folders_of_files(&self) -> BTreeSet<String> {
         let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
         sent.filter(|key| key.ends_with(".nc") || is_named(key, COMPLETE)).map(folder_of).collect()
     }
 
-    /// Compares what the cases of a map store share, there and in the source.
+    /// Compares the shared records, cases and arrays of a map store at the destination and in the source.
     pub(super) async fn refuse_worse_store(
         &self,
         root: &str,
@@ -80,20 +79,20 @@ impl Guard<'_> {
         let loses =
             |what: String, advice| Err(PublishError::Loses { url: url.clone(), what, advice });
         let found = self.destination.get(&key).await?.map(|(bytes, _)| bytes);
-        let there = found.as_ref().and_then(|bytes| ManifestSummary::parse_any(bytes));
+        let published = found.as_ref().and_then(|bytes| ManifestSummary::parse_any(bytes));
         let own = read_record(self.source, &key, self.part_size).await?;
-        let mut cases = cases_of(there.as_ref());
+        let mut cases = cases_of(published.as_ref());
         cases.extend(self.recorded(root).await?);
         let own_cases = cases_of(own.as_ref().map(|(record, _)| record));
         if let (Some(bytes), Some((_, entry))) = (&found, &own) {
-            let found = Parts::of(bytes, self.part_size).etag();
+            let etag = Parts::of(bytes, self.part_size).etag();
             let before = self.published.filter(|_| !self.is_unfinished);
-            let before = before.and_then(|published| published.entry(&key));
-            if before.is_some_and(|before| before.etag != found) && found != entry.etag {
+            let before = before.and_then(|manifest| manifest.entry(&key));
+            if before.is_some_and(|before| before.etag != etag) && etag != entry.etag {
                 let difference = difference(&cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }
-            if found != entry.etag && !options.selection.has(&key) {
+            if etag != entry.etag && !options.selection.has(&key) {
                 return loses(format!("another record ({key})"), LEFT_OUT);
             }
         }
@@ -108,30 +107,31 @@ impl Guard<'_> {
         if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
             return loses("values of cases without a record (.cases)".to_owned(), REPLACE);
         }
-        if let (Some(there), Some(own)) = (arrays, load_arrays(self.source, root).await?)
-            && let Some(path) = there.paths.difference(&own.paths).next()
+        if let (Some(arrays), Some(own)) = (arrays, load_arrays(self.source, root).await?)
+            && let Some(path) = arrays.paths.difference(&own.paths).next()
             && !options.delete
         {
-            let number = there.paths.difference(&own.paths).count();
+            let number = arrays.paths.difference(&own.paths).count();
             return loses(format!("{number} more arrays, such as {path}"), DELETE);
         }
-        match (there.map(|there| there.recipe), own.map(|(own, _)| own.recipe)) {
-            (Some(there), Some(own)) if !there.is_null() && there != own => loses(
-                format!("results made under other rules ({there}, the source {own})"),
+        match (published.map(|record| record.recipe), own.map(|(record, _)| record.recipe)) {
+            (Some(rules), Some(own)) if !rules.is_null() && rules != own => loses(
+                format!("results made under other rules ({rules}, the source {own})"),
                 REPLACE,
             ),
             _ => Ok(()),
         }
     }
 
-    /// Cases that have a record in a map store at the destination.
+    /// Cases of a map store at the destination that have a record.
     pub(super) async fn recorded(&self, root: &str) -> Result<BTreeSet<Case>, PublishError> {
         let found = self.destination.list(&format!("{root}{CASES}")).await?;
         let case = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
         Ok(found.iter().filter_map(|object| case(&object.key)).collect())
     }
 
-    /// Compares the records of a case, wherever the source has one; whether the destination has one.
+    /// Compares the record of a case at the destination with that of the source. Returns whether the
+    /// destination has a record.
     pub(super) async fn refuse_worse_case(
         &self,
         key: &str,
@@ -142,11 +142,11 @@ impl Guard<'_> {
             Err(PublishError::Loses { url, what, advice })
         };
         let Some((bytes, _)) = self.destination.get(key).await? else { return Ok(false) };
-        let Some(there) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
+        let Some(published) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
             return loses("a record of its files".to_owned(), REPLACE);
         };
-        match there.loss(&own) {
+        match published.loss(&own) {
             Some(Loss::Grid) => {
                 return loses("the full grid (it was made with --grid)".to_owned(), REPLACE);
             }
@@ -171,16 +171,17 @@ fn cases_of(record: Option<&ManifestSummary>) -> BTreeSet<Case> {
     cases.filter_map(|case| case.parse().ok()).collect()
 }
 
+/// Whether the last part of a key is `name`.
 fn is_named(key: &str, name: &str) -> bool {
     key.rsplit('/').next() == Some(name)
 }
 
-/// How the cases of a store at the destination differ from the source's, in words.
-fn difference(there: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
-    let lost: Vec<Case> = there.difference(own).copied().collect();
-    let lacks: Vec<Case> = own.difference(there).copied().collect();
+/// A description of the difference between the cases of a published store and those of the source.
+fn difference(published: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
+    let lost: Vec<Case> = published.difference(own).copied().collect();
+    let lacks: Vec<Case> = own.difference(published).copied().collect();
     match (lost.is_empty(), lacks.is_empty()) {
-        (true, true) => "it has the same cases, made anew".to_owned(),
+        (true, true) => "it has the same cases with other contents".to_owned(),
         (false, true) => format!("it has {}, which the source lacks", in_short(&lost)),
         (true, false) => format!("it lacks {}, which the source has", in_short(&lacks)),
         (false, false) => {

@@ -1,4 +1,4 @@
-//! What no publish has sent is not replaced by other bytes.
+//! Refusal to replace objects that no publish has sent by objects with other bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,7 +16,7 @@ use crate::publish::{ObjectEntry, PublishError, is_publishable};
 use crate::store::{ObjectMeta, StoreError};
 
 impl Guard<'_> {
-    /// Whether a map store without records holds values that the source does not have.
+    /// Whether a map store without records has values that the source does not have.
     pub(super) async fn replaces_unrecorded(
         &self,
         root: &str,
@@ -27,7 +27,7 @@ impl Guard<'_> {
         }
         let listed = self.destination.list(root.trim_end_matches('/')).await?;
         for info in listed {
-            let Some(path) = info.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'))
+            let Some((array, _)) = info.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'))
             else {
                 continue;
             };
@@ -38,7 +38,8 @@ impl Guard<'_> {
                 Some(entry) => self.is_same(entry, &info).await?,
                 None => false,
             };
-            let floats = arrays.and_then(|arrays| arrays.floats.get(path.0));
+            let floats = arrays.and_then(|arrays| arrays.floats.get(array));
+            // Only chunks that cases share may be written without a value.
             let is_shared = arrays.is_some_and(|arrays| !arrays.is_pyramid());
             let is_empty = match floats.filter(|_| is_shared && !is_same) {
                 Some(floats) => self.is_empty_chunk(&info, *floats).await?,
@@ -51,26 +52,28 @@ impl Guard<'_> {
         Ok(false)
     }
 
-    /// Whether a chunk of a map store at the destination has no value.
+    /// Whether a chunk at the destination, of this number of `f32` values, has only fill values.
     async fn is_empty_chunk(&self, info: &ObjectMeta, floats: usize) -> Result<bool, PublishError> {
-        let most = (floats as u64).saturating_mul(5).saturating_add(1 << 20);
-        let Some((bytes, _)) = self.destination.get_within(&info.key, most).await? else {
+        // Compression may enlarge the 4 bytes of a value a little.
+        let max_size = (floats as u64).saturating_mul(5).saturating_add(1 << 20);
+        let Some((bytes, _)) = self.destination.get_within(&info.key, max_size).await? else {
             return Ok(true);
         };
         let values = chunk::decode_floats(&bytes, floats);
         Ok(values.is_ok_and(|values| values.iter().all(|value| *value == FILL)))
     }
 
-    /// Refuses to replace objects of other bytes that no publish has sent, but for those in folders of which
-    /// records were compared.
+    /// Refuses to replace objects that no publish has sent and that have other bytes than the source.
+    /// Objects in folders whose records were compared are not checked.
     pub(super) async fn refuse_unknown(
         &self,
-        judged: &BTreeSet<String>,
+        compared_folders: &BTreeSet<String>,
     ) -> Result<(), PublishError> {
-        let is_judged = |key: &str| judged.iter().any(|folder| key.starts_with(folder.as_str()));
+        let is_compared =
+            |key: &str| compared_folders.iter().any(|folder| key.starts_with(folder.as_str()));
         let sent = self.changes.send.iter().map(|(entry, _)| entry);
         let is_unknown =
-            |entry: &&ObjectEntry| !(self.is_known)(&entry.key) && !is_judged(&entry.key);
+            |entry: &&ObjectEntry| !(self.is_known)(&entry.key) && !is_compared(&entry.key);
         let unknown: Vec<ObjectEntry> = sent.filter(is_unknown).cloned().collect();
         let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
         for entry in &unknown {
@@ -78,11 +81,11 @@ impl Guard<'_> {
         }
         let list = async |(folder, keys): (String, Vec<Box<str>>)| {
             match self.destination.list_with_delimiter(folder.trim_end_matches('/')).await {
-                // On a disk a file is in its place: that is told elsewhere.
+                // On a disk, the folder is a file: the plan reports this as a path conflict.
                 Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => {
                     Ok(Vec::new())
                 }
-                // A folder that takes files and shows none.
+                // The folder can be written but not listed.
                 Err(StoreError::PermissionDenied { .. }) => {
                     let mut found = Vec::new();
                     for key in keys {
@@ -97,33 +100,36 @@ impl Guard<'_> {
         let listed: Vec<Vec<ObjectMeta>> = listed.try_collect().await?;
         let mut listed: HashMap<String, ObjectMeta> =
             listed.into_iter().flatten().map(|info| (info.key.clone(), info)).collect();
-        let found = unknown.into_iter();
-        let found = found.filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)));
+        let existing: Vec<_> = unknown
+            .into_iter()
+            .filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)))
+            .collect();
         let compare = async |(info, entry): (ObjectMeta, ObjectEntry)| {
             let is_same = self.is_same(&entry, &info).await?;
             Ok::<_, PublishError>((!is_same).then(|| entry.key.to_string()))
         };
-        let others = stream::iter(found.collect::<Vec<_>>()).map(compare).buffered(READS);
-        let others: Vec<String> = others.try_filter_map(async |o| Ok(o)).try_collect().await?;
-        let Some(first) = others.first() else { return Ok(()) };
-        let number = others.len();
+        let compared = stream::iter(existing).map(compare).buffered(READS);
+        let different: Vec<String> =
+            compared.try_filter_map(async |key| Ok(key)).try_collect().await?;
+        let Some(first) = different.first() else { return Ok(()) };
+        let number = different.len();
         let what =
             format!("other bytes in {number} object(s) that no publish has sent, such as {first}");
         Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
     }
 
-    /// Whether an object at the destination has the bytes of an entry: as its listing tells, or else when it is
-    /// read.
+    /// Whether an object at the destination has the bytes of an entry. The object is read only if its
+    /// listing has no comparable ETag.
     async fn is_same(&self, entry: &ObjectEntry, info: &ObjectMeta) -> Result<bool, PublishError> {
         if info.size != entry.size {
             return Ok(false);
         }
-        let told = etag_of(self.destination, info);
-        if let Some(told) = told.filter(|told| told.is_comparable(&entry.etag)) {
-            return Ok(told == entry.etag);
+        let listed = etag_of(self.destination, info);
+        if let Some(listed) = listed.filter(|listed| listed.is_comparable(&entry.etag)) {
+            return Ok(listed == entry.etag);
         }
         let object = self.destination.open(&entry.key).await?;
-        let [found] = hash(&object, [self.part_size]).await?;
-        Ok(found.etag() == entry.etag)
+        let [parts] = hash(&object, [self.part_size]).await?;
+        Ok(parts.etag() == entry.etag)
     }
 }

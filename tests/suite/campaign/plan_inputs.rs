@@ -174,7 +174,7 @@ fn a_plan_of_what_cannot_be_used_is_not_made() {
     refused(&format!("{store3} --centers few.csv"), 65, "112");
     refused("--stages store2 --store2 s2 --ssh grid.nc", 65, "grid.nc");
     refused("--stages store2 --store2 s2 --ssh none.nc", 78, "none.nc");
-    refused("--stages store1,store2 --store1 s --store2 s/2", 78, "a place of its own");
+    refused("--stages store1,store2 --store1 s --store2 s/2", 78, "a separate location");
     says(&work, "vis create-template-store2 -o s2");
     refused("--stages store2 --store2 s2", 78, "--ssh");
 }

@@ -128,7 +128,7 @@ fn foreign_files_in_folders_of_products_are_counted() {
             String::from_utf8(output.stdout).unwrap()
         };
         let none = dry_run("");
-        assert!(!none.contains("no record of a product names"), "{none}");
+        assert!(!none.contains("no record of a product lists"), "{none}");
         assert!(none.contains("not published: 1 hidden"), "{none}");
         for name in ["research/README", "research/112/04/notes.txt", "maps.zarr/0/PH/of-nobody"] {
             bench.write(&format!("site/{name}"), b"mine");
@@ -136,7 +136,7 @@ fn foreign_files_in_folders_of_products_are_counted() {
         bench.write("site/research/112/.DS_Store", b"x");
         let said = dry_run("");
         let first =
-            "not published: 3 that no record of a product names (such as maps.zarr/0/PH/of-nobody)";
+            "not published: 3 that no record of a product lists (such as maps.zarr/0/PH/of-nobody)";
         assert!(said.contains(first) && said.contains("not published: 2 hidden"), "{said}");
         assert!(!said.contains("send research/README"), "{said}");
         let said = dry_run("--json");

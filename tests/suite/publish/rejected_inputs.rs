@@ -46,8 +46,8 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
                 assert!(output.status.success(), "{error}");
                 // Beside what a writer has left in the bench.
-                assert_eq!(error.matches("passed over: 2 with a name").count(), 1, "{error}");
-                assert!(said.contains("not published: 2 with a name that no object"), "{said}");
+                assert_eq!(error.matches("skipped: 2 with a name").count(), 1, "{error}");
+                assert!(said.contains("not published: 2 with a name that cannot be an object key"), "{said}");
                 if is_folder { fs::remove_dir(&name) } else { fs::remove_file(&name) }.unwrap();
             }
         }
@@ -60,7 +60,7 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
         }
         fs::remove_dir_all(bench.work.path("site/.hidden")).unwrap();
         fs::remove_file(bench.work.path("site/left#12")).unwrap();
-        let asked = "has nothing to publish of what was asked for";
+        let asked = "has nothing to publish: nothing in it matches the selection";
         refused(&[asked], "--include *.nothing", CONFIGURATION);
         let missing = "site has no complete case 113-04; make it first, or check --case";
         refused(&[missing], "--case 112-04 --case 113-04", CONFIGURATION);
@@ -229,7 +229,7 @@ fn a_server_that_takes_nothing_any_more_is_not_asked_for_every_object() {
         let failed = told.lines().filter(|line| line.starts_with(r#"{"failed":{"#)).count();
         assert!((8..100).contains(&failed), "{failed} of 300 were tried");
         let last = shown.lines().last().unwrap();
-        assert!(last.contains("SlowDown") && last.contains("takes none"), "{shown}");
+        assert!(last.contains("SlowDown") && last.contains("accepts no object"), "{shown}");
         assert!(last.contains("objects were not sent") && last.contains("run again"), "{shown}");
         bench.server.recover();
         bench.publish("").assert().success();

@@ -131,7 +131,7 @@ async fn conditions(store: &Store) {
     for condition in [PutMode::Absent, other] {
         let error = send(condition).await.unwrap_err();
         assert!(matches!(error, StoreError::PreconditionFailed { .. }), "{error}");
-        assert!(error.to_string().contains("somebody else wrote it meanwhile"), "{error}");
+        assert!(error.to_string().contains("another writer changed it first"), "{error}");
     }
     assert_eq!(store.head("condition/x").await.unwrap().unwrap().etag, second.etag);
 }

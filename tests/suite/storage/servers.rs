@@ -150,7 +150,7 @@ async fn a_server_that_cannot_says_so_at_once() {
     let error = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
     assert!(matches!(error, StoreError::PreconditionFailed { .. }), "{error:?}");
     let said = error.to_string();
-    assert!(said.contains("somebody else wrote it meanwhile") && !said.contains("read"), "{said}");
+    assert!(said.contains("another writer changed it first") && !said.contains("read"), "{said}");
     assert_eq!(server.asked().len(), 1);
     // Of one that is read, it says that.
     let reading = Scripted::start(|asked| match asked.line().starts_with("HEAD") {

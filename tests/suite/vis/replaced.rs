@@ -72,8 +72,8 @@ fn nothing_is_published_over_a_store_of_another_kind() {
     refused(&work, "s1", ("out", "/112/04"), &[], "manifest.json, which is no part of");
     refused(&work, "out/112/04", ("out", ""), &[], "112, which is no part of");
     for source in ["s1", "out"] {
-        refused(&work, source, ("s2", "/inner"), &["--overwrite"], "give another place");
-        refused(&work, source, ("out", "/112/04/inner"), &[], "give another place");
+        refused(&work, source, ("s2", "/inner"), &["--overwrite"], "give another destination");
+        refused(&work, source, ("out", "/112/04/inner"), &[], "give another destination");
     }
     // A publish that was interrupted left no metadata.
     fs::create_dir_all(work.path("part/DOR_efficiency")).unwrap();

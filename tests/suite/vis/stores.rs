@@ -232,7 +232,7 @@ fn a_check_finds_what_is_wrong() {
     for (bytes, problem) in [
         (flipped, "damaged"),
         (good[..good.len() - 9].to_vec(), "damaged"),
-        ([&good[..], b"more"].concat(), "not what was written"),
+        ([&good[..], b"more"].concat(), "SHA-256 differs"),
         (zlib(&raw[4..]), "full chunk shape"),
         (zlib(&raw), "NaN"),
     ] {

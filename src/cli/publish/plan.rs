@@ -1,0 +1,120 @@
+//! The plan of a publish, printed before anything is sent.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use super::lines::{SHOWN, line, size_of, write_orphaned};
+use crate::cli::output::{Table, bytes};
+use crate::publish::{Audit, ChangeKind, PublishPlan};
+use crate::store::SkipReason;
+
+/// Why objects are not published, their number, and the first of them.
+pub(super) type LeftOut = (SkipReason, usize, String);
+
+/// Prints a plan. A dry run also names each object; for it `left_out` is given.
+pub(super) fn write_plan(
+    out: &mut dyn Write,
+    plan: &PublishPlan,
+    left_out: Option<&[LeftOut]>,
+    json: bool,
+) -> io::Result<()> {
+    if json {
+        return line(out, &json!({ "plan": document(plan, left_out) }));
+    }
+    write_totals(out, plan)?;
+    if let Some(audit) = &plan.audit {
+        write_audit(out, audit)?;
+    }
+    match left_out {
+        None => Ok(()),
+        Some(left_out) => write_objects(out, plan, left_out),
+    }
+}
+
+/// Number and bytes of the objects of each kind.
+fn totals(plan: &PublishPlan) -> [(&'static str, (usize, u64)); 4] {
+    let changes = &plan.changes;
+    [
+        ("new", changes.count(ChangeKind::New)),
+        ("changed", changes.count(ChangeKind::Changed)),
+        ("same", (changes.same, changes.same_bytes)),
+        ("to delete", size_of(&changes.gone)),
+    ]
+}
+
+fn document(plan: &PublishPlan, left_out: Option<&[LeftOut]>) -> Map<String, Value> {
+    let total = |(objects, bytes): (usize, u64)| json!({ "objects": objects, "bytes": bytes });
+    let totals = totals(plan).into_iter();
+    let mut document: Map<String, Value> =
+        totals.map(|(name, size)| (name.replace(' ', "_"), total(size))).collect();
+    document.insert("orphaned".to_owned(), total(size_of(&plan.orphans)));
+    document.insert("pending".to_owned(), json!(plan.inventory.pending));
+    document.insert("audit".to_owned(), json!(plan.audit));
+    if let Some(left_out) = left_out {
+        document.extend(objects(plan, left_out));
+    }
+    document
+}
+
+/// The objects of a plan by name, for a dry run.
+fn objects(plan: &PublishPlan, left_out: &[LeftOut]) -> [(String, Value); 3] {
+    let changes = &plan.changes;
+    let send: Vec<_> = changes.send.iter().map(|(entry, _)| &entry.key).collect();
+    let delete: Vec<_> = changes.gone.iter().map(|entry| &entry.key).collect();
+    let left_out = left_out
+        .iter()
+        .map(|(why, number, first)| json!({ "reason": why, "number": number, "first": first }));
+    [
+        ("send".to_owned(), json!(send)),
+        ("delete".to_owned(), json!(delete)),
+        ("left_out".to_owned(), left_out.collect()),
+    ]
+}
+
+fn write_totals(out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
+    let mut table = Table::new(["", "objects", "bytes"]);
+    for (name, (n, size)) in totals(plan) {
+        table.row([name.to_owned(), n.to_string(), bytes(size)]);
+    }
+    table.write(out)?;
+    write_orphaned(out, size_of(&plan.orphans))?;
+    let pending = &plan.inventory.pending;
+    if !pending.is_empty() {
+        writeln!(out, "not complete, and not sent: {}", pending.join(", "))?;
+    }
+    Ok(())
+}
+
+fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
+    let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
+    writeln!(
+        out,
+        "at the destination: {} right{}, {} missing, {} wrong, {} of no publish",
+        audit.right,
+        match audit.by_size {
+            0 => String::new(),
+            number => format!(" ({number} by size only: --verify all reads them)"),
+        },
+        missing.len(),
+        wrong.len(),
+        unknown.len()
+    )?;
+    for (name, keys) in [("missing", missing), ("wrong", wrong), ("unknown", unknown)] {
+        keys.iter().take(SHOWN).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
+    }
+    Ok(())
+}
+
+fn write_objects(out: &mut dyn Write, plan: &PublishPlan, left_out: &[LeftOut]) -> io::Result<()> {
+    for (entry, _) in &plan.changes.send {
+        writeln!(out, "send {}", entry.key)?;
+    }
+    for entry in &plan.changes.gone {
+        writeln!(out, "delete {}", entry.key)?;
+    }
+    for (why, number, first) in left_out {
+        writeln!(out, "not published: {number} {} (such as {first})", why.describe())?;
+    }
+    Ok(())
+}
