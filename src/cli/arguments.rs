@@ -1,4 +1,4 @@
-//! Arguments that several commands take, and how they are parsed.
+//! Arguments that several commands share, and their value parsers.
 
 use std::num::NonZeroUsize;
 
@@ -9,16 +9,16 @@ use crate::model::{Case, CaseNameError, InterventionMonth};
 use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
 
-/// The cases that a command works on.
+/// Options that choose cases.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct CaseArgs {
-    /// Polygons, 0 to 689: 112, 112,113 or 200-299; may be repeated [default: all that have files]
+    /// Polygons, 0 to 689: 112, 112,113 or 200-299; may be repeated [default: all]
     #[arg(short, long = "polygon", alias = "polygon-ids", value_name = "IDS", num_args = 1.., value_delimiter = ',', value_parser = polygons)]
     polygons: Vec<(u16, u16)>,
-    /// Polygons from A to B
+    /// Polygons A to B
     #[arg(long, hide = true, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
     polygon_range: Option<Vec<u16>>,
-    /// Intervention months of these polygons: 1, 4, 7 or 10; may be repeated [default: all that have files]
+    /// Intervention months of these polygons: 1, 4, 7 or 10; may be repeated [default: all]
     #[arg(short, long = "month", alias = "intervention-months", value_name = "M", num_args = 1.., value_delimiter = ',')]
     months: Vec<InterventionMonth>,
     /// Cases by name: polygon and month (112-04), index (449 or 00449), or the full name; may be repeated
@@ -27,10 +27,10 @@ pub(super) struct CaseArgs {
 }
 
 impl CaseArgs {
-    /// The choice of cases.
+    /// Returns the choice of cases.
     ///
     /// # Errors
-    /// `--polygon-range` ends before it begins.
+    /// The first polygon of `--polygon-range` is larger than the last.
     pub fn choice(&self) -> Result<CaseChoice, VisError> {
         let (single, ranges): (Vec<_>, Vec<_>) =
             self.polygons.iter().copied().partition(|(first, last)| first == last);
@@ -48,7 +48,7 @@ impl CaseArgs {
     }
 }
 
-/// A choice of cases as words of a command line, for the same program elsewhere.
+/// Returns a choice of cases as arguments of a command line, for a job script.
 pub(super) fn words(choice: &CaseChoice) -> Vec<String> {
     let join = |values: &[String]| values.join(",");
     let polygons = choice.polygons.iter().map(u16::to_string);
@@ -62,7 +62,7 @@ pub(super) fn words(choice: &CaseChoice) -> Vec<String> {
     options.flat_map(|(name, values)| [name.to_owned(), values]).collect()
 }
 
-/// Parses the name of a case; an index may lack its leading zeros.
+/// Parses the name of a case. The index may be written without leading zeros.
 pub(super) fn case(text: &str) -> Result<Case, CaseNameError> {
     match text.len() < 5 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => format!("{text:0>5}").parse(),
@@ -73,43 +73,44 @@ pub(super) fn case(text: &str) -> Result<Case, CaseNameError> {
 /// Parses the ID of a polygon.
 pub(super) fn polygon(text: &str) -> Result<u16, String> {
     let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
-    polygon.ok_or_else(|| "polygons are 0 to 689".to_owned())
+    polygon.ok_or_else(|| "give the ID of a polygon; polygons are 0 to 689".to_owned())
 }
 
-/// Parses a polygon, such as 112, or a range of polygons, such as 200-299: first and last.
+/// Parses a polygon, such as 112, or a range, such as 200-299. Returns the first and the last polygon.
 fn polygons(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (polygon(first)?, polygon(last)?);
     match first <= last {
         true => Ok((first, last)),
-        false => Err(format!("the range holds no polygon: give {last}-{first}")),
+        false => Err(format!("the range is empty; give {last}-{first}")),
     }
 }
 
-/// Refuses a range of polygons that ends before it begins.
+/// Checks that the first polygon of a range is not larger than the last.
 pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), VisError> {
     match range {
         Some((a, b)) if a > b => {
-            Err(VisError::Needs(format!("--polygon-range {a} {b} holds no polygon: give {b} {a}")))
+            Err(VisError::Needs(format!("--polygon-range {a} {b} is empty; give {b} {a}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Parses a number of workers, from 1 on.
+/// Parses a number of workers, at least 1.
 pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
     from_one(text).map_err(|error| match text.contains(['/', '.']) {
-        true => format!("{error}; weights are given with --weights-store"),
+        true => format!("{error}; give the regridding weights with --weights-store"),
         false => error,
     })
 }
 
-/// Parses a number from 1 on.
+/// Parses a whole number, at least 1.
 pub(super) fn from_one(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "give a whole number from 1 on".to_owned())
+    text.parse().map_err(|_| "give a whole number, at least 1".to_owned())
 }
 
-/// Parses a number of bytes with its unit: 500k, 50M, 1Gi, 400GB.
+/// Parses a number of bytes with an optional unit, such as 500k, 50M, 1Gi or 400GB. `None`: not a valid number,
+/// or 0.
 pub(super) fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().ok()?;
@@ -126,9 +127,9 @@ pub(super) fn bytes_of(text: &str) -> Option<u64> {
     Some((number * unit) as u64).filter(|bytes| *bytes > 0)
 }
 
-/// Parses an amount of memory.
+/// Parses an amount of memory, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    bytes_of(text).ok_or_else(|| "give bytes, such as 2GB or 400GB".to_owned())
+    bytes_of(text).ok_or_else(|| "give a number of bytes, such as 2GB or 400GB".to_owned())
 }
 
 #[cfg(test)]

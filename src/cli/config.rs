@@ -1,4 +1,4 @@
-//! `dor config`: the settings in force.
+//! `dor config`: shows the effective settings.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use super::output::{Table, write_json};
 use super::{Exit, GlobalArgs};
 use crate::config::{AWS_VARIABLES, Config, SettingEntry, show_variable};
 
-/// Show the settings in force
+/// Show the effective settings
 #[derive(Args, Debug)]
 pub(super) struct Command {
     #[command(subcommand)]
@@ -21,7 +21,7 @@ enum Verb {
     Show(Show),
 }
 
-/// Print every setting, and where it came from
+/// Print every setting with its value and its source
 #[derive(Args, Debug)]
 struct Show {
     /// Print JSON
@@ -29,8 +29,9 @@ struct Show {
     json: bool,
 }
 
+/// Output of `dor config show`.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct SettingsReport<'a> {
     file: Option<String>,
     settings: &'a [SettingEntry],
     aws_environment: Vec<Variable>,
@@ -46,21 +47,21 @@ impl Command {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let Verb::Show(show) = self.verb;
         let config = Config::load(&global.overrides())?;
-        let shown = Shown {
+        let report = SettingsReport {
             file: config.file.as_ref().map(|path| path.display().to_string()),
             settings: &config.entries_in_force().await?,
             aws_environment: aws_environment(),
         };
         if show.json {
-            write_json(out, &shown)?
+            write_json(out, &report)?
         } else {
-            shown.write(out)?
+            report.write(out)?
         }
         Ok(Exit::Done)
     }
 }
 
-impl Shown<'_> {
+impl SettingsReport<'_> {
     fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "configuration file: {}\n", self.file.as_deref().unwrap_or("none found"))?;
         let mut table = Table::new(["KEY", "VALUE", "SOURCE"]);
@@ -77,7 +78,7 @@ impl Shown<'_> {
         if self.aws_environment.is_empty() {
             return Ok(());
         }
-        writeln!(out, "\nstandard AWS variables, read by the storage layer:")?;
+        writeln!(out, "\nstandard AWS variables that the storage layer reads:")?;
         let mut table = Table::new(["VARIABLE", "VALUE"]);
         for variable in &self.aws_environment {
             table.row([variable.name.to_owned(), variable.value.clone()]);
@@ -86,6 +87,7 @@ impl Shown<'_> {
     }
 }
 
+/// Returns the AWS variables that are set, with secrets hidden.
 fn aws_environment() -> Vec<Variable> {
     let variable = |name| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty())?;

@@ -1,15 +1,17 @@
-//! The variables that the program is started with.
+//! Environment variables of the process.
 
 use std::env;
 
-/// Whose variables we, or what we are built of, read.
-const READ: [&str; 5] = ["AWS_", "DOR_", "OCEAN_", "SLURM_", "SSL_"];
+/// Prefixes of the variables that the program and its libraries read.
+const PREFIXES: [&str; 5] = ["AWS_", "DOR_", "OCEAN_", "SLURM_", "SSL_"];
 
-/// Takes out of the environment what is set to nothing, which counts as not set. Batch systems and
-/// scripts set variables like this, and not all that we are built of knows. No other thread may run yet.
+/// Removes empty variables from the environment, so that they count as not set.
+///
+/// Batch systems and scripts set empty variables, and some libraries take an empty text for a value. Call it
+/// before any other thread runs.
 pub(super) fn forget_empty() {
     let is_ours = |name: &str| {
-        READ.iter().any(|prefix| name.starts_with(prefix))
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || name.to_ascii_lowercase().ends_with("_proxy")
     };
     let empty = env::vars_os().filter(|(_, value)| value.is_empty());

@@ -1,4 +1,4 @@
-//! How the program ends.
+//! Exit codes of the program.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -16,29 +16,29 @@ use crate::research::{CaseError, GridError, PlanError};
 use crate::store::StoreError;
 use crate::vis::VisError;
 
-/// The exit codes, for scripts and schedulers.
+/// An exit code, for scripts and schedulers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All done.
+    /// The command did all of its work.
     Done = 0,
-    /// Some cases failed, and are listed.
+    /// Some cases failed. The command lists them.
     SomeFailed = 1,
-    /// The command line is wrong.
+    /// The command line is not valid.
     Usage = 2,
-    /// Something is not done yet, and is listed; nothing was written.
+    /// Products of a plan are missing. The command lists them and writes nothing.
     Incomplete = 3,
-    /// The input is not what it should be; running again does not help.
+    /// The input is not valid. Running the command again does not help.
     BadData = 65,
-    /// Told to stop; safe to run again.
+    /// A signal stopped the command. It is safe to run it again.
     Interrupted = 75,
-    /// The configuration must be corrected; running again does not help.
+    /// The configuration is not valid. Running the command again does not help.
     Configuration = 78,
 }
 
 type Cause = dyn Error + 'static;
 
-/// The errors that a command may end with, each asked for its kind.
+/// Functions that return the kind of an error, one for each error type of a command.
 const KINDS: [fn(&Cause) -> Option<ErrorKind>; 15] = [
     of::<Stopped>,
     of::<ConfigError>,
@@ -62,13 +62,13 @@ fn of<E: WithErrorKind>(cause: &Cause) -> Option<ErrorKind> {
 }
 
 impl Exit {
-    /// The code for an error that ended a command: that of the first cause that tells its kind.
+    /// Returns the exit code for the error of a command: that of the first cause whose kind is known.
     pub fn of(error: &Cause) -> Self {
         let kind_of = |cause| KINDS.iter().find_map(|kind| kind(cause));
         chain(error).find_map(kind_of).map_or(Self::SomeFailed, Self::from)
     }
 
-    /// Whether an error is nothing but a stop, whoever tells of it.
+    /// Whether the error, or one of its causes, says that a signal stopped the command.
     pub(super) fn stopped(error: &Cause) -> bool {
         chain(error).any(|cause| {
             cause.is::<Stopped>() || matches!(cause.downcast_ref(), Some(StoreError::Stopped))
@@ -76,7 +76,7 @@ impl Exit {
     }
 }
 
-/// An error and its causes.
+/// Iterates over an error and its causes, the error first.
 fn chain(error: &Cause) -> impl Iterator<Item = &Cause> {
     std::iter::successors(Some(error), |&cause| cause.source())
 }

@@ -1,4 +1,4 @@
-//! `dor man`: manual pages, for packagers.
+//! `dor man`: writes the manual pages, for packagers.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::Exit;
 
-/// Write the manual pages into a folder
+/// Write the manual pages to a folder
 #[derive(Args, Debug)]
 pub(super) struct Command {
-    /// The folder, made if it is missing
+    /// Folder of the pages; created if it does not exist
     folder: PathBuf,
 }
 

@@ -1,6 +1,7 @@
-//! The command line: a file a verb, thin. Tables, JSON and progress bars live here and nowhere else.
+//! The command line. Each file parses the arguments of one command and calls the library. Only this module
+//! prints tables, JSON and progress bars.
 //!
-//! Handlers print into the writer that they are given and return how the program shall end.
+//! The `run` method of a command prints to the given writer and returns the exit code.
 
 mod arguments;
 mod campaign;
@@ -40,12 +41,12 @@ use output::printable;
 use crate::executor;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 not all of a plan is done; 65 bad data; 75 interrupted, safe to run \
+Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 the plan is not complete; 65 bad data; 75 interrupted, safe to run \
 again; 78 configuration.\n\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
 
-/// From CESM/POP history to the research dataset and the map stores of the DOR atlas, on any object store
+/// Convert CESM/POP history to the research dataset and the map stores of the DOR atlas, on any object store
 #[derive(Debug, Parser)]
 #[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
@@ -73,13 +74,16 @@ enum Command {
 }
 
 impl Cli {
-    /// Suits the allocator and the libraries to the command; before any other thread runs.
+    /// Configures the allocator and HDF5 for the command. Call it before any other thread runs.
     pub fn manage_memory(&self) {
         process::lock_no_files();
         process::manage_large_buffers(matches!(self.command, Command::Vis(_)));
     }
 
-    /// Runs the command.
+    /// Runs the command, which prints to `out`, and returns the exit code.
+    ///
+    /// # Errors
+    /// The command failed; [`Exit::of`] gives the exit code.
     pub async fn run(self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         process::init_logging(self.global.verbosity());
         process::outlive_limits();
@@ -101,23 +105,26 @@ impl Cli {
     }
 }
 
-/// Reads the command line; help, version and errors are printed here and end the program.
+/// Parses the command line. Prints help, the version or a usage error, and returns the exit code for them.
 ///
-/// Forgets the variables that are set to nothing, too: call it before any other thread runs.
+/// Also removes empty variables from the environment: call it before any other thread runs.
+///
+/// # Errors
+/// The command line asks for help or the version, or is not valid.
 pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
     environment::forget_empty();
     Cli::try_parse().map_err(|error| {
         let text = error.render();
         let written = match error.kind() {
             _ if error.use_stderr() => {
-                // It quotes what was given: in colour only what cannot steer the terminal.
+                // The text quotes the arguments. Keep the colours only if it has no control characters.
                 let plain = text.to_string();
                 let lines = plain.lines().map(|line| printable(line) + "\n").collect::<String>();
                 let text = match io::stderr().is_terminal() && lines == plain {
                     true => text.ansi().to_string(),
                     false => lines,
                 };
-                // Nowhere is left to report to when this fails.
+                // A failure to write to standard error cannot be reported.
                 let _ = write!(io::stderr().lock(), "{text}");
                 return Exit::Usage;
             }

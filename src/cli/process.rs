@@ -1,4 +1,4 @@
-//! How this process is set up: its allocator, HDF5, its limits, its log.
+//! Set-up of the process: allocator, HDF5 file locking, resource limits and logging.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,12 +7,13 @@ use tracing_subscriber::EnvFilter;
 use super::output::Log;
 use crate::store::RESENT;
 
-/// Tells glibc what to do with the memory of whole fields.
+/// Configures glibc's allocator for buffers of the size of whole fields. `keep`: keep freed memory for the next
+/// field.
 ///
-/// By itself it would raise its limit for giving memory back to the size of a field and spread half
-/// a gigabyte over the arenas of its threads. Conversions give fields back and keep the pieces in
-/// which files are read. Maps are made from many fields in a row, whose memory is kept, in one
-/// arena: page faults would take as long as the work.
+/// By default, glibc raises its threshold for `mmap` to the size of a field and keeps half a gigabyte in the
+/// arenas of its threads. Conversions return the memory of fields to the system and keep that of the smaller
+/// buffers in which files are read. Map commands allocate fields one after another. They keep the memory, in one
+/// arena, because page faults would take as long as the computation.
 pub(super) fn manage_large_buffers(keep: bool) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt takes two integers; no other thread runs yet.
@@ -25,8 +26,9 @@ pub(super) fn manage_large_buffers(keep: bool) {
     }
 }
 
-/// Tells HDF5 to lock no files, unless the user has told it otherwise: it writes none that others see, and file
-/// systems such as those of /dvs_ro have no locks.
+/// Turns off file locking in HDF5, unless the user has set the variable.
+///
+/// HDF5 writes no file that another process reads, and some file systems, such as `/dvs_ro`, have no locks.
 pub(super) fn lock_no_files() {
     const LOCKING: &str = "HDF5_USE_FILE_LOCKING";
     if std::env::var_os(LOCKING).is_none() {
@@ -35,18 +37,21 @@ pub(super) fn lock_no_files() {
     }
 }
 
-/// A file that grows beyond the limit of the process (`ulimit -f`) fails to be written, which is told,
-/// instead of ending the program; and as many files may be open as the system allows.
+/// Adapts to the resource limits of the process.
+///
+/// A file that grows beyond the limit of `ulimit -f` gives a write error instead of a signal that kills the
+/// process. The soft limit of open files is raised to the hard limit.
 pub(super) fn outlive_limits() {
-    // With a handler, the signal no longer ends the process; nobody waits for it.
+    // With a handler, the signal does not kill the process. Nothing waits for the signal.
     let _ = signal(SignalKind::from_raw(libc::SIGXFSZ));
     let limit = getrlimit(Resource::Nofile);
-    // Where that is refused, fewer will do.
+    // A failure is ignored: the program also works with the soft limit.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// Starts logging to standard error. `verbose`: number of `-v` flags. `RUST_LOG` takes precedence.
 pub(super) fn init_logging(verbose: u8) {
-    // What these warn of comes back to us as an error, and is reported.
+    // These two crates also return what they warn of as errors, which the program reports.
     let warnings = "warn,aws_config=off,rustls_platform_verifier=off";
     let default = || match verbose {
         0 => EnvFilter::new(warnings),
@@ -55,12 +60,12 @@ pub(super) fn init_logging(verbose: u8) {
         _ => EnvFilter::new("trace"),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());
-    // Fails only when a program that embeds this has its own logging, which then stays.
+    // Fails only when an embedding program has its own logging, which then stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Log)
         .with_ansi(false)
-        // A reader that is gone is no failure, and nowhere is left to tell of it.
+        // A failure to write to standard error cannot be reported.
         .log_internal_errors(false)
         .try_init();
 }

@@ -1,4 +1,4 @@
-//! `dor setup-environment`: is everything there that work needs?
+//! `dor setup-environment`: checks the configured locations and the machine.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::config::Config;
 use crate::config::location_checks::{LocationCheck, check_locations, obstacles};
 
 const NOTHING_CONFIGURED: &str = "\
-nothing is configured: say where the raw history is and where the output goes, for example
+nothing is configured; set the folder of the raw history and the output folder, for example
 
     export OCEAN_CDR_DATA_ARCHIVE_DIR=/archive/raw
     export DOR_OUTPUT_DIR=s3://bucket/research-grade
 
-or the same in dor.toml:
+or in dor.toml:
 
     data_dir = \"/archive/raw\"
     output_dir = \"s3://bucket/research-grade\"";
 
-/// Check every configured location and this machine, and make the local output folders
+/// Check every configured location and this machine, and create the local output folders
 ///
-/// Ends with 0 only when work can start, else with 78.
+/// The exit code is 0 when a conversion can start, else 78.
 #[derive(Args, Debug)]
 pub(super) struct Command {
     /// Print JSON
@@ -46,15 +46,18 @@ impl Command {
     }
 }
 
+/// Result of the checks.
 #[derive(Serialize)]
 struct SetupReport {
     ready: bool,
+    /// Whether a conversion can start, and if not, why, in words.
     verdict: String,
     locations: Vec<LocationCheck>,
     capabilities: SystemInfo,
 }
 
 impl SetupReport {
+    /// Checks the locations and the machine.
     async fn of(config: &Config) -> Self {
         let capabilities = SystemInfo::find();
         let stores = stores(config);
@@ -65,7 +68,7 @@ impl SetupReport {
         }
         let verdict = match obstacles.as_slice() {
             _ if locations.is_empty() => NOTHING_CONFIGURED.to_owned(),
-            [] => "ready: raw history can be read, research-grade files can be written".to_owned(),
+            [] => "ready: dor can read raw history and write research-grade files".to_owned(),
             _ => format!("not ready: {}", obstacles.join("; ")),
         };
         Self { ready: obstacles.is_empty(), verdict, locations, capabilities }

@@ -1,4 +1,4 @@
-//! Signals that request a stop.
+//! Handling of the signals that request a stop.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 use super::exit::Exit;
 use super::output::eprint_line;
 
-/// A signal that follows another so soon is the same.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Time after a signal within which another signal counts as the same request.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
-/// Lets SIGINT, SIGTERM and SIGHUP request a stop; a second one ends the program at once. SIGHUP
-/// stays ignored where it is: `nohup` is for that.
+/// Cancels `stop` on SIGINT, SIGTERM or SIGHUP. A second signal ends the program at once. SIGHUP stays ignored
+/// in a process that was started with SIGHUP ignored, as `nohup` does.
 pub(super) fn stop_on_signals(stop: CancellationToken) {
     tokio::spawn(async move {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-        let mut told: Option<Instant> = None;
+        let mut requested: Option<Instant> = None;
         let mut hangup = if hangup_is_ignored() { None } else { signal(SignalKind::hangup()).ok() };
         loop {
             let hung_up = async {
@@ -30,19 +30,19 @@ pub(super) fn stop_on_signals(stop: CancellationToken) {
                 _ = terminate.recv() => {}
                 _ = hung_up => {}
             }
-            match told {
-                // One wish may come twice: from the terminal or the scheduler, and handed on by a script.
-                Some(at) if Instant::now() - at < AGAIN => continue,
+            match requested {
+                // One request can arrive twice: from the terminal or scheduler, and forwarded by a script.
+                Some(at) if Instant::now() - at < SAME_REQUEST => continue,
                 Some(_) => std::process::exit(Exit::Interrupted as i32),
-                None => told = Some(Instant::now()),
+                None => requested = Some(Instant::now()),
             }
-            eprint_line("stopping: finished files are kept; once more to stop at once");
+            eprint_line("stopping: finished files are kept; send the signal again to stop at once");
             stop.cancel();
         }
     });
 }
 
-/// Whether this process was started with SIGHUP ignored. Only Linux tells.
+/// Whether this process was started with SIGHUP ignored. Known only on Linux; elsewhere `false`.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

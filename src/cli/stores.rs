@@ -1,16 +1,16 @@
-//! The stores and the grid file that are configured.
+//! The store registry and the grid file of a configuration.
 
 use crate::config::Config;
 use crate::executor::memory;
 use crate::research::GridFile;
 use crate::store::StoreRegistry;
 
-/// Stores as they are configured, for the memory that there is.
+/// Creates the store registry with the S3 options of the configuration and the memory limit of the process.
 pub(super) fn stores(config: &Config) -> StoreRegistry {
     StoreRegistry::new(config.s3.clone()).within(memory::to_use())
 }
 
-/// The grid file that is configured, and who names it.
+/// Returns the grid file of the configuration with the setting that names it. `None`: no grid file is set.
 pub(super) fn grid_file(config: &Config) -> Option<GridFile> {
     let setting = config.grid.as_ref()?;
     Some(GridFile { location: setting.value.clone(), named_by: setting.source.to_string() })

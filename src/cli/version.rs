@@ -1,8 +1,9 @@
-//! `dor --version`: what this binary was built from, and the C libraries it runs with.
+//! `dor --version`: commit, target, profile and features of the build, and versions of the C libraries.
 
 use std::ffi::CStr;
 use std::io::{self, Write};
 
+/// Prints the version, the build and the versions of the C libraries.
 pub(super) fn write(out: &mut dyn Write) -> io::Result<()> {
     let features = match env!("DOR_FEATURES") {
         "" => "none",
@@ -17,29 +18,29 @@ pub(super) fn write(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "HDF5: {}", hdf5())
 }
 
-/// Version of the netCDF-C library in use.
+/// Returns the version of the netCDF-C library.
 pub(super) fn netcdf_c() -> String {
     let _lock = netcdf_sys::libnetcdf_lock.lock();
-    // SAFETY: takes nothing and returns a static string that ends with a zero byte.
+    // SAFETY: the function has no arguments and returns a static, null-terminated string.
     let text = unsafe { CStr::from_ptr(netcdf_sys::nc_inq_libvers()) }.to_string_lossy();
-    // What follows is the date of its build: `4.9.0 of Jan  1 2023 12:00:00 $`.
+    // The date of the build follows the version: `4.9.0 of Jan  1 2023 12:00:00 $`.
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
-/// Version of the HDF5 library in use.
+/// Returns the version of the HDF5 library.
 pub(super) fn hdf5() -> String {
     let (mut major, mut minor, mut release) = (0, 0, 0);
     let _lock = hdf5_metno_sys::LOCK.lock();
-    // SAFETY: the three pointers are valid for writes, and the library's lock is held.
+    // SAFETY: the three pointers are valid for writes, and the global lock of HDF5 is held.
     let status = unsafe {
         hdf5_metno_sys::h5::H5get_libversion(&raw mut major, &raw mut minor, &raw mut release)
     };
     if status < 0 { "unknown".to_owned() } else { format!("{major}.{minor}.{release}") }
 }
 
-/// Whether HDF5 can deflate, without which no research-grade file can be read back.
+/// Whether HDF5 has the deflate filter, which reading research-grade files needs.
 pub(super) fn deflate_filter() -> bool {
     let _lock = hdf5_metno_sys::LOCK.lock();
-    // SAFETY: takes a number, and the library's lock is held.
+    // SAFETY: the argument is a number, and the global lock of HDF5 is held.
     unsafe { hdf5_metno_sys::h5z::H5Zfilter_avail(hdf5_metno_sys::h5z::H5Z_FILTER_DEFLATE) > 0 }
 }

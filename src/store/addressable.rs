@@ -25,7 +25,9 @@ pub(super) fn is_listing(uri: &http::Uri) -> bool {
 ///
 /// # Errors
 /// The body cannot be read, or has more than [`PAGE_BYTES`] bytes.
-pub(super) async fn remove_unaddressable(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+pub(super) async fn remove_unaddressable(
+    response: HttpResponse,
+) -> Result<HttpResponse, HttpError> {
     let (head, body) = response.into_parts();
     let mut body = std::pin::pin!(body);
     let mut page = Vec::new();

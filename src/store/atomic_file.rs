@@ -241,9 +241,10 @@ fn hidden_name(name: &str, number: u64) -> String {
 /// new files.
 fn absent_as_denied(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::new(io::ErrorKind::PermissionDenied, "files cannot be created in this folder")
-        }
+        io::ErrorKind::NotFound => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "files cannot be created in this folder",
+        ),
         _ => error,
     }
 }
@@ -253,7 +254,9 @@ pub(super) fn create_folders(folder: &Path) -> io::Result<()> {
     let created: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     uninterrupted(|| fs::create_dir_all(folder))?;
     for folder in created {
-        sync_folder(folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        sync_folder(
+            folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        )?;
     }
     Ok(())
 }
@@ -288,7 +291,8 @@ pub(super) fn remove_stale_temp_files(folder: &Path) -> io::Result<usize> {
                 debug!(path = %entry.path().display(), "removing a temporary file of a dead process");
                 match uninterrupted(|| fs::remove_file(entry.path())) {
                     // Another process has removed it, or only another user may.
-                    Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error)
+                        if is_unsupported(&error) || error.kind() == io::ErrorKind::NotFound => {}
                     result => {
                         result?;
                         removed += 1;

@@ -137,7 +137,8 @@ impl Credentials {
         let renew_from = life.map(|life| loaded + life.saturating_sub(MARGIN.min(life / 5)));
         let header_values = [new.access_key_id(), new.session_token().unwrap_or_default()];
         if header_values.iter().any(|text| text.chars().any(char::is_control)) {
-            let detail = "the access key or the session token contains a control character".to_owned();
+            let detail =
+                "the access key or the session token contains a control character".to_owned();
             return Err(CredentialsUnavailable { problem: CredentialsProblem::Rejected, detail });
         }
         let credential = Arc::new(AwsCredential {

@@ -246,7 +246,9 @@ pub enum StoreError {
         detail: String,
     },
     /// The MD5 of a part differs from the recorded one.
-    #[error("{url}: the part at byte {start} has MD5 {found}, recorded is {expected}; make it again")]
+    #[error(
+        "{url}: the part at byte {start} has MD5 {found}, recorded is {expected}; make it again"
+    )]
     Differs {
         /// The object.
         url: String,

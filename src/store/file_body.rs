@@ -57,18 +57,21 @@ impl FileBody {
     fn read_remote(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let (object, range, expected) = (self.object.clone(), self.range.clone(), self.md5);
         let chunks = object.pieces_of(range.clone(), REMOTE_CHUNK, 1);
-        stream::try_unfold((chunks, Md5::new(), range.start), move |(mut chunks, mut md5, offset)| {
-            let (object, Range { start, end }) = (object.clone(), range.clone());
-            async move {
-                let Some(chunk) = chunks.try_next().await? else { return Ok(None) };
-                md5.update(&chunk);
-                let next = offset.saturating_add(chunk.len() as u64);
-                if next >= end {
-                    check_md5(&object, start, &md5, expected)?;
+        stream::try_unfold(
+            (chunks, Md5::new(), range.start),
+            move |(mut chunks, mut md5, offset)| {
+                let (object, Range { start, end }) = (object.clone(), range.clone());
+                async move {
+                    let Some(chunk) = chunks.try_next().await? else { return Ok(None) };
+                    md5.update(&chunk);
+                    let next = offset.saturating_add(chunk.len() as u64);
+                    if next >= end {
+                        check_md5(&object, start, &md5, expected)?;
+                    }
+                    Ok(Some((chunk, (chunks, md5, next))))
                 }
-                Ok(Some((chunk, (chunks, md5, next))))
-            }
-        })
+            },
+        )
     }
 
     /// Reads a range of a file on disk.
@@ -135,7 +138,12 @@ impl RequestBody for FileBody {
 ///
 /// # Errors
 /// [`StoreError::Differs`] if it is not the expected one.
-fn check_md5(object: &Object, start: u64, md5: &Md5, expected: Md5Digest) -> Result<(), StoreError> {
+fn check_md5(
+    object: &Object,
+    start: u64,
+    md5: &Md5,
+    expected: Md5Digest,
+) -> Result<(), StoreError> {
     let found = Md5Digest::from(md5.clone());
     match found == expected {
         true => Ok(()),

@@ -1,7 +1,7 @@
 //! The HTTP client below the retrying client of `object_store`.
 //!
 //! It adds `Content-MD5` to uploads, reads parts of files while they are sent, checks responses, counts
-//! failures, logs a warning when a server fails, and gives_up the retries for an unreachable server sooner
+//! failures, logs a warning when a server fails, and ends the retries for an unreachable server sooner
 //! than those for a busy one.
 
 use std::error::Error;
@@ -296,7 +296,8 @@ impl HttpService for InstrumentedClient {
         let result = match self.execute(request).await {
             Ok(response) => {
                 if matches!(expected, ExpectedBody::Range(..))
-                    && response.status() == StatusCode::OK {
+                    && response.status() == StatusCode::OK
+                {
                     self.record_ignored_range(&server);
                 }
                 check(response, expected).await
@@ -317,7 +318,9 @@ impl HttpService for InstrumentedClient {
         match result {
             Ok(mut response) => {
                 // A successful PUT returns an ETag. Without one, the response is an error despite its status.
-                if is_put && response.status().is_success() && !response.headers().contains_key("etag")
+                if is_put
+                    && response.status().is_success()
+                    && !response.headers().contains_key("etag")
                 {
                     *response.status_mut() = StatusCode::BAD_GATEWAY;
                 }

@@ -17,7 +17,7 @@ use super::blocking::blocking;
 use super::error::StoreError;
 use super::file_kind::special_file_kind;
 use super::folder_walk::{
-    ExpectedFiles, FolderContents, has_hash_suffix, modified, ensure_not_dangling, walk,
+    ExpectedFiles, FolderContents, ensure_not_dangling, has_hash_suffix, modified, walk,
 };
 use super::limit::open_file;
 use super::object_meta::ObjectMeta;

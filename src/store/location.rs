@@ -1,4 +1,4 @@
-//! Locations: where data is, as a user writes it.
+//! Locations of data, in the form in which a user writes them.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -7,12 +7,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-/// A path, `file://`, `s3://bucket/prefix` or `https://` (read only; `http://` only to this
-/// machine). Prints as it would be written; `file://` prints as the path.
+/// A location of data: a path, `file://`, `s3://bucket/prefix` or `https://` (read-only; `http://` only
+/// for this machine). It displays in the form that it is parsed from; `file://` displays as a path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Location(Address);
 
+/// The parsed form of a [`Location`]. A prefix has no slash at its ends; `""` is the root.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Address {
     Memory { prefix: String },
@@ -21,43 +22,45 @@ pub(super) enum Address {
     Http { url: Url },
 }
 
-/// Text that is not a location.
+/// The error for a text that is not a location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is not a location: {reason}; give a path, file://, s3://bucket/prefix or https://"
 )]
 pub struct LocationError {
-    /// What was given.
+    /// The text, without credentials.
     pub text: String,
-    /// What is wrong with it.
+    /// Why it is not a location.
     pub reason: String,
 }
 
 impl Location {
+    /// The root of a store in memory.
     pub(super) fn memory() -> Self {
         Self(Address::Memory { prefix: String::new() })
     }
 
+    /// The parsed form.
     pub(super) fn address(&self) -> &Address {
         &self.0
     }
 
-    /// What is at `relative` (`/`-separated) below this location.
+    /// The location at the path `relative` (`/`-separated) below this one.
     #[must_use]
     pub fn join(&self, relative: &str) -> Self {
         let relative = relative.trim_matches('/');
         if relative.is_empty() {
             return self.clone();
         }
-        let under = |prefix: &str| match prefix {
+        let join = |prefix: &str| match prefix {
             "" => relative.to_owned(),
             prefix => format!("{prefix}/{relative}"),
         };
         Self(match &self.0 {
-            Address::Memory { prefix } => Address::Memory { prefix: under(prefix) },
+            Address::Memory { prefix } => Address::Memory { prefix: join(prefix) },
             Address::Local { path } => Address::Local { path: path.join(relative) },
             Address::S3 { bucket, prefix } => {
-                Address::S3 { bucket: bucket.clone(), prefix: under(prefix) }
+                Address::S3 { bucket: bucket.clone(), prefix: join(prefix) }
             }
             Address::Http { url } => {
                 let mut url = url.clone();
@@ -69,12 +72,12 @@ impl Location {
         })
     }
 
-    /// Whether this is on a local disk.
+    /// Whether the location is on a local disk.
     pub fn is_local(&self) -> bool {
         self.local_path().is_some()
     }
 
-    /// The path, when this is on a local disk.
+    /// The path of a location on a local disk; `None` for any other.
     pub fn local_path(&self) -> Option<&Path> {
         match &self.0 {
             Address::Local { path } => Some(path),
@@ -82,17 +85,17 @@ impl Location {
         }
     }
 
-    /// The same for all ways to write it: on disk the path through all links, where what does not
-    /// exist yet lies where it will be made. Without a slash at the end.
+    /// The canonical text of the location, without a slash at the end. On disk, symbolic links are
+    /// resolved; the path need not exist.
     pub fn real(&self) -> String {
         let text = match &self.0 {
-            Address::Local { path } => real(path).display().to_string(),
+            Address::Local { path } => canonical(path).display().to_string(),
             _ => self.to_string(),
         };
         text.trim_end_matches('/').to_owned()
     }
 
-    /// The same for whoever works in another folder.
+    /// The location with an absolute path, which does not depend on the working directory.
     #[must_use]
     pub fn absolute(&self) -> Self {
         match &self.0 {
@@ -104,12 +107,12 @@ impl Location {
         }
     }
 
-    /// The way from `folder` to this, `/`-separated, when this lies below it: through all links on disk,
-    /// within one bucket on S3.
+    /// The path from `folder` to this location, `/`-separated; `None` if this location is not below
+    /// `folder`, or is neither on disk nor on S3. On disk, symbolic links are resolved.
     pub fn below(&self, folder: &Self) -> Option<String> {
-        let way = match (&self.0, &folder.0) {
+        let relative = match (&self.0, &folder.0) {
             (Address::Local { path }, Address::Local { path: folder }) => {
-                real(path).strip_prefix(real(folder)).ok()?.to_str()?.to_owned()
+                canonical(path).strip_prefix(canonical(folder)).ok()?.to_str()?.to_owned()
             }
             (Address::S3 { bucket, prefix }, Address::S3 { bucket: other, prefix: folder })
                 if bucket == other =>
@@ -119,16 +122,16 @@ impl Location {
             }
             _ => return None,
         };
-        Some(way).filter(|way| !way.is_empty())
+        Some(relative).filter(|relative| !relative.is_empty())
     }
 
-    /// Whether one of two places is the other, or lies in it: through all links on disk.
+    /// Whether two locations are the same, or one is below the other. On disk, symbolic links are resolved.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let [a, b] = [self, other].map(|place| format!("{}/", place.real()));
+        let [a, b] = [self, other].map(|location| format!("{}/", location.real()));
         a.starts_with(&b) || b.starts_with(&a)
     }
 
-    /// What this names for whoever is in `folder`: a relative path is one from there.
+    /// Resolves a relative path against `folder`; any other location stays unchanged.
     #[must_use]
     pub fn seen_from(&self, folder: &Self) -> Self {
         match &self.0 {
@@ -139,7 +142,7 @@ impl Location {
         }
     }
 
-    /// The last segment; `None` for a root, a whole bucket or a whole host.
+    /// The last segment of the path; `None` for a root, a whole bucket or a whole host.
     pub fn file_name(&self) -> Option<&str> {
         match &self.0 {
             Address::Memory { prefix } | Address::S3 { prefix, .. } => prefix.rsplit('/').next(),
@@ -151,19 +154,19 @@ impl Location {
         .filter(|name| !name.is_empty())
     }
 
-    /// What this is in; `None` for a root, a whole bucket or a whole host.
+    /// The parent location; `None` for a root, a whole bucket or a whole host.
     pub fn parent(&self) -> Option<Self> {
         self.file_name()?;
-        let above =
-            |prefix: &str| prefix.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        let parent =
+            |prefix: &str| prefix.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
         Some(Self(match &self.0 {
-            Address::Memory { prefix } => Address::Memory { prefix: above(prefix) },
+            Address::Memory { prefix } => Address::Memory { prefix: parent(prefix) },
             Address::Local { path } => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 Address::Local { path: parent.unwrap_or(Path::new(".")).to_owned() }
             }
             Address::S3 { bucket, prefix } => {
-                Address::S3 { bucket: bucket.clone(), prefix: above(prefix) }
+                Address::S3 { bucket: bucket.clone(), prefix: parent(prefix) }
             }
             Address::Http { url } => {
                 let mut url = url.clone();
@@ -176,18 +179,18 @@ impl Location {
     }
 }
 
-/// Where a path leads, through all links; what does not exist yet lies where it will be made.
-fn real(path: &Path) -> PathBuf {
+/// The absolute path with symbolic links and `..` resolved. The path need not exist.
+fn canonical(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut real = PathBuf::new();
+    let mut resolved = PathBuf::new();
     for component in absolute.components() {
         match component {
-            Component::ParentDir => _ = real.pop(),
-            other => real.push(other),
+            Component::ParentDir => _ = resolved.pop(),
+            other => resolved.push(other),
         }
-        real = real.canonicalize().unwrap_or(real);
+        resolved = resolved.canonicalize().unwrap_or(resolved);
     }
-    real
+    resolved
 }
 
 impl FromStr for Location {
@@ -201,6 +204,7 @@ impl FromStr for Location {
     }
 }
 
+/// Parses a location. The error is the reason why the text is not one.
 fn parse(text: &str) -> Result<Address, String> {
     if text.is_empty() {
         return Err("it is empty".into());
@@ -221,11 +225,12 @@ fn parse(text: &str) -> Result<Address, String> {
             .map_err(|()| "file:// needs an absolute path on this machine: file:///data".into())
             .and_then(local),
         "http" | "https" => parse_http(text),
-        _ => Err(format!("there is no support for {scheme}://")),
+        _ => Err(format!("{scheme}:// is not supported")),
     }
 }
 
-/// The root of the disk is what is left of `file://$FOLDER` when there is no such variable.
+/// Checks a local path. The root of the disk is rejected, because `file://$FOLDER` with an unset variable
+/// names it.
 fn local(path: PathBuf) -> Result<Address, String> {
     if path.is_absolute() && !path.components().any(|part| matches!(part, Component::Normal(_))) {
         return Err("it is the root of the disk, not a folder on it".into());
@@ -233,10 +238,11 @@ fn local(path: PathBuf) -> Result<Address, String> {
     Ok(Address::Local { path })
 }
 
+/// Parses the text after `s3://`.
 fn parse_s3(rest: &str) -> Result<Address, String> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if bucket.is_empty() || !bucket.chars().all(named) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if bucket.is_empty() || !bucket.chars().all(is_allowed) {
         let bucket = bucket.rsplit_once('@').map_or(bucket, |(_, bucket)| bucket);
         return Err(format!("`{bucket}` cannot be the name of a bucket"));
     }
@@ -244,18 +250,19 @@ fn parse_s3(rest: &str) -> Result<Address, String> {
     if prefix.split('/').any(|part| matches!(part, "." | ".."))
         || (!prefix.is_empty() && prefix.split('/').any(str::is_empty))
     {
-        return Err("a prefix has no empty, `.` or `..` segments".into());
+        return Err("a prefix must not have empty, `.` or `..` segments".into());
     }
     Ok(Address::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
+/// Parses an `http://` or `https://` URL.
 fn parse_http(text: &str) -> Result<Address, String> {
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
     if url.scheme() == "http" && !is_loopback(&url) {
-        return Err("plain http is only for this machine (localhost): use https://".into());
+        return Err("plain http is accepted only for this machine (localhost); use https://".into());
     }
     if url.query().is_some() || url.fragment().is_some() || has_user(&url) {
-        return Err("a web location has no user, password, query or fragment".into());
+        return Err("a URL with a user, password, query or fragment is not accepted".into());
     }
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty();
@@ -301,21 +308,22 @@ impl From<PathBuf> for Location {
     }
 }
 
-/// Whether a URL carries a user or a password.
+/// Whether a URL has a user or a password.
 pub(super) fn has_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// What is shown in place of what is secret.
+/// The text that replaces a secret.
 pub(crate) const HIDDEN: &str = "***";
 
-/// Text with the user, the password and the query of each URL in it hidden: all three carry credentials.
-/// What is written like a URL without its `://` counts too, when it has a password.
+/// Replaces user, password and query of each URL in a text by [`HIDDEN`], because they may contain
+/// credentials. It also recognizes `USER:PASSWORD@HOST` without `://`.
 pub(crate) fn without_user(text: &str) -> String {
-    // A URL ends where it is quoted, or a word does; a password may have a bracket.
+    // A URL ends at white space, a control character, a quote or an angle bracket. Other brackets may be
+    // part of a password.
     let is_end = |c: char| c.is_whitespace() || c.is_control() || "`'\"<>".contains(c);
-    let word = |word: &str| match (word.split_once("://"), word.rsplit_once('@')) {
-        // Several in one word: all up to the last host.
+    let redact = |word: &str| match (word.split_once("://"), word.rsplit_once('@')) {
+        // Several URLs in one word: hides everything up to the last host.
         (Some((scheme, urls)), Some((_, host))) if urls.contains("://") => {
             format!("{scheme}://{HIDDEN}@{host}")
         }
@@ -323,39 +331,39 @@ pub(crate) fn without_user(text: &str) -> String {
         (None, Some((user, host))) if user.contains(':') => format!("{HIDDEN}@{host}"),
         (None, _) => word.to_owned(),
     };
-    let mut shown = String::with_capacity(text.len());
+    let mut redacted = String::with_capacity(text.len());
     for piece in text.split_inclusive(is_end) {
         let end = piece.chars().next_back().filter(|c| is_end(*c)).map_or(0, char::len_utf8);
-        let (own, end) = piece.split_at(piece.len() - end);
-        shown.push_str(&word(own));
-        shown.push_str(end);
+        let (word, end) = piece.split_at(piece.len() - end);
+        redacted.push_str(&redact(word));
+        redacted.push_str(end);
     }
-    shown
+    redacted
 }
 
-/// The same of what follows `://`.
+/// Redacts the part of a URL after `://`.
 fn url_without_user(url: &str) -> String {
     let authority = url.find(['/', '?', '#']).unwrap_or(url.len());
-    let (host, place) = url.split_at(authority);
+    let (host, path) = url.split_at(authority);
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    // What is no port is the beginning of a password with a slash in it.
+    // Text after a colon that is not a port is the beginning of a password that contains a slash.
     let may_be_user = host.rsplit_once(':').is_some_and(|(_, port)| !is_port(port));
     let user = match host.rfind('@') {
         None if may_be_user && !host.starts_with('[') => url.rfind('@'),
         user => user,
     };
-    let (hidden, place) = match user {
+    let (host, path) = match user {
         Some(user) => (format!("{HIDDEN}@"), &url[user + 1..]),
-        None => (host.to_owned(), place),
+        None => (host.to_owned(), path),
     };
-    match place.split_once('?') {
-        // With none, it is the end of a question.
-        Some((place, query)) if !query.is_empty() => format!("{hidden}{place}?{HIDDEN}"),
-        _ => hidden + place,
+    match path.split_once('?') {
+        // A final `?` without a query is the punctuation of a sentence.
+        Some((path, query)) if !query.is_empty() => format!("{host}{path}?{HIDDEN}"),
+        _ => host + path,
     }
 }
 
-/// Whether a URL stays on this machine.
+/// Whether the host of a URL is this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -374,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_as_written() {
+    fn displays_as_written() {
         for text in ["data/raw", "/data/my case/x.nc", ".", "s3://b", "s3://b/p/q", "https://h/a/b"]
         {
             assert_eq!(at(text).to_string(), text);
@@ -386,18 +394,18 @@ mod tests {
     }
 
     #[test]
-    fn is_the_same_however_it_is_written() {
+    fn has_the_same_canonical_text_in_all_spellings() {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().canonicalize().unwrap();
         std::fs::create_dir_all(real.join("a/b")).unwrap();
         std::os::unix::fs::symlink("a", real.join("link")).unwrap();
-        let is = real.join("a/b").display().to_string();
+        let canonical = real.join("a/b").display().to_string();
         for text in ["a/b", "a/b/", "a/b//", "link/b", "link/b/../b", "./a/./b"] {
-            assert_eq!(at(&format!("{}/{text}", real.display())).real(), is, "{text}");
+            assert_eq!(at(&format!("{}/{text}", real.display())).real(), canonical, "{text}");
         }
         assert_eq!(
             at(&format!("{}/link/absent", real.display())).real(),
-            is[..is.len() - 1].to_owned() + "absent"
+            canonical[..canonical.len() - 1].to_owned() + "absent"
         );
         assert_eq!(at("s3://b/p/").real(), "s3://b/p");
     }
@@ -418,14 +426,14 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_what_lies_below_leads_there_from_anywhere() {
+    fn a_relative_path_leads_to_the_same_file_in_a_moved_folder() {
         let folder = tempfile::tempdir().unwrap();
         let here = at(folder.path().to_str().unwrap());
         for (inner, outer) in [(here.join("a/b"), here), (at("s3://b/p/a/b"), at("s3://b/p"))] {
-            let way = inner.below(&outer).unwrap();
-            assert_eq!(way, "a/b");
+            let relative = inner.below(&outer).unwrap();
+            assert_eq!(relative, "a/b");
             let moved = at("s3://other/place");
-            assert_eq!(at(&way).seen_from(&moved), moved.join("a/b"));
+            assert_eq!(at(&relative).seen_from(&moved), moved.join("a/b"));
             assert_eq!(inner.seen_from(&moved), inner, "it is not relative");
             assert_eq!(outer.below(&inner), None);
             assert_eq!(outer.below(&outer), None);
@@ -436,14 +444,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_location() {
+    fn rejects_invalid_locations() {
         for (text, reason) in [
             ("", "empty"),
             ("gs://b/p", "gs://"),
             ("s3:/b/p", "`//`"),
             ("s3://", "bucket"),
             ("s3://key:secret@b/p", "`b` cannot"),
-            ("https://me:secret@h/x", "no user"),
+            ("https://me:secret@h/x", "a user"),
             ("https://:secret@h/x", "password"),
             ("https://me:sec/secret@h/x", "port"),
             ("https://me:secret@h /x", "domain"),
@@ -467,7 +475,7 @@ mod tests {
 
     #[test]
     fn users_passwords_and_queries_are_hidden_wherever_a_url_stands() {
-        for (text, shown) in [
+        for (text, expected) in [
             ("https://me:pw@host/a", "https://***@host/a"),
             ("`https://:pw@host:9/a` is none", "`https://***@host:9/a` is none"),
             ("https://host/a?X-Amz-Signature=f00", "https://host/a?***"),
@@ -485,7 +493,7 @@ mod tests {
             ("me@host:place", "me@host:place"),
             ("a=https://me:pw@h,b=https://me:pw@k", "a=https://***@k"),
         ] {
-            assert_eq!(without_user(text), shown);
+            assert_eq!(without_user(text), expected);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Storage: the one module that knows `object_store`.
+//! Storage. This is the only module that uses `object_store`.
 //!
-//! A [`Location`] says where (a path, `file://`, `s3://`, `https://`), [`StoreRegistry`] opens it, and a
-//! [`Store`] lists, reads and writes below it. Reads go through an [`Object`], which notices when
-//! the object is replaced while it is read. Large writes go through an [`Upload`], whose parts may
-//! come in any order; nothing is visible under the final name before `complete`. What a disk, S3, https and
-//! memory do each in a way of its own is behind one trait, `Backend`, with a file for each.
+//! A [`Location`] names where data is (a path, `file://`, `s3://`, `https://`). A [`StoreRegistry`] opens
+//! it as a [`Store`], which lists, reads and writes the objects below it. An [`Object`] reads ranges and
+//! detects changes of the object between reads. An [`Upload`] writes a large object in parts, in any
+//! order; the object becomes visible when the upload is completed. The trait `Backend` has one
+//! implementation each for local disk, S3, https and memory.
 //!
 //! ```text
-//! Location --StoreRegistry::open--> Store --object--> Object   range, ranges, pieces
-//!                              |------create--> Upload   part, part, ..., complete
-//!                              '------list, list_dirs, read, put, delete, sweep, check
+//! Location --StoreRegistry::open--> Store --open----> Object   range, ranges, pieces
+//!                                     |---create--> Upload   part, part, ..., complete
+//!                                     '---list, list_prefixes, get, put, delete, check
 //! ```
 
 mod addressable;
@@ -78,5 +78,5 @@ pub use registry::{Store, StoreRegistry};
 pub use skipped::SkipReason;
 pub use tree_walk::{SourceFile, is_public};
 
-/// Filter for logs of requests that are sent again.
+/// Log filter that shows retried requests.
 pub const RESENT: &str = "object_store::client::retry=info";

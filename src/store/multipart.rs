@@ -396,7 +396,8 @@ impl Upload {
                 };
                 let id = sink.id.get().cloned().unwrap_or_default();
                 let complete = || sink.parts.complete_multipart(&sink.path, &id, ids.clone());
-                let result = match attempt(self.store.backend(), &self.key, "write", complete).await {
+                let result = match attempt(self.store.backend(), &self.key, "write", complete).await
+                {
                     // The upload was aborted, or an earlier attempt has completed it and its response was
                     // lost.
                     Err(StoreError::NotFound { .. }) => {
@@ -414,7 +415,10 @@ impl Upload {
     ///
     /// # Errors
     /// [`StoreError::Incomplete`] if a part is missing or has a wrong size.
-    fn total_size(&self, written: &BTreeMap<usize, (u64, Option<PartId>)>) -> Result<u64, StoreError> {
+    fn total_size(
+        &self,
+        written: &BTreeMap<usize, (u64, Option<PartId>)>,
+    ) -> Result<u64, StoreError> {
         let full = self.part_size() as u64;
         if let Some((missing, _)) =
             written.keys().enumerate().find(|(position, index)| position != *index)

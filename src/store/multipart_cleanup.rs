@@ -101,7 +101,9 @@ impl Bucket {
             let query = [("part-number-marker", marker.as_str()), ("uploadId", id)];
             let response: Option<ListedParts> = request(self, path.as_ref(), &query).await?;
             // A server that ignores the query returns another document.
-            let Some(response) = response.filter(|response| response.upload_id == id) else { break };
+            let Some(response) = response.filter(|response| response.upload_id == id) else {
+                break;
+            };
             parts.extend(response.part.into_iter().filter_map(
                 |ListedPart { part_number, etag, size }| {
                     Some(UploadedPart { index: part_number.checked_sub(1)?, size, etag })
@@ -137,7 +139,9 @@ async fn request<T: DeserializeOwned>(
     };
     let url = match name {
         "" => url,
-        name => format!("{}/{}", url.trim_end_matches('/'), utf8_percent_encode(name, &PATH_ESCAPES)),
+        name => {
+            format!("{}/{}", url.trim_end_matches('/'), utf8_percent_encode(name, &PATH_ESCAPES))
+        }
     };
     let mut url = Url::parse(&url).map_err(|error| other(&error))?;
     url.query_pairs_mut().extend_pairs(query);

@@ -35,7 +35,9 @@ impl ObjectMeta {
     pub(super) fn differs(&self, now: &Self) -> Option<String> {
         let strong = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
         match (&self.etag, &now.etag) {
-            _ if self.size != now.size => Some(format!("{} bytes instead of {}", now.size, self.size)),
+            _ if self.size != now.size => {
+                Some(format!("{} bytes instead of {}", now.size, self.size))
+            }
             (Some(old), Some(new)) if strong(old) == strong(new) => None,
             (Some(old), Some(new)) => Some(format!("version {new} instead of {old}")),
             // Headers have seconds, listings have milliseconds.

@@ -1,4 +1,4 @@
-//! Which process, on which machine: for leases, marks and the names of unfinished files.
+//! Identity of a process and its machine, for leases, heartbeats and the names of temporary files.
 
 use std::fmt;
 use std::fs;
@@ -6,18 +6,19 @@ use std::fs;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-/// A process, as others can tell whether it still runs.
+/// Identity of a process, with which other processes can find out whether it still runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Name of its host.
+    /// Host name.
     pub host: String,
-    /// Its number.
+    /// Process id.
     pub process: u32,
-    /// Where numbers of processes mean the same: what has booted, and the container in it. Hosts of
-    /// the same name may be many.
+    /// Boot id and PID namespace, within which process ids are unique; host names need not be. `None` if
+    /// the system has no `/proc`.
     #[serde(default)]
     pub machine: Option<String>,
-    /// When it was started, in ticks of that machine: its number may be another's by now.
+    /// Start time in clock ticks since the boot; it distinguishes processes that get the same id. `None`
+    /// if the system has no `/proc`.
     #[serde(default)]
     pub started: Option<u64>,
 }
@@ -25,26 +26,26 @@ pub struct Process {
 /// Whether a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// It runs.
+    /// The process runs.
     Running,
-    /// It does not.
+    /// The process has ended.
     Gone,
-    /// It is of another machine, or hidden from this process.
+    /// The process is on another machine, or its state is not visible to this process.
     Unknown,
 }
 
 impl Process {
-    /// This one.
+    /// The current process.
     pub fn own() -> Self {
         let process = std::process::id();
-        Self { host: host(), process, machine: machine(), started: started(process) }
+        Self { host: host(), process, machine: machine(), started: start_time(process) }
     }
 
-    /// Whether it runs, as far as can be known from here.
+    /// Whether the process runs, as far as this process can find out.
     pub fn life(&self) -> Liveness {
         match (&self.machine, machine()) {
-            (Some(theirs), Some(ours)) if *theirs == ours => {
-                match (started(self.process), self.started) {
+            (Some(machine), Some(own)) if *machine == own => {
+                match (start_time(self.process), self.started) {
                     _ if !is_alive(self.process) => Liveness::Gone,
                     (Some(now), Some(then)) if now == then => Liveness::Running,
                     (Some(_), Some(_)) => Liveness::Gone,
@@ -63,36 +64,36 @@ impl fmt::Display for Process {
     }
 }
 
-/// Name of this host.
+/// Host name of this machine.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The machine and container that this process is in, where that can be known.
+/// Boot id and PID namespace of this process; `None` if the system has no `/proc`.
 fn machine() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let processes = fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{} {}", boot.trim(), processes.display()))
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {}", boot.trim(), namespace.display()))
 }
 
-/// When a process was started.
-fn started(process: u32) -> Option<u64> {
+/// Start time of a process in clock ticks since the boot; `None` if it cannot be read.
+fn start_time(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The fields follow the name, which may hold anything.
+    // The fields follow the name in parentheses, which may contain any character.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Whether a process of this host runs. One that has ended and only waits for its parent to notice does not.
+/// Whether a process of this host runs. A zombie counts as ended.
 pub(super) fn is_alive(process: u32) -> bool {
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-    // EPERM would mean a live process of somebody else.
-    let is_there = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+    // EPERM means that the process runs and belongs to another user.
+    let exists = |pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The state follows the name, which may hold anything.
+    // The state follows the name in parentheses, which may contain any character.
     let is_zombie =
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
-    pid.is_some_and(is_there) && !is_zombie
+    pid.is_some_and(exists) && !is_zombie
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_process_that_has_the_number_of_another_is_not_taken_for_it() {
+    fn a_reused_process_id_is_another_process() {
         let own = Process::own();
         assert_eq!((own.machine.is_some(), own.life()), (true, Liveness::Running));
         let other = Process { started: own.started.map(|ticks| ticks + 1), ..own };
@@ -115,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_only_waits_to_be_noticed_is_gone() {
+    fn a_zombie_counts_as_ended() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let process =
-            Process { process: child.id(), started: started(child.id()), ..Process::own() };
-        let began = Instant::now();
-        while process.life() != Liveness::Gone && began.elapsed() < Duration::from_secs(10) {
+            Process { process: child.id(), started: start_time(child.id()), ..Process::own() };
+        let start = Instant::now();
+        while process.life() != Liveness::Gone && start.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!((process.life(), Process::own().life()), (Liveness::Gone, Liveness::Running));

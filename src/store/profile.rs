@@ -1,5 +1,5 @@
-//! Where S3 is and who asks: the options, the AWS environment and files, and the profiles that
-//! are built in, as one.
+//! Resolution of the S3 settings from the options, the AWS environment, the AWS files and the built-in
+//! profiles.
 
 use std::path::Path;
 use std::{env, io};
@@ -28,16 +28,18 @@ use super::error_chain::with_causes;
 use super::limit::read_file;
 use super::options::{Addressing, S3Options};
 
+/// Region if no setting names one.
 const DEFAULT_REGION: &str = "us-east-1";
-/// A laptop has no instance metadata: asking for it must not look like a hang.
+/// Timeout of a request for instance metadata. It is short, because most machines have no such service.
 const METADATA_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A profile that needs no AWS files.
+/// A built-in profile, which needs no AWS files.
 struct BuiltInProfile {
     name: &'static str,
     endpoint: &'static str,
-    /// Whether `AWS_ENDPOINT_URL`, `AWS_REGION` and the AWS files may say otherwise.
-    yields: bool,
+    /// Whether `AWS_ENDPOINT_URL`, `AWS_REGION` and the AWS files take precedence over the profile.
+    is_overridable: bool,
+    /// How to renew the credentials.
     advice: &'static str,
 }
 
@@ -45,122 +47,129 @@ const BUILT_IN: [BuiltInProfile; 2] = [
     BuiltInProfile {
         name: "minio",
         endpoint: "http://127.0.0.1:9000",
-        yields: true,
+        is_overridable: true,
         advice: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key of the MinIO server",
     },
     BuiltInProfile {
         name: "source-coop",
         endpoint: "https://data.source.coop",
-        yields: false,
+        is_overridable: false,
         advice: "log in with `source-coop login`, put `credential_process = source-coop creds` \
                  in the AWS profile source-coop, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY \
-                 and AWS_SESSION_TOKEN anew",
+                 and AWS_SESSION_TOKEN to new values",
     },
 ];
 
-/// Who decides on a setting that the options leave open.
+/// The source of the value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingSource {
-    /// The options do not leave it open.
+    /// The options: a flag, `DOR_` variable or `dor.toml`.
     Options,
-    /// A standard AWS variable or file.
+    /// A standard AWS environment variable or file.
     Aws,
-    /// A profile that is built in.
+    /// The built-in profile of this name.
     Profile(&'static str),
-    /// Nobody: the default.
+    /// The default.
     Default,
 }
 
-/// The settings of S3 that others than the options can decide on, as they are in force.
+/// The effective values of the S3 settings that have other sources than the options, with their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveSettings {
-    /// Endpoint; `None` for that of AWS.
+    /// URL of the server; `None` for AWS.
     pub endpoint_url: (Option<String>, SettingSource),
-    /// Region.
+    /// Region for which requests are signed.
     pub region: (String, SettingSource),
-    /// Addressing.
+    /// Where a request names the bucket.
     pub addressing: (Addressing, SettingSource),
 }
 
 impl EffectiveSettings {
     /// Resolves the options with the AWS environment, the AWS files and the built-in profiles.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] if the profile does not exist, or a setting or an AWS file is invalid.
     pub async fn of(options: &S3Options) -> Result<Self, StoreError> {
         let ResolvedSettings { endpoint, region, addressing, .. } =
             ResolvedSettings::resolve(options).await?;
         let endpoint_url = match endpoint {
-            Some((url, decider)) => (Some(url), decider),
+            Some((url, source)) => (Some(url), source),
             None => (None, SettingSource::Default),
         };
         Ok(Self { endpoint_url, region, addressing })
     }
 }
 
-/// S3 as it will be spoken to.
+/// All resolved settings of an S3 session.
 pub(super) struct ResolvedSettings {
-    /// Endpoint, region and addressing, and who decided on them.
+    /// URL of the server and its source; `None` for AWS.
     pub endpoint: Option<(String, SettingSource)>,
     pub region: (String, SettingSource),
     pub addressing: (Addressing, SettingSource),
     /// How to renew the credentials.
     pub advice: String,
-    /// `ca_bundle` of the profile.
+    /// `ca_bundle` of the profile; `None` if it has none.
     pub bundle: Option<Bundle>,
-    /// Name of the profile, if it is one of `aws login`.
+    /// Name of the profile if it was created by `aws login`; `None` otherwise.
     login: Option<String>,
     built_in: Option<&'static BuiltInProfile>,
     profile: Option<String>,
 }
 
 impl ResolvedSettings {
+    /// Resolves the settings.
+    ///
+    /// # Errors
+    /// As [`EffectiveSettings::of`].
     pub(super) async fn resolve(options: &S3Options) -> Result<Self, StoreError> {
-        FILES.into_iter().try_for_each(refuse_endless)?;
-        let of_environment = || variable("AWS_PROFILE");
-        let profile = options.profile.clone().or_else(of_environment);
-        let built_in = BUILT_IN.iter().find(|known| Some(known.name) == profile.as_deref());
-        let absent = match (built_in, &profile) {
-            (None, Some(name)) => absent(name).await,
+        FILES.into_iter().try_for_each(check_aws_file)?;
+        let from_environment = || variable("AWS_PROFILE");
+        let profile = options.profile.clone().or_else(from_environment);
+        let built_in = BUILT_IN.iter().find(|built_in| Some(built_in.name) == profile.as_deref());
+        let unavailable = match (built_in, &profile) {
+            (None, Some(name)) => why_unavailable(name).await,
             _ => None,
         };
-        if let (Some(reason), Some(name)) = (&absent, &options.profile) {
+        if let (Some(reason), Some(name)) = (&unavailable, &options.profile) {
             let (value, reason) = (name.clone(), reason.clone());
             return Err(StoreError::BadOption { option: "profile", value, reason });
         }
         let sdk = match built_in {
-            Some(BuiltInProfile { yields: false, .. }) => None,
+            Some(BuiltInProfile { is_overridable: false, .. }) => None,
             _ => Some(shared_settings(profile.as_deref()).await),
         };
-        let of_profile = built_in.map(|known| SettingSource::Profile(known.name));
-        let by_options = |url: &String| (url.clone(), SettingSource::Options);
-        let by_aws = |value: String| (value, SettingSource::Aws);
+        let profile_source = built_in.map(|built_in| SettingSource::Profile(built_in.name));
+        let from_options = |value: &String| (value.clone(), SettingSource::Options);
+        let from_aws = |value: String| (value, SettingSource::Aws);
         let endpoint = options
             .endpoint_url
             .as_ref()
-            .map(by_options)
-            .or_else(|| sdk.as_ref().and_then(shared_endpoint).map(by_aws))
-            .or_else(|| Some((built_in?.endpoint.to_owned(), of_profile?)));
+            .map(from_options)
+            .or_else(|| sdk.as_ref().and_then(shared_endpoint).map(from_aws))
+            .or_else(|| Some((built_in?.endpoint.to_owned(), profile_source?)));
         let shared_region = || sdk.as_ref().and_then(SdkConfig::region).map(ToString::to_string);
         let region = options
             .region
             .as_ref()
-            .map(by_options)
-            .or_else(|| shared_region().map(by_aws))
+            .map(from_options)
+            .or_else(|| shared_region().map(from_aws))
             .unwrap_or_else(|| (DEFAULT_REGION.to_owned(), SettingSource::Default));
-        // It becomes a part of a header.
+        // The region becomes part of a header.
         if region.0.chars().any(char::is_control) {
-            let reason = "it has a control character".to_owned();
+            let reason = "it contains a control character".to_owned();
             return Err(StoreError::BadOption { option: "region", value: region.0, reason });
         }
         let addressing = match (options.addressing, &endpoint) {
             (Some(addressing), _) => (addressing, SettingSource::Options),
-            (None, Some(_)) => (Addressing::Path, of_profile.unwrap_or(SettingSource::Default)),
+            (None, Some(_)) => (Addressing::Path, profile_source.unwrap_or(SettingSource::Default)),
             (None, None) => (Addressing::Virtual, SettingSource::Default),
         };
         let advice = match (built_in, &profile) {
-            (Some(known), _) => known.advice.to_owned(),
-            (None, Some(name)) => match absent {
-                Some(absent) => format!("AWS_PROFILE is `{name}`, but {absent}"),
+            (Some(built_in), _) => built_in.advice.to_owned(),
+            (None, Some(name)) => match unavailable {
+                Some(reason) => format!("AWS_PROFILE is `{name}`, but {reason}"),
                 None => format!(
-                    "renew those of the AWS profile {name}, e.g. `aws sso login --profile {name}`"
+                    "renew the credentials of the AWS profile {name}, for example with `aws sso login --profile {name}`"
                 ),
             },
             (None, None) => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and \
@@ -169,16 +178,17 @@ impl ResolvedSettings {
                 .to_owned(),
         };
         let files = load_files().await.ok();
-        let known = files.as_ref().and_then(|files| {
+        let file_profile = files.as_ref().and_then(|files| {
             files.get_profile(profile.as_deref().unwrap_or_else(|| files.selected_profile()))
         });
-        let of_file = |key: &str| known?.get(key).filter(|value| !value.is_empty());
-        let bundle = of_file("ca_bundle");
+        let file_setting = |key: &str| file_profile?.get(key).filter(|value| !value.is_empty());
+        let bundle = file_setting("ca_bundle");
         let bundle = bundle.map(|path| Bundle { named_by: "ca_bundle", path: path.into() });
-        let login = of_file("login_session").and(known).map(|known| known.name().to_owned());
+        let login = file_setting("login_session").and(file_profile);
+        let login = login.map(|profile| profile.name().to_owned());
         let advice = match &login {
             Some(name) => format!(
-                "dor cannot read what `aws login` keeps: run `eval \"$(aws configure export-credentials --profile {name} \
+                "dor cannot read the credentials of `aws login`: run `eval \"$(aws configure export-credentials --profile {name} \
                  --format env)\"`, or name a profile with the line `credential_process = aws configure \
                  export-credentials --profile {name} --format process`"
             ),
@@ -188,13 +198,13 @@ impl ResolvedSettings {
         Ok(Self { endpoint, region, addressing, advice, bundle, login, built_in, profile })
     }
 
-    /// Whether the service is Source Cooperative, by its profile or its address.
+    /// Whether the service is Source Cooperative, by its profile or its endpoint.
     pub(super) fn is_source_coop(&self) -> bool {
-        self.built_in.is_some_and(|known| known.name == "source-coop")
+        self.built_in.is_some_and(|built_in| built_in.name == "source-coop")
             || self.endpoint.as_ref().is_some_and(|(url, _)| url.contains("data.source.coop"))
     }
 
-    /// Where credentials come from; what has to be asked for is asked for through `http`.
+    /// The provider of the credentials. It uses `http` for requests to credential services.
     pub(super) async fn credentials(&self, http: AwsHttp) -> SharedCredentialsProvider {
         let region = Region::new(self.region.0.clone());
         let config = ProviderConfig::without_region()
@@ -215,8 +225,8 @@ impl ResolvedSettings {
             };
         }
         match (self.built_in, &self.profile) {
-            (Some(known), _) => SharedCredentialsProvider::new(
-                CredentialsProviderChain::first_try("Profile", from_files(known.name))
+            (Some(built_in), _) => SharedCredentialsProvider::new(
+                CredentialsProviderChain::first_try("Profile", from_files(built_in.name))
                     .or_else("Environment", EnvironmentVariableCredentialsProvider::new()),
             ),
             (None, Some(name)) => SharedCredentialsProvider::new(from_files(name)),
@@ -235,7 +245,8 @@ impl ResolvedSettings {
     }
 }
 
-/// A profile of `aws login`, whose credentials only the AWS tools read.
+/// Provider for a profile of `aws login`. It always fails, because only the AWS tools can read these
+/// credentials.
 #[derive(Debug)]
 struct LoginProfile(String);
 
@@ -244,29 +255,30 @@ impl ProvideCredentials for LoginProfile {
     where
         Self: 'a,
     {
-        let problem = format!("the AWS profile {} is one of `aws login`", self.0);
+        let problem = format!("the AWS profile {} uses `aws login`", self.0);
         future::ProvideCredentials::ready(Err(CredentialsError::not_loaded(problem)))
     }
 }
 
-/// What a variable says; an empty one says nothing.
+/// The value of an environment variable; `None` if it is unset or empty.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Variables that name the AWS files.
 const FILES: [&str; 2] = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
-/// Bytes of the longest AWS file.
-const LONGEST: u64 = 16 << 20;
+/// Largest accepted AWS file, in bytes.
+const MAX_FILE: u64 = 16 << 20;
 
-/// Refuses what the AWS SDK would read without end in place of one of its files.
-fn refuse_endless(name: &'static str) -> Result<(), StoreError> {
+/// Checks that the AWS file that a variable names is a regular file of limited size. The AWS SDK would read
+/// a device without end.
+fn check_aws_file(name: &'static str) -> Result<(), StoreError> {
     let Some(path) = variable(name).filter(|path| path != "/dev/null") else { return Ok(()) };
-    let is_odd = |error: &io::Error| {
+    let is_rejected = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
     };
-    // The SDK says what else is wrong.
-    match read_file(Path::new(&path), LONGEST).err().filter(is_odd) {
+    // The SDK reports other errors, such as an absent file.
+    match read_file(Path::new(&path), MAX_FILE).err().filter(is_rejected) {
         Some(error) => {
             Err(StoreError::BadOption { option: name, value: path, reason: error.to_string() })
         }
@@ -274,32 +286,34 @@ fn refuse_endless(name: &'static str) -> Result<(), StoreError> {
     }
 }
 
+/// Loads the profiles of the AWS files.
 async fn load_files() -> Result<ProfileSet, ProfileFileLoadError> {
     profile::load(&Fs::real(), &Env::real(), &Default::default(), None).await
 }
 
-/// Why a profile that is not built in cannot be used: `None` when the AWS files have it.
-async fn absent(name: &str) -> Option<String> {
-    let known = match load_files().await {
-        Ok(known) => known,
+/// The reason why a profile cannot be used; `None` if the AWS files have it.
+async fn why_unavailable(name: &str) -> Option<String> {
+    let profiles = match load_files().await {
+        Ok(profiles) => profiles,
         Err(error) => return Some(with_causes(&error)),
     };
-    if known.get_profile(name).is_some() {
+    if profiles.get_profile(name).is_some() {
         return None;
     }
     let file = |name: &str, default: &str| variable(name).unwrap_or(default.to_owned());
-    let mut names: Vec<_> = known.profiles().chain(BUILT_IN.iter().map(|b| b.name)).collect();
+    let mut names: Vec<_> = profiles.profiles().chain(BUILT_IN.iter().map(|b| b.name)).collect();
     names.sort_unstable();
     names.dedup();
     Some(format!(
-        "there is no such profile in {} or {}; there are {}",
+        "there is no such profile in {} or {}; available profiles: {}",
         file("AWS_CONFIG_FILE", "~/.aws/config"),
         file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         names.join(", ")
     ))
 }
 
-/// The environment and the AWS files, without asking instance metadata for the region.
+/// Loads the settings of the environment and the AWS files, without a request to instance metadata for the
+/// region.
 async fn shared_settings(profile: Option<&str>) -> SdkConfig {
     let mut files = ProfileFileRegionProvider::builder();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).no_credentials();

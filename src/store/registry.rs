@@ -78,7 +78,9 @@ impl StoreRegistry {
             Base::new(location.clone(), root, part_size, stop_signal, self.listing_memory)
         };
         let backend: Arc<dyn Backend> = match location.address() {
-            Address::Memory { .. } => return Err(bad_location("a store in memory cannot be opened by location".into())),
+            Address::Memory { .. } => {
+                return Err(bad_location("a store in memory cannot be opened by location".into()));
+            }
             Address::Local { path } => {
                 let path = absolute(path).map_err(|error| bad_location(error.to_string()))?;
                 let root = ObjectPath::from_absolute_path(&path)
@@ -86,7 +88,8 @@ impl StoreRegistry {
                 Arc::new(LocalBackend::new(base(root)))
             }
             Address::S3 { bucket, prefix } => {
-                let root = ObjectPath::parse(prefix).map_err(|error| bad_location(error.to_string()))?;
+                let root =
+                    ObjectPath::parse(prefix).map_err(|error| bad_location(error.to_string()))?;
                 Arc::new(S3Backend { base: base(root), bucket: self.bucket(bucket) })
             }
             Address::Http { url } => {
@@ -122,7 +125,9 @@ impl StoreRegistry {
 
 impl std::fmt::Debug for StoreRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoreRegistry").field("options", &self.session.options).finish_non_exhaustive()
+        f.debug_struct("StoreRegistry")
+            .field("options", &self.session.options)
+            .finish_non_exhaustive()
     }
 }
 

@@ -342,7 +342,8 @@ mod tests {
 
     #[test]
     fn a_range_has_a_length() {
-        let of = |text: &str| requested_range(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]));
+        let of =
+            |text: &str| requested_range(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]));
         assert_eq!(of("bytes=2-4"), Some((2, 3)));
         assert_eq!(of("bytes=-4"), None);
         assert_eq!(of("bytes=4-2"), None);

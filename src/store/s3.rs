@@ -137,7 +137,9 @@ impl Backend for S3Backend {
         // such a retry safe.
         let (mut left, most) = match options.condition {
             PutMode::Always => (0, 0),
-            PutMode::Absent | PutMode::Is(_) => (RETRIES, self.bucket.session.options.max_retries()),
+            PutMode::Absent | PutMode::Is(_) => {
+                (RETRIES, self.bucket.session.options.max_retries())
+            }
         };
         loop {
             match put_whole(self, key, data.clone(), options).await {
@@ -173,7 +175,9 @@ impl Backend for S3Backend {
             Ok(()) => return Ok(true),
             Err(error) if error.is_not_found() => {}
             // The parts only take space, so the caller goes on.
-            Err(error) => warn!(%error, upload = %id, "cannot abort an unfinished upload; its parts remain"),
+            Err(error) => {
+                warn!(%error, upload = %id, "cannot abort an unfinished upload; its parts remain")
+            }
         }
         Ok(false)
     }
@@ -206,7 +210,8 @@ impl S3Backend {
     ) -> Result<ListResult, StoreError> {
         let (client, path) = (self.bucket.client().await?, self.base.prefix(prefix)?);
         let folder = (!path.is_root()).then(|| format!("{path}/"));
-        let invalid = |detail: String| StoreError::BadListing { url: self.base.url(prefix), detail };
+        let invalid =
+            |detail: String| StoreError::BadListing { url: self.base.url(prefix), detail };
         let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
         let (mut token, mut tokens) = (None::<String>, HashSet::new());
         let (mut empty, mut bytes, mut memory) = (0, 0u64, 0u64);
@@ -271,7 +276,9 @@ impl S3Backend {
         let others = before - listing.objects.len() - listing.common_prefixes.len();
         if others > 0 {
             let location = &self.base.location;
-            warn!("{location}: skipped {others} names outside of {folder}/ in the listing of the server");
+            warn!(
+                "{location}: skipped {others} names outside of {folder}/ in the listing of the server"
+            );
         }
         listing
     }

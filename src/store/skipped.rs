@@ -76,8 +76,11 @@ impl SkipCounts {
     /// Logs a warning with the counts, if there are more than at the last warning. Hidden entries are
     /// left out, because their owner hides them on purpose.
     pub(super) fn warn_new(&mut self, location: &dyn std::fmt::Display) {
-        let counts: Vec<_> =
-            self.counts().into_iter().filter(|(reason, ..)| *reason != SkipReason::Hidden).collect();
+        let counts: Vec<_> = self
+            .counts()
+            .into_iter()
+            .filter(|(reason, ..)| *reason != SkipReason::Hidden)
+            .collect();
         let number = counts.iter().map(|(_, number, _)| number).sum();
         if number > self.warned {
             self.warned = number;

@@ -70,7 +70,9 @@ fn system_error(error: &object_store::Error) -> Option<io::Error> {
 pub(super) fn translate(error: object_store::Error, context: ErrorContext<'_>) -> StoreError {
     let ErrorContext { url, action, .. } = &context;
     let (url, action) = (url.clone(), *action);
-    if let Some(unavailable) = chain(&error).find_map(|e| e.downcast_ref::<CredentialsUnavailable>()) {
+    if let Some(unavailable) =
+        chain(&error).find_map(|e| e.downcast_ref::<CredentialsUnavailable>())
+    {
         return StoreError::Credentials {
             url,
             problem: unavailable.problem,
@@ -80,7 +82,11 @@ pub(super) fn translate(error: object_store::Error, context: ErrorContext<'_>) -
     }
     let request = chain(&error).find_map(|e| FailedRequest::parse(&with_causes(e)));
     if let Some(rejected) = chain(&error).find_map(|e| e.downcast_ref::<RejectedResponse>()) {
-        return translate_rejected(rejected.clone(), request.map(|r| r.request).unwrap_or_default(), context);
+        return translate_rejected(
+            rejected.clone(),
+            request.map(|r| r.request).unwrap_or_default(),
+            context,
+        );
     }
     if let Some(request) = request {
         return request.translate(context);
@@ -114,7 +120,11 @@ fn version_differs(url: String, action: &str) -> StoreError {
 }
 
 /// Converts the reason for a rejected response.
-fn translate_rejected(rejected: RejectedResponse, request: String, context: ErrorContext<'_>) -> StoreError {
+fn translate_rejected(
+    rejected: RejectedResponse,
+    request: String,
+    context: ErrorContext<'_>,
+) -> StoreError {
     let ErrorContext { url, bucket, .. } = context;
     match rejected {
         RejectedResponse::NotImplemented { detail } => {
@@ -275,7 +285,8 @@ pub(super) fn is_untrusted(text: &str) -> bool {
 pub(super) fn cause(text: &str) -> String {
     // The text before these prefixes only says that a request was sent and failed.
     let prefixes = ["tcp connect error: ", "client error (Connect): ", "error sending request: "];
-    let cause = prefixes.iter().find_map(|prefix| Some(text.rsplit_once(prefix)?.1)).unwrap_or(text);
+    let cause =
+        prefixes.iter().find_map(|prefix| Some(text.rsplit_once(prefix)?.1)).unwrap_or(text);
     cause.replacen("dns error", "DNS lookup failed", 1)
 }
 

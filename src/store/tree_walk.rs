@@ -97,7 +97,8 @@ pub(super) fn public_keys(
             None => keys.push(key),
             Some(_) if is_ours(&key) => {}
             Some(reason) => {
-                let path = |root: &Path| escape_control(&root.join(hidden_prefix(&key)).to_string_lossy());
+                let path =
+                    |root: &Path| escape_control(&root.join(hidden_prefix(&key)).to_string_lossy());
                 skipped.push((root.map_or_else(|| key.clone(), path), reason));
             }
         }

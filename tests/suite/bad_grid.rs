@@ -87,8 +87,8 @@ fn other_places_than_those_of_the_data() {
 fn values_that_are_no_degrees() {
     let one = |value: f64| move |n: usize, v: f64| if n == 10 { value } else { v };
     for (name, value, words) in [
-        ("TLAT", f64::NAN, "`TLAT` is NaN at nlat 1, nlon 1: fill"),
-        ("TLONG", 9.969_209_968_386_869e36, "`TLONG` is NaN at nlat 1, nlon 1: fill"),
+        ("TLAT", f64::NAN, "`TLAT` is NaN at nlat 1, nlon 1, a fill value"),
+        ("TLONG", 9.969_209_968_386_869e36, "`TLONG` is NaN at nlat 1, nlon 1, a fill value"),
         ("TLAT", 90.5, "outside -90 to 90 degrees"),
         ("TLONG", -721.0, "outside -720 to 720 degrees"),
     ] {
@@ -112,7 +112,7 @@ fn fill_that_looks_like_a_place_and_units_that_say_radians() {
         change(grid, "TLAT", |n, v| if n == 10 { -1.0 } else { v });
         attribute(grid, "missing_value", AttributeValue::Double(-1.0));
     });
-    refused(&work, &["`TLAT` is NaN at nlat 1, nlon 1: fill"]);
+    refused(&work, &["`TLAT` is NaN at nlat 1, nlon 1, a fill value"]);
     let radians = AttributeValue::Str("radians".to_owned());
     refused(&with_grid(|grid| attribute(grid, "units", radians)), &["`TLAT:units` is `radians`"]);
 }

@@ -315,7 +315,7 @@ fn all_cases_with_raw_files_are_processed_a_few_at_a_time() {
     assert!(error.contains("no case with raw files"), "{error}");
     for flag in ["--max-cases", "--workers"] {
         let error = fails(&mut process_all(&work, &[flag, "0"]), 2);
-        assert!(error.contains(flag) && error.contains("a whole number from 1 on"), "{error}");
+        assert!(error.contains(flag) && error.contains("a whole number, at least 1"), "{error}");
     }
 }
 

@@ -17,7 +17,7 @@ use super::vis::support::{runs, vis, workspace};
 /// Exit code for bad data.
 const BAD_DATA: i32 = 65;
 /// A map store of one variable that needs all of a raw file.
-const TEMPLATE: &str = "create-template-store2 -o s2 -l 1 -v DIC FG";
+const TEMPLATE: &str = "create-template-store2 -o s2 -l 1 --variables DIC FG";
 const POPULATE: &str = "populate-store2 -o s2 -p 112 -m 4 --data-dir archive --allow-missing \
                         --ssh ssh.nc --grid grid.nc";
 

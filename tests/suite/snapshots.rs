@@ -18,12 +18,21 @@ fn commands(command: &clap::Command, words: &[String], found: &mut Vec<Vec<Strin
     }
 }
 
+/// A line of the log without the time in front of it.
+fn without_time(line: &str) -> &str {
+    match line.split_once("Z ") {
+        Some((time, rest)) if time.starts_with("20") && time.contains('T') => rest.trim_start(),
+        _ => line,
+    }
+}
+
 /// A command line, what it prints and its exit code, without the name of the folder.
 fn transcript(folder: &Path, words: &[&str]) -> String {
     let output = dor(folder).args(words).env("DOR_WORKERS", "2").output().unwrap();
     let mut text = format!("$ dor {}\n", words.join(" "));
     for stream in [&output.stdout, &output.stderr] {
-        text += &String::from_utf8_lossy(stream);
+        let printed = String::from_utf8_lossy(stream);
+        printed.lines().for_each(|line| text += &format!("{}\n", without_time(line)));
     }
     writeln!(text, "exit code {}\n", output.status.code().unwrap_or(-1)).unwrap();
     text.replace(folder.to_str().unwrap(), "[FOLDER]")
@@ -136,7 +145,7 @@ const REFUSED: [&str; 64] = [
     "publish full out --max-delete 5",
     "publish full out --bwlimit fast",
     "publish full out --products store4",
-    "publish status absent",
+    "publish status",
     "plan -o plans/ -d raw",
     "plan -o plan.json -d raw --products research",
     "plan -o plan.json -d raw --products maps",

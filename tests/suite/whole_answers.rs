@@ -32,8 +32,8 @@ fn raw_files_grids_and_results_are_read_from_a_server_without_ranges() {
     // Of both versions of the format; in the later one, chunks lie in shards.
     for (name, kind, of_maps, grid) in [
         ("s1", "store1", "", ""),
-        ("v2", "store2", " -v PH -l 1", " --grid grid.nc"),
-        ("v3", "store2", " -v PH -l 1 --zarr-format 3", " --grid grid.nc"),
+        ("v2", "store2", " --variables PH -l 1", " --grid grid.nc"),
+        ("v3", "store2", " --variables PH -l 1 --zarr-format 3", " --grid grid.nc"),
     ] {
         let chunks = |name: &str| {
             let mut tree = work.tree(name);

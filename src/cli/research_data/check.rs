@@ -34,7 +34,7 @@ pub(super) struct Check {
     #[arg(value_parser = case)]
     cases: Vec<Case>,
     /// Where the research-grade files are: a path or URL [default: output_dir of the configuration]
-    #[arg(short, long = "input", visible_alias = "output-dir", visible_short_alias = 'o', value_name = "LOCATION")]
+    #[arg(short = 'i', long = "input", visible_alias = "output-dir", visible_short_alias = 'o', value_name = "LOCATION")]
     output_dir: Option<Location>,
     /// Read only so many files of each case; the sizes of all are compared
     #[arg(long, value_name = "N", value_parser = from_one)]

@@ -149,7 +149,7 @@ fn memory_that_is_too_little_for_one_file_is_told_of() {
     plan(&work, "tight");
     let run = ["run", "--plan", "tight.json", "--shards", "1", "--memory", "10MB"];
     let error = String::from_utf8(dor(work.folder()).args(run).output().unwrap().stderr).unwrap();
-    assert_eq!(error.matches("MiB of memory, and all may take 7 MiB").count(), 1, "{error}");
+    assert_eq!(error.matches("MiB of memory, more than the budget of 7 MiB").count(), 1, "{error}");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_plan_never_changes() {
     fs::write(work.path("thesis.tex"), "mine").unwrap();
     let error =
         fails(dor(work.folder()).args(other.replace("one.json", "thesis.tex").split(' ')), 78);
-    assert!(error.contains("is not this plan") && !error.contains("remove"), "{error}");
+    assert!(error.contains("is another plan") && !error.contains("remove"), "{error}");
     let altered = String::from_utf8(before).unwrap().replace("112-04", "112-07");
     fs::write(work.path("one.json"), altered).unwrap();
     let error = fails(dor(work.folder()).args(["run", "--plan", "one.json", "--shards", "1"]), 65);

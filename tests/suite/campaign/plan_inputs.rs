@@ -182,7 +182,7 @@ fn a_plan_of_what_cannot_be_used_is_not_made() {
 #[test]
 fn without_a_grid_file_points_are_those_of_the_first_case_that_can_be_read() {
     let work = workspace(&["112-04", "113-04"], 2);
-    says(&work, "vis create-template-store2 -o s2 -v PH -l 1");
+    says(&work, "vis create-template-store2 -o s2 --variables PH -l 1");
     let stage = "--stages store2 --store2 s2 --allow-missing";
     says(&work, &format!("plan -o p.json -d archive {stage}"));
     let said = says(&work, "run --plan p.json --shards 3 --shard 2");

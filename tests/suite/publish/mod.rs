@@ -167,7 +167,7 @@ impl Bench {
     /// A finished map store of one case.
     fn make_maps(&self, name: &str, variables: &str) {
         for command in [
-            format!("vis create-template-store2 -o {name} -v {variables} -l 1"),
+            format!("vis create-template-store2 -o {name} --variables {variables} -l 1"),
             format!(
                 "vis populate-store2 -o {name} -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc"
             ),

@@ -198,7 +198,7 @@ fn centres_and_levels_that_do_not_fit() {
         BAD_DATA,
         &["no raw files of case"],
     );
-    refuses(&work, "create-template-store2 -o x -v SALT", 2, &["DIC_SURF"]);
+    refuses(&work, "create-template-store2 -o x --variables SALT", 2, &["DIC_SURF"]);
     let reversed = "populate-store2 -o s2 --polygon-range 120 100 --data-dir archive";
     refuses(&work, reversed, CONFIGURATION, &["--polygon-range", "give 100 120"]);
     let picture = "plot s2 --variable PH -p 112 -m 4 --step 0 -o map.jpg";

@@ -16,7 +16,7 @@ const MAPS: &str = "-v PH -l 1";
 /// What fills each store with the case of a workspace.
 pub(super) const STORES: [(&str, &str); 3] = [
     ("create-template-store1 -o s1", "populate-store1 -o s1"),
-    ("create-template-store2 -o s2 -v PH -l 1", "populate-store2 -o s2 --grid grid.nc"),
+    ("create-template-store2 -o s2 --variables PH -l 1", "populate-store2 -o s2 --grid grid.nc"),
     ("create-template-store3 -o s3", "populate-store3 -o s3 --grid grid.nc --centers centers.csv"),
 ];
 

@@ -53,7 +53,7 @@ fn goes_on(work: &Workspace, source: &str, there: &str, more: &[&str]) {
 #[test]
 fn nothing_is_published_over_a_store_of_another_kind() {
     let work = filled(3);
-    runs(work.folder(), "create-template-store2 -o v3 -v PH -l 1 --zarr-format 3");
+    runs(work.folder(), "create-template-store2 -o v3 --variables PH -l 1 --zarr-format 3");
     let never = "one never replaces the other";
     for (source, there) in [("s1", "s2"), ("s1", "s3"), ("s3", "s1"), ("s2", "s1"), ("v3", "s2")] {
         for more in [&[][..], &["--delete"], &["--overwrite"]] {
