@@ -55,7 +55,10 @@ pub(super) fn words(choice: &CaseChoice) -> Vec<String> {
     let ranges = choice.ranges.iter().map(|(first, last)| format!("{first}-{last}"));
     let options = [
         ("--polygon", join(&polygons.chain(ranges).collect::<Vec<_>>())),
-        ("--month", join(&choice.months.iter().map(|m| m.number().to_string()).collect::<Vec<_>>())),
+        (
+            "--month",
+            join(&choice.months.iter().map(|m| m.number().to_string()).collect::<Vec<_>>()),
+        ),
         ("--case", join(&choice.cases.iter().map(|case| case.short()).collect::<Vec<_>>())),
     ];
     let options = options.into_iter().filter(|(_, values)| !values.is_empty());

@@ -1,4 +1,4 @@
-//! `dor demo`: a synthetic case, converted end to end.
+//! `dor demo`: runs the whole workflow on synthetic data.
 
 mod steps;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Table, bytes};
 use super::research_data::convert_case;
 use super::signals::stop_on_signals;
-use super::vis::workshop;
+use super::vis::run_context;
 use super::{Exit, GlobalArgs};
 use crate::cli::arguments::{case, from_one};
 use crate::cli::stores::stores;
@@ -28,15 +28,16 @@ use crate::store::{EffectiveSettings, Location, S3Options, StoreError, StoreRegi
 use crate::synthetic::{ClassicFormat, Shape, SyntheticCase};
 use steps::{EFFICIENCY, MAP, PLAN, RESEARCH, STORE1, STORE2, STORE3, Steps, UPTAKE};
 
-/// What is made below the demo's location besides the raw files.
+/// Names of the products below the location of the demo.
 const PRODUCTS: [&str; 9] =
     [RESEARCH, STORE1, STORE2, STORE3, PLAN, "plan.state", MAP, EFFICIENCY, UPTAKE];
 
-/// Make a synthetic case, convert it, make the map stores from it, and show what came out
+/// Run the whole workflow on synthetic data
 ///
-/// The case is complete and in the exact form of the model's raw output; none of it comes from a
-/// model. `dor demo raw` writes the raw files only. The folder must hold no file, or be one that the demo
-/// made; nothing that it did not make, and nothing of its own that was changed since, is replaced.
+/// Writes the raw files of a synthetic case, converts them, makes the map stores, checks the stores and draws pictures
+/// of them. The case is complete and has the exact form of the model's raw output; its values come from no model. `dor
+/// demo raw` writes only the raw files. The folder must be empty, or one that the demo has made. The demo does not
+/// replace files of others, or its own files that were changed since.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Command {
@@ -60,25 +61,25 @@ impl Command {
     }
 }
 
-/// Which case, how large, how many months.
+/// Options of the synthetic case.
 #[derive(Args, Debug)]
 struct Synthetic {
-    /// The case: polygon and month (112-04), index (449 or 00449), or the full name
+    /// Case: polygon and month (112-04), index (449 or 00449), or the full name
     #[arg(long, default_value = "112-04", value_parser = case)]
     case: Case,
     /// Grid: small (24x20x5), medium (48x40x10), full (384x320x60), or rows x columns x levels
     #[arg(long, default_value = "medium", value_name = "SIZE")]
     shape: ShapeArg,
-    /// Months to write, of 180
+    /// Number of months to write, 1 to 180
     #[arg(long, default_value_t = 180, value_name = "N", value_parser = months)]
     months: u16,
-    /// Seed: the same seed gives the same bytes
+    /// Seed of the values: the same seed gives the same bytes
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Three-dimensional fields, at most 13 [default: 13 on 60 levels, else 4]
+    /// Number of three-dimensional fields, 1 to 13 [default: 13 on 60 levels, else 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=13))]
     fields: Option<u8>,
-    /// Format of the files
+    /// NetCDF format of the raw files
     #[arg(long, value_enum, default_value = "cdf2")]
     format: FormatArg,
     /// Files written at the same time [default: workers of the configuration, or all cores]
@@ -86,11 +87,13 @@ struct Synthetic {
     workers: Option<NonZeroUsize>,
 }
 
+/// Parses a number of months, 1 to 180.
 fn months(text: &str) -> Result<u16, String> {
     let months = text.parse().ok().filter(|months| (1..=180).contains(months));
     months.ok_or_else(|| "a case has 1 to 180 months".to_owned())
 }
 
+/// The shape of a grid, by name or as `rows x columns x levels`.
 #[derive(Clone, Copy, Debug)]
 struct ShapeArg(Shape);
 
@@ -120,14 +123,17 @@ impl FromStr for ShapeArg {
 enum FormatArg {
     /// NetCDF-3 classic
     Cdf1,
-    /// NetCDF-3 64-bit offset, as the model writes it
+    /// NetCDF-3 64-bit offset, the format of the model
     Cdf2,
     /// NetCDF-3 64-bit data
     Cdf5,
 }
 
 impl Synthetic {
-    /// Writes the raw files below `location`; gives the number of files and their bytes.
+    /// Writes the raw files below `location`, and returns the case and the total size of its files in bytes.
+    ///
+    /// # Errors
+    /// The location holds other files, or it cannot be written.
     async fn write(
         &self,
         stores: &StoreRegistry,
@@ -141,8 +147,8 @@ impl Synthetic {
         let (shape, seed) = (self.shape.0, self.seed);
         let pool = Pool::new(workers, memory::to_use());
         let (fields, format) = (self.fields, self.format);
-        let place = pool.place(0).await?;
-        let synthetic = Pool::run(&place, move || {
+        let permit = pool.place(0).await?;
+        let synthetic = Pool::run(&permit, move || {
             let synthetic = SyntheticCase::new(case, shape, seed).with_format(match format {
                 FormatArg::Cdf1 => ClassicFormat::Cdf1,
                 FormatArg::Cdf2 => ClassicFormat::Cdf2,
@@ -154,7 +160,7 @@ impl Synthetic {
             }
         })
         .await?;
-        drop(place);
+        drop(permit);
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
         let total = std::sync::atomic::AtomicU64::new(0);
@@ -168,6 +174,7 @@ impl Synthetic {
         Ok((case, total.into_inner()))
     }
 
+    /// Loads the configuration with the number of workers.
     fn config(&self, global: &GlobalArgs) -> anyhow::Result<Config> {
         Ok(Config::load(&Overrides { workers: self.workers, ..global.overrides() })?)
     }
@@ -175,16 +182,16 @@ impl Synthetic {
 
 /// Write the raw files of a synthetic case, with its grid file and the centres of the polygons
 ///
-/// Below the location: archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc. The location
-/// must hold no file, or be one that `dor demo` made; files of its own that were changed since are not replaced.
+/// Writes archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc below the location. The location
+/// must be empty, or one that `dor demo` has made. Files that were changed since are not replaced.
 #[derive(Args, Debug)]
 struct Raw {
-    /// Where to write: a path or URL
+    /// Folder to write to: a path or URL
     #[arg(default_value = "demo")]
     location: Location,
     #[command(flatten)]
     synthetic: Synthetic,
-    /// Write the series of sea surface height as well (350 MB on the full grid)
+    /// Also write the sea surface height (350 MB on the full grid)
     #[arg(long)]
     ssh: bool,
 }
@@ -196,19 +203,19 @@ impl Raw {
         let workers = config.workers.value.get();
         let written = self.synthetic.write(&stores, &self.location, workers, self.ssh, &[]);
         let (case, size) = written.await?;
-        writeln!(out, "case {case}: {} written to {}", bytes(size), self.location)?;
+        writeln!(out, "case {}: {} written to {}", case.short(), bytes(size), self.location)?;
         Ok(Exit::Done)
     }
 }
 
 #[derive(Args, Debug)]
 struct Demo {
-    /// Where to work: a path or URL
+    /// Folder of the demo: a path or URL
     #[arg(default_value = "demo")]
     location: Location,
     #[command(flatten)]
     synthetic: Synthetic,
-    /// Go by `dor plan`, `run` and `finalize`, as many cases on many nodes do
+    /// Use `dor plan`, `run` and `finalize`, as a campaign of many cases on many nodes does
     #[arg(long)]
     plan: bool,
 }
@@ -226,24 +233,27 @@ impl Demo {
         writeln!(out, "   {} in {archive}\n", bytes(size))?;
 
         let research = self.location.join(RESEARCH);
-        let here = |value| Some(Setting { value, source: SettingProvenance::Default });
-        config.data_dir = here(archive);
-        config.output_dir = here(research.clone());
-        config.grid = here(self.location.join(GRID));
+        let setting = |value| Some(Setting { value, source: SettingProvenance::Default });
+        config.data_dir = setting(archive);
+        config.output_dir = setting(research.clone());
+        config.grid = setting(self.location.join(GRID));
         let months = self.synthetic.months;
-        let (location, workshop) = (&self.location, workshop(&config));
-        let reading = until(&workshop.stop, &stores);
-        let steps = Steps { location, config: &config, stores: reading, workshop, case, months };
+        let (location, context) = (&self.location, run_context(&config));
+        let reading = until(&context.stop, &stores);
+        let steps = Steps { location, config: &config, stores: reading, context, case, months };
         if self.plan {
-            writeln!(out, "2. converted, and the map stores made, in one pass over the files")?;
-            // The input is new, and plans do not change.
+            writeln!(
+                out,
+                "2. the research-grade dataset and the map stores, in one pass over the files"
+            )?;
+            // A plan is never replaced, and the raw files are new.
             stores.open(&self.location)?.delete(PLAN).await?;
             let exit = steps.all_by_plan(out).await?;
             if exit != Exit::Done {
                 return Ok(exit);
             }
         } else {
-            writeln!(out, "2. converted to the research-grade dataset")?;
+            writeln!(out, "2. the research-grade dataset")?;
             out.flush()?;
             convert_case(&config, case, steps.months_are_missing(), out).await?;
         }
@@ -254,18 +264,10 @@ impl Demo {
                  grid, the larger out/in)"
             )?;
         }
-
-        let key = layout::key(case, case.first_month());
-        writeln!(out, "\n3. the first file, {}", research.join(&key))?;
-        let object = stores.open(&research)?.open(&key).await?;
-        let source = ObjectSource::new(object, CancellationToken::new(), |_| {});
-        let pool = Pool::new(1, u64::MAX);
-        let place = pool.place(0).await?;
-        let glance = Pool::run(&place, move || metadata::header(Box::new(source))).await??;
-        write_header(out, &glance)?;
+        write_first_file(&stores, &research, case, out).await?;
         writeln!(out, "\nOpen all months in Python:\n")?;
         let folder = research.join(&layout::folder(case));
-        out.write_all(opening(&folder, &config.s3).await?.as_bytes())?;
+        out.write_all(python_example(&folder, &config.s3).await?.as_bytes())?;
         writeln!(out, "\n4. the three stores of the public map")?;
         if !self.plan {
             let exit = steps.maps_from_files(out).await?;
@@ -273,12 +275,32 @@ impl Demo {
                 return Ok(exit);
             }
         }
-        steps.looks(out).await
+        steps.check_and_plot(out).await
     }
 }
 
-/// Python that opens all files of a folder as one dataset.
-async fn opening(folder: &Location, s3: &S3Options) -> Result<String, StoreError> {
+/// Prints the data variables of the first research-grade file of a case.
+async fn write_first_file(
+    stores: &StoreRegistry,
+    research: &Location,
+    case: Case,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let key = layout::key(case, case.first_month());
+    writeln!(out, "\n3. the first file, {}", research.join(&key))?;
+    let object = stores.open(research)?.open(&key).await?;
+    let source = ObjectSource::new(object, CancellationToken::new(), |_| {});
+    let pool = Pool::new(1, u64::MAX);
+    let permit = pool.place(0).await?;
+    let header = Pool::run(&permit, move || metadata::header(Box::new(source))).await??;
+    Ok(write_header(out, &header)?)
+}
+
+/// Returns Python code that opens all files of a folder as one dataset.
+///
+/// # Errors
+/// The S3 settings cannot be read.
+async fn python_example(folder: &Location, s3: &S3Options) -> Result<String, StoreError> {
     const HOW: &str = "combine=\"by_coords\", coords=\"minimal\", data_vars=\"minimal\", \
                        compat=\"override\"";
     let files = format!("{folder}/*.nc");
@@ -296,7 +318,7 @@ async fn opening(folder: &Location, s3: &S3Options) -> Result<String, StoreError
     ))
 }
 
-/// The data variables of a file and what describes them.
+/// Prints the data variables of a file, with units and shapes.
 fn write_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
     let mut table = Table::new(["VARIABLE", "UNITS", "SHAPE"]);
     for variable in
@@ -320,7 +342,7 @@ mod tests {
             no_sign_request: Some(true),
             ..S3Options::default()
         };
-        let program = opening(&"s3://bucket/demo".parse().unwrap(), &s3).await.unwrap();
+        let program = python_example(&"s3://bucket/demo".parse().unwrap(), &s3).await.unwrap();
         let lines: Vec<&str> = program.lines().collect();
         assert_eq!(
             lines[1],

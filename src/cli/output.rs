@@ -1,5 +1,5 @@
-//! What is printed: standard output, aligned tables, JSON, sizes and times. What comes from outside cannot
-//! steer the terminal, nor does a URL tell its password.
+//! Output on the terminal: standard output, aligned tables, JSON, sizes and times. Control characters are escaped,
+//! and secrets in URLs are hidden.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use crate::config::redact;
 
-/// A line that may quote what comes from outside: control characters are escaped, and users, passwords and
-/// queries of URLs hidden.
+/// Returns a line that is safe to print: control characters are escaped, and users, passwords and queries of URLs
+/// are hidden.
 pub(super) fn printable(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     for c in redact(line).chars() {
         match c {
             '\t' => shown.push(c),
             '\n' => shown.push_str("\\n"),
-            c if steers(c) => shown.push_str(&escaped(c)),
+            c if controls_terminal(c) => shown.push_str(&escaped(c)),
             c => shown.push(c),
         }
     }
@@ -26,27 +26,28 @@ pub(super) fn printable(line: &str) -> String {
 
 /// Prints a line to standard error.
 pub(super) fn eprint_line(line: &str) {
-    // Nowhere is left to report to when this fails.
+    // A failure to write to standard error cannot be reported.
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
-/// Whether a character changes how a terminal shows the others: a control character, or one that
-/// turns the direction of text (Unicode standard annex 9).
-fn steers(c: char) -> bool {
+/// Whether a character changes how a terminal shows other characters: a control character, or one that changes
+/// the direction of text (Unicode standard annex 9).
+fn controls_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// As in JSON.
+/// Returns a character as a JSON escape sequence.
 fn escaped(c: char) -> String {
     format!("\\u{:04x}", u32::from(c))
 }
 
-/// Text without control characters but tabs and ends of lines. Characters of a text must not be torn.
-fn harmless(text: &[u8]) -> Cow<'_, [u8]> {
+/// Escapes the control characters of a UTF-8 text, except tabs and line feeds. The text must not begin or end
+/// within a character.
+fn escape_controls(text: &[u8]) -> Cow<'_, [u8]> {
     let is_control = |n: usize, byte: u8| match byte {
         b'\n' | b'\t' => false,
-        // C1 in UTF-8.
+        // The second byte of a C1 control character in UTF-8.
         0x80..=0x9f => n > 0 && text.get(n - 1) == Some(&0xc2),
         byte => byte.is_ascii_control(),
     };
@@ -67,7 +68,7 @@ fn harmless(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(shown)
 }
 
-/// Standard error for the log: every event is a line.
+/// Writer of the log to standard error. Each event is one line.
 pub(super) struct Log;
 
 impl Write for Log {
@@ -83,37 +84,45 @@ impl Write for Log {
     }
 }
 
-/// Standard output that outlives its reader.
+/// Standard output that ignores a closed pipe.
 ///
-/// When the other end of the pipe is gone (`dor ... | head`), the rest is dropped: a conversion goes on, and
-/// the exit code tells how the work went, not how its report was read.
+/// When the reader has closed the pipe (`dor ... | head`), the rest of the output is dropped. The command
+/// continues, and the exit code is that of its work.
 pub struct Stdout {
-    to: BufWriter<StdoutLock<'static>>,
+    writer: BufWriter<StdoutLock<'static>>,
+    /// Whether the reader has closed the pipe.
     closed: bool,
 }
 
 impl Stdout {
     /// Locks standard output.
     pub fn new() -> Self {
-        Self { to: BufWriter::new(io::stdout().lock()), closed: false }
+        Self { writer: BufWriter::new(io::stdout().lock()), closed: false }
     }
 
-    /// Writes out what is buffered.
+    /// Writes the buffered output.
+    ///
+    /// # Errors
+    /// The output cannot be written, except because the pipe is closed.
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()
     }
 
-    /// Writes a text of our own, with the colours of a terminal.
+    /// Writes a text with its colour codes. The text must not quote input.
+    ///
+    /// # Errors
+    /// The text cannot be written, except because the pipe is closed.
     pub fn write_styled(&mut self, text: &str) -> io::Result<()> {
-        let written = self.to.write_all(text.as_bytes());
-        self.unless_closed(written, ())
+        let written = self.writer.write_all(text.as_bytes());
+        self.ignore_closed_pipe(written, ())
     }
 
-    fn unless_closed<T>(&mut self, result: io::Result<T>, closed: T) -> io::Result<T> {
+    /// Returns `fallback` instead of the error of a closed pipe.
+    fn ignore_closed_pipe<T>(&mut self, result: io::Result<T>, fallback: T) -> io::Result<T> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.closed = true;
-                Ok(closed)
+                Ok(fallback)
             }
             result => result.map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
@@ -133,33 +142,37 @@ impl Write for Stdout {
         if self.closed {
             return Ok(bytes.len());
         }
-        let written = self.to.write_all(&harmless(bytes)).map(|()| bytes.len());
-        self.unless_closed(written, bytes.len())
+        let written = self.writer.write_all(&escape_controls(bytes)).map(|()| bytes.len());
+        self.ignore_closed_pipe(written, bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         if self.closed {
             return Ok(());
         }
-        let flushed = self.to.flush();
-        self.unless_closed(flushed, ())
+        let flushed = self.writer.flush();
+        self.ignore_closed_pipe(flushed, ())
     }
 }
 
-/// A table of plain text, columns aligned to the left, two spaces between them.
+/// A table of plain text. Columns are aligned to the left, with two spaces between them.
 pub(super) struct Table {
+    /// Cells of each row; the first row is the header.
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// Creates a table with a header.
     pub fn new<const N: usize>(header: [&str; N]) -> Self {
         Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
 
+    /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
+    /// Prints the table.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -188,17 +201,17 @@ pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow:
     Ok(writeln!(out)?)
 }
 
-/// A number of things such as `1 case` or `2 cases`.
+/// Formats a number of things, such as `1 case` or `2 cases`.
 pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A size such as `1.50 GiB`.
+/// Formats a number of bytes, such as `1.50 GiB`.
 pub(super) fn bytes(size: u64) -> String {
     indicatif::HumanBytes(size).to_string()
 }
 
-/// A time such as `0.4 ms`, `12.3 s`, `5 min 07 s` or `3 h 02 min`.
+/// Formats a time, such as `0.4 ms`, `12.3 s`, `5 min 07 s` or `3 h 02 min`.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match time.as_secs_f64() {
@@ -224,21 +237,22 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_outside_steers_no_terminal() {
+    fn control_characters_and_passwords_are_not_printed() {
         assert_eq!(printable("a\x1b[2J\u{9b}1m\r\nb\tc ä"), "a\\u001b[2J\\u009b1m\\u000d\\nb\tc ä");
         assert_eq!(printable("at https://me:pw@host/x"), "at https://***@host/x");
-        let shown = |text: &str| String::from_utf8(harmless(text.as_bytes()).into_owned()).unwrap();
+        let shown =
+            |text: &str| String::from_utf8(escape_controls(text.as_bytes()).into_owned()).unwrap();
         assert_eq!(
             shown("a\x1b[2J\u{9b}1m\x7f\r\nb\tc äÂ "),
             "a\\u001b[2J\\u009b1m\\u007f\\u000d\nb\tc äÂ "
         );
-        // JSON stays JSON.
+        // Escaped JSON is still JSON.
         let json = serde_json::to_string("\u{9b}\x7f\x1b").unwrap();
         assert_eq!(serde_json::from_str::<String>(&shown(&json)).unwrap(), "\u{9b}\x7f\x1b");
     }
 
     #[test]
-    fn times_read_well_on_every_scale() {
+    fn times_have_the_unit_of_their_size() {
         let cases = [(0.000_42, "0.4 ms"), (1.0, "1.0 s"), (59.9, "59.9 s"), (60.0, "1 min 00 s")];
         for (seconds, text) in
             cases.into_iter().chain([(307.2, "5 min 07 s"), (10_930.0, "3 h 02 min")])

@@ -1,4 +1,4 @@
-//! How far a run is: bars on a terminal, a line now and then elsewhere. To standard error.
+//! Progress on standard error: a bar on a terminal, a line every 15 seconds elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +14,16 @@ use crate::model::Case;
 use crate::publish::{self, PublishError, SentObject};
 use crate::research::ConversionProgress;
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines of progress when standard error is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// A request costs about as much as this many bytes.
-const REQUEST: u64 = 100_000;
-/// Objects that failed of which a line is printed.
-const SHOWN: usize = 20;
+/// Number of bytes whose transfer takes about as long as one request.
+const BYTES_PER_REQUEST: u64 = 100_000;
+/// Most failed objects that are listed.
+const MAX_LISTED: usize = 20;
 
-/// Progress of a command on standard error.
+/// Progress of a conversion: files and bytes read.
 pub(super) struct ConversionBar {
+    /// `None`: standard error is not a terminal.
     bar: Option<ProgressBar>,
     begun: Instant,
     files: AtomicU64,
@@ -32,7 +33,7 @@ pub(super) struct ConversionBar {
     last_line: Mutex<Instant>,
 }
 
-/// A bar, where there is a terminal.
+/// Creates a progress bar; `None` when standard error is not a terminal.
 fn bar() -> Option<ProgressBar> {
     let style =
         "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
@@ -43,6 +44,7 @@ fn bar() -> Option<ProgressBar> {
 }
 
 impl ConversionBar {
+    /// Creates the progress of a command that begins now.
     pub fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -56,7 +58,7 @@ impl ConversionBar {
         }
     }
 
-    /// Prints a line without breaking the bar.
+    /// Prints a line to standard error, above the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprint_line(text)),
@@ -64,12 +66,14 @@ impl ConversionBar {
         }
     }
 
+    /// Files done and in all.
     fn message(&self) -> String {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         format!("{}/{} files", load(&self.files_done), load(&self.files))
     }
 
-    fn line_now_and_then(&self) {
+    /// Prints a line of progress, at most one in [`INTERVAL`], when there is no bar.
+    fn write_line_at_intervals(&self) {
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
         if self.bar.is_some() || last.elapsed() < INTERVAL {
             return;
@@ -104,7 +108,7 @@ impl ConversionProgress for ConversionBar {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         match &self.bar {
             Some(bar) => bar.inc(bytes),
-            None => self.line_now_and_then(),
+            None => self.write_line_at_intervals(),
         }
     }
 
@@ -124,24 +128,27 @@ impl ConversionProgress for ConversionBar {
     }
 }
 
-/// Progress of a publish on standard error, and what there is to tell afterwards.
+/// Progress of a publish, and the objects that were sent or have failed.
 pub(super) struct TransferBar {
+    /// `None`: standard error is not a terminal, or another bar uses it.
     bar: Option<ProgressBar>,
-    /// When the first of them was begun.
+    /// Time at which the first transfer began.
     begun: OnceLock<Instant>,
     objects: AtomicU64,
     bytes: AtomicU64,
     bytes_done: AtomicU64,
     sent: Mutex<Vec<SentObject>>,
+    /// Keys and errors of the objects that have failed.
     failed: Mutex<Vec<(String, String)>>,
-    troubled: AtomicU64,
+    /// Number of requests that were retried.
+    retried_requests: AtomicU64,
     last_line: Mutex<Instant>,
-    /// Where each object is told of as JSON.
+    /// Receives a JSON value for each object that is sent, deleted or failed.
     lines: Option<UnboundedSender<Value>>,
 }
 
 impl TransferBar {
-    /// With a line of JSON for each object to `lines`, if there is one.
+    /// Creates the progress of a publish. `lines` receives a JSON value for each object.
     pub fn new(lines: Option<UnboundedSender<Value>>) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -152,21 +159,22 @@ impl TransferBar {
             bytes_done: zero(),
             sent: Mutex::default(),
             failed: Mutex::default(),
-            troubled: zero(),
+            retried_requests: zero(),
             last_line: Mutex::new(Instant::now()),
             lines,
         }
     }
 
-    /// Without a bar: another has the terminal.
-    pub fn beside() -> Self {
+    /// Creates the progress of a publish without a bar, for a command that has its own bar.
+    pub fn without_bar() -> Self {
         Self { bar: None, ..Self::new(None) }
     }
 
-    fn guard(&self) -> MutexGuard<'_, Vec<SentObject>> {
+    fn lock_sent(&self) -> MutexGuard<'_, Vec<SentObject>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Prints a line to standard error, above the bar.
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprint_line(text)),
@@ -174,60 +182,64 @@ impl TransferBar {
         }
     }
 
-    fn tell(&self, line: impl FnOnce() -> Value) {
+    fn send_json(&self, value: impl FnOnce() -> Value) {
         if let Some(lines) = &self.lines {
-            // Nobody may be reading any more.
-            let _ = lines.send(line());
+            // The receiver is closed when standard output is.
+            let _ = lines.send(value());
         }
     }
 
-    /// How much of the work is done. Of many small objects the requests take the time, of few large
-    /// ones the bytes.
+    /// Share of the work that is done, from 0 to 1. Counts requests, which take most of the time of small
+    /// objects, and bytes, which take most of the time of large ones.
     fn share(&self) -> f64 {
         let [objects, bytes, done] = [&self.objects, &self.bytes, &self.bytes_done]
             .map(|number| number.load(Ordering::Relaxed));
-        let sent = self.guard().len() as u64;
-        (done + REQUEST * sent) as f64 / (bytes + REQUEST * objects).max(1) as f64
+        let sent = self.lock_sent().len() as u64;
+        let work = (bytes + BYTES_PER_REQUEST * objects).max(1);
+        (done + BYTES_PER_REQUEST * sent) as f64 / work as f64
     }
 
-    /// Objects that have arrived.
+    /// Objects that were sent.
     pub fn sent(&self) -> Vec<SentObject> {
-        self.guard().clone()
+        self.lock_sent().clone()
     }
 
-    /// Those of them that took more than one try.
+    /// Objects that were sent after more than one attempt.
     pub fn retried(&self) -> Vec<SentObject> {
-        self.guard().iter().filter(|sent| sent.attempts > 1).cloned().collect()
+        self.lock_sent().iter().filter(|sent| sent.attempts > 1).cloned().collect()
     }
 
-    /// Those that failed for good, and why.
+    /// Keys and errors of the objects that could not be sent.
     pub fn failures(&self) -> Vec<(String, String)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Time since the first transfer began; 0 before.
     fn elapsed(&self) -> Duration {
         self.begun.get().map(Instant::elapsed).unwrap_or_default()
     }
 
-    /// Time, bytes and rate so far.
+    /// Time, bytes and rate since the first transfer began.
     pub fn summary(&self) -> String {
         let (elapsed, done) = (self.elapsed(), self.bytes_done.load(Ordering::Relaxed));
         let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
         format!("{}, {}, {}/s", duration(elapsed), bytes(done), bytes(rate as u64))
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 
+    /// Objects sent and in all, and the number of retried requests.
     fn message(&self) -> String {
-        let again = self.troubled.load(Ordering::Relaxed);
-        let objects = format!("{}/{}", self.guard().len(), self.objects.load(Ordering::Relaxed));
-        if again > 0 {
-            format!("{objects} objects, {again} requests sent again")
+        let retried = self.retried_requests.load(Ordering::Relaxed);
+        let objects =
+            format!("{}/{}", self.lock_sent().len(), self.objects.load(Ordering::Relaxed));
+        if retried > 0 {
+            format!("{objects} objects, {retried} requests retried")
         } else {
             format!("{objects} objects")
         }
@@ -252,7 +264,7 @@ impl publish::TransferProgress for TransferBar {
             return;
         }
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        // What has only just begun does not tell how long it will take.
+        // The rate of the first seconds gives no estimate of the remaining time.
         if last.elapsed() >= INTERVAL && self.elapsed() >= INTERVAL {
             *last = Instant::now();
             let done = self.share();
@@ -264,16 +276,16 @@ impl publish::TransferProgress for TransferBar {
     }
 
     fn sent(&self, sent: &SentObject) {
-        self.guard().push(sent.clone());
-        self.tell(|| json!({ "sent": sent }));
+        self.lock_sent().push(sent.clone());
+        self.send_json(|| json!({ "sent": sent }));
     }
 
     fn retried(&self, key: &str, error: &PublishError) {
-        tracing::info!(key, %error, "trying again");
+        tracing::info!(key, %error, "retrying");
     }
 
     fn troubled(&self, requests: u64) {
-        self.troubled.store(requests, Ordering::Relaxed);
+        self.retried_requests.store(requests, Ordering::Relaxed);
     }
 
     fn failed(&self, key: &str, error: &PublishError) {
@@ -282,16 +294,16 @@ impl publish::TransferProgress for TransferBar {
         failed.push((key.to_owned(), error.clone()));
         let number = failed.len();
         drop(failed);
-        if number <= SHOWN {
+        if number <= MAX_LISTED {
             self.line(&format!("failed: {key}: {error}"));
-        } else if number == SHOWN + 1 {
-            self.line("more have failed, which are not shown here");
+        } else if number == MAX_LISTED + 1 {
+            self.line("more objects have failed; they are not listed here");
         }
-        self.tell(|| json!({ "failed": { "key": key, "error": error } }));
+        self.send_json(|| json!({ "failed": { "key": key, "error": error } }));
     }
 
     fn deleted(&self, key: &str) {
-        self.tell(|| json!({ "deleted": { "key": key } }));
+        self.send_json(|| json!({ "deleted": { "key": key } }));
     }
 }
 
@@ -301,10 +313,10 @@ mod tests {
     use crate::publish::TransferProgress as _;
 
     #[test]
-    fn what_is_left_is_known_of_small_and_large_objects_together() {
+    fn the_share_that_is_done_counts_requests_and_bytes() {
         let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
         let transfers = TransferBar::new(Some(sender));
-        // A thousand small ones and a large one that takes as long as they.
+        // The large object takes as long as the thousand small ones.
         transfers.begin(1001, 1000 + 100_000_000);
         let key = "x".to_owned();
         let sent =
@@ -314,8 +326,8 @@ mod tests {
         }
         assert!((transfers.share() - 0.5).abs() < 0.01, "{}", transfers.share());
         transfers.deleted("gone");
-        let told: Vec<Value> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
-        assert!(told.len() == 1001 && told[0]["sent"]["key"] == "x");
-        assert_eq!(told[1000], json!({ "deleted": { "key": "gone" } }));
+        let values: Vec<Value> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
+        assert!(values.len() == 1001 && values[0]["sent"]["key"] == "x");
+        assert_eq!(values[1000], json!({ "deleted": { "key": "gone" } }));
     }
 }

@@ -1,10 +1,10 @@
-//! `dor publish`: outputs to where the world reads them, and what is published there.
+//! `dor publish`: copies results to a public destination.
 
 mod lines;
 mod plan;
 mod status;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::lines::{SHOWN, write_meanwhile, write_summary};
+use self::lines::{MAX_LISTED, write_meanwhile, write_summary};
 use self::plan::write_plan;
 use super::output::count;
 use super::progress::TransferBar;
@@ -30,10 +30,10 @@ use crate::publish::{
 };
 use crate::store::{Location, Store};
 
-/// Bring a tree of outputs to a destination: what is new or changed, data before the metadata that names it
+/// Publish results to a destination: new and changed objects, data before metadata
 ///
-/// The plan is made from the records that conversions leave, and printed, before anything is sent.
-/// Run the same command again after a stop of any kind: what has arrived is not sent again.
+/// Reads the records that conversions leave, and prints the plan before it sends the first object. After a stop
+/// of any kind, run the same command again: it does not send again what has arrived.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Command {
@@ -50,16 +50,16 @@ enum About {
 
 #[derive(Args, Debug)]
 struct Publish {
-    /// What to publish: a folder of research-grade files, a map store, a folder of both, or any other tree
+    /// Source: a folder of research-grade files, a map store, a folder with both, or any other tree
     #[arg(required = true)]
     source: Option<Location>,
-    /// Where to: a path or s3:// URL
+    /// Destination: a path or s3:// URL
     #[arg(required = true)]
     destination: Option<Location>,
-    /// Only objects that match a pattern: `*` within a folder, `**` across folders; several may be given
+    /// Only objects that match this pattern: `*` within a folder, `**` across folders; may be repeated
     #[arg(long, value_name = "GLOB", value_parser = pattern)]
     include: Vec<Glob>,
-    /// No objects that match a pattern
+    /// No objects that match this pattern; may be repeated
     #[arg(long, value_name = "GLOB", value_parser = pattern)]
     exclude: Vec<Glob>,
     /// Only these products; may be repeated
@@ -68,47 +68,47 @@ struct Publish {
     /// Only these cases: polygon and month (112-04), index (449 or 00449), or the full name; may be repeated
     #[arg(long = "case", value_name = "CASE", value_delimiter = ',', value_parser = case)]
     cases: Vec<Case>,
-    /// Afterwards remove what an earlier publish sent and the source no longer has; what patterns leave out stays. A source that has nothing of what is published needs --overwrite as well
+    /// Delete, at the end, published objects that the source no longer has; objects that the patterns exclude stay. If the source has none of the published objects, --overwrite is needed too
     #[arg(long, conflicts_with_all = ["only", "cases"])]
     delete: bool,
-    /// Refuse to publish at all when more objects than this would be removed
+    /// Refuse to publish when more objects than this would be deleted
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "delete")]
     max_delete: usize,
-    /// Print the plan, and do nothing
+    /// Print the plan, and do nothing else
     #[arg(long)]
     dry_run: bool,
-    /// One line of JSON for each object, and for the plan and the summary
+    /// Print a line of JSON for the plan, for each object and for the summary
     #[arg(long)]
     json: bool,
-    /// Replace what is published by a source that has less of it: cases, months, the grid, what was added at the destination, or all of it; sends again what the destination has lost, as --audit does
+    /// Publish even if the source has less than the destination (cases, months, the grid, or objects added there); also sends lost objects again, as --audit does
     #[arg(long)]
     overwrite: bool,
-    /// Compare with a listing of the destination, not only with what was published before; with --verify all, read everything
+    /// Compare with a listing of the destination, not only with its manifest, and send lost objects again; with --verify all, read every object
     #[arg(long)]
     audit: bool,
-    /// Read again what lies at the destination: metadata and a sample, or all
+    /// Read objects of the destination back, after the publish: metadata and a sample, or all
     #[arg(long, value_name = "EXTENT", num_args = 0..=1, default_missing_value = "sample", value_parser = ["sample", "all"])]
     verify: Option<String>,
-    /// Bytes per second that are sent at most, on average, such as 50M; an object, or part of a large one, goes out at once
+    /// Limit the average rate in bytes per second, such as 50M; each object, or part of a large object, is sent without a pause
     #[arg(long, value_name = "RATE", value_parser = rate)]
     bwlimit: Option<u64>,
-    /// Requests at a time: a number, or found out from how the server answers
+    /// Number of concurrent requests, or auto: adapts to the responses of the server
     #[arg(long, value_name = "N", default_value = "auto", value_parser = concurrency)]
     concurrency: Concurrency,
     /// `Cache-Control` of all objects, such as `public, max-age=3600`
     #[arg(long, value_name = "VALUE", value_parser = header)]
     cache_control: Option<String>,
-    /// `Content-Type` of all objects [default: by name]
+    /// `Content-Type` of all objects [default: from the name]
     #[arg(long, value_name = "TYPE", value_parser = header)]
     content_type: Option<String>,
 }
 
-/// A number of bytes with an optional k, M, G, Ki, Mi or Gi.
+/// Parses a rate in bytes per second, with an optional k, M, G, Ki, Mi or Gi.
 fn rate(text: &str) -> Result<u64, String> {
     bytes_of(text).ok_or_else(|| "give bytes per second, such as 500k, 50M or 1Gi".to_owned())
 }
 
-/// What may stand in a header of HTTP.
+/// Parses the value of an HTTP header: printable ASCII characters, not empty.
 fn header(text: &str) -> Result<String, String> {
     match !text.trim().is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         true => Ok(text.trim().to_owned()),
@@ -116,6 +116,7 @@ fn header(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses a number of concurrent requests, or `auto`.
 fn concurrency(text: &str) -> Result<Concurrency, String> {
     match text {
         "auto" => Ok(Concurrency::Auto),
@@ -160,7 +161,7 @@ impl Publish {
         Ok(Exit::Done)
     }
 
-    /// Carries out a plan and says how that went.
+    /// Carries out a plan and prints its report.
     async fn carry_out(
         &self,
         prepared: LeasedPlan,
@@ -178,10 +179,17 @@ impl Publish {
             }
             result => result?,
         };
-        self.write_outcome(out, &progress, &report)?;
+        match self.json {
+            true => write_json_report(out, &progress, &report)?,
+            false => write_report(out, &progress, &report)?,
+        }
         Ok(report)
     }
 
+    /// Returns the options of the publish.
+    ///
+    /// # Errors
+    /// A pattern is not valid.
     fn options(&self) -> Result<PublishOptions, PublishError> {
         let selection = Selection {
             include: patterns(&self.include)?,
@@ -208,65 +216,78 @@ impl Publish {
             content_type: self.content_type.clone(),
         })
     }
-
-    fn write_outcome(
-        &self,
-        out: &mut dyn Write,
-        progress: &TransferBar,
-        outcome: &PublishReport,
-    ) -> anyhow::Result<()> {
-        let PublishReport { version, sent, deleted, dropped, verified } = outcome;
-        let retried = progress.retried();
-        if self.json {
-            let verified = verified.as_ref().map(|(n, wrong)| json!({"read": n, "wrong": wrong}));
-            let more = json!({
-                "version": version,
-                "deleted": deleted,
-                "forgotten": dropped,
-                "verified": verified,
-            });
-            return Ok(write_summary(out, progress, &more)?);
-        }
-        let sent = count(*sent, "object");
-        match (outcome.sent, deleted) {
-            (0, 0) => writeln!(out, "version {version}: nothing to send")?,
-            (0, _) => writeln!(out, "version {version}: {deleted} deleted")?,
-            _ => {
-                let summary = progress.summary();
-                writeln!(out, "version {version}: {sent} sent in {summary}, {deleted} deleted")?;
-            }
-        }
-        if *dropped > 0 {
-            let objects = count(*dropped, "object");
-            writeln!(
-                out,
-                "{objects} that others have changed, and that are not of what was published now, count as published no more: publish all to send them again"
-            )?;
-        }
-        if !retried.is_empty() {
-            writeln!(out, "{} took more than one try:", count(retried.len(), "object"))?;
-            for SentObject { key, attempts, .. } in retried.iter().take(SHOWN) {
-                writeln!(out, "  {key}: {attempts} tries")?;
-            }
-            if retried.len() > SHOWN {
-                writeln!(out, "  and {} more; --json tells all", retried.len() - SHOWN)?;
-            }
-        }
-        if let Some((looked_at, wrong)) = verified {
-            writeln!(out, "{} read again, {} wrong", count(*looked_at, "object"), wrong.len())?;
-            wrong.iter().try_for_each(|w| writeln!(out, "wrong: {}: {}", w.key, w.problem))?;
-        }
-        Ok(())
-    }
 }
 
-/// Refuses a destination where objects that were read again are wrong.
+/// Prints the report of a publish as a line of JSON.
+fn write_json_report(
+    out: &mut dyn Write,
+    progress: &TransferBar,
+    report: &PublishReport,
+) -> io::Result<()> {
+    let verified =
+        report.verified.as_ref().map(|(read, wrong)| json!({ "read": read, "wrong": wrong }));
+    let more = json!({
+        "version": report.version,
+        "deleted": report.deleted,
+        "forgotten": report.dropped,
+        "verified": verified,
+    });
+    write_summary(out, progress, &more)
+}
+
+/// Prints the report of a publish.
+fn write_report(
+    out: &mut dyn Write,
+    progress: &TransferBar,
+    report: &PublishReport,
+) -> io::Result<()> {
+    let PublishReport { version, sent, deleted, dropped, verified } = report;
+    match (*sent, *deleted) {
+        (0, 0) => writeln!(out, "version {version}: nothing to send")?,
+        (0, _) => writeln!(out, "version {version}: {deleted} deleted")?,
+        _ => {
+            let (objects, summary) = (count(*sent, "object"), progress.summary());
+            writeln!(out, "version {version}: {objects} sent in {summary}, {deleted} deleted")?;
+        }
+    }
+    if *dropped > 0 {
+        let objects = count(*dropped, "object");
+        writeln!(
+            out,
+            "{objects} outside this selection were changed or removed by another writer and no longer count as \
+             published; publish everything to send them again"
+        )?;
+    }
+    write_retried(out, &progress.retried())?;
+    if let Some((read, wrong)) = verified {
+        writeln!(out, "{} read back, {} wrong", count(*read, "object"), wrong.len())?;
+        wrong.iter().try_for_each(|w| writeln!(out, "wrong: {}: {}", w.key, w.problem))?;
+    }
+    Ok(())
+}
+
+/// Prints the objects that were sent after more than one attempt.
+fn write_retried(out: &mut dyn Write, retried: &[SentObject]) -> io::Result<()> {
+    if retried.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{} needed more than one attempt:", count(retried.len(), "object"))?;
+    for SentObject { key, attempts, .. } in retried.iter().take(MAX_LISTED) {
+        writeln!(out, "  {key}: {attempts} attempts")?;
+    }
+    if retried.len() > MAX_LISTED {
+        writeln!(out, "  and {} more; --json lists all", retried.len() - MAX_LISTED)?;
+    }
+    Ok(())
+}
+
+/// Returns an error if objects that were read back are wrong.
 fn refuse_wrong(destination: &Store, report: &PublishReport) -> Result<(), PublishError> {
     match &report.verified {
-        Some((looked_at, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
+        Some((read, wrong)) if !wrong.is_empty() => Err(PublishError::NotVerified {
             url: destination.location().to_string(),
             count: wrong.len(),
-            looked_at: *looked_at,
+            looked_at: *read,
         }),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! `--publish-to`: what a command finishes is published while it goes on.
+//! `--publish-to`: publishes the finished cases of a command while the command continues.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -14,16 +14,19 @@ use crate::model::Case;
 use crate::publish::{self, IncrementalPublisher, PublishError, PublishOptions};
 use crate::store::{Location, Store, StoreRegistry};
 
-/// Where finished cases are published to.
+/// The option `--publish-to`.
 #[derive(Args, Debug, Default)]
 pub(super) struct PublishTo {
-    /// Publish what is finished here as well: a path or URL
+    /// Publish finished results to this destination: a path or URL
     #[arg(long, value_name = "LOCATION")]
     publish_to: Option<Location>,
 }
 
 impl PublishTo {
-    /// A queue from `source`, if there is to be one.
+    /// Creates the publisher of finished cases of `source`. It does nothing without `--publish-to`.
+    ///
+    /// # Errors
+    /// The destination cannot be opened, or cannot be published to.
     pub async fn queue(
         &self,
         stores: &StoreRegistry,
@@ -33,7 +36,7 @@ impl PublishTo {
         let Some(location) = &self.publish_to else { return Ok(Publishing(None)) };
         let destination = stores.open(location)?;
         publish::preflight(source, &destination).await?;
-        let progress = Arc::new(TransferBar::beside());
+        let progress = Arc::new(TransferBar::without_bar());
         let queue = IncrementalPublisher::new(
             source.clone(),
             destination,
@@ -44,7 +47,10 @@ impl PublishTo {
         Ok(Publishing(Some((queue, location.clone()))))
     }
 
-    /// Publishes all of `source`, if it is to be.
+    /// Publishes all of `source`. Does nothing without `--publish-to`.
+    ///
+    /// # Errors
+    /// The publish fails.
     pub async fn publish(
         &self,
         stores: &StoreRegistry,
@@ -55,7 +61,10 @@ impl PublishTo {
         self.publish_below("", stores, source, stop, out).await
     }
 
-    /// The same, to what is called `name` below the destination.
+    /// Publishes all of `source` to the folder `name` of the destination. Does nothing without `--publish-to`.
+    ///
+    /// # Errors
+    /// The publish fails.
     pub async fn publish_below(
         &self,
         name: &str,
@@ -70,24 +79,28 @@ impl PublishTo {
         let pool = Some(Pool::new(1, memory::to_use()));
         let options = PublishOptions { pool, ..PublishOptions::default() };
         let prepared = publish::prepare(source, &destination, options, stop).await?;
-        let outcome = publish::publish(prepared, Arc::new(TransferBar::beside())).await?;
-        let sent = count(outcome.sent, "object");
-        Ok(writeln!(out, "published to {location}: {sent}, version {}", outcome.version)?)
+        let report = publish::publish(prepared, Arc::new(TransferBar::without_bar())).await?;
+        let sent = count(report.sent, "object");
+        Ok(writeln!(out, "published to {location}: {sent}, version {}", report.version)?)
     }
 }
 
-/// Publishing that goes on beside a command.
+/// Publisher of the finished cases of a command; it is empty without `--publish-to`.
 pub(super) struct Publishing(Option<(IncrementalPublisher, Location)>);
 
 impl Publishing {
-    /// A case is finished.
+    /// Queues a finished case.
     pub fn add(&self, case: Case) {
         if let Some((queue, _)) = &self.0 {
             queue.add(case);
         }
     }
 
-    /// Waits for the rest and says so; the exit code of the command when all is well, else ours.
+    /// Waits for the queued cases and prints the number of published objects. Returns the exit code `exit` of the
+    /// command.
+    ///
+    /// # Errors
+    /// The publish fails and the command itself did not. When both fail, the error of the publish is printed.
     pub async fn end(self, exit: Exit, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let Some((queue, location)) = self.0 else { return Ok(exit) };
         match queue.end().await {

@@ -61,7 +61,7 @@ def test_it_is_small_and_not_roots(image):
 
 def test_it_makes_an_atlas_as_any_user_on_a_read_only_root(image):
     said = image.run("demo", "/tmp/demo", "--plan", "--shape", "small", "--months", "2")
-    assert said.count("1 of 2760 cases are in it") == 3
+    assert said.count("1 of 2760 cases in the store") == 3
     assert image.run(options=("--entrypoint=id",)).startswith("uid=12345")
 
 

@@ -18,7 +18,17 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("research", &["model", "store", "read", "derive", "encode", "executor", "case_manifest"]),
     (
         "vis",
-        &["model", "store", "read", "derive", "regrid", "encode", "executor", "research", "case_manifest"],
+        &[
+            "model",
+            "store",
+            "read",
+            "derive",
+            "regrid",
+            "encode",
+            "executor",
+            "research",
+            "case_manifest",
+        ],
     ),
     // Looks into the chunks that it would replace.
     ("publish", &["model", "store", "encode", "executor", "case_manifest"]),

@@ -109,7 +109,7 @@ fn a_value_of_the_command_line_is_wrong_use_and_one_from_elsewhere_configuration
     let folder = tempfile::tempdir().unwrap();
     let list = ["research-data", "list-cases", "-d", "s3://bucket/raw"];
     for (flag, variable, value) in [
-        ("--output-dir", "DOR_OUTPUT_DIR", "gs://bucket/x"),
+        ("--output", "DOR_OUTPUT_DIR", "gs://bucket/x"),
         ("--endpoint-url", "DOR_S3_ENDPOINT_URL", "nonsense"),
         ("--addressing", "DOR_S3_ADDRESSING", "odd"),
     ] {
@@ -174,7 +174,10 @@ fn the_demo_goes_by_a_plan_as_well_and_can_be_run_again() {
         let said = String::from_utf8(output.stdout).unwrap();
         let finalize = said.find("\n$ dor finalize --plan 'my demo/plan.json'\n").expect(&said);
         let check = said.find("\n$ dor vis check 'my demo/store2.zarr'\n").expect(&said);
-        assert!(finalize < check && said[check..].contains("1 of 2760 cases are in it"), "{said}");
+        assert!(
+            finalize < check && said[check..].contains("1 of 2760 cases in the store"),
+            "{said}"
+        );
     }
 }
 

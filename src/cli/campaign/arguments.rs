@@ -1,4 +1,4 @@
-//! Which plan a command is about.
+//! The option `--plan`, and loading of the plan.
 
 use clap::Args;
 
@@ -7,22 +7,25 @@ use crate::cli::stores::stores;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::store::Location;
 
-/// Which plan.
+/// The option `--plan`.
 #[derive(Args, Debug)]
 pub(super) struct PlanArgs {
-    /// The plan: a path or URL that every node can read [default: plan of the configuration]
+    /// Plan file: a path or URL that every node can read [default: plan of the configuration]
     #[arg(long, value_name = "PLAN")]
     pub plan: Option<Location>,
 }
 
 impl PlanArgs {
-    /// With its flag over what else is configured.
+    /// Returns `overrides` with the option `--plan`.
     pub fn over(&self, overrides: Overrides) -> Overrides {
         Overrides { plan: self.plan.clone(), ..overrides }
     }
 }
 
-/// The plan that is configured.
+/// Loads the plan of the configuration.
+///
+/// # Errors
+/// No plan is configured, or it cannot be read.
 pub(super) async fn load(config: &Config) -> anyhow::Result<OpenPlan> {
     let unset = || ConfigError::Unset { key: "plan", flag: "--plan", variable: "DOR_PLAN" };
     let location = config.plan.as_ref().ok_or_else(unset)?.value.absolute();

@@ -1,4 +1,4 @@
-//! `dor finalize`: the end of a campaign.
+//! `dor finalize`: finalizes the products of a campaign.
 
 use std::io::Write;
 
@@ -17,13 +17,13 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::store::Store;
 
-/// Cases that are named.
-const SHOWN: usize = 50;
+/// Most missing products that are listed.
+const MAX_LISTED: usize = 50;
 
-/// Put the map stores together, once every case of a plan is done
+/// Finalize the map stores, after every case of a plan is done
 ///
-/// Looks at the record of each case and product first: when one is missing, it is named, nothing is
-/// written, and the exit code is 3.
+/// First checks the record of each case and product. If a product is missing, lists the missing products, writes
+/// nothing and ends with 3.
 #[derive(Args, Debug)]
 pub(crate) struct Finalize {
     #[command(flatten)]
@@ -49,15 +49,19 @@ impl Finalize {
     }
 }
 
-/// Puts the products of a plan together and says what they hold; `None` when some are missing, which are
-/// named.
+/// Finalizes the products of a plan, prints the number of cases in each, and returns their stores.
+///
+/// Returns `None` when products are missing, and lists these.
+///
+/// # Errors
+/// A store cannot be read or finalized, or the user stops the program.
 pub(crate) async fn finalize(
     opened: &OpenPlan,
     stop: &CancellationToken,
     out: &mut dyn Write,
 ) -> anyhow::Result<Option<Vec<Store>>> {
-    let told = |store: &Store, product: FinalizedProduct| write_product(out, store, &product);
-    match finalize::finalize(opened, stop, told).await? {
+    let report = |store: &Store, product: FinalizedProduct| write_product(out, store, &product);
+    match finalize::finalize(opened, stop, report).await? {
         FinalizeResult::Finalized(stores) => Ok(Some(stores)),
         FinalizeResult::Missing(missing) => {
             write_missing(out, &missing)?;
@@ -66,7 +70,7 @@ pub(crate) async fn finalize(
     }
 }
 
-/// Says what a product holds.
+/// Prints the number of cases in a product.
 fn write_product(
     out: &mut dyn Write,
     store: &Store,
@@ -81,18 +85,18 @@ fn write_product(
     }
 }
 
-/// Names the products that are missing.
+/// Lists the missing products.
 fn write_missing(out: &mut dyn Write, missing: &[Missing]) -> std::io::Result<()> {
     let products = count(missing.len(), "product");
     writeln!(
         out,
         "{products} missing or not as planned; nothing was written; see dor status, then dor run"
     )?;
-    for Missing { case, stage, problem } in missing.iter().take(SHOWN) {
-        writeln!(out, "{case}, {stage}: {problem}")?;
+    for Missing { case, stage: product, problem } in missing.iter().take(MAX_LISTED) {
+        writeln!(out, "{case}, {product}: {problem}")?;
     }
-    if missing.len() > SHOWN {
-        writeln!(out, "and {} more", missing.len() - SHOWN)?;
+    if missing.len() > MAX_LISTED {
+        writeln!(out, "and {} more", missing.len() - MAX_LISTED)?;
     }
     Ok(())
 }

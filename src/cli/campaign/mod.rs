@@ -1,4 +1,4 @@
-//! `dor plan`, `run`, `status`, `finalize` and `slurm`: many cases on many nodes.
+//! `dor plan`, `run`, `status`, `finalize` and `slurm`: campaigns of many cases on many nodes.
 
 mod arguments;
 mod finalize;

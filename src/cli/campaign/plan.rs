@@ -1,4 +1,4 @@
-//! `dor plan`: what a campaign is to do, written down.
+//! `dor plan`: creates the plan of a campaign.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -13,37 +13,36 @@ use crate::cli::output::{bytes, count};
 use crate::cli::research_data::{data_dir, refuse_inside, refuse_mixed};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::{grid_file, stores};
-use crate::cli::vis::{centers_unset, say_without};
+use crate::cli::vis::{centers_unset, print_polygons_without_files};
 use crate::cli::{Exit, GlobalArgs};
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Setting};
 use crate::executor::unless_stopped;
 use crate::store::{Location, LocationError, StoreRegistry};
 
-/// Bytes of raw files that a core makes all products of in a second, as measured on two cores
-/// (docs/benchmarks.md).
+/// Bytes of raw files per second that one core converts to all products, measured on two cores (docs/benchmarks.md).
 const CORE_RATE: f64 = 75e6;
-/// Cores of a node, unless given.
+/// Default number of cores of a node.
 pub(crate) const CORES: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
-/// Write down what is to be done for which cases
+/// Create a plan: which cases to process, and how
 ///
-/// The plan never changes: every node goes by the same. It names the places, so that `dor run`, `status`
-/// and `finalize` need no other setting than the credentials; what lies below the plan's folder is named
-/// relative to it, so that all can be moved together.
+/// A plan never changes, and every node reads the same plan. It contains the locations of inputs and outputs, so
+/// that `dor run`, `status` and `finalize` need no other setting than credentials. Locations below the folder of
+/// the plan are relative to that folder, so that the folder can be moved.
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
-    /// Where the plan goes: a path or URL that every node can read
+    /// Plan file to write: a path or URL that every node can read
     #[arg(short, long, value_name = "PLAN", value_parser = file)]
     output: Location,
     #[command(flatten)]
     cases: CaseArgs,
     /// Products: research, store1, store2 and store3
     #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL)]
-    stages: Vec<Product>,
-    /// The archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
+    products: Vec<Product>,
+    /// Archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
     data_dir: Option<Location>,
-    /// Where research-grade files go [default: output_dir of the configuration]
+    /// Folder of research-grade files [default: output_dir of the configuration]
     #[arg(long, value_name = "LOCATION")]
     output_dir: Option<Location>,
     /// Store 1 [default: store1 of the configuration]
@@ -58,13 +57,13 @@ pub(crate) struct Plan {
     /// Grid file with the full TLAT and TLONG [default: grid of the configuration]
     #[arg(long, value_name = "LOCATION")]
     grid: Option<Location>,
-    /// Series of sea surface height of the reference run, for DIC of store 2 [default: ssh of the configuration]
+    /// Sea surface height of the reference run, for DIC of store 2 [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
     ssh: Option<Location>,
     /// Centres of the polygons, for store 3 [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
     centers: Option<Location>,
-    /// Use the months that are there when others are missing
+    /// Accept cases with missing months
     #[arg(long)]
     allow_missing: bool,
     /// Reproduce the known defects of the published atlas in stores 2 and 3
@@ -73,23 +72,25 @@ pub(crate) struct Plan {
     /// For the estimate: cores of a node
     #[arg(long, value_name = "N", default_value_t = CORES, value_parser = from_one)]
     cores: NonZeroUsize,
-    /// For the estimate: bytes that a node goes through in a second, as `dor run` tells at its end [default: 75 MB for each core, as measured]
+    /// For the estimate: bytes that a node reads per second; `dor run` prints the rate at its end [default: 75 MB per core]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     node_rate: Option<u64>,
 }
 
-/// Where a file goes.
+/// Parses the location of a file.
 fn file(text: &str) -> Result<Location, String> {
     match text.ends_with('/') {
-        true => Err(format!("it is a folder: name a file in it, such as {text}plan.json")),
+        true => {
+            Err(format!("the location is a folder; name a file in it, such as {text}plan.json"))
+        }
         false => text.parse().map_err(|error: LocationError| error.to_string()),
     }
 }
 
 impl Plan {
     pub async fn run(mut self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        self.stages.sort_unstable();
-        self.stages.dedup();
+        self.products.sort_unstable();
+        self.products.dedup();
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             output_dir: self.output_dir.clone(),
@@ -104,11 +105,11 @@ impl Plan {
         let choice = self.cases.choice()?;
         let stop = CancellationToken::new();
         if draft.places.ssh.is_some() {
-            // The series is long.
+            // Reading the whole series takes minutes, so a signal must stop it.
             stop_on_signals(stop.clone());
         }
         let chosen = unless_stopped(&stop, draft.cases(&choice, &stores)).await??;
-        say_without(&chosen, &draft.archive(&stores)?.location().to_string());
+        print_polygons_without_files(&chosen, &draft.archive(&stores)?.location().to_string());
         let output = self.output.absolute();
         let planning = draft.plan(chosen.cases, &output, &stores, &stop);
         let plan = unless_stopped(&stop, planning).await??;
@@ -118,88 +119,94 @@ impl Plan {
         Ok(Exit::Done)
     }
 
-    /// What the plan is to be of; products are kept apart from each other's input.
+    /// Collects the inputs of the plan.
+    ///
+    /// # Errors
+    /// A location that the products need is not set, or the output folder lies in the archive or in other results.
     async fn draft(&self, config: &Config, stores: &StoreRegistry) -> anyhow::Result<PlanDraft> {
-        let places = self.places(config)?;
+        let locations = self.locations(config)?;
         if let (Some(archive), Some(output)) = (&config.data_dir, &config.output_dir)
-            && self.stages.contains(&Product::Research)
+            && self.products.contains(&Product::Research)
         {
             refuse_mixed(archive, output)?;
             refuse_inside(&stores.open(&output.value)?, output).await?;
         }
         Ok(PlanDraft {
-            stages: self.stages.clone(),
-            places,
+            stages: self.products.clone(),
+            places: locations,
             grid: grid_file(config),
             allow_missing: self.allow_missing,
             reference_compat: self.reference_compat,
         })
     }
 
-    /// Where everything is; what the stages need must be known.
-    fn places(&self, config: &Config) -> anyhow::Result<Locations> {
-        let or = |flag: &Option<Location>, configured: &Option<_>| {
-            let setting =
-                configured.as_ref().map(|set: &crate::config::Setting<Location>| &set.value);
+    /// Returns the absolute locations of the inputs and outputs of the products.
+    ///
+    /// # Errors
+    /// A location that the products need is not set.
+    fn locations(&self, config: &Config) -> anyhow::Result<Locations> {
+        let absolute = |flag: &Option<Location>, configured: &Option<Setting<Location>>| {
+            let setting = configured.as_ref().map(|setting| &setting.value);
             flag.as_ref().or(setting).map(Location::absolute)
         };
-        let mut places = Locations {
-            data_dir: or(&None, &config.data_dir),
-            grid: or(&None, &config.grid),
+        let mut locations = Locations {
+            data_dir: absolute(&None, &config.data_dir),
+            grid: absolute(&None, &config.grid),
             ..Locations::default()
         };
-        for stage in &self.stages {
-            let (place, key, flag, variable) = match stage {
+        for product in &self.products {
+            let (location, key, flag, variable) = match product {
                 Product::Research => {
-                    places.output_dir = or(&None, &config.output_dir);
-                    (&places.output_dir, "output_dir", "--output-dir", "DOR_OUTPUT_DIR")
+                    locations.output_dir = absolute(&None, &config.output_dir);
+                    (&locations.output_dir, "output_dir", "--output-dir", "DOR_OUTPUT_DIR")
                 }
                 Product::Store1 => {
-                    places.store1 = or(&self.store1, &config.store1);
-                    (&places.store1, "store1", "--store1", "OCEAN_CDR_STORE_1_PATH")
+                    locations.store1 = absolute(&self.store1, &config.store1);
+                    (&locations.store1, "store1", "--store1", "OCEAN_CDR_STORE_1_PATH")
                 }
                 Product::Store2 => {
-                    places.ssh = or(&None, &config.ssh);
-                    places.store2 = or(&self.store2, &config.store2);
-                    (&places.store2, "store2", "--store2", "OCEAN_CDR_STORE_2_PATH")
+                    locations.ssh = absolute(&None, &config.ssh);
+                    locations.store2 = absolute(&self.store2, &config.store2);
+                    (&locations.store2, "store2", "--store2", "OCEAN_CDR_STORE_2_PATH")
                 }
                 Product::Store3 => {
-                    places.centers = or(&None, &config.centers);
-                    if places.centers.is_none() {
+                    locations.centers = absolute(&None, &config.centers);
+                    if locations.centers.is_none() {
                         return Err(centers_unset().into());
                     }
-                    places.store3 = or(&self.store3, &config.store3);
+                    locations.store3 = absolute(&self.store3, &config.store3);
                     let variable = "OCEAN_CDR_CUMULATIVE_FG_CO2_PERCENT_STORE_PATH";
-                    (&places.store3, "store3", "--store3", variable)
+                    (&locations.store3, "store3", "--store3", variable)
                 }
             };
-            if place.is_none() {
+            if location.is_none() {
                 return Err(ConfigError::Unset { key, flag, variable }.into());
             }
         }
         data_dir(config)?;
-        Ok(places)
+        Ok(locations)
     }
 }
 
-/// Bytes that a node of so many cores goes through in a second.
+/// Estimates the bytes per second that a node with this number of cores reads.
 pub(crate) fn node_rate(cores: NonZeroUsize) -> f64 {
     CORE_RATE * cores.get() as f64
 }
 
-/// Says what a plan is of, and about how long it takes when a node goes through `rate` bytes a second.
+/// Prints the cases and products of a plan, and the estimated node-hours. `rate`: bytes that a node reads per
+/// second.
 pub(crate) fn write_plan(
     out: &mut dyn Write,
     location: &Location,
     plan: &campaign::CampaignPlan,
     rate: f64,
 ) -> std::io::Result<()> {
-    let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name()).collect();
+    let products: Vec<_> = plan.stages.iter().map(|product| product.name()).collect();
     writeln!(
         out,
-        "{location}: {} for {}, {} to read, {:.1} node-hours if a node goes through {} a second\nSHA-256 {}",
+        "{location}: {} for {}, {} to read, {:.1} node-hours at {}/s per node\nSHA-256 {}",
         count(plan.cases.len(), "case"),
-        stages.join(", "),
+        products.join(", "),
         bytes(plan.bytes()),
         plan.bytes() as f64 / rate / 3600.0,
         bytes(rate as u64),

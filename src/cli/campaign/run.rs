@@ -1,4 +1,4 @@
-//! `dor run`: the cases of a shard, each in one pass.
+//! `dor run`: processes the cases of a shard.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -18,15 +18,15 @@ use crate::cli::signals::stop_on_signals;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, Overrides};
 use crate::executor::{memory, unless_stopped};
-use crate::vis::VisError;
 use crate::research::failures;
+use crate::vis::VisError;
 
-/// Make all products of the cases of a shard, reading each raw file once
+/// Make all products of the cases of a shard, and read each raw file once
 ///
-/// What is done already is passed over; a case that fails does not stop the others. Case i of the plan
-/// belongs to shard i mod N. How far it is lies beside the plan, for `dor status`, with a log of one
-/// line of JSON an event. Ends with 65 when all that failed is in the input, 78 when it is in the configuration
-/// (permissions, credentials), 1 when something else did, 75 when it was told to stop.
+/// Skips products that are done. A case that fails does not stop the others. Case i of the plan belongs to shard
+/// i mod N. Writes its progress, and a log with one line of JSON for each event, to a folder next to the plan, for
+/// `dor status`. Ends with 65 when every failure is in the input, 78 when every failure is in the configuration
+/// (permissions, credentials), 1 for other failures, and 75 when a signal stopped it.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -39,16 +39,16 @@ pub(crate) struct Run {
     shard: Option<usize>,
     /// Only these products of the plan [default: all]
     #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',')]
-    stages: Vec<Product>,
+    products: Vec<Product>,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Files worked on at the same time [default: workers of the configuration, or all cores]
+    /// Files processed at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
-    /// Memory to stay under, such as 400GB [default: the limit of the Slurm job, control group or machine]
+    /// Memory limit, such as 400GB [default: that of the Slurm job, control group or machine]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory: Option<u64>,
-    /// Make what is done once more
+    /// Make products again that are done
     #[arg(long)]
     force: bool,
 }
@@ -65,21 +65,28 @@ impl Run {
         work(run, stop, out).await
     }
 
+    /// Returns the options of the run.
+    ///
+    /// # Errors
+    /// The plan does not have a product of `--products`, or the shard or the choice of cases is not valid.
     fn options(&self, plan: &CampaignPlan, workers: usize) -> anyhow::Result<ShardOptions> {
-        let stages = stages_of(plan, &self.stages)?;
+        let products = stages_of(plan, &self.products)?;
         let shard = self.shard()?;
         let choice = self.cases.choice()?;
         let memory = self.memory.map_or_else(memory::to_use, |memory| memory / 5 * 4);
-        Ok(ShardOptions { shard, stages, choice, workers, memory, force: self.force })
+        Ok(ShardOptions { shard, stages: products, choice, workers, memory, force: self.force })
     }
 
-    /// The shard of this process. Without `--shards` it is the only one, which an element of an array is not.
+    /// Returns the shard of this process. Without `--shards` there is one shard.
+    ///
+    /// # Errors
+    /// The shard index is not valid, or an element of an array job has no `--shards`.
     fn shard(&self) -> anyhow::Result<Shard> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(shards) = self.shards else {
             let is_element = |name: &&&str| variable(name).is_some();
             if let Some(name) = Shard::VARIABLES.iter().find(is_element) {
-                let needed = format!("{name} is set, so that there are several shards: give --shards N");
+                let needed = format!("{name} is set, so there are several shards; give --shards N");
                 return Err(VisError::Needs(needed).into());
             }
             return Ok(Shard::find(1, self.shard, |_| None)?);
@@ -88,36 +95,39 @@ impl Run {
     }
 }
 
-/// Makes the products of a shard's cases and says how that went.
+/// Makes the products of the cases of a shard and prints the result of each case.
+///
+/// # Errors
+/// The shard cannot continue: the plan or an output cannot be used, or the user stops the program.
 pub(crate) async fn work(
     run: ShardRun,
     stop: CancellationToken,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let told = |case: CaseReport<'_>| write_case(out, &case);
-    let done = run.work(stop, Arc::new(ConversionBar::new()), told).await;
-    let done = done.and_then(|report| write_report(out, &report));
-    let exit = done.as_ref().map_or_else(|error| Exit::of(error.as_ref()), |exit| *exit);
+    let report_case = |case: CaseReport<'_>| write_case(out, &case);
+    let result = run.work(stop, Arc::new(ConversionBar::new()), report_case).await;
+    let result = result.and_then(|report| write_report(out, &report));
+    let exit = result.as_ref().map_or_else(|error| Exit::of(error.as_ref()), |exit| *exit);
     run.end(exit as u8).await;
-    done
+    result
 }
 
-/// Says how a case went, and why products of it were not made.
+/// Prints the result of a case, and the errors of the products that failed.
 fn write_case(out: &mut dyn Write, report: &CaseReport<'_>) -> anyhow::Result<()> {
     let CaseReport { case, done, all, products, made, size, fetched, elapsed, failures } = report;
-    let of = format!("case {case} ({done} of {all})");
-    if made.len() == *products && made.iter().all(|made| made.before) {
-        writeln!(out, "{of}: done before")?;
+    let label = format!("case {} ({done} of {all})", case.short());
+    if made.len() == *products && made.iter().all(|product| product.before) {
+        writeln!(out, "{label}: done before")?;
     } else {
         writeln!(
             out,
-            "{of}: {} of {}, {} read of {}, {} and {} written in {}",
+            "{label}: {} of {}, {} read of {}, {} and {} written in {}",
             made.len(),
             count(*products, "product"),
             bytes(*fetched),
             bytes(*size),
-            count(made.iter().map(|made| made.objects).sum(), "object"),
-            bytes(made.iter().map(|made| made.written).sum()),
+            count(made.iter().map(|product| product.objects).sum(), "object"),
+            bytes(made.iter().map(|product| product.written).sum()),
             duration(*elapsed)
         )?;
     }
@@ -131,21 +141,21 @@ fn write_case(out: &mut dyn Write, report: &CaseReport<'_>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Says how the shard went.
+/// Prints the result of the shard, and returns the exit code.
 fn write_report(out: &mut dyn Write, report: &ShardReport) -> anyhow::Result<Exit> {
     let ShardReport { all, done, read, elapsed, failed, failure } = report;
     if *all == 0 {
-        writeln!(out, "this shard has none of the cases")?;
+        writeln!(out, "this shard has no cases")?;
         return Ok(Exit::Done);
     }
     let rate = bytes((*read as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);
     let (cases, read) = (count(*all, "case"), bytes(*read));
     writeln!(out, "{done} of {cases} done, {} failed, {read} read, {rate}/s", failed.len())?;
-    for (case, Failure { stages, error, .. }) in
-        failed.iter().flat_map(|(case, all)| all.iter().map(move |failure| (case, failure)))
-    {
-        let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
-        writeln!(out, "failed: {}, {}: {error}", case.short(), stages.join(" and "))?;
+    for (case, failures) in failed {
+        for Failure { stages: products, error, .. } in failures {
+            let products: Vec<_> = products.iter().map(|product| product.name()).collect();
+            writeln!(out, "failed: {}, {}: {error}", case.short(), products.join(" and "))?;
+        }
     }
     Ok(failure.map_or(Exit::Done, Exit::from))
 }

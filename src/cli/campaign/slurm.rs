@@ -1,4 +1,4 @@
-//! `dor slurm`: a plan on the nodes of a Slurm cluster.
+//! `dor slurm`: runs a plan on the nodes of a Slurm cluster.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -21,9 +21,8 @@ use crate::vis::cases::CaseChoice;
 
 /// Run a plan on the nodes of a Slurm cluster
 ///
-/// An array job, of which each element is a shard on a node of its own, and a job after it that puts the
-/// results together. An element that is told to stop (its time is nearly up, or it is preempted) is queued
-/// again by itself.
+/// Creates an array job, in which each element runs one shard on one node, and a job after it that finalizes the
+/// products. An element that Slurm stops (at its time limit, or by preemption) queues itself again.
 #[derive(Args, Debug)]
 pub(crate) struct Slurm {
     #[command(subcommand)]
@@ -32,9 +31,9 @@ pub(crate) struct Slurm {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Write the scripts, dor-run.sbatch and dor-finalize.sbatch
+    /// Write the job scripts, dor-run.sbatch and dor-finalize.sbatch
     Script(SlurmArgs),
-    /// Write the scripts and send them to Slurm
+    /// Write the job scripts and submit them to Slurm
     Submit(SlurmArgs),
 }
 
@@ -42,10 +41,10 @@ enum Action {
 struct SlurmArgs {
     #[command(flatten)]
     plan: PlanArgs,
-    /// Number of nodes: shards of the plan, elements of the array
+    /// Number of nodes, which is also the number of shards and of array elements
     #[arg(long, value_name = "N", value_parser = from_one)]
     nodes: NonZeroUsize,
-    /// Only these elements, as `dor status` tells them: 3,7,10-12, with %2 at most two at a time; the number of shards stays the same
+    /// Only these array elements, as `dor status` prints them: 3,7,10-12; %2 at the end runs two at a time. The number of shards does not change
     #[arg(long, value_name = "LIST", value_parser = list)]
     array: Option<String>,
     #[command(flatten)]
@@ -56,65 +55,65 @@ struct SlurmArgs {
     /// Last polygon
     #[arg(long, hide = true, value_name = "ID", value_parser = polygon)]
     end: Option<u16>,
-    /// Quality of service, such as regular or preempt
+    /// Quality of service of the jobs, such as regular or preempt
     #[arg(long, value_name = "QOS", value_parser = word)]
     qos: Option<String>,
-    /// Partition
+    /// Partition of the jobs
     #[arg(long, value_name = "NAME", value_parser = word)]
     partition: Option<String>,
-    /// Time limit of an element
+    /// Time limit of an array element
     #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00", value_parser = time)]
     time: String,
-    /// Time limit of the job that puts the results together, and publishes them
+    /// Time limit of the job that finalizes the products and publishes them
     #[arg(long, value_name = "HH:MM:SS", default_value = "01:00:00", value_parser = time)]
     finalize_time: String,
-    /// Account that is charged
+    /// Account to charge
     #[arg(long, value_name = "NAME", value_parser = word)]
     account: Option<String>,
-    /// Kind of nodes, such as cpu
+    /// Feature of the nodes, such as cpu
     #[arg(long, value_name = "FEATURE", value_parser = word)]
     constraint: Option<String>,
-    /// Processors of a node, where Slurm does not give all
+    /// Processors of a node, on clusters where Slurm does not allocate all
     #[arg(long, value_name = "N", value_parser = from_one)]
     cpus_per_task: Option<NonZeroUsize>,
-    /// Run in this image, with Shifter
+    /// Run in this container image, with Shifter
     #[arg(long, value_name = "IMAGE", value_parser = word)]
     container: Option<String>,
-    /// The program on the nodes [default: this one; `dor` in an image]
+    /// Program on the nodes [default: this program; `dor` with --container]
     #[arg(long, value_name = "PATH")]
     program: Option<String>,
-    /// Memory of a node to stay under [default: the limit of the job]
+    /// Memory limit of a node, such as 400GB [default: that of the job]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<String>,
-    /// Publish the finalized products here; not with a selection of cases, after which nothing is finalized
+    /// Publish the finalized products to this destination; not with a choice of cases, after which nothing is finalized
     #[arg(long, value_name = "LOCATION", conflicts_with_all = ["polygons", "polygon_range", "months", "cases", "start", "end"])]
     publish_to: Option<Location>,
-    /// Folder for the scripts
+    /// Folder of the job scripts
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
     output: PathBuf,
 }
 
-/// What stands in a line of a script: no spaces, nothing that a shell or Slurm would take apart.
+/// Parses a word for a line of a script: no spaces, and no characters that a shell or Slurm interprets.
 fn word(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+&|*".contains(c);
     match !text.is_empty() && text.chars().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err("give one word".to_owned()),
+        false => Err("give one word of letters, digits and -_./:@+&|*".to_owned()),
     }
 }
 
-/// A time limit as Slurm takes it.
+/// Parses a time limit in a form of Slurm, at least 5 minutes.
 fn time(text: &str) -> Result<String, String> {
     match minutes(text) {
         None => Err("give hours, minutes and seconds, such as 04:00:00".to_owned()),
-        Some(0..5) => Err("give 5 minutes or more: the last two are for stopping".to_owned()),
+        Some(0..5) => Err("give at least 5 minutes; stopping takes the last two".to_owned()),
         Some(_) => Ok(text.to_owned()),
     }
 }
 
-/// The whole minutes of `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`.
+/// Returns the whole minutes of a time in the form `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`.
 fn minutes(text: &str) -> Option<u64> {
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
         true => part.parse::<u64>().ok(),
         false => None,
@@ -135,12 +134,12 @@ fn minutes(text: &str) -> Option<u64> {
     hours.checked_mul(60)?.checked_add(minutes)
 }
 
-/// An amount of memory, as it was written.
+/// Checks an amount of memory, and returns the text unchanged.
 fn memory(text: &str) -> Result<String, String> {
     crate::cli::arguments::size(text).map(|_| text.to_owned())
 }
 
-/// The largest number of a list such as `3,7,10-12` or `0-15%4`, if it is one.
+/// Returns the largest number of a list, such as `3,7,10-12` or `0-15%4`. `None`: the list is not valid.
 fn largest(text: &str) -> Option<usize> {
     let (text, at_a_time) = text.split_once('%').unwrap_or((text, "1"));
     from_one(at_a_time).ok()?;
@@ -152,9 +151,10 @@ fn largest(text: &str) -> Option<usize> {
     text.split(',').map(end).try_fold(0, |most, end| Some(most.max(end?)))
 }
 
+/// Checks a list of array elements, and returns the text unchanged.
 fn list(text: &str) -> Result<String, String> {
-    let wrong = || "give numbers and ranges, such as 3,7,10-12".to_owned();
-    largest(text).map(|_| text.to_owned()).ok_or_else(wrong)
+    let expected = || "give numbers and ranges, such as 3,7,10-12".to_owned();
+    largest(text).map(|_| text.to_owned()).ok_or_else(expected)
 }
 
 impl Slurm {
@@ -164,11 +164,11 @@ impl Slurm {
             Action::Submit(options) => (options, true),
         };
         let config = Config::load(&options.plan.over(global.overrides()))?;
-        // Nothing is sent for a plan that cannot be read.
+        // A plan that cannot be read must fail here, not on the nodes.
         let OpenPlan { location, plan, .. } = load(&config).await?;
         warn_of_idle_nodes(&location, plan.cases.len(), options.nodes.get());
         let jobs = options.jobs(&location, global)?;
-        // Cases that are not selected would be missing.
+        // With a choice of cases, finalize would find the other cases missing, so it gets no script.
         let scripts = jobs.write_scripts(&options.output, options.choice()?.is_all())?;
         match submits {
             true => submit_jobs(&scripts, &location, options.nodes, out)?,
@@ -178,13 +178,15 @@ impl Slurm {
     }
 }
 
+/// Warns when there are more nodes than cases.
 fn warn_of_idle_nodes(plan: &Location, cases: usize, nodes: usize) {
     if let Some(idle) = nodes.checked_sub(cases).filter(|idle| *idle > 0) {
         let cases = count(cases, "case");
-        tracing::warn!("{plan} has {cases}: of {nodes} nodes, {idle} get none");
+        tracing::warn!("{plan} has {cases}: {idle} of {nodes} nodes get no case; lower --nodes");
     }
 }
 
+/// Prints the paths of the scripts.
 fn write_paths(Scripts { run, finalize }: &Scripts, out: &mut dyn Write) -> std::io::Result<()> {
     for path in std::iter::once(run).chain(finalize) {
         writeln!(out, "{}", path.display())?;
@@ -192,7 +194,7 @@ fn write_paths(Scripts { run, finalize }: &Scripts, out: &mut dyn Write) -> std:
     Ok(())
 }
 
-/// Sends the scripts to Slurm and says which jobs they are.
+/// Submits the scripts to Slurm and prints the IDs of the jobs.
 fn submit_jobs(
     Scripts { run, finalize }: &Scripts,
     plan: &Location,
@@ -202,18 +204,24 @@ fn submit_jobs(
     let id = submit(run, None)?;
     writeln!(out, "job {id}: {plan} on {}", count(nodes.get(), "node"))?;
     if let Some(finalize) = finalize {
-        // An element that failed would keep afterok waiting for ever: finalize looks for itself.
+        // The job starts also after a failed element, and finalize checks that all cases are done. With
+        // `afterok`, a failed element would keep the job in the queue forever.
         let last = submit(finalize, Some(&id)).with_context(|| {
-            format!("job {id} is queued; dor finalize it by hand when it has ended")
+            format!(
+                "job {id} is queued, but not finalize; run dor finalize --plan {plan} after the job"
+            )
         })?;
-        writeln!(out, "job {last}: finalize, after it")?;
+        writeln!(out, "job {last}: finalize, after job {id}")?;
     }
-    writeln!(out, "how far it is: dor status --plan {plan} --shards {nodes}")?;
+    writeln!(out, "progress: dor status --plan {plan} --shards {nodes}")?;
     Ok(())
 }
 
 impl SlurmArgs {
-    /// The cases to run.
+    /// Returns the choice of cases.
+    ///
+    /// # Errors
+    /// A range of polygons is empty.
     fn choice(&self) -> Result<CaseChoice, VisError> {
         let mut choice = self.cases.choice()?;
         if self.start.is_some() || self.end.is_some() {
@@ -224,21 +232,32 @@ impl SlurmArgs {
         Ok(choice)
     }
 
+    /// Returns the program on the nodes.
+    ///
+    /// # Errors
+    /// The path of this program is not known.
+    fn program(&self) -> anyhow::Result<String> {
+        match (&self.program, &self.container) {
+            (Some(program), _) => Ok(program.clone()),
+            (None, Some(_)) => Ok("dor".to_owned()),
+            (None, None) => {
+                let path = std::env::current_exe()
+                    .context("cannot find the path of this program; give --program")?;
+                Ok(path.display().to_string())
+            }
+        }
+    }
+
+    /// Returns the jobs of a plan.
+    ///
+    /// # Errors
+    /// `--array` has a number that is no shard, or the choice of cases is not valid.
     fn jobs(&self, plan: &Location, global: &GlobalArgs) -> anyhow::Result<Jobs> {
         let shards = self.nodes.get();
         if let Some(list) = self.array.as_deref().filter(|list| largest(list) >= Some(shards)) {
             let last = shards - 1;
             anyhow::bail!(VisError::Needs(format!("--array {list}: the shards are 0 to {last}")));
         }
-        let own = || -> anyhow::Result<String> {
-            let path = std::env::current_exe().context("cannot tell where this program is")?;
-            Ok(path.display().to_string())
-        };
-        let program = match (&self.program, &self.container) {
-            (Some(program), _) => program.clone(),
-            (None, Some(_)) => "dor".to_owned(),
-            (None, None) => own()?,
-        };
         let mut run = global.words();
         run.extend(words(&self.choice()?));
         if let Some(memory) = &self.memory {
@@ -248,7 +267,7 @@ impl SlurmArgs {
         let publish_to = publish_to.into_iter().flat_map(|to| ["--publish-to".to_owned(), to]);
         let finalize = global.words().into_iter().chain(publish_to);
         Ok(Jobs {
-            program,
+            program: self.program()?,
             plan: plan.to_string(),
             shards,
             array: self.array.clone(),
@@ -271,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_break_a_script_is_refused() {
+    fn values_that_would_break_a_script_are_refused() {
         assert!(word("m1234_g").is_ok() && word("cpu&gpu").is_ok() && word("04:00:00").is_ok());
         assert!(word("a b").is_err() && word("a\n#SBATCH").is_err() && word("").is_err());
         assert!(list("3,7,10-12").is_ok() && list("3,x").is_err() && list("3-").is_err());

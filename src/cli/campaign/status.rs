@@ -1,7 +1,7 @@
-//! `dor status`: how far a plan is.
+//! `dor status`: shows the progress of a plan.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::{PlanArgs, load};
-use crate::campaign::heartbeat::Heartbeat;
+use crate::campaign::heartbeat::{Failure, Heartbeat};
 use crate::campaign::status::{CampaignStatus, Missing, archive, array, missing, outputs, status};
 use crate::campaign::{CampaignPlan, OpenPlan, ProductError};
 use crate::cli::arguments::from_one;
@@ -17,15 +17,15 @@ use crate::cli::output::{Table, bytes, count, duration, write_json};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 
-/// Time between two looks.
-const PAUSE: Duration = Duration::from_secs(10);
-/// Failures that are shown.
-const SHOWN: usize = 20;
+/// Time between two reads of the status.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Most failures, and most outdated products, that are listed.
+const MAX_LISTED: usize = 20;
 
-/// Tell how far a plan is: done, running, failed, and which shards are still to run
+/// Show the progress of a plan: done, running, failed, and the shards still to run
 ///
-/// Done is what has a record of the plan's files and rules; running and failed is what the shards tell beside
-/// the plan.
+/// A product is done if it has a record with the files and rules of the plan. The shards write which cases are
+/// running or have failed to a folder next to the plan.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -33,10 +33,10 @@ pub(crate) struct Status {
     /// Number of shards [default: that of the last run]
     #[arg(long, value_name = "N", value_parser = from_one)]
     shards: Option<NonZeroUsize>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Look again every 10 seconds, until all is done
+    /// Print the progress every 10 seconds until all cases are done
     #[arg(long)]
     watch: bool,
 }
@@ -47,69 +47,92 @@ impl Status {
         let OpenPlan { stores, store, key, plan, .. } = load(&config).await?;
         plan.places.refuse_absent(&plan.stages, &stores).await?;
         let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
-        // What is done stays so.
+        // A product that is done is not read again.
         let mut done = BTreeSet::new();
         loop {
             let missing = missing(&plan, &raw, &outputs, &mut done).await?;
-            let marks = Heartbeat::all(&store, &key, &plan).await.map_err(ProductError::from)?;
+            let heartbeats =
+                Heartbeat::all(&store, &key, &plan).await.map_err(ProductError::from)?;
             let shards = self.shards.map(NonZeroUsize::get);
-            let found = status(&plan, missing, &marks, shards);
+            let status = status(&plan, missing, &heartbeats, shards);
             match self.json {
                 true => write_json(
                     out,
-                    &json!({ "plan": plan.sha256, "cases": plan.cases.len(), "status": found }),
+                    &json!({ "plan": plan.sha256, "cases": plan.cases.len(), "status": status }),
                 )?,
-                false => write_status(out, &plan, &found)?,
+                false => write_status(out, &plan, &status)?,
             }
             out.flush()?;
-            if !self.watch || found.done == plan.cases.len() {
+            if !self.watch || status.done == plan.cases.len() {
                 return Ok(Exit::Done);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }
 
+/// Prints the progress of a plan, its failures, and the shards that are still to run.
 fn write_status(
     out: &mut dyn Write,
     plan: &CampaignPlan,
-    found: &CampaignStatus,
-) -> anyhow::Result<()> {
+    status: &CampaignStatus,
+) -> io::Result<()> {
     let mut table = Table::new(["", "done", "running", "failed", "waiting"]);
-    for (stage, counts) in &found.stages {
+    for (product, counts) in &status.stages {
         let numbers = [counts.done, counts.running, counts.failed, counts.waiting];
         let [done, running, failed, waiting] = numbers.map(|n| n.to_string());
-        table.row([stage.to_string(), done, running, failed, waiting]);
+        table.row([product.to_string(), done, running, failed, waiting]);
     }
     table.write(out)?;
-    let of = count(plan.cases.len(), "case");
-    writeln!(out, "{} of {of}, {} of {}", found.done, bytes(found.bytes_done), bytes(found.bytes))?;
-    if found.at_work > 0 {
-        let left = found.bytes.saturating_sub(found.bytes_done) as f64 / found.rate.max(1.0);
-        let at_work = count(found.at_work, "shard");
-        write!(out, "{at_work} at work, {}/s", bytes(found.rate as u64))?;
-        match found.rate > 0.0 {
-            true => writeln!(out, ", about {} left", duration(Duration::from_secs_f64(left)))?,
-            false => writeln!(out)?,
-        }
+    let (cases, done) = (count(plan.cases.len(), "case"), bytes(status.bytes_done));
+    writeln!(out, "{} of {cases}, {done} of {}", status.done, bytes(status.bytes))?;
+    write_rate(out, status)?;
+    write_failures(out, status)?;
+    write_outdated(out, &status.outdated)?;
+    if let (Some(shards), false) = (status.shards, status.to_run.is_empty()) {
+        writeln!(out, "still to run, of {shards} shards: --array={}", array(&status.to_run))?;
     }
-    let failures = found.failed.iter().flat_map(|(case, all)| all.iter().map(move |f| (case, f)));
-    for (case, failure) in failures.clone().take(SHOWN) {
-        let stages: Vec<_> = failure.stages.iter().map(|stage| stage.name()).collect();
-        writeln!(out, "failed: {case}, {}: {}", stages.join(" and "), failure.error)?;
+    Ok(())
+}
+
+/// Prints the number of running shards, their rate, and the remaining time.
+fn write_rate(out: &mut dyn Write, status: &CampaignStatus) -> io::Result<()> {
+    if status.at_work == 0 {
+        return Ok(());
     }
-    for Missing { case, stage, problem } in found.outdated.iter().take(SHOWN) {
-        writeln!(out, "not as planned: {case}, {stage}: {problem}")?;
+    let running = count(status.at_work, "shard");
+    write!(out, "{running} running, {}/s", bytes(status.rate as u64))?;
+    if status.rate > 0.0 {
+        let left = status.bytes.saturating_sub(status.bytes_done) as f64 / status.rate.max(1.0);
+        write!(out, ", about {} left", duration(Duration::from_secs_f64(left)))?;
     }
-    if found.outdated.len() > SHOWN {
-        writeln!(out, "and {} more not as planned", found.outdated.len() - SHOWN)?;
+    writeln!(out)
+}
+
+/// Lists the failures.
+fn write_failures(out: &mut dyn Write, status: &CampaignStatus) -> io::Result<()> {
+    let failures: Vec<(&String, &Failure)> = status
+        .failed
+        .iter()
+        .flat_map(|(case, failures)| failures.iter().map(move |failure| (case, failure)))
+        .collect();
+    for (case, failure) in failures.iter().take(MAX_LISTED) {
+        let products: Vec<_> = failure.stages.iter().map(|product| product.name()).collect();
+        writeln!(out, "failed: {case}, {}: {}", products.join(" and "), failure.error)?;
     }
-    let more = failures.count().saturating_sub(SHOWN);
-    if more > 0 {
-        writeln!(out, "and {more} more; --json tells all")?;
+    if failures.len() > MAX_LISTED {
+        writeln!(out, "and {} more failed; --json lists all", failures.len() - MAX_LISTED)?;
     }
-    if let (Some(shards), false) = (found.shards, found.to_run.is_empty()) {
-        writeln!(out, "still to run, of {shards} shards: --array={}", array(&found.to_run))?;
+    Ok(())
+}
+
+/// Lists the products whose records differ from the plan.
+fn write_outdated(out: &mut dyn Write, outdated: &[Missing]) -> io::Result<()> {
+    for Missing { case, stage: product, problem } in outdated.iter().take(MAX_LISTED) {
+        writeln!(out, "not as planned: {case}, {product}: {problem}")?;
+    }
+    if outdated.len() > MAX_LISTED {
+        writeln!(out, "and {} more not as planned; --json lists all", outdated.len() - MAX_LISTED)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the demo makes of a synthetic case, each step with the command that does the same.
+//! Steps of the demo. Each step prints the command that does the same.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -29,41 +29,52 @@ use crate::vis::schema::PyramidOptions;
 use crate::vis::store3::UptakeContext;
 use crate::vis::{RunContext, StoreKind, StoreRecipe, centers, check};
 
-/// Folder of the research-grade files below the demo's location.
+/// Folder of the research-grade files, below the location of the demo.
 pub(super) const RESEARCH: &str = "research-grade";
-/// The map stores, the plan and the pictures, below it too.
+/// Store 1, below the location of the demo.
 pub(super) const STORE1: &str = "store1b.zarr";
+/// Store 2, below the location of the demo.
 pub(super) const STORE2: &str = "store2.zarr";
+/// Store 3, below the location of the demo.
 pub(super) const STORE3: &str = "cumulative_FG_CO2_percent.zarr";
+/// Plan, below the location of the demo.
 pub(super) const PLAN: &str = "plan.json";
+/// Picture of a map, below the location of the demo.
 pub(super) const MAP: &str = "map.png";
+/// Picture of the efficiency, below the location of the demo.
 pub(super) const EFFICIENCY: &str = "efficiency.png";
+/// Picture of the uptake by distance, below the location of the demo.
 pub(super) const UPTAKE: &str = "uptake.png";
 
-/// Levels of the maps, as `dor vis create-template-store2` has them.
+/// Number of levels of the maps: the default of `dor vis create-template-store2`.
 const LEVELS: u8 = 2;
 
-/// The case, and where its products go.
+/// The synthetic case, and the inputs of the steps.
 pub(super) struct Steps<'a> {
+    /// Folder of the demo.
     pub location: &'a Location,
+    /// Configuration with the locations of the demo.
     pub config: &'a Config,
-    /// What is read after a stop ends at once.
+    /// Stores whose reads end at once on a stop.
     pub stores: StoreRegistry,
-    pub workshop: RunContext,
+    /// Workers and stop signal.
+    pub context: RunContext,
+    /// The synthetic case.
     pub case: Case,
-    /// Months that there are files of.
+    /// Number of months with files, 1 to 180.
     pub months: u16,
 }
 
 impl Steps<'_> {
+    /// Whether the case has fewer than 180 months.
     pub fn months_are_missing(&self) -> bool {
         self.months < 180
     }
 
-    /// Makes all products by a plan.
+    /// Makes all products with a plan.
     pub async fn all_by_plan(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        self.templates(out).await?;
-        self.say(out, &format!(
+        self.create_stores(out).await?;
+        self.write_command(out, &format!(
             "plan -o @{PLAN} -d @{ARCHIVE} --output-dir @{RESEARCH} --store1 @{STORE1} --store2 @{STORE2} \
              --store3 @{STORE3} {} --ssh @{SSH} --centers @{CENTERS}",
             self.inputs()
@@ -71,11 +82,11 @@ impl Steps<'_> {
         let output = self.at(PLAN).absolute();
         let draft = self.draft();
         let chosen = draft.cases(&self.choice(), &self.stores).await?;
-        let plan = draft.plan(chosen.cases, &output, &self.stores, &self.workshop.stop).await?;
+        let plan = draft.plan(chosen.cases, &output, &self.stores, &self.context.stop).await?;
         draft::write(&plan, &output, &self.stores).await?;
         write_plan(out, &self.at(PLAN), &plan, node_rate(CORES))?;
 
-        self.say(out, &format!("run --plan @{PLAN} --shards 1 --shard 0 --force"))?;
+        self.write_command(out, &format!("run --plan @{PLAN} --shards 1 --shard 0 --force"))?;
         let options = ShardOptions {
             shard: Shard { index: 0, of: 1 },
             stages: plan.stages,
@@ -86,86 +97,96 @@ impl Steps<'_> {
         };
         let opened = OpenPlan::load(self.stores.clone(), output.clone()).await?;
         let run = ShardRun::begin(opened, options).await?;
-        let exit = campaign::work(run, self.workshop.stop.clone(), out).await?;
+        let exit = campaign::work(run, self.context.stop.clone(), out).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
 
-        self.say(out, &format!("finalize --plan @{PLAN}"))?;
+        self.write_command(out, &format!("finalize --plan @{PLAN}"))?;
         let opened = OpenPlan::load(self.stores.clone(), output).await?;
-        let finalized = campaign::finalize(&opened, &self.workshop.stop, out).await?;
+        let finalized = campaign::finalize(&opened, &self.context.stop, out).await?;
         Ok(if finalized.is_some() { Exit::Done } else { Exit::Incomplete })
     }
 
-    /// Makes and fills the map stores from the research-grade files.
+    /// Creates the map stores, fills them from the research-grade files, and finalizes them.
     pub async fn maps_from_files(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        self.templates(out).await?;
+        self.create_stores(out).await?;
         let inputs = format!("-i @{RESEARCH} {}", self.inputs());
         let input = CaseSource::Research(self.open(RESEARCH)?);
         let cases = [self.case];
         let work = FillOptions { force: false, allow_missing: self.months_are_missing() };
 
-        self.say(out, &format!("vis populate-store2 -o @{STORE2} {inputs} --ssh @{SSH}"))?;
+        self.write_command(
+            out,
+            &format!("vis populate-store2 -o @{STORE2} {inputs} --ssh @{SSH}"),
+        )?;
         let (grid, ssh) = (self.grid_file(), Some(self.at(SSH)));
         let options = MapOptions { grid, ssh, ..MapOptions::default() };
         let store = self.open(STORE2)?;
-        let workshop = &self.alone();
-        let atlas = options.atlas(store, &self.stores, (&input, &cases), workshop).await?;
+        let context = &self.step_context();
+        let atlas = options.atlas(store, &self.stores, (&input, &cases), context).await?;
         let fill = async |case| atlas.fill_from(&input, case, work).await;
-        let exit = each(&cases, workshop, out, fill).await?;
+        let exit = each(&cases, context, out, fill).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
 
-        self.say(out, &format!(
+        self.write_command(out, &format!(
             "vis populate-store3 -o @{STORE3} --with-store1 @{STORE1} {inputs} --centers @{CENTERS}"
         ))?;
-        let workshop = &self.alone();
-        let uptakes = self.uptakes(input, work, workshop).await?;
-        let exit = each(&cases, workshop, out, async |case| uptakes.fill(case).await).await?;
+        let context = &self.step_context();
+        let uptakes = self.uptakes(input, work, context).await?;
+        let exit = each(&cases, context, out, async |case| uptakes.fill(case).await).await?;
         if exit != Exit::Done {
             return Ok(exit);
         }
         for store in [STORE1, STORE2, STORE3] {
-            self.say(out, &format!("vis finalize @{store}"))?;
+            self.write_command(out, &format!("vis finalize @{store}"))?;
             finalize_store(&self.open(store)?, out).await?;
         }
         Ok(Exit::Done)
     }
 
-    /// Checks the map stores and draws from them.
-    pub async fn looks(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    /// Checks the map stores and draws pictures of them.
+    pub async fn check_and_plot(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         for store in [STORE1, STORE2, STORE3] {
-            self.say(out, &format!("vis check @{store}"))?;
-            let report = check::check(&self.open(store)?, &self.alone()).await?;
+            self.write_command(out, &format!("vis check @{store}"))?;
+            let report = check::check(&self.open(store)?, &self.step_context()).await?;
             vis::write_as_table(out, &self.at(store), &report)?;
             if !report.is_sound() {
                 return Ok(Exit::BadData);
             }
         }
-        let (case, of) = (self.case, self.of());
+        let (case, options) = (self.case, self.case_options());
         let step = (self.months - 1).min(11);
-        let shown = format!("vis plot @{STORE2} --variable DIC_SURF --step {step} {of} -o @{MAP}");
-        self.say(out, &shown)?;
+        let command =
+            format!("vis plot @{STORE2} --variable DIC_SURF --step {step} {options} -o @{MAP}");
+        self.write_command(out, &command)?;
         let (variable, band) = (MapVariable::DicSurf, Band::Delta);
         let query = MapQuery { variable, band, case, step: step.into() };
         self.draw(STORE2, Picture::Map(query), MAP, out).await?;
-        self.say(out, &format!("vis plot @{STORE1} --series {of} -o @{EFFICIENCY}"))?;
+        self.write_command(
+            out,
+            &format!("vis plot @{STORE1} --series {options} -o @{EFFICIENCY}"),
+        )?;
         self.draw(STORE1, Picture::Curves(vec![case]), EFFICIENCY, out).await?;
         if !self.months_are_missing() {
-            self.say(out, &format!("vis plot @{STORE3} --series {of} -o @{UPTAKE}"))?;
+            self.write_command(
+                out,
+                &format!("vis plot @{STORE3} --series {options} -o @{UPTAKE}"),
+            )?;
             self.draw(STORE3, Picture::Curves(vec![case]), UPTAKE, out).await?;
         }
         Ok(Exit::Done)
     }
 
-    /// The same workers, with the progress of one step.
-    fn alone(&self) -> RunContext {
-        RunContext { progress: Arc::new(ConversionBar::new()), ..self.workshop.clone() }
+    /// The context of one step, with a progress bar of its own.
+    fn step_context(&self) -> RunContext {
+        RunContext { progress: Arc::new(ConversionBar::new()), ..self.context.clone() }
     }
 
-    /// Makes the three map stores anew.
-    async fn templates(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+    /// Creates the three map stores, and replaces those of an earlier demo.
+    async fn create_stores(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let variables = MapVariable::ALL.into_iter().collect();
         let pyramid = PyramidOptions { levels: LEVELS, variables, ..PyramidOptions::default() };
         let kinds = [
@@ -174,7 +195,10 @@ impl Steps<'_> {
             (STORE3, StoreKind::Store3),
         ];
         for (n, (store, kind)) in (1..).zip(kinds) {
-            self.say(out, &format!("vis create-template-store{n} -o @{store} --overwrite"))?;
+            self.write_command(
+                out,
+                &format!("vis create-template-store{n} -o @{store} --overwrite"),
+            )?;
             create(&self.stores, &self.at(store), &kind, true, out).await?;
         }
         Ok(())
@@ -200,11 +224,12 @@ impl Steps<'_> {
         }
     }
 
+    /// Prepares the computation of uptake for store 3, and of efficiencies for store 1.
     async fn uptakes<'a>(
         &self,
         input: CaseSource,
         work: FillOptions,
-        workshop: &'a RunContext,
+        context: &'a RunContext,
     ) -> anyhow::Result<UptakeRun<'a>> {
         let centers = self.at(CENTERS);
         let centers = (centers::load(&self.stores, &centers).await?, centers.to_string());
@@ -217,28 +242,29 @@ impl Steps<'_> {
         let destination = OpenStore::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
         let store1 = OpenStore::open(self.open(STORE1)?, "store1", recipe).await?;
         let store3 = UptakeContext { destination, centers, grid };
-        Ok(UptakeRun { store3, store1: Some(store1), input, work, workshop })
+        Ok(UptakeRun { store3, store1: Some(store1), input, work, workshop: context })
     }
 
+    /// Draws a picture of a store to the file `name` below the location of the demo.
     async fn draw(
         &self,
         store: &str,
-        what: Picture,
-        picture: &str,
+        picture: Picture,
+        name: &str,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
-        draw(&self.stores, &self.open(store)?, what, (&self.at(picture), false), out).await
+        draw(&self.stores, &self.open(store)?, picture, (&self.at(name), false), out).await
     }
 
-    /// Says which command does what follows. A word `@name` is that name below the demo's location.
-    fn say(&self, out: &mut dyn Write, command: &str) -> std::io::Result<()> {
-        let place = |word: &str| match word.strip_prefix('@') {
+    /// Prints the command that does the same as the next step. `@name` stands for the location `name` of the demo.
+    fn write_command(&self, out: &mut dyn Write, command: &str) -> std::io::Result<()> {
+        let resolve = |word: &str| match word.strip_prefix('@') {
             Some(name) => self.at(name).to_string(),
             None => word.to_owned(),
         };
         let words = ["dor"].into_iter().chain(command.split(' '));
-        let said: Vec<String> = words.map(|word| quoted(&place(word))).collect();
-        writeln!(out, "\n$ {}", said.join(" "))?;
+        let words: Vec<String> = words.map(|word| quoted(&resolve(word))).collect();
+        writeln!(out, "\n$ {}", words.join(" "))?;
         out.flush()
     }
 
@@ -259,14 +285,14 @@ impl Steps<'_> {
         CaseChoice { cases: vec![case], ..CaseChoice::default() }
     }
 
-    /// Words that choose the case.
-    fn of(&self) -> String {
+    /// Options of a command that choose the case.
+    fn case_options(&self) -> String {
         format!("-p {} -m {}", self.case.polygon(), self.case.month().number())
     }
 
-    /// The case, and what populating needs to know of it, whether case by case or by a plan.
+    /// Options of a command for the case, its grid file and its missing months.
     fn inputs(&self) -> String {
         let missing = if self.months_are_missing() { " --allow-missing" } else { "" };
-        format!("{} --grid @{GRID}{missing}", self.of())
+        format!("{} --grid @{GRID}{missing}", self.case_options())
     }
 }

@@ -1,4 +1,4 @@
-//! What `dor publish` and `dor publish status` print alike, and lines of JSON while work is done.
+//! Output that `dor publish` and `dor publish status` share, and lines of JSON during a publish.
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -10,15 +10,15 @@ use crate::cli::output::{bytes, count};
 use crate::cli::progress::TransferBar;
 use crate::publish::ObjectEntry;
 
-/// Objects that a summary names of each kind.
-pub(super) const SHOWN: usize = 20;
+/// Most objects of each kind that a summary lists.
+pub(super) const MAX_LISTED: usize = 20;
 
-/// Number and bytes of objects.
+/// Returns the number of objects and their bytes.
 pub(super) fn size_of(entries: &[ObjectEntry]) -> (usize, u64) {
     (entries.len(), entries.iter().map(|entry| entry.size).sum())
 }
 
-/// Says what is published and no longer in the source, if anything.
+/// Prints the number of objects that are published and no longer in the source, unless it is 0.
 pub(super) fn write_orphaned(
     out: &mut dyn Write,
     (objects, size): (usize, u64),
@@ -29,12 +29,12 @@ pub(super) fn write_orphaned(
     let objects = count(objects, "object");
     writeln!(
         out,
-        "orphaned: {objects}, {}, published before and no longer in the source; --delete removes them",
+        "orphaned: {objects}, {}, published before but no longer in the source; --delete removes them",
         bytes(size)
     )
 }
 
-/// The last line of JSON: what was sent and how, and `more`.
+/// Prints the last line of JSON: the numbers of sent, retried and failed objects, and the fields of `more`.
 pub(super) fn write_summary(
     out: &mut dyn Write,
     progress: &TransferBar,
@@ -51,8 +51,8 @@ pub(super) fn write_summary(
     line(out, &json!({ "summary": summary }))
 }
 
-/// Writes lines as they come while work is done, and gives its result. The work goes on to its end
-/// when nobody reads them.
+/// Prints lines of JSON as they arrive while `work` runs, and returns its result. The work continues to its end
+/// when a line cannot be written.
 pub(super) async fn write_meanwhile<T>(
     out: &mut dyn Write,
     mut lines: UnboundedReceiver<Value>,
@@ -79,7 +79,7 @@ pub(super) async fn write_meanwhile<T>(
     Ok(result)
 }
 
-/// Writes a line of JSON.
+/// Prints a line of JSON.
 pub(super) fn line(out: &mut dyn Write, value: &Value) -> std::io::Result<()> {
     writeln!(out, "{value}")
 }

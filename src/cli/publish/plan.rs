@@ -1,18 +1,18 @@
-//! The plan of a publish, printed before anything is sent.
+//! Output of the plan of a publish, before the first object is sent.
 
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::lines::{SHOWN, line, size_of, write_orphaned};
+use super::lines::{MAX_LISTED, line, size_of, write_orphaned};
 use crate::cli::output::{Table, bytes};
 use crate::publish::{Audit, ChangeKind, PublishPlan};
 use crate::store::SkipReason;
 
-/// Why objects are not published, their number, and the first of them.
+/// Objects that are not published for one reason: the reason, their number, and the first key.
 pub(super) type LeftOut = (SkipReason, usize, String);
 
-/// Prints a plan. A dry run also names each object; for it `left_out` is given.
+/// Prints a plan. A dry run gives `left_out`; each object is then listed.
 pub(super) fn write_plan(
     out: &mut dyn Write,
     plan: &PublishPlan,
@@ -32,7 +32,7 @@ pub(super) fn write_plan(
     }
 }
 
-/// Number and bytes of the objects of each kind.
+/// Returns the number and the bytes of the objects of each kind of change.
 fn totals(plan: &PublishPlan) -> [(&'static str, (usize, u64)); 4] {
     let changes = &plan.changes;
     [
@@ -43,6 +43,7 @@ fn totals(plan: &PublishPlan) -> [(&'static str, (usize, u64)); 4] {
     ]
 }
 
+/// Returns a plan as JSON.
 fn document(plan: &PublishPlan, left_out: Option<&[LeftOut]>) -> Map<String, Value> {
     let total = |(objects, bytes): (usize, u64)| json!({ "objects": objects, "bytes": bytes });
     let totals = totals(plan).into_iter();
@@ -57,14 +58,14 @@ fn document(plan: &PublishPlan, left_out: Option<&[LeftOut]>) -> Map<String, Val
     document
 }
 
-/// The objects of a plan by name, for a dry run.
+/// Returns the keys of a plan as JSON, for a dry run.
 fn objects(plan: &PublishPlan, left_out: &[LeftOut]) -> [(String, Value); 3] {
     let changes = &plan.changes;
     let send: Vec<_> = changes.send.iter().map(|(entry, _)| &entry.key).collect();
     let delete: Vec<_> = changes.gone.iter().map(|entry| &entry.key).collect();
-    let left_out = left_out
-        .iter()
-        .map(|(why, number, first)| json!({ "reason": why, "number": number, "first": first }));
+    let left_out = left_out.iter().map(
+        |(reason, number, first)| json!({ "reason": reason, "number": number, "first": first }),
+    );
     [
         ("send".to_owned(), json!(send)),
         ("delete".to_owned(), json!(delete)),
@@ -72,6 +73,7 @@ fn objects(plan: &PublishPlan, left_out: &[LeftOut]) -> [(String, Value); 3] {
     ]
 }
 
+/// Prints the number and the bytes of the objects of each kind of change, and the incomplete cases.
 fn write_totals(out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
     let mut table = Table::new(["", "objects", "bytes"]);
     for (name, (n, size)) in totals(plan) {
@@ -81,31 +83,33 @@ fn write_totals(out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
     write_orphaned(out, size_of(&plan.orphans))?;
     let pending = &plan.inventory.pending;
     if !pending.is_empty() {
-        writeln!(out, "not complete, and not sent: {}", pending.join(", "))?;
+        writeln!(out, "not complete, so not sent: {}", pending.join(", "))?;
     }
     Ok(())
 }
 
+/// Prints the comparison with the listing of the destination.
 fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
     writeln!(
         out,
-        "at the destination: {} right{}, {} missing, {} wrong, {} of no publish",
+        "at the destination: {} correct{}, {} missing, {} wrong, {} not managed by dor",
         audit.right,
         match audit.by_size {
             0 => String::new(),
-            number => format!(" ({number} by size only: --verify all reads them)"),
+            number => format!(" ({number} compared by size only; --verify all reads them)"),
         },
         missing.len(),
         wrong.len(),
         unknown.len()
     )?;
     for (name, keys) in [("missing", missing), ("wrong", wrong), ("unknown", unknown)] {
-        keys.iter().take(SHOWN).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
+        keys.iter().take(MAX_LISTED).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
     }
     Ok(())
 }
 
+/// Prints the keys of the objects to send and to delete, and the objects that are not published.
 fn write_objects(out: &mut dyn Write, plan: &PublishPlan, left_out: &[LeftOut]) -> io::Result<()> {
     for (entry, _) in &plan.changes.send {
         writeln!(out, "send {}", entry.key)?;
@@ -113,8 +117,8 @@ fn write_objects(out: &mut dyn Write, plan: &PublishPlan, left_out: &[LeftOut]) 
     for entry in &plan.changes.gone {
         writeln!(out, "delete {}", entry.key)?;
     }
-    for (why, number, first) in left_out {
-        writeln!(out, "not published: {number} {} (such as {first})", why.describe())?;
+    for (reason, number, first) in left_out {
+        writeln!(out, "not published: {number} {} (such as {first})", reason.describe())?;
     }
     Ok(())
 }

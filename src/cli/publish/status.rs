@@ -1,4 +1,4 @@
-//! `dor publish status`: what is published at a destination.
+//! `dor publish status`: shows the published version of a destination.
 
 use std::io::{self, Write};
 
@@ -16,15 +16,15 @@ use crate::publish::{
 };
 use crate::store::{Location, Store, StoreRegistry};
 
-/// Tell what is published at a destination: version, recipes, and whether somebody publishes now
+/// Show what is published at a destination: the version, the recipes, and a publish in progress
 #[derive(Args, Debug)]
 pub(super) struct Status {
-    /// The destination: a path or URL
+    /// Destination: a path or URL
     destination: Location,
-    /// What is published there from: tells what is pending, of all that it holds
+    /// Source of the publish; also shows the number of objects that a publish of the whole source would send
     #[arg(long, value_name = "LOCATION")]
     source: Option<Location>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -44,7 +44,7 @@ impl Status {
         Ok(Exit::Done)
     }
 
-    /// Finds out what is published, who publishes, and what is pending.
+    /// Reads the manifest and the lease of the destination, and plans a publish of the source.
     async fn report(&self, stores: &StoreRegistry) -> anyhow::Result<StatusReport> {
         let destination = stores.open(&self.destination)?;
         let published = Manifest::load(&destination).await?;
@@ -60,23 +60,24 @@ impl Status {
     }
 }
 
-/// What a publish of all of the source would do.
+/// Plans a publish of the whole source, without a lease.
 async fn pending(source: &Store, destination: &Store) -> Result<PublishPlan, PublishError> {
     let options = PublishOptions { overwrite: true, ..PublishOptions::default() };
     let stop = CancellationToken::new();
     publish::plan_without_lease(source, destination, options, &stop).await
 }
 
-/// What is published at a destination, and what is pending.
+/// State of a destination.
 struct StatusReport {
+    /// `None`: nothing is published.
     published: Option<Manifest>,
-    /// The lease, while somebody publishes under it.
+    /// The lease of a publish in progress.
     publishing: Option<Lease>,
     /// Whether a publisher that had lost its lease may have changed objects.
     is_dirty: bool,
-    /// Whether a publish was begun and has not ended.
+    /// Whether a publish has begun and not ended.
     is_unfinished: bool,
-    /// What a publish would do, where a source was given.
+    /// Plan of a publish of the source. `None`: no source was given.
     pending: Option<PublishPlan>,
 }
 
@@ -116,11 +117,11 @@ impl StatusReport {
         if self.is_dirty {
             writeln!(
                 out,
-                "in doubt: a publisher that had lost its lease may have changed objects: publish again"
+                "in doubt: a publisher that had lost its lease may have changed objects; publish again"
             )?;
         }
         if self.is_unfinished && self.publishing.is_none() {
-            writeln!(out, "a publish was begun and has not ended: run it again")?;
+            writeln!(out, "a publish has begun and not ended; run dor publish again")?;
         }
         Ok(())
     }
@@ -132,7 +133,10 @@ impl StatusReport {
         write_orphaned(out, size_of(&plan.orphans))?;
         if plan.arrived_since > 0 && self.publishing.is_none() {
             let arrived = count(plan.arrived_since, "object");
-            writeln!(out, "interrupted: {arrived} arrived since; run dor publish again")?;
+            writeln!(
+                out,
+                "interrupted: {arrived} sent since the last complete publish; run dor publish again"
+            )?;
         }
         if !cases.is_empty() {
             writeln!(out, "not complete: {}", cases.join(", "))?;
@@ -141,7 +145,7 @@ impl StatusReport {
     }
 }
 
-/// Says which version is published, and under which recipe each part was made.
+/// Prints the published version, and the recipe of each folder.
 fn write_header(out: &mut dyn Write, header: &ManifestHeader) -> io::Result<()> {
     writeln!(
         out,

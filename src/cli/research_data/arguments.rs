@@ -1,4 +1,4 @@
-//! Arguments that several commands of `dor research-data` take.
+//! Arguments that several commands of `dor research-data` share.
 
 use std::num::NonZeroUsize;
 
@@ -9,18 +9,22 @@ use crate::cli::arguments::workers;
 use crate::config::{Config, ConfigError, Setting};
 use crate::store::Location;
 
-/// Where things are and how they are converted.
+/// Locations of the raw history and the research-grade files.
 #[derive(Args, Debug)]
 pub(super) struct ResearchArgs {
-    /// Where research-grade files go: a path or URL [default: output_dir of the configuration]
+    /// Folder of research-grade files: a path or URL [default: output_dir of the configuration]
     #[arg(short, long = "output", visible_alias = "output-dir", value_name = "LOCATION")]
     output_dir: Option<Location>,
-    /// The archive of raw history: a path or URL [default: data_dir of the configuration]
+    /// Archive of raw history: a path or URL [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
     data_dir: Option<Location>,
 }
 
 impl ResearchArgs {
+    /// Loads the configuration with the options of the command.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
     pub fn config(
         &self,
         global: &GlobalArgs,
@@ -35,6 +39,10 @@ impl ResearchArgs {
     }
 }
 
+/// Returns the archive of raw history.
+///
+/// # Errors
+/// No archive is configured.
 pub(crate) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigError> {
     config.data_dir.as_ref().ok_or(ConfigError::Unset {
         key: "data_dir",
@@ -43,7 +51,7 @@ pub(crate) fn data_dir(config: &Config) -> Result<&Setting<Location>, ConfigErro
     })
 }
 
-/// How cases are converted.
+/// Options of a conversion.
 #[derive(Args, Debug, Default)]
 pub(super) struct ConversionArgs {
     /// Files converted at the same time [default: workers of the configuration, or all cores]
@@ -52,13 +60,13 @@ pub(super) struct ConversionArgs {
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
     #[arg(long, value_name = "LOCATION")]
     pub grid: Option<Location>,
-    /// Print what would be done and why, and do nothing; with --verbose, name the files
+    /// Print how many files would be converted, and why, and do nothing; with --verbose, list the files
     #[arg(long)]
     pub dry_run: bool,
-    /// Convert files again that are done, whatever their settings and inputs were
+    /// Convert files again that are done, even if they were made with other settings or inputs
     #[arg(long)]
     pub force: bool,
-    /// Convert the months that are there when others are missing
+    /// Accept cases with missing months
     #[arg(long)]
     pub allow_missing: bool,
 }

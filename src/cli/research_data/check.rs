@@ -1,4 +1,4 @@
-//! `dor research-data check`: research-grade files against their records.
+//! `dor research-data check`: compares research-grade files with their records.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -21,22 +21,28 @@ use crate::store::Location;
 use crate::vis::VisError;
 use crate::vis::input::CaseSource;
 
-/// Problems of a case that are shown; --json has all.
-const SHOWN: usize = 20;
+/// Most problems of a case that are listed; `--json` lists all.
+const MAX_LISTED: usize = 20;
 
 /// Read research-grade files and compare them with their records
 ///
-/// Each file must be there, with the size and the SHA-256 of the case's record. Works on any
-/// location, also https:// (name the cases there). Ends with 65 when something is wrong.
+/// Each file of a record must exist, with the recorded size and SHA-256. Works on every kind of location; for
+/// https:// name the cases. Ends with 65 when a file is wrong.
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// Cases: polygon and month (112-04), index (449 or 00449), or the full name [default: all there are]
+    /// Cases: polygon and month (112-04), index (449 or 00449), or the full name [default: all with files]
     #[arg(value_parser = case)]
     cases: Vec<Case>,
-    /// Where the research-grade files are: a path or URL [default: output_dir of the configuration]
-    #[arg(short = 'i', long = "input", visible_alias = "output-dir", visible_short_alias = 'o', value_name = "LOCATION")]
+    /// Folder of the research-grade files: a path or URL [default: output_dir of the configuration]
+    #[arg(
+        short = 'i',
+        long = "input",
+        visible_alias = "output-dir",
+        visible_short_alias = 'o',
+        value_name = "LOCATION"
+    )]
     output_dir: Option<Location>,
-    /// Read only so many files of each case; the sizes of all are compared
+    /// Read only N files of each case; the sizes of all files are compared
     #[arg(long, value_name = "N", value_parser = from_one)]
     sample: Option<NonZeroUsize>,
     /// Print JSON
@@ -44,11 +50,16 @@ pub(super) struct Check {
     json: bool,
 }
 
+/// Result of the check of a case.
 #[derive(Serialize)]
 struct Row {
+    /// Short name, such as `112-04`.
     case: String,
+    /// Number of files in the record.
     files: usize,
+    /// Number of files that were read.
     read: usize,
+    /// Size of all files, in bytes.
     bytes: u64,
     problems: Vec<String>,
 }
@@ -57,11 +68,8 @@ impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let overrides = Overrides { output_dir: self.output_dir.clone(), ..global.overrides() };
         let config = Config::load(&overrides)?;
-        let unset = ConfigError::Unset {
-            key: "output_dir",
-            flag: "--output-dir",
-            variable: "DOR_OUTPUT_DIR",
-        };
+        let unset =
+            ConfigError::Unset { key: "output_dir", flag: "--input", variable: "DOR_OUTPUT_DIR" };
         let setting = config.output_dir.as_ref().ok_or(unset)?;
         let store = stores(&config).open(&setting.value)?;
         let stop = CancellationToken::new();
@@ -70,33 +78,34 @@ impl Check {
             unless_stopped(&stop, location_checks::refuse_absent(&store, setting, "output_dir"))
                 .await??;
         } else if self.cases.is_empty() {
-            let needed = format!("{} cannot be listed: name the cases", setting.value);
-            return Err(VisError::Needs(needed).into());
+            let problem = format!("{} cannot be listed; name the cases", setting.value);
+            return Err(VisError::Needs(problem).into());
         }
         let cases = match self.cases.is_empty() {
             true => unless_stopped(&stop, CaseSource::Research(store.clone()).cases()).await??,
             false => self.cases,
         };
         if cases.is_empty() {
-            let needed = format!("{} has no cases: check --output-dir", setting.value);
-            return Err(VisError::Needs(needed).into());
+            let problem = format!("{} has no cases; check --input", setting.value);
+            return Err(VisError::Needs(problem).into());
         }
         let sample = self.sample.map(NonZeroUsize::get);
         let mut rows = Vec::with_capacity(cases.len());
         for case in cases {
-            let found = unless_stopped(&stop, verify(&store, case, sample)).await??;
-            let Verified { files, read, bytes, problems } = found;
+            let verified = unless_stopped(&stop, verify(&store, case, sample)).await??;
+            let Verified { files, read, bytes, problems } = verified;
             rows.push(Row { case: case.short(), files, read, bytes, problems });
         }
         match self.json {
             true => write_json(out, &rows)?,
             false => write_rows(out, &rows)?,
         }
-        let is_well = rows.iter().all(|row| row.problems.is_empty());
-        Ok(if is_well { Exit::Done } else { Exit::BadData })
+        let is_valid = rows.iter().all(|row| row.problems.is_empty());
+        Ok(if is_valid { Exit::Done } else { Exit::BadData })
     }
 }
 
+/// Prints the results as a table, the problems, and the number of wrong cases.
 fn write_rows(out: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
     let mut table = Table::new(["CASE", "FILES", "READ", "SIZE", "PROBLEMS"]);
     for Row { case, files, read, bytes: size, problems } in rows {
@@ -105,11 +114,12 @@ fn write_rows(out: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
     }
     table.write(out)?;
     for row in rows {
-        for problem in row.problems.iter().take(SHOWN) {
+        for problem in row.problems.iter().take(MAX_LISTED) {
             writeln!(out, "{}: {problem}", row.case)?;
         }
-        if row.problems.len() > SHOWN {
-            writeln!(out, "{}: and {} more", row.case, row.problems.len() - SHOWN)?;
+        if row.problems.len() > MAX_LISTED {
+            let more = row.problems.len() - MAX_LISTED;
+            writeln!(out, "{}: and {more} more; --json lists all", row.case)?;
         }
     }
     let wrong = rows.iter().filter(|row| !row.problems.is_empty()).count();

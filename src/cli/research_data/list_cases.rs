@@ -1,4 +1,4 @@
-//! `dor research-data list-cases`: the catalogue, with what exists of each case.
+//! `dor research-data list-cases`: lists the cases of the catalogue, with their files and states.
 
 use std::io::Write;
 
@@ -16,22 +16,22 @@ use crate::model::Case;
 use crate::model::case::MONTHS;
 use crate::research::status::{self, CaseState, CaseStatus};
 
-/// Problems of a case that are shown.
-const SHOWN: usize = 5;
+/// Most problems of a case that are listed; `--json` lists all.
+const MAX_LISTED: usize = 5;
 
-/// List cases with what exists of each
+/// List cases with their numbers of files and their states
 ///
-/// Shows for each case its basin, polygon and date, how many of its 180 raw and 180
-/// research-grade files exist, and its state: raw (not begun), partial, done (recorded as
-/// complete, with a research-grade file for every raw file that is there), damaged (a file is gone or
-/// of another size than recorded; `dor research-data check` reads the files), or missing.
+/// Shows the basin, polygon and date of each case, how many of its 180 raw and 180 research-grade files exist, and
+/// its state: raw (not converted), partial, done (recorded as complete, with a research-grade file for every raw
+/// file), damaged (a file is missing or has another size than recorded; `dor research-data check` reads the files),
+/// or missing (no files).
 #[derive(Args, Debug)]
 pub(super) struct ListCases {
     #[command(flatten)]
     selection: CaseArgs,
     #[command(flatten)]
-    places: ResearchArgs,
-    /// Cases to show; 0 for all
+    locations: ResearchArgs,
+    /// Number of cases to show; 0 shows all
     #[arg(short, long, value_name = "N", default_value_t = 10)]
     limit: usize,
     /// Only cases in this state
@@ -48,11 +48,11 @@ enum StateArg {
     Raw,
     /// Some research-grade files
     Partial,
-    /// Complete for the raw files that are there
+    /// A research-grade file for every raw file
     Done,
-    /// Research-grade files that are not as recorded
+    /// Research-grade files that differ from their record
     Damaged,
-    /// No files at all
+    /// No files
     Missing,
 }
 
@@ -68,22 +68,28 @@ impl StateArg {
     }
 }
 
-/// A case of the catalogue; without an archive only what the catalogue says.
+/// A case of the catalogue.
 #[derive(Serialize)]
 struct CaseRow {
+    /// Full name.
     case: String,
     index: usize,
     basin: &'static str,
     polygon: u16,
+    /// First day of the intervention month, `YYYY-MM-DD`.
     date: String,
+    /// Number of raw files. `None`: no archive is configured.
     raw_files: Option<usize>,
+    /// Number of research-grade files. `None`: no archive is configured.
     output_files: Option<usize>,
+    /// `None`: no archive is configured.
     state: Option<CaseState>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
 
 impl CaseRow {
+    /// A row without numbers of files.
     fn of_catalogue(case: Case) -> Self {
         Self {
             case: case.to_string(),
@@ -111,13 +117,13 @@ impl CaseRow {
 
 impl ListCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = self.places.config(global, None)?;
+        let config = self.locations.config(global, None)?;
         let limit = if self.limit == 0 { usize::MAX } else { self.limit };
         let selected = self.selection.choice()?.of_catalogue();
         let (rows, count) = match config.data_dir.is_some() || self.state.is_some() {
             true => self.inspect(&config, &selected, limit).await?,
             false => {
-                eprint_line("no archive is configured (--data-dir): this is the catalogue only");
+                eprint_line("no archive is configured: files are not counted; set --data-dir");
                 let rows = selected.iter().take(limit).map(|case| CaseRow::of_catalogue(*case));
                 (rows.collect(), selected.len())
             }
@@ -129,7 +135,10 @@ impl ListCases {
         Ok(Exit::Done)
     }
 
-    /// The rows to show of the selected cases, and how many match in all.
+    /// Returns the first `limit` matching rows of the selected cases, and the number of matching cases.
+    ///
+    /// # Errors
+    /// No archive is configured, or a location cannot be listed.
     async fn inspect(
         &self,
         config: &Config,
@@ -141,7 +150,7 @@ impl ListCases {
         let raw = stores.open(&archive.value)?;
         let research = config.output_dir.as_ref().map(|o| stores.open(&o.value)).transpose()?;
         let state = self.state.map(StateArg::state);
-        // Without a condition on the state only the cases that are shown are inspected.
+        // Only --state needs the states of cases that are not shown.
         let inspected = if state.is_some() { usize::MAX } else { limit };
         let cases: Vec<Case> = selected.iter().copied().take(inspected).collect();
         let statuses = status::survey(&raw, research.as_ref(), &cases).await?;
@@ -154,7 +163,7 @@ impl ListCases {
     }
 }
 
-/// Prints the rows of `count` cases as a table, and the problems of damaged ones.
+/// Prints the rows as a table, and the problems of damaged cases. `count`: number of matching cases.
 fn write_rows(out: &mut dyn Write, rows: &[CaseRow], count: usize) -> std::io::Result<()> {
     let files = |n: Option<usize>| n.map_or("-".to_owned(), |n| format!("{n}/{MONTHS}"));
     let mut table = Table::new(["INDEX", "BASIN", "POLYGON", "DATE", "RAW", "OUTPUT", "STATE"]);
@@ -171,11 +180,12 @@ fn write_rows(out: &mut dyn Write, rows: &[CaseRow], count: usize) -> std::io::R
     }
     table.write(out)?;
     for row in rows.iter().filter(|row| !row.problems.is_empty()) {
-        for problem in row.problems.iter().take(SHOWN) {
+        for problem in row.problems.iter().take(MAX_LISTED) {
             writeln!(out, "damaged: {problem}")?;
         }
-        if row.problems.len() > SHOWN {
-            writeln!(out, "and {} more of this case", row.problems.len() - SHOWN)?;
+        if row.problems.len() > MAX_LISTED {
+            let more = row.problems.len() - MAX_LISTED;
+            writeln!(out, "damaged: and {more} more of this case; --json lists all")?;
         }
     }
     if rows.len() < count {

@@ -1,10 +1,13 @@
-//! The settings of places, refused where these cannot be used.
+//! Errors about locations of the configuration that cannot be used.
 
 use crate::config::{ConfigError, Setting};
 use crate::research::places;
 use crate::store::{Location, Store};
 
-/// Refuses an output in which raw and research-grade files would lie in the same folders.
+/// Checks that raw and research-grade files do not lie in the same folders.
+///
+/// # Errors
+/// The output location and the archive overlap.
 pub(crate) fn refuse_mixed(
     archive: &Setting<Location>,
     output: &Setting<Location>,
@@ -14,13 +17,16 @@ pub(crate) fn refuse_mixed(
     }
     let reason = format!(
         "raw and research-grade files would be mixed with `data_dir` from {}: `{}`; \
-         give the output a place of its own",
+         choose another output folder",
         archive.source, archive.value
     );
     Err(unusable("output_dir", output, reason))
 }
 
-/// Refuses an output among other results: in a map store, or among the files of a case.
+/// Checks that the output location is not inside other results: a map store, or the folder of a case.
+///
+/// # Errors
+/// The output location is inside other results.
 pub(crate) async fn refuse_inside(
     out: &Store,
     output: &Setting<Location>,
@@ -31,13 +37,16 @@ pub(crate) async fn refuse_inside(
     }
 }
 
-/// The output lies among other results.
+/// Returns the error for an output location inside other results.
 pub(super) fn inside(other: &Location, output: &Setting<Location>) -> ConfigError {
-    let reason = format!("{other} holds results of its own; give the output another place");
+    let reason = format!("{other} holds results of its own; choose another output folder");
     unusable("output_dir", output, reason)
 }
 
-/// Refuses the place of a setting when it is not there; for when no file was found in it.
+/// Checks that the location of a setting exists. Call it when the location has no files.
+///
+/// # Errors
+/// The location does not exist, or cannot be listed.
 pub(super) async fn refuse_absent(
     store: &Store,
     setting: &Setting<Location>,
@@ -49,7 +58,7 @@ pub(super) async fn refuse_absent(
     }
 }
 
-/// A place that a setting gives cannot be used.
+/// Returns the error for a setting whose location cannot be used.
 pub(super) fn unusable(
     key: &str,
     Setting { value, source }: &Setting<Location>,

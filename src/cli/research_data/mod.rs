@@ -1,4 +1,4 @@
-//! `dor research-data`: the catalogue of cases, and their conversion.
+//! `dor research-data`: lists, converts and checks cases.
 
 mod arguments;
 mod check;
@@ -21,7 +21,7 @@ use process_all_cases::ProcessAllCases;
 use process_case::ProcessCase;
 pub(super) use run::convert_case;
 
-/// The research-grade dataset: list the cases, convert them, check what was made
+/// Make the research-grade dataset: list cases, convert them, check the files
 #[derive(Args, Debug)]
 pub(super) struct Command {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! `dor research-data process-all-cases`: every case that has raw files.
+//! `dor research-data process-all-cases`: converts every case that has raw files.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -18,71 +18,73 @@ use crate::research::{CaseError, ConversionSummary, failures};
 
 /// Convert every case that has raw files
 ///
-/// Cases without any raw file are passed over. Ends with 1 when a case failed, 78 when all that failed
-/// did for their settings, such as another grid file than the record has; the failed cases are
-/// listed with the cause. A dry run looks at all cases.
+/// Skips cases without raw files, and lists failed cases with the cause. Ends with 1 when a case failed, and with 78
+/// when every failure is in the settings, such as another grid file than the recorded one. A dry run plans all
+/// cases.
 #[derive(Args, Debug)]
 pub(super) struct ProcessAllCases {
     #[command(flatten)]
     selection: CaseArgs,
     #[command(flatten)]
-    places: ResearchArgs,
+    locations: ResearchArgs,
     #[command(flatten)]
     conversion: ConversionArgs,
     #[command(flatten)]
     publish_to: PublishTo,
-    /// Stop after this many cases that were not done before
+    /// Stop after N cases that were not done before
     #[arg(long, value_name = "N", value_parser = from_one)]
     max_cases: Option<NonZeroUsize>,
-    /// Go on with the other cases when one fails
+    /// Continue with the other cases when one fails
     #[arg(long)]
     keep_going: bool,
 }
 
 impl ProcessAllCases {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let run = Run::prepare(&self.places, &self.conversion, global).await?;
+        let run = Run::prepare(&self.locations, &self.conversion, global).await?;
         let selected = self.selection.choice()?.of_catalogue();
-        let most = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
-        let present = run.conversion.present(&selected, most).await.map_err(|e| run.named(e))?;
+        let limit = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
+        let available =
+            run.conversion.present(&selected, limit).await.map_err(|e| run.with_setting(e))?;
         let publishing = run.publishing(&self.publish_to).await?;
-        let told = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
+        let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
             write_case(&run, case, result, &publishing, out)
         };
-        let tally = run.conversion.each(&present.cases, self.keep_going, told).await?;
-        self.write_tally(&run, &present, selected.len(), &tally, out)?;
-        let tried = tally.done + tally.failed.len();
+        let totals = run.conversion.each(&available.cases, self.keep_going, report_case).await?;
+        self.write_totals(&run, &available, selected.len(), &totals, out)?;
+        write_failures(&run, &totals, out)?;
+        let tried = totals.done + totals.failed.len();
         let is_stopped = run.conversion.environment().stop.is_cancelled();
-        let exit = match tally.failed.is_empty() {
-            _ if is_stopped && tried < present.cases.len() => {
+        let exit = match totals.failed.is_empty() {
+            _ if is_stopped && tried < available.cases.len() => {
                 eprint_line(&Stopped.to_string());
                 Exit::Interrupted
             }
             true => Exit::Done,
-            false if tally.is_misconfigured() => Exit::Configuration,
+            false if totals.is_misconfigured() => Exit::Configuration,
             false => Exit::SomeFailed,
         };
         publishing.end(exit, out).await
     }
 
-    /// Says how all cases went.
-    fn write_tally(
+    /// Prints the numbers of cases and files. `selected`: number of chosen cases, with and without raw files.
+    fn write_totals(
         &self,
         run: &Run,
         AvailableCases { cases, present }: &AvailableCases,
         selected: usize,
-        tally: &ConversionTotals,
+        totals: &ConversionTotals,
         out: &mut dyn Write,
-    ) -> anyhow::Result<()> {
-        let ConversionTotals { done, total, reasons, failed, interrupted } = tally;
+    ) -> std::io::Result<()> {
+        let ConversionTotals { done, total, reasons, failed, interrupted } = totals;
         let not_tried = cases.len() - done - failed.len() - interrupted.len();
         let ConversionSummary { converted, kept, bytes_in, bytes_out, .. } = *total;
         let is_dry = run.conversion.is_dry();
         let (verb, files) = match is_dry {
             true => ("planned", format!("to convert ({}), {kept} done", bytes(bytes_in))),
             false => {
-                let sizes = (bytes(bytes_in), bytes(bytes_out));
-                ("done", format!("converted, {kept} kept, {} in, {} out", sizes.0, sizes.1))
+                let (read, written) = (bytes(bytes_in), bytes(bytes_out));
+                ("done", format!("converted, {kept} kept, {read} in, {written} out"))
             }
         };
         let (cases_done, n) = (count(*done, "case"), failed.len());
@@ -94,26 +96,30 @@ impl ProcessAllCases {
             write!(out, ", {} left by --max-cases", present - cases.len())?;
         }
         if is_dry {
-            let without = selected - present;
-            write!(out, ", {without} of those selected without raw files")?;
+            write!(out, ", {} selected without raw files", selected - present)?;
         }
         writeln!(out, ": {} {files}", count(converted, "file"))?;
-        write_reasons(out, reasons)?;
-        for (case, error) in failed {
-            let cause = match run.setting_at_fault(error) {
-                Some(error) => failures::one_line(&error),
-                None => failures::cause(error),
-            };
-            writeln!(out, "failed: {case}: {cause}")?;
-        }
-        for error in interrupted {
-            writeln!(out, "interrupted: {error}")?;
-        }
-        Ok(())
+        write_reasons(out, reasons)
     }
 }
 
-/// Says how a case went, and hands it on.
+/// Lists the failed and the interrupted cases.
+fn write_failures(
+    run: &Run,
+    ConversionTotals { failed, interrupted, .. }: &ConversionTotals,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    for (case, error) in failed {
+        let cause = match run.invalid_setting(error) {
+            Some(error) => failures::one_line(&error),
+            None => failures::cause(error),
+        };
+        writeln!(out, "failed: {}: {cause}", case.short())?;
+    }
+    interrupted.iter().try_for_each(|error| writeln!(out, "interrupted: {error}"))
+}
+
+/// Prints the result of a case, and queues the case for publishing.
 fn write_case(
     run: &Run,
     case: Case,
@@ -130,7 +136,7 @@ fn write_case(
         }
         Err(error) => {
             run.write_failures(error);
-            match run.setting_at_fault(error) {
+            match run.invalid_setting(error) {
                 _ if error.kind() == ErrorKind::Interrupted => {}
                 Some(error) => report(&error),
                 None => report(error),

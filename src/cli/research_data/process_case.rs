@@ -1,4 +1,4 @@
-//! `dor research-data process-case`: one case to the research-grade dataset.
+//! `dor research-data process-case`: converts one case to the research-grade dataset.
 
 use std::io::Write;
 
@@ -13,16 +13,16 @@ use crate::model::Case;
 
 /// Convert one case to the research-grade dataset
 ///
-/// A case that was stopped continues with the files it lacks; one that is done is skipped unless
-/// the content of its input has changed. One that was made with other settings (grid file, rules)
-/// is refused with 78, unless it had no grid file and there is one now.
+/// Continues a case that was stopped, and skips a case that is done, unless the content of its raw files has changed.
+/// Ends with 78 if the case was made with other settings (grid file, rules); a case without a grid file is converted
+/// again when one is given.
 #[derive(Args, Debug)]
 pub(super) struct ProcessCase {
-    /// The case: polygon and month (112-04), index (449 or 00449), or the full name
+    /// Case: polygon and month (112-04), index (449 or 00449), or the full name
     #[arg(value_parser = case)]
     case: Case,
     #[command(flatten)]
-    places: ResearchArgs,
+    locations: ResearchArgs,
     #[command(flatten)]
     conversion: ConversionArgs,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(super) struct ProcessCase {
 
 impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let run = Run::prepare(&self.places, &self.conversion, global).await?;
+        let run = Run::prepare(&self.locations, &self.conversion, global).await?;
         let publishing = run.publishing(&self.publish_to).await?;
         run.case(self.case, out).await?;
         if !run.conversion.is_dry() {

@@ -1,4 +1,4 @@
-//! Preparing a conversion, and saying how it went.
+//! Preparation of a conversion, and output of its results.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -24,18 +24,19 @@ use crate::research::{
 };
 use crate::store::{Location, StoreRegistry};
 
-/// A conversion and what is said of it.
+/// A conversion with the settings that its messages need.
 pub(super) struct Run {
+    /// The conversion.
     pub conversion: Conversion,
     archive: Setting<Location>,
     output: Setting<Location>,
-    terminal: Arc<ConversionBar>,
-    /// Whether a dry run names the files.
+    progress: Arc<ConversionBar>,
+    /// Whether a dry run lists the files.
     verbose: bool,
     stores: StoreRegistry,
 }
 
-/// Prints numbers of files by reason.
+/// Prints the numbers of files to convert, by reason.
 pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::Result<()> {
     reasons
         .iter()
@@ -43,12 +44,16 @@ pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::
 }
 
 impl Run {
+    /// Prepares a conversion with the options of a command.
+    ///
+    /// # Errors
+    /// The configuration is not valid, a location cannot be used, or the grid file cannot be read.
     pub async fn prepare(
-        places: &ResearchArgs,
+        locations: &ResearchArgs,
         arguments: &ConversionArgs,
         global: &GlobalArgs,
     ) -> anyhow::Result<Self> {
-        let config = places.config(global, Some(arguments))?;
+        let config = locations.config(global, Some(arguments))?;
         Self::new(&config, arguments, global.verbosity() > 0).await
     }
 
@@ -57,11 +62,8 @@ impl Run {
         arguments: &ConversionArgs,
         verbose: bool,
     ) -> anyhow::Result<Self> {
-        let unset = ConfigError::Unset {
-            key: "output_dir",
-            flag: "--output-dir",
-            variable: "DOR_OUTPUT_DIR",
-        };
+        let unset =
+            ConfigError::Unset { key: "output_dir", flag: "--output", variable: "DOR_OUTPUT_DIR" };
         let output = config.output_dir.clone().ok_or(unset)?;
         let archive = data_dir(config)?.clone();
         location_checks::refuse_mixed(&archive, &output)?;
@@ -75,55 +77,60 @@ impl Run {
             Some(file) => Some(file.load(&reading).await?),
             None => {
                 tracing::warn!(
-                    "no grid file (--grid): TLAT and TLONG keep the fill that raw files have over land blocks"
+                    "no grid file is set: TLAT and TLONG keep the fill values of the raw files; give --grid"
                 );
                 None
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let terminal = Arc::new(ConversionBar::new());
-        let environment = ConversionContext {
+        let progress = Arc::new(ConversionBar::new());
+        let context = ConversionContext {
             raw,
             out,
             grid: grid.map(Arc::new),
             pool: Pool::new(config.workers.value.get(), memory::to_use()),
             stop,
-            progress: terminal.clone(),
+            progress: progress.clone(),
             reader: Reader::default(),
         };
         let recipe =
             ConversionRecipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
         let &ConversionArgs { force, allow_missing, dry_run, .. } = arguments;
         let options = PlanOptions { force, allow_missing, recipe };
-        let conversion = Conversion::new(environment, options, dry_run);
-        Ok(Self { conversion, archive, output, terminal, verbose, stores })
+        let conversion = Conversion::new(context, options, dry_run);
+        Ok(Self { conversion, archive, output, progress, verbose, stores })
     }
 
-    /// Where finished cases go on to.
+    /// Creates the publisher of finished cases.
+    ///
+    /// # Errors
+    /// The destination cannot be opened, or cannot be published to.
     pub async fn publishing(&self, to: &PublishTo) -> Result<Publishing, PublishError> {
         let ConversionContext { out, pool, stop, .. } = self.conversion.environment();
         to.queue(&self.stores, out, (pool, stop)).await
     }
 
-    /// Converts a case and says so; when the run is dry, says what would be done.
+    /// Converts a case and prints the result. A dry run prints the plan.
+    ///
+    /// # Errors
+    /// The case cannot be converted. The files that failed are printed.
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<()> {
-        let done = self.conversion.case(case).await;
-        let done = done.map_err(|error| {
+        let outcome = self.conversion.case(case).await.map_err(|error| {
             self.write_failures(&error);
-            self.named(error)
+            self.with_setting(error)
         })?;
-        Ok(self.write(out, case, &done)?)
+        Ok(self.write(out, case, &outcome)?)
     }
 
-    /// Prints what was done for a case, or would be.
+    /// Prints the result of a case. A dry run prints the plan.
     pub fn write(
         &self,
         out: &mut dyn Write,
         case: Case,
-        done: &CaseOutcome,
+        outcome: &CaseOutcome,
     ) -> std::io::Result<()> {
-        match done {
-            CaseOutcome::Planned(plan) => self.write_plan(out, plan, done),
+        match outcome {
+            CaseOutcome::Planned(plan) => self.write_plan(out, plan, outcome),
             CaseOutcome::Converted { summary, missing } => {
                 write_summary(out, case, summary)?;
                 missing.iter().try_for_each(|missing| writeln!(out, "  {missing}"))
@@ -131,21 +138,21 @@ impl Run {
         }
     }
 
-    /// Prints which files of a case failed.
+    /// Prints the files of a case that failed.
     pub fn write_failures(&self, error: &CaseError) {
-        failures::lines(error).iter().for_each(|line| self.terminal.line(line));
+        failures::lines(error).iter().for_each(|line| self.progress.line(line));
     }
 
-    /// The error with the setting that is to be corrected, where it is one.
-    pub fn named(&self, error: CaseError) -> anyhow::Error {
-        match self.setting_at_fault(&error) {
+    /// Returns the error of a setting if that made a case fail, else the error of the case.
+    pub fn with_setting(&self, error: CaseError) -> anyhow::Error {
+        match self.invalid_setting(&error) {
             Some(error) => error.into(),
             None => error.into(),
         }
     }
 
-    /// What is wrong with a setting, where that made a case fail.
-    pub fn setting_at_fault(&self, error: &CaseError) -> Option<ConfigError> {
+    /// Returns the error of a setting if that made a case fail.
+    pub fn invalid_setting(&self, error: &CaseError) -> Option<ConfigError> {
         match error {
             CaseError::NoArchive { reason, .. } => {
                 Some(location_checks::unusable("data_dir", &self.archive, (*reason).to_owned()))
@@ -155,40 +162,37 @@ impl Run {
         }
     }
 
-    /// Prints a plan.
+    /// Prints the plan of a dry run: numbers of files, and with `--verbose` the names of the files to write.
     fn write_plan(
         &self,
         out: &mut dyn Write,
         plan: &CasePlan,
-        done: &CaseOutcome,
+        outcome: &CaseOutcome,
     ) -> std::io::Result<()> {
-        let ConversionContext { raw, out: target, .. } = self.conversion.environment();
-        let ConversionSummary { converted, kept, bytes_in, .. } = done.summary();
+        let ConversionSummary { converted, kept, bytes_in, .. } = outcome.summary();
         writeln!(
             out,
             "case {}: {} to convert ({}), {kept} done",
-            plan.case,
+            plan.case.short(),
             count(converted, "file"),
             bytes(bytes_in),
         )?;
+        write_reasons(out, &outcome.reasons())?;
         if let Some(missing) = plan.missing() {
             writeln!(out, "  {missing}")?;
         }
         if plan.skipped > 0 {
-            let others = count(plan.skipped, "other file");
-            writeln!(out, "  {others} beside the raw files passed over")?;
+            writeln!(out, "  {} in the raw folder skipped", count(plan.skipped, "other file"))?;
         }
-        write_reasons(out, &done.reasons())?;
         for step in plan.steps.iter().filter(|_| self.verbose) {
-            let (from, to) =
-                (raw.location().join(&step.input.key), target.location().join(&step.output));
-            writeln!(out, "  {from} -> {to}")?;
+            let name = step.output.rsplit('/').next().unwrap_or(&step.output);
+            writeln!(out, "  {name}")?;
         }
         Ok(())
     }
 }
 
-/// Converts a case as the configuration says, once more if it was done before; for the demo.
+/// Converts a case with the given configuration, also if it is done, for the demo.
 pub(crate) async fn convert_case(
     config: &Config,
     case: Case,
@@ -201,11 +205,13 @@ pub(crate) async fn convert_case(
     run.case(case, out).await
 }
 
+/// Prints the numbers of files and bytes of a converted case.
 fn write_summary(
     out: &mut dyn Write,
     case: Case,
     summary: &ConversionSummary,
 ) -> std::io::Result<()> {
+    let case = case.short();
     let ConversionSummary { converted, kept, bytes_in, bytes_out, elapsed, timing } = summary;
     if *converted == 0 {
         return writeln!(out, "case {case}: done before, {}", count(*kept, "file"));

@@ -1,4 +1,4 @@
-//! Arguments that several commands of `dor vis` take.
+//! Arguments that several commands of `dor vis` share.
 
 use std::num::NonZeroUsize;
 
@@ -11,7 +11,7 @@ use crate::store::{Location, StoreRegistry};
 use crate::vis::input::CaseSource;
 use crate::vis::populate;
 
-/// Where the files of cases are.
+/// Location of the input files.
 #[derive(Args, Debug, Default)]
 #[group(multiple = false)]
 pub(super) struct InputArgs {
@@ -24,43 +24,44 @@ pub(super) struct InputArgs {
 }
 
 impl InputArgs {
+    /// Opens the raw history of `--data-dir`, or else the research-grade files.
+    ///
+    /// # Errors
+    /// No location is set, or it cannot be opened.
     pub fn open(&self, stores: &StoreRegistry, config: &Config) -> anyhow::Result<CaseSource> {
         if let Some(raw) = &self.data_dir {
             return Ok(CaseSource::Raw(stores.open(raw)?));
         }
-        let unset = ConfigError::Unset {
-            key: "output_dir",
-            flag: "--input-dir",
-            variable: "DOR_OUTPUT_DIR",
-        };
+        let unset =
+            ConfigError::Unset { key: "output_dir", flag: "--input", variable: "DOR_OUTPUT_DIR" };
         let configured = config.output_dir.as_ref().map(|setting| &setting.value);
         let research = self.input_dir.as_ref().or(configured).ok_or(unset)?;
         Ok(CaseSource::Research(stores.open(research)?))
     }
 }
 
-/// How cases are worked on.
+/// Options of the commands that fill stores.
 #[derive(Args, Debug, Default)]
 pub(super) struct WorkArgs {
-    /// Months worked on at the same time [default: workers of the configuration, or all cores]
+    /// Months processed at the same time [default: workers of the configuration, or all cores]
     #[arg(short, long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
-    /// Fill a case again that is done
+    /// Fill cases again that are done
     #[arg(long)]
     pub force: bool,
-    /// Use the months that are there when others are missing; those are fill
+    /// Accept cases with missing months, which get the fill value
     #[arg(long)]
     pub allow_missing: bool,
 }
 
 impl WorkArgs {
-    /// As the library takes it.
+    /// Returns the options of the library.
     pub fn options(&self) -> populate::FillOptions {
         populate::FillOptions { force: self.force, allow_missing: self.allow_missing }
     }
 }
 
-/// The grid file.
+/// The option `--grid`.
 #[derive(Args, Debug, Default)]
 pub(super) struct GridArgs {
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8 [default: the T points of the files]
@@ -68,7 +69,10 @@ pub(super) struct GridArgs {
     pub grid: Option<Location>,
 }
 
-/// The configuration with the flags of a command on top.
+/// Loads the configuration with the options of a command.
+///
+/// # Errors
+/// The configuration is not valid.
 pub(super) fn config(
     global: &GlobalArgs,
     work: Option<&WorkArgs>,
@@ -80,18 +84,21 @@ pub(super) fn config(
     Config::load(&overrides)
 }
 
-/// The error when store 3 is made without the centres of the polygons.
+/// Returns the error for store 3 without the centres of the polygons.
 pub(crate) fn centers_unset() -> ConfigError {
     ConfigError::Unset { key: "centers", flag: "--centers", variable: "DOR_CENTERS" }
 }
 
-/// The store to work on: from the flag or the configuration.
+/// Returns the location of a store: from the flag, or else from the configuration.
+///
+/// # Errors
+/// Neither is set.
 pub(super) fn output(
     flag: Option<&Location>,
     configured: Option<&Setting<Location>>,
     key: &'static str,
     variable: &'static str,
 ) -> Result<Location, ConfigError> {
-    let unset = ConfigError::Unset { key, flag: "--output-store", variable };
+    let unset = ConfigError::Unset { key, flag: "--output", variable };
     flag.or(configured.map(|setting| &setting.value)).cloned().ok_or(unset)
 }

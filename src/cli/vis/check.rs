@@ -1,4 +1,4 @@
-//! `dor vis check`: a store compared with what it should be.
+//! `dor vis check`: checks the metadata, coordinates and chunks of a store.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::arguments::{WorkArgs, config};
 use super::create::named_or_configured;
-use super::run::workshop;
+use super::run::run_context;
 use crate::cli::output::{Table, write_json};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
@@ -18,18 +18,17 @@ use crate::store::Location;
 use crate::vis::check::{self, CheckReport};
 use crate::vis::finalize::Completeness;
 
-/// Problems of one kind that are printed.
-const SHOWN: usize = 20;
+/// Most problems of one kind that are listed.
+const MAX_LISTED: usize = 20;
 
-/// Verify a store: metadata, coordinates, every chunk of every case
+/// Check the metadata, the coordinates and every chunk of a store
 ///
-/// Ends with 65 when something is wrong. Missing cases are listed, and are wrong only with
-/// --complete.
+/// Ends with 65 when an object is wrong. Lists missing cases; they are an error only with --complete.
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// The store: a path or URL [default: store1, store2 and store3 of the configuration, where they exist]
+    /// Store to check: a path or URL [default: store1, store2 and store3 of the configuration that exist]
     store: Option<Location>,
-    /// Demand all 2760 cases
+    /// Require all 2760 cases
     #[arg(long)]
     complete: bool,
     /// Print JSON
@@ -40,11 +39,11 @@ pub(super) struct Check {
 impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&WorkArgs::default()), None)?;
-        let workshop = workshop(&config);
-        let stores = until(&workshop.stop, &stores(&config));
+        let context = run_context(&config);
+        let stores = until(&context.stop, &stores(&config));
         let mut exit = Exit::Done;
         for (location, store) in named_or_configured(self.store.as_ref(), &config, &stores).await? {
-            let report = check::check(&store, &workshop).await?;
+            let report = check::check(&store, &context).await?;
             if !self.write(out, &location, &report)? {
                 exit = Exit::BadData;
             }
@@ -52,7 +51,7 @@ impl Check {
         Ok(exit)
     }
 
-    /// Prints a report; whether the store is as it should be.
+    /// Prints a report, and returns whether the store is valid.
     fn write(
         &self,
         out: &mut dyn Write,
@@ -60,27 +59,28 @@ impl Check {
         report: &CheckReport,
     ) -> anyhow::Result<bool> {
         let incomplete = !report.cases.missing.is_empty() || !report.cases.partial.is_empty();
-        let sound = report.is_sound() && !(self.complete && incomplete);
+        let is_valid = report.is_sound() && !(self.complete && incomplete);
         match self.json {
-            true => write_as_json(out, report, sound)?,
+            true => write_as_json(out, report, is_valid)?,
             false => {
                 write_as_table(out, location, report)?;
                 if self.complete && incomplete {
-                    writeln!(out, "not complete, as --complete demands")?;
+                    writeln!(out, "not complete, but --complete requires all cases and months")?;
                 }
             }
         }
-        Ok(sound)
+        Ok(is_valid)
     }
 }
 
-fn write_as_json(out: &mut dyn Write, report: &CheckReport, sound: bool) -> anyhow::Result<()> {
+/// Prints a report as JSON.
+fn write_as_json(out: &mut dyn Write, report: &CheckReport, is_valid: bool) -> anyhow::Result<()> {
     let short = |cases: &[Case]| cases.iter().map(|case| case.short()).collect::<Vec<_>>();
     write_json(
         out,
         &json!({
             "store": report.kind.name(),
-            "sound": sound,
+            "sound": is_valid,
             "metadata": report.metadata,
             "coordinates": report.coordinates,
             "chunks": report.chunks,
@@ -97,7 +97,7 @@ fn write_as_json(out: &mut dyn Write, report: &CheckReport, sound: bool) -> anyh
     )
 }
 
-/// Prints what was found in a table.
+/// Prints a report as tables and lists.
 pub(crate) fn write_as_table(
     out: &mut dyn Write,
     store: &Location,
@@ -109,7 +109,7 @@ pub(crate) fn write_as_table(
     write_cases(out, &report.cases)
 }
 
-/// Prints how many objects of each part are wrong, and what is wrong with them.
+/// Prints the numbers of checked and wrong objects of each part, and the problems.
 fn write_parts(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()> {
     let parts = [
         ("metadata", &report.metadata),
@@ -118,45 +118,46 @@ fn write_parts(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()>
         ("records of cases", &report.records),
         ("other objects", &report.others),
     ];
-    let mut table = Table::new(["PART", "LOOKED AT", "WRONG"]);
+    let mut table = Table::new(["PART", "CHECKED", "WRONG"]);
     for (name, part) in parts {
-        let [looked, wrong] = [part.objects, part.problems.len()].map(|n| n.to_string());
-        table.row([name.to_owned(), looked, wrong]);
+        let [checked, wrong] = [part.objects, part.problems.len()].map(|n| n.to_string());
+        table.row([name.to_owned(), checked, wrong]);
     }
     table.write(out)?;
     for (_, part) in parts {
-        for problem in part.problems.iter().take(SHOWN) {
+        for problem in part.problems.iter().take(MAX_LISTED) {
             writeln!(out, "wrong: {problem}")?;
         }
-        if part.problems.len() > SHOWN {
-            writeln!(out, "wrong: and {} more (--json has all)", part.problems.len() - SHOWN)?;
+        if part.problems.len() > MAX_LISTED {
+            let more = part.problems.len() - MAX_LISTED;
+            writeln!(out, "wrong: and {more} more; --json lists all")?;
         }
     }
     Ok(())
 }
 
-/// Says how values without records and wrong chunks are corrected.
+/// Prints how to correct values without records, and wrong chunks.
 fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()> {
     if !report.has_records && !report.uncovered.is_empty() {
         writeln!(
             out,
-            "the store has no records of its cases (.cases), so that its values can be compared with \
-             nothing: {}; dor vis finalize --adopt makes records of them",
+            "the store has no records (.cases), so the values of these cases cannot be checked: {}; \
+             dor vis finalize --adopt makes records",
             in_short(&report.uncovered)
         )?;
     }
     if !report.chunks.problems.is_empty() {
-        writeln!(out, "to mend chunks, populate their case again with --force, then finalize")?;
+        writeln!(out, "to repair chunks, populate their cases again with --force, then finalize")?;
     }
     Ok(())
 }
 
-/// Prints which cases the store has.
+/// Prints the number of cases in the store, and the missing cases and months.
 fn write_cases(
     out: &mut dyn Write,
     Completeness { done, missing, partial }: &Completeness,
 ) -> std::io::Result<()> {
-    writeln!(out, "\n{} of {} cases are in it", done.len(), done.len() + missing.len())?;
+    writeln!(out, "\n{} of {} cases in the store", done.len(), done.len() + missing.len())?;
     if !partial.is_empty() {
         writeln!(out, "months missing: {}", in_short(partial))?;
     }

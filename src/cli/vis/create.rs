@@ -1,4 +1,4 @@
-//! `dor vis create-template-store1`, `2` and `3`: empty stores.
+//! `dor vis create-template-store1`, `2` and `3`: creates empty stores.
 
 use std::io::Write;
 
@@ -8,17 +8,17 @@ use super::arguments::{config, output};
 use crate::cli::output::{Table, count};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
+use crate::config::Config;
 use crate::encode::zarr::{Hierarchy, ZarrVersion};
 use crate::model::atlas::MapVariable;
-use crate::config::Config;
 use crate::store::{Location, Store, StoreRegistry};
 use crate::vis::schema::{MAX_LEVELS, PyramidOptions};
 use crate::vis::{StoreKind, VisError, create};
 
-/// Where an empty store goes.
+/// Location of an empty store.
 #[derive(Args, Debug)]
 struct Target {
-    /// Where the store goes: a path or URL [default: of the configuration]
+    /// Store to create: a path or URL [default: that of the configuration]
     #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     /// Replace a store that holds data
@@ -26,42 +26,42 @@ struct Target {
     overwrite: bool,
 }
 
-/// Make the empty store of efficiencies (store 1)
+/// Create the empty store of efficiencies (store 1)
 #[derive(Args, Debug)]
 pub(super) struct Store1 {
     #[command(flatten)]
     target: Target,
 }
 
-/// Make the empty store of uptake by distance (store 3)
+/// Create the empty store of uptake by distance (store 3)
 #[derive(Args, Debug)]
 pub(super) struct Store3 {
     #[command(flatten)]
     target: Target,
 }
 
-/// Make the empty map pyramid (store 2)
+/// Create the empty map pyramid (store 2)
 #[derive(Args, Debug)]
 pub(super) struct Store2 {
     #[command(flatten)]
     target: Target,
-    /// Variables of the maps, of DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
+    /// Variables of the maps: DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
     #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     variables: Vec<MapVariable>,
-    /// Levels of the pyramid: 128, 256, ... cells a side
+    /// Number of levels of the pyramid, with 128, 256, ... cells per side
     #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]
     levels: u8,
-    /// Version of the Zarr format: 2 is what the public map reads, 3 has fewer, larger objects
+    /// Version of the Zarr format: the public map reads 2; 3 has fewer, larger objects
     #[arg(long, value_enum, default_value = "2")]
     zarr_format: ZarrFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ZarrFormat {
-    /// Chunks as objects
+    /// Each chunk is an object
     #[value(name = "2")]
     V2,
-    /// Sharded
+    /// Chunks in shards; each shard is an object
     #[value(name = "3")]
     V3,
 }
@@ -80,11 +80,11 @@ impl Store3 {
 
 impl Store2 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let wanted =
+        let is_selected =
             |variable: &MapVariable| self.variables.is_empty() || self.variables.contains(variable);
         let pyramid = PyramidOptions {
             levels: self.levels,
-            variables: MapVariable::ALL.into_iter().filter(wanted).collect(),
+            variables: MapVariable::ALL.into_iter().filter(is_selected).collect(),
             format: match self.zarr_format {
                 ZarrFormat::V2 => ZarrVersion::V2,
                 ZarrFormat::V3 => ZarrVersion::V3,
@@ -108,7 +108,10 @@ impl Target {
     }
 }
 
-/// Makes an empty store and says what it is.
+/// Creates an empty store and prints its arrays.
+///
+/// # Errors
+/// The store holds data and `overwrite` is `false`, or it cannot be written.
 pub(crate) async fn create(
     stores: &StoreRegistry,
     location: &Location,
@@ -121,10 +124,10 @@ pub(crate) async fn create(
     Ok(write_structure(out, &hierarchy, kind.format())?)
 }
 
-/// The stores that a command reads: the one that is named, else those of the configuration that exist.
+/// Opens the named store, or else the stores of the configuration that exist.
 ///
 /// # Errors
-/// No store is named, and none that is configured exists.
+/// No store is named, and no store of the configuration exists.
 pub(super) async fn named_or_configured(
     named: Option<&Location>,
     config: &Config,
@@ -133,23 +136,27 @@ pub(super) async fn named_or_configured(
     if let Some(location) = named {
         return Ok(vec![(location.clone(), stores.open(location)?)]);
     }
-    let mut found = Vec::new();
+    let mut existing = Vec::new();
     for setting in [&config.store1, &config.store2, &config.store3].into_iter().flatten() {
         let store = stores.open(&setting.value)?;
         if create::open(&store, "store1, 2 or 3").await.is_ok() {
-            found.push((setting.value.clone(), store));
+            existing.push((setting.value.clone(), store));
         }
     }
-    match found.is_empty() {
-        false => Ok(found),
+    match existing.is_empty() {
+        false => Ok(existing),
         true => Err(VisError::Needs(
-            "no store is named, and none of store1, store2 and store3 of the configuration exists: name one".to_owned(),
+            "no store is named, and none of store1, store2 and store3 of the configuration exists; name a store"
+                .to_owned(),
         )
         .into()),
     }
 }
 
-/// Where a store of this kind is.
+/// Returns the location of the store of a kind: from the flag, or else from the configuration.
+///
+/// # Errors
+/// Neither is set.
 pub(super) fn store_of(
     kind: &StoreKind,
     flag: Option<&Location>,
@@ -171,6 +178,7 @@ pub(super) fn store_of(
     }
 }
 
+/// Number of a version of the Zarr format.
 fn version(format: ZarrVersion) -> u8 {
     match format {
         ZarrVersion::V2 => 2,
@@ -178,6 +186,7 @@ fn version(format: ZarrVersion) -> u8 {
     }
 }
 
+/// Prints the dimensions, the chunks and the number of objects of each array.
 fn write_structure(
     out: &mut dyn Write,
     hierarchy: &Hierarchy,
@@ -193,18 +202,18 @@ fn write_structure(
             .collect();
         let sizes =
             |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let pieces = |of: &[usize]| -> usize {
-            array.shape.iter().zip(of).map(|(len, piece)| len.div_ceil(*piece)).product()
+        let number_of = |chunks: &[usize]| -> usize {
+            array.shape.iter().zip(chunks).map(|(len, chunk)| len.div_ceil(*chunk)).product()
         };
         let (chunks, objects) = match (&array.shards, format) {
             (Some(shards), ZarrVersion::V3) => {
-                (format!("{} in shards {}", sizes(&array.chunks), sizes(shards)), pieces(shards))
+                (format!("{} in shards {}", sizes(&array.chunks), sizes(shards)), number_of(shards))
             }
-            _ => (sizes(&array.chunks), pieces(&array.chunks)),
+            _ => (sizes(&array.chunks), number_of(&array.chunks)),
         };
         table.row([array.path.clone(), dimensions.join(", "), chunks, objects.to_string()]);
     }
     table.write(out)?;
     let data = hierarchy.arrays.iter().filter(|array| array.is_data()).count();
-    writeln!(out, "\n{} of data, each 4-byte floats", count(data, "array"))
+    writeln!(out, "\n{} of data, 4-byte floats", count(data, "array"))
 }

@@ -1,4 +1,4 @@
-//! `dor vis finalize`: what cases share, put together.
+//! `dor vis finalize`: writes the chunks that cases share, and the metadata.
 
 use std::io::Write;
 
@@ -18,18 +18,18 @@ use crate::store::{Location, Store};
 use crate::vis::finalize::{self, Completeness};
 use crate::vis::{StoreKind, StoreRecipe, adopt};
 
-/// Put the results of all cases into the chunks that they share, and write the metadata last
+/// Write the results of all cases to the chunks that they share, then the metadata
 ///
-/// For stores 1 and 3; of store 2 only the metadata is written again. Cases without a result are
-/// fill, and are listed. A store with values of cases that have no record is refused. Safe to run again.
+/// Stores 1 and 3 have shared chunks; of store 2 only the metadata is written again. Cases without a result get
+/// the fill value, and are listed. Fails if the store has values of cases without a record. Safe to run again.
 #[derive(Args, Debug)]
 pub(super) struct Finalize {
-    /// The store: a path or URL [default: store1, store2 and store3 of the configuration, where they exist]
+    /// Store to finalize: a path or URL [default: store1, store2 and store3 of the configuration that exist]
     store: Option<Location>,
-    /// Make records of the cases whose values lie in the store without one, as another program or an older version left them
+    /// Make records of cases that have values and no record, because another program or an older version wrote them
     #[arg(long, requires = "store")]
     adopt: bool,
-    /// The store was filled by the reference workflow, with its known defects; for a store that does not state its rules
+    /// The reference workflow filled the store, with its known defects; only for a store that does not state its rules
     #[arg(long, requires = "adopt")]
     reference_compat: bool,
     #[command(flatten)]
@@ -54,25 +54,28 @@ impl Finalize {
         Ok(Exit::Done)
     }
 
-    /// Makes records of the cases whose values have none.
+    /// Makes records of the cases that have values and no record, and prints these cases.
     async fn adopt(&self, store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
         let stated = self.reference_compat.then(|| StoreRecipe::new(true));
         let cases: Vec<Case> = adopt::adopt(store, stated).await?.into_iter().collect();
         match cases.is_empty() {
-            true => writeln!(out, "{}: every value has a record", store.location())?,
-            false => writeln!(out, "records made of {}", in_short(&cases))?,
+            true => writeln!(out, "{}: every case with values has a record", store.location())?,
+            false => writeln!(out, "made records of {}", in_short(&cases))?,
         }
         Ok(())
     }
 }
 
-/// Puts a store together and says what it holds.
+/// Finalizes a store and prints the number of its cases.
+///
+/// # Errors
+/// The store has values of cases without a record, or it cannot be written.
 pub(crate) async fn finalize_store(store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
     let (kind, cases) = finalize::finalize(store).await?;
     write_completeness(out, store, &kind, &cases)
 }
 
-/// Says what a store holds that was put together.
+/// Prints the number of cases in a finalized store, and the missing cases and months.
 pub(crate) fn write_completeness(
     out: &mut dyn Write,
     store: &Store,

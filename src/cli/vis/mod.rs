@@ -1,4 +1,4 @@
-//! `dor vis`: the three visualization stores.
+//! `dor vis`: creates, fills, finalizes, checks and plots the three visualization stores.
 
 mod arguments;
 mod check;
@@ -16,7 +16,7 @@ pub(super) use check::write_as_table;
 pub(super) use create::create;
 pub(super) use finalize::{finalize_store, write_completeness};
 pub(super) use plot::{Picture, draw};
-pub(super) use run::{each, say_without, workshop};
+pub(super) use run::{each, print_polygons_without_files, run_context};
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 
 use super::{Exit, GlobalArgs};
 
-/// The stores that the public map draws from: make them, fill them, check them, look at them
+/// Make the stores of the public map: create, fill, finalize, check and plot them
 #[derive(Args, Debug)]
 pub(super) struct Command {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! `dor vis plot`: a map or curves as a picture.
+//! `dor vis plot`: draws a map, or curves, as a PNG picture.
 
 use std::io::Write;
 
@@ -10,21 +10,21 @@ use super::create::store_of;
 use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
+use crate::model::Case;
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::MONTHS;
-use crate::model::Case;
 use crate::plot::{self, MapPicture, PlottedCurve};
 use crate::store::{Location, LocationError, Store, StoreRegistry};
+use crate::vis::query::{self, MapQuery, month_name};
 use crate::vis::schema::PyramidOptions;
 use crate::vis::{StoreKind, VisError};
-use crate::vis::query::{self, MapQuery, month_name};
 
 /// Draw a map of store 2, or with --series the curves of store 1 or 3, as PNG
 #[derive(Args, Debug)]
 pub(super) struct Plot {
-    /// The store: a path or URL [default: store2 of the configuration; with --series, store1]
+    /// Store to draw from: a path or URL [default: store2 of the configuration; with --series, store1]
     store: Option<Location>,
-    /// Draw curves of the chosen polygons
+    /// Draw curves of the chosen cases
     #[arg(long, conflicts_with_all = ["variable", "step", "band"])]
     series: bool,
     /// Variable of the map: DIC_SURF, DIC, PH, FG or pCO2SURF
@@ -35,13 +35,13 @@ pub(super) struct Plot {
     /// Months since the intervention, 0 to 179
     #[arg(long, value_name = "N", required_unless_present = "series", value_parser = step)]
     step: Option<u16>,
-    /// What the map shows: delta (with minus without the intervention) or experimental (with it)
+    /// Band of the map: delta (with minus without the intervention) or experimental (with the intervention)
     #[arg(long, default_value = "delta")]
     band: Band,
-    /// The picture, a .png: a path or URL
+    /// Picture to write, with a name that ends in .png: a path or URL
     #[arg(short, long, value_name = "LOCATION", value_parser = png)]
     output: Location,
-    /// Replace a file that this program has not drawn
+    /// Replace a file even if dor has not drawn it
     #[arg(long)]
     overwrite: bool,
 }
@@ -57,52 +57,58 @@ impl Plot {
         let store = stores.open(&store_of(&kind, self.store.as_ref(), &config)?)?;
         let cases = self.cases.choice()?.asked();
         if cases.is_empty() {
-            let needed = "name what to draw: --polygon with --month, or --case".to_owned();
-            return Err(VisError::Needs(needed).into());
+            let problem = "no case is chosen; give --polygon with --month, or --case".to_owned();
+            return Err(VisError::Needs(problem).into());
         }
-        let what = match (self.variable, self.step, cases.as_slice()) {
+        let picture = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
                 Picture::Map(MapQuery { variable, band: self.band, case, step: step.into() })
             }
             (Some(_), ..) => {
-                let needed = "a map is of one case: give one --polygon and one --month, or one --case".to_owned();
+                let needed =
+                    "a map is of one case: give one --polygon and one --month, or one --case"
+                        .to_owned();
                 return Err(VisError::Needs(needed).into());
             }
             (None, ..) => Picture::Curves(cases),
         };
-        draw(&stores, &store, what, (&self.output, self.overwrite), out).await?;
+        draw(&stores, &store, picture, (&self.output, self.overwrite), out).await?;
         Ok(Exit::Done)
     }
 }
 
-/// What a picture shows.
+/// Content of a picture.
 pub(crate) enum Picture {
+    /// A map of one case and month.
     Map(MapQuery),
-    /// Of these cases.
+    /// Curves of these cases.
     Curves(Vec<Case>),
 }
 
-/// Draws a picture to a location and names it; a file that this program has not drawn is replaced only
-/// when that is asked for.
+/// Draws a picture to the location `output` and prints the location.
+///
+/// # Errors
+/// The store cannot be read, the picture cannot be written, or `overwrite` is `false` and `output` is a file that
+/// `dor` has not drawn.
 pub(crate) async fn draw(
     stores: &StoreRegistry,
     store: &Store,
-    what: Picture,
+    picture: Picture,
     (output, overwrite): (&Location, bool),
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let (Some(folder), Some(name)) = (output.parent(), output.file_name()) else {
-        anyhow::bail!("{output} names no file; give --output FILE.png");
+        anyhow::bail!("{output} does not name a file; give --output FILE.png");
     };
     let folder = stores.open(&folder)?;
-    if let Some((found, _)) = folder.get(name).await?
+    if let Some((existing, _)) = folder.get(name).await?
         && !overwrite
-        && !plot::is_own_picture(&found)
+        && !plot::is_own_picture(&existing)
     {
         let what = "a file that dor has not drawn".to_owned();
         return Err(VisError::NotEmpty { url: output.to_string(), what }.into());
     }
-    let png = match what {
+    let png = match picture {
         Picture::Map(query) => map(store, query).await?,
         Picture::Curves(cases) => curves(store, &cases).await?,
     };
@@ -110,19 +116,21 @@ pub(crate) async fn draw(
     Ok(writeln!(out, "{output}")?)
 }
 
+/// Parses a number of months since the intervention.
 fn step(text: &str) -> Result<u16, String> {
     let step = text.parse().ok().filter(|step| usize::from(*step) < MONTHS);
     step.ok_or_else(|| format!("months since the intervention are 0 to {}", MONTHS - 1))
 }
 
+/// Parses the location of a PNG picture.
 fn png(text: &str) -> Result<Location, String> {
     match text.to_ascii_lowercase().ends_with(".png") {
         true => text.parse().map_err(|error: LocationError| error.to_string()),
-        false => Err("pictures are PNG: give a name that ends in .png".to_owned()),
+        false => Err("pictures are PNG; give a name that ends in .png".to_owned()),
     }
 }
 
-/// Draws a map.
+/// Draws a map and returns the PNG bytes.
 async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
     let map = query::map(store, query).await?;
     let MapQuery { variable, band, case, step } = query;
@@ -143,22 +151,24 @@ async fn map(store: &Store, query: MapQuery) -> anyhow::Result<Vec<u8>> {
             if map.reference_compat { "; with the defects of the published atlas" } else { "" },
         ),
         units: if variable.units() == "1" { variable.long_name() } else { variable.units() },
-        // Fluxes go both ways.
+        // Fluxes have both signs.
         diverging: band == Band::Delta || variable == MapVariable::Fg,
     };
-    let what = || format!("{}: case {case}, month {step} since the intervention", store.location());
-    plot::map(&picture).with_context(what)
+    plot::map(&picture).with_context(|| {
+        let (url, case) = (store.location(), case.short());
+        format!("{url}: case {case}, month {step} since the intervention")
+    })
 }
 
-/// Draws the curves of cases.
+/// Draws the curves of cases and returns the PNG bytes.
 async fn curves(store: &Store, cases: &[Case]) -> anyhow::Result<Vec<u8>> {
-    let found = query::curves(store, cases).await?;
+    let series = query::curves(store, cases).await?;
     let curves: Vec<PlottedCurve<'_>> =
-        found.curves.iter().map(|c| PlottedCurve { label: &c.label, values: &c.values }).collect();
-    Ok(plot::curves(found.title, found.axis, &curves)?)
+        series.curves.iter().map(|c| PlottedCurve { label: &c.label, values: &c.values }).collect();
+    Ok(plot::curves(series.title, series.axis, &curves)?)
 }
 
-/// The month of the calendar, such as `September 2004`.
+/// Returns the calendar month of a step, such as `September 2004`.
 fn calendar_month(case: Case, step: usize) -> String {
     let month = case.first_month().plus(step as i32);
     format!("{} {}", month_name(month.month), month.year - 347 + 1999)

@@ -1,4 +1,4 @@
-//! `dor vis populate-store1`: efficiencies.
+//! `dor vis populate-store1`: computes efficiencies.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::arguments::{InputArgs, WorkArgs, config};
 use super::create::store_of;
-use super::run::{chosen, each, workshop};
+use super::run::{chosen, each, run_context};
 use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
@@ -21,16 +21,16 @@ use crate::vis::{RunContext, StoreKind, StoreRecipe, analysis, store1, zarr};
 
 /// Compute the efficiency of cases for store 1
 ///
-/// From analysis stores that exist, or from research-grade or raw files, of which only the
-/// two-dimensional fluxes are read. `dor vis finalize` puts the results into the store.
+/// Reads analysis stores, or research-grade or raw files, of which only the two-dimensional fluxes are read.
+/// `dor vis finalize` then writes the results to the arrays of the store.
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore1 {
-    /// The store: a path or URL [default: store1 of the configuration]
+    /// Store to fill: a path or URL [default: store1 of the configuration]
     #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Analysis stores, CASE.analysis.zarr, to take the efficiency from
+    /// Read the efficiency from analysis stores, CASE.analysis.zarr, in this folder
     #[arg(short, long, value_name = "LOCATION", conflicts_with_all = ["input_dir", "data_dir"])]
     analysis_zarr_stores_dir: Option<Location>,
     #[command(flatten)]
@@ -42,19 +42,19 @@ pub(super) struct PopulateStore1 {
 impl PopulateStore1 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), None)?;
-        let workshop = workshop(&config);
-        let stores = until(&workshop.stop, &stores(&config));
+        let context = run_context(&config);
+        let stores = until(&context.stop, &stores(&config));
         let location = store_of(&StoreKind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let choice = self.cases.choice()?;
         match &self.analysis_zarr_stores_dir {
             Some(analyses) => {
                 let analyses = stores.open(analyses)?;
-                self.fill_from_analyses(store, &analyses, &choice, &workshop, out).await
+                self.fill_from_analyses(store, &analyses, &choice, &context, out).await
             }
             None => {
                 let input = self.months.open(&stores, &config)?;
-                self.fill_from_files(store, input, &choice, &workshop, out).await
+                self.fill_from_files(store, input, &choice, &context, out).await
             }
         }
     }
@@ -64,17 +64,17 @@ impl PopulateStore1 {
         store: Store,
         analyses: &Store,
         choice: &CaseChoice,
-        workshop: &RunContext,
+        context: &RunContext,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
-        let there = zarr::cases(analyses, analysis::SUFFIX).await?;
-        let cases = chosen(choice, there, &analyses.location().to_string())?;
+        let available = zarr::cases(analyses, analysis::SUFFIX).await?;
+        let cases = chosen(choice, available, &analyses.location().to_string())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
         let force = self.work.force;
         let fill = async |case: Case| {
-            store1::fill_from_analysis(&store1, analyses, case, force, workshop).await
+            store1::fill_from_analysis(&store1, analyses, case, force, context).await
         };
-        each(&cases, workshop, out, fill).await
+        each(&cases, context, out, fill).await
     }
 
     async fn fill_from_files(
@@ -82,12 +82,13 @@ impl PopulateStore1 {
         store: Store,
         input: CaseSource,
         choice: &CaseChoice,
-        workshop: &RunContext,
+        context: &RunContext,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-        let efficiencies = EfficiencyRun { store1, input, work: self.work.options(), workshop };
-        each(&cases, workshop, out, async |case| efficiencies.fill(case).await).await
+        let work = self.work.options();
+        let efficiencies = EfficiencyRun { store1, input, work, workshop: context };
+        each(&cases, context, out, async |case| efficiencies.fill(case).await).await
     }
 }

@@ -1,4 +1,4 @@
-//! `dor vis populate-store2`: the map pyramid.
+//! `dor vis populate-store2`: computes the maps of the pyramid.
 
 use std::io::Write;
 
@@ -6,14 +6,14 @@ use clap::Args;
 
 use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
-use super::run::{chosen, each, workshop};
+use super::run::{chosen, each, run_context};
 use crate::cli::arguments::CaseArgs;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
+use crate::config::{Config, Setting};
 use crate::executor::until;
 use crate::model::Case;
-use crate::config::{Config, Setting};
 use crate::store::Location;
 use crate::vis::StoreKind;
 use crate::vis::maps::MapOptions;
@@ -21,12 +21,12 @@ use crate::vis::schema::PyramidOptions;
 
 /// Compute the maps of cases for store 2
 ///
-/// From research-grade or raw files, of which only the fields of the maps are read. A case that
-/// is done is passed over; one that was stopped is made again. With --publish-to, maps go out as they
-/// are done, and the metadata that names them with `dor vis finalize --publish-to`.
+/// Reads research-grade or raw files, of which only the fields of the maps are read. Skips a case that is done, and
+/// makes a case again that was stopped. --publish-to publishes each map when it is done; `dor vis finalize
+/// --publish-to` publishes the metadata.
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore2 {
-    /// The store: a path or URL [default: store2 of the configuration]
+    /// Store to fill: a path or URL [default: store2 of the configuration]
     #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
@@ -43,16 +43,16 @@ pub(super) struct PopulateStore2 {
     publish_to: PublishTo,
 }
 
-/// How maps are made.
+/// Options of the maps.
 #[derive(Args, Debug, Default)]
 struct Maps {
-    /// Regridding weights in the xESMF layout: read when they exist, else computed and written; not with --reference-compat [default: weights_store of the configuration]
+    /// Regridding weights in the xESMF layout; computed and written if the file does not exist; not with --reference-compat [default: weights_store of the configuration]
     #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     weights_store: Option<Location>,
-    /// Levels that the store must have
+    /// Number of levels that the store must have
     #[arg(short, long, value_name = "N")]
     levels: Option<u8>,
-    /// Series of sea surface height of the reference run; needed for DIC [default: ssh of the configuration]
+    /// Sea surface height of the reference run; needed for DIC [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
     ssh: Option<Location>,
     /// Reproduce the known defects of the published atlas: U points, sea surface height a month late, 0 outside
@@ -67,27 +67,27 @@ impl PopulateStore2 {
         let stores = stores(&config);
         let kind = StoreKind::Store2(PyramidOptions::default());
         let location = store_of(&kind, self.output_store.as_ref(), &config)?;
-        let workshop = workshop(&config);
-        let reading = until(&workshop.stop, &stores);
+        let context = run_context(&config);
+        let reading = until(&context.stop, &stores);
         let store = reading.open(&location)?;
         let input = self.months.open(&reading, &config)?;
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
-        let beside = (&workshop.pool, &workshop.stop);
-        let publishing = self.publish_to.queue(&stores, &store, beside).await?;
+        let workers = (&context.pool, &context.stop);
+        let publishing = self.publish_to.queue(&stores, &store, workers).await?;
         let options = self.maps.options(&config);
-        let atlas = options.atlas(store, &reading, (&input, &cases), &workshop).await?;
+        let atlas = options.atlas(store, &reading, (&input, &cases), &context).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
             publishing.add(case);
             Ok(filled)
         };
-        let exit = each(&cases, &workshop, out, fill).await?;
+        let exit = each(&cases, &context, out, fill).await?;
         publishing.end(exit, out).await
     }
 }
 
 impl Maps {
-    /// The options over the configuration. Weights do not go together with the known defects.
+    /// Returns the options, with defaults of the configuration. `--reference-compat` uses no weights.
     fn options(self, config: &Config) -> MapOptions {
         let Self { weights_store, levels, ssh, reference_compat } = self;
         let value = |setting: &Option<Setting<Location>>| setting.as_ref().map(|s| s.value.clone());

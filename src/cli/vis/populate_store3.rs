@@ -1,4 +1,4 @@
-//! `dor vis populate-store3`: uptake by distance.
+//! `dor vis populate-store3`: computes uptake by distance.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::arguments::{GridArgs, InputArgs, WorkArgs, centers_unset, config};
 use super::create::store_of;
-use super::run::{chosen, each, workshop};
+use super::run::{chosen, each, run_context};
 use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
@@ -25,48 +25,48 @@ use crate::vis::{RunContext, StoreKind, StoreRecipe, VisError, centers, excess, 
 
 /// Compute the uptake of cases by distance for store 3
 ///
-/// From research-grade or raw files, of which only the two-dimensional fluxes are read. `dor vis
-/// finalize` puts the results into the store.
+/// Reads research-grade or raw files, of which only the two-dimensional fluxes are read, or excess stores. `dor vis
+/// finalize` then writes the results to the arrays of the store.
 #[derive(Args, Debug)]
 pub(super) struct PopulateStore3 {
-    /// The store: a path or URL [default: store3 of the configuration]
+    /// Store to fill: a path or URL [default: store3 of the configuration]
     #[arg(short, long = "output", visible_alias = "output-store", value_name = "LOCATION")]
     output_store: Option<Location>,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Excess stores, CASE.excess.zarr, to take the additional flux from; needs --grid
+    /// Read the additional flux from excess stores, CASE.excess.zarr, in this folder; needs --grid
     #[arg(long, value_name = "LOCATION", conflicts_with_all = ["input_dir", "data_dir", "with_store1"])]
     excess_dir: Option<Location>,
     #[command(flatten)]
     months: InputArgs,
     #[command(flatten)]
     grid: GridArgs,
-    /// Centres of the polygons: a table polygon_id,lon,lat; a folder of the arrays of the basins; or data.zip [default: centers of the configuration]
+    /// Centres of the polygons: a table with polygon_id,lon,lat; a folder with the arrays of the basins; or data.zip [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
     centers: Option<Location>,
-    /// Fill this store 1 in the same pass over the files
+    /// Also fill this store 1, from the same files, which are read once
     #[arg(long, value_name = "LOCATION")]
     with_store1: Option<Location>,
-    /// Reproduce the known defects of the published atlas: radii 50 km too large, one month length
+    /// Reproduce the known defects of the published atlas: radii 50 km too large, all months equally long
     #[arg(long)]
     reference_compat: bool,
     #[command(flatten)]
     work: WorkArgs,
 }
 
-/// What distances are measured by.
+/// Inputs of the distances.
 struct Geometry {
-    /// Centres of the polygons, and where they are from.
+    /// Centres of the polygons, and the URL of their file.
     centers: (Centers, String),
-    /// The full grid with the SHA-256 of its file, where there is one.
+    /// The full grid, and the SHA-256 of its file. `None`: no grid file is set.
     grid: Option<(Grid, String)>,
 }
 
 impl PopulateStore3 {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&self.work), Some(&self.grid))?;
-        let workshop = workshop(&config);
-        let stores = until(&workshop.stop, &stores(&config));
+        let context = run_context(&config);
+        let stores = until(&context.stop, &stores(&config));
         let location = store_of(&StoreKind::Store3, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
@@ -75,15 +75,15 @@ impl PopulateStore3 {
         match &self.excess_dir {
             Some(excesses) => {
                 let Geometry { centers, grid } = geometry;
-                let needed = "--excess-dir needs the grid file (--grid)";
-                let grid = grid.ok_or_else(|| VisError::Needs(needed.to_owned()))?;
+                let problem = "--excess-dir needs the grid file; give --grid";
+                let grid = grid.ok_or_else(|| VisError::Needs(problem.to_owned()))?;
                 let stores = (store, stores.open(excesses)?);
-                self.fill_from_excesses(stores, (&centers, &grid), &choice, &workshop, out).await
+                self.fill_from_excesses(stores, (&centers, &grid), &choice, &context, out).await
             }
             None => {
                 let input = self.months.open(&stores, &config)?;
                 let stores = (store, store1);
-                self.fill_from_files(stores, geometry, input, &choice, &workshop, out).await
+                self.fill_from_files(stores, geometry, input, &choice, &context, out).await
             }
         }
     }
@@ -105,19 +105,19 @@ impl PopulateStore3 {
         (store, excesses): (Store, Store),
         ((centers, url), grid): (&(Centers, String), &(Grid, String)),
         choice: &CaseChoice,
-        workshop: &RunContext,
+        context: &RunContext,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
-        let there = zarr::cases(&excesses, excess::SUFFIX).await?;
-        let cases = chosen(choice, there, &excesses.location().to_string())?;
+        let available = zarr::cases(&excesses, excess::SUFFIX).await?;
+        let cases = chosen(choice, available, &excesses.location().to_string())?;
         let recipe = StoreRecipe::new(self.reference_compat);
         let store3 = OpenStore::open(store, "store3", recipe).await?;
-        let work = (self.work.force, workshop);
+        let work = (self.work.force, context);
         let fill = async |case: Case| {
             let center = center(centers, url, case)?;
             store3::fill_from_excess(&store3, &excesses, case, grid, center, work).await
         };
-        each(&cases, workshop, out, fill).await
+        each(&cases, context, out, fill).await
     }
 
     async fn fill_from_files(
@@ -126,7 +126,7 @@ impl PopulateStore3 {
         Geometry { centers, grid }: Geometry,
         input: CaseSource,
         choice: &CaseChoice,
-        workshop: &RunContext,
+        context: &RunContext,
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
@@ -138,7 +138,8 @@ impl PopulateStore3 {
         };
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
         let store3 = UptakeContext { destination, centers, grid };
-        let uptakes = UptakeRun { store3, store1, input, work: self.work.options(), workshop };
-        each(&cases, workshop, out, async |case| uptakes.fill(case).await).await
+        let work = self.work.options();
+        let uptakes = UptakeRun { store3, store1, input, work, workshop: context };
+        each(&cases, context, out, async |case| uptakes.fill(case).await).await
     }
 }

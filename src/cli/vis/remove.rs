@@ -1,4 +1,4 @@
-//! `dor vis remove`: cases taken out of a store.
+//! `dor vis remove`: removes cases from a store.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -7,25 +7,25 @@ use clap::Args;
 
 use super::arguments::config;
 use super::finalize::write_completeness;
+use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
 use crate::model::case::in_short;
 use crate::store::Location;
-use crate::cli::arguments::CaseArgs;
 use crate::vis::{VisError, remove};
 
-/// Take cases out of a store for good: delete their records and values, and finalize the store without them
+/// Remove cases from a store: delete their records and values, and finalize the store without them
 ///
-/// Their values can be had again only by populating the cases. `--dry-run` names the cases first.
-/// `dor publish --delete` takes them out of a published copy afterwards.
+/// Only populating the cases again restores their values. `--dry-run` lists the cases. `dor publish --delete`
+/// then removes the cases from a published copy.
 #[derive(Args, Debug)]
 pub(super) struct Remove {
-    /// The store: a path or URL
+    /// Store to change: a path or URL
     store: Location,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Print the cases, and do nothing
+    /// Print the cases, and do nothing else
     #[arg(long)]
     dry_run: bool,
 }
@@ -34,16 +34,16 @@ impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let store = stores(&config).open(&self.store)?;
-        let asked: BTreeSet<Case> = self.cases.choice()?.asked().into_iter().collect();
-        if asked.is_empty() {
-            let needed = "name the cases to remove: --polygon or --case".to_owned();
-            return Err(VisError::Needs(needed).into());
+        let selected: BTreeSet<Case> = self.cases.choice()?.asked().into_iter().collect();
+        if selected.is_empty() {
+            let problem = "no case is chosen; give --polygon or --case".to_owned();
+            return Err(VisError::Needs(problem).into());
         }
-        let present = remove::present(&store, &asked).await?;
+        let present = remove::present(&store, &selected).await?;
         let cases: Vec<Case> = present.iter().copied().collect();
         if cases.is_empty() {
-            let asked: Vec<Case> = asked.into_iter().collect();
-            let problem = format!("{} holds nothing of {}", self.store, in_short(&asked));
+            let selected: Vec<Case> = selected.into_iter().collect();
+            let problem = format!("{} holds nothing of {}", self.store, in_short(&selected));
             return Err(VisError::Needs(problem).into());
         }
         if self.dry_run {

@@ -1,4 +1,4 @@
-//! Going through the cases of a command, and saying how each went.
+//! Processing of the cases of a command, and output of the results.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,41 +19,50 @@ use crate::vis::populate::{self, RunEnd};
 use crate::vis::series::FillReport;
 use crate::vis::{RunContext, VisError};
 
-/// Workers, memory, progress and the stop signal of a command.
-pub(crate) fn workshop(config: &Config) -> RunContext {
+/// Creates the workers, the memory budget, the progress and the stop signal of a command.
+pub(crate) fn run_context(config: &Config) -> RunContext {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone());
     let pool = Pool::new(config.workers.value.get(), memory::to_use());
     RunContext { pool, stop, progress: Arc::new(ConversionBar::new()) }
 }
 
-/// The cases to work on among those that are `there`; says how many polygons have no files.
+/// Returns the chosen cases among the `available` ones, and prints how many chosen polygons have no files.
+///
+/// # Errors
+/// No available case is chosen.
 pub(super) fn chosen(
     choice: &CaseChoice,
-    there: Vec<Case>,
+    available: Vec<Case>,
     url: &str,
 ) -> Result<Vec<Case>, VisError> {
-    let chosen = choice.among(there, url)?;
-    say_without(&chosen, url);
+    let chosen = choice.among(available, url)?;
+    print_polygons_without_files(&chosen, url);
     Ok(chosen.cases)
 }
 
-/// Says how many of the polygons that were asked for have no files, if any.
-pub(crate) fn say_without(ChosenCases { polygons, without, .. }: &ChosenCases, url: &str) {
+/// Prints how many of the chosen polygons have no files, unless it is 0.
+pub(crate) fn print_polygons_without_files(
+    ChosenCases { polygons, without, .. }: &ChosenCases,
+    url: &str,
+) {
     if *without > 0 {
-        eprint_line(&format!("of {polygons} polygons, {without} have no files in {url}"));
+        eprint_line(&format!("{without} of {polygons} polygons have no files in {url}"));
     }
 }
 
-/// Fills the part of each case, and says how that went.
+/// Fills the values of each case, and prints the results. A case that fails does not stop the others.
+///
+/// # Errors
+/// The results cannot be printed.
 pub(crate) async fn each(
     cases: &[Case],
-    workshop: &RunContext,
+    context: &RunContext,
     out: &mut dyn Write,
     fill: impl AsyncFn(Case) -> Result<FillReport, VisError>,
 ) -> anyhow::Result<Exit> {
     let mut failed = Vec::new();
-    let told = |case, result, elapsed| {
+    let report_case = |case, result, elapsed| {
         match result {
             Ok(filled) => {
                 write_filled(out, case, &filled, elapsed)?;
@@ -66,7 +75,7 @@ pub(crate) async fn each(
         }
         anyhow::Ok(())
     };
-    if populate::each(cases, workshop, fill, told).await? == RunEnd::Stopped {
+    if populate::each(cases, context, fill, report_case).await? == RunEnd::Stopped {
         eprint_line(&Stopped.to_string());
         return Ok(Exit::Interrupted);
     }
@@ -80,12 +89,14 @@ pub(crate) async fn each(
     Ok(if failed.is_empty() { Exit::Done } else { Exit::SomeFailed })
 }
 
+/// Prints the result of a case.
 fn write_filled(
     out: &mut dyn Write,
     case: Case,
     filled: &FillReport,
     elapsed: Duration,
 ) -> std::io::Result<()> {
+    let case = case.short();
     if filled.before {
         return writeln!(out, "case {case}: done before");
     }
@@ -101,7 +112,7 @@ fn write_filled(
     }
     if !filled.missing.is_empty() {
         let (count, months) = (filled.missing.len(), ranges(&filled.missing));
-        write!(out, "; {count} of {MONTHS} months are missing: {months}")?;
+        write!(out, "; {count} of {MONTHS} months missing: {months}")?;
     }
     writeln!(out)
 }

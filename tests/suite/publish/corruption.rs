@@ -85,7 +85,7 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
         };
         // The embedded server lists no MD5s.
         let said = audit(if bench.server.lists_md5() { "" } else { "--verify all" });
-        assert!(said.contains("1 missing, 1 wrong, 0 of no publish"), "{said}");
+        assert!(said.contains("1 missing, 1 wrong, 0 not managed by dor"), "{said}");
         assert_same(&bench.expected(), &bench.published());
         // What others have sent otherwise is read; the embedded server tells nothing of it.
         let mut large = bench.read("large.nc").unwrap();
@@ -96,7 +96,7 @@ fn what_was_altered_at_the_destination_is_found_and_mended() {
         assert!(said.contains("0 missing, 1 wrong"), "{said}");
         assert_same(&bench.expected(), &bench.published());
         let said = audit("");
-        let is_by_size = said.contains(" by size only: --verify all reads them)");
+        let is_by_size = said.contains(" by size only; --verify all reads them)");
         assert!(is_by_size != is_whole && said.contains(", 0 missing, 0 wrong"), "{said}");
     });
 }

@@ -38,7 +38,16 @@ fn maps_go_out_before_the_metadata_that_names_them() {
         let expected = bench.expected();
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
         let mut create = dor(bench.work.folder());
-        create.args(["vis", "create-template-store2", "-o", "site", "--variables", "PH", "-l", "1"]);
+        create.args([
+            "vis",
+            "create-template-store2",
+            "-o",
+            "site",
+            "--variables",
+            "PH",
+            "-l",
+            "1",
+        ]);
         create.assert().success();
         let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
         run(bench, populate).assert().success();
@@ -58,7 +67,16 @@ fn work_is_kept_when_it_cannot_be_published() {
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
         let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
         let mut create = dor(bench.work.folder());
-        create.args(["vis", "create-template-store2", "-o", "site", "--variables", "PH", "-l", "1"]);
+        create.args([
+            "vis",
+            "create-template-store2",
+            "-o",
+            "site",
+            "--variables",
+            "PH",
+            "-l",
+            "1",
+        ]);
         create.assert().success();
         // What is wrong from the beginning is said before work is begun.
         let record = bench.work.path("site/.cases/112-04.json");

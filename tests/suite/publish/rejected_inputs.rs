@@ -47,7 +47,10 @@ fn what_cannot_be_published_is_refused_before_anything_is_sent() {
                 assert!(output.status.success(), "{error}");
                 // Beside what a writer has left in the bench.
                 assert_eq!(error.matches("skipped: 2 with a name").count(), 1, "{error}");
-                assert!(said.contains("not published: 2 with a name that cannot be an object key"), "{said}");
+                assert!(
+                    said.contains("not published: 2 with a name that cannot be an object key"),
+                    "{said}"
+                );
                 if is_folder { fs::remove_dir(&name) } else { fs::remove_file(&name) }.unwrap();
             }
         }

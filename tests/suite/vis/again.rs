@@ -83,7 +83,10 @@ fn files_that_were_touched_change_nothing() {
         for command in commands(input) {
             let output = vis(work.folder(), &command).arg("--verbose").output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() && !said.contains("its modification time differs"), "{said}");
+            assert!(
+                output.status.success() && !said.contains("its modification time differs"),
+                "{said}"
+            );
         }
         of_inputs(0);
     }

@@ -127,11 +127,11 @@ fn values_without_a_record_are_neither_dropped_nor_written_over() {
         // Adopted, it is a store as others are, with the same values.
         let values = fs::read(&chunk).unwrap();
         let said = runs(work.folder(), &format!("finalize {store} --adopt"));
-        assert!(said.contains("records made of polygons 112 (month 4)"), "{said}");
+        assert!(said.contains("made records of polygons 112 (month 4)"), "{said}");
         assert_eq!(fs::read(&chunk).unwrap(), values);
         runs(work.folder(), &format!("check {store}"));
         let said = runs(work.folder(), &format!("finalize {store} --adopt"));
-        assert!(said.contains("every value has a record"), "{said}");
+        assert!(said.contains("every case with values has a record"), "{said}");
         // What it was made from is not known: it is not made again without being asked to.
         let adopted = work.tree(&store);
         vis(work.folder(), &format!("{populate} {CASE}")).assert().code(CONFIGURATION);
