@@ -174,7 +174,7 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
     fs::write(&record, older).unwrap();
     refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
     fs::write(&record, whole.replacen("\"format\": 2", "\"format\": 9", 1)).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer dor"]);
+    refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer version of dor"]);
     // A case that was stopped is one, too.
     fs::write(work.path("out/112/04/manifest.partial.json"), &whole).unwrap();
     fs::remove_file(&record).unwrap();

@@ -156,7 +156,7 @@ fn another_size_of_parts_is_hashed_and_a_destination_keeps_its_own() {
             bench.write(&format!("site/{name}"), b"new");
             bench.write("site/maps/.zattrs", name.as_bytes());
             let error = fails(&mut bench.publish(""), 1);
-            let why = format!("not what its record tells ({problem})");
+            let why = format!("does not match its record ({problem})");
             assert!(error.contains(FILE) && error.contains(&why), "{error}");
             assert_eq!(bench.read(FILE).as_ref(), Some(&whole));
             assert!(bench.read(name).is_some() && bench.read("maps/.zattrs").is_none());

@@ -108,7 +108,7 @@ fn a_store_whose_cases_share_chunks_is_not_sent_without_the_record_of_one() {
     let record = bench.work.path("site/curves.zarr/.cases/112-04.json");
     fs::rename(&record, bench.work.path("aside.json")).unwrap();
     let error = fails(&mut bench.publish(""), CONFIGURATION);
-    for part in ["curves.zarr", "112-04", "has no record", "nothing of the store is sent"] {
+    for part in ["curves.zarr", "112-04", "has no record", "is not finished"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(bench.published().is_empty());

@@ -121,7 +121,7 @@ fn a_case_of_a_map_store_that_has_lost_its_record_is_named() {
         fs::remove_file(&record).unwrap();
         let said = bench.publish("--delete").assert().success().get_output().stdout.clone();
         let said = String::from_utf8(said).unwrap();
-        assert!(said.contains("not complete, and not sent: maps.zarr/112-04"), "{said}");
+        assert!(said.contains("not complete, so not sent: maps.zarr/112-04"), "{said}");
         assert_same(&before, &bench.published());
         // Of a new destination nothing of it is sent.
         let elsewhere = format!("s3://{}/site/new", bench.server.bucket());
@@ -220,7 +220,11 @@ fn of_many_that_fail_the_first_are_named_and_all_as_json() {
         let number =
             |text: &str, begin: &str| text.lines().filter(|l| l.starts_with(begin)).count();
         assert_eq!(number(&shown, "failed: many/"), 20, "{shown}");
-        assert_eq!(number(&shown, "more have failed, which are not shown here"), 1, "{shown}");
+        assert_eq!(
+            number(&shown, "more objects have failed; they are not listed here"),
+            1,
+            "{shown}"
+        );
         assert_eq!(number(&told, r#"{"failed":{"#), 30, "{told}");
     });
 }

@@ -50,7 +50,7 @@ fn stores_that_are_not_there_or_are_others() {
     refuses(&work, "check none", CONFIGURATION, &["there is no store"]);
     fs::create_dir(work.path("foreign")).unwrap();
     fs::write(work.path("foreign/.zmetadata"), r#"{"metadata": {"x/.zarray": {}}}"#).unwrap();
-    refuses(&work, "check foreign", BAD_DATA, &["foreign", "none of the arrays"]);
+    refuses(&work, "check foreign", BAD_DATA, &["foreign", "none of the data arrays"]);
     let text = fs::read_to_string(work.path("s2/.zmetadata")).unwrap();
     let other = text.replace("\"zlib\"", "\"blosc\"");
     fs::write(work.path("foreign/.zmetadata"), other).unwrap();
