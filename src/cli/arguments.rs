@@ -101,7 +101,7 @@ pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), VisError> {
 
 /// Parses a number of workers, at least 1.
 pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
-    from_one(text).map_err(|error| match text.contains(['/', '.']) {
+    from_one(text).map_err(|error| match text.contains(|c: char| c == '/' || c.is_alphabetic()) {
         true => format!("{error}; give the regridding weights with --weights-store"),
         false => error,
     })

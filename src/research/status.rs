@@ -311,6 +311,6 @@ mod tests {
         let problems: Vec<&str> = found[0].problems.iter().map(|p| &p[p.len() - 30..]).collect();
         assert!(problems[0].ends_with("has 1 bytes, recorded 2"), "{problems:?}");
         assert!(problems[1].ends_with("0347-06.nc is gone"), "{problems:?}");
-        assert!(found[1].problems[0].contains("not a record"), "{found:?}");
+        assert!(found[1].problems[0].contains("not a valid record"), "{found:?}");
     }
 }

@@ -255,7 +255,7 @@ mod tests {
             symlink(target, at("d/link")).unwrap();
             let error = store.survey("", true, |_| true).await.unwrap_err();
             assert!(matches!(error, StoreError::UnsupportedFileType { .. }), "{error}");
-            assert!(error.to_string().contains("d/link: a link"), "{error}");
+            assert!(error.to_string().contains("link to"), "{error}");
             fs::remove_file(at("d/link")).unwrap();
         }
         fs::write(at("d/two\nlines"), "").unwrap();

@@ -23,7 +23,7 @@ async fn sweep_removes_what_a_killed_writer_left() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "suite::storage::staged::child_writes_until_killed"])
+        .args(["--exact", "--ignored", "suite::storage::atomic_file::child_writes_until_killed"])
         .env("DOR_TEST_FOLDER", folder.path())
         .stdout(Stdio::null())
         .spawn()

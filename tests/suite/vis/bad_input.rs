@@ -123,7 +123,8 @@ fn grids_and_heights_that_contradict_the_files() {
     let spread = format!("populate-store3 -o s3 {CASE} --grid moved.nc --centers centers.csv");
     refuses(&work, &spread, BAD_DATA, &["T point", "--grid"]);
     // Weights of another grid.
-    let weights = format!("populate-store2 -o s2 -m 4 --data-dir archive -w {}", "archive");
+    let weights =
+        format!("populate-store2 -o s2 -m 4 --data-dir archive --weights-store {}", "archive");
     refuses(&work, &weights, BAD_DATA, &["archive", "no weights"]);
     for (name, height, said) in
         [("endless.nc", f32::INFINITY, "infinite"), ("empty.nc", f32::NAN, "no heights")]
@@ -182,7 +183,7 @@ fn centres_and_levels_that_do_not_fit() {
     let with =
         |centers: &str| format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers {centers}");
     refuses(&work, &with("few.csv"), BAD_DATA, &["few.csv", "polygon 112"]);
-    refuses(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "no such file"]);
+    refuses(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "it is not a file"]);
     refuses(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
     let levels = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc --levels 3");
     refuses(&work, &levels, BAD_DATA, &["has 2 levels"]);

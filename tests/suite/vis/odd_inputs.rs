@@ -56,7 +56,12 @@ fn a_pipe_in_place_of_an_input_is_named() {
     names(&work, &format!("{process} --grid /dev/zero"), BAD_DATA, &["/dev/zero", "a device"]);
     names(&work, &format!("{store2} --grid pipe --ssh ssh.nc"), BAD_DATA, &is_pipe);
     names(&work, &format!("{store2} --grid grid.nc --ssh pipe"), BAD_DATA, &is_pipe);
-    names(&work, &format!("{store2} --grid grid.nc --ssh ssh.nc -w pipe"), BAD_DATA, &is_pipe);
+    names(
+        &work,
+        &format!("{store2} --grid grid.nc --ssh ssh.nc --weights-store pipe"),
+        BAD_DATA,
+        &is_pipe,
+    );
     names(&work, &format!("{store3} --centers pipe"), BAD_DATA, &is_pipe);
     names(&work, &format!("{store3} --centers /dev/null"), BAD_DATA, &["/dev/null", "a device"]);
     names(&work, "vis check pipe", BAD_DATA, &is_pipe);

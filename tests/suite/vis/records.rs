@@ -11,7 +11,7 @@ use super::support::{FILL, add_polygon_113, floats, runs, vis, workspace};
 
 const CONFIGURATION: i32 = 78;
 pub(super) const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
-const MAPS: &str = "-v PH -l 1";
+const MAPS: &str = "--variables PH -l 1";
 
 /// What fills each store with the case of a workspace.
 pub(super) const STORES: [(&str, &str); 3] = [

@@ -139,7 +139,7 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
     refused(&work, "bare2", ("s2", ""), &[], "the full grid");
     refused(&work, "bare3", ("s3", ""), &[], "the full grid");
     refused(&work, "rules3", ("s3", ""), &[], "other rules");
-    let more = maps.replace("-v PH", "-v PH,FG");
+    let more = maps.replace("--variables PH", "--variables PH,FG");
     made(&more, fill_maps, ("s2", "more2"), ["-o", "-o"]);
     refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
     copy(&work, "s2", "unknown2");

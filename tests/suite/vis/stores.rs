@@ -14,7 +14,7 @@ use super::support::{FILL, add_polygon_113, floats, runs, vis, workspace};
 /// Arguments that choose the case of a workspace.
 const CASE: &str = "-p 112 -m 4 --data-dir archive --allow-missing";
 /// The variables that need no sea surface height.
-const SURFACE: &str = "-v DIC_SURF PH FG pCO2SURF";
+const SURFACE: &str = "--variables DIC_SURF PH FG pCO2SURF";
 
 #[test]
 fn a_template_says_what_it_is_and_is_sound() {
