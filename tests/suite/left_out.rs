@@ -27,8 +27,9 @@ fn changed(change: impl Fn(hid_t)) -> Workspace {
     let work = Workspace::new(2);
     for n in 0..2 {
         copy(&contents(&work.raw(n)), &work.raw(n), Form::Deflated(1), true, |_| {});
-        // The lock that HDF5 took on a file may live on in a process that another test starts.
-        let other = work.path("other.nc");
+        // A process that another test starts may keep the lock that HDF5 took on a file, so each copy has
+        // its own name.
+        let other = work.path(&format!("other{n}.nc"));
         fs::copy(work.raw(n), &other).unwrap();
         edit(&other, &change);
         fs::copy(&other, work.raw(n)).unwrap();
