@@ -32,23 +32,18 @@ fn finished_cases_go_out_while_others_are_worked_on() {
     });
 }
 
+/// Creates the store of maps that a test fills.
+fn create_template(bench: &Bench) {
+    let create = "vis create-template-store2 -o site --variables PH -l 1";
+    dor(bench.work.folder()).args(create.split(' ')).assert().success();
+}
+
 #[test]
 fn maps_go_out_before_the_metadata_that_names_them() {
     on_all(|bench| {
         let expected = bench.expected();
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
-        let mut create = dor(bench.work.folder());
-        create.args([
-            "vis",
-            "create-template-store2",
-            "-o",
-            "site",
-            "--variables",
-            "PH",
-            "-l",
-            "1",
-        ]);
-        create.assert().success();
+        create_template(bench);
         let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
         run(bench, populate).assert().success();
         let chunks = bench.published();
@@ -66,18 +61,7 @@ fn work_is_kept_when_it_cannot_be_published() {
     on_all(|bench| {
         std::fs::remove_dir_all(bench.work.path("site")).unwrap();
         let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
-        let mut create = dor(bench.work.folder());
-        create.args([
-            "vis",
-            "create-template-store2",
-            "-o",
-            "site",
-            "--variables",
-            "PH",
-            "-l",
-            "1",
-        ]);
-        create.assert().success();
+        create_template(bench);
         // What is wrong from the beginning is said before work is begun.
         let record = bench.work.path("site/.cases/112-04.json");
         let mut wrong = run(bench, populate);
