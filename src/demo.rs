@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::case_manifest::{CASES, TOGETHER, sha256};
+use crate::case_manifest::{CASES, results_around, sha256};
 use crate::encode::{PartSink, SinkError};
 use crate::executor::{Pool, PoolError, UploadSink};
 use crate::model::{Case, Checksums, ErrorKind, PartHasher, WithErrorKind, YearMonth, hex};
@@ -147,7 +147,7 @@ pub async fn claim(
     products: &[&str],
 ) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
-    if let Some(other) = store.within(&TOGETHER).await {
+    if let Some(other) = results_around(store).await {
         return Err(DemoError::Inside { url: url(""), other: other.to_string() });
     }
     let marker = DemoMarker::load(store).await?;

@@ -70,7 +70,7 @@ pub struct Audit {
     pub missing: Vec<String>,
     /// Keys of objects with other bytes, and of those that cannot be read.
     pub wrong: Vec<String>,
-    /// Keys of objects that no publish has sent.
+    /// Keys of objects that no publish has sent, and of known objects that another program has replaced.
     pub unknown: Vec<String>,
 }
 
@@ -82,6 +82,8 @@ pub(super) struct KnownObjects<'a> {
     pub manifest: &'a [ObjectEntry],
     /// Objects of a publish that is not complete.
     pub intent: &'a [ObjectEntry],
+    /// Other versions of the objects of `intent` that the destination had when it was written.
+    pub replaced: &'a [ObjectEntry],
     /// Whether a publisher that had lost its lease may have changed objects.
     pub is_dirty: bool,
     /// Whether every object is read, even if the listing has its ETag.
@@ -103,6 +105,21 @@ impl KnownObjects<'_> {
         (is_settled && !self.is_dirty && !self.reads_all).then_some(published)
     }
 
+    /// Whether another program has put an object at the key of a publish: the object is none of the
+    /// versions that `is_version` accepts, and no publish is entitled to replace it. A published
+    /// object that the source still has is repaired, so it is not foreign.
+    fn is_foreign(&self, key: &str, is_version: &dyn Fn(&ObjectEntry) -> bool) -> bool {
+        let version_in = |list| find(list, key).is_some_and(is_version);
+        if [self.source, self.manifest, self.intent, self.replaced].into_iter().any(version_in) {
+            return false;
+        }
+        match (find(self.manifest, key), find(self.source, key)) {
+            (Some(_), source) => source.is_none(),
+            // A publisher that had lost its lease may have sent a version that no list has.
+            (None, _) => find(self.intent, key).is_some() && !self.is_dirty,
+        }
+    }
+
     fn keys(&self) -> BTreeSet<&str> {
         let entries = [self.source, self.manifest, self.intent].into_iter().flatten();
         entries.map(|entry| &*entry.key).collect()
@@ -119,6 +136,13 @@ pub(super) async fn observe(
 ) -> Result<(Vec<ObjectEntry>, Audit), PublishError> {
     let mut listed = list(destination).await?;
     let (mut present, mut to_read, mut audit) = (Vec::new(), Vec::new(), Audit::default());
+    let mut unknown = Vec::new();
+    let mut add = |found: ObjectEntry, is_version: &dyn Fn(&ObjectEntry) -> bool| match known
+        .is_foreign(&found.key, is_version)
+    {
+        true => unknown.push(found.key.into_string()),
+        false => present.push(found),
+    };
     for key in known.keys() {
         let Some(expected) = known.expected(key) else { continue };
         let Some(info) = listed.remove(key) else {
@@ -134,15 +158,16 @@ pub(super) async fn observe(
             Some(_) => None,
             None => known.by_size(key, info.size).cloned(),
         };
-        // An object of another size is replaced, so its bytes need not be known.
+        // An object of another size is replaced, so its size is enough.
         let is_replaced = info.size != expected.size && find(known.source, key).is_some();
         match found {
             Some(found) if found != *expected || !known.reads_all => {
                 audit.by_size += usize::from(etag.is_none() && found == *expected);
-                present.push(found);
+                add(found.clone(), &|version| *version == found);
             }
             None if is_replaced => {
-                present.push(ObjectEntry { size: info.size, ..expected.clone() });
+                let size = info.size;
+                add(ObjectEntry { size, ..expected.clone() }, &|version| version.size == size);
             }
             _ => to_read.push((key, info.size)),
         }
@@ -157,7 +182,7 @@ pub(super) async fn observe(
         stream::iter(to_read).map(read).buffer_unordered(READS).try_collect().await?;
     for result in results {
         match result {
-            Ok(entry) => present.push(entry),
+            Ok(entry) => add(entry.clone(), &|version| *version == entry),
             Err(key) => audit.wrong.push(key),
         }
     }
@@ -170,7 +195,8 @@ pub(super) async fn observe(
     }
     audit.wrong.sort_unstable();
     let own_folder = format!("{FOLDER}/");
-    audit.unknown = listed.into_keys().filter(|key| !key.starts_with(&own_folder)).collect();
+    audit.unknown = unknown;
+    audit.unknown.extend(listed.into_keys().filter(|key| !key.starts_with(&own_folder)));
     audit.unknown.sort_unstable();
     Ok((present, audit))
 }

@@ -130,8 +130,20 @@ pub enum PublishError {
         /// The reason.
         problem: String,
     },
-    /// Another publisher wrote the manifest or the intent at the same time.
-    #[error("another publisher wrote the manifest of {url} at the same time; run again")]
+    /// A folder of the source has the record of another case.
+    #[error(
+        "the case manifest in {url} is that of another folder, with {key}: rename the folder as it was, or convert its case again"
+    )]
+    Misplaced {
+        /// The folder.
+        url: String,
+        /// A file that the record names.
+        key: String,
+    },
+    /// Somebody wrote or removed the manifest or the intent while this publish ran.
+    #[error(
+        "the manifest of {url} was changed or removed while this publish ran; run the command again"
+    )]
     ManifestConflict {
         /// The destination.
         url: String,
@@ -298,7 +310,9 @@ impl WithErrorKind for PublishError {
             | Self::OverlappingLocations { .. }
             | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,
-            Self::Record { .. } | Self::Manifest { .. } => ErrorKind::BadData,
+            Self::Record { .. } | Self::Misplaced { .. } | Self::Manifest { .. } => {
+                ErrorKind::BadData
+            }
             Self::Pool(error) => error.kind(),
             Self::NotAsRecorded { .. }
             | Self::Damaged { .. }

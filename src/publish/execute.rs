@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, upload_phase};
 use super::destination::{KnownObjects, Mismatch, VerifyScope, observe, verify};
-use super::lease_guard::{ActiveLease, LeaseEnd, LeaseGuard};
+use super::lease_guard::{ActiveLease, GRACE_PERIOD, LeaseEnd, LeaseGuard};
 use super::limiter::RequestLimiter;
-use super::manifest::{Manifest, entries, find};
+use super::manifest::{Manifest, entries as entries_of, find};
 use super::plan::{DestinationState, LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
 use super::{ObjectEntry, PublishError};
-use crate::executor::Stopped;
+use crate::executor::{Stopped, unless_stopped};
 use crate::store::{Store, StoreError};
 
 /// The result of a publish.
@@ -65,7 +65,11 @@ pub async fn publish(
         lease.release(Ok(()), LeaseEnd::Untouched).await?;
     } else {
         let result = change(&plan, next, (&lease, &stop), progress, &mut report).await;
-        let end = if result.is_ok() { LeaseEnd::Complete } else { LeaseEnd::Unfinished };
+        let end = match &result {
+            Ok(()) => LeaseEnd::Complete,
+            Err(PublishError::ConcurrentWrite { .. }) => LeaseEnd::Dirty,
+            Err(_) => LeaseEnd::Unfinished,
+        };
         lease.release(result, end).await?;
         report.dropped = plan.dropped();
     }
@@ -126,7 +130,12 @@ async fn change(
     gone.retain(|entry| find(&conflicts, &entry.key).is_none());
     report.deleted += delete(destination, &gone, active, &*progress, stop).await?;
     active.confirm().await?;
-    if lease.may_have_other_holder && plan.state.intent.is_some() || lease.was_marked_dirty() {
+    let may_arrive_late = replaces_interrupted(plan, &next);
+    if may_arrive_late {
+        wait_for_late_requests(lease, stop).await?;
+    }
+    let had_other_holder = lease.may_have_other_holder && plan.state.intent.is_some();
+    if may_arrive_late || had_other_holder || lease.was_marked_dirty() {
         refuse_concurrent_writes(plan, stop).await?;
     }
     // If the machine slept until here, another publisher may have taken over and written its intent.
@@ -143,15 +152,22 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     Manifest::after(before, &source, plan.part_size, recipes, next)
 }
 
-/// Writes the intent: the entries of the next manifest and the objects to delete.
+/// Writes the intent: the entries of the next manifest, the objects to delete, and the versions that an
+/// interrupted publish has left of them.
 async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
     let DestinationState { manifest, intent, .. } = &plan.state;
     let Manifest { header, entries, .. } = next;
     let mut all: Vec<ObjectEntry> = entries.iter().chain(&plan.changes.gone).cloned().collect();
     all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let before = entries_of(manifest.as_ref());
+    let is_replaced = |entry: &&ObjectEntry| {
+        find(&all, &entry.key).is_some_and(|next| next != *entry)
+            && find(before, &entry.key) != Some(*entry)
+    };
+    let replaced = plan.present.iter().filter(is_replaced).cloned().collect();
     let (recipes, part_size) = (header.recipes.clone(), header.part_size);
     let written = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
-    written.save_intent(&plan.destination, intent.as_ref()).await
+    written.with_replaced(replaced).save_intent(&plan.destination, intent.as_ref()).await
 }
 
 /// Removes the temporary files of an interrupted publish on disk, and its multipart uploads of objects
@@ -167,10 +183,10 @@ async fn abort_stale_uploads(plan: &PublishPlan) -> Result<(), PublishError> {
     let is_stale = |entry: &&ObjectEntry| {
         entry.etag.is_of_parts()
             && !sent.contains(&*entry.key)
-            && find(entries(manifest.as_ref()), &entry.key) != Some(*entry)
+            && find(entries_of(manifest.as_ref()), &entry.key) != Some(*entry)
     };
     let abort = async |entry: &ObjectEntry| Ok(destination.abort_uploads(&entry.key).await?);
-    stream::iter(entries(intent.as_ref()).iter().filter(is_stale))
+    stream::iter(entries_of(intent.as_ref()).iter().filter(is_stale))
         .map(abort)
         .buffered(REQUESTS)
         .try_for_each(async |_| Ok(()))
@@ -256,22 +272,55 @@ async fn delete(
     Ok(gone.len())
 }
 
+/// Whether an interrupted publish was going to send objects that this publish sends with other bytes or
+/// deletes. A request of it may arrive after its process has ended.
+fn replaces_interrupted(plan: &PublishPlan, next: &Manifest) -> bool {
+    let DestinationState { manifest, intent, .. } = &plan.state;
+    let before = entries_of(manifest.as_ref());
+    let is_replaced = |entry: &ObjectEntry| {
+        next.entry(&entry.key).is_some_and(|next| next != entry)
+            || find(&plan.changes.gone, &entry.key).is_some()
+    };
+    // On a disk, nothing of a process that has ended arrives.
+    !plan.destination.location().is_local()
+        && entries_of(intent.as_ref())
+            .iter()
+            .any(|entry| find(before, &entry.key) != Some(entry) && is_replaced(entry))
+}
+
+/// Waits until requests of an earlier publisher, which has ended, have arrived.
+async fn wait_for_late_requests(
+    lease: &LeaseGuard,
+    stop: &CancellationToken,
+) -> Result<(), PublishError> {
+    let rest = GRACE_PERIOD.saturating_sub(lease.age());
+    if !rest.is_zero() {
+        let seconds = rest.as_secs() + 1;
+        tracing::warn!("waiting {seconds} s: requests of an interrupted publish may still arrive");
+        unless_stopped(stop, tokio::time::sleep(rest)).await?;
+    }
+    Ok(())
+}
+
 /// Lists the destination again and fails if another publisher has changed objects of the source.
 async fn refuse_concurrent_writes(
     plan: &PublishPlan,
     stop: &CancellationToken,
 ) -> Result<(), PublishError> {
-    let PublishPlan { destination, part_size, inventory, .. } = plan;
+    let PublishPlan { destination, part_size, inventory, changes, .. } = plan;
     let known = KnownObjects {
         source: &inventory.entries,
         manifest: &[],
         intent: &[],
+        replaced: &[],
         is_dirty: true,
         reads_all: false,
         part_size: *part_size,
     };
     let (_, audit) = observe(destination, &known, stop).await?;
-    match audit.missing.len() + audit.wrong.len() {
+    let is_back = |key: &&String| find(&changes.gone, key).is_some();
+    let back = audit.unknown.iter().filter(is_back).count();
+    match audit.missing.len() + audit.wrong.len() + back {
         0 => Ok(()),
         objects => {
             Err(PublishError::ConcurrentWrite { url: destination.location().to_string(), objects })

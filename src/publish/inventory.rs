@@ -272,12 +272,32 @@ impl InventoryBuilder<'_> {
             match record {
                 None => self.inventory.pending.push(folder),
                 Some((record, entry)) => {
+                    self.refuse_misplaced(root, &folder, &record)?;
                     self.inventory.entries.push(ObjectEntry { key: key.into(), ..entry });
                     self.add_files(root, record);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Refuses the record of a case in the folder of another case: a folder that was renamed.
+    fn refuse_misplaced(
+        &self,
+        root: &str,
+        folder: &str,
+        record: &ManifestSummary,
+    ) -> Result<(), PublishError> {
+        let folder_of = |object: &ManifestObject| join(root, &object.key);
+        let below = format!("{folder}/");
+        let mut keys = record.files.iter().map(folder_of);
+        match keys.find(|key| !key.starts_with(&below)) {
+            None => Ok(()),
+            Some(key) => {
+                let url = self.source.location().join(folder).to_string();
+                Err(PublishError::Misplaced { url, key })
+            }
+        }
     }
 
     /// Adds a map store, from its shared record and the records of its cases.

@@ -85,9 +85,11 @@ impl Lease {
         self.released || self.owner.life() == Liveness::Gone
     }
 
+    /// Whether the lease was renewed in the last ten minutes. A time further in the future than that
+    /// is wrong, and does not count.
     fn is_fresh(&self) -> bool {
-        let age = Utc::now().signed_duration_since(self.renewed).to_std().unwrap_or_default();
-        age < EXPIRES
+        let age = Utc::now().signed_duration_since(self.renewed).abs();
+        age.to_std().is_ok_and(|age| age < EXPIRES)
     }
 
     /// Writes the lease to the destination if `condition` holds.

@@ -29,7 +29,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest age of the last check of the lease before a change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Takeover grace period; any previous holder has stopped by then, because it is longer than
-/// [`CHECK_INTERVAL`].
+/// [`CHECK_INTERVAL`], and the requests of one that has ended have arrived.
 pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(15);
 /// Longest time that releasing the lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +62,8 @@ pub enum LeaseEnd {
     Untouched,
     /// A publish, this one or an earlier one, may not be complete.
     Unfinished,
+    /// Another publisher has changed objects during this publish: the lease is marked dirty.
+    Dirty,
     /// The publish is complete, and objects that were in doubt before were checked.
     Complete,
 }
@@ -70,6 +72,7 @@ pub enum LeaseEnd {
 pub struct LeaseGuard {
     shared: Arc<ActiveLease>,
     renewal: AbortOnDropHandle<()>,
+    taken: DualClock,
     /// Whether a previous holder may still run: its lease had expired, or there was none.
     pub may_have_other_holder: bool,
     /// Whether the previous lease had expired.
@@ -166,12 +169,18 @@ impl LeaseGuard {
         let (state, check_lock) = (Mutex::new(state), tokio::sync::Mutex::default());
         let shared = Arc::new(ActiveLease { destination, own, stop, state, check_lock });
         let renewal = begin(renew(shared.clone()));
-        Self { renewal, shared, may_have_other_holder: false, has_expired: false, dirty }
+        let (may_have_other_holder, has_expired) = (false, false);
+        Self { renewal, shared, taken: since, may_have_other_holder, has_expired, dirty }
     }
 
     /// The part of the lease that is shared with the tasks that change objects.
     pub fn shared(&self) -> &Arc<ActiveLease> {
         &self.shared
+    }
+
+    /// Time since the lease was taken.
+    pub fn age(&self) -> Duration {
+        self.taken.elapsed()
     }
 
     /// Whether another publisher, which had lost its lease, may have changed objects since this
@@ -199,10 +208,11 @@ impl LeaseGuard {
             let removable_dirty = match end {
                 LeaseEnd::Complete => Some(dirty),
                 LeaseEnd::Untouched => Some(0),
-                LeaseEnd::Unfinished => None,
+                LeaseEnd::Unfinished | LeaseEnd::Dirty => None,
             };
-            let released =
-                tokio::time::timeout(RELEASE_TIMEOUT, shared.give_up(removable_dirty)).await;
+            let reports = u32::from(end == LeaseEnd::Dirty);
+            let releasing = shared.give_up(removable_dirty, reports);
+            let released = tokio::time::timeout(RELEASE_TIMEOUT, releasing).await;
             if let (Ok(_), Ok(Err(error))) = (&result, released)
                 && !shared.is_lost()
             {
@@ -322,8 +332,13 @@ impl ActiveLease {
         PublishError::LeaseLost { url, is_marked }
     }
 
-    /// Removes the lease object if its `dirty` is `removable_dirty`, otherwise marks it as released.
-    async fn give_up(&self, removable_dirty: Option<u32>) -> Result<(), PublishError> {
+    /// Removes the lease object if its `dirty` is `removable_dirty`, otherwise marks it as released and
+    /// adds `reports` to `dirty`.
+    async fn give_up(
+        &self,
+        removable_dirty: Option<u32>,
+        reports: u32,
+    ) -> Result<(), PublishError> {
         for _ in 0..ATTEMPTS {
             let found = load(&self.destination).await?;
             let own = found.and_then(|(lease, condition)| Some((lease?, condition)));
@@ -335,7 +350,8 @@ impl ActiveLease {
                 self.destination.delete(&Lease::key()).await?;
                 return Ok(self.destination.remove_empty_parents(&Lease::key()).await?);
             }
-            let released = Lease { released: true, ..lease };
+            let dirty = lease.dirty.saturating_add(reports);
+            let released = Lease { released: true, dirty, ..lease };
             match released.write(&self.destination, condition).await {
                 Err(StoreError::PreconditionFailed { .. }) => {}
                 written => return Ok(written?),
@@ -425,8 +441,14 @@ mod tests {
         of_elsewhere().write(&store, PutMode::Always).await.unwrap();
         let error = take(&store).await.err().unwrap().to_string();
         assert!(error.contains("elsewhere") && error.contains("10 min"), "{error}");
-        let expired = Lease { renewed: Utc::now() - chrono::TimeDelta::hours(1), ..of_elsewhere() };
-        expired.write(&store, PutMode::Always).await.unwrap();
+        let expired = |hours| {
+            let renewed = Utc::now() - chrono::TimeDelta::hours(hours);
+            Lease { renewed, ..of_elsewhere() }
+        };
+        // A time in the future is wrong.
+        expired(-1).write(&store, PutMode::Always).await.unwrap();
+        assert!(take(&store).await.unwrap().may_have_other_holder);
+        expired(1).write(&store, PutMode::Always).await.unwrap();
         let held = take(&store).await.unwrap();
         assert!(held.may_have_other_holder);
         // After an unfinished publish the lease stays, marked as released.

@@ -6,6 +6,7 @@
 //! left by an interrupted publish; the next publish then lists the destination.
 //!
 //! Both are lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` ordered by key.
+//! In an intent, a second line with the same key is the version that the destination had before.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -54,7 +55,7 @@ pub struct ManifestHeader {
     pub part_size: u64,
     /// Conversion rules of each product, by the folder of the product.
     pub recipes: BTreeMap<String, Value>,
-    /// Number of objects.
+    /// Number of entries.
     pub objects: usize,
     /// Total size of the objects in bytes.
     pub bytes: u64,
@@ -67,6 +68,9 @@ pub struct Manifest {
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
+    /// Of an intent: other versions of its objects, which the destination had when it was written,
+    /// ordered by key.
+    pub(super) replaced: Vec<ObjectEntry>,
     /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
     /// The condition for replacing it only if it is still this version.
@@ -94,7 +98,13 @@ impl Manifest {
             bytes: entries.iter().map(|entry| entry.size).sum(),
         };
         let condition = before.map_or(PutMode::Absent, |before| before.condition.clone());
-        Self { header, entries, is_damaged: false, condition }
+        Self { header, entries, replaced: Vec::new(), is_damaged: false, condition }
+    }
+
+    /// Adds other versions of its objects, ordered by key.
+    pub(super) fn with_replaced(mut self, replaced: Vec<ObjectEntry>) -> Self {
+        self.header.objects += replaced.len();
+        Self { replaced, ..self }
     }
 
     /// Loads the manifest of a destination; `None` when there is none.
@@ -158,8 +168,12 @@ impl Manifest {
         };
         match destination.send(key, Bytes::from(bytes.clone()), &options).await {
             Ok(_) => Ok(()),
-            // An earlier attempt whose response was lost may have written it.
-            Err(StoreError::PreconditionFailed { .. }) => {
+            // An earlier attempt whose response was lost may have written it, or somebody has
+            // removed the previous one.
+            Err(error)
+                if error.is_not_found()
+                    || matches!(error, StoreError::PreconditionFailed { .. }) =>
+            {
                 match destination.get_within(key, MAX_PACKED).await? {
                     Some((found, _)) if found == bytes => Ok(()),
                     _ => {
@@ -176,9 +190,13 @@ impl Manifest {
     fn pack(&self) -> std::io::Result<Vec<u8>> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
-        for ObjectEntry { key, size, etag, .. } in &self.entries {
-            out.write_all(b"\n")?;
-            serde_json::to_writer(&mut out, &(key, size, etag))?;
+        for entry in &self.entries {
+            for ObjectEntry { key, size, etag, .. } in
+                [Some(entry), find(&self.replaced, &entry.key)].into_iter().flatten()
+            {
+                out.write_all(b"\n")?;
+                serde_json::to_writer(&mut out, &(key, size, etag))?;
+            }
         }
         out.write_all(b"\n")?;
         out.finish()
@@ -207,8 +225,9 @@ async fn read(
     };
     let url = destination.location().join(key).to_string();
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
-    let (header, entries, invalid) = unpack(&bytes, destination).map_err(damaged)?;
-    let number = entries.len() + invalid.len();
+    let Unpacked { header, entries, replaced, invalid } =
+        unpack(&bytes, key == INTENT, destination).map_err(damaged)?;
+    let number = entries.len() + replaced.len() + invalid.len();
     if header.format != FORMAT {
         let problem = format!("it has format {}, this program reads {FORMAT}", header.format);
         return Err(damaged(problem));
@@ -228,7 +247,8 @@ async fn read(
         tracing::warn!("{url} has {number} invalid key(s), such as {first:?}; they are ignored");
     }
     let condition = info.etag.map_or(PutMode::Always, PutMode::Is);
-    Ok(Some(Manifest { header, entries, is_damaged: !invalid.is_empty(), condition }))
+    let is_damaged = !invalid.is_empty();
+    Ok(Some(Manifest { header, entries, replaced, is_damaged, condition }))
 }
 
 /// Reads a manifest; a damaged one is returned as an empty one with `is_damaged`.
@@ -246,18 +266,26 @@ async fn read_or_begin(destination: &Store, key: &str) -> Result<Option<Manifest
     }
 }
 
-/// Parses a manifest: its header, its entries ordered by key, and its invalid keys, which no object of
-/// `destination` can have.
-fn unpack(
-    bytes: &[u8],
-    destination: &Store,
-) -> Result<(ManifestHeader, Vec<ObjectEntry>, Vec<String>), String> {
+/// The parts of a parsed manifest.
+struct Unpacked {
+    header: ManifestHeader,
+    /// Ordered by key.
+    entries: Vec<ObjectEntry>,
+    /// Second entries of a key, ordered by key.
+    replaced: Vec<ObjectEntry>,
+    /// Keys that no object of the destination can have.
+    invalid: Vec<String>,
+}
+
+/// Parses a manifest, in which a key may have a second entry if `is_intent`.
+fn unpack(bytes: &[u8], is_intent: bool, destination: &Store) -> Result<Unpacked, String> {
     // A decoder of several gzip members also detects bytes that were appended to the file.
     let mut lines = Lines::new(MultiGzDecoder::new(bytes), MAX_UNPACKED);
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let line = lines.next_line().map_err(|error| text(&error))?.unwrap_or_default();
     let header = serde_json::from_slice(line).map_err(|error| text(&error))?;
-    let (mut entries, mut invalid): (Vec<ObjectEntry>, _) = (Vec::new(), Vec::new());
+    let (mut entries, mut replaced): (Vec<ObjectEntry>, Vec<ObjectEntry>) = Default::default();
+    let mut invalid = Vec::new();
     while let Some(line) = lines.next_line().map_err(|error| text(&error))? {
         let (key, size, etag) = serde_json::from_slice(line).map_err(|error| text(&error))?;
         let entry = ObjectEntry { key, size, etag, parts: None };
@@ -265,12 +293,17 @@ fn unpack(
             invalid.push(entry.key.to_string());
             continue;
         }
-        if entries.last().is_some_and(|last| last.key >= entry.key) {
+        let follows = |list: &[ObjectEntry]| list.last().is_none_or(|last| last.key < entry.key);
+        let is_second = || entries.last().is_some_and(|last| last.key == entry.key);
+        if follows(&entries) {
+            entries.push(entry);
+        } else if is_intent && is_second() && follows(&replaced) {
+            replaced.push(entry);
+        } else {
             return Err("its entries are not in order".to_owned());
         }
-        entries.push(entry);
     }
-    Ok((header, entries, invalid))
+    Ok(Unpacked { header, entries, replaced, invalid })
 }
 
 #[cfg(test)]

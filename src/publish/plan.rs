@@ -1,11 +1,13 @@
 //! The plan of a publish. [`prepare`] makes it under the lease, [`plan_without_lease`] only to show it.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
 use super::checksum_cache::state_folder;
-use super::destination::{Audit, KnownObjects, VerifyScope, observe};
+use super::destination::{Audit, KnownObjects, VerifyScope, etag_of, observe};
 use super::guard::Guard;
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
@@ -151,10 +153,21 @@ impl DestinationState {
         Ok(Self { manifest, intent, is_dirty: false })
     }
 
-    /// Whether a publish has sent an object, or may have. A damaged manifest may have had any object.
-    fn has(&self, key: &str) -> bool {
-        let both = || self.manifest.iter().chain(&self.intent);
-        both().any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
+    /// Objects of the last complete publish, and of one that is not complete its own and other versions
+    /// of them.
+    fn versions(&self) -> [&[ObjectEntry]; 3] {
+        let replaced = self.intent.as_ref().map_or(&[][..], |intent| &intent.replaced);
+        [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), replaced]
+    }
+
+    /// Whether a publish has sent the object at the destination with this key, or may have. A damaged
+    /// manifest may have had any object. Of an intent, only objects that are `present` were sent.
+    fn has(&self, key: &str, present: &[ObjectEntry]) -> bool {
+        let may_have = |manifest: &Manifest| manifest.is_damaged || manifest.entry(key).is_some();
+        self.manifest.as_ref().is_some_and(may_have)
+            || self.intent.as_ref().is_some_and(|intent| {
+                intent.is_damaged || may_have(intent) && find(present, key).is_some()
+            })
     }
 }
 
@@ -197,6 +210,7 @@ async fn plan(
     let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
     let (present, audit) =
         present_objects(destination, &options, &state, (&inventory, part_size), stop).await?;
+    let is_listed = audit.is_some();
     [source, destination].into_iter().for_each(Store::log_skipped);
     // Even if a manifest names other keys, only keys that this program sends are deleted.
     let is_in_scope = |key: &str| options.selection.has(key) && is_publishable(key);
@@ -217,6 +231,7 @@ async fn plan(
     };
     plan.refuse_worse().await?;
     plan.limit_deletes().await?;
+    plan.keep_foreign(is_listed).await?;
     plan.refuse_deletes()?;
     plan.folders = plan.folders_in_the_way().await?;
     plan.warn_of_service_limits();
@@ -232,10 +247,12 @@ async fn present_objects(
     (inventory, part_size): (&Inventory, u64),
     stop: &CancellationToken,
 ) -> Result<(Vec<ObjectEntry>, Option<Audit>), PublishError> {
+    let [manifest, intent, replaced] = state.versions();
     let known = KnownObjects {
         source: &inventory.entries,
-        manifest: entries(state.manifest.as_ref()),
-        intent: entries(state.intent.as_ref()),
+        manifest,
+        intent,
+        replaced,
         is_dirty: state.is_dirty,
         reads_all: options.verify == Some(VerifyScope::All) && options.is_audit(),
         part_size,
@@ -273,8 +290,8 @@ impl PublishPlan {
             inventory: &self.inventory,
             changes: &self.changes,
             published: state.manifest.as_ref(),
-            is_unfinished: state.intent.is_some(),
-            is_known: &|key| state.has(key),
+            sent_versions: state.versions(),
+            is_known: &|key| state.has(key, &self.present),
             part_size: self.part_size,
         };
         guard.refuse_other_kind().await?;
@@ -309,6 +326,40 @@ impl PublishPlan {
             true => self.changes.gone = gone,
             false => self.orphans = gone,
         }
+        Ok(())
+    }
+
+    /// Keeps objects that another program has replaced since they were published: they are neither
+    /// deleted nor in the next manifest. A listing (`is_listed`) has left them out of `present`.
+    async fn keep_foreign(&mut self, is_listed: bool) -> Result<(), PublishError> {
+        if is_listed || !self.options.delete {
+            return Ok(());
+        }
+        let find_foreign = async |entry: &ObjectEntry| {
+            let found = match self.destination.head(&entry.key).await {
+                // On a disk, the path of the object is now a folder, or one of its folders is a file.
+                Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => None,
+                found => found?,
+            };
+            let is_foreign = found.is_some_and(|found| {
+                let etag = etag_of(&self.destination, &found);
+                let etag = etag.filter(|etag| etag.is_comparable(&entry.etag));
+                found.size != entry.size || etag.is_some_and(|etag| etag != entry.etag)
+            });
+            Ok::<_, PublishError>(is_foreign.then(|| entry.key.clone()))
+        };
+        let checked = stream::iter(&self.changes.gone).map(find_foreign).buffered(REQUESTS);
+        let foreign: BTreeSet<Box<str>> =
+            checked.try_filter_map(async |key| Ok(key)).try_collect().await?;
+        if let Some(first) = foreign.first() {
+            let (url, number) = (self.destination.location().join(first), foreign.len());
+            tracing::warn!(
+                "{number} object(s), such as {url}, were replaced by another program since they \
+                 were published; they are not deleted"
+            );
+        }
+        self.changes.gone.retain(|entry| !foreign.contains(&entry.key));
+        self.present.retain(|entry| !foreign.contains(&entry.key));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::execute::{CaseError, ConversionContext, ConversionSummary, check_inpu
 use super::plan::{CasePlan, PlanOptions, Reason, plan};
 use super::status::{CaseState, survey};
 use super::{PlanError, places};
+use crate::case_manifest::results_around;
 use crate::executor::unless_stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
 
@@ -218,7 +219,7 @@ impl Conversion {
 
     /// Refuses an output location within other results.
     async fn refuse_inside(&self) -> Result<(), CaseError> {
-        match places::results_around(&self.context.out).await {
+        match results_around(&self.context.out).await {
             None => Ok(()),
             Some(other) => Err(CaseError::Inside { other }),
         }

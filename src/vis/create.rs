@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use super::record::{self, FileEntry, RecordedCases};
 use super::schema::{EFFICIENCY, MAX_LEVELS, PyramidOptions, RECIPE, StoreKind, UPTAKE};
 use super::{StoreRecipe, VisError, coverage};
-use crate::case_manifest::{CASES, RULES, TOGETHER};
+use crate::case_manifest::{CASES, RULES, results_around};
 use crate::encode::zarr::{Array, Hierarchy, StoreObject, ZarrVersion, chunk, v2, v3};
 use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
@@ -35,7 +35,7 @@ pub async fn create(
     overwrite: bool,
 ) -> Result<Hierarchy, VisError> {
     if let Some(above) = store.parent()
-        && let Some(outer) = above.within(&TOGETHER).await
+        && let Some(outer) = results_around(&above).await
     {
         let (url, other) = (store.location().to_string(), outer.to_string());
         return Err(VisError::Inside { url, other });

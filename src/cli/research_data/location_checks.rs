@@ -1,5 +1,6 @@
 //! Errors about locations of the configuration that cannot be used.
 
+use crate::case_manifest::results_around;
 use crate::config::{ConfigError, Setting};
 use crate::research::places;
 use crate::store::{Location, Store};
@@ -31,7 +32,7 @@ pub(crate) async fn refuse_inside(
     out: &Store,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
-    match places::results_around(out).await {
+    match results_around(out).await {
         None => Ok(()),
         Some(other) => Err(inside(&other, output)),
     }

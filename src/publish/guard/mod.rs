@@ -40,8 +40,9 @@ pub(super) struct Guard<'a> {
     pub changes: &'a Changes,
     /// The manifest of the last complete publish.
     pub published: Option<&'a Manifest>,
-    /// Whether a later publish is not complete: records that differ from `published` may be its own.
-    pub is_unfinished: bool,
+    /// The lists of objects that publishes may have sent: those of the last complete publish, and of an
+    /// interrupted one its own and those that it found.
+    pub sent_versions: [&'a [ObjectEntry]; 3],
     /// Whether a publish has sent an object with this key, or may have.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
     /// Size in bytes of the parts of objects at the destination.

@@ -7,6 +7,7 @@ use crate::case_manifest::{CASES, COMPLETE, Loss, ManifestSummary, RULES, SHARED
 use crate::model::case::in_short;
 use crate::model::{Case, Parts};
 use crate::publish::inventory::read_record;
+use crate::publish::manifest::find;
 use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError};
 
@@ -86,9 +87,9 @@ impl Guard<'_> {
         let own_cases = cases_of(own.as_ref().map(|(record, _)| record));
         if let (Some(bytes), Some((_, entry))) = (&found, &own) {
             let etag = Parts::of(bytes, self.part_size).etag();
-            let before = self.published.filter(|_| !self.is_unfinished);
-            let before = before.and_then(|manifest| manifest.entry(&key));
-            if before.is_some_and(|before| before.etag != etag) && etag != entry.etag {
+            let mut sent = self.sent_versions.iter().filter_map(|list| find(list, &key)).peekable();
+            let is_sent = sent.peek().is_none() || sent.any(|entry| entry.etag == etag);
+            if !is_sent && etag != entry.etag {
                 let difference = difference(&cases, &own_cases);
                 return Err(PublishError::Extended { url, difference });
             }

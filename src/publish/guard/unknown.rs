@@ -16,15 +16,13 @@ use crate::publish::{ObjectEntry, PublishError, is_publishable};
 use crate::store::{ObjectMeta, StoreError};
 
 impl Guard<'_> {
-    /// Whether a map store without records has values that the source does not have.
+    /// Whether a map store without records has values that neither the source has nor a publish has
+    /// sent.
     pub(super) async fn replaces_unrecorded(
         &self,
         root: &str,
         arrays: Option<&HierarchySummary>,
     ) -> Result<bool, PublishError> {
-        if self.is_unfinished {
-            return Ok(false);
-        }
         let listed = self.destination.list(root.trim_end_matches('/')).await?;
         for info in listed {
             let Some((array, _)) = info.key.strip_prefix(root).and_then(|key| key.rsplit_once('/'))
@@ -34,10 +32,13 @@ impl Guard<'_> {
             if upload_phase(&info.key) > 0 || !is_publishable(&info.key) {
                 continue;
             }
-            let is_same = match find(&self.inventory.entries, &info.key) {
-                Some(entry) => self.is_same(entry, &info).await?,
-                None => false,
-            };
+            let mut is_same = false;
+            // A chunk that a publish has sent is replaced by a later version of the source.
+            for list in self.sent_versions.into_iter().chain([&self.inventory.entries[..]]) {
+                if let Some(entry) = find(list, &info.key).filter(|_| !is_same) {
+                    is_same = self.is_same(entry, &info).await?;
+                }
+            }
             let floats = arrays.and_then(|arrays| arrays.floats.get(array));
             // Only chunks that cases share may be written without a value.
             let is_shared = arrays.is_some_and(|arrays| !arrays.is_pyramid());

@@ -281,7 +281,7 @@ fn a_stop_does_not_wait_for_an_archive_that_is_slow() {
     server.fail_when(move |asked| {
         served += usize::from(asked.method == "GET" && is_raw(asked.target));
         // Some are read, and some of the rest are under way.
-        (served > 3).then_some(Fault::Late)
+        (served > 3).then_some(Fault::Late(Duration::from_secs(90)))
     });
     let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
     command.env_clear().env("HOME", work.folder()).current_dir(work.folder());

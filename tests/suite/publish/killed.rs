@@ -1,6 +1,7 @@
 //! Killed at any moment, a publish goes on where it was.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -220,6 +221,101 @@ fn what_others_have_sent_is_known_after_a_second_interruption_too() {
         write_all(bench, &first);
         publish_elsewhere(bench, "");
         assert_same(&first, &bench.published());
+    });
+}
+
+/// Two objects of an interrupted publish that have not arrived, and what another program puts there.
+fn foreign_at_keys_of(bench: &Bench) -> Tree {
+    let there = bench.published();
+    let waits = |name: &String| name.starts_with("many/") && !there.contains_key(name);
+    let names = bench.expected().into_keys().filter(waits).take(2);
+    let foreign: Tree = names.zip([vec![b'f'; 20_000], b"foreign".to_vec()]).collect();
+    assert_eq!(foreign.len(), 2, "the kill came too late");
+    foreign.iter().for_each(|(name, bytes)| bench.alter(name, bytes));
+    foreign
+}
+
+#[test]
+fn what_another_program_puts_at_the_keys_of_an_interrupted_publish_is_kept() {
+    on_all(|bench| {
+        bench.write_many(100, 20_000);
+        interrupt(bench);
+        let foreign = foreign_at_keys_of(bench);
+        let error = fails(&mut bench.publish(""), CONFIGURATION);
+        for part in ["2 object(s) that no publish has sent", "many/", "--overwrite"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        for name in foreign.keys() {
+            std::fs::remove_file(bench.work.path(&format!("site/{name}"))).unwrap();
+        }
+        bench.publish("--delete").assert().success();
+        let mut expected = bench.expected();
+        expected.extend(foreign);
+        assert_same(&expected, &bench.published());
+    });
+}
+
+#[test]
+fn to_overwrite_replaces_what_another_program_has_put_there() {
+    on_all(|bench| {
+        bench.write_many(100, 20_000);
+        interrupt(bench);
+        foreign_at_keys_of(bench);
+        bench.publish("--overwrite").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn a_publish_whose_manifest_somebody_removes_meanwhile_can_be_run_again() {
+    on_all(|bench| {
+        bench.publish("").assert().success();
+        bench.write_many(40, 20_000);
+        let mut publishing = bench.publishing("--bwlimit 400k");
+        let child = publishing.stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        while !bench.published().keys().any(|name| name.starts_with("many/")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bench.remove(".dor/manifest.jsonl.gz");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
+        assert!(said.contains("run the command again"), "{said}");
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
+    });
+}
+
+#[test]
+fn a_request_of_a_killed_publish_that_arrives_late_is_noticed() {
+    on_all(|bench| {
+        bench.write("site/late.bin", b"before");
+        bench.server.fail_when(|asked| {
+            let is_late = asked.method == "PUT" && asked.target.contains("late.bin");
+            is_late.then_some(Fault::Late(Duration::from_secs(8)))
+        });
+        let mut child = bench.publishing("").spawn().unwrap();
+        let (began, mut seen) = (Instant::now(), Vec::new());
+        while !seen.iter().any(|asked: &String| asked.contains("late.bin")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+            seen = bench.server.requests();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Its body has been read.
+        std::thread::sleep(Duration::from_millis(500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.server.recover();
+        bench.write("site/late.bin", b"after!");
+        let output = bench.publish("").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("requests of an interrupted publish may still arrive"), "{said}");
+        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
+        assert_eq!(bench.read("late.bin").as_deref(), Some(&b"before"[..]));
+        bench.publish("").assert().success();
+        assert_same(&bench.expected(), &bench.published());
     });
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::support::case::{Tree, assert_same};
 use super::super::support::dor::{dor, fails};
@@ -195,8 +195,11 @@ fn one_that_is_killed_before_it_has_noticed_leaves_nothing_either() {
 #[test]
 fn objects_that_are_in_doubt_are_sent_again_whoever_took_the_lease() {
     on_all(|mut rivals| {
-        let lease = r#"{"token":"1","host":"elsewhere","process":1,"since":"2026-01-01T00:00:00Z",
-            "renewed":"2100-01-01T00:00:00Z"}"#;
+        let lease = json!({
+            "token": "1", "host": "elsewhere", "process": 1, "since": "2026-01-01T00:00:00Z",
+            "renewed": chrono::Utc::now(),
+        });
+        let lease = lease.to_string();
         rivals.write(LEASE, lease.as_bytes());
         rivals.lost();
         let busy = fails(&mut rivals.second("two THERE"), INTERRUPTED);

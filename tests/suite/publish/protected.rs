@@ -22,6 +22,53 @@ fn to_overwrite_sends_again_what_the_destination_has_lost() {
 }
 
 #[test]
+fn what_another_program_has_replaced_is_not_deleted() {
+    on_all(|bench| {
+        bench.write("site/notes/more.txt", b"more");
+        bench.publish("").assert().success();
+        bench.alter("notes/about.txt", b"of another program");
+        for name in ["site/notes/about.txt", "site/notes/more.txt"] {
+            fs::remove_file(bench.work.path(name)).unwrap();
+        }
+        let output = bench.publish("--delete").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let warned = "1 object(s), such as ";
+        assert!(said.contains(warned) && said.contains("notes/about.txt, were replaced"), "{said}");
+        for more in ["--delete", "--delete --audit"] {
+            bench.publish(more).assert().success();
+            let mut expected = bench.expected();
+            expected.insert("notes/about.txt".to_owned(), b"of another program".to_vec());
+            assert_same(&expected, &bench.published());
+        }
+    });
+}
+
+#[test]
+fn a_changed_chunk_of_a_store_without_records_is_published() {
+    on_all(|bench| {
+        let group = br#"{"zarr_format":3,"node_type":"group","attributes":{}}"#;
+        let array = br#"{"zarr_format":3,"node_type":"array","shape":[2],"data_type":"uint8",
+            "chunk_grid":{"name":"regular","configuration":{"chunk_shape":[1]}},
+            "chunk_key_encoding":{"name":"default","configuration":{"separator":"/"}},
+            "fill_value":0,"codecs":[{"name":"bytes"}],"attributes":{}}"#;
+        bench.write("site/plain.zarr/zarr.json", group);
+        bench.write("site/plain.zarr/a/zarr.json", array);
+        for bytes in [b"1", b"2"] {
+            bench.write("site/plain.zarr/a/c/0", bytes);
+            bench.write("site/plain.zarr/a/c/1", b"0");
+            bench.publish("").assert().success();
+            assert_same(&bench.expected(), &bench.published());
+        }
+        // Another program has put a value there.
+        bench.alter("plain.zarr/a/c/1", b"9");
+        bench.write("site/plain.zarr/a/c/0", b"3");
+        let error = fails(&mut bench.publish(""), CONFIGURATION);
+        assert!(error.contains("values of cases without a record"), "{error}");
+    });
+}
+
+#[test]
 fn a_source_that_shares_nothing_with_what_is_published_deletes_nothing() {
     on_all(|bench| {
         bench.publish("").assert().success();
@@ -66,10 +113,17 @@ fn what_differs_in_a_store_that_was_finalized_where_it_is_published_is_told() {
     run("vis finalize site/maps.zarr");
     fs::remove_file(bench.work.path("site/maps.zarr/.zmetadata")).unwrap();
     run("vis finalize site/maps.zarr");
-    let error = fails(publish().arg("--audit"), CONFIGURATION);
-    let said = "it lacks polygons 112 (month 4), which the source has";
-    assert!(error.contains("was finalized there") && error.contains(said), "{error}");
-    assert!(!error.contains("added"), "{error}");
+    let (manifest, intent) = ("there/.dor/manifest.jsonl.gz", "there/.dor/manifest.next.jsonl.gz");
+    // With an interrupted publish too, which did not write that.
+    for is_interrupted in [false, true] {
+        if is_interrupted {
+            fs::copy(bench.work.path(manifest), bench.work.path(intent)).unwrap();
+        }
+        let error = fails(publish().arg("--audit"), CONFIGURATION);
+        let said = "it lacks polygons 112 (month 4), which the source has";
+        assert!(error.contains("was finalized there") && error.contains(said), "{error}");
+        assert!(!error.contains("added"), "{error}");
+    }
 }
 
 #[test]
@@ -113,6 +167,23 @@ fn a_store_whose_cases_share_chunks_is_not_sent_without_the_record_of_one() {
     }
     assert!(bench.published().is_empty());
     fs::rename(bench.work.path("aside.json"), &record).unwrap();
+    bench.publish("").assert().success();
+    assert_same(&bench.expected(), &bench.published());
+}
+
+#[test]
+fn a_case_in_a_folder_that_was_renamed_is_not_published() {
+    let bench = Bench::new(Server::Embedded(S3Server::start()));
+    let convert = "research-data process-case 112-04 -d archive --allow-missing -o site/research";
+    dor(bench.work.folder()).args(convert.split(' ')).assert().success();
+    let folder = |name: &str| bench.work.path(&format!("site/research/{name}"));
+    fs::rename(folder("112"), folder("113")).unwrap();
+    let error = fails(&mut bench.publish(""), 65);
+    for part in ["research/113/04", "that of another folder", "112/04/"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(bench.published().is_empty());
+    fs::rename(folder("113"), folder("112")).unwrap();
     bench.publish("").assert().success();
     assert_same(&bench.expected(), &bench.published());
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, ETAG, IF_MATCH, IF_NONE_MATCH};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
@@ -30,8 +31,8 @@ pub enum Fault {
     WrongEtag,
     /// A listing also has this, which the server itself would not hold.
     Listed(&'static str),
-    /// All goes well, after a minute and a half.
-    Late,
+    /// All goes well, after this time; also when the client is gone by then.
+    Late(Duration),
 }
 
 /// What goes through a proxy, as far as faults depend on it.
@@ -202,10 +203,24 @@ async fn pass(
             let _ = request.body_mut().frame().await;
             return Err("cut".into());
         }
-        Some(Fault::Late) => tokio::time::sleep(Duration::from_secs(90)).await,
         _ => {}
     }
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    // A server completes a request that it has read, whatever becomes of the client.
+    tokio::spawn(forward((head, body), fault, client, server, script)).await?
+}
+
+async fn forward(
+    (mut head, body): (Parts, Bytes),
+    fault: Option<Fault>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    server: String,
+    script: Arc<Mutex<Script>>,
+) -> Result<Response<Full<Bytes>>, Failure> {
+    if let Some(Fault::Late(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     head.headers.remove(CONNECTION);
     if script.lock().unwrap().drops_amazon_headers
@@ -220,7 +235,6 @@ async fn pass(
         }
     }
     head.uri = format!("http://{server}{target}").parse()?;
-    let body = body.collect().await?.to_bytes();
     let conditional = [IF_MATCH, IF_NONE_MATCH].iter().any(|name| head.headers.contains_key(name));
     let in_turn = script.lock().unwrap().conditional.clone();
     let _turn = if conditional { Some(in_turn.lock().await) } else { None };

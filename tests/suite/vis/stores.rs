@@ -70,6 +70,13 @@ fn a_store_with_data_is_replaced_only_when_that_is_asked_for() {
     let before = work.tree("home");
     vis(work.folder(), "create-template-store1 -o home --overwrite").assert().code(65);
     assert_same(&before, &work.tree("home"));
+    // A store has no place in the folder of a polygon.
+    fs::create_dir_all(work.path("research/112/04")).unwrap();
+    fs::write(work.path("research/112/04/manifest.json"), "{}").unwrap();
+    let inside = vis(work.folder(), "create-template-store1 -o research/112/s1").assert().code(78);
+    let error = String::from_utf8_lossy(&inside.get_output().stderr).into_owned();
+    assert!(error.contains("research/112"), "{error}");
+    assert!(!work.path("research/112/s1").exists());
     // A folder of something else is never emptied.
     let before = work.tree("archive");
     vis(work.folder(), "create-template-store2 -o archive --overwrite").assert().code(65);
