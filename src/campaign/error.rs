@@ -33,9 +33,9 @@ pub enum PlanFileError {
         /// URL of the input.
         url: String,
     },
-    /// A location of the plan does not exist.
+    /// A location of the plan does not exist, or the archive is an empty folder.
     #[error(
-        "{what} of the plan, {url}, is not there; restore it, or make another plan: dor does not create it \
+        "{what} of the plan, {url}, is not there or is empty; restore it, or make another plan: dor does not create it \
          again"
     )]
     NoPlace {

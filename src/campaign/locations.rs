@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{PlanFileError, Product};
+use crate::research::places::absence;
 use crate::store::{Location, StoreRegistry};
 
 /// Locations of a campaign's inputs and outputs. Absent ones are not used.
@@ -95,9 +96,15 @@ impl Locations {
             let Some(location) = location else { continue };
             let store = stores.open(location)?;
             let must_exist = store.can_list() && (location.is_local() || what != "output_dir");
-            let report = store.check(false).await;
-            report.readable?;
-            if must_exist && !report.exists {
+            let is_absent = match what {
+                "data_dir" => absence(&store).await?.is_some(),
+                _ => {
+                    let report = store.check(false).await;
+                    report.readable?;
+                    !report.exists
+                }
+            };
+            if must_exist && is_absent {
                 return Err(PlanFileError::NoPlace { what, url: location.to_string() });
             }
         }

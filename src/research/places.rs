@@ -17,14 +17,21 @@ pub fn are_mixed(raw: &Location, out: &Location) -> bool {
     raw.real() == out.real() || in_case || in_polygon
 }
 
-/// Why a location without files does not exist; `None` when it exists.
+/// Why a location without files is not the one that was meant: it does not exist, or it is an empty folder,
+/// such as the place of a file system that is not mounted. `None` for any other.
 ///
 /// # Errors
 /// The location cannot be read.
 pub async fn absence(store: &Store) -> Result<Option<&'static str>, StoreError> {
     let report = store.check(false).await;
     report.readable?;
-    Ok(match (report.exists, store.location().is_local()) {
+    let is_local = store.location().is_local();
+    let is_empty = async || {
+        let has_folders = !store.list_prefixes("").await?.is_empty();
+        Ok::<_, StoreError>(!has_folders && store.list_with_delimiter("").await?.is_empty())
+    };
+    Ok(match (report.exists, is_local) {
+        (true, true) if is_empty().await? => Some("the folder is empty"),
         (true, _) => None,
         (false, true) => Some("there is no such folder"),
         (false, false) => Some("there is no object below it"),

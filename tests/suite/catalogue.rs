@@ -354,15 +354,18 @@ fn without_it_the_first_broken_case_is_the_last() {
 #[test]
 fn a_place_that_is_not_there_has_no_cases_to_list() {
     let folder = tempfile::tempdir().unwrap();
-    for verb in ["list-cases", "process-all-cases"] {
-        let error = fails(&mut research(folder.path(), verb, &[]), 78);
-        assert!(error.contains("`archive`") && error.contains("no such folder"), "{error}");
+    for said in ["no such folder", "the folder is empty"] {
+        for verb in ["list-cases", "process-all-cases"] {
+            let error = fails(&mut research(folder.path(), verb, &[]), 78);
+            assert!(error.contains("`archive`") && error.contains(said), "{error}");
+        }
+        let mut one = dor(folder.path());
+        one.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", "out"]);
+        let error = fails(&mut one, 78);
+        assert!(error.contains("`archive`") && error.contains(said), "{error}");
+        fs::create_dir_all(folder.path().join("archive")).unwrap();
     }
-    let mut one = dor(folder.path());
-    one.args(["research-data", "process-case", "112-04", "-d", "archive", "-o", "out"]);
-    let error = fails(&mut one, 78);
-    assert!(error.contains("`archive`") && error.contains("no such folder"), "{error}");
-    fs::create_dir(folder.path().join("archive")).unwrap();
+    fs::create_dir(folder.path().join("archive/other")).unwrap();
     assert_eq!(table(folder.path(), &["-p", "5"]).len(), 5);
 
     let server = S3Server::start();

@@ -152,9 +152,14 @@ fn a_tree_that_was_moved_works_and_a_place_that_is_gone_is_named() {
         assert!(!work.path(place).exists(), "{place} is made anew");
         fs::rename(work.path("away"), work.path(place)).unwrap();
     }
-    // The folder is there, and the case's files are not.
+    // An empty folder is the place of a file system that is not mounted.
     fs::rename(work.path("moved/archive"), work.path("away")).unwrap();
     fs::create_dir(work.path("moved/archive")).unwrap();
+    let mut status = dor(work.folder());
+    let error = fails(status.args(["status", "--plan", "moved/all.json"]), 78);
+    assert!(error.contains("data_dir") && error.contains("is empty"), "{error}");
+    // The folder is there, and the case's files are not.
+    fs::create_dir(work.path("moved/archive/other")).unwrap();
     let mut run = dor(work.folder());
     let error = fails(run.args(["run", "--plan", "moved/all.json", "--shards", "1"]), 78);
     assert!(error.contains("has no raw files in") && error.contains("had 2"), "{error}");

