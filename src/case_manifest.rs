@@ -242,7 +242,7 @@ impl InputRecord {
 
     /// Whether both are the same version of an object, without reading it: the same key, size and ETag.
     /// Where one of them has no ETag, the modification times are compared.
-    pub fn is_version(&self, other: &Self) -> bool {
+    pub fn is_same_version(&self, other: &Self) -> bool {
         let same = match (&self.etag, &other.etag) {
             (Some(a), Some(b)) => a == b,
             _ => self.modified == other.modified,
@@ -252,10 +252,10 @@ impl InputRecord {
 
     /// Whether both have the same content: the same checksum or, where one of them has none, the same
     /// version ([`Self::is_version`]).
-    pub fn is_content(&self, other: &Self) -> bool {
+    pub fn has_same_content(&self, other: &Self) -> bool {
         match (&self.sha256, &other.sha256) {
             (Some(a), Some(b)) => a == b,
-            _ => self.is_version(other),
+            _ => self.is_same_version(other),
         }
     }
 
@@ -280,7 +280,7 @@ impl InputRecord {
             // On a disk the ETag includes the inode, which differs in a copy of the file.
             now.etag = None;
         }
-        if self.is_version(&now) {
+        if self.is_same_version(&now) {
             return Ok(InputState::Same);
         }
         let Some(known) = &self.sha256 else { return Ok(InputState::Unknown) };
@@ -338,7 +338,7 @@ impl CaseManifest {
         folder: &str,
         name: &str,
     ) -> Result<Option<Self>, CaseManifestError> {
-        Ok(Self::load_version(store, folder, name).await?.0)
+        Ok(Self::load_with_condition(store, folder, name).await?.0)
     }
 
     /// Reads the record as [`Self::load`], with the condition for replacing it only if it is still this
@@ -346,7 +346,7 @@ impl CaseManifest {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub async fn load_version(
+    pub async fn load_with_condition(
         store: &Store,
         folder: &str,
         name: &str,
@@ -386,7 +386,7 @@ impl CaseManifest {
 
     /// Writes the record if `condition` holds, and returns whether it held. A service without conditional
     /// writes always writes it. Errors are those of [`Self::save`].
-    pub async fn save_on(
+    pub async fn save_if(
         &self,
         store: &Store,
         folder: &str,

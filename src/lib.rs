@@ -112,7 +112,7 @@
 //!     store1: OpenStore::open(store.clone(), "store1", StoreRecipe::new(false)).await?,
 //!     input: CaseSource::Raw(raw),
 //!     work: FillOptions { allow_missing: true, ..FillOptions::default() },
-//!     workshop: &context,
+//!     context: &context,
 //! };
 //! efficiencies.fill(case).await?;
 //! finalize(&store).await?;

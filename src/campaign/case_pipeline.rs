@@ -15,7 +15,7 @@ use crate::research::{
 use crate::store::{Store, StoreError};
 use crate::vis::create::OpenStore;
 use crate::vis::input::{CaseFiles, CaseSource};
-use crate::vis::schema::reading_place;
+use crate::vis::schema::reading_index;
 use crate::vis::series::{self, CaseSlot, FillReport, RequestedSeries};
 use crate::vis::store2::MapContext;
 use crate::vis::store3::UptakeContext;
@@ -192,7 +192,7 @@ impl Products<'_> {
         let plan = self.plan(case).await;
         // Files that the conversion compared with its record are not compared again for the stores.
         if let Some(Ok(plan)) = &plan {
-            files = files.known_as(plan.unchanged.clone());
+            files = files.with_same_content(plan.unchanged.clone());
         }
         // All readers register before the first one reads, so that no file is read twice.
         let to_convert: Vec<String> = match &plan {
@@ -275,10 +275,10 @@ impl Products<'_> {
     async fn open_slots(&self, files: &CaseFiles) -> (Results, Vec<(Product, CaseSlot<'_>)>) {
         let mut opened = Vec::new();
         if let Some(destination) = &self.store1 {
-            opened.push((Product::Store1, store1::part(destination, files, self.force).await));
+            opened.push((Product::Store1, store1::open_slot(destination, files, self.force).await));
         }
         if let Some(distances) = &self.store3 {
-            opened.push((Product::Store3, distances.part(files, self.force).await));
+            opened.push((Product::Store3, distances.open_slot(files, self.force).await));
         }
         let (mut results, mut slots) = (Results::new(), Vec::new());
         for (product, slot) in opened {
@@ -302,7 +302,7 @@ impl Products<'_> {
     ) -> Result<RequestedSeries, VisError> {
         let distances = self.store3.as_ref().filter(|_| products.contains(&Product::Store3));
         let options = |distances: &UptakeContext| {
-            Ok::<_, VisError>(distances.spread(distances.center(case)?))
+            Ok::<_, VisError>(distances.uptake_options(distances.center(case)?))
         };
         let uptake = distances.map(options).transpose()?;
         Ok(RequestedSeries { efficiency: products.contains(&Product::Store1), uptake })
@@ -312,7 +312,7 @@ impl Products<'_> {
 /// Sorts the tasks of a plan into the order in which the maps need the months.
 fn in_reading_order(case: Case, mut plan: CasePlan) -> CasePlan {
     let elapsed = |task: &FileTask| task.month.months_since(case.first_month());
-    plan.steps.sort_by_key(|task| usize::try_from(elapsed(task)).map(reading_place).ok());
+    plan.steps.sort_by_key(|task| usize::try_from(elapsed(task)).map(reading_index).ok());
     plan
 }
 

@@ -11,7 +11,7 @@ use crate::research::plan::raw_folder;
 use crate::research::status::wrong_outputs;
 use crate::research::{PlanError, RECIPE, folder};
 use crate::store::{ObjectMeta, Store, StoreError};
-use crate::vis::earlier::{RAW_HISTORY, source};
+use crate::vis::earlier::{RAW_HISTORY, input_kind};
 use crate::vis::record::CaseRecord;
 use crate::vis::{VisError, store3};
 
@@ -187,7 +187,7 @@ async fn map_inputs(
         record => record?,
     };
     let Some(record) = record else { return Ok(Err(Problem::Absent)) };
-    let made_of = source(&record.inputs);
+    let made_of = input_kind(&record.inputs);
     let checks = [
         (record.store == product.name(), Problem::Store(record.store.clone())),
         (record.recipe == plan.recipe(product), Problem::Rules),
@@ -245,7 +245,7 @@ fn settings_checks(
 fn has_planned_ssh(plan: &CampaignPlan, record: &CaseRecord) -> bool {
     match (&record.settings.ssh, &plan.givens.ssh) {
         (None, _) | (_, None) => true,
-        (Some(recorded), Some(planned)) => recorded.is_content(planned),
+        (Some(recorded), Some(planned)) => recorded.has_same_content(planned),
     }
 }
 

@@ -48,7 +48,7 @@ impl PlanDraft {
         self.refuse_overlaps()?;
         self.refuse_without_ssh(stores).await?;
         let input = CaseSource::Raw(self.archive(stores)?);
-        choice.among(input.cases().await?, &input.url())
+        choice.select(input.cases().await?, &input.url())
     }
 
     /// Creates the plan of `cases` for the file `output`, without writing it.
@@ -71,7 +71,7 @@ impl PlanDraft {
         let (store, _) = open_folder(stores, output)?;
         let locations = self.places.relative_to(store.location());
         Ok(CampaignPlan::new(self.stages, locations, planned)
-            .with_givens(fingerprints)
+            .with_fingerprints(fingerprints)
             .with_rules(self.allow_missing, self.reference_compat))
     }
 

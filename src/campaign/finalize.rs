@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio_util::sync::CancellationToken;
 
-use super::status::{Missing, archive, missing, outputs};
+use super::status::{Missing, missing, open_archive, open_outputs};
 use super::{OpenPlan, PlanFileError, Product, ProductError};
 use crate::executor::{Stopped, unless_stopped};
 use crate::model::{ErrorKind, WithErrorKind};
@@ -87,8 +87,8 @@ pub async fn finalize<E: From<FinalizeError>>(
 async fn find_missing(
     OpenPlan { stores, plan, .. }: &OpenPlan,
 ) -> Result<(Vec<(Product, Store)>, Vec<Missing>), FinalizeError> {
-    plan.places.refuse_absent(&plan.stages, stores).await?;
-    let (raw, outputs) = (archive(plan, stores)?, outputs(plan, stores)?);
+    plan.places.ensure_present(&plan.stages, stores).await?;
+    let (raw, outputs) = (open_archive(plan, stores)?, open_outputs(plan, stores)?);
     let missing = missing(plan, &raw, &outputs, &mut BTreeSet::new()).await?;
     Ok((outputs, missing))
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{CampaignPlan, Product, Shard};
-use crate::executor::begin;
+use crate::executor::spawn_abort_on_drop;
 use crate::model::Case;
 use crate::store::{Process, Store, StoreError};
 
@@ -195,7 +195,7 @@ impl HeartbeatWriter {
             json!({ "plan": plan, "host": host, "version": crate::VERSION })
         });
         state.write().await?;
-        let writing = begin(WriterState::keep_writing(state.clone()));
+        let writing = spawn_abort_on_drop(WriterState::keep_writing(state.clone()));
         Ok(Self { state, writing })
     }
 

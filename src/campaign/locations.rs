@@ -85,7 +85,7 @@ impl Locations {
     ///
     /// # Errors
     /// [`PlanFileError::NoPlace`] for the first location that is absent, or the store's error.
-    pub async fn refuse_absent(
+    pub async fn ensure_present(
         &self,
         products: &[Product],
         stores: &StoreRegistry,

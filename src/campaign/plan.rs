@@ -79,7 +79,7 @@ impl CampaignPlan {
     }
 
     /// Sets the fingerprints of the inputs other than the archive.
-    pub fn with_givens(self, givens: InputFingerprints) -> Self {
+    pub fn with_fingerprints(self, givens: InputFingerprints) -> Self {
         Self { givens, ..self }.signed()
     }
 

@@ -94,7 +94,10 @@ type CaseFileCount = (Case, usize);
 ///
 /// # Errors
 /// The plan does not contain a selected product.
-pub fn stages_of(plan: &CampaignPlan, selected: &[Product]) -> Result<Vec<Product>, VisError> {
+pub fn selected_products(
+    plan: &CampaignPlan,
+    selected: &[Product],
+) -> Result<Vec<Product>, VisError> {
     if let Some(other) = selected.iter().find(|product| !plan.stages.contains(product)) {
         let problem =
             format!("the plan does not contain {other}; make one that does: dor plan --products");
@@ -140,7 +143,7 @@ impl ShardRun {
         progress: Arc<dyn ConversionProgress>,
         mut on_case: impl FnMut(CaseReport<'_>) -> Result<(), E>,
     ) -> Result<ShardReport, E> {
-        self.plan.places.refuse_absent(&self.options.stages, &self.stores).await?;
+        self.plan.places.ensure_present(&self.options.stages, &self.stores).await?;
         let mut report = ShardReport { all: self.cases.len(), ..ShardReport::default() };
         if self.cases.is_empty() {
             return Ok(report);
@@ -346,9 +349,9 @@ impl ShardRun {
         let store = open(stores, places.store2.as_ref(), "store2")?;
         let cases: Vec<Case> = self.cases.iter().map(|(case, _)| *case).collect();
         let input = CaseSource::Raw(raw.clone());
-        let maps = options.atlas(store, stores, (&input, &cases), context).await?;
+        let maps = options.open_map_context(store, stores, (&input, &cases), context).await?;
         let is_planned = match (&maps.ssh, &givens.ssh) {
-            (Some((_, file)), Some(planned)) => planned.is_content(file),
+            (Some((_, file)), Some(planned)) => planned.has_same_content(file),
             (current, planned) => current.is_none() && planned.is_none(),
         };
         if !is_planned {

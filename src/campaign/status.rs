@@ -70,7 +70,7 @@ pub struct Missing {
 ///
 /// # Errors
 /// The plan names no `data_dir`, or the store cannot be opened.
-pub fn archive(plan: &CampaignPlan, stores: &StoreRegistry) -> Result<Store, VisError> {
+pub fn open_archive(plan: &CampaignPlan, stores: &StoreRegistry) -> Result<Store, VisError> {
     let absent = || VisError::Needs("the plan names no data_dir".to_owned());
     Ok(stores.open(plan.places.data_dir.as_ref().ok_or_else(absent)?)?)
 }
@@ -79,7 +79,7 @@ pub fn archive(plan: &CampaignPlan, stores: &StoreRegistry) -> Result<Store, Vis
 ///
 /// # Errors
 /// The plan names no location for a product, or a store cannot be opened.
-pub fn outputs(
+pub fn open_outputs(
     plan: &CampaignPlan,
     stores: &StoreRegistry,
 ) -> Result<Vec<(Product, Store)>, VisError> {
@@ -229,7 +229,7 @@ pub fn status(
 }
 
 /// Writes ascending numbers as Slurm's `--array` takes them: `3,7,10-12`.
-pub fn array(numbers: &[usize]) -> String {
+pub fn format_array(numbers: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &n in numbers {
         match ranges.last_mut() {
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_ranges() {
-        assert_eq!(array(&[]), "");
-        assert_eq!(array(&[3, 7, 10, 11, 12]), "3,7,10-12");
-        assert_eq!(array(&[0, 1]), "0-1");
+        assert_eq!(format_array(&[]), "");
+        assert_eq!(format_array(&[3, 7, 10, 11, 12]), "3,7,10-12");
+        assert_eq!(format_array(&[0, 1]), "0-1");
     }
 }

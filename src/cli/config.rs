@@ -49,7 +49,7 @@ impl Command {
         let config = Config::load(&global.overrides())?;
         let report = SettingsReport {
             file: config.file.as_ref().map(|path| path.display().to_string()),
-            settings: &config.entries_in_force().await?,
+            settings: &config.effective_entries().await?,
             aws_environment: aws_environment(),
         };
         if show.json {

@@ -145,7 +145,7 @@ impl Synthetic {
         let case = self.case;
         let store = stores.open(location)?;
         let (shape, seed) = (self.shape.0, self.seed);
-        let pool = Pool::new(workers, memory::to_use());
+        let pool = Pool::new(workers, memory::budget());
         let (fields, format) = (self.fields, self.format);
         let permit = pool.place(0).await?;
         let synthetic = Pool::run(&permit, move || {

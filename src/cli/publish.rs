@@ -211,7 +211,7 @@ impl Publish {
             verify,
             concurrency: self.concurrency,
             rate: self.bwlimit,
-            pool: Some(Pool::new(1, memory::to_use())),
+            pool: Some(Pool::new(1, memory::budget())),
             cache_control: self.cache_control.clone(),
             content_type: self.content_type.clone(),
         })

@@ -76,7 +76,7 @@ impl PublishTo {
         let Some(location) = &self.publish_to else { return Ok(()) };
         let location = location.join(name);
         let destination = stores.open(&location)?;
-        let pool = Some(Pool::new(1, memory::to_use()));
+        let pool = Some(Pool::new(1, memory::budget()));
         let options = PublishOptions { pool, ..PublishOptions::default() };
         let prepared = publish::prepare(source, &destination, options, stop).await?;
         let report = publish::publish(prepared, Arc::new(TransferBar::without_bar())).await?;

@@ -11,7 +11,7 @@ use super::system_info::SystemInfo;
 use super::{Exit, GlobalArgs};
 use crate::cli::stores::stores;
 use crate::config::Config;
-use crate::config::location_checks::{LocationCheck, check_locations, obstacles};
+use crate::config::location_checks::{LocationCheck, check_locations, problems};
 
 const NOTHING_CONFIGURED: &str = "\
 nothing is configured; set the folder of the raw history and the output folder, for example
@@ -62,7 +62,7 @@ impl SetupReport {
         let capabilities = SystemInfo::find();
         let stores = stores(config);
         let locations = check_locations(config, &stores).await;
-        let mut obstacles = obstacles(&locations);
+        let mut obstacles = problems(&locations);
         if !capabilities.deflate_filter {
             obstacles.push("HDF5 has no zlib filter; install one built with zlib".to_owned());
         }

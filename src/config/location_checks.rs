@@ -245,7 +245,7 @@ async fn check_file(
 }
 
 /// The reasons, one sentence each, for which no conversion can start.
-pub fn obstacles(rows: &[LocationCheck]) -> Vec<String> {
+pub fn problems(rows: &[LocationCheck]) -> Vec<String> {
     let find = |key| rows.iter().find(|row| row.key == key);
     let mut problems = Vec::new();
     match find("data_dir") {

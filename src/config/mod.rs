@@ -139,7 +139,7 @@ impl Config {
     ///
     /// # Errors
     /// The AWS files cannot be read, or the profile does not exist.
-    pub async fn entries_in_force(&self) -> Result<Vec<SettingEntry>, StoreError> {
+    pub async fn effective_entries(&self) -> Result<Vec<SettingEntry>, StoreError> {
         let EffectiveSettings { endpoint_url, region, addressing } =
             EffectiveSettings::of(&self.s3).await?;
         let addressing = (serde_json::to_value(addressing.0).ok(), addressing.1);

@@ -9,7 +9,7 @@ pub fn limit() -> Option<u64> {
 
 /// Memory budget in bytes: four fifths of the limit of the process or, if smaller, of its Slurm job.
 /// `u64::MAX`: the limit is unknown.
-pub fn to_use() -> u64 {
+pub fn budget() -> u64 {
     let job_limit = slurm_limit(std::env::var("SLURM_MEM_PER_NODE").ok().as_deref());
     let limit = limit().into_iter().chain(job_limit).min();
     limit.map_or(u64::MAX, |limit| limit / 5 * 4)

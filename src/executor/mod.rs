@@ -212,7 +212,7 @@ impl Pool {
 
 /// Starts `work` as a task that is aborted when the handle is dropped. A task makes progress without
 /// being polled by its owner, so it does not hold a permit of the pool while its owner is busy.
-pub fn begin<T: Send + 'static>(
+pub fn spawn_abort_on_drop<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(work))

@@ -111,7 +111,7 @@ impl FromStr for YearMonth {
 }
 
 /// A list of months in words, such as `0347-05, 0348-01 to 0348-12`.
-pub fn ranges(months: &[YearMonth]) -> String {
+pub fn describe_months(months: &[YearMonth]) -> String {
     let mut ranges: Vec<(YearMonth, YearMonth)> = Vec::new();
     for &month in months {
         match ranges.last_mut() {
@@ -164,6 +164,6 @@ mod tests {
     #[test]
     fn consecutive_months_are_one_range() {
         let months = ["0347-05", "0348-01", "0348-02", "0348-03"].map(|m| m.parse().unwrap());
-        assert_eq!(ranges(&months), "0347-05, 0348-01 to 0348-03");
+        assert_eq!(describe_months(&months), "0347-05, 0348-01 to 0348-03");
     }
 }

@@ -246,7 +246,7 @@ impl FromStr for Case {
 }
 
 /// A list of cases in words, such as `polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689`.
-pub fn in_short(cases: &[Case]) -> String {
+pub fn describe_cases(cases: &[Case]) -> String {
     let mut parts: Vec<(u16, u16, Vec<u8>)> = Vec::new();
     for group in cases.chunk_by(|a, b| a.polygon() == b.polygon()) {
         let polygon = group.first().map_or(0, |case| case.polygon());
@@ -341,6 +341,6 @@ mod tests {
         let excluded: Case = "112-04".parse().unwrap();
         let cases: Vec<Case> = Case::all().filter(|case| *case != excluded).collect();
         let text = "polygons 0 to 111, 112 (month 1, 7, 10), 113 to 689";
-        assert_eq!(in_short(&cases), text);
+        assert_eq!(describe_cases(&cases), text);
     }
 }

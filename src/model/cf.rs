@@ -100,7 +100,7 @@ impl Decoding {
         let refuse = || CfError::of(variable, "units", format!("a unit of {expected}"));
         let text = variable.text("units").trim();
         let is_text = variable.attribute("units").is_none_or(|units| units.as_text().is_some());
-        let is_other_axis = units::are_of_two_axes(text, expected);
+        let is_other_axis = units::are_different_axes(text, expected);
         if !is_text || is_other_axis || text.is_empty() && expected != "1" {
             return Err(refuse());
         }

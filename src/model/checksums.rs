@@ -81,7 +81,7 @@ impl ETag {
     }
 
     /// Whether the object was uploaded in parts.
-    pub fn is_of_parts(&self) -> bool {
+    pub fn is_multipart(&self) -> bool {
         self.parts > 0
     }
 

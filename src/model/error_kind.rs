@@ -23,7 +23,7 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// The kind of several errors together: the first kind that is neither [`Self::Transient`] nor
     /// [`Self::Defect`], else [`Self::Transient`].
-    pub fn of_all(kinds: impl IntoIterator<Item = Self>) -> Self {
+    pub fn combined(kinds: impl IntoIterator<Item = Self>) -> Self {
         let can_pass = |kind: &Self| matches!(kind, Self::Transient | Self::Defect);
         kinds.into_iter().find(|kind| !can_pass(kind)).unwrap_or(Self::Transient)
     }

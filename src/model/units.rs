@@ -61,7 +61,7 @@ const PREFIXES: [(&str, &str, f64); 9] = [
 
 /// Whether one unit is a unit of latitude and the other a unit of longitude: both are degrees, but
 /// are not convertible.
-pub fn are_of_two_axes(one: &str, other: &str) -> bool {
+pub fn are_different_axes(one: &str, other: &str) -> bool {
     let axis = |text: &str| {
         let is_equal = |name: &&str| name.eq_ignore_ascii_case(text.trim());
         [NORTH, EAST].iter().position(|names| names.iter().any(is_equal))
@@ -331,10 +331,13 @@ mod tests {
     #[test]
     fn units_of_latitude_and_longitude_are_different() {
         for (one, other) in [("degrees_north", "degrees_east"), (" Degrees_East", "degreeN")] {
-            assert!(are_of_two_axes(one, other) && are_of_two_axes(other, one), "{one} {other}");
+            assert!(
+                are_different_axes(one, other) && are_different_axes(other, one),
+                "{one} {other}"
+            );
         }
         for other in ["degrees_north", "degrees", "deg", "", "cm"] {
-            assert!(!are_of_two_axes("degree_N", other), "{other}");
+            assert!(!are_different_axes("degree_N", other), "{other}");
         }
         assert_eq!(factor("degreesN", "degrees_north"), Some(1.0));
     }

@@ -139,7 +139,7 @@ async fn change(
         refuse_concurrent_writes(plan, stop).await?;
     }
     // If the machine slept until here, another publisher may have taken over and written its intent.
-    active.allow().await?;
+    active.ensure_held().await?;
     Ok(Manifest::end_intent(destination).await?)
 }
 
@@ -178,10 +178,10 @@ async fn abort_stale_uploads(plan: &PublishPlan) -> Result<(), PublishError> {
     } = plan;
     destination.remove_stale_temp_files("").await?;
     let multipart =
-        changes.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_of_parts());
+        changes.send.iter().map(|(entry, _)| entry).filter(|entry| entry.etag.is_multipart());
     let sent: BTreeSet<&str> = multipart.map(|entry| &*entry.key).collect();
     let is_stale = |entry: &&ObjectEntry| {
-        entry.etag.is_of_parts()
+        entry.etag.is_multipart()
             && !sent.contains(&*entry.key)
             && find(entries_of(manifest.as_ref()), &entry.key) != Some(*entry)
     };
@@ -251,7 +251,7 @@ async fn delete(
         if stop.is_cancelled() {
             return Err(PublishError::from(Stopped));
         }
-        lease.allow().await?;
+        lease.ensure_held().await?;
         match destination.delete(&entry.key).await {
             // On a disk, the path is now a folder, or one of its folders is now a file.
             Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => {}

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{PublishError, PublishOptions, Selection, TransferProgress, prepare, publish};
-use crate::executor::{Pool, begin};
+use crate::executor::{Pool, spawn_abort_on_drop};
 use crate::model::Case;
 use crate::store::Store;
 
@@ -32,7 +32,7 @@ impl IncrementalPublisher {
     ) -> Self {
         let (finished, queue) = mpsc::unbounded_channel();
         let task = PublisherTask { source, destination, progress, pool, stop };
-        Self { finished, publishing: begin(task.run(queue)) }
+        Self { finished, publishing: spawn_abort_on_drop(task.run(queue)) }
     }
 
     /// Adds a finished case to the queue.

@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::PublishError;
 use super::lease::{EXPIRES, Lease, load};
-use crate::executor::begin;
+use crate::executor::spawn_abort_on_drop;
 use crate::store::{PutMode, Store, StoreError};
 
 /// Time between two renewals.
@@ -168,7 +168,7 @@ impl LeaseGuard {
         let state = LeaseState { checked: since, renewed: since, is_lost, has_changed, dirty };
         let (state, check_lock) = (Mutex::new(state), tokio::sync::Mutex::default());
         let shared = Arc::new(ActiveLease { destination, own, stop, state, check_lock });
-        let renewal = begin(renew(shared.clone()));
+        let renewal = spawn_abort_on_drop(renew(shared.clone()));
         let (may_have_other_holder, has_expired) = (false, false);
         Self { renewal, shared, taken: since, may_have_other_holder, has_expired, dirty }
     }
@@ -242,7 +242,7 @@ impl ActiveLease {
     /// # Errors
     /// [`PublishError::LeaseLost`]. While the server does not respond, the lease counts as held until
     /// nine minutes after its last renewal.
-    pub async fn allow(&self) -> Result<(), PublishError> {
+    pub async fn ensure_held(&self) -> Result<(), PublishError> {
         self.check_if_due().await?;
         self.state().has_changed = true;
         Ok(())
@@ -465,13 +465,13 @@ mod tests {
     async fn a_publisher_without_its_lease_changes_nothing_and_marks_the_new_lease_dirty() {
         let store = Store::memory();
         let (held, stop) = taken(&store, 0).await;
-        held.shared().allow().await.unwrap();
+        held.shared().ensure_held().await.unwrap();
         let other = of_elsewhere();
         other.write(&store, PutMode::Always).await.unwrap();
         // The lease was checked less than `CHECK_INTERVAL` ago.
-        held.shared().allow().await.unwrap();
+        held.shared().ensure_held().await.unwrap();
         assert!(held.shared().confirm().await.is_err() && stop.is_cancelled());
-        assert!(held.shared().allow().await.is_err());
+        assert!(held.shared().ensure_held().await.is_err());
         let error = held.release(Ok(()), LeaseEnd::Complete).await.unwrap_err();
         assert!(matches!(error, PublishError::LeaseLost { is_marked: true, .. }), "{error}");
         let found = Lease::load(&store).await.unwrap().unwrap();
@@ -483,7 +483,7 @@ mod tests {
         let store = Store::memory();
         let (held, _) = taken(&store, 61).await;
         store.delete(&Lease::key()).await.unwrap();
-        assert!(held.shared().allow().await.is_err());
+        assert!(held.shared().ensure_held().await.is_err());
         let (held, _) = taken(&store, 61).await;
         let current = async || Lease::load(&store).await.unwrap().unwrap();
         let dirty = Lease { dirty: 1, ..current().await };

@@ -15,7 +15,7 @@ pub(super) fn warnings(
         return warnings;
     }
     let objects = |number: usize| format!("{number} object{}", if number == 1 { "" } else { "s" });
-    let large = entries.iter().filter(|entry| entry.etag.is_of_parts()).count();
+    let large = entries.iter().filter(|entry| entry.etag.is_multipart()).count();
     if cache_control.is_some() && large > 0 {
         warnings.push(format!(
             "Source Cooperative drops the header Cache-Control of {}, sent in parts of {part_size} bytes",

@@ -17,7 +17,7 @@ use super::error::{is_fatal, is_transient};
 use super::lease_guard::ActiveLease;
 use super::limiter::{Permit, RequestLimiter};
 use super::{Concurrency, ObjectEntry, PublishError};
-use crate::executor::{MemoryPermit, Pool, Stopped, begin, unless_stopped};
+use crate::executor::{MemoryPermit, Pool, Stopped, spawn_abort_on_drop, unless_stopped};
 use crate::model::{ETag, Md5Digest};
 use crate::store::{Object, PartBody, PutOptions, Store, StoreError, Upload, count_failures};
 
@@ -121,7 +121,7 @@ impl Transfer {
                 && let Some(entry) = waiting.next()
             {
                 let (this, entry) = (self.clone(), entry.clone());
-                in_flight.push(begin(async move {
+                in_flight.push(spawn_abort_on_drop(async move {
                     let result = this.send(&entry).await;
                     (entry, result)
                 }));
@@ -281,7 +281,7 @@ impl Transfer {
         data: Bytes,
         options: &PutOptions,
     ) -> Result<Option<String>, PublishError> {
-        self.lease.allow().await?;
+        self.lease.ensure_held().await?;
         let info = self.destination.send(&entry.key, data, options).await;
         self.record_result();
         let etag = info?.etag;
@@ -345,7 +345,7 @@ impl Transfer {
                 error => error,
             });
         }
-        if let Err(error) = self.lease.allow().await {
+        if let Err(error) = self.lease.ensure_held().await {
             upload.leave();
             return Err(error);
         }

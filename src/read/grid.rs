@@ -83,7 +83,7 @@ fn from_netcdf(file: &RangeReader) -> Result<Grid, ReadError> {
             _ => Decoding::of(variable),
         };
         let decoding = decoding.map_err(|e| refuse(e.to_string()))?;
-        file.at_most(name, MOST_POINTS)?;
+        file.check_value_count(name, MOST_POINTS)?;
         Ok(([nlat, nlon], decoding.values(file.stored(variable)?)))
     };
     let (shape, tlat) = field("TLAT")?;

@@ -205,7 +205,7 @@ impl History {
     }
 
     /// Indexes of the variables in the order of their data in the file.
-    pub fn order(&self) -> Vec<usize> {
+    pub fn data_order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.header.variables.len()).collect();
         if let DataLayout::Classic(positions) = &self.layout {
             order.sort_by_key(|&i| positions[i].start);

@@ -34,7 +34,7 @@ pub fn header(source: Box<dyn ByteSource>) -> Result<Header, ReadError> {
 ///
 /// # Errors
 /// The file cannot be read, is not NetCDF, is damaged or incomplete, or has data in groups.
-pub fn glance(
+pub fn read_metadata(
     source: Box<dyn ByteSource>,
     points: Option<usize>,
 ) -> Result<FileMetadata, ReadError> {

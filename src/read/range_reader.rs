@@ -119,7 +119,7 @@ impl RangeReader {
     ///
     /// # Errors
     /// [`ReadError::TooMany`].
-    pub fn at_most(&self, name: &str, most: usize) -> Result<(), ReadError> {
+    pub fn check_value_count(&self, name: &str, most: usize) -> Result<(), ReadError> {
         match self.header.variable(name).map(Variable::len) {
             Some(found) if found > most => {
                 let (url, variable) = (self.url.clone(), name.to_owned());
@@ -222,7 +222,7 @@ impl RangeReader {
     /// There are more than `most` numbers, their units are invalid, or they cannot be read.
     pub fn time_bounds(&self, most: usize) -> Result<Option<Vec<f64>>, ReadError> {
         let Some(variable) = time_units::time_bounds(&self.header) else { return Ok(None) };
-        self.at_most(&variable.name, most)?;
+        self.check_value_count(&variable.name, most)?;
         let stored = self.stored(variable)?;
         history::days(&self.header, variable, stored, &self.url).map(Some)
     }

@@ -68,7 +68,7 @@ impl SeaSurfaceHeight {
     ///
     /// # Errors
     /// [`ReadError::NoMonth`].
-    pub fn has(&self, month: YearMonth) -> Result<(), ReadError> {
+    pub fn check_month(&self, month: YearMonth) -> Result<(), ReadError> {
         self.index(month).map(drop)
     }
 

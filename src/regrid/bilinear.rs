@@ -141,8 +141,8 @@ struct Targets {
 impl Targets {
     fn new(level: u8) -> Self {
         let (x, y) = (mercator::x(level), mercator::y(level));
-        let lat = |y: f64| mercator::place(0.0, y).lat.to_radians().sin_cos();
-        let lon = |x: f64| mercator::place(x, 0.0).lon.to_radians().sin_cos();
+        let lat = |y: f64| mercator::inverse(0.0, y).lat.to_radians().sin_cos();
+        let lon = |x: f64| mercator::inverse(x, 0.0).lon.to_radians().sin_cos();
         Self {
             level,
             rows: y.into_iter().map(lat).collect(),
@@ -221,7 +221,7 @@ mod tests {
     fn target(weights: &Weights, at: usize) -> Vector {
         let n = mercator::size(weights.level());
         let (x, y) = (mercator::x(weights.level())[at % n], mercator::y(weights.level())[at / n]);
-        Vector::of(mercator::place(x, y))
+        Vector::of(mercator::inverse(x, y))
     }
 
     fn fields(grid: &Grid) -> [Vec<f64>; 3] {

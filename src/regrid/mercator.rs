@@ -38,7 +38,7 @@ pub fn y(level: u8) -> Vec<f64> {
 /// let first = mercator::place(x[0], y[0]);
 /// assert!(first.lat > 84.0 && first.lon < -178.0, "rows go north to south, columns west to east");
 /// ```
-pub fn place(x: f64, y: f64) -> LatLon {
+pub fn inverse(x: f64, y: f64) -> LatLon {
     let lat = PI / 2.0 - 2.0 * (-y / RADIUS).exp().atan();
     LatLon { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
 }
@@ -62,7 +62,7 @@ mod tests {
     fn row_and_column_indices_invert_the_projection() {
         for level in [0, 1, 3] {
             for (n, (x, y)) in x(level).into_iter().zip(y(level)).enumerate() {
-                let point = place(x, y);
+                let point = inverse(x, y);
                 assert!((row_at(point.lat, level) - n as f64).abs() < 1e-6);
                 assert!((column_at(point.lon, level) - n as f64).abs() < 1e-6);
             }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_map_ends_at_85_degrees() {
-        let corner = place(-HALF_WIDTH, HALF_WIDTH);
+        let corner = inverse(-HALF_WIDTH, HALF_WIDTH);
         assert!((corner.lat - 85.051_128_779_806_59).abs() < 1e-9);
         assert!((corner.lon + 180.0).abs() < 1e-9);
     }

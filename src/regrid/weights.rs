@@ -78,7 +78,7 @@ impl Weights {
             let corners = corners.filter(|(_, weight)| **weight != 0.0);
             let start = Vector([0.0; 3]);
             let sum = corners.fold(start, |sum, (&at, &w)| sum + vector(at as usize) * w);
-            let point = mercator::place(x[target % x.len()], y[target / x.len()]);
+            let point = mercator::inverse(x[target % x.len()], y[target / x.len()]);
             let off = sum.unit() - Vector::of(point);
             // Both comparisons are false for NaN.
             (source.weight.iter().sum::<f64>() - 1.0).abs() < SUM_TOLERANCE

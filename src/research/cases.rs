@@ -103,7 +103,7 @@ impl Conversion {
     }
 
     /// Stores, workers and the other values that all cases share.
-    pub fn environment(&self) -> &ConversionContext {
+    pub fn context(&self) -> &ConversionContext {
         &self.context
     }
 
@@ -116,7 +116,7 @@ impl Conversion {
     ///
     /// # Errors
     /// The case cannot be planned, files failed, or the run was stopped.
-    pub async fn case(&self, case: Case) -> Result<CaseOutcome, CaseError> {
+    pub async fn convert_case(&self, case: Case) -> Result<CaseOutcome, CaseError> {
         let ConversionContext { raw, out, stop, .. } = &self.context;
         let planning = plan(raw, out, case, &self.options);
         let plan = match unless_stopped(stop, planning).await? {
@@ -143,7 +143,7 @@ impl Conversion {
     ///
     /// # Errors
     /// No selected case has raw files, or a store cannot be listed.
-    pub async fn present(
+    pub async fn available_cases(
         &self,
         selected: &[Case],
         limit: usize,
@@ -172,7 +172,7 @@ impl Conversion {
     ///
     /// # Errors
     /// Those of `on_case`.
-    pub async fn each<E>(
+    pub async fn convert_each<E>(
         &self,
         cases: &[Case],
         keep_going: bool,
@@ -181,7 +181,7 @@ impl Conversion {
         let stop = &self.context.stop;
         let mut results = stream::iter(cases)
             .take_while(|_| std::future::ready(!stop.is_cancelled()))
-            .map(async |&case| (case, self.case(case).await))
+            .map(async |&case| (case, self.convert_case(case).await))
             .buffered(CONCURRENT_CASES);
         let mut totals = ConversionTotals::default();
         while let Some((case, result)) = results.next().await {

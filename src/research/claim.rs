@@ -15,7 +15,7 @@ use crate::store::{PutMode, Store};
 /// [`PlanError::Taken`] when another process converts the case with other settings.
 pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     if !plan.begun_before {
-        plan.record.save_on(out, folder, PARTIAL, PutMode::Absent).await?;
+        plan.record.save_if(out, folder, PARTIAL, PutMode::Absent).await?;
     } else {
         // Only a forced run comes here with settings other than those of the manifest.
         let existing = CaseManifest::load(out, folder, PARTIAL).await.ok().flatten();
@@ -39,9 +39,9 @@ pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<
 /// before the first new file becomes visible.
 pub(super) async fn confirm(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     let record = &plan.record;
-    let (existing, condition) = CaseManifest::load_version(out, folder, PARTIAL).await?;
+    let (existing, condition) = CaseManifest::load_with_condition(out, folder, PARTIAL).await?;
     let is_same = existing.is_none_or(|existing| existing.recipe == record.recipe);
-    if !is_same || !record.save_on(out, folder, PARTIAL, condition).await? {
+    if !is_same || !record.save_if(out, folder, PARTIAL, condition).await? {
         agree(out, plan.case, folder, &record.recipe).await?;
         record.save(out, folder, PARTIAL).await?;
     }

@@ -235,7 +235,7 @@ fn in_reading_order<'a>(
     layout: &'a FileLayout,
 ) -> Vec<(usize, &'a OutputVariable)> {
     let mut ranks = vec![0; history.header().variables.len()];
-    for (position, index) in history.order().into_iter().enumerate() {
+    for (position, index) in history.data_order().into_iter().enumerate() {
         ranks[index] = position + 1;
     }
     let mut outputs: Vec<(usize, &OutputVariable)> = layout
@@ -268,7 +268,7 @@ impl SmallVariables {
     fn read(history: &mut History) -> Result<Self, ReadError> {
         let mut small = HashMap::new();
         let mut is_past_data = false;
-        for index in history.order() {
+        for index in history.data_order() {
             let variable = &history.header().variables[index];
             if !bounds::is_small(history.header(), variable) {
                 is_past_data = true;

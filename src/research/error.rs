@@ -1,7 +1,7 @@
 //! Errors of planning a case.
 
 use crate::case_manifest::{CaseManifestError, SettingDifference};
-use crate::model::calendar::ranges;
+use crate::model::calendar::describe_months;
 use crate::model::case::MONTHS;
 use crate::model::{Case, ErrorKind, WithErrorKind, YearMonth};
 use crate::store::StoreError;
@@ -110,7 +110,7 @@ pub enum PlanError {
     /// Research-grade files would be dropped because their raw files are absent.
     #[error(
         "case {case} was made with months whose raw files are gone: {}; restore them, \
-         or drop these months with --force", ranges(.months)
+         or drop these months with --force", describe_months(.months)
     )]
     WouldLose {
         /// The case.
@@ -122,7 +122,7 @@ pub enum PlanError {
     #[error(
         "case {case} lacks {} of {MONTHS} months: {}; add their files, \
          or convert the others with --allow-missing (of `dor plan` where there is a plan)",
-        .months.len(), ranges(.months)
+        .months.len(), describe_months(.months)
     )]
     Missing {
         /// The case.

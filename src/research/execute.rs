@@ -158,7 +158,7 @@ impl WithErrorKind for CaseError {
         match self {
             Self::Plan(error) => error.kind(),
             Self::Files { failures, .. } => {
-                ErrorKind::of_all(failures.iter().map(|(_, failure)| failure.kind()))
+                ErrorKind::combined(failures.iter().map(|(_, failure)| failure.kind()))
             }
             Self::Stopped { .. } | Self::NotBegun(_) => ErrorKind::Interrupted,
             Self::NoArchive { .. } | Self::Inside { .. } => ErrorKind::Config,

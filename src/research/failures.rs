@@ -3,7 +3,7 @@
 use super::CaseError;
 use super::plan::month_in_name;
 use crate::model::YearMonth;
-use crate::model::calendar::ranges;
+use crate::model::calendar::describe_months;
 use crate::store::with_causes;
 
 /// Failures of one cause that get a line each; the others share one line.
@@ -34,7 +34,7 @@ pub fn lines(error: &CaseError) -> Vec<String> {
         lines.extend(shown.iter().map(|(_, text)| format!("failed: {text}")));
         let months: Vec<YearMonth> = rest.iter().map(|(month, _)| *month).collect();
         if !months.is_empty() {
-            let (count, months) = (months.len(), ranges(&months));
+            let (count, months) = (months.len(), describe_months(&months));
             lines.push(format!("failed: and {count} more with the same cause: {months}"));
         }
     }

@@ -10,7 +10,7 @@ use crate::case_manifest::{
     COMPLETE, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState, PARTIAL,
 };
 use crate::encode::research as layout;
-use crate::model::calendar::ranges;
+use crate::model::calendar::describe_months;
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
 use crate::store::{ObjectMeta, Store, StoreError};
@@ -101,7 +101,8 @@ impl CasePlan {
 
 /// Text about months without a file; `None` when there are none.
 pub fn missing_in_words(months: &[YearMonth]) -> Option<String> {
-    let text = || format!("{} of {MONTHS} months missing: {}", months.len(), ranges(months));
+    let text =
+        || format!("{} of {MONTHS} months missing: {}", months.len(), describe_months(months));
     (!months.is_empty()).then(text)
 }
 

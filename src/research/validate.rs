@@ -163,7 +163,8 @@ pub fn check(
 ) -> Result<ValidatedFile, ValidationError> {
     let url = source.url().to_owned();
     let points = grid.filter(|_| points).map(|grid| grid.tlat.len());
-    let FileMetadata { header, time_bound, points, memory } = metadata::glance(source, points)?;
+    let FileMetadata { header, time_bound, points, memory } =
+        metadata::read_metadata(source, points)?;
     check_title(&header, &url, case)?;
     check_names(&header, &url)?;
     check_fields(&header, &url)?;

@@ -11,7 +11,7 @@ use super::{StoreRecipe, VisError, coverage, create};
 use crate::encode::zarr::{Array, ZarrVersion};
 use crate::model::Case;
 use crate::model::atlas::FILL;
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::store::Store;
 
 /// Largest number of objects that are read at the same time.
@@ -125,7 +125,7 @@ async fn map_records(
             problem: format!(
                 "lacks chunks of cases without a record: {}; remove these cases with `dor vis \
                  remove`, or populate them again with --force",
-                in_short(&incomplete)
+                describe_cases(&incomplete)
             ),
         }),
     }

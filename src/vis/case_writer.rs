@@ -11,7 +11,7 @@ use super::create::OpenStore;
 use super::earlier::refuse_taken;
 use super::record::{CaseRecord, FileEntry};
 use crate::encode::zarr::StoreObject;
-use crate::executor::begin;
+use crate::executor::spawn_abort_on_drop;
 use crate::model::Case;
 use crate::store::{PutMode, Store};
 
@@ -116,7 +116,7 @@ impl CaseWriter {
         F: Future<Output = Result<StoreObject, VisError>> + Send + 'static,
     {
         let in_progress = self.in_progress.clone();
-        let writing = begin(async move {
+        let writing = spawn_abort_on_drop(async move {
             let put = async |object: F| {
                 let StoreObject { key, bytes } = object.await?;
                 let part_size = in_progress.store().multipart_size();

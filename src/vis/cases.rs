@@ -32,7 +32,7 @@ pub struct ChosenCases {
 impl CaseChoice {
     /// The cases of the catalogue that the choice names, by polygon and month or as single cases; empty when
     /// it names no polygon and no case.
-    pub fn asked(&self) -> Vec<Case> {
+    pub fn named_cases(&self) -> Vec<Case> {
         let is_asked = |case: &Case| {
             self.cases.contains(case) || self.has_polygon(*case) && self.has_month(*case)
         };
@@ -81,8 +81,8 @@ impl CaseChoice {
     ///
     /// # Errors
     /// A single polygon has no case, or the result is empty.
-    pub fn among(&self, listed: Vec<Case>, url: &str) -> Result<ChosenCases, VisError> {
-        let asked = self.asked();
+    pub fn select(&self, listed: Vec<Case>, url: &str) -> Result<ChosenCases, VisError> {
+        let asked = self.named_cases();
         let is_single = |case: &Case| self.polygons.contains(&case.polygon());
         // Without a listing the run tries every named case.
         let is_required = |case: &&Case| {

@@ -16,7 +16,7 @@ use super::{RunContext, VisError, coverage};
 use crate::encode::zarr::{Array, Hierarchy, StoreObject, ZarrVersion, chunk, v2, v3};
 use crate::executor::{Pool, Stopped};
 use crate::model::atlas::FILL;
-use crate::model::case::{POLYGONS, in_short};
+use crate::model::case::{POLYGONS, describe_cases};
 use crate::model::{Case, hex};
 use crate::store::{Store, StoreError};
 
@@ -109,7 +109,7 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
         report.coordinates.add(coordinate_problem(store, &object, &opened.kind).await?);
     }
     if has_records && !uncovered.is_empty() {
-        let cases = in_short(&report.uncovered);
+        let cases = describe_cases(&report.uncovered);
         report.records.problems.push(format!(
             "{cases} have values and no record; keep them with `dor vis finalize --adopt`, or remove \
              them with `dor vis remove`"
@@ -265,7 +265,7 @@ async fn coordinate_problem(
         ZarrVersion::V2 => {
             let length = kind.hierarchy(None).arrays.iter().find_map(|array| {
                 let is_array = array.first_key() == *key;
-                is_array.then(|| array.chunk_len() * v2::element(&array.content))
+                is_array.then(|| array.chunk_len() * v2::element_size(&array.content))
             });
             let decoded = |bytes: &[u8]| chunk::decode(bytes, length.unwrap_or_default());
             decoded(&bytes).is_ok() && decoded(&bytes) == decoded(&expected.bytes)

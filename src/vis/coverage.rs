@@ -12,7 +12,7 @@ use super::record::{CaseRecord, RecordedCases};
 use super::schema::{self, PyramidOptions, StoreKind, case_keys};
 use crate::encode::zarr::{Array, Hierarchy, ZarrVersion, chunk};
 use crate::model::atlas::FILL;
-use crate::model::case::{MONTHS, POLYGONS, in_short};
+use crate::model::case::{MONTHS, POLYGONS, describe_cases};
 use crate::model::{Case, InterventionMonth};
 use crate::store::Store;
 
@@ -65,7 +65,7 @@ async fn refuse_incomplete(
     let problem = format!(
         "lacks chunks of cases that have a record: {}; restore them from a copy, or populate these \
          cases again with --force",
-        in_short(&incomplete)
+        describe_cases(&incomplete)
     );
     Err(VisError::Mismatch { url, problem })
 }
@@ -143,7 +143,7 @@ pub fn damaged(store: &Store, key: &str) -> VisError {
 /// The error for values without a record.
 fn error(store: &Store, cases: BTreeSet<Case>) -> VisError {
     let cases: Vec<Case> = cases.into_iter().collect();
-    VisError::Uncovered { url: store.location().to_string(), cases: in_short(&cases) }
+    VisError::Uncovered { url: store.location().to_string(), cases: describe_cases(&cases) }
 }
 
 /// Returns the cases that have values in the chunks of a store, each with the number of its own objects: 0

@@ -63,7 +63,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
         .then(|| differ("regridding weights", weights(earlier), weights(now)))
         .flatten();
     let ssh = earlier.settings.ssh.as_ref().zip(now.settings.ssh.as_ref());
-    let ssh = ssh.filter(|(a, b)| !a.is_content(b));
+    let ssh = ssh.filter(|(a, b)| !a.has_same_content(b));
     let file = |file: &InputRecord| format!("{} of {} bytes", file.key, file.size);
     let content = |file: &InputRecord| match &file.sha256 {
         Some(sha256) => format!("{} (SHA-256 {})", file.key, first_digits(sha256)),
@@ -78,7 +78,11 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
         |record: &CaseRecord| format!("{} under the rules of {}", record.store, record.recipe);
     [
         differ("rules", kind(earlier), kind(now)),
-        differ("kind of input", source(&earlier.inputs).to_owned(), source(&now.inputs).to_owned()),
+        differ(
+            "kind of input",
+            input_kind(&earlier.inputs).to_owned(),
+            input_kind(&now.inputs).to_owned(),
+        ),
         SettingDifference::of_grid(grid, grid_now),
         weights,
         differ("centre", center, center_now),
@@ -90,7 +94,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
 }
 
 /// Returns the kind of the inputs of a result, which their keys determine.
-pub fn source(inputs: &[InputRecord]) -> &'static str {
+pub fn input_kind(inputs: &[InputRecord]) -> &'static str {
     let key = inputs.first().map_or("", |input| input.key.as_str());
     match () {
         () if inputs.is_empty() => "files that are not recorded",
@@ -128,7 +132,9 @@ pub async fn compare(
         };
         let with_checksum = || InputRecord { sha256: recorded.sha256.clone(), ..now.clone() };
         let state = match recorded.compare(&inputs.store, info).await? {
-            InputState::Unknown if inputs.same.iter().any(|same| same.is_version(recorded)) => {
+            InputState::Unknown
+                if inputs.same.iter().any(|same| same.is_same_version(recorded)) =>
+            {
                 InputState::Touched
             }
             state => state,

@@ -191,7 +191,7 @@ impl CaseFiles {
     }
 
     /// The same files with a list of earlier versions that have the same content.
-    pub fn known_as(self, same: Vec<InputRecord>) -> Self {
+    pub fn with_same_content(self, same: Vec<InputRecord>) -> Self {
         Self { same, ..self }
     }
 }

@@ -34,7 +34,7 @@ impl MapOptions {
     ///
     /// # Errors
     /// The store is not a store 2, or has other levels or another recipe; an input cannot be read.
-    pub async fn atlas<'a>(
+    pub async fn open_map_context<'a>(
         &self,
         store: Store,
         stores: &StoreRegistry,

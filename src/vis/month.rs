@@ -42,7 +42,7 @@ impl MonthFile {
         check_times(file.header(), file.url())?;
         check_agreement(file.header(), file.url())?;
         for name in ["time", "time_delta"] {
-            file.at_most(name, MAX_TIMES)?;
+            file.check_value_count(name, MAX_TIMES)?;
         }
         let bounds = match file.time_bounds(MAX_TIMES)? {
             Some(bounds) => bounds,
@@ -89,8 +89,8 @@ impl MonthFile {
             });
         };
         let (nlat, nlon) = (nlat.len, nlon.len);
-        self.file.at_most(lat, MOST_POINTS)?;
-        self.file.at_most(lon, MOST_POINTS)?;
+        self.file.check_value_count(lat, MOST_POINTS)?;
+        self.file.check_value_count(lon, MOST_POINTS)?;
         let invalid = |problem| ReadError::Degrees { url: self.file.url().to_owned(), problem };
         if self.shape(lat) != self.shape(lon) {
             return Err(invalid(format!("`{lat}` and `{lon}` have different shapes")));
@@ -127,7 +127,7 @@ impl MonthFile {
             self.fits(found, grid, grid_name)?;
         }
         let points = grid.0 * grid.1;
-        self.file.at_most(name, points.saturating_mul(MAX_LAYERS))?;
+        self.file.check_value_count(name, points.saturating_mul(MAX_LAYERS))?;
         let field = self.file.field(name)?;
         match field.len() {
             found if found < points => {

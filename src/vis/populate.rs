@@ -70,20 +70,20 @@ pub struct EfficiencyRun<'a> {
     /// Options for each case.
     pub work: FillOptions,
     /// Workers, memory, cancellation and progress.
-    pub workshop: &'a RunContext,
+    pub context: &'a RunContext,
 }
 
 impl EfficiencyRun<'_> {
     /// Fills a case, unless the store has its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot = store1::part(&self.store1, &files, self.work.force).await?;
+        let slot = store1::open_slot(&self.store1, &files, self.work.force).await?;
         if slot.done {
             return Ok(FillReport { before: true, ..FillReport::default() });
         }
-        self.workshop.progress.begin(case, files.len(), files.size());
+        self.context.progress.begin(case, files.len(), files.size());
         let requested = RequestedSeries { efficiency: true, uptake: None };
-        let series = series::read(self.workshop, &files, &requested).await?;
+        let series = series::read(self.context, &files, &requested).await?;
         let missing = files.missing.clone();
         Ok(FillReport { missing, ..store1::fill(slot, &files, &series).await? })
     }
@@ -115,26 +115,28 @@ pub struct UptakeRun<'a> {
     /// Options for each case.
     pub work: FillOptions,
     /// Workers, memory, cancellation and progress.
-    pub workshop: &'a RunContext,
+    pub context: &'a RunContext,
 }
 
 impl UptakeRun<'_> {
     /// Fills a case in each store that does not have its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let (store3, context, force) = (&self.store3, self.workshop, self.work.force);
+        let (store3, context, force) = (&self.store3, self.context, self.work.force);
         let center = store3.center(case)?;
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot3 = store3.part(&files, force).await?;
+        let slot3 = store3.open_slot(&files, force).await?;
         let slot1 = match &self.store1 {
-            Some(store1) => Some(store1::part(store1, &files, force).await?),
+            Some(store1) => Some(store1::open_slot(store1, &files, force).await?),
             None => None,
         };
         let slot1 = slot1.filter(|slot| !slot.done);
         if slot3.done && slot1.is_none() {
             return Ok(FillReport { before: true, ..FillReport::default() });
         }
-        let requested =
-            RequestedSeries { efficiency: slot1.is_some(), uptake: Some(store3.spread(center)) };
+        let requested = RequestedSeries {
+            efficiency: slot1.is_some(),
+            uptake: Some(store3.uptake_options(center)),
+        };
         context.progress.begin(case, files.len(), files.size());
         let series = series::read(context, &files, &requested).await?;
         let compat = store3.destination.recipe.reference_compat;

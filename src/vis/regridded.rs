@@ -61,7 +61,7 @@ impl MonthFields<'_> {
                     // therefore uses the month before.
                     fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
-                    self.file.file.at_most("dz", MAX_LAYERS)?;
+                    self.file.file.check_value_count("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
                     self.check_layers(experiment.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());

@@ -64,7 +64,7 @@ pub fn max_bytes(floats: usize) -> u64 {
 }
 
 /// Index in [`reading_order`] of the month that is `elapsed` months after the intervention.
-pub fn reading_place(elapsed: usize) -> usize {
+pub fn reading_index(elapsed: usize) -> usize {
     elapsed % YEAR * YEARS + elapsed / YEAR
 }
 

@@ -130,7 +130,7 @@ pub async fn read(
 impl CaseInputs {
     fn new(file: &MonthFile, requested: &RequestedSeries) -> Result<Self, VisError> {
         let points = |name: &str| {
-            file.file.at_most(name, MOST_POINTS)?;
+            file.file.check_value_count(name, MOST_POINTS)?;
             file.file.values(name)
         };
         let area = points("TAREA")?;

@@ -32,7 +32,7 @@ fn no_result(case: Case, month: usize) -> VisError {
 ///
 /// # Errors
 /// The store has a result of the case with other settings, or with months that are missing now.
-pub async fn part<'a>(
+pub async fn open_slot<'a>(
     destination: &'a OpenStore,
     files: &CaseFiles,
     force: bool,

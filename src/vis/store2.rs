@@ -26,7 +26,7 @@ use super::shards::WholeMaps;
 use super::{RunContext, StoreRecipe, VisError, coverage};
 use crate::case_manifest::InputRecord;
 use crate::encode::zarr::{Array, StoreObject, ZarrVersion, chunk, v3};
-use crate::executor::{MemoryPermit, Pool, Stopped, begin, unless_stopped};
+use crate::executor::{MemoryPermit, Pool, Stopped, spawn_abort_on_drop, unless_stopped};
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
 use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::ssh::SeaSurfaceHeight;
@@ -281,7 +281,7 @@ impl MapContext<'_> {
         let shift = if self.destination.recipe.reference_compat { -1 } else { 0 };
         let check = async |(month, info): (YearMonth, ObjectMeta)| {
             if let Some((ssh, _)) = &self.ssh {
-                ssh.has(month.plus(shift))?;
+                ssh.check_month(month.plus(shift))?;
             }
             let source = files.source(&info, self.context);
             let permit = self.context.pool.place(CHUNK_MEMORY).await?;
@@ -329,7 +329,7 @@ impl MapContext<'_> {
             let fields = MonthFields { file: &file, grid: &grid, shape, weights: &weights, compat };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
-        Some(begin(async move {
+        Some(spawn_abort_on_drop(async move {
             if context.stop.is_cancelled() {
                 return Err(Stopped.into());
             }

@@ -35,7 +35,7 @@ impl UptakeContext {
     }
 
     /// Options for computing uptake around a centre.
-    pub fn spread(&self, center: LatLon) -> UptakeOptions {
+    pub fn uptake_options(&self, center: LatLon) -> UptakeOptions {
         let grid = self.grid.as_ref().map(|(grid, _)| grid.clone());
         UptakeOptions { center, grid, recipe: self.destination.recipe.clone() }
     }
@@ -45,7 +45,11 @@ impl UptakeContext {
     /// # Errors
     /// There is no centre of the polygon; the store has a result of the case with other settings, or with
     /// months that are missing now.
-    pub async fn part(&self, files: &CaseFiles, force: bool) -> Result<CaseSlot<'_>, VisError> {
+    pub async fn open_slot(
+        &self,
+        files: &CaseFiles,
+        force: bool,
+    ) -> Result<CaseSlot<'_>, VisError> {
         let (case, inputs) = (files.case, files.inputs());
         let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
         let settings = settings(self.center(case)?, grid_sha256);

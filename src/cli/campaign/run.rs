@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
-use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, stages_of};
+use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, selected_products};
 use crate::campaign::{CampaignPlan, Product, ProductError, Shard};
 use crate::cli::arguments::{CaseArgs, from_one, size, workers};
 use crate::cli::output::{bytes, count, duration, eprint_line};
@@ -70,10 +70,10 @@ impl Run {
     /// # Errors
     /// The plan does not have a product of `--products`, or the shard or the choice of cases is not valid.
     fn options(&self, plan: &CampaignPlan, workers: usize) -> anyhow::Result<ShardOptions> {
-        let products = stages_of(plan, &self.products)?;
+        let products = selected_products(plan, &self.products)?;
         let shard = self.shard()?;
         let choice = self.cases.choice()?;
-        let memory = self.memory.map_or_else(memory::to_use, |memory| memory / 5 * 4);
+        let memory = self.memory.map_or_else(memory::budget, |memory| memory / 5 * 4);
         Ok(ShardOptions { shard, stages: products, choice, workers, memory, force: self.force })
     }
 

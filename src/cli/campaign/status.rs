@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::{Failure, Heartbeat};
-use crate::campaign::status::{CampaignStatus, Missing, archive, array, missing, outputs, status};
+use crate::campaign::status::{
+    CampaignStatus, Missing, format_array, missing, open_archive, open_outputs, status,
+};
 use crate::campaign::{CampaignPlan, OpenPlan, ProductError};
 use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, duration, write_json};
@@ -45,8 +47,8 @@ impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&self.plan.over(global.overrides()))?;
         let OpenPlan { stores, store, key, plan, .. } = load(&config).await?;
-        plan.places.refuse_absent(&plan.stages, &stores).await?;
-        let (raw, outputs) = (archive(&plan, &stores)?, outputs(&plan, &stores)?);
+        plan.places.ensure_present(&plan.stages, &stores).await?;
+        let (raw, outputs) = (open_archive(&plan, &stores)?, open_outputs(&plan, &stores)?);
         // A product that is done is not read again.
         let mut done = BTreeSet::new();
         loop {
@@ -90,7 +92,11 @@ fn write_status(
     write_failures(out, status)?;
     write_outdated(out, &status.outdated)?;
     if let (Some(shards), false) = (status.shards, status.to_run.is_empty()) {
-        writeln!(out, "still to run, of {shards} shards: --array={}", array(&status.to_run))?;
+        writeln!(
+            out,
+            "still to run, of {shards} shards: --array={}",
+            format_array(&status.to_run)
+        )?;
     }
     Ok(())
 }

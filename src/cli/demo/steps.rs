@@ -92,7 +92,7 @@ impl Steps<'_> {
             stages: plan.stages,
             choice: CaseChoice::default(),
             workers: self.config.workers.value.get(),
-            memory: memory::to_use(),
+            memory: memory::budget(),
             force: true,
         };
         let opened = OpenPlan::load(self.stores.clone(), output.clone()).await?;
@@ -124,7 +124,8 @@ impl Steps<'_> {
         let options = MapOptions { grid, ssh, ..MapOptions::default() };
         let store = self.open(STORE2)?;
         let context = &self.step_context();
-        let atlas = options.atlas(store, &self.stores, (&input, &cases), context).await?;
+        let atlas =
+            options.open_map_context(store, &self.stores, (&input, &cases), context).await?;
         let fill = async |case| atlas.fill_from(&input, case, work).await;
         let exit = each(&cases, context, out, fill).await?;
         if exit != Exit::Done {
@@ -242,7 +243,7 @@ impl Steps<'_> {
         let destination = OpenStore::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
         let store1 = OpenStore::open(self.open(STORE1)?, "store1", recipe).await?;
         let store3 = UptakeContext { destination, centers, grid };
-        Ok(UptakeRun { store3, store1: Some(store1), input, work, workshop: context })
+        Ok(UptakeRun { store3, store1: Some(store1), input, work, context })
     }
 
     /// Draws a picture of a store to the file `name` below the location of the demo.

@@ -44,17 +44,21 @@ impl ProcessAllCases {
         let run = Run::prepare(&self.locations, &self.conversion, global).await?;
         let selected = self.selection.choice()?.of_catalogue();
         let limit = self.max_cases.map_or(usize::MAX, NonZeroUsize::get);
-        let available =
-            run.conversion.present(&selected, limit).await.map_err(|e| run.with_setting(e))?;
+        let available = run
+            .conversion
+            .available_cases(&selected, limit)
+            .await
+            .map_err(|e| run.with_setting(e))?;
         let publishing = run.publishing(&self.publish_to).await?;
         let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
             write_case(&run, case, result, &publishing, out)
         };
-        let totals = run.conversion.each(&available.cases, self.keep_going, report_case).await?;
+        let totals =
+            run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
         self.write_totals(&run, &available, selected.len(), &totals, out)?;
         write_failures(&run, &totals, out)?;
         let tried = totals.done + totals.failed.len();
-        let is_stopped = run.conversion.environment().stop.is_cancelled();
+        let is_stopped = run.conversion.context().stop.is_cancelled();
         let exit = match totals.failed.is_empty() {
             _ if is_stopped && tried < available.cases.len() => {
                 eprint_line(&Stopped.to_string());

@@ -88,7 +88,7 @@ impl Run {
             raw,
             out,
             grid: grid.map(Arc::new),
-            pool: Pool::new(config.workers.value.get(), memory::to_use()),
+            pool: Pool::new(config.workers.value.get(), memory::budget()),
             stop,
             progress: progress.clone(),
             reader: Reader::default(),
@@ -106,7 +106,7 @@ impl Run {
     /// # Errors
     /// The destination cannot be opened, or cannot be published to.
     pub async fn publishing(&self, to: &PublishTo) -> Result<Publishing, PublishError> {
-        let ConversionContext { out, pool, stop, .. } = self.conversion.environment();
+        let ConversionContext { out, pool, stop, .. } = self.conversion.context();
         to.queue(&self.stores, out, (pool, stop)).await
     }
 
@@ -115,7 +115,7 @@ impl Run {
     /// # Errors
     /// The case cannot be converted. The files that failed are printed.
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<()> {
-        let outcome = self.conversion.case(case).await.map_err(|error| {
+        let outcome = self.conversion.convert_case(case).await.map_err(|error| {
             self.write_failures(&error);
             self.with_setting(error)
         })?;

@@ -13,7 +13,7 @@ use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
 use crate::model::Case;
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::store::Location;
 use crate::vis::check::{self, CheckReport};
 use crate::vis::finalize::Completeness;
@@ -143,7 +143,7 @@ fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()
             out,
             "the store has no records (.cases), so the values of these cases cannot be checked: {}; \
              dor vis finalize --adopt makes records",
-            in_short(&report.uncovered)
+            describe_cases(&report.uncovered)
         )?;
     }
     if !report.chunks.problems.is_empty() {
@@ -159,10 +159,10 @@ fn write_cases(
 ) -> std::io::Result<()> {
     writeln!(out, "\n{} of {} cases in the store", done.len(), done.len() + missing.len())?;
     if !partial.is_empty() {
-        writeln!(out, "months missing: {}", in_short(partial))?;
+        writeln!(out, "months missing: {}", describe_cases(partial))?;
     }
     if !missing.is_empty() {
-        writeln!(out, "missing: {}", in_short(missing))?;
+        writeln!(out, "missing: {}", describe_cases(missing))?;
     }
     Ok(())
 }

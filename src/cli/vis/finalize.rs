@@ -13,7 +13,7 @@ use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::store::{Location, Store};
 use crate::vis::finalize::{self, Completeness};
 use crate::vis::{StoreKind, StoreRecipe, adopt};
@@ -60,7 +60,7 @@ impl Finalize {
         let cases: Vec<Case> = adopt::adopt(store, stated).await?.into_iter().collect();
         match cases.is_empty() {
             true => writeln!(out, "{}: every case with values has a record", store.location())?,
-            false => writeln!(out, "made records of {}", in_short(&cases))?,
+            false => writeln!(out, "made records of {}", describe_cases(&cases))?,
         }
         Ok(())
     }
@@ -97,11 +97,11 @@ pub(crate) fn write_completeness(
             out,
             "{} with months missing: {}",
             count(partial.len(), "case"),
-            in_short(partial)
+            describe_cases(partial)
         )?;
     }
     if !missing.is_empty() {
-        writeln!(out, "missing: {}", in_short(missing))?;
+        writeln!(out, "missing: {}", describe_cases(missing))?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl Plot {
             false => StoreKind::Store2(PyramidOptions::default()),
         };
         let store = stores.open(&store_of(&kind, self.store.as_ref(), &config)?)?;
-        let cases = self.cases.choice()?.asked();
+        let cases = self.cases.choice()?.named_cases();
         if cases.is_empty() {
             let problem = "no case is chosen; give --polygon with --month, or --case".to_owned();
             return Err(VisError::Needs(problem).into());

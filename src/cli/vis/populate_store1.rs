@@ -88,7 +88,7 @@ impl PopulateStore1 {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
         let work = self.work.options();
-        let efficiencies = EfficiencyRun { store1, input, work, workshop: context };
+        let efficiencies = EfficiencyRun { store1, input, work, context };
         each(&cases, context, out, async |case| efficiencies.fill(case).await).await
     }
 }

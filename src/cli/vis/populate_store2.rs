@@ -75,7 +75,7 @@ impl PopulateStore2 {
         let workers = (&context.pool, &context.stop);
         let publishing = self.publish_to.queue(&stores, &store, workers).await?;
         let options = self.maps.options(&config);
-        let atlas = options.atlas(store, &reading, (&input, &cases), &context).await?;
+        let atlas = options.open_map_context(store, &reading, (&input, &cases), &context).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
             publishing.add(case);

@@ -139,7 +139,7 @@ impl PopulateStore3 {
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
         let store3 = UptakeContext { destination, centers, grid };
         let work = self.work.options();
-        let uptakes = UptakeRun { store3, store1, input, work, workshop: context };
+        let uptakes = UptakeRun { store3, store1, input, work, context };
         each(&cases, context, out, async |case| uptakes.fill(case).await).await
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::arguments::CaseArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::store::Location;
 use crate::vis::{VisError, remove};
 
@@ -34,7 +34,7 @@ impl Remove {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let store = stores(&config).open(&self.store)?;
-        let selected: BTreeSet<Case> = self.cases.choice()?.asked().into_iter().collect();
+        let selected: BTreeSet<Case> = self.cases.choice()?.named_cases().into_iter().collect();
         if selected.is_empty() {
             let problem = "no case is chosen; give --polygon or --case".to_owned();
             return Err(VisError::Needs(problem).into());
@@ -43,15 +43,15 @@ impl Remove {
         let cases: Vec<Case> = present.iter().copied().collect();
         if cases.is_empty() {
             let selected: Vec<Case> = selected.into_iter().collect();
-            let problem = format!("{} holds nothing of {}", self.store, in_short(&selected));
+            let problem = format!("{} holds nothing of {}", self.store, describe_cases(&selected));
             return Err(VisError::Needs(problem).into());
         }
         if self.dry_run {
-            writeln!(out, "{}: would remove {}", self.store, in_short(&cases))?;
+            writeln!(out, "{}: would remove {}", self.store, describe_cases(&cases))?;
             return Ok(Exit::Done);
         }
         let (kind, completeness) = remove::remove(&store, &present).await?;
-        writeln!(out, "{}: removed {}", self.store, in_short(&cases))?;
+        writeln!(out, "{}: removed {}", self.store, describe_cases(&cases))?;
         write_completeness(out, &store, &kind, &completeness)?;
         Ok(Exit::Done)
     }

@@ -12,7 +12,7 @@ use crate::cli::{Exit, report};
 use crate::config::Config;
 use crate::executor::{Pool, Stopped, memory};
 use crate::model::Case;
-use crate::model::calendar::ranges;
+use crate::model::calendar::describe_months;
 use crate::model::case::MONTHS;
 use crate::vis::cases::{CaseChoice, ChosenCases};
 use crate::vis::populate::{self, RunEnd};
@@ -23,7 +23,7 @@ use crate::vis::{RunContext, VisError};
 pub(crate) fn run_context(config: &Config) -> RunContext {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone());
-    let pool = Pool::new(config.workers.value.get(), memory::to_use());
+    let pool = Pool::new(config.workers.value.get(), memory::budget());
     RunContext { pool, stop, progress: Arc::new(ConversionBar::new()) }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn chosen(
     available: Vec<Case>,
     url: &str,
 ) -> Result<Vec<Case>, VisError> {
-    let chosen = choice.among(available, url)?;
+    let chosen = choice.select(available, url)?;
     print_polygons_without_files(&chosen, url);
     Ok(chosen.cases)
 }
@@ -111,7 +111,7 @@ fn write_filled(
         write!(out, "; {read} read of files of {all} ({share:.1} %)")?;
     }
     if !filled.missing.is_empty() {
-        let (count, months) = (filled.missing.len(), ranges(&filled.missing));
+        let (count, months) = (filled.missing.len(), describe_months(&filled.missing));
         write!(out, "; {count} of {MONTHS} months missing: {months}")?;
     }
     writeln!(out)

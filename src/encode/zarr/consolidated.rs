@@ -66,7 +66,7 @@ impl HierarchySummary {
     }
 
     /// A description of the store for messages, with up to three arrays.
-    pub fn named(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
         // The last names in the alphabet are data more often than coordinates.
         paths.reverse();

@@ -35,7 +35,7 @@ pub fn coordinates(hierarchy: &Hierarchy) -> Vec<StoreObject> {
 }
 
 /// Size of an element in bytes.
-pub fn element(content: &Content) -> usize {
+pub fn element_size(content: &Content) -> usize {
     match content {
         Content::Names(_) => chunk::NAME,
         Content::Doubles(_) => 8,

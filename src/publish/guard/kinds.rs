@@ -29,7 +29,7 @@ impl Guard<'_> {
             let own = load_arrays(self.source, root).await?;
             match (published, own) {
                 (Some(published), Some(own)) if published.is_other_kind(&own) => {
-                    let (found, wanted) = (published.named(), own.named());
+                    let (found, wanted) = (published.describe(), own.describe());
                     return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
                 }
                 (None, _) => self.refuse_among(root).await?,
@@ -60,7 +60,7 @@ impl Guard<'_> {
     /// cases.
     async fn store_at(&self, root: &str) -> Result<Option<String>, PublishError> {
         if let Some(arrays) = load_arrays(self.destination, root).await? {
-            return Ok(Some(arrays.named()));
+            return Ok(Some(arrays.describe()));
         }
         let cases = self.recorded(root).await?.len();
         Ok((cases > 0).then(|| format!("a map store of {cases} case(s) without its metadata")))

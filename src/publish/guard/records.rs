@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{DELETE, Guard, LEFT_OUT, REPLACE, folder_of, load_arrays};
 use crate::case_manifest::{CASES, COMPLETE, Loss, ManifestSummary, RULES, SHARED};
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
 use crate::publish::inventory::read_record;
 use crate::publish::manifest::find;
@@ -102,7 +102,7 @@ impl Guard<'_> {
             return loses("the records of its cases (.cases)".to_owned(), REPLACE);
         }
         if !lost.is_empty() && !options.delete {
-            return loses(in_short(&lost), DELETE);
+            return loses(describe_cases(&lost), DELETE);
         }
         let arrays = load_arrays(self.destination, root).await?;
         if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
@@ -183,10 +183,10 @@ fn difference(published: &BTreeSet<Case>, own: &BTreeSet<Case>) -> String {
     let lacks: Vec<Case> = own.difference(published).copied().collect();
     match (lost.is_empty(), lacks.is_empty()) {
         (true, true) => "it has the same cases with other contents".to_owned(),
-        (false, true) => format!("it has {}, which the source lacks", in_short(&lost)),
-        (true, false) => format!("it lacks {}, which the source has", in_short(&lacks)),
+        (false, true) => format!("it has {}, which the source lacks", describe_cases(&lost)),
+        (true, false) => format!("it lacks {}, which the source has", describe_cases(&lacks)),
         (false, false) => {
-            let [lost, lacks] = [&lost, &lacks].map(|cases| in_short(cases));
+            let [lost, lacks] = [&lost, &lacks].map(|cases| describe_cases(cases));
             format!("it has {lost}, which the source lacks, and lacks {lacks}")
         }
     }
