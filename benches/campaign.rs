@@ -1,9 +1,9 @@
 //! A simulation of a whole campaign: `cargo bench --bench campaign -- --help`.
 //!
-//! 2760 cases of 180 files go through nodes as `dor run` distributes them. Each node works as fast as
-//! the narrowest of its own limits and of its share of what all nodes share; nodes fail, jobs are
-//! preempted or run out of time, wait in the queue and go on, having lost what was in flight. Every
-//! assumption is an option. What it prints and means: `docs/benchmarks.md`.
+//! `dor run` distributes 2760 cases of 180 files over nodes. The rate of a node is the lowest of its own
+//! limits and of its share of the limits of archive and bucket. Nodes fail, and jobs are preempted or
+//! reach their time limit; then the job waits in the queue again, and the work in flight is lost. Every
+//! assumption is an option. `docs/benchmarks.md` explains the output.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
@@ -19,7 +19,7 @@ const MB: f64 = 1e6;
 const GB: f64 = 1e9;
 const HOUR: f64 = 3600.0;
 
-/// Hours and node-hours of a campaign, and what it waits for.
+/// Simulates a campaign: hours, node-hours and the limit that determines them.
 #[derive(Parser)]
 struct Campaign {
     /// Numbers of nodes
@@ -34,13 +34,13 @@ struct Campaign {
     /// Raw MB per second that a core makes all products of (measured)
     #[arg(long, default_value_t = 75.0)]
     core_mb: f64,
-    /// Bytes written for each byte read (measured)
+    /// Bytes that are written for each byte that is read (measured)
     #[arg(long, default_value_t = 0.39)]
     written: f64,
-    /// Requests that write, of a case (180 files in parts, 600 chunks of maps)
+    /// Write requests of a case (180 files in parts, 600 chunks of maps)
     #[arg(long, default_value_t = 3000.0)]
     puts: f64,
-    /// Of the work on an unfinished case, the part that is done again after a stop (measured)
+    /// Fraction of the work on an unfinished case that is repeated after a stop (measured)
     #[arg(long, default_value_t = 0.06)]
     again: f64,
     /// Cores of a node
@@ -52,39 +52,39 @@ struct Campaign {
     /// GB per second that a node writes to the bucket
     #[arg(long, default_value_t = 2.0)]
     node_write: f64,
-    /// GB per second that the archive gives to all nodes
+    /// GB per second that all nodes together read from the archive
     #[arg(long, default_value_t = 50.0)]
     archive_read: f64,
-    /// GB per second that the bucket takes from all nodes
+    /// GB per second that all nodes together write to the bucket
     #[arg(long, default_value_t = 10.0)]
     bucket_write: f64,
-    /// Requests per second that the bucket takes
+    /// Requests per second that the bucket accepts
     #[arg(long, default_value_t = 3500.0)]
     bucket_puts: f64,
     /// Hours that a job may take
     #[arg(long, default_value_t = 4.0)]
     time_limit: f64,
-    /// Hours that a job waits in the queue, at first and whenever it is queued again
+    /// Hours that a job waits in the queue, at the start and after each stop
     #[arg(long, default_value_t = 1.0)]
     queue: f64,
-    /// Hours between two failures of a node, on average
+    /// Mean hours between two failures of a node
     #[arg(long, default_value_t = 2000.0)]
     node_failure: f64,
-    /// Hours between two preemptions of a job, on average; 0 is never
+    /// Mean hours between two preemptions of a job; 0: no preemption
     #[arg(long, default_value_t = 0.0)]
     preemption: f64,
-    /// Campaigns of each number of nodes; medians are told
+    /// Simulated campaigns for each number of nodes; medians are printed
     #[arg(long, default_value_t = 101)]
     runs: usize,
-    /// Of the random numbers
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What `cargo bench` adds
+    /// Accepted because `cargo bench` adds it
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What bounds the rate of a node.
+/// The limit that determines the rate of a node.
 #[derive(Clone, Copy, PartialEq)]
 enum Limit {
     Cores,
@@ -108,20 +108,20 @@ impl fmt::Display for Limit {
     }
 }
 
-/// An array element and its node.
+/// A job array element and its node.
 #[derive(Default)]
 struct Node {
-    /// Raw bytes still to do.
+    /// Raw bytes that are still to be read.
     left: f64,
-    /// Of the case that is worked on.
+    /// Bytes of the current case that are done.
     begun: f64,
-    /// When it begins to work, if it waits in the queue.
+    /// Time in seconds at which the job leaves the queue.
     starts: f64,
-    /// When it is stopped, by whatever comes first.
+    /// Time in seconds at which a failure, a preemption or the time limit stops the job.
     stops: f64,
 }
 
-/// What became of a campaign.
+/// Result of a simulated campaign.
 #[derive(Clone, Copy)]
 struct Outcome {
     hours: f64,
@@ -132,12 +132,12 @@ struct Outcome {
 }
 
 impl Campaign {
-    /// Bytes of a raw file, on average.
-    fn file(&self) -> f64 {
+    /// Mean bytes of a raw file.
+    fn file_bytes(&self) -> f64 {
         f64::midpoint(self.file_mb[0], self.file_mb[1]) * MB
     }
 
-    /// Bytes per second of a node when so many work, and what bounds it.
+    /// Bytes per second of each of `working` nodes, and the limit that determines it.
     fn rate(&self, working: usize) -> (f64, Limit) {
         let share = 1.0 / working as f64;
         let limits = [
@@ -147,33 +147,33 @@ impl Campaign {
             (self.archive_read * GB * share, Limit::ArchiveRead),
             (self.bucket_write * GB / self.written * share, Limit::BucketWrite),
             (
-                self.bucket_puts * self.files as f64 * self.file() / self.puts * share,
+                self.bucket_puts * self.files as f64 * self.file_bytes() / self.puts * share,
                 Limit::BucketPuts,
             ),
         ];
         limits.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("limits")
     }
 
-    /// Work begins at `starts`: how long it goes on.
-    fn sent(&self, node: &mut Node, starts: f64, random: &mut StdRng) {
+    /// Starts a job at time `starts` and draws the time at which it stops.
+    fn start_job(&self, node: &mut Node, starts: f64, random: &mut StdRng) {
         let mut after = |mean: f64| match mean > 0.0 {
             true => -(1.0 - random.random::<f64>()).ln() * mean * HOUR,
             false => f64::INFINITY,
         };
-        let unforeseen = after(self.node_failure).min(after(self.preemption));
+        let interrupted_after = after(self.node_failure).min(after(self.preemption));
         node.starts = starts;
-        node.stops = starts + unforeseen.min(self.time_limit * HOUR);
+        node.stops = starts + interrupted_after.min(self.time_limit * HOUR);
     }
 
     fn simulate(&self, nodes: usize, random: &mut StdRng) -> Outcome {
-        let file = self.file();
+        let file = self.file_bytes();
         let mut all: Vec<Node> = (0..nodes).map(|_| Node::default()).collect();
         for (n, _) in Case::all().enumerate() {
             let size = random.random_range(self.file_mb[0]..=self.file_mb[1]) * MB;
             all[Shard::of_case(n, nodes).index].left += size * self.files as f64;
         }
         for node in &mut all {
-            self.sent(node, self.queue * HOUR, random);
+            self.start_job(node, self.queue * HOUR, random);
         }
         let (mut now, mut node_seconds, mut stops, mut again) = (0.0, 0.0, 0, 0.0);
         let mut bound: Vec<(Limit, f64)> = Vec::new();
@@ -196,18 +196,18 @@ impl Campaign {
             for node in all.iter_mut().filter(|node| works(node)) {
                 node.left -= rate * passed;
                 node.begun = (node.begun + rate * passed) % (file * self.files as f64);
-                // What is left is less than a byte, for the sake of rounding.
+                // Less than a byte is a rounding error.
                 if node.left < 1.0 {
                     node.left = 0.0;
                 } else if node.stops <= until {
                     stops += 1;
-                    // A file in each worker is half done; of the case, what has no record yet.
+                    // Half a file in each worker, and of the case what no case manifest has yet.
                     let in_flight = self.cores as f64 * file / 2.0;
                     let lost = (in_flight + node.begun * self.again).min(node.begun);
                     again += lost;
                     node.left += lost;
                     node.begun -= lost;
-                    self.sent(node, until + self.queue * HOUR, random);
+                    self.start_job(node, until + self.queue * HOUR, random);
                 }
             }
             now = until;
@@ -236,7 +236,8 @@ fn main() {
         let (least, most) = (outcomes[0].hours, outcomes[outcomes.len() - 1].hours);
         let again = again / 1e12;
         println!(
-            "| {nodes} | {hours:.1} ({least:.1} to {most:.1}) | {node_hours:.0} | {stops} | {again:.2} | {bottleneck} |"
+            "| {nodes} | {hours:.1} ({least:.1} to {most:.1}) | {node_hours:.0} | {stops} | {again:.2} \
+             | {bottleneck} |"
         );
     }
 }

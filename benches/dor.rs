@@ -1,7 +1,6 @@
 //! Benchmarks of the kernels on full-size fields: `cargo bench`.
 //!
-//! Every kernel's result is checked before it is timed. Figures and their meaning:
-//! `docs/benchmarks.md`.
+//! Every kernel's result is checked before it is timed. `docs/benchmarks.md` explains the figures.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
@@ -21,7 +20,7 @@ use libdeflater::{CompressionLvl, Compressor, Decompressor};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-/// A file in memory.
+/// A file in memory: the bytes that are not yet read, and the length of the whole file.
 struct Memory(bytes::Bytes, u64);
 
 impl ByteSource for Memory {
@@ -57,12 +56,14 @@ fn field() -> Vec<u8> {
     field
 }
 
+/// The byte planes of a field.
 fn shuffled(field: &[u8]) -> Vec<u8> {
     let mut shuffler = Shuffler::new(field.len() / 4, 4, ByteOrder::Big);
     shuffler.push(field);
     shuffler.finish().expect("whole")
 }
 
+/// The planes compressed by libdeflate at dor's level.
 fn libdeflate(planes: &[u8]) -> Vec<u8> {
     let mut compressor = Compressor::new(CompressionLvl::new(deflate::LEVEL).expect("level"));
     let mut out = vec![0; compressor.zlib_compress_bound(planes.len())];
@@ -71,6 +72,7 @@ fn libdeflate(planes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Shuffle, deflate and checksums of one field.
 fn kernels(criterion: &mut Criterion) {
     let field = field();
     let planes = shuffled(&field);
@@ -100,7 +102,7 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The full-size grid, and its weights for both levels of the map.
+/// Weights of the full-size grid for both levels of the map, and their application.
 fn regridding(criterion: &mut Criterion) {
     let case = "112-04".parse().expect("a case");
     let file = SyntheticCase::new(case, Shape::FULL, 1).grid_file();
@@ -121,7 +123,7 @@ fn regridding(criterion: &mut Criterion) {
     group.bench_function("weights of levels 0 and 1", |b| {
         b.iter(|| weights::compute(black_box(&grid), 2));
     });
-    // What is read of the field and written to the map.
+    // Bytes that are read from the field and written to the map.
     group.throughput(Throughput::Bytes(4 * (field.len() + map.len()) as u64));
     group.bench_function("apply at level 1", |b| {
         b.iter(|| weights[1].apply(black_box(&field), |at, value| map[at] = value));
@@ -138,7 +140,7 @@ fn regridding(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    // Its plots want a font of the system, which the plotting library does not look for here.
+    // Plots need a system font, and the plotting library is built without support for these.
     config = Criterion::default().without_plots();
     targets = kernels, regridding
 }

@@ -1,4 +1,4 @@
-"""Cases that are converted once and read by all tests."""
+"""Fixtures: cases and map stores that are made once and read by all tests."""
 
 import os
 import tarfile
@@ -15,7 +15,7 @@ def dor() -> Dor:
     return Dor()
 
 
-def _converted(dor: Dor, raw, output) -> Case:
+def _convert(dor: Dor, raw, output) -> Case:
     case = Case.below(raw, output)
     dor.process_case(case.archive, case.output, case.grid)
     return case
@@ -25,14 +25,14 @@ def _converted(dor: Dor, raw, output) -> Case:
 def synthetic_case(dor, tmp_path_factory) -> Case:
     raw = tmp_path_factory.mktemp("synthetic")
     dor.make_raw(raw)
-    return _converted(dor, raw, tmp_path_factory.mktemp("synthetic-research"))
+    return _convert(dor, raw, tmp_path_factory.mktemp("synthetic-research"))
 
 
 @pytest.fixture(scope="session")
 def mini_case(dor, tmp_path_factory) -> Case:
     raw = tmp_path_factory.mktemp("mini")
     unpack("mini-case.tar.gz", raw)
-    return _converted(dor, raw, tmp_path_factory.mktemp("mini-research"))
+    return _convert(dor, raw, tmp_path_factory.mktemp("mini-research"))
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +57,16 @@ def atlas(dor, tmp_path_factory) -> Atlas:
 def minio(tmp_path_factory):
     binary = minio_server.find()
     if binary is None:
-        absent = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
+        missing = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
         if os.environ.get("DOR_REQUIRE_MINIO") == "1":
-            pytest.fail(absent)
-        pytest.skip(absent)
+            pytest.fail(missing)
+        pytest.skip(missing)
     with minio_server.serve(binary, tmp_path_factory.mktemp("minio")) as server:
         yield server
 
 
 def unpack(name: str, folder) -> None:
+    """Unpacks an archive of the reference's data; skips the test where it is missing."""
     archive = SHARED / "data" / name
     if not archive.exists():
         pytest.skip(f"no {archive}: set DOR_SHARED to the folder that holds data/{name}")
@@ -74,6 +75,7 @@ def unpack(name: str, folder) -> None:
 
 
 def pytest_unconfigure(config) -> None:
+    """Prints the number of passed, failed and skipped tests."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return

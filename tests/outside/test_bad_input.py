@@ -1,4 +1,4 @@
-"""Input that other people's tools make and that cannot be converted."""
+"""Raw files that other tools wrote and that `dor` cannot convert."""
 
 import shutil
 
@@ -10,9 +10,7 @@ BAD_DATA = 65
 
 
 @pytest.mark.parametrize("compression", ["zstd", "bzip2"])
-def test_filters_that_cannot_be_undone_are_refused_before_anything_is_written(
-    dor, tmp_path, compression
-):
+def test_unsupported_compression_filters_are_refused(dor, tmp_path, compression):
     dor.make_raw(tmp_path, "--months", "2")
     case = Case.below(tmp_path, tmp_path / "out")
     recompress(case.raw(case.months[1]), compression)
@@ -27,7 +25,7 @@ def test_filters_that_cannot_be_undone_are_refused_before_anything_is_written(
 
 
 def recompress(path, compression) -> None:
-    """Replaces a file by a NetCDF-4 copy whose fields have this filter."""
+    """Replaces a file by a NetCDF-4 copy in which DIC has this compression filter."""
     other = path.with_suffix(".other")
     with netCDF4.Dataset(path) as raw, netCDF4.Dataset(other, "w") as made:
         raw.set_auto_maskandscale(False)

@@ -1,4 +1,4 @@
-"""ncdump and NCO: the netCDF-C of the system, not the one inside Python's wheels."""
+"""Research-grade files in ncdump and NCO, which use the netCDF-C of the system."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def special_attributes(cdl: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_ncdump_shows_storage_chunks_and_filters_of_the_contract(case):
+def test_ncdump_shows_the_expected_storage_chunks_and_filters(case):
     for month in case.samples():
         stored = special_attributes(run("ncdump", "-hs", case.research(month)))
         with open_bits(case.raw(month)) as raw:
@@ -37,14 +37,14 @@ def test_ncdump_shows_storage_chunks_and_filters_of_the_contract(case):
             assert "_Filter" not in shown, name
 
 
-def test_ncdump_prints_the_data(case):
+def test_ncdump_prints_elapsed_time_and_time_delta(case):
     month = case.months[-1]
     cdl = run("ncdump", "-v", "elapsed_time,time_delta", case.research(month))
     assert "elapsed_time = 5444" in cdl
     assert "time_delta = 31" in cdl
 
 
-def test_ncks_subsets(case, tmp_path):
+def test_ncks_extracts_a_subset(case, tmp_path):
     month = case.months[1]
     subset = tmp_path / "subset.nc"
     run("ncks", "-O", "-v", "DIC", "-d", "z_t,0", "-d", "nlat,2,9", case.research(month), subset)
@@ -56,13 +56,13 @@ def test_ncks_subsets(case, tmp_path):
 
 
 def test_ncrcat_joins_months(case, tmp_path):
-    """As docs/guide.md says: NCO joins along the first dimension only, so that comes first."""
+    """NCO joins along the first dimension only, so ncpdq moves it to the front (docs/guide.md)."""
     parts = []
     for month in case.samples():
-        turned, part = tmp_path / "turned.nc", tmp_path / f"{month}.nc"
+        moved, part = tmp_path / "moved.nc", tmp_path / f"{month}.nc"
         order = "elapsed_time,polygon_id,intervention_date"
-        run(*["ncpdq", "-O", "-v", "FG_CO2,time_delta", "-a"], order, case.research(month), turned)
-        run(*["ncks", "-O", "--mk_rec_dmn", "elapsed_time"], turned, part)
+        run(*["ncpdq", "-O", "-v", "FG_CO2,time_delta", "-a"], order, case.research(month), moved)
+        run(*["ncks", "-O", "--mk_rec_dmn", "elapsed_time"], moved, part)
         parts.append(part)
     joined = tmp_path / "joined.nc"
     run("ncrcat", "-O", *parts, joined)

@@ -1,4 +1,4 @@
-"""Efficiency and uptake from stores that zarr-python wrote, in both versions of the format."""
+"""Stores 1 and 3 from analysis and excess stores that zarr-python wrote in Zarr 2 and Zarr 3."""
 
 import json
 
@@ -10,7 +10,7 @@ import zarr
 NAME = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001.analysis.zarr"
 
 
-def write(folder, zarr_format, added, flux) -> None:
+def write_analysis_store(folder, zarr_format, added, flux) -> None:
     root = zarr.create_group(folder / NAME, zarr_format=zarr_format)
     for name, values in (("DIC_ADD_TOTAL", added), ("DIC_FLUX", flux)):
         root.create_array(name, data=values, chunks=(50,))
@@ -18,10 +18,10 @@ def write(folder, zarr_format, added, flux) -> None:
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_efficiency_is_the_ratio(dor, tmp_path, zarr_format, dtype):
+def test_efficiency_is_the_ratio_of_added_to_removed_carbon(dor, tmp_path, zarr_format, dtype):
     added = np.linspace(1e9, 8e10, 180).astype(dtype)
     flux = np.full(180, -1e11, dtype)
-    write(tmp_path / "analyses", zarr_format, added, flux)
+    write_analysis_store(tmp_path / "analyses", zarr_format, added, flux)
     store = tmp_path / "store1b.zarr"
     dor("vis", "create-template-store1", "-o", store)
     dor("vis", "populate-store1", "-o", store, "-a", tmp_path / "analyses")
@@ -32,8 +32,8 @@ def test_efficiency_is_the_ratio(dor, tmp_path, zarr_format, dtype):
     assert (efficiency[:, 113, 1] == np.float32(9.969209968386869e36)).all()
 
 
-def test_a_store_without_flux_has_no_efficiency(dor, tmp_path):
-    write(tmp_path / "analyses", 3, np.ones(180), np.zeros(180))
+def test_an_analysis_store_with_zero_flux_is_refused(dor, tmp_path):
+    write_analysis_store(tmp_path / "analyses", 3, np.ones(180), np.zeros(180))
     store = tmp_path / "store1b.zarr"
     dor("vis", "create-template-store1", "-o", store)
     done = dor.run("vis", "populate-store1", "-o", store, "-a", tmp_path / "analyses")
@@ -44,7 +44,9 @@ def test_a_store_without_flux_has_no_efficiency(dor, tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_uptake_from_an_excess_store_is_that_from_the_files(dor, mini_case, tmp_path, zarr_format):
+def test_uptake_from_an_excess_store_equals_that_of_raw_files(
+    dor, mini_case, tmp_path, zarr_format
+):
     months = [xr.open_dataset(mini_case.raw(m), decode_times=False) for m in mini_case.months]
     root = zarr.create_group(
         tmp_path / "excesses" / NAME.replace("analysis", "excess"), zarr_format=zarr_format
@@ -68,7 +70,7 @@ def test_uptake_from_an_excess_store_is_that_from_the_files(dor, mini_case, tmp_
     np.testing.assert_allclose(*values, atol=1e-5)
 
 
-def test_units_of_an_excess_store_are_read_or_it_is_refused(dor, mini_case, tmp_path):
+def test_units_of_an_excess_store_are_converted_or_refused(dor, mini_case, tmp_path):
     points = xr.open_dataset(mini_case.grid)["TLAT"].shape
     excess = np.random.default_rng(1).normal(size=(180, *points)) + 0.1
     centers = mini_case.grid.parent / "centers.csv"

@@ -1,4 +1,4 @@
-"""Stores on a web server: read and checked over https, where nothing can be listed."""
+"""`dor vis check` of stores on an https server, which has no listing."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ def test_published_stores_are_checked_over_https(dor, atlas, certificate, tmp_pa
             report = json.loads(dor("vis", "check", location, "--json", **environment))
             assert report["sound"], report
             assert report["cases"]["done"] == ["112-04"]
-        # A chunk that is lost or was changed is found there too.
+        # A changed chunk is found over https too.
         chunk = web / atlas.store2.name / "0" / "PH" / "112.1.1.3.0.0.0"
         chunk.write_bytes(chunk.read_bytes() + b"more")
         done = dor.run("vis", "check", f"{url}/{atlas.store2.name}", **environment)
         assert done.returncode == 65, done
         assert "112.1.1.3.0.0.0" in done.stdout
-        # Without records, what can be checked is.
+        # Without case manifests, the rest of the store is checked.
         shutil.rmtree(web / atlas.store1.name / ".cases")
-        said = dor("vis", "check", f"{url}/{atlas.store1.name}", **environment)
-        assert "no records" in said, said
+        printed = dor("vis", "check", f"{url}/{atlas.store1.name}", **environment)
+        assert "no records" in printed, printed

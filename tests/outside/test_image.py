@@ -1,4 +1,4 @@
-"""The image, built without an engine and run as clusters run it, and the memory of its program."""
+"""The container image: built without a container engine, run as on clusters, and its memory use."""
 
 import json
 import os
@@ -15,7 +15,7 @@ NEEDED = ("buildah", "mmdebstrap", "podman")
 
 @dataclass(frozen=True)
 class Image:
-    """What buildah has built, in a storage of its own."""
+    """The image that buildah built, in its own storage."""
 
     storage: str
 
@@ -24,7 +24,7 @@ class Image:
         return Path(self.storage).parent / "build/out/dor"
 
     def podman(self, *words: str) -> str:
-        # Nothing here needs more than a container in a container may have.
+        # These options work in a container too.
         command = ["podman", "--runtime=runc", "--cgroup-manager=cgroupfs", *words]
         environment = os.environ | {"CONTAINERS_STORAGE_CONF": self.storage}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -32,7 +32,7 @@ class Image:
         return done.stdout
 
     def run(self, *words: str, options: tuple[str, ...] = ()) -> str:
-        """With a read-only root, as a user that the image knows nothing of."""
+        """Runs `dor` with a read-only root, as a user that the image does not define."""
         limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host")
         strict = ("--read-only", "--user=12345:12345", "--cap-drop=all", "--pull=never", "--rm")
         return self.podman("run", *limits, *strict, *options, "dor", *words)
@@ -40,18 +40,18 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    absent = [name for name in NEEDED if shutil.which(name) is None]
-    if absent:
-        said = f"no {' and no '.join(absent)}: run scripts/prerequisites.sh image"
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        printed = f"no {' and no '.join(missing)}: run scripts/prerequisites.sh image"
         if os.environ.get("DOR_REQUIRE_IMAGE") == "1":
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(printed)
+        pytest.skip(printed)
     script = REPOSITORY / "scripts/image.sh"
     built = subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True)
     return Image(built.stdout.strip())
 
 
-def test_it_is_small_and_not_roots(image):
+def test_the_image_is_small_and_does_not_run_as_root(image):
     [about] = json.loads(image.podman("image", "inspect", "dor"))
     assert about["Size"] < 120e6
     assert about["Config"]["User"] == "10001:10001"
@@ -59,23 +59,23 @@ def test_it_is_small_and_not_roots(image):
     assert "HOME=/tmp" in about["Config"]["Env"]
 
 
-def test_it_makes_an_atlas_as_any_user_on_a_read_only_root(image):
-    said = image.run("demo", "/tmp/demo", "--plan", "--shape", "small", "--months", "2")
-    assert said.count("1 of 2760 cases in the store") == 3
+def test_the_demo_runs_as_any_user_with_a_read_only_root(image):
+    printed = image.run("demo", "/tmp/demo", "--plan", "--shape", "small", "--months", "2")
+    assert printed.count("1 of 2760 cases in the store") == 3
     assert image.run(options=("--entrypoint=id",)).startswith("uid=12345")
 
 
-def test_it_knows_the_authorities_that_sign_for_servers(image):
+def test_the_image_has_certificate_authorities(image):
     bundle = "/etc/ssl/certs/ca-certificates.crt"
     certificates = image.run(bundle, options=("--entrypoint=cat",))
     assert certificates.count("BEGIN CERTIFICATE") > 50
 
 
-def test_full_size_files_stay_under_the_memory_given(image, tmp_path):
-    """Eight at once would take 2.6 GB."""
+def test_a_run_of_full_size_files_stays_below_its_memory_budget(image, tmp_path):
+    """Eight files at a time would need 2.6 GB; the budget is 2 GB."""
 
     def dor(words: str) -> int:
-        """Runs it, and gives the most memory that it had, in bytes."""
+        """Runs the program; returns its peak memory in bytes."""
         process = subprocess.Popen([image.program, *words.split()], cwd=tmp_path)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

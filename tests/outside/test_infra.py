@@ -1,4 +1,4 @@
-"""The files for Kubernetes, AWS Batch, Slurm and Compose, as the tools of each read them."""
+"""The files of `infra`, validated by tools for Kubernetes, AWS Batch, Slurm and Compose."""
 
 import json
 import re
@@ -12,13 +12,11 @@ import pytest
 
 INFRA = Path(__file__).parents[2] / "infra"
 VENV = Path(__file__).parents[2] / ".venv/bin"
-
-
 MANIFESTS = sorted(path.name for path in (INFRA / "kubernetes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_kubernetes_takes_it(name):
+def test_kubernetes_manifests_are_valid(name):
     command = [VENV / "kubernetes-validate", "--strict", INFRA / "kubernetes" / name]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,7 +30,7 @@ def test_kubernetes_takes_it(name):
         ("finalize.json", "SubmitJob"),
     ],
 )
-def test_aws_batch_takes_it(name, operation):
+def test_aws_batch_requests_are_valid(name, operation):
     model = botocore.loaders.Loader().load_service_model("batch", "service-2")
     shape = botocore.model.ServiceModel(model).operation_model(operation).input_shape
     given = json.loads((INFRA / "aws-batch" / name).read_text())
@@ -40,7 +38,7 @@ def test_aws_batch_takes_it(name, operation):
     assert not report.has_errors(), report.generate_report()
 
 
-def test_the_number_of_shards_is_told_once():
+def test_the_number_of_shards_is_the_same_in_all_files_of_a_service():
     job = (INFRA / "kubernetes/run.yaml").read_text()
     config = (INFRA / "kubernetes/config.yaml").read_text()
     shards = re.search(r'SHARDS: "(\d+)"', config)[1]
@@ -49,7 +47,7 @@ def test_the_number_of_shards_is_told_once():
     assert str(batch["arrayProperties"]["size"]) == batch["parameters"]["shards"]
 
 
-def test_scripts_are_sound_and_do_not_abuse_the_queue():
+def test_slurm_scripts_pass_shellcheck_and_do_not_poll_the_queue():
     scripts = sorted((INFRA / "slurm").glob("*.sbatch"))
     assert scripts
     subprocess.run([VENV / "shellcheck", *scripts], check=True)
@@ -59,7 +57,7 @@ def test_scripts_are_sound_and_do_not_abuse_the_queue():
         assert "squeue" not in text
 
 
-def test_compose_takes_it():
+def test_the_compose_file_is_valid():
     command = [
         VENV / "check-jsonschema",
         "--builtin-schema",

@@ -1,4 +1,4 @@
-"""Straight to a bucket of MinIO, and back with xarray over s3fs: the values are those on disk."""
+"""Conversion to a bucket of MinIO: xarray over s3fs reads the same values as from disk."""
 
 import os
 import subprocess
@@ -22,20 +22,20 @@ def bucket(minio):
 
 @pytest.fixture(scope="module")
 def case(request):
-    """The mini case where it can be had: one case says enough here, and joining takes a while."""
-    has_mini = (SHARED / "data" / "mini-case.tar.gz").exists()
-    return request.getfixturevalue("mini_case" if has_mini else "synthetic_case")
+    """The mini case if it is available, else the synthetic case: these tests are slow."""
+    has_mini_case = (SHARED / "data" / "mini-case.tar.gz").exists()
+    return request.getfixturevalue("mini_case" if has_mini_case else "synthetic_case")
 
 
 @pytest.fixture(scope="module")
 def uploaded(dor, case, bucket) -> str:
-    """The folder in the bucket that the case was converted to."""
+    """Converts the case to the bucket; returns its folder there."""
     target = f"s3://{PREFIX}"
     dor.process_case(case.archive, target, case.grid, *bucket.options(), **bucket.environment())
     return f"{PREFIX}/{POLYGON:03}/{MONTH:02}"
 
 
-def test_bucket_holds_the_180_files(case, bucket, uploaded):
+def test_the_bucket_has_the_180_files(case, bucket, uploaded):
     objects = [name.rsplit("/", 1)[1] for name in bucket.files().glob(f"{uploaded}/*.nc")]
     assert sorted(objects) == [case.research(month).name for month in case.months]
 
@@ -63,7 +63,7 @@ def test_values_of_all_files_equal_those_on_disk(case, bucket, uploaded):
                 assert remote[name][...].tobytes() == variable[...].tobytes(), (month, name)
 
 
-def test_xarray_over_s3fs_joins_a_year_as_from_disk(case, bucket, uploaded):
+def test_a_year_joined_by_xarray_over_s3fs_equals_one_from_disk(case, bucket, uploaded):
     """A year, not all 15: h5netcdf takes half a second to open each file."""
     files = bucket.files()
     paths = [case.research(month) for month in case.months[:12]]
@@ -92,7 +92,7 @@ def test_attributes_and_encoding_equal_those_on_disk(case, bucket, uploaded):
                 assert remote[name].encoding.get(key) == disk[name].encoding.get(key), (name, key)
 
 
-def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
+def test_raw_files_are_read_from_the_bucket(dor, case, bucket, tmp_path):
     raw = f"{BUCKET}/archive"
     files = bucket.files()
     files.put(str(case.archive), raw, recursive=True)
@@ -106,8 +106,8 @@ def test_raw_input_can_be_in_the_bucket(dor, case, bucket, tmp_path):
             xr.testing.assert_equal(before, after)
 
 
-def test_raw_input_can_be_read_over_http(dor, case, bucket, tmp_path):
-    """A web server as others have it: no listing, no signature."""
+def test_raw_files_are_read_over_http(dor, case, bucket, tmp_path):
+    """From a public bucket, which is a web server without a listing, and without signatures."""
     public = f"{BUCKET}-public"
     place = bucket.make_public(public)
     files = bucket.files()
@@ -127,7 +127,7 @@ def test_raw_input_can_be_read_over_http(dor, case, bucket, tmp_path):
     assert "cannot list over https" in listing.stderr
 
 
-def test_what_the_demo_prints_opens_what_it_wrote(dor, bucket):
+def test_the_code_that_the_demo_prints_opens_its_files(dor, bucket):
     arguments = ("demo", f"s3://{BUCKET}/demo", "--shape", "8x9x3", "--months", "2")
     printed = dor(*arguments, *bucket.options(), **bucket.environment())
     program = printed[printed.index("import s3fs") : printed.index("\n4. ")]

@@ -1,4 +1,4 @@
-"""netCDF4-python: layout, attributes and every bit of every variable, against the raw files."""
+"""netCDF4-python: layout, attributes and every bit of the values compared with the raw files."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from support.contract import (
 )
 from support.program import MONTH, POLYGON
 
-# `bounds` names the dropped time_bound; the reference replaces the coordinates with the grid's.
-ATTRIBUTES_THAT_MAY_GO = {
+# `bounds` names time_bound, which is dropped; the coordinates come from the grid file.
+ATTRIBUTES_THAT_MAY_CHANGE = {
     "time": {"bounds", "units", "long_name"},
     "TLONG": {"_FillValue", "missing_value"},
     "TLAT": {"_FillValue", "missing_value"},
@@ -23,13 +23,13 @@ ATTRIBUTES_THAT_MAY_GO = {
 }
 
 
-def test_all_180_months_are_there_and_nothing_else(case):
+def test_the_case_has_one_file_for_each_of_180_months(case):
     assert len(case.months) == 180
     files = sorted(path.name for path in case.folder().glob("*.nc"))
     assert files == sorted(case.research(month).name for month in case.months)
 
 
-def test_variables_have_the_layout_of_the_contract(case):
+def test_variables_have_the_expected_layout(case):
     for month in case.samples():
         with open_bits(case.raw(month)) as raw, open_bits(case.research(month)) as made:
             wanted = layouts(raw)
@@ -55,7 +55,7 @@ def test_no_dimension_is_empty_or_unlimited(case):
             assert not dimension.isunlimited(), dimension.name
 
 
-def test_values_are_the_models_bit_for_bit(case):
+def test_values_equal_those_of_the_model_bit_for_bit(case):
     compared = 0
     for month in case.months:
         with open_bits(case.raw(month)) as raw, open_bits(case.research(month)) as made:
@@ -71,7 +71,7 @@ def test_attributes_are_kept(case):
     month = case.months[0]
     with open_bits(case.raw(month)) as raw, open_bits(case.research(month)) as made:
         for name in set(raw.variables) - DROPPED:
-            for attribute in set(raw[name].ncattrs()) - ATTRIBUTES_THAT_MAY_GO.get(name, set()):
+            for attribute in set(raw[name].ncattrs()) - ATTRIBUTES_THAT_MAY_CHANGE.get(name, set()):
                 if attribute == "coordinates":
                     continue
                 before, after = raw[name].getncattr(attribute), made[name].getncattr(attribute)
@@ -82,13 +82,13 @@ def test_attributes_are_kept(case):
 
 
 @pytest.mark.parametrize("name", ["TLONG", "TLAT", "KMT", "time", "elapsed_time", "time_delta"])
-def test_what_replaces_or_joins_the_raw_variables_says_what_it_is(case, name):
+def test_added_and_replaced_variables_have_long_name_and_units(case, name):
     with open_bits(case.research(case.months[0])) as made:
         assert made[name].long_name
         assert name == "KMT" or made[name].units
 
 
-def test_coordinates_and_times_follow_the_contract(case):
+def test_coordinates_times_and_areas_have_the_expected_values(case):
     with open_bits(case.grid) as grid:
         full = {name: grid[name][...] for name in ("TLONG", "TLAT")}
     for month in case.months:
@@ -113,7 +113,7 @@ def test_coordinates_and_times_follow_the_contract(case):
             assert area.units == "m^2"
 
 
-def test_the_file_says_where_it_came_from(case):
+def test_global_attributes_name_the_raw_file(case):
     month = case.months[0]
     with open_bits(case.raw(month)) as raw, open_bits(case.research(month)) as made:
         added = set(made.ncattrs()) - set(raw.ncattrs())
@@ -123,7 +123,7 @@ def test_the_file_says_where_it_came_from(case):
         assert added - {"coordinates"}, "no global attribute says where the file came from"
 
 
-def test_nothing_but_the_contract_is_added(case):
+def test_only_the_expected_variables_are_added_and_dropped(case):
     month = case.months[0]
     with open_bits(case.raw(month)) as raw, open_bits(case.research(month)) as made:
         assert set(made.variables) - set(raw.variables) == ADDED

@@ -1,4 +1,4 @@
-"""Packed numbers mean to the program what they mean to xarray."""
+"""Packed variables: `dor` unpacks them to the same values as xarray."""
 
 import netCDF4
 import numpy as np
@@ -6,20 +6,20 @@ import pytest
 import xarray as xr
 from support.program import Case
 
-# Type, fill, scale, offset and other attributes of the packed area.
+# Type, fill value, scale factor, offset and other attributes of the packed TAREA.
 PACKINGS = {
     "shorts": ("i2", -1, 1e12, 0.0, {}),
     "unsigned shorts": ("u2", 65535, 1e12, 0.0, {}),
     "an offset": ("i2", -32768, 1e11, 3e15, {}),
     "integers in floats": ("i4", -1, np.float32(1e9), np.float32(0), {}),
-    "bytes read without sign": ("i1", -1, 1e14, 0.0, {"_Unsigned": "true"}),
+    "unsigned bytes by attribute": ("i1", -1, 1e14, 0.0, {"_Unsigned": "true"}),
     "several missing values": ("i2", -1, 1e12, 0.0, {"missing_value": np.array([-1, -2], "i2")}),
     "square metres": ("i4", -1, 1e5, 0.0, {"units": "m^2"}),
 }
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_the_area_of_packed_cells_is_that_of_xarray(dor, tmp_path, packing):
+def test_area_from_packed_tarea_equals_that_of_xarray(dor, tmp_path, packing):
     dor.make_raw(tmp_path, "--months", "1")
     case = Case.below(tmp_path, tmp_path / "out")
     raw = case.raw(case.months[0])
@@ -31,11 +31,12 @@ def test_the_area_of_packed_cells_is_that_of_xarray(dor, tmp_path, packing):
         expected = before["TAREA"].values.astype("f8") * factor
     with xr.open_dataset(made, decode_times=False) as after:
         np.testing.assert_allclose(after["area_m2"].values, expected, rtol=1e-6)
-        # What the model wrote stays as it is stored.
+        # TAREA itself stays packed.
         np.testing.assert_array_equal(after["TAREA"].values, before["TAREA"].values)
 
 
 def pack(path, dtype, fill, scale, offset, attributes) -> None:
+    """Replaces a file by a NetCDF-4 copy in which TAREA is packed."""
     other = path.with_suffix(".other")
     with netCDF4.Dataset(path) as raw, netCDF4.Dataset(other, "w") as made:
         raw.set_auto_maskandscale(False)

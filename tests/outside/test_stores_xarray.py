@@ -1,4 +1,4 @@
-"""xarray through zarr-python 2 and 3 reads the visualization stores, each as plain as the other."""
+"""The map stores read by xarray with zarr-python 2 and with zarr-python 3."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ from support.atlas import (
 from support.program import POLYGON, REPOSITORY
 
 ZARR_2 = ("tests/outside/requirements-zarr2.txt", REPOSITORY / ".tools" / "zarr2")
-# Half of the Earth's girth in metres, as Web Mercator has it.
+# Half of the circumference of the Earth in metres, as defined for Web Mercator.
 EDGE = 20037508.342789244
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A Python with one version of zarr-python."""
+    """A Python interpreter with one version of zarr-python."""
 
     python: Path
     version: int
@@ -77,7 +77,7 @@ def coordinate(dimension: str, values: list, dtype: str = "int32") -> dict:
 
 
 def assert_is_stored(answer: dict, stored: np.ndarray) -> None:
-    """The values are those on disk, with NaN for fill."""
+    """Asserts that the values are those on disk, with NaN for fill values."""
     read = web.decoded(answer)
     assert answer["dtype"] == "float32"
     assert 0 < np.isnan(read).sum() < read.size
@@ -92,7 +92,7 @@ def assert_is_stored(answer: dict, stored: np.ndarray) -> None:
         ("store3", "FG_CO2_percent_cumulative", {"dist2center": [500000, 1000000, 2000000]}),
     ],
 )
-def test_series(reader, atlas, store, name, distances):
+def test_series_have_the_expected_coordinates_and_values(reader, atlas, store, name, distances):
     path = getattr(atlas, store)
     dimensions = {
         "elapsed_time": list(range(180)),
@@ -113,7 +113,7 @@ def test_series(reader, atlas, store, name, distances):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_maps(reader, atlas, level):
+def test_maps_have_the_expected_coordinates_and_values(reader, atlas, level):
     band, month = 1, 6
     chosen = {"polygon_id": POLYGON, "band": band, "injection_date": SEASON, "month": month}
     answer = reader.describe(atlas.store2, str(level), chosen)
@@ -135,8 +135,8 @@ def test_maps(reader, atlas, level):
             "values": [[(year - 1) * 12 + month - 1 for year in YEARS] for month in MONTHS],
         },
     }
-    assert_is_where_the_map_draws(x, "x", pixels)
-    assert_is_where_the_map_draws(y, "y", pixels)
+    assert_pixel_centers(x, "x", pixels)
+    assert_pixel_centers(y, "y", pixels)
     assert answer["data"].keys() == set(VARIABLES)
     group = zarr.open_group(atlas.store2, mode="r")
     for name, fields in answer["data"].items():
@@ -144,8 +144,8 @@ def test_maps(reader, atlas, level):
         assert_is_stored(fields, group[f"{level}/{name}"][POLYGON, band, SEASON, month])
 
 
-def assert_is_where_the_map_draws(axis: dict, name: str, pixels: int) -> None:
-    """The map knows no coordinates: it spreads the columns eastwards, the rows southwards."""
+def assert_pixel_centers(axis: dict, name: str, pixels: int) -> None:
+    """Asserts pixel centers: the web page spaces columns eastwards and rows southwards evenly."""
     assert (axis["dims"], axis["dtype"]) == ([name], "float32")
     size = 2 * EDGE / pixels
     drawn = (np.arange(pixels) + 0.5) * size - EDGE
@@ -153,7 +153,7 @@ def assert_is_where_the_map_draws(axis: dict, name: str, pixels: int) -> None:
     assert np.abs(off).max() < size / 4
 
 
-def test_the_root_of_the_pyramid_describes_it(reader, atlas):
+def test_the_root_group_describes_the_pyramid(reader, atlas):
     attributes = reader.describe(atlas.store2, "", {})["attributes"]
     assert {"title", "version"} <= attributes.keys()
     (scales,) = attributes["multiscales"]
@@ -172,13 +172,13 @@ def test_consolidating_again_changes_nothing(reader, atlas, tmp_path):
         shutil.copytree(store, copy, ignore=all_but_metadata)
         after = reader.consolidate(copy)
         if reader.version == 3:
-            before, after = plain(before), plain(after)
+            before, after = normalized(before), normalized(after)
         assert before == after, store.name
 
 
 def strict_json(path: Path) -> dict:
     def refuse(constant: str) -> None:
-        raise ValueError(f"{path}: {constant} is no JSON")
+        raise ValueError(f"{path}: {constant} is not JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
 
@@ -188,8 +188,8 @@ def all_but_metadata(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if name not in metadata and not Path(folder, name).is_dir()}
 
 
-def plain(consolidated: dict) -> dict:
-    """zarr-python 3 says the default separator, and that there are no attributes or members."""
+def normalized(consolidated: dict) -> dict:
+    """Removes what only zarr-python 3 writes: default separator, empty attributes and members."""
     metadata = {}
     for key, value in consolidated["metadata"].items():
         if key.endswith(".zarray"):
@@ -201,7 +201,7 @@ def plain(consolidated: dict) -> dict:
     return consolidated | {"metadata": metadata}
 
 
-def test_the_modern_edition_equals_the_published(atlas):
+def test_the_zarr_3_store_equals_the_zarr_2_store(atlas):
     old = zarr.open_group(atlas.store2, mode="r")
     new = zarr.open_group(atlas.store2_v3, mode="r")
     assert new.metadata.zarr_format == 3
@@ -222,8 +222,8 @@ def test_the_modern_edition_equals_the_published(atlas):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_xarray_makes_the_same_of_the_modern_edition(zarr_3, atlas, level):
-    """Fill too: in Zarr v3 xarray takes an attribute `_FillValue` for it, not the `fill_value`."""
+def test_xarray_reads_the_same_dataset_from_the_zarr_3_store(zarr_3, atlas, level):
+    """Fill values too: in Zarr 3, xarray uses the attribute `_FillValue`, not `fill_value`."""
     chosen = {"polygon_id": POLYGON, "band": 0, "injection_date": SEASON, "month": 3, "year": 9}
     before = zarr_3.describe(atlas.store2, str(level), chosen)
     after = zarr_3.describe(atlas.store2_v3, str(level), chosen)

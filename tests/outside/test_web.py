@@ -1,4 +1,4 @@
-"""The libraries of the web page in Node: what they read is what zarr-python reads from disk."""
+"""The libraries of the web page, run in Node, read the values that zarr-python reads from disk."""
 
 import base64
 import urllib.error
@@ -28,8 +28,8 @@ BUCKET = "dor-web"
 ORIGIN = "https://map.example"
 ABSENT = POLYGON + 1
 REGION = {"level": 1, "center": [-10, 5], "radius": 2600}
-EARTH = 6371.0088  # the radius that the library takes, in km as that of the region
-# From the bucket one variable says enough.
+EARTH = 6371.0088  # radius of the Earth in the library, km
+# The only variable that is read from the bucket, to save time.
 IN_BUCKET = "FG"
 
 
@@ -38,7 +38,7 @@ def selector(band: str, month: int, year: int | list[int], polygon: int = POLYGO
     return chosen | {"month": month, "year": year}
 
 
-# Every chunk of the case, and in each another year: all years come up.
+# Selects every chunk of the case, each with another year, so that all years occur.
 SELECTORS = [
     selector(band, month, (month * 4 + i) % 15 + 1)
     for i, band in enumerate(BANDS)
@@ -82,7 +82,7 @@ def place(request) -> str:
 
 @dataclass
 class Map:
-    """What the map made of one variable, and what is on disk."""
+    """What the map library read of one variable, and the arrays on disk."""
 
     read: dict
     levels: dict[int, zarr.Array]
@@ -96,7 +96,7 @@ class Map:
 
 
 def _read_maps(node, atlas, place: str, variables: list[str]) -> dict[str, Map]:
-    """One run of Node for all questions."""
+    """Reads all variables, selectors and regions in one run of Node."""
     selectors = [*SELECTORS, selector(BANDS[0], MONTHS[0], YEARS[0], polygon=ABSENT)]
     regions = [REGION | {"selector": selector(BANDS[1], 6, [1, 15])}]
     read = node("read-map.mjs", f"{place}/{atlas.store2.name}", variables, selectors, regions)
@@ -148,7 +148,7 @@ def test_charts_read_the_series_of_all_polygons(place, node, atlas, store, name)
             assert (series["filled"] < np.size(stored[:, 0, 0])) == is_the_case, (polygon, index)
 
 
-def test_selectors_find_their_coordinates(map_):
+def test_the_map_reads_all_coordinates(map_):
     assert map_.read["dimensions"] == DIMENSIONS
     assert map_.read["coordinates"] == {
         "band": BANDS,
@@ -177,18 +177,18 @@ def test_the_map_draws_every_chunk_of_the_case(map_):
     assert len(seen) == tiles
 
 
-def test_fill_is_the_number_that_the_page_compares_with(map_):
+def test_the_fill_value_is_the_one_that_the_page_compares_with(map_):
     assert map_.read["fillValue"] == FILL
 
 
-def test_the_map_has_nothing_of_a_case_that_is_not_there(map_):
-    """So a tile that is drawn was read, not made up from the fill value."""
+def test_the_map_has_no_values_of_an_absent_case(map_):
+    """A tile of an absent case has no values, so drawn tiles were read from chunks."""
     absent = [tile for tile in map_.read["drawn"] if tile["selector"]["polygon_id"] == ABSENT]
     assert absent
     assert all(tile["values"] is None for tile in absent)
 
 
-def test_the_map_knows_the_values_inside_a_circle(map_):
+def test_the_map_returns_the_values_inside_a_circle(map_):
     (inside,) = map_.read["inside"]
     pixels = LEVELS[REGION["level"]]
     corners = np.arange(pixels) / pixels
@@ -207,7 +207,7 @@ def test_the_map_knows_the_values_inside_a_circle(map_):
 
 
 def _distance(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Kilometres from the centre of the region."""
+    """Distance from the center of the region, km."""
     east, north = np.radians(REGION["center"])
     latitude, longitude = np.radians(latitude), np.radians(longitude)
     across = np.sin((longitude - east) / 2) ** 2 * np.cos(latitude) * np.cos(north)
@@ -215,14 +215,14 @@ def _distance(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 
 def _pixel(coordinates: dict, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of the pixels that have these points as their north-western corners."""
+    """Row and column of the pixels whose north-western corners are these points."""
     columns = (np.array(coordinates["lon"]) / 360 + 0.5) * pixels
     north = np.arcsinh(np.tan(np.radians(coordinates["lat"])))
     rows = (0.5 - north / (2 * np.pi)) * pixels
     return np.rint(rows).astype(int), np.rint(columns).astype(int)
 
 
-def test_zarrita_reads_the_modern_edition(place, node, atlas):
+def test_zarrita_reads_the_zarr_3_store(place, node, atlas):
     group = zarr.open_group(atlas.store2_v3, mode="r")
     chunks = [
         (f"{level}/{IN_BUCKET}", [POLYGON, band, season, month, 0, row, row])
@@ -262,16 +262,16 @@ def _dtype(name: str) -> str:
     return special.get(name.rsplit("/", 1)[1], "int32")
 
 
-def test_absent_keys_are_told_to_pages_of_other_origins(place, atlas):
-    """A page cannot tell an absent chunk from a broken network without the header."""
+def test_responses_for_absent_keys_are_readable_from_other_origins(place, atlas):
+    """Without the header, a page cannot distinguish an absent chunk from a network error."""
     for key, statuses in [(".zmetadata", {200}), ("DOR_efficiency/0.0.9", {403, 404})]:
-        status, allowed = _ask(f"{place}/{atlas.store1.name}/{key}")
+        status, allowed = _request(f"{place}/{atlas.store1.name}/{key}")
         assert status in statuses, key
         assert allowed in {"*", ORIGIN}, key
 
 
-def _ask(url: str) -> tuple[int, str | None]:
-    """The status of an answer and the origins that may see it."""
+def _request(url: str) -> tuple[int, str | None]:
+    """Status of a response and the origins that may read it."""
     request = urllib.request.Request(url, headers={"Origin": ORIGIN})
     try:
         with urllib.request.urlopen(request) as response:

@@ -1,4 +1,4 @@
-"""xarray: single files, and all 180 as one dataset with the call that the contract names."""
+"""xarray: single research-grade files, and all 180 opened as one dataset."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from support.program import POLYGON
 
 @pytest.fixture(scope="module")
 def joined(case):
-    """All 180 files as one dataset: opened once, it takes seconds."""
+    """All 180 files as one dataset, opened once because that takes seconds."""
     with xr.open_mfdataset(str(case.folder() / "*.nc"), **JOINING) as dataset:
         yield dataset
 
 
-def test_the_models_fields_are_data_and_all_else_is_coordinates(case):
+def test_model_fields_are_data_variables_and_all_others_coordinates(case):
     for month in case.samples():
         with open_bits(case.raw(month)) as raw:
             fields = {name for name, variable in raw.variables.items() if is_data(variable)}
@@ -23,7 +23,7 @@ def test_the_models_fields_are_data_and_all_else_is_coordinates(case):
             assert {"TLONG", "TLAT", "KMT", "area_m2", "time", "time_delta"} <= set(dataset.coords)
 
 
-def test_times_decode(case):
+def test_times_are_decoded(case):
     with xr.open_dataset(case.research(case.months[0])) as dataset:
         start = dataset["intervention_date"].item()
         assert (start.year, start.month, start.day) == (1999, 4, 1)
@@ -31,7 +31,7 @@ def test_times_decode(case):
         assert (middle.year, middle.month, middle.day) == (347, 4, 16)
 
 
-def test_180_files_are_one_dataset(case, joined):
+def test_180_files_open_as_one_dataset(case, joined):
     assert joined.sizes["elapsed_time"] == 180
     assert joined["elapsed_time"].values.tolist() == [elapsed_days(m) for m in case.months]
     assert joined["polygon_id"].values.tolist() == [POLYGON]
@@ -40,13 +40,13 @@ def test_180_files_are_one_dataset(case, joined):
     assert np.isfinite(joined["TLONG"].values).all()
 
 
-def test_lengths_of_months_vary_when_files_are_joined(joined):
+def test_time_delta_of_the_joined_dataset_has_the_lengths_of_months(joined):
     lengths = joined["time_delta"]
     assert lengths.dims == ("elapsed_time",)
     assert lengths.values[:11].tolist() == [30, 31, 30, 31, 31, 30, 31, 30, 31, 31, 28]
 
 
-def test_joined_values_are_the_models(case, joined):
+def test_values_of_the_joined_dataset_equal_those_of_the_model(case, joined):
     for step in (0, 1, 90, 179):
         with xr.open_dataset(case.raw(case.months[step]), decode_times=False) as raw:
             for name in ("DIC", "FG_CO2", "DIC_FLUX"):

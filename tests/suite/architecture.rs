@@ -1,10 +1,12 @@
-//! The rules of the house: who may import whom, where tokio may block, how long a file may be.
+//! Rules of the architecture: which module may import which, where code may block on a future, and
+//! how long a file may be.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules and what each may import besides itself; `cli` and the front page may import all.
+/// The modules that each module may import besides itself. `cli`, `lib` and `main` are not listed:
+/// they may import all.
 const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("store", &["model"]),
@@ -13,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("regrid", &["model"]),
     ("encode", &["model"]),
     ("case_manifest", &["model", "store"]),
-    // Serves the reader with bytes and the encoder with a place for its parts.
+    // Feeds bytes to the reader and stores the parts that the encoder writes.
     ("executor", &["model", "store", "read", "encode"]),
     ("research", &["model", "store", "read", "derive", "encode", "executor", "case_manifest"]),
     (
@@ -30,7 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "case_manifest",
         ],
     ),
-    // Looks into the chunks that it would replace.
+    // Decodes the chunks that it would replace.
     ("publish", &["model", "store", "encode", "executor", "case_manifest"]),
     ("campaign", &["model", "store", "read", "executor", "case_manifest", "research", "vis"]),
     ("plot", &["model"]),
@@ -38,23 +40,25 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("demo", &["model", "store", "encode", "executor", "research", "synthetic", "case_manifest"]),
     ("config", &["model", "store"]),
 ];
+/// Modules without I/O and without async code.
 const PURE: [&str; 7] = ["model", "read", "derive", "regrid", "encode", "plot", "synthetic"];
 
-struct Source {
-    /// Path below `src`.
+/// A Rust file of a folder.
+struct SourceFile {
+    /// Path below the folder.
     path: String,
-    /// Its text without comments and without what follows `#[cfg(test)]`.
+    /// The text without comments and without the `tests` module.
     code: String,
     lines: usize,
 }
 
-impl Source {
-    /// The module of the first level that the file belongs to.
+impl SourceFile {
+    /// The top-level module that the file belongs to.
     fn module(&self) -> &str {
         self.path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// Modules of the first level that it names through `crate::`.
+    /// Top-level modules that the file names through `crate::`.
     fn imports(&self) -> BTreeSet<&str> {
         let mut found = BTreeSet::new();
         for (at, start) in self.code.match_indices("crate::") {
@@ -70,7 +74,8 @@ impl Source {
         found
     }
 
-    fn names(&self, word: &str) -> bool {
+    /// Whether `word` occurs in the code as a whole identifier.
+    fn mentions(&self, word: &str) -> bool {
         let part = |c: char| c.is_alphanumeric() || c == '_';
         self.code.match_indices(word).any(|(at, _)| {
             !self.code[..at].ends_with(part) && !self.code[at + word.len()..].starts_with(part)
@@ -89,7 +94,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn sources(folder: &str) -> Vec<Source> {
+fn sources(folder: &str) -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths = Vec::new();
     if root.exists() {
@@ -101,20 +106,20 @@ fn sources(folder: &str) -> Vec<Source> {
         let lines = own.lines().map(|line| line.split("//").next().unwrap_or_default());
         let code = lines.collect::<Vec<_>>().join("\n");
         let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        Source { path, code, lines: text.lines().count() }
+        SourceFile { path, code, lines: text.lines().count() }
     };
     paths.into_iter().map(source).collect()
 }
 
 #[track_caller]
-fn assert_none(found: Vec<String>) {
+fn assert_empty(found: Vec<String>) {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
-fn modules_import_only_what_they_may() {
+fn modules_import_only_allowed_modules() {
     let sources = sources("src");
-    let mut against = Vec::new();
+    let mut violations = Vec::new();
     for source in &sources {
         let module = source.module();
         let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == module).map(|(_, may)| *may);
@@ -124,45 +129,46 @@ fn modules_import_only_what_they_may() {
                 None => import != "cli" || module == "main",
             };
             if !may {
-                against.push(format!("src/{} imports {import}", source.path));
+                violations.push(format!("src/{} imports {import}", source.path));
             }
         }
     }
-    assert_none(against);
-    // The scan sees what it is there to see.
+    assert_empty(violations);
+    // The scan itself works: it finds imports that are known to exist.
     let run = sources.iter().find(|source| source.path == "research/execute.rs").unwrap();
     let expected = ["case_manifest", "encode", "executor", "model", "store"];
     assert_eq!(run.imports().into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn only_the_storage_layer_knows_object_store() {
+fn only_the_store_module_uses_object_store() {
     let sources = sources("src");
-    let names = |source: &&Source| source.names("object_store");
-    let others = sources.iter().filter(|source| source.module() != "store").filter(names);
-    assert_none(others.map(|source| source.path.clone()).collect());
-    assert!(sources.iter().filter(names).count() > 3);
+    let uses_it = |source: &&SourceFile| source.mentions("object_store");
+    let others = sources.iter().filter(|source| source.module() != "store").filter(uses_it);
+    assert_empty(others.map(|source| source.path.clone()).collect());
+    assert!(sources.iter().filter(uses_it).count() > 3);
 }
 
 #[test]
-fn async_ends_where_the_pure_modules_begin() {
-    let mut against = Vec::new();
+fn pure_modules_have_no_async_code_and_no_module_uses_print_macros() {
+    let mut violations = Vec::new();
     for source in sources("src") {
-        // The program is one future, which `cli::main` begins.
+        // `cli::main` blocks on the one future of the program.
         let may_block = source.path == "cli/mod.rs" || source.module() == "executor";
-        if source.names("block_on") && !may_block {
-            against.push(format!("src/{} blocks on a future", source.path));
+        if source.mentions("block_on") && !may_block {
+            violations.push(format!("src/{} blocks on a future", source.path));
         }
-        let asynchronous = ["async", "await", "tokio", "futures"].iter().find(|w| source.names(w));
+        let asynchronous =
+            ["async", "await", "tokio", "futures"].iter().find(|w| source.mentions(w));
         if let (true, Some(word)) = (PURE.contains(&source.module()), asynchronous) {
-            against.push(format!("src/{} has {word}", source.path));
+            violations.push(format!("src/{} uses {word}", source.path));
         }
         let prints = ["println", "eprintln", "print", "eprint"];
         if prints.iter().any(|name| source.code.contains(&format!("{name}!("))) {
-            against.push(format!("src/{} prints past its writer", source.path));
+            violations.push(format!("src/{} uses a print macro", source.path));
         }
     }
-    assert_none(against);
+    assert_empty(violations);
 }
 
 #[test]
@@ -171,6 +177,6 @@ fn no_file_is_longer_than_500_lines() {
         let all = sources(folder).into_iter().filter(|source| source.lines > 500);
         all.map(move |source| format!("{folder}/{} has {} lines", source.path, source.lines))
     });
-    assert_none(long.collect());
+    assert_empty(long.collect());
     assert!(sources("src").iter().any(|source| source.path == "main.rs" && source.lines <= 40));
 }

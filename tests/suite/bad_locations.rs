@@ -1,4 +1,4 @@
-//! Places that cannot be read or written: what is said, with which code, and what is left.
+//! Locations that cannot be read or written: the message, the exit code, and what is left on the disk.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,8 +18,8 @@ const USAGE: i32 = 2;
 const BAD_DATA: i32 = 65;
 const CONFIGURATION: i32 = 78;
 
-/// Runs a conversion from `data` to `output` with the keys of `server`, changed by `more`.
-fn to_s3(
+/// A conversion from `data` to `output` with the variables of `server` and then those of `more`.
+fn convert_command(
     work: &Workspace,
     server: &S3Server,
     (data, output): (&str, &str),
@@ -30,73 +30,77 @@ fn to_s3(
     command
 }
 
+/// Asserts that a message contains all `words`.
 #[track_caller]
-fn says(error: &str, words: &[&str]) {
+fn assert_contains(error: &str, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "`{word}` is missing in: {error}");
     }
 }
 
 #[test]
-fn an_archive_below_a_file() {
+fn an_archive_that_is_a_file_or_below_one_is_refused() {
     let work = Workspace::new(1);
     for data in ["grid.nc", "grid.nc/archive"] {
         let mut command = work.process_case(&["112-04", "-d", data, "-o", "out"]);
-        says(&fails(&mut command, CONFIGURATION), &["grid.nc"]);
+        assert_contains(&fails(&mut command, CONFIGURATION), &["grid.nc"]);
         assert!(!work.path("out").exists());
     }
 }
 
 #[test]
-fn what_is_no_file_in_place_of_a_month() {
+fn links_pipes_sockets_and_folders_in_place_of_a_raw_file_are_refused() {
     let work = Workspace::new(3);
     let month = work.raw(1);
-    let odd: [(&str, &dyn Fn()); 5] = [
+    let replacements: [(&str, &dyn Fn()); 5] = [
         ("a link to ../gone.nc, which does not exist", &|| symlink("../gone.nc", &month).unwrap()),
         ("a circular link", &|| symlink(&month, &month).unwrap()),
         ("a named pipe", &|| {
             assert!(System::new("mkfifo").arg(&month).status().unwrap().success());
         }),
         ("a socket", &|| {
-            // Its address must be short.
+            // The path that a socket is bound to has a length limit: bind a short one and move it.
             drop(UnixListener::bind(work.path("s")).unwrap());
             fs::rename(work.path("s"), &month).unwrap();
         }),
         ("a folder where a file is expected", &|| fs::create_dir(&month).unwrap()),
     ];
-    for (what, make) in odd {
+    for (description, create) in replacements {
         let _ = fs::remove_file(&month);
-        make();
+        create();
         let error = fails(&mut work.process(&[]), BAD_DATA);
-        says(&error, &[month.file_name().unwrap().to_str().unwrap(), what, "remove it"]);
+        assert_contains(
+            &error,
+            &[month.file_name().unwrap().to_str().unwrap(), description, "remove it"],
+        );
         assert!(!work.path("out").exists());
     }
 }
 
 #[test]
-fn outputs_that_cannot_be_written() {
+fn an_output_that_cannot_be_written_is_refused() {
     let work = Workspace::new(1);
     let before = tree(work.folder());
     for output in ["grid.nc/out", "https://example.invalid/out"] {
         let mut command = work.process_case(&["112-04", "-d", "archive", "-o", output]);
         command.args(["--allow-missing", "--grid", "grid.nc"]);
-        says(&fails(&mut command, CONFIGURATION), &[output]);
+        assert_contains(&fails(&mut command, CONFIGURATION), &[output]);
         assert_same(&before, &tree(work.folder()));
     }
 }
 
 #[test]
-fn the_root_of_the_disk() {
+fn the_root_folder_as_output_is_refused() {
     let work = Workspace::new(1);
     for output in ["file://", "file:///", "/"] {
         let error =
             fails(&mut work.process_case(&["112-04", "-d", "archive", "-o", output]), USAGE);
-        says(&error, &[&format!("`{output}` is not a location"), "root of the disk"]);
+        assert_contains(&error, &[&format!("`{output}` is not a location"), "root of the disk"]);
     }
 }
 
 #[test]
-fn an_output_that_is_the_archive_or_mixes_with_it() {
+fn an_output_that_overlaps_the_archive_is_refused() {
     let work = Workspace::new(1);
     std::os::unix::fs::symlink("archive", work.path("link")).unwrap();
     let absolute = format!("file://{}/", work.path("archive").display());
@@ -117,41 +121,53 @@ fn an_output_that_is_the_archive_or_mixes_with_it() {
         let error =
             fails(&mut work.process_case(&["112-04", "-d", data, "-o", output]), CONFIGURATION);
         let data = format!("flag --data-dir: `{data}`");
-        says(&error, &["`output_dir` from flag --output-dir", &data, "mixed"]);
+        assert_contains(&error, &["`output_dir` from flag --output-dir", &data, "mixed"]);
     }
     assert_same(&before, &tree(work.folder()));
-    let beside = ["112-04", "-d", "archive", "-o", "archive/new", "--dry-run", "--allow-missing"];
-    work.process_case(&beside).assert().success();
+    let inside = ["112-04", "-d", "archive", "-o", "archive/new", "--dry-run", "--allow-missing"];
+    work.process_case(&inside).assert().success();
 }
 
 #[test]
-fn an_archive_on_the_web() {
+fn an_https_archive_cannot_be_listed() {
     let work = Workspace::new(1);
     let web = "https://example.invalid/archive";
     for verb in ["list-cases", "process-all-cases"] {
         let mut command = dor(work.folder());
         command.args(["research-data", verb, "-d", web]).env("DOR_OUTPUT_DIR", "out");
-        says(&fails(&mut command, CONFIGURATION), &[web, "list", "s3://"]);
+        assert_contains(&fails(&mut command, CONFIGURATION), &[web, "list", "s3://"]);
     }
 }
 
 #[test]
-fn buckets_and_keys_that_do_not_do() {
+fn missing_buckets_and_rejected_credentials_are_reported() {
     let (work, server) = (Workspace::new(1), S3Server::start());
-    let (good, nowhere) = (format!("s3://{BUCKET}/out"), "s3://nowhere/out");
-    let disk = |output| ("archive", output);
+    let (output, absent_bucket) = (format!("s3://{BUCKET}/out"), "s3://nowhere/out");
+    let from_disk = |output| ("archive", output);
     let absent = ["no bucket `nowhere`", "create it", &server.endpoint];
-    says(&fails(&mut to_s3(&work, &server, disk(nowhere), &[]), CONFIGURATION), &absent);
-    let from = ("s3://nowhere/archive", good.as_str());
-    says(&fails(&mut to_s3(&work, &server, from, &[]), CONFIGURATION), &absent);
+    assert_contains(
+        &fails(&mut convert_command(&work, &server, from_disk(absent_bucket), &[]), CONFIGURATION),
+        &absent,
+    );
+    let from = ("s3://nowhere/archive", output.as_str());
+    assert_contains(
+        &fails(&mut convert_command(&work, &server, from, &[]), CONFIGURATION),
+        &absent,
+    );
 
-    let wrong = [("AWS_SECRET_ACCESS_KEY", "wrong-secret")];
-    let error = fails(&mut to_s3(&work, &server, disk(&good), &wrong), CONFIGURATION);
-    says(&error, &["credentials were rejected", &good, "SignatureDoesNotMatch"]);
+    let wrong_secret = [("AWS_SECRET_ACCESS_KEY", "wrong-secret")];
+    let error = fails(
+        &mut convert_command(&work, &server, from_disk(&output), &wrong_secret),
+        CONFIGURATION,
+    );
+    assert_contains(&error, &["credentials were rejected", &output, "SignatureDoesNotMatch"]);
     assert!(!error.contains("wrong-secret"), "{error}");
-    let unknown = [("AWS_ACCESS_KEY_ID", "nobody")];
-    let error = fails(&mut to_s3(&work, &server, disk(&good), &unknown), CONFIGURATION);
-    says(&error, &["credentials were rejected"]);
+    let unknown_key = [("AWS_ACCESS_KEY_ID", "nobody")];
+    let error = fails(
+        &mut convert_command(&work, &server, from_disk(&output), &unknown_key),
+        CONFIGURATION,
+    );
+    assert_contains(&error, &["credentials were rejected"]);
 
     for (code, words) in [
         ("ExpiredToken", ["credentials have expired", "AWS_SESSION_TOKEN"]),
@@ -159,15 +175,16 @@ fn buckets_and_keys_that_do_not_do() {
         ("RequestTimeTooSkewed", ["RequestTimeTooSkewed", "set the clock"]),
     ] {
         server.fail_always(Fault::Answer(400, code));
-        let error = fails(&mut to_s3(&work, &server, disk(&good), &[]), CONFIGURATION);
-        says(&error, &words);
-        says(&error, &[&good]);
+        let error =
+            fails(&mut convert_command(&work, &server, from_disk(&output), &[]), CONFIGURATION);
+        assert_contains(&error, &words);
+        assert_contains(&error, &[&output]);
     }
     assert!(tree(&server.bucket_folder()).is_empty());
 }
 
 #[test]
-fn profiles_that_do_not_do() {
+fn missing_and_failing_profiles_are_reported() {
     let (work, server) = (Workspace::new(1), S3Server::start());
     fs::create_dir(work.path(".aws")).unwrap();
     let files = "[profile mine]\ncredential_process = sh -c 'echo oops >&2; exit 3'\n";
@@ -176,65 +193,69 @@ fn profiles_that_do_not_do() {
     let to = ("archive", target.as_str());
     let absent = ["`nosuch`", "~/.aws/config", "~/.aws/credentials", "mine, minio, source-coop"];
     let flag = [("DOR_S3_PROFILE", "nosuch")];
-    says(&fails(&mut to_s3(&work, &server, to, &flag), CONFIGURATION), &absent);
+    assert_contains(
+        &fails(&mut convert_command(&work, &server, to, &flag), CONFIGURATION),
+        &absent,
+    );
     let variable = [("AWS_PROFILE", "nosuch")];
-    let mut command = to_s3(&work, &server, to, &variable);
+    let mut command = convert_command(&work, &server, to, &variable);
     command.env_remove("AWS_ACCESS_KEY_ID");
-    says(&fails(&mut command, CONFIGURATION), &absent);
+    assert_contains(&fails(&mut command, CONFIGURATION), &absent);
     let failing = [("DOR_S3_PROFILE", "mine")];
-    let error = fails(&mut to_s3(&work, &server, to, &failing), CONFIGURATION);
-    says(&error, &["no credentials", "profile mine"]);
+    let error = fails(&mut convert_command(&work, &server, to, &failing), CONFIGURATION);
+    assert_contains(&error, &["no credentials", "profile mine"]);
     assert_eq!(error.matches("oops").count(), 1, "{error}");
 }
 
 #[test]
-fn a_server_that_is_not_there() {
+fn a_server_that_refuses_connections_is_reported_with_one_warning() {
     let (work, server) = (Workspace::new(1), S3Server::start());
-    let nobody = [("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:9")];
+    let closed_port = [("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:9")];
     let target = format!("s3://{BUCKET}/out");
-    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &nobody), 1);
-    says(&error, &["WARN", "127.0.0.1:9 fails", "trying again", "check the endpoint"]);
+    let error = fails(&mut convert_command(&work, &server, ("archive", &target), &closed_port), 1);
+    assert_contains(&error, &["WARN", "127.0.0.1:9 fails", "trying again", "check the endpoint"]);
     assert_eq!(error.matches("WARN").count(), 1, "{error}");
     assert_eq!(error.matches("Connection refused").count(), 2, "{error}");
 }
 
 #[test]
-fn credentials_that_expire_on_the_way() {
+fn a_conversion_stopped_by_expired_credentials_is_completed_later() {
     let (work, server) = (Workspace::new(4), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
-    // The listing of what is there, and some writes, still pass.
+    // The listing of the output and some writes still succeed.
     server.fail_after(4, Fault::Answer(400, "ExpiredToken"));
-    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), CONFIGURATION);
-    says(&error, &["credentials have expired", &target]);
+    let error =
+        fails(&mut convert_command(&work, &server, ("archive", &target), &[]), CONFIGURATION);
+    assert_contains(&error, &["credentials have expired", &target]);
     server.recover();
     assert!(!server.bucket_folder().join("out/112/04/manifest.json").exists());
-    to_s3(&work, &server, ("archive", &target), &[]).assert().success();
+    convert_command(&work, &server, ("archive", &target), &[]).assert().success();
     work.convert();
     assert_same(&work.tree("out"), &tree(&server.bucket_folder().join("out")));
     assert!(server.unfinished().is_empty());
 }
 
 #[test]
-fn a_server_that_dies_on_the_way() {
+fn a_conversion_stopped_by_a_server_failure_is_completed_later() {
     let (work, server) = (Workspace::new(4), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
     server.fail_after(4, Fault::Cut);
     let began = Instant::now();
-    let error = fails(&mut to_s3(&work, &server, ("archive", &target), &[]), 1);
+    let error = fails(&mut convert_command(&work, &server, ("archive", &target), &[]), 1);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    says(&error, &[&target, " failed", "try again later"]);
+    assert_contains(&error, &[&target, " failed", "try again later"]);
     server.recover();
     assert!(!server.bucket_folder().join("out/112/04/manifest.json").exists());
-    to_s3(&work, &server, ("archive", &target), &[]).assert().success();
+    convert_command(&work, &server, ("archive", &target), &[]).assert().success();
     work.convert();
     assert_same(&work.tree("out"), &tree(&server.bucket_folder().join("out")));
 }
 
-/// A filesystem of its own, unmounted with this value.
+/// A mounted tmpfs; dropping the value unmounts it.
 struct Tmpfs<'a>(&'a Path);
 
 impl<'a> Tmpfs<'a> {
-    /// `None`, loudly, where mounting is not allowed.
+    /// `None`, with a message that the test is skipped, where mounting is not allowed.
     fn mount(folder: &'a Path, size: &str) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
         let options = format!("size={size}");
@@ -265,31 +286,34 @@ impl Drop for Tmpfs<'_> {
 }
 
 #[test]
-fn a_disk_that_fills_up_and_is_enlarged() {
+fn a_conversion_stopped_by_a_full_disk_is_completed_later() {
     let work = Workspace::new(20);
     let folder = work.path("full");
     let Some(disk) = Tmpfs::mount(&folder, "512k") else { return };
     let arguments =
         ["112-04", "-d", "archive", "-o", "full", "--allow-missing", "--grid", "grid.nc"];
     let error = fails(&mut work.process_case(&arguments), 1);
-    says(&error, &["no space left", "full/112/04/", "free some", " converted, ", " not tried"]);
-    let told = error.lines().filter(|line| line.starts_with("failed: ")).count();
-    assert!(told <= 4, "{error}");
+    assert_contains(
+        &error,
+        &["no space left", "full/112/04/", "free some", " converted, ", " not tried"],
+    );
+    let reported = error.lines().filter(|line| line.starts_with("failed: ")).count();
+    assert!(reported <= 4, "{error}");
     let left = tree(&folder);
     assert!(!left.contains_key("112/04/manifest.json"));
     assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());
     work.convert();
-    let whole = work.tree("out");
+    let expected = work.tree("out");
     for (name, bytes) in left.iter().filter(|(name, _)| name.ends_with(".nc")) {
-        assert!(&whole[name] == bytes, "{name} is not whole");
+        assert!(&expected[name] == bytes, "{name} is incomplete");
     }
     disk.remount("size=64m");
     work.process_case(&arguments).assert().success();
-    assert_same(&whole, &tree(&folder));
+    assert_same(&expected, &tree(&folder));
 }
 
 #[test]
-fn a_disk_that_is_read_only() {
+fn a_read_only_disk_is_refused() {
     let work = Workspace::new(2);
     let folder = work.path("fixed");
     let Some(disk) = Tmpfs::mount(&folder, "1m") else { return };
@@ -297,6 +321,6 @@ fn a_disk_that_is_read_only() {
     let arguments =
         ["112-04", "-d", "archive", "-o", "fixed", "--allow-missing", "--grid", "grid.nc"];
     let error = fails(&mut work.process_case(&arguments), CONFIGURATION);
-    says(&error, &["read-only", "fixed"]);
+    assert_contains(&error, &["read-only", "fixed"]);
     assert!(tree(&folder).is_empty());
 }

@@ -1,4 +1,4 @@
-//! The program as a whole: version, completions, manual pages, a closed pipe.
+//! The program as a whole: version, help, completions, manual pages, standard output, and `dor demo`.
 
 use std::process::{Child, Command, Stdio};
 
@@ -6,7 +6,7 @@ use super::support::case::Workspace;
 use super::support::dor::{dor, fails};
 use super::support::s3::{BUCKET, Fault, S3Server};
 
-fn stdout(arguments: &[&str]) -> String {
+fn stdout_of(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = dor(folder.path()).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -14,9 +14,9 @@ fn stdout(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn version_states_the_facts_of_the_build() {
+fn version_prints_target_profile_features_commit_and_libraries() {
     for flag in ["--version", "-V"] {
-        let text = stdout(&[flag]);
+        let text = stdout_of(&[flag]);
         assert!(text.starts_with(concat!("dor ", env!("CARGO_PKG_VERSION"), "\n")), "{text}");
         let fact = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -34,21 +34,21 @@ fn version_states_the_facts_of_the_build() {
 }
 
 #[test]
-fn help_and_wrong_use_end_with_their_codes() {
-    let help = stdout(&["--help"]);
+fn help_exits_with_0_and_wrong_usage_with_2() {
+    let help = stdout_of(&["--help"]);
     assert!(help.contains("setup-environment") && help.contains("\n  man "), "{help}");
     let folder = tempfile::tempdir().unwrap();
     assert!(fails(dor(folder.path()).arg("fly"), 2).contains("unrecognized subcommand 'fly'"));
     fails(&mut dor(folder.path()), 2);
-    // What is quoted does not steer the terminal.
-    let said = fails(dor(folder.path()).arg("a\u{9b}2Jb\u{202e}c"), 2);
-    assert!(said.contains("'a\\u009b2Jb\\u202ec'"), "{said}");
+    // Control characters of arguments are escaped in messages.
+    let error = fails(dor(folder.path()).arg("a\u{9b}2Jb\u{202e}c"), 2);
+    assert!(error.contains("'a\\u009b2Jb\\u202ec'"), "{error}");
 }
 
 #[test]
-fn shells_accept_their_completions() {
+fn shells_accept_the_completion_scripts() {
     for shell in ["bash", "zsh", "fish"] {
-        let script = stdout(&["completions", shell]);
+        let script = stdout_of(&["completions", shell]);
         assert!(script.contains("setup-environment"), "{shell}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), script).unwrap();
@@ -84,7 +84,7 @@ fn manual_pages_are_written_for_every_command() {
 }
 
 #[test]
-fn a_full_disk_behind_standard_output_is_named() {
+fn a_full_disk_at_standard_output_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["completions", "zsh"][..], &["--version"], &["--help"], &["config", "show"]]
     {
@@ -99,13 +99,13 @@ fn a_full_disk_behind_standard_output_is_named() {
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
-        let said = "error: cannot write to standard output: No space left on device";
-        assert!(errors.starts_with(said), "{arguments:?}: {errors}");
+        let expected = "error: cannot write to standard output: No space left on device";
+        assert!(errors.starts_with(expected), "{arguments:?}: {errors}");
     }
 }
 
 #[test]
-fn a_value_of_the_command_line_is_wrong_use_and_one_from_elsewhere_configuration() {
+fn a_bad_value_exits_with_2_from_an_option_and_78_from_a_variable() {
     let folder = tempfile::tempdir().unwrap();
     let list = ["research-data", "list-cases", "-d", "s3://bucket/raw"];
     for (flag, variable, value) in [
@@ -121,7 +121,7 @@ fn a_value_of_the_command_line_is_wrong_use_and_one_from_elsewhere_configuration
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_closed_standard_output_is_not_a_failure() {
     for arguments in [&["completions", "zsh"][..], &["--version"], &["--help"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -138,51 +138,55 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
-fn verbose_runs_tell_of_each_file_and_of_requests_sent_again() {
+fn verbose_logs_each_file_and_each_retried_request() {
     let (work, server) = (Workspace::new(2), S3Server::start());
     let target = format!("s3://{BUCKET}/out");
     let mut command = work.process_case(&["112-04", "-d", "archive", "-o", &target]);
     command.args(["--grid", "grid.nc", "--allow-missing", "--verbose"]).envs(server.variables());
     server.fail_next(1, Fault::Answer(503, "SlowDown"));
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
     for month in ["0347-04", "0347-05"] {
-        let line = said.lines().find(|line| line.contains(&format!("{month}.nc in "))).unwrap();
+        let line = stderr.lines().find(|line| line.contains(&format!("{month}.nc in "))).unwrap();
         assert!(line.contains("INFO") && line.contains(" bytes in, "), "{line}");
     }
-    assert!(said.contains("503") && said.contains("retry 1 of 1"), "{said}");
+    assert!(stderr.contains("503") && stderr.contains("retry 1 of 1"), "{stderr}");
     let quiet = work.process(&[]).output().unwrap();
     assert!(quiet.status.success() && quiet.stderr.is_empty());
 }
 
 #[test]
-fn the_demo_says_how_to_open_what_it_wrote_and_what_its_ratio_is() {
-    let said = stdout(&["demo", "here", "--shape", "4x4x1", "--months", "1"]);
-    assert!(said.contains("xarray.open_mfdataset(\"here/research-grade/112/04/*.nc\""), "{said}");
-    assert!(said.contains("(out/in ") && said.contains("metadata on any grid"), "{said}");
+fn the_demo_prints_how_to_open_its_files_and_the_compression_ratio() {
+    let printed = stdout_of(&["demo", "here", "--shape", "4x4x1", "--months", "1"]);
+    assert!(
+        printed.contains("xarray.open_mfdataset(\"here/research-grade/112/04/*.nc\""),
+        "{printed}"
+    );
+    assert!(printed.contains("(out/in ") && printed.contains("metadata on any grid"), "{printed}");
 }
 
 #[test]
-fn the_demo_goes_by_a_plan_as_well_and_can_be_run_again() {
+fn the_demo_with_a_plan_can_be_run_twice() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
         let mut demo = dor(folder.path());
         demo.args(["demo", "my demo", "--plan", "--shape", "4x4x1", "--months", "1"]);
         let output = demo.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let said = String::from_utf8(output.stdout).unwrap();
-        let finalize = said.find("\n$ dor finalize --plan 'my demo/plan.json'\n").expect(&said);
-        let check = said.find("\n$ dor vis check 'my demo/store2.zarr'\n").expect(&said);
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let finalize =
+            printed.find("\n$ dor finalize --plan 'my demo/plan.json'\n").expect(&printed);
+        let check = printed.find("\n$ dor vis check 'my demo/store2.zarr'\n").expect(&printed);
         assert!(
-            finalize < check && said[check..].contains("1 of 2760 cases in the store"),
-            "{said}"
+            finalize < check && printed[check..].contains("1 of 2760 cases in the store"),
+            "{printed}"
         );
     }
 }
 
 #[test]
-fn the_demo_replaces_nothing_that_it_did_not_make() {
+fn the_demo_never_replaces_files_that_it_did_not_make() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let demo = |words: &[&str]| {
@@ -194,7 +198,7 @@ fn the_demo_replaces_nothing_that_it_did_not_make() {
         std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
         std::fs::write(at(name), "mine").unwrap();
     };
-    // It wants a folder of its own, for the raw files alone as well; empty folders do not count.
+    // `dor demo` and `dor demo raw` refuse a folder with other files; empty folders are accepted.
     for name in ["any/notes.txt", "data/archive/x.nc", "table/centers.csv", "deep/er/.x/thesis.tex"]
     {
         write(name);
@@ -204,32 +208,32 @@ fn the_demo_replaces_nothing_that_it_did_not_make() {
             assert!(error.contains("did not make it") && error.contains(name), "{error}");
         }
         assert_eq!(std::fs::read_to_string(at(name)).unwrap(), "mine");
-        assert_eq!(std::fs::read_dir(at(place)).unwrap().count(), 1, "nothing was written");
+        assert_eq!(std::fs::read_dir(at(place)).unwrap().count(), 1, "the demo wrote a file");
         std::fs::remove_file(at(name)).unwrap();
     }
     std::fs::create_dir_all(at("any/home/x")).unwrap();
     demo(&["raw", "any"]).assert().success();
-    // What the demo made and somebody replaced is theirs; what is gone is made again.
+    // A file of the demo that was changed is kept and refused; one that was removed is made again.
     let first = "any/archive/smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001\
                  /ocn/hist";
     let first = std::fs::read_dir(at(first)).unwrap().next().unwrap().unwrap().path();
     for name in [at("any/grid.nc"), at("any/centers.csv"), first] {
-        let made = std::fs::read(&name).unwrap();
-        let mut other = made.clone();
+        let original = std::fs::read(&name).unwrap();
+        let mut other = original.clone();
         *other.last_mut().unwrap() ^= 1;
         for mine in [b"mine".to_vec(), other] {
             std::fs::write(&name, &mine).unwrap();
             let error = fails(&mut demo(&["raw", "any"]), 78);
-            let told = name.file_name().unwrap().to_str().unwrap();
-            assert!(error.contains("has other bytes") && error.contains(told), "{error}");
+            let file_name = name.file_name().unwrap().to_str().unwrap();
+            assert!(error.contains("has other bytes") && error.contains(file_name), "{error}");
             assert_eq!(std::fs::read(&name).unwrap(), mine);
         }
         std::fs::remove_file(&name).unwrap();
         demo(&["raw", "any"]).assert().success();
-        assert_eq!(std::fs::read(&name).unwrap(), made);
+        assert_eq!(std::fs::read(&name).unwrap(), original);
     }
     write("any/notes.txt");
-    // Once more, and another case, but not over a file that was put between its own.
+    // A second run and another case are accepted, but no file that the demo did not write is replaced.
     demo(&["raw", "any"]).assert().success();
     demo(&["raw", "any", "--case", "113-04"]).assert().success();
     let case: dor_atlas::model::Case = "114-04".parse().unwrap();
@@ -237,14 +241,14 @@ fn the_demo_replaces_nothing_that_it_did_not_make() {
     write(&mine);
     fails(&mut demo(&["raw", "any", "--case", "114-04"]), 78);
     assert_eq!(std::fs::read_to_string(at(&mine)).unwrap(), "mine");
-    // Nor does the whole demo replace results that stand where its own would.
+    // `dor demo` does not replace results that somebody else wrote at a path of its own results.
     write("any/research-grade/112/04/x.nc");
     let error = fails(&mut demo(&["any"]), 78);
     assert!(error.contains("any/research-grade"), "{error}");
 }
 
 #[test]
-fn values_out_of_range_are_told_by_their_ends() {
+fn values_out_of_range_are_refused_with_the_valid_range() {
     let folder = tempfile::tempdir().unwrap();
     let plot = ["vis", "plot", "s2", "--variable", "PH", "-p", "1", "-m", "1", "-o", "x.png"];
     let error = fails(dor(folder.path()).args(plot).args(["--step", "180"]), 2);

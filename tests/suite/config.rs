@@ -1,4 +1,4 @@
-//! `dor config show`: what is in force, and from where.
+//! `dor config show`: the effective settings and the source of each.
 
 use std::path::Path;
 
@@ -19,12 +19,13 @@ fn setting(shown: &Value, key: &str) -> (Value, Value) {
     (entry["value"].clone(), entry["source"].clone())
 }
 
-fn file(folder: &Path, toml: &str) {
+/// Writes `dor.toml`.
+fn write_config(folder: &Path, toml: &str) {
     std::fs::write(folder.join("dor.toml"), toml).unwrap();
 }
 
 #[test]
-fn flags_beat_environment_beats_file_beats_default() {
+fn flags_override_variables_which_override_the_file_and_defaults() {
     let folder = tempfile::tempdir().unwrap();
     let region = |command: &mut Command| setting(&show(command), "s3.region");
     assert_eq!(region(&mut dor(folder.path())), (json!("us-east-1"), json!("default")));
@@ -32,7 +33,7 @@ fn flags_beat_environment_beats_file_beats_default() {
     assert_eq!(default.1, "default");
     assert!(default.0.as_u64().unwrap() >= 1);
 
-    file(folder.path(), "workers = 7\n\n[s3]\nregion = 'file-1'\n");
+    write_config(folder.path(), "workers = 7\n\n[s3]\nregion = 'file-1'\n");
     assert_eq!(
         setting(&show(&mut dor(folder.path())), "workers"),
         (7.into(), json!("file dor.toml:1"))
@@ -57,7 +58,7 @@ fn flags_beat_environment_beats_file_beats_default() {
 }
 
 #[test]
-fn every_s3_flag_arrives() {
+fn every_s3_flag_is_shown_with_its_source() {
     let folder = tempfile::tempdir().unwrap();
     let shown = show(dor(folder.path()).args([
         "--profile",
@@ -84,7 +85,7 @@ fn every_s3_flag_arrives() {
 }
 
 #[test]
-fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
+fn values_from_profiles_and_aws_files_are_shown_with_their_source() {
     let folder = tempfile::tempdir().unwrap();
     let of = |shown: &Value, key: &str| setting(shown, &format!("s3.{key}"));
     let shown = show(&mut dor(folder.path()));
@@ -96,7 +97,7 @@ fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
     let minio = (json!("http://127.0.0.1:9000"), "profile minio".into());
     assert_eq!(of(&shown, "endpoint_url"), minio);
     assert_eq!(of(&shown, "addressing"), (json!("path"), "profile minio".into()));
-    // Source Cooperative is one place: variables for other tools do not move it.
+    // Profile source-coop has a fixed region: AWS_REGION, which is set for other tools, does not change it.
     let mut command = dor(folder.path());
     command.args(["--profile", "source-coop"]).env("AWS_REGION", "eu-west-1");
     let shown = show(&mut command);
@@ -115,7 +116,7 @@ fn what_profiles_and_aws_files_decide_is_shown_with_its_source() {
 }
 
 #[test]
-fn every_variable_takes_a_path_and_a_url() {
+fn every_location_variable_accepts_paths_and_urls() {
     let folder = tempfile::tempdir().unwrap();
     let locations: Vec<_> = KEYS.iter().filter(|key| key.name != "workers").collect();
     for key in &locations {
@@ -139,9 +140,9 @@ fn every_variable_takes_a_path_and_a_url() {
 }
 
 #[test]
-fn unknown_keys_end_with_78_and_a_suggestion() {
+fn unknown_keys_exit_with_78_and_a_suggestion() {
     let folder = tempfile::tempdir().unwrap();
-    file(folder.path(), "# mine\noutputdir = '/x'\n");
+    write_config(folder.path(), "# mine\noutputdir = '/x'\n");
     assert_eq!(
         fails(dor(folder.path()).args(["config", "show"]), 78),
         "error: dor.toml:2: unknown key `outputdir`; did you mean `output_dir`?\n"
@@ -149,14 +150,14 @@ fn unknown_keys_end_with_78_and_a_suggestion() {
 }
 
 #[test]
-fn a_bad_value_names_its_layer() {
+fn the_message_for_a_bad_value_names_its_source() {
     let folder = tempfile::tempdir().unwrap();
     let show = ["config", "show"];
     let error = fails(dor(folder.path()).args(show).args(["--addressing", "sideways"]), 2);
     assert!(error.contains("--addressing") && error.contains("path, virtual"), "{error}");
     let error = fails(dor(folder.path()).args(show).env("DOR_WORKERS", "0"), 78);
     assert!(error.starts_with("error: `workers` from environment DOR_WORKERS: `0`"), "{error}");
-    file(folder.path(), "\nworkers = -1\n");
+    write_config(folder.path(), "\nworkers = -1\n");
     let error = fails(dor(folder.path()).args(show), 78);
     assert!(error.starts_with("error: `workers` from file dor.toml:2: `-1`"), "{error}");
     let error = fails(dor(folder.path()).args(show).args(["--config", "absent.toml"]), 78);
@@ -164,9 +165,9 @@ fn a_bad_value_names_its_layer() {
 }
 
 #[test]
-fn secrets_are_hidden() {
+fn secrets_are_not_shown() {
     let folder = tempfile::tempdir().unwrap();
-    file(folder.path(), "[s3]\nendpoint_url = 'https://me:hunter2@host'\n");
+    write_config(folder.path(), "[s3]\nendpoint_url = 'https://me:hunter2@host'\n");
     for format in [&["config", "show"][..], &["config", "show", "--json"]] {
         let output = dor(folder.path())
             .args(format)
@@ -201,16 +202,16 @@ fn the_documentation_has_every_key_and_its_example_works() {
     let (_, rest) = page.split_once("```toml\n").unwrap();
     let (example, _) = rest.split_once("```").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    file(folder.path(), example);
+    write_config(folder.path(), example);
     let variables = [("HOME".to_owned(), folder.path().into())].into();
-    let surroundings = ProcessEnv { folder: folder.path().to_owned(), variables };
-    let config = Config::load_in(&Overrides::default(), &surroundings).unwrap();
+    let environment = ProcessEnv { folder: folder.path().to_owned(), variables };
+    let config = Config::load_in(&Overrides::default(), &environment).unwrap();
     assert_eq!(config.locations().count(), 8);
     assert_eq!(config.s3.profile.as_deref(), Some("source-coop"));
 }
 
 #[test]
-fn the_workers_are_no_more_than_the_task_has() {
+fn default_workers_do_not_exceed_the_slurm_task_or_the_cpu_affinity() {
     let folder = tempfile::tempdir().unwrap();
     let workers = |task: &str| {
         let mut command = dor(folder.path());
@@ -221,7 +222,7 @@ fn the_workers_are_no_more_than_the_task_has() {
     for unusable in ["", "0", "-1", "many", "99999"] {
         assert_eq!(workers(unusable).0, all, "{unusable}");
     }
-    // The affinity of the process, by util-linux.
+    // The CPU affinity of the process limits them too; taskset is part of util-linux.
     let mut bound = std::process::Command::new("taskset");
     bound.args(["-c", "0", env!("CARGO_BIN_EXE_dor"), "config", "show", "--json"]);
     match bound.current_dir(folder.path()).env("HOME", folder.path()).output() {

@@ -1,4 +1,4 @@
-//! Raw files in, research-grade files out, compared through netCDF-C.
+//! Conversion of raw files to research-grade files; both are read through netCDF-C and compared.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::support::s3::{BUCKET, S3Server};
 
 const CASE_DIMS: [&str; 3] = ["polygon_id", "intervention_date", "elapsed_time"];
 
-/// Holds a research-grade file to the rules of the form, against its raw file.
+/// Asserts that a research-grade file has the values and the layout that follow from its raw file.
 #[track_caller]
 fn assert_research_grade(raw: &Contents, out: &Contents, grid: Option<&Contents>) {
     for name in raw.order.iter().filter(|name| *name != "time_bound") {
@@ -28,7 +28,7 @@ fn assert_research_grade(raw: &Contents, out: &Contents, grid: Option<&Contents>
                 assert_eq!(after.dtype, NcVariableType::Float(FloatType::F64));
                 let bounds = raw.variables["time_bound"].doubles();
                 assert_eq!(after.doubles(), [(bounds[0] + bounds[1]) / 2.0]);
-                assert_eq!(after.attribute("bounds"), None, "time_bound is gone");
+                assert_eq!(after.attribute("bounds"), None, "time_bound is not in the output");
                 continue;
             }
             "TLAT" | "TLONG" if grid.is_some() => {
@@ -40,7 +40,7 @@ fn assert_research_grade(raw: &Contents, out: &Contents, grid: Option<&Contents>
                 assert_eq!(after.doubles(), filled);
                 assert!(filled.contains(&0.0));
             }
-            _ => assert!(before.bytes == after.bytes, "{name} is not what it was"),
+            _ => assert!(before.bytes == after.bytes, "the values of {name} differ"),
         }
         assert_eq!(before.dtype, after.dtype, "{name}");
         assert_eq!(before.attributes, after.attributes, "{name}");
@@ -63,6 +63,7 @@ fn assert_research_grade(raw: &Contents, out: &Contents, grid: Option<&Contents>
     assert_added(raw, out);
 }
 
+/// Asserts the variables and global attributes that a conversion adds.
 #[track_caller]
 fn assert_added(raw: &Contents, out: &Contents) {
     let bounds = raw.variables["time_bound"].doubles();
@@ -106,7 +107,10 @@ fn assert_added(raw: &Contents, out: &Contents) {
         let by_a_variable = out.variables.values().any(|v| {
             matches!(v.attribute("coordinates"), Some(AttributeValue::Str(list)) if named(list))
         });
-        assert!(named(&text("coordinates")) != by_a_variable, "{name} is named once");
+        assert!(
+            named(&text("coordinates")) != by_a_variable,
+            "{name} is in `coordinates` of the file or of a variable, not of both"
+        );
     }
 }
 
@@ -115,6 +119,7 @@ fn sha256(path: &Path) -> String {
     dor_atlas::model::hex(&sha2::Sha256::digest(fs::read(path).unwrap()))
 }
 
+/// Asserts that the n-th month is converted, with the grid file and the checksum of its raw file.
 #[track_caller]
 fn assert_converted(work: &Workspace, n: usize) {
     let out = contents(&work.output(n));
@@ -125,17 +130,17 @@ fn assert_converted(work: &Workspace, n: usize) {
 }
 
 #[test]
-fn every_classic_format_keeps_its_numbers() {
+fn values_of_every_classic_format_are_unchanged() {
     for format in [ClassicFormat::Cdf1, ClassicFormat::Cdf2, ClassicFormat::Cdf5] {
         let work = Workspace::of(&SyntheticCase::new(case(), TINY, 1).with_format(format), 2);
         work.convert();
         assert_converted(&work, 0);
         assert_converted(&work, 1);
-        assert_eq!(work.tree("out").len(), 3, "two files and the record");
+        assert_eq!(work.tree("out").len(), 3, "two files and the case manifest");
     }
 }
 
-/// Converts the first month as `form` has it, with what `more` adds.
+/// Converts the first month, stored in `form` and extended by `more`; returns raw file and output.
 fn convert_as(
     form: Form,
     record: bool,
@@ -153,7 +158,7 @@ fn convert_as(
 }
 
 #[test]
-fn files_that_netcdf_c_wrote_keep_their_numbers() {
+fn values_of_files_that_netcdf_c_wrote_are_unchanged() {
     for form in [Form::Cdf1, Form::Cdf2, Form::Cdf5, Form::Deflated(1), Form::Deflated(9)] {
         for record in [true, false] {
             convert_as(form, record, |_| {});
@@ -162,9 +167,8 @@ fn files_that_netcdf_c_wrote_keep_their_numbers() {
     convert_as(Form::Contiguous, false, |_| {});
 }
 
-/// Variables as other POP runs have them, of every type of the classic formats, before and after
-/// the others in the file.
-fn add_oddities(file: &mut netcdf::FileMut) {
+/// Adds variables of every type of the classic formats, with shapes that other POP runs have.
+fn add_variables_of_every_type(file: &mut netcdf::FileMut) {
     file.redef().unwrap();
     file.add_dimension("n", 5).unwrap();
     file.add_dimension("width", 256).unwrap();
@@ -204,12 +208,12 @@ fn add_oddities(file: &mut netcdf::FileMut) {
                 put_all(&mut target, &text, &shape);
             }
             NcVariableType::Float(FloatType::F32) => {
-                let odd = |i: usize| if i == 3 { f32::NAN } else { i as f32 * 1.1 };
-                put_all(&mut target, &numbers.map(odd).collect::<Vec<_>>(), &shape);
+                let value = |i: usize| if i == 3 { f32::NAN } else { i as f32 * 1.1 };
+                put_all(&mut target, &numbers.map(value).collect::<Vec<_>>(), &shape);
             }
             NcVariableType::Float(FloatType::F64) => {
-                let odd = |i: usize| if i == 3 { -0.0 } else { i as f64 / 3.0 };
-                put_all(&mut target, &numbers.map(odd).collect::<Vec<_>>(), &shape);
+                let value = |i: usize| if i == 3 { -0.0 } else { i as f64 / 3.0 };
+                put_all(&mut target, &numbers.map(value).collect::<Vec<_>>(), &shape);
             }
             dtype if dtype == SHORT => {
                 put_all(&mut target, &numbers.map(|i| -(i as i16)).collect::<Vec<_>>(), &shape);
@@ -233,9 +237,9 @@ fn add_oddities(file: &mut netcdf::FileMut) {
 }
 
 #[test]
-fn variables_of_any_type_and_shape_come_through() {
+fn variables_of_any_type_and_shape_are_converted() {
     for form in [Form::Cdf1, Form::Cdf5, Form::Deflated(4)] {
-        let (raw, out) = convert_as(form, true, add_oddities);
+        let (raw, out) = convert_as(form, true, add_variables_of_every_type);
         let dims = |name: &str| out.variables[name].dim_names().join(" ");
         assert_eq!(dims("transport_components"), "n width", "{form:?}");
         assert_eq!(dims("moc_like"), "polygon_id intervention_date elapsed_time n z_odd nlat");
@@ -246,7 +250,7 @@ fn variables_of_any_type_and_shape_come_through() {
 }
 
 #[test]
-fn big_endian_netcdf4_keeps_its_numbers() {
+fn values_of_big_endian_netcdf4_are_unchanged() {
     let work = Workspace::new(1);
     let plain = contents(&work.raw(0));
     copy(&plain, &work.raw(0), Form::Deflated(1), true, |file| {
@@ -262,7 +266,7 @@ fn big_endian_netcdf4_keeps_its_numbers() {
 }
 
 #[test]
-fn variables_before_time_in_the_file_are_read_all_the_same() {
+fn variables_stored_before_time_are_converted() {
     let synthetic = SyntheticCase::new(case(), TINY, 1);
     let work = Workspace::of(&synthetic, 1);
     let mut header = synthetic.header();
@@ -277,7 +281,7 @@ fn variables_before_time_in_the_file_are_read_all_the_same() {
 }
 
 #[test]
-fn the_bytes_do_not_depend_on_workers_or_parts() {
+fn output_bytes_do_not_depend_on_workers_part_size_or_order() {
     let synthetic = SyntheticCase::new(case(), Shape { nlat: 12, nlon: 10, nz: 3 }, 1);
     let work = Workspace::of(&synthetic, 5);
     work.convert();
@@ -286,15 +290,16 @@ fn the_bytes_do_not_depend_on_workers_or_parts() {
             work.process_case(&["112-04", "-d", "archive", "-o", name, "--allow-missing"]);
         command.args(["--grid", "grid.nc", "-w", workers]).env("DOR_S3_PART_SIZE", "5242880");
         command.assert().success();
-        // The record tells of which parts it has the MD5s.
+        // The case manifest has the part size, which differs between the runs.
         let mut tree = work.tree(name);
-        let record = tree.get_mut("112/04/manifest.json").unwrap();
-        let told = String::from_utf8(std::mem::take(record)).unwrap();
-        *record = told.replace("\"part_size\": 5242880,", "\"part_size\": 16777216,").into_bytes();
-        assert!(told.as_bytes() != record.as_slice());
+        let manifest = tree.get_mut("112/04/manifest.json").unwrap();
+        let text = String::from_utf8(std::mem::take(manifest)).unwrap();
+        *manifest =
+            text.replace("\"part_size\": 5242880,", "\"part_size\": 16777216,").into_bytes();
+        assert!(text.as_bytes() != manifest.as_slice());
         assert_same(&work.tree("out"), &tree);
     }
-    // File by file instead of all at once.
+    // One more month with each run, the last one first.
     for n in 0..5 {
         let (from, to) = (work.raw(n), work.path(&format!("{n}")));
         fs::rename(from, to).unwrap();
@@ -309,7 +314,7 @@ fn the_bytes_do_not_depend_on_workers_or_parts() {
 }
 
 #[test]
-fn without_a_grid_file_the_fill_stays_and_a_warning_is_given() {
+fn without_a_grid_file_fill_values_stay_and_a_warning_is_printed() {
     let work = Workspace::new(1);
     let mut command =
         work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
@@ -323,7 +328,7 @@ fn without_a_grid_file_the_fill_stays_and_a_warning_is_given() {
 }
 
 #[test]
-fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
+fn a_multipart_upload_has_the_bytes_of_the_file_on_disk() {
     let server = S3Server::start();
     let synthetic = SyntheticCase::new(case(), Shape { nlat: 200, nlon: 160, nz: 44 }, 1);
     let work = Workspace::of(&synthetic, 1);
@@ -331,15 +336,15 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     work.convert();
     let size = fs::metadata(work.output(0)).unwrap().len();
     assert!(size > 2 * 5_242_880, "{size} bytes make too few parts");
-    let record = fs::read(work.path("out/112/04/manifest.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let manifest = fs::read(work.path("out/112/04/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let bytes = fs::read(work.output(0)).unwrap();
     let md5: Vec<String> =
         bytes.chunks(5_242_880).map(|part| Md5Digest::of(part).to_string()).collect();
-    assert_eq!(record["part_size"], 5_242_880);
-    let file = &record["files"][0];
+    assert_eq!(manifest["part_size"], 5_242_880);
+    let file = &manifest["files"][0];
     assert_eq!((&file["size"], &file["md5"]), (&size.into(), &md5.into()));
-    assert_eq!(file["sha256"], sha256(&work.output(0)), "what sha256sum prints");
+    assert_eq!(file["sha256"], sha256(&work.output(0)), "the SHA-256 of the whole file");
     let target = format!("s3://{BUCKET}/out");
     let mut command =
         work.process_case(&["112-04", "-d", "archive", "-o", &target, "--allow-missing"]);
@@ -350,7 +355,7 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     assert_same(&work.tree("out"), &stored);
     assert!(server.unfinished().is_empty());
     assert!(stored.contains_key(&output_key(0)));
-    // And from S3 as well.
+    // Raw files and grid file on S3 give the same bytes.
     let mut command = work.process_case(&["112-04", "-o", "again", "--allow-missing", "--grid"]);
     let raw = server.bucket_folder().join("archive");
     let status =
@@ -360,12 +365,12 @@ fn a_file_of_many_parts_is_the_same_on_s3_as_on_disk() {
     fs::copy(work.path("grid.nc"), server.bucket_folder().join("grid.nc")).unwrap();
     command.envs(server.variables()).assert().success();
     let again = work.tree("again").remove(&output_key(0)).unwrap();
-    assert!(again == stored[&output_key(0)], "input from S3 makes other bytes");
+    assert!(again == stored[&output_key(0)], "input from S3 gives other bytes");
 }
 
-/// What an assertion on [`Variable`] rests on: that bytes are those of the file.
+/// Comparisons of [`Variable`] need this: netCDF-C returns the bytes of the file.
 #[test]
-fn netcdf_c_gives_the_bytes_that_were_written() {
+fn netcdf_c_returns_the_bytes_of_the_file() {
     let work = Workspace::new(1);
     let file = contents(&work.raw(0));
     let Variable { dtype, bytes, .. } = &file.variables["grav"];

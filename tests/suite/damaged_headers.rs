@@ -1,5 +1,5 @@
-//! Headers with a wrong byte: what netCDF-C does not open is refused here too, and what contradicts
-//! itself, which netCDF-C opens.
+//! Classic NetCDF headers with wrong bytes. Headers that netCDF-C refuses are refused, and so are
+//! headers that contradict themselves, although netCDF-C opens them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,11 +12,10 @@ use dor_atlas::research::validate;
 use super::support::case::{Workspace, case};
 use super::support::dor::fails;
 use super::support::netcdf::{Contents, Form, contents, copy};
-use super::vis::support::{runs, vis, workspace};
+use super::vis::support::{run_vis, vis_command, workspace};
 
-/// Exit code for bad data.
 const BAD_DATA: i32 = 65;
-/// A map store of one variable that needs all of a raw file.
+/// A map store with the variables DIC and FG.
 const TEMPLATE: &str = "create-template-store2 -o s2 -l 1 --variables DIC FG";
 const POPULATE: &str = "populate-store2 -o s2 -p 112 -m 4 --data-dir archive --allow-missing \
                         --ssh ssh.nc --grid grid.nc";
@@ -50,7 +49,7 @@ fn a_header_that_netcdf_c_refuses_is_refused() {
         let work = Workspace::new(1);
         copy(&contents(&work.raw(0)), &work.raw(0), form, true, |_| {});
         let (bytes, other) = (fs::read(work.raw(0)).unwrap(), work.path("other.nc"));
-        // A sample of the places: all of them take a minute.
+        // A sample of the offsets: all of them take a minute.
         for at in (3..8_000).step_by(17) {
             for bits in [0x01, 0x80, 0xFF] {
                 let mut changed = bytes.clone();
@@ -71,26 +70,27 @@ fn a_header_that_netcdf_c_refuses_is_refused() {
     assert!(refused > checked / 50, "{refused} of {checked}");
 }
 
-/// The header of a classic file, and where the numbers are that a test changes.
-struct Raw {
+/// A classic file and the offsets of the numbers in its header that tests change.
+struct ClassicFile {
     bytes: Vec<u8>,
+    /// Offset of the next byte to parse.
     at: usize,
-    /// Bytes of a count and of an offset.
+    /// Bytes of a count and of a data offset.
     sizes: (usize, usize),
-    /// Place of the length, and number, of each dimension.
+    /// Offset of the length, and index, of each dimension.
     dims: HashMap<String, (usize, u64)>,
-    variables: HashMap<String, Places>,
+    variables: HashMap<String, VariableOffsets>,
 }
 
-/// Of a variable.
-struct Places {
+/// Offsets of the dimension indices, type and `vsize` of a variable in the header.
+struct VariableOffsets {
     dims: Vec<usize>,
     kind: usize,
     vsize: usize,
 }
 
-impl Raw {
-    fn of(bytes: Vec<u8>) -> Self {
+impl ClassicFile {
+    fn parse(bytes: Vec<u8>) -> Self {
         let sizes = match bytes[3] {
             1 => (4, 4),
             2 => (4, 8),
@@ -98,91 +98,95 @@ impl Raw {
         };
         let (dims, variables) = Default::default();
         let mut this = Self { bytes, at: 4, sizes, dims, variables };
-        this.count();
-        for id in 0..this.list() {
-            let name = this.name();
+        this.read_count();
+        for id in 0..this.read_list_length() {
+            let name = this.read_name();
             this.dims.insert(name, (this.at, id));
-            this.count();
+            this.read_count();
         }
-        this.attributes();
-        for _ in 0..this.list() {
-            let name = this.name();
-            let dims = (0..this.count()).map(|_| this.passed(sizes.0)).collect();
-            this.attributes();
-            let places = Places { dims, kind: this.passed(4), vsize: this.passed(sizes.0) };
-            this.passed(sizes.1);
-            this.variables.insert(name, places);
+        this.skip_attributes();
+        for _ in 0..this.read_list_length() {
+            let name = this.read_name();
+            let dims = (0..this.read_count()).map(|_| this.skip(sizes.0)).collect();
+            this.skip_attributes();
+            let offsets = VariableOffsets { dims, kind: this.skip(4), vsize: this.skip(sizes.0) };
+            this.skip(sizes.1);
+            this.variables.insert(name, offsets);
         }
         this
     }
 
-    /// Where the next bytes are.
-    fn passed(&mut self, len: usize) -> usize {
+    /// Skips `len` bytes; returns the offset of the first.
+    fn skip(&mut self, len: usize) -> usize {
         self.at += len;
         self.at - len
     }
 
-    fn number(&mut self, len: usize) -> u64 {
-        let at = self.passed(len);
+    fn read_number(&mut self, len: usize) -> u64 {
+        let at = self.skip(len);
         self.bytes[at..at + len].iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
     }
 
-    fn count(&mut self) -> u64 {
-        self.number(self.sizes.0)
+    fn read_count(&mut self) -> u64 {
+        self.read_number(self.sizes.0)
     }
 
-    fn list(&mut self) -> u64 {
-        self.passed(4);
-        self.count()
+    fn read_list_length(&mut self) -> u64 {
+        self.skip(4);
+        self.read_count()
     }
 
-    fn name(&mut self) -> String {
-        let len = self.count() as usize;
-        let at = self.passed(len.next_multiple_of(4));
+    fn read_name(&mut self) -> String {
+        let len = self.read_count() as usize;
+        let at = self.skip(len.next_multiple_of(4));
         String::from_utf8(self.bytes[at..at + len].to_vec()).unwrap()
     }
 
-    fn attributes(&mut self) {
-        for _ in 0..self.list() {
-            self.name();
-            let size = [1, 1, 2, 4, 4, 8][self.number(4) as usize - 1];
-            let len = self.count() as usize * size;
-            self.passed(len.next_multiple_of(4));
+    fn skip_attributes(&mut self) {
+        for _ in 0..self.read_list_length() {
+            self.read_name();
+            let size = [1, 1, 2, 4, 4, 8][self.read_number(4) as usize - 1];
+            let len = self.read_count() as usize * size;
+            self.skip(len.next_multiple_of(4));
         }
     }
 
-    /// The bytes with another number in one place.
+    /// The bytes with another number at one offset.
     fn with(&self, at: usize, len: usize, number: u64) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         bytes[at..at + len].copy_from_slice(&number.to_be_bytes()[8 - len..]);
         bytes
     }
 
+    /// The bytes with another length of a dimension.
     fn dim(&self, name: &str, len: u64) -> Vec<u8> {
         self.with(self.dims[name].0, self.sizes.0, len)
     }
 
-    fn dim_of(&self, variable: &str, place: usize, dim: &str) -> Vec<u8> {
-        self.with(self.variables[variable].dims[place], self.sizes.0, self.dims[dim].1)
+    /// The bytes with another dimension of a variable, at `index` of its dimensions.
+    fn dim_of(&self, variable: &str, index: usize, dim: &str) -> Vec<u8> {
+        self.with(self.variables[variable].dims[index], self.sizes.0, self.dims[dim].1)
     }
 
+    /// The bytes with another type of a variable.
     fn kind(&self, variable: &str, kind: u64) -> Vec<u8> {
         self.with(self.variables[variable].kind, 4, kind)
     }
 
+    /// The bytes with another `vsize` of a variable.
     fn vsize(&self, variable: &str, vsize: u64) -> Vec<u8> {
         self.with(self.variables[variable].vsize, self.sizes.0, vsize)
     }
 }
 
 #[test]
-fn a_shape_or_type_that_contradicts_size_and_place_is_refused_by_every_command() {
+fn a_shape_or_type_that_contradicts_size_and_offset_is_refused_by_every_command() {
     let work = workspace(1);
-    runs(work.folder(), TEMPLATE);
+    run_vis(work.folder(), TEMPLATE);
     let original = contents(&work.raw(0));
     for form in [Form::Cdf1, Form::Cdf2, Form::Cdf5] {
         copy(&original, &work.raw(0), form, true, |_| {});
-        let raw = Raw::of(fs::read(work.raw(0)).unwrap());
+        let raw = ClassicFile::parse(fs::read(work.raw(0)).unwrap());
         for (bytes, variable) in [
             (raw.dim("z_t", 2), "z_t"),
             (raw.dim("nlon", 8), "ULONG"),
@@ -193,19 +197,19 @@ fn a_shape_or_type_that_contradicts_size_and_place_is_refused_by_every_command()
             (raw.dim_of("DIC_ALT_CO2", 1, "d2"), "DIC_ALT_CO2"),
             (raw.dim_of("ALK", 1, "d2"), "ALK"),
             (raw.dim_of("FG_CO2", 2, "nlat"), "FG_CO2"),
-            // The last of the file, of its records, and of what has none.
+            // The last record variable and the last variable without records.
             (raw.dim_of("ALK_FLUX", 2, "nlat"), "ALK_FLUX"),
             (raw.kind("nsurface_u", 5), "nsurface_u"),
         ] {
             fs::write(work.raw(0), bytes).unwrap();
             let words = [&format!("damaged: `{variable}` has"), "by its dimensions and type"];
-            for said in [
+            for error in [
                 fails(&mut work.process(&[]), BAD_DATA),
                 fails(&mut work.process(&["--dry-run"]), BAD_DATA),
-                fails(&mut vis(work.folder(), POPULATE), BAD_DATA),
+                fails(&mut vis_command(work.folder(), POPULATE), BAD_DATA),
             ] {
-                let has_all = words.iter().all(|word| said.contains(*word));
-                assert!(has_all, "{form:?}, {variable}: {said}");
+                let has_all = words.iter().all(|word| error.contains(*word));
+                assert!(has_all, "{form:?}, {variable}: {error}");
             }
         }
         assert!(!work.output(0).exists());
@@ -213,11 +217,11 @@ fn a_shape_or_type_that_contradicts_size_and_place_is_refused_by_every_command()
 }
 
 #[test]
-fn a_size_that_alone_is_wrong_is_no_damage() {
+fn a_wrong_vsize_alone_is_accepted() {
     let work = workspace(1);
     for form in [Form::Cdf1, Form::Cdf2, Form::Cdf5] {
         copy(&contents(&work.raw(0)), &work.raw(0), form, true, |_| {});
-        let raw = Raw::of(fs::read(work.raw(0)).unwrap());
+        let raw = ClassicFile::parse(fs::read(work.raw(0)).unwrap());
         for variable in ["DIC", "dz", "nsurface_u", "ALK_FLUX"] {
             for vsize in [0, 4, 868, u64::from(u32::MAX)] {
                 let source = Memory(raw.vsize(variable, vsize).into());
@@ -229,46 +233,46 @@ fn a_size_that_alone_is_wrong_is_no_damage() {
 }
 
 #[test]
-fn fields_that_do_not_lie_on_the_grid_of_their_file_are_refused() {
+fn fields_on_other_dimensions_than_their_coordinates_are_refused() {
     let work = workspace(1);
-    runs(work.folder(), TEMPLATE);
+    run_vis(work.folder(), TEMPLATE);
     let original = contents(&work.raw(0));
-    // Of dimensions that the file has, in another place: a whole file without contradiction.
-    let on = |name: &str, place: usize, dim: (&str, usize)| {
+    // A consistent file in which one dimension of a variable is replaced by another one of the file.
+    let with_dimension = |name: &str, index: usize, dim: (&str, usize)| {
         let mut changed: Contents = original.clone();
         let variable = changed.variables.get_mut(name).unwrap();
-        let values = variable.bytes.len() / variable.dims[place].1 * dim.1;
+        let values = variable.bytes.len() / variable.dims[index].1 * dim.1;
         variable.bytes.resize(values, 0);
-        variable.dims[place] = (dim.0.to_owned(), dim.1);
+        variable.dims[index] = (dim.0.to_owned(), dim.1);
         changed
     };
     for (changed, words) in [
         (
-            on("FG_CO2", 2, ("nlat", 8)),
+            with_dimension("FG_CO2", 2, ("nlat", 8)),
             ["`FG_CO2` is on", "its coordinate `TLONG` on (nlat = 8, nlon = 9)"],
         ),
         (
-            on("DIC", 1, ("d2", 2)),
+            with_dimension("DIC", 1, ("d2", 2)),
             ["`DIC` is on (time = 1, d2 = 2", "its counterpart `DIC_ALT_CO2`"],
         ),
     ] {
         for form in [Form::Cdf2, Form::Deflated(1)] {
             copy(&changed, &work.raw(0), form, true, |_| {});
-            for said in [
+            for error in [
                 fails(&mut work.process(&[]), BAD_DATA),
                 fails(&mut work.process(&["--dry-run"]), BAD_DATA),
-                fails(&mut vis(work.folder(), POPULATE), BAD_DATA),
+                fails(&mut vis_command(work.folder(), POPULATE), BAD_DATA),
             ] {
-                assert!(words.iter().all(|word| said.contains(word)), "{form:?}: {said}");
+                assert!(words.iter().all(|word| error.contains(word)), "{form:?}: {error}");
             }
         }
     }
-    // An integer takes as many bytes as a float: the header has no contradiction.
+    // An integer has as many bytes as a float, so the header is consistent.
     copy(&original, &work.raw(0), Form::Cdf2, true, |_| {});
-    let raw = Raw::of(fs::read(work.raw(0)).unwrap());
+    let raw = ClassicFile::parse(fs::read(work.raw(0)).unwrap());
     fs::write(work.raw(0), raw.kind("dz", 4)).unwrap();
-    for mut command in [work.process(&[]), vis(work.folder(), POPULATE)] {
-        let said = fails(&mut command, BAD_DATA);
-        assert!(said.contains("`dz` has a type that POP history does not use (i4)"), "{said}");
+    for mut command in [work.process(&[]), vis_command(work.folder(), POPULATE)] {
+        let error = fails(&mut command, BAD_DATA);
+        assert!(error.contains("`dz` has a type that POP history does not use (i4)"), "{error}");
     }
 }

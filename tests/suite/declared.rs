@@ -1,4 +1,4 @@
-//! Files that declare what they do not hold: no number of them is made up, and nothing is believed.
+//! Files whose headers declare data that they do not hold are refused: no value is invented.
 
 use std::ffi::CString;
 use std::fs;
@@ -16,10 +16,10 @@ use super::support::netcdf::{Form, contents, copy, put_all};
 const BAD_DATA: i32 = 65;
 const FLOAT: NcVariableType = NcVariableType::Float(FloatType::F32);
 
-/// Holds that the case is refused, by a run and by a dry one, with the name of the file and all the
-/// `words`, and that nothing is written.
+/// Asserts that a run and a dry run exit with code 65 and name the second month and all `words`, and that
+/// the output stays unchanged.
 #[track_caller]
-fn refused(work: &Workspace, words: &[&str]) {
+fn assert_refused(work: &Workspace, words: &[&str]) {
     let before = work.tree("out");
     let file = work.raw(1).file_name().unwrap().to_str().unwrap().to_owned();
     for more in [&["--dry-run"][..], &[]] {
@@ -31,24 +31,24 @@ fn refused(work: &Workspace, words: &[&str]) {
     assert_same(&before, &work.tree("out"));
 }
 
-/// Two months, of which the second is a NetCDF-4 copy with something more.
-fn with_second(more: impl FnOnce(&mut netcdf::FileMut)) -> Workspace {
+/// A workspace of two months, of which the second is a NetCDF-4 copy extended by `more`.
+fn with_second_month(more: impl FnOnce(&mut netcdf::FileMut)) -> Workspace {
     let work = Workspace::new(2);
     copy(&contents(&work.raw(1)), &work.raw(1), Form::Deflated(1), true, more);
     set_age(&work.raw(1), 0);
     work
 }
 
-/// The same with changed bytes.
-fn with_bytes(change: impl FnOnce(&mut Vec<u8>)) -> Workspace {
-    let work = with_second(|_| {});
+/// A workspace of two months, of which the second is a NetCDF-4 copy with changed bytes.
+fn with_second_month_bytes(change: impl FnOnce(&mut Vec<u8>)) -> Workspace {
+    let work = with_second_month(|_| {});
     let mut bytes = fs::read(work.raw(1)).unwrap();
     change(&mut bytes);
     write_dated(&work.raw(1), &bytes);
     work
 }
 
-/// Two months, of which the second is of zeros behind a changed header.
+/// A workspace of two months, of which the second has a changed header and zeros for data.
 fn with_header(format: ClassicFormat, change: impl FnOnce(&mut FileHeader)) -> Workspace {
     let work = Workspace::new(2);
     let mut header = SyntheticCase::new(case(), TINY, 1).header();
@@ -61,39 +61,39 @@ fn with_header(format: ClassicFormat, change: impl FnOnce(&mut FileHeader)) -> W
 }
 
 #[test]
-fn a_chunk_that_the_index_has_lost_is_no_fill() {
-    let work = with_bytes(|bytes| {
-        // The first key of a node that points to chunks: size, filter mask, offsets.
+fn a_chunk_missing_from_the_index_is_refused() {
+    let work = with_second_month_bytes(|bytes| {
+        // The first key of a B-tree node that points to chunks: size, filter mask, offsets.
         let node = bytes.windows(6).rposition(|w| w == b"TREE\x01\x00").unwrap();
         bytes[node + 24 + 8 + 1] ^= 0x10;
     });
-    refused(&work, &["chunks", "copy it again, or create it again"]);
+    assert_refused(&work, &["chunks", "copy it again, or create it again"]);
 }
 
 #[test]
-fn a_variable_that_was_never_written_is_no_fill() {
-    let work = with_second(|file| {
+fn a_variable_that_was_never_written_is_refused() {
+    let work = with_second_month(|file| {
         file.add_variable_with_type("LATER", &["time", "nlat", "nlon"], &FLOAT).unwrap();
     });
-    refused(&work, &["`LATER`", "0 of its 1", "not written to its end"]);
+    assert_refused(&work, &["`LATER`", "0 of its 1", "not written to its end"]);
 }
 
 #[test]
-fn records_that_were_not_written_are_no_fill() {
-    let work = with_second(|file| {
+fn records_that_were_not_written_are_refused() {
+    let work = with_second_month(|file| {
         let records: netcdf::Extent = (1..3).into();
         file.variable_mut("time").unwrap().put_values(&[1.0f64; 2], vec![records]).unwrap();
     });
-    refused(&work, &["1 of its 3 records along `time`", "not written to its end"]);
+    assert_refused(&work, &["1 of its 3 records along `time`", "not written to its end"]);
 }
 
 #[test]
-fn a_dimension_scale_of_another_length_than_the_data() {
+fn a_dimension_scale_whose_length_differs_from_the_data_is_refused() {
     let change = |bytes: &mut Vec<u8>| {
         let file = hdf5_reader::Hdf5File::from_bytes(bytes).unwrap();
         let scale = file.root_group().unwrap().dataset("nlat").unwrap().address() as usize;
         let header = &mut bytes[scale..];
-        // The dataspace: the length and the most it may be.
+        // The dataspace message has the length and the maximum length.
         let [old, new] = [8u64, 4].map(|len| [len.to_le_bytes(), len.to_le_bytes()].concat());
         let at = header.windows(16).position(|w| w == old).unwrap();
         header[at..at + 16].copy_from_slice(&new);
@@ -109,62 +109,62 @@ fn a_dimension_scale_of_another_length_than_the_data() {
             header[end..end + 4].copy_from_slice(&sum.to_le_bytes());
         }
     };
-    refused(&with_bytes(change), &["shape", "nlat = 4"]);
+    assert_refused(&with_second_month_bytes(change), &["shape", "nlat = 4"]);
 }
 
 #[test]
-fn a_dimension_of_length_0() {
-    let work = with_second(|file| {
+fn a_dimension_of_length_0_is_refused() {
+    let work = with_second_month(|file| {
         file.add_unlimited_dimension("obs").unwrap();
         file.add_variable_with_type("OBS", &["obs"], &FLOAT).unwrap();
     });
-    refused(&work, &["`OBS`", "`obs` has length 0"]);
+    assert_refused(&work, &["`OBS`", "`obs` has length 0"]);
 }
 
 #[test]
-fn a_file_without_a_record_is_whole() {
+fn a_file_without_records_is_refused_and_not_called_truncated() {
     let work = with_header(ClassicFormat::Cdf2, |header| header.records = 0);
-    refused(&work, &["has no record", "ended before it wrote one"]);
+    assert_refused(&work, &["has no record", "ended before it wrote one"]);
     let error = fails(&mut work.process(&[]), BAD_DATA);
     assert!(!error.contains("truncated"), "{error}");
 }
 
 #[test]
-fn a_variable_that_no_chunk_can_hold() {
+fn a_variable_of_4_gib_is_refused() {
     let work = with_header(ClassicFormat::Cdf5, |header| {
         header.dimensions.push(("long".to_owned(), Some(1 << 30)));
         let dimensions = vec![header.dimensions.len() - 1];
         let (name, attributes) = ("HUGE".to_owned(), Vec::new());
         header.variables.push(VariableDef { name, kind: NcType::Float, dimensions, attributes });
     });
-    refused(&work, &["`HUGE`", "4294967296 bytes", "less than 4 GiB"]);
+    assert_refused(&work, &["`HUGE`", "4294967296 bytes", "less than 4 GiB"]);
 }
 
 #[test]
-fn counts_beyond_any_header() {
+fn header_counts_beyond_the_limits_are_refused() {
     for at in [12, 16] {
         let work = Workspace::new(2);
         let mut bytes = fs::read(work.raw(1)).unwrap();
         bytes[at..at + 4].copy_from_slice(&(1u32 << 27).to_be_bytes());
         write_dated(&work.raw(1), &bytes);
-        // So long that the header could be there.
+        // Long enough to hold a header of that size.
         fs::File::options().write(true).open(work.raw(1)).unwrap().set_len(1 << 30).unwrap();
-        refused(&work, &["its header claims", "copy it again"]);
+        assert_refused(&work, &["its header claims", "copy it again"]);
     }
 }
 
 #[test]
-fn variables_in_groups_are_named() {
-    let work = with_second(|file| {
+fn variables_in_groups_are_refused_by_name() {
+    let work = with_second_month(|file| {
         let mut group = file.add_group("bgc").unwrap();
         group.add_dimension("x", 2).unwrap();
         let mut variable = group.add_variable_with_type("CHL", &["x"], &FLOAT).unwrap();
         put_all(&mut variable, &[1.0f32, 2.0], &[2]);
     });
-    refused(&work, &["groups", "`bgc/CHL`"]);
+    assert_refused(&work, &["groups", "`bgc/CHL`"]);
 }
 
-/// Links a group of an HDF5 file below another name.
+/// Gives a group of an HDF5 file a second name, by a hard link.
 fn link(path: &Path, from: &str, to: &str) {
     let [path, from, to] = [path.to_str().unwrap(), from, to].map(|s| CString::new(s).unwrap());
     let _lock = hdf5_metno_sys::LOCK.lock();
@@ -180,15 +180,15 @@ fn link(path: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn a_group_that_contains_itself() {
-    let work = with_second(|file| {
+fn a_group_linked_into_itself_is_refused() {
+    let work = with_second_month(|file| {
         file.add_group("a").unwrap();
     });
     link(&work.raw(1), "/a", "/a/a");
     set_age(&work.raw(1), 0);
-    refused(&work, &["is another name of a group", "remove it"]);
-    let work = with_second(|_| {});
+    assert_refused(&work, &["is another name of a group", "remove it"]);
+    let work = with_second_month(|_| {});
     link(&work.raw(1), "/", "/loop");
     set_age(&work.raw(1), 0);
-    refused(&work, &["is another name of a group", "remove it"]);
+    assert_refused(&work, &["is another name of a group", "remove it"]);
 }

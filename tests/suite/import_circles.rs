@@ -1,5 +1,5 @@
-//! No circle of files: what a file names, followed through re-exports to the file that defines it, does not lead
-//! back to that file.
+//! There is no import cycle between files. Imports are followed through re-exports to the file that
+//! defines the item.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,12 +11,12 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 /// Path of a module below the crate.
 type Module = Vec<String>;
 
-/// What a file names.
+/// The paths that a file uses and re-exports.
 #[derive(Default)]
 struct Names {
-    /// Paths that it uses.
+    /// Paths in `use` items and in code.
     used: Vec<Vec<String>>,
-    /// Names that it gives on, and the paths that they stand for.
+    /// Re-exported names and their paths.
     exports: BTreeMap<String, Vec<String>>,
 }
 
@@ -67,7 +67,7 @@ fn flatten(tree: &UseTree, mut before: Vec<String>, found: &mut Vec<(String, Vec
             flatten(&path.tree, before, found);
         }
         UseTree::Name(name) => {
-            // `self` in braces is what stands before them.
+            // `self` in braces names the module before the braces.
             if name.ident != "self" {
                 before.push(name.ident.to_string());
             }
@@ -84,16 +84,17 @@ fn flatten(tree: &UseTree, mut before: Vec<String>, found: &mut Vec<(String, Vec
     }
 }
 
+/// All modules of the crate.
 struct Crate(BTreeMap<Module, Names>);
 
 impl Crate {
     fn read(root: &Path) -> Self {
         let mut modules = BTreeMap::new();
-        add(root, &mut Vec::new(), &mut modules);
+        read_modules(root, &mut Vec::new(), &mut modules);
         Self(modules)
     }
 
-    /// The module that a path leads to from another; `None` where it leads out of the crate.
+    /// The module that defines what `path` names in module `from`; `None` outside of the crate.
     fn resolve(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
         let first = path.first()?;
         let mut at = match first.as_str() {
@@ -126,25 +127,26 @@ impl Crate {
         Some(at)
     }
 
+    /// The modules that each module imports from.
     fn imports(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let of = |(module, names): (_, &Names)| {
             let found = names.used.iter().filter(|path| path.len() > 1);
             let found = found.filter_map(|path| self.resolve(module, path, 0));
-            // The front page of the crate defines nothing that others build on.
+            // `lib.rs` defines nothing that other modules use.
             (module, found.filter(|other| other != module && !other.is_empty()).collect())
         };
         self.0.iter().filter(|(module, _)| !module.is_empty()).map(of).collect()
     }
 }
 
-/// Reads the files below a folder, which is that of a module.
-fn add(folder: &Path, module: &mut Module, modules: &mut BTreeMap<Module, Names>) {
+/// Reads the files below the folder of a module.
+fn read_modules(folder: &Path, module: &mut Module, modules: &mut BTreeMap<Module, Names>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
         let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
         if path.is_dir() {
             module.push(stem);
-            add(&path, module, modules);
+            read_modules(&path, module, modules);
             module.pop();
         } else if path.extension().is_some_and(|e| e == "rs") && stem != "main" {
             let mut names = Names::default();
@@ -156,17 +158,20 @@ fn add(folder: &Path, module: &mut Module, modules: &mut BTreeMap<Module, Names>
     }
 }
 
-/// A way from a module back to itself.
-fn circle(start: &Module, imports: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
-    let mut ways = vec![vec![start.clone()]];
+/// A chain of imports from a module back to itself.
+fn find_cycle(
+    start: &Module,
+    imports: &BTreeMap<&Module, BTreeSet<Module>>,
+) -> Option<Vec<Module>> {
+    let mut chains = vec![vec![start.clone()]];
     let mut seen = BTreeSet::new();
-    while let Some(way) = ways.pop() {
-        for next in imports.get(way.last()?).into_iter().flatten() {
+    while let Some(chain) = chains.pop() {
+        for next in imports.get(chain.last()?).into_iter().flatten() {
             if next == start {
-                return Some(way);
+                return Some(chain);
             }
             if seen.insert(next) {
-                ways.push([&way[..], std::slice::from_ref(next)].concat());
+                chains.push([&chain[..], std::slice::from_ref(next)].concat());
             }
         }
     }
@@ -174,16 +179,16 @@ fn circle(start: &Module, imports: &BTreeMap<&Module, BTreeSet<Module>>) -> Opti
 }
 
 #[test]
-fn no_file_leads_back_to_itself() {
+fn no_import_cycle_between_files_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let all = Crate::read(&root);
     let imports = all.imports();
-    let circles = imports.keys().filter_map(|module| circle(module, &imports));
-    let shown = circles
-        .map(|way| way.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(" -> "));
+    let cycles = imports.keys().filter_map(|module| find_cycle(module, &imports));
+    let shown = cycles
+        .map(|chain| chain.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(" -> "));
     let found: Vec<String> = shown.collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
-    // The scan sees what it is there to see.
+    // The scan itself works: it finds imports that are known to exist.
     let module = |path: &str| path.split('/').map(str::to_owned).collect::<Module>();
     assert!(imports[&module("publish/execute")].contains(&module("publish/manifest")));
     assert!(imports[&module("publish/execute")].contains(&module("executor")));

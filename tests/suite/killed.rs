@@ -1,5 +1,5 @@
-//! Conversions that are killed, told to stop, or run twice at once: at the end the tree is that of
-//! an undisturbed run.
+//! Conversions that are killed, stopped by a signal, or run at the same time end with the files of an
+//! uninterrupted run.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -11,13 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::case::{Tree, Workspace, assert_same, output_key};
 
-/// Starts a conversion into `output`, to be killed.
+/// Starts a conversion into `output` with the grid file.
 fn start(work: &Workspace, output: &str) -> Child {
     start_with(work, output, &["--grid", "grid.nc"])
 }
 
+/// Starts a conversion into `output` with these options.
 fn start_with(work: &Workspace, output: &str, settings: &[&str]) -> Child {
-    // Tests may themselves run under nohup, which would have hangups ignored.
+    // `env` restores the default action of SIGHUP, which is ignored when tests run under nohup.
     let mut command = Command::new("/usr/bin/env");
     command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_dor")]);
     command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
@@ -26,102 +27,106 @@ fn start_with(work: &Workspace, output: &str, settings: &[&str]) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits until the first file has its final name; looks at names only, so that it is not late.
+/// Waits until the first file has its final name. It reads only names, to return early.
 fn wait_for_first(work: &Workspace, output: &str) {
     let folder = work.path(output).join("112/04");
     let began = Instant::now();
     let is_whole = |entry: fs::DirEntry| entry.path().extension().is_some_and(|e| e == "nc");
     while !fs::read_dir(&folder).is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_whole))) {
-        assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+        assert!(began.elapsed() < Duration::from_secs(60), "no file is written");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Files under their final names.
-fn whole(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+/// Research-grade files under their final names.
+fn finished_files(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
     tree.iter().filter(|(name, _)| name.ends_with(".nc"))
 }
 
+/// Asserts that all finished files in `left` are those of the uninterrupted run.
 #[track_caller]
-fn assert_part_of(left: &Tree, undisturbed: &Tree) {
-    for (name, bytes) in whole(left) {
-        assert!(undisturbed.get(name) == Some(bytes), "{name} is not what it should be");
+fn assert_finished_files(left: &Tree, expected: &Tree) {
+    for (name, bytes) in finished_files(left) {
+        assert!(expected.get(name) == Some(bytes), "{name} differs");
     }
 }
 
 #[test]
-fn twenty_kills_leave_the_tree_of_an_undisturbed_run() {
+fn a_conversion_killed_twenty_times_ends_with_the_files_of_an_uninterrupted_run() {
     let seed = std::env::var("DOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
-    println!("DOR_TEST_SEED={seed} gives these moments again");
+    println!("DOR_TEST_SEED={seed} repeats these kills");
     let mut random = StdRng::seed_from_u64(seed);
     let work = Workspace::new(100);
     let began = Instant::now();
     work.convert();
-    let took = began.elapsed();
-    let undisturbed = work.tree("out");
-    assert_eq!(undisturbed.len(), 101);
+    let duration = began.elapsed();
+    let expected = work.tree("out");
+    assert_eq!(expected.len(), 101);
 
-    let mut seen = [0; 3];
+    let mut counts = [0; 3];
     for _ in 0..20 {
         // Reading the headers takes a while before the first file; later runs have less to do.
-        let moment = took.mul_f64(random.random_range(0.02..0.35));
+        let delay = duration.mul_f64(random.random_range(0.02..0.35));
         let mut child = start(&work, "killed");
-        std::thread::sleep(moment);
+        std::thread::sleep(delay);
         let _ = child.kill();
         child.wait().unwrap();
         let left = work.tree("killed");
-        assert_part_of(&left, &undisturbed);
+        assert_finished_files(&left, &expected);
         if left.contains_key("112/04/manifest.json") {
-            // Begun anew, so that the other kills hit work as well.
+            // Starts from nothing again, so that the other kills interrupt work too.
             assert!(start(&work, "killed").wait().unwrap().success());
-            assert_same(&undisturbed, &work.tree("killed"));
+            assert_same(&expected, &work.tree("killed"));
             fs::remove_dir_all(work.path("killed")).unwrap();
         }
-        seen[0] += usize::from(whole(&left).next().is_some());
-        seen[1] += usize::from(left.keys().any(|name| name.ends_with(".staged")));
-        seen[2] += usize::from(left.contains_key("112/04/manifest.partial.json"));
+        counts[0] += usize::from(finished_files(&left).next().is_some());
+        counts[1] += usize::from(left.keys().any(|name| name.ends_with(".staged")));
+        counts[2] += usize::from(left.contains_key("112/04/manifest.partial.json"));
     }
     println!(
-        "after a kill: outputs {}, unfinished files {}, records {} times",
-        seen[0], seen[1], seen[2]
+        "after a kill: outputs {}, temporary files {}, partial case manifests {} times",
+        counts[0], counts[1], counts[2]
     );
-    assert!(seen[0] > 0 && seen[2] > 0, "no kill hit the work: {seen:?} in {took:?}");
+    assert!(
+        counts[0] > 0 && counts[2] > 0,
+        "no kill interrupted the work: {counts:?} in {duration:?}"
+    );
     let mut last = start(&work, "killed");
     assert!(last.wait().unwrap().success());
-    assert_same(&undisturbed, &work.tree("killed"));
+    assert_same(&expected, &work.tree("killed"));
 }
 
 #[test]
-fn a_termination_ends_soon_and_a_later_run_completes() {
+fn a_signal_stops_a_conversion_and_a_later_run_completes_it() {
     let work = Workspace::new(100);
     work.convert();
-    let undisturbed = work.tree("out");
+    let expected = work.tree("out");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let output = format!("{signal:?}");
         let child = start(&work, &output);
         wait_for_first(&work, &output);
         kill_process(Pid::from_child(&child), signal).unwrap();
-        let told = Instant::now();
+        let signalled = Instant::now();
         let ended = child.wait_with_output().unwrap();
-        // The grace that schedulers give; how soon it is on a quiet machine is no matter for a test.
-        assert!(told.elapsed() < Duration::from_secs(60), "{:?}", told.elapsed());
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(75), "{said}");
-        assert!(said.contains("run the same command again"), "{said}");
-        assert!(said.contains("files converted: ") && said.contains(" of 100"), "{said}");
+        // The grace period that schedulers give.
+        assert!(signalled.elapsed() < Duration::from_secs(60), "{:?}", signalled.elapsed());
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(75), "{stderr}");
+        assert!(stderr.contains("run the same command again"), "{stderr}");
+        assert!(stderr.contains("files converted: ") && stderr.contains(" of 100"), "{stderr}");
         let left = work.tree(&output);
-        assert_part_of(&left, &undisturbed);
+        assert_finished_files(&left, &expected);
         assert!(left.keys().all(|name| !name.ends_with(".staged")), "{:?}", left.keys());
         assert!(left.contains_key("112/04/manifest.partial.json"));
         assert!(!left.contains_key("112/04/manifest.json"));
         assert!(start(&work, &output).wait().unwrap().success());
-        assert_same(&undisturbed, &work.tree(&output));
+        assert_same(&expected, &work.tree(&output));
     }
 }
 
 #[test]
-fn a_hangup_that_is_ignored_stays_ignored() {
+fn an_ignored_sighup_stays_ignored() {
     let work = Workspace::new(20);
     let line = "trap '' HUP; exec \"$0\" research-data process-case 112-04 -d archive -o out \
                 --grid grid.nc --allow-missing";
@@ -137,7 +142,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
 }
 
 #[test]
-fn a_run_over_all_cases_that_is_stopped_tells_what_it_finished() {
+fn a_stopped_process_all_cases_reports_what_it_finished() {
     let work = Workspace::new(60);
     let child = Command::new(env!("CARGO_BIN_EXE_dor"))
         .env_clear()
@@ -161,7 +166,7 @@ fn a_run_over_all_cases_that_is_stopped_tells_what_it_finished() {
 }
 
 #[test]
-fn two_processes_at_once_end_in_the_same_bytes() {
+fn concurrent_conversions_of_a_case_write_the_same_bytes() {
     let work = Workspace::new(30);
     work.convert();
     let mut children = [start(&work, "both"), start(&work, "both"), start(&work, "both")];
@@ -174,20 +179,20 @@ fn two_processes_at_once_end_in_the_same_bytes() {
 }
 
 #[test]
-fn of_two_processes_at_once_with_other_settings_one_is_refused() {
-    with_other_settings(60, &[0, 20, 60, 120, 200, 300]);
-    with_other_settings(5, &[0, 30, 60, 90, 120]);
+fn of_two_concurrent_conversions_with_different_settings_one_is_refused() {
+    run_different_settings(60, &[0, 20, 60, 120, 200, 300]);
+    run_different_settings(5, &[0, 30, 60, 90, 120]);
 }
 
-/// Two processes that convert so many months with and without the grid file, the second begun so many
-/// milliseconds after the first.
-fn with_other_settings(months: usize, delays: &[u64]) {
+/// Runs two processes that convert `months` months, one with and one without the grid file. The second
+/// starts after each of `delays`, in milliseconds.
+fn run_different_settings(months: usize, delays: &[u64]) {
     let work = Workspace::new(months);
     work.convert();
     let with_grid = work.tree("out");
-    let bare = start_with(&work, "bare", &[]).wait().unwrap();
-    assert!(bare.success());
-    let without = work.tree("bare");
+    let ended = start_with(&work, "bare", &[]).wait().unwrap();
+    assert!(ended.success());
+    let without_grid = work.tree("bare");
     let settings: [&[&str]; 2] = [&["--grid", "grid.nc"], &[]];
     for turn in 0..2 * delays.len() {
         let output = format!("turn{turn}");
@@ -196,15 +201,20 @@ fn with_other_settings(months: usize, delays: &[u64]) {
         let second = start_with(&work, &output, settings[1 - turn % 2]);
         let ended = [first, second].map(|child| child.wait_with_output().unwrap());
         let codes = ended.each_ref().map(|ended| ended.status.code());
-        let said = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
-        assert!(codes.contains(&Some(0)), "{codes:?} {said:?}");
-        assert!(codes.iter().all(|code| [Some(0), Some(78)].contains(code)), "{codes:?} {said:?}");
+        let stderr = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+        assert!(codes.contains(&Some(0)), "{codes:?} {stderr:?}");
+        assert!(
+            codes.iter().all(|code| [Some(0), Some(78)].contains(code)),
+            "{codes:?} {stderr:?}"
+        );
         let tree = work.tree(&output);
-        // A grid file given after a run without one has ended makes all files better.
-        match tree == with_grid || (codes != [Some(0); 2] && tree == without) {
+        // When the run without the grid file has ended first, the other converts all files again.
+        match tree == with_grid || (codes != [Some(0); 2] && tree == without_grid) {
             true => {}
             false => {
-                panic!("turn {turn}: files of both, or the worse ones stay; {codes:?} {said:?}")
+                panic!(
+                    "turn {turn}: files of both settings, or none with the grid: {codes:?} {stderr:?}"
+                )
             }
         }
         let mut check = Command::new(env!("CARGO_BIN_EXE_dor"));

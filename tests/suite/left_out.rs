@@ -1,4 +1,4 @@
-//! What HDF5 has and a conversion does not carry over: named, and no damage.
+//! HDF5 content that a conversion leaves out or refuses: messages name it and do not call it damage.
 
 use std::ffi::CString;
 use std::fs;
@@ -18,12 +18,13 @@ const BAD_DATA: i32 = 65;
 const DEFAULT: hid_t = h5p::H5P_DEFAULT;
 const FLOAT: NcVariableType = NcVariableType::Float(FloatType::F32);
 
-fn text(text: &str) -> CString {
+/// A string that ends in NUL.
+fn c_string(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
-/// Two months of NetCDF-4, each changed by the HDF5 library.
-fn changed(change: impl Fn(hid_t)) -> Workspace {
+/// A workspace of two NetCDF-4 months, each changed through the HDF5 library.
+fn with_hdf5_change(change: impl Fn(hid_t)) -> Workspace {
     let work = Workspace::new(2);
     for n in 0..2 {
         copy(&contents(&work.raw(n)), &work.raw(n), Form::Deflated(1), true, |_| {});
@@ -31,15 +32,16 @@ fn changed(change: impl Fn(hid_t)) -> Workspace {
         // its own name.
         let other = work.path(&format!("other{n}.nc"));
         fs::copy(work.raw(n), &other).unwrap();
-        edit(&other, &change);
+        edit_hdf5(&other, &change);
         fs::copy(&other, work.raw(n)).unwrap();
         set_age(&work.raw(n), 0);
     }
     work
 }
 
-fn edit(path: &Path, change: impl Fn(hid_t)) {
-    let path = text(path.to_str().unwrap());
+/// Opens an HDF5 file and calls `change` with it.
+fn edit_hdf5(path: &Path, change: impl Fn(hid_t)) {
+    let path = c_string(path.to_str().unwrap());
     let _lock = hdf5_metno_sys::LOCK.lock();
     // SAFETY: the lock is held, the text ends in NUL, and the file is closed once.
     unsafe {
@@ -51,9 +53,10 @@ fn edit(path: &Path, change: impl Fn(hid_t)) {
     }
 }
 
-fn link_out(file: hid_t, name: &str, to: &str) {
-    let (name, to, object) = (text(name), text(to), text("/x"));
-    // SAFETY: called by `edit`; the texts end in NUL.
+/// Adds a link to another file.
+fn add_external_link(file: hid_t, name: &str, to: &str) {
+    let (name, to, object) = (c_string(name), c_string(to), c_string("/x"));
+    // SAFETY: called by `edit_hdf5`; the texts end in NUL.
     let made = unsafe {
         let [name, to, object] = [&name, &to, &object].map(|text| text.as_ptr());
         h5l::H5Lcreate_external(to, object, file, name, DEFAULT, DEFAULT)
@@ -61,17 +64,18 @@ fn link_out(file: hid_t, name: &str, to: &str) {
     assert!(made >= 0);
 }
 
-fn link_to(file: hid_t, name: &str, path: &str) {
-    let (name, path) = (text(name), text(path));
-    // SAFETY: called by `edit`; the texts end in NUL.
+/// Adds a soft link to a path of the same file.
+fn add_soft_link(file: hid_t, name: &str, path: &str) {
+    let (name, path) = (c_string(name), c_string(path));
+    // SAFETY: called by `edit_hdf5`; the texts end in NUL.
     let made = unsafe { h5l::H5Lcreate_soft(path.as_ptr(), file, name.as_ptr(), DEFAULT, DEFAULT) };
     assert!(made >= 0);
 }
 
-/// A type of its own, which nothing is of.
-fn commit(file: hid_t, name: &str) {
-    let name = text(name);
-    // SAFETY: called by `edit`; the text ends in NUL, and the type is closed once.
+/// Adds a named datatype that no dataset has.
+fn add_named_type(file: hid_t, name: &str) {
+    let name = c_string(name);
+    // SAFETY: called by `edit_hdf5`; the text ends in NUL, and the type is closed once.
     unsafe {
         let kind = h5t::H5Tcopy(*h5t::H5T_NATIVE_INT);
         assert!(h5t::H5Tcommit2(file, name.as_ptr(), kind, DEFAULT, DEFAULT, DEFAULT) >= 0);
@@ -79,10 +83,10 @@ fn commit(file: hid_t, name: &str) {
     }
 }
 
-/// An attribute of 2 x 3 numbers.
-fn table(file: hid_t, of: &str, name: &str) {
-    let (of, name, values) = (text(of), text(name), [1, 2, 3, 4, 5, 6]);
-    // SAFETY: called by `edit`; the texts end in NUL, and there are as many values as the space has.
+/// Adds an attribute of shape 2 x 3.
+fn add_2d_attribute(file: hid_t, of: &str, name: &str) {
+    let (of, name, values) = (c_string(of), c_string(name), [1, 2, 3, 4, 5, 6]);
+    // SAFETY: called by `edit_hdf5`; the texts end in NUL, and there are as many values as the space has.
     unsafe {
         let space = h5s::H5Screate_simple(2, [2, 3].as_ptr(), ptr::null());
         let kind = *h5t::H5T_NATIVE_INT;
@@ -94,17 +98,17 @@ fn table(file: hid_t, of: &str, name: &str) {
 }
 
 #[test]
-fn links_types_and_shapes_of_attributes_are_named_once() {
-    let work = changed(|file| {
-        link_out(file, "elsewhere", "other_case.nc");
-        link_to(file, "nowhere", "/gone");
-        commit(file, "kind_t");
-        table(file, "DIC", "matrix");
-        table(file, "/", "all");
+fn links_types_and_attribute_shapes_that_are_left_out_are_named_once() {
+    let work = with_hdf5_change(|file| {
+        add_external_link(file, "elsewhere", "other_case.nc");
+        add_soft_link(file, "nowhere", "/gone");
+        add_named_type(file, "kind_t");
+        add_2d_attribute(file, "DIC", "matrix");
+        add_2d_attribute(file, "/", "all");
     });
     let output = work.process(&[]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     for words in [
         "the link `elsewhere` to another file, `other_case.nc`",
         "the link `nowhere` to `/gone`, which is no variable",
@@ -112,7 +116,7 @@ fn links_types_and_shapes_of_attributes_are_named_once() {
         "`DIC:matrix` of shape [2, 3]",
         "`:all` of shape [2, 3]",
     ] {
-        assert_eq!(said.matches(words).count(), 1, "`{words}` in: {said}");
+        assert_eq!(stderr.matches(words).count(), 1, "`{words}` in: {stderr}");
     }
     let out = contents(&work.path("out").join(super::support::case::output_key(0)));
     let found = out.variables["DIC"].attribute("matrix");
@@ -120,20 +124,20 @@ fn links_types_and_shapes_of_attributes_are_named_once() {
 }
 
 #[test]
-fn many_groups_are_counted() {
+fn many_groups_are_counted_in_the_message() {
     let group = |file: hid_t, name: &str| {
-        let name = text(name);
-        // SAFETY: called by `edit`; the text ends in NUL, and the group is closed once.
+        let name = c_string(name);
+        // SAFETY: called by `edit_hdf5`; the text ends in NUL, and the group is closed once.
         unsafe {
             let made = h5g::H5Gcreate2(file, name.as_ptr(), DEFAULT, DEFAULT, DEFAULT);
             assert!(h5g::H5Gclose(made) >= 0);
         }
     };
-    let work = changed(|file| (0..3_000).for_each(|n| group(file, &format!("g{n}"))));
+    let work = with_hdf5_change(|file| (0..3_000).for_each(|n| group(file, &format!("g{n}"))));
     let output = work.process(&[]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("3000 groups without variables").count(), 1, "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr.matches("3000 groups without variables").count(), 1, "{stderr}");
 
     let work = Workspace::new(1);
     copy(&contents(&work.raw(0)), &work.raw(0), Form::Deflated(1), true, |file| {
@@ -144,16 +148,16 @@ fn many_groups_are_counted() {
             put_all(&mut variable, &[1.0f32, 2.0], &[2]);
         }
     });
-    let said = fails(&mut work.process(&[]), BAD_DATA);
-    assert!(said.contains("in groups") && said.contains("more"), "{said}");
-    assert!(!said.contains("damaged"), "{said}");
+    let stderr = fails(&mut work.process(&[]), BAD_DATA);
+    assert!(stderr.contains("in groups") && stderr.contains("more"), "{stderr}");
+    assert!(!stderr.contains("damaged"), "{stderr}");
 }
 
 #[test]
-fn types_and_names_that_netcdf_does_not_have_are_named() {
+fn types_and_names_that_netcdf_does_not_support_are_refused() {
     let dataset = |file: hid_t, kind: hid_t| {
-        let name = text("X");
-        // SAFETY: called by `edit`; the text ends in NUL, and all is closed once.
+        let name = c_string("X");
+        // SAFETY: called by `edit_hdf5`; the text ends in NUL, and all is closed once.
         unsafe {
             let space = h5s::H5Screate_simple(1, [4].as_ptr(), ptr::null());
             let made = h5d::H5Dcreate2(file, name.as_ptr(), kind, space, DEFAULT, DEFAULT, DEFAULT);
@@ -162,10 +166,10 @@ fn types_and_names_that_netcdf_does_not_have_are_named() {
     };
     let long = |file: hid_t| dataset(file, *h5t::H5T_NATIVE_LDOUBLE);
     let reference = |file: hid_t| dataset(file, *h5t::H5T_STD_REF_OBJ);
-    let slash = |file: hid_t| table(file, "DIC", "a/b");
+    let slash = |file: hid_t| add_2d_attribute(file, "DIC", "a/b");
     let latin = |file: hid_t| {
-        let (of, name) = (text("DIC"), CString::new(&b"caf\xe9"[..]).unwrap());
-        // SAFETY: called by `edit`; the texts end in NUL, and all is closed once.
+        let (of, name) = (c_string("DIC"), CString::new(&b"caf\xe9"[..]).unwrap());
+        // SAFETY: called by `edit_hdf5`; the texts end in NUL, and all is closed once.
         unsafe {
             let space = h5s::H5Screate(h5s::H5S_SCALAR);
             let kind = *h5t::H5T_NATIVE_INT;
@@ -183,16 +187,16 @@ fn types_and_names_that_netcdf_does_not_have_are_named() {
         (&latin, "has a name or a text that is not UTF-8"),
     ];
     for (change, words) in changes {
-        let said = fails(&mut changed(change).process(&[]), BAD_DATA);
-        assert!(said.contains(words) && !said.contains("damaged"), "{said}");
+        let stderr = fails(&mut with_hdf5_change(change).process(&[]), BAD_DATA);
+        assert!(stderr.contains(words) && !stderr.contains("damaged"), "{stderr}");
     }
 }
 
 #[test]
-fn a_virtual_dataset_is_called_one() {
-    let work = changed(|file| {
-        let (name, from, of) = (text("VDS"), text("parts.nc"), text("/x"));
-        // SAFETY: called by `edit`; the texts end in NUL, and all is closed once.
+fn a_virtual_dataset_is_refused_and_named() {
+    let work = with_hdf5_change(|file| {
+        let (name, from, of) = (c_string("VDS"), c_string("parts.nc"), c_string("/x"));
+        // SAFETY: called by `edit_hdf5`; the texts end in NUL, and all is closed once.
         unsafe {
             let space = h5s::H5Screate_simple(1, [4].as_ptr(), ptr::null());
             let list = h5p::H5Pcreate(*h5p::H5P_CLS_DATASET_CREATE);
@@ -204,14 +208,14 @@ fn a_virtual_dataset_is_called_one() {
         }
     });
     for more in [&["--dry-run"][..], &[]] {
-        let said = fails(&mut work.process(more), BAD_DATA);
-        assert!(said.contains("`VDS` is a virtual dataset"), "{said}");
-        assert!(!said.contains("damaged"), "{said}");
+        let stderr = fails(&mut work.process(more), BAD_DATA);
+        assert!(stderr.contains("`VDS` is a virtual dataset"), "{stderr}");
+        assert!(!stderr.contains("damaged"), "{stderr}");
     }
 }
 
 #[test]
-fn a_file_behind_a_block_of_the_users_own_is_read() {
+fn an_hdf5_file_with_a_user_block_is_converted() {
     let work = Workspace::new(1);
     work.convert();
     let classic = contents(&work.path("out").join(super::support::case::output_key(0)));

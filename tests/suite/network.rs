@@ -1,5 +1,5 @@
-//! The network as sites have it: proxies, authorities of their own, variables set to nothing; and what must
-//! not be told or shown of it.
+//! Network settings of sites: proxies, private certificate authorities, empty variables; and messages
+//! that must contain neither passwords nor control characters.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,14 +16,15 @@ const USAGE: i32 = 2;
 const CONFIGURATION: i32 = 78;
 const PASSWORD: &str = "pass-w0rd";
 
-/// `dor` with these words, against a server that is taken for S3.
-fn asking(server: &Scripted, folder: &Path, words: &[&str]) -> Command {
+/// `dor` with these arguments and `server` as the S3 endpoint.
+fn command_with_server(server: &Scripted, folder: &Path, words: &[&str]) -> Command {
     let mut command = dor(folder);
     command.envs(server.variables()).args(words);
     command
 }
 
-fn nothing_there() -> Scripted {
+/// An S3 server whose buckets are empty.
+fn empty_s3_server() -> Scripted {
     Scripted::start(|asked| match asked.line().contains("list-type") {
         true => super::support::scripted::xml("200 OK", "<ListBucketResult/>"),
         false => error("404 Not Found", "NoSuchKey"),
@@ -31,12 +32,13 @@ fn nothing_there() -> Scripted {
 }
 
 #[test]
-fn what_is_for_this_machine_goes_through_no_proxy() {
+fn requests_to_the_loopback_interface_bypass_proxies() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Scripted::start(|_| error("503 Busy", "SlowDown"));
-    let server = nothing_there();
+    let server = empty_s3_server();
     for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"] {
-        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        let mut command =
+            command_with_server(&server, folder.path(), &["publish", "status", "s3://b/p"]);
         command.env(name, &proxy.endpoint).output().unwrap();
         let mut command = dor(folder.path());
         let plan = format!("{}/plan.json", server.endpoint);
@@ -47,9 +49,9 @@ fn what_is_for_this_machine_goes_through_no_proxy() {
 }
 
 #[test]
-fn variables_that_are_set_to_nothing_count_as_not_set() {
+fn empty_variables_count_as_unset() {
     let folder = tempfile::tempdir().unwrap();
-    let server = nothing_there();
+    let server = empty_s3_server();
     let names = [
         "AWS_PROFILE",
         "AWS_ENDPOINT_URL",
@@ -84,8 +86,8 @@ fn variables_that_are_set_to_nothing_count_as_not_set() {
         "SLURM_MEM_PER_NODE",
     ];
     let words = ["publish", "status", "s3://b/p"];
-    let plain = asking(&server, folder.path(), &words).output().unwrap();
-    let mut empty = asking(&server, folder.path(), &words);
+    let plain = command_with_server(&server, folder.path(), &words).output().unwrap();
+    let mut empty = command_with_server(&server, folder.path(), &words);
     for name in names {
         empty.env(name, "");
     }
@@ -99,14 +101,15 @@ fn variables_that_are_set_to_nothing_count_as_not_set() {
 }
 
 #[test]
-fn a_profile_of_aws_login_says_what_to_do() {
+fn a_profile_of_aws_login_is_refused_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let server = nothing_there();
+    let server = empty_s3_server();
     std::fs::create_dir(folder.path().join(".aws")).unwrap();
     let text = "[profile l]\nlogin_session = arn:aws:iam::1:user/x\nregion = us-west-2\n";
     std::fs::write(folder.path().join(".aws/config"), text).unwrap();
     for by_flag in [true, false] {
-        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        let mut command =
+            command_with_server(&server, folder.path(), &["publish", "status", "s3://b/p"]);
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
             command.env_remove(name);
         }
@@ -114,17 +117,18 @@ fn a_profile_of_aws_login_says_what_to_do() {
             true => command.args(["--profile", "l"]),
             false => command.env("AWS_PROFILE", "l"),
         };
-        let said = fails(&mut command, CONFIGURATION);
-        assert!(said.contains("aws configure export-credentials --profile l"), "{said}");
-        assert!(!said.contains("feature") && !said.contains("sso login"), "{said}");
+        let stderr = fails(&mut command, CONFIGURATION);
+        assert!(stderr.contains("aws configure export-credentials --profile l"), "{stderr}");
+        assert!(!stderr.contains("feature") && !stderr.contains("sso login"), "{stderr}");
     }
-    // Keys of the environment go before it, as everywhere.
-    let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+    // Keys of the environment take precedence over the profile.
+    let mut command =
+        command_with_server(&server, folder.path(), &["publish", "status", "s3://b/p"]);
     command.env("AWS_PROFILE", "l").assert().success();
 }
 
 #[test]
-fn users_and_passwords_of_urls_are_never_told() {
+fn passwords_of_urls_are_never_printed() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = format!("http://somebody:{PASSWORD}@127.0.0.1:1");
     let location = format!("https://somebody:{PASSWORD}@127.0.0.1:1/plan.json");
@@ -162,12 +166,12 @@ fn users_and_passwords_of_urls_are_never_told() {
     ];
     for (words, code) in commands {
         let output = dor(folder.path()).args(words.split('\n')).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(!said.contains(PASSWORD), "{words}: {said}");
-        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        assert!(!printed.contains(PASSWORD), "{words}: {printed}");
+        assert_eq!(output.status.code(), Some(code), "{words}: {printed}");
     }
-    // By variables and files of others, and in all that is logged.
+    // From variables and from AWS files, with all log messages.
     for (name, value) in [
         ("DOR_S3_ENDPOINT_URL", endpoint.as_str()),
         ("AWS_ENDPOINT_URL", &endpoint),
@@ -182,31 +186,32 @@ fn users_and_passwords_of_urls_are_never_told() {
             command.args(words).arg("-v").arg("--verbose").arg("--verbose");
             command.env(name, value).env("DOR_S3_MAX_RETRIES", "0");
             let output = command.timeout(Duration::from_secs(60)).output().unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
-            assert!(!said.contains(PASSWORD), "{name}, {words:?}: {said}");
+            let printed = [output.stdout, output.stderr].concat();
+            let printed = String::from_utf8_lossy(&printed);
+            assert!(!printed.contains(PASSWORD), "{name}, {words:?}: {printed}");
         }
     }
 }
 
 #[test]
-fn what_a_server_says_does_not_steer_the_terminal() {
+fn control_characters_from_servers_are_escaped() {
     let folder = tempfile::tempdir().unwrap();
     let code = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}1m\r\nerror: all is well";
     for status in ["400 Bad", "403 Forbidden", "500 Wrong"] {
         let server = Scripted::start(move |_| error(status, code));
-        let mut command = asking(&server, folder.path(), &["publish", "status", "s3://b/p"]);
+        let mut command =
+            command_with_server(&server, folder.path(), &["publish", "status", "s3://b/p"]);
         let output = command.output().unwrap();
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         let is_harmless = |c: char| c == '\n' || !c.is_control();
-        assert!(said.chars().all(is_harmless), "{status}: {said:?}");
-        assert!(said.contains("\\u001b[2J"), "{status}: {said}");
-        assert!(!said.contains("\nerror: all is well"), "{status}: {said}");
+        assert!(printed.chars().all(is_harmless), "{status}: {printed:?}");
+        assert!(printed.contains("\\u001b[2J"), "{status}: {printed}");
+        assert!(!printed.contains("\nerror: all is well"), "{status}: {printed}");
     }
 }
 
 #[test]
-fn a_stop_ends_what_waits_for_a_server_that_says_nothing() {
+fn sigterm_stops_commands_that_wait_for_a_silent_server() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
         "research-data process-case 112-04 -d s3://b/raw -o out",
@@ -228,29 +233,29 @@ fn a_stop_ends_what_waits_for_a_server_that_says_nothing() {
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let began = Instant::now();
         while server.asked().is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(30), "{words}: nothing is asked");
+            assert!(began.elapsed() < Duration::from_secs(30), "{words}: no request arrives");
             std::thread::sleep(Duration::from_millis(20));
         }
         let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let stopped = Instant::now();
         let output = child.wait_with_output().unwrap();
-        // A second, and what a busy machine needs.
+        // One second, and more for a busy machine.
         assert!(stopped.elapsed() < Duration::from_secs(3), "{words}");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Where nothing is at work yet, the signal does what it does by itself.
-        assert!(matches!(output.status.code(), Some(75) | None), "{words}: {said}");
-        assert!(!said.contains("cannot read"), "{words}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // `None`: the signal killed the program, because no handler was installed yet.
+        assert!(matches!(output.status.code(), Some(75) | None), "{words}: {stderr}");
+        assert!(!stderr.contains("cannot read"), "{words}: {stderr}");
     }
 }
 
-/// A server with a certificate of an authority of its own, for `localhost`; stops with this value.
-struct OwnAuthority {
+/// An https server for `localhost` with its own certificate authority; dropping the value stops it.
+struct TlsServer {
     endpoint: String,
     server: Child,
 }
 
-impl OwnAuthority {
+impl TlsServer {
     fn start(folder: &Path) -> Option<Self> {
         let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 9 \
             -subj /CN=ca -addext basicConstraints=critical,CA:TRUE && \
@@ -260,7 +265,7 @@ impl OwnAuthority {
             -extfile x";
         let made = Process::new("sh").args(["-c", script]).current_dir(folder).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            skipped("no openssl: nothing was tested with an authority of its own");
+            skipped("no openssl: private certificate authorities were not tested");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -281,7 +286,7 @@ impl OwnAuthority {
     }
 }
 
-impl Drop for OwnAuthority {
+impl Drop for TlsServer {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
@@ -289,15 +294,15 @@ impl Drop for OwnAuthority {
 }
 
 #[test]
-fn authorities_that_are_named_are_trusted_beside_the_others() {
+fn configured_certificate_authorities_are_trusted() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(server) = OwnAuthority::start(folder.path()) else { return };
+    let Some(server) = TlsServer::start(folder.path()) else { return };
     std::fs::create_dir(folder.path().join(".aws")).unwrap();
     let profile = "[profile own]\nca_bundle = ca.pem\n[profile other]\nca_bundle = absent.pem\n";
     std::fs::write(folder.path().join(".aws/config"), profile).unwrap();
     std::fs::write(folder.path().join("none.pem"), "no certificate").unwrap();
     let plan = format!("{}/plan.json", server.endpoint);
-    let asks = |in_s3: bool, variables: &[(&str, &str)]| {
+    let run_status = |in_s3: bool, variables: &[(&str, &str)]| {
         let mut command = dor(folder.path());
         command.env("DOR_S3_MAX_RETRIES", "0").env("AWS_REGION", "us-east-1");
         match in_s3 {
@@ -311,40 +316,41 @@ fn authorities_that_are_named_are_trusted_beside_the_others() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for in_s3 in [true, false] {
-        let (code, said) = asks(in_s3, &[]);
-        assert_eq!(code, Some(CONFIGURATION), "{said}");
-        assert!(said.contains("not trusted") && said.contains("AWS_CA_BUNDLE"), "{said}");
+        let (code, stderr) = run_status(in_s3, &[]);
+        assert_eq!(code, Some(CONFIGURATION), "{stderr}");
+        assert!(stderr.contains("not trusted") && stderr.contains("AWS_CA_BUNDLE"), "{stderr}");
         for trusted in [
             &[("SSL_CERT_FILE", "ca.pem")][..],
             &[("AWS_CA_BUNDLE", "ca.pem")],
             &[("SSL_CERT_FILE", ""), ("AWS_CA_BUNDLE", "ca.pem")],
         ] {
-            // What the server sends is no plan: it was read.
-            let (code, said) = asks(in_s3, trusted);
-            assert!(!said.contains("certificate"), "{trusted:?}: {code:?} {said}");
+            // The answer was read: the command fails because it is not a plan.
+            let (code, stderr) = run_status(in_s3, trusted);
+            assert!(!stderr.contains("certificate"), "{trusted:?}: {code:?} {stderr}");
         }
         for (name, value) in [("SSL_CERT_FILE", "none.pem"), ("AWS_CA_BUNDLE", "absent.pem")] {
-            let (code, said) = asks(in_s3, &[(name, value)]);
-            assert_eq!(code, Some(CONFIGURATION), "{said}");
-            assert!(said.contains(name) && said.contains(value), "{said}");
+            let (code, stderr) = run_status(in_s3, &[(name, value)]);
+            assert_eq!(code, Some(CONFIGURATION), "{stderr}");
+            assert!(stderr.contains(name) && stderr.contains(value), "{stderr}");
         }
     }
-    let (_, said) = asks(true, &[("AWS_PROFILE", "own")]);
-    assert!(!said.contains("certificate"), "{said}");
-    let (code, said) = asks(true, &[("AWS_PROFILE", "other")]);
-    assert_eq!(code, Some(CONFIGURATION), "{said}");
-    assert!(said.contains("ca_bundle") && said.contains("absent.pem"), "{said}");
+    let (_, stderr) = run_status(true, &[("AWS_PROFILE", "own")]);
+    assert!(!stderr.contains("certificate"), "{stderr}");
+    let (code, stderr) = run_status(true, &[("AWS_PROFILE", "other")]);
+    assert_eq!(code, Some(CONFIGURATION), "{stderr}");
+    assert!(stderr.contains("ca_bundle") && stderr.contains("absent.pem"), "{stderr}");
 }
 
 #[test]
-fn named_authorities_take_nothing_from_those_of_the_system() {
+fn configured_certificate_authorities_add_to_those_of_the_system() {
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let folder = folders[1].path();
-    let [Some(of_system), Some(own)] = [0, 1].map(|n| OwnAuthority::start(folders[n].path()))
+    let [Some(system_server), Some(own_server)] =
+        [0, 1].map(|n| TlsServer::start(folders[n].path()))
     else {
         return;
     };
-    // A folder of authorities as systems have it: by the hash of the name.
+    // A folder of trusted certificates as systems have it: file names are hashes of the subjects.
     let ca = folders[0].path().join("ca.pem");
     let hash = Process::new("openssl").args(["x509", "-hash", "-noout", "-in"]).arg(&ca).output();
     let hash = String::from_utf8(hash.unwrap().stdout).unwrap();
@@ -359,7 +365,7 @@ fn named_authorities_take_nothing_from_those_of_the_system() {
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "token"),
         ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/dor"),
     ];
-    let asks = |endpoint: &str, by_sts: bool, variables: &[(&str, &str)]| {
+    let run_status = |endpoint: &str, by_sts: bool, variables: &[(&str, &str)]| {
         let mut command = dor(folder);
         command.args(["status", "--plan", "s3://b/plan.json"]).env("DOR_S3_MAX_RETRIES", "0");
         command.env("AWS_REGION", "us-east-1").env("SSL_CERT_DIR", &system);
@@ -372,19 +378,22 @@ fn named_authorities_take_nothing_from_those_of_the_system() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     for by_sts in [false, true] {
-        let said = asks(&own.endpoint, by_sts, &[]);
-        assert!(said.contains("certificate"), "{by_sts}: {said}");
+        let stderr = run_status(&own_server.endpoint, by_sts, &[]);
+        assert!(stderr.contains("certificate"), "{by_sts}: {stderr}");
         for named in [&[("AWS_CA_BUNDLE", "ca.pem")][..], &[("DOR_S3_PROFILE", "own")]] {
             if by_sts && named[0].0 == "DOR_S3_PROFILE" {
-                // Credentials then come from the profile.
+                // With this profile, credentials come from the profile as well.
                 let of_profile = "role_arn = arn:aws:iam::123456789012:role/dor\n\
                                   web_identity_token_file = token\n";
                 std::fs::write(folder.join(".aws/config"), format!("{profile}{of_profile}"))
                     .unwrap();
             }
-            for endpoint in [&of_system.endpoint, &own.endpoint] {
-                let said = asks(endpoint, by_sts, named);
-                assert!(!said.contains("certificate"), "{by_sts}, {named:?}, {endpoint}: {said}");
+            for endpoint in [&system_server.endpoint, &own_server.endpoint] {
+                let stderr = run_status(endpoint, by_sts, named);
+                assert!(
+                    !stderr.contains("certificate"),
+                    "{by_sts}, {named:?}, {endpoint}: {stderr}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The reference's own output, variable by variable: every difference stands in docs/parity.md.
+//! Research-grade files compared with the output of the reference workflow: docs/parity.md lists every
+//! difference.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -11,13 +12,13 @@ use super::support::dor::dor;
 use super::support::netcdf::{Contents, Variable, contents};
 use super::support::shared::{shared, unpacked};
 
-/// Name of a variable, or `(file)`, and what differs in it.
+/// Name of a variable, or `(file)`, and the aspect that differs.
 type Difference = (String, String);
-/// Patterns of names and of aspects.
+/// A row of the table: patterns of names and of aspects.
 type Row = (Vec<String>, Vec<String>);
 
-/// Both archives unpacked, and the whole case converted.
-fn converted(data: &Path) -> TempDir {
+/// A folder with the mini case, its expected files, and its conversion in `out`.
+fn convert_mini_case(data: &Path) -> TempDir {
     let folder = unpacked(data);
     let mut command = dor(folder.path());
     command.args(["research-data", "process-case", "112-04", "-d", "mini-case/archive"]);
@@ -26,7 +27,7 @@ fn converted(data: &Path) -> TempDir {
 }
 
 /// Rows of the table of docs/parity.md.
-fn documented() -> Vec<Row> {
+fn documented_rows() -> Vec<Row> {
     let text = include_str!("../../docs/parity.md");
     let row = |line: &str| {
         let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
@@ -39,10 +40,10 @@ fn documented() -> Vec<Row> {
     text.lines().filter_map(row).collect()
 }
 
-/// Shell patterns with `*` and `[a-z]`.
+/// Whether a shell pattern with `*` and `[a-z]` matches.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return text.is_empty() };
-    let mut rest = text.chars();
+    let mut remaining = text.chars();
     match first {
         '*' => {
             let tail = &pattern[1..];
@@ -58,9 +59,12 @@ fn matches(pattern: &str, text: &str) -> bool {
                 }
                 listed => listed.contains(&c),
             };
-            rest.next().is_some_and(inside) && matches(tail, rest.as_str())
+            remaining.next().is_some_and(inside) && matches(tail, remaining.as_str())
         }
-        _ => rest.next() == Some(first) && matches(&pattern[first.len_utf8()..], rest.as_str()),
+        _ => {
+            remaining.next() == Some(first)
+                && matches(&pattern[first.len_utf8()..], remaining.as_str())
+        }
     }
 }
 
@@ -68,17 +72,17 @@ fn covers((names, aspects): &Row, (name, aspect): &Difference) -> bool {
     names.iter().any(|p| matches(p, name)) && aspects.iter().any(|p| matches(p, aspect))
 }
 
-/// Values as numbers, and exactly so in both types that occur.
+/// Values as doubles, which hold both types that occur exactly.
 fn numbers(variable: &Variable) -> Vec<f64> {
     let words = variable.bytes.as_chunks::<8>().0.iter();
     match variable.dtype {
         NcVariableType::Float(FloatType::F64) => words.map(|b| f64::from_ne_bytes(*b)).collect(),
         NcVariableType::Int(IntType::I64) => words.map(|b| i64::from_ne_bytes(*b) as f64).collect(),
-        ref other => panic!("{other:?} where the types differ"),
+        ref other => panic!("{other:?} is not expected where the types differ"),
     }
 }
 
-/// Keys whose values differ or that only one side has. NaN equals itself.
+/// Keys whose values differ or that only one side has. NaN equals NaN.
 fn unequal<V: Debug>(left: &[(String, V)], right: &[(String, V)]) -> BTreeSet<String> {
     let text = |side: &[(String, V)], key: &str| {
         side.iter().find(|(k, _)| k == key).map(|(_, value)| format!("{value:?}"))
@@ -127,9 +131,9 @@ fn differences(theirs: &Contents, ours: &Contents) -> BTreeSet<Difference> {
 }
 
 #[test]
-fn differences_are_those_that_are_documented() {
+fn differences_from_the_reference_are_those_in_docs_parity() {
     let Some(data) = shared("parity with the reference") else { return };
-    let folder = converted(&data);
+    let folder = convert_mini_case(&data);
     let mut found = BTreeSet::new();
     for month in ["0347-04", "0347-05", "0362-03"] {
         let name = format!("smyle.cdr-atlas-v0.glb-dor.112-1999-04.pop.h.{month}.nc");
@@ -138,19 +142,19 @@ fn differences_are_those_that_are_documented() {
         assert!(theirs.variables.len() > 60);
         found.extend(differences(&theirs, &ours));
     }
-    let rows = documented();
+    let rows = documented_rows();
     assert!(rows.len() > 5, "docs/parity.md has no table");
     let missing: Vec<_> = found.iter().filter(|d| !rows.iter().any(|row| covers(row, d))).collect();
     assert!(missing.is_empty(), "not in docs/parity.md: {missing:#?}");
     let unused: Vec<_> = rows.iter().filter(|row| !found.iter().any(|d| covers(row, d))).collect();
-    assert!(unused.is_empty(), "in docs/parity.md, and no difference: {unused:#?}");
-    let grave =
+    assert!(unused.is_empty(), "in docs/parity.md, but not found: {unused:#?}");
+    let in_values =
         found.iter().filter(|(_, aspect)| ["values", "presence"].contains(&aspect.as_str()));
-    assert_eq!(grave.collect::<Vec<_>>(), Vec::<&Difference>::new());
+    assert_eq!(in_values.collect::<Vec<_>>(), Vec::<&Difference>::new());
 }
 
 #[test]
-fn patterns_are_those_of_the_shell() {
+fn patterns_match_as_in_the_shell() {
     assert!(matches("attribute:*", "attribute:units") && matches("z_*", "z_t_150m"));
     assert!(matches("[a-oq-z]*_*", "rho_sw") && !matches("[a-oq-z]*_*", "polygon_id"));
     assert!(matches("KMT", "KMT") && !matches("KMT", "KMTX") && !matches("*x", "y"));

@@ -1,4 +1,4 @@
-//! A second run does what is lacking, and no more.
+//! A second run converts only what is missing or has changed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use dor_atlas::synthetic::SyntheticCase;
 use super::support::case::{TINY, Workspace, assert_same, case, output_key, set_age, write_dated};
 use super::support::s3::{BUCKET, S3Server};
 
-/// What a run prints, which must go well.
+/// Runs the conversion, which must succeed; returns standard output.
 #[track_caller]
 fn run(work: &Workspace, more: &[&str]) -> String {
     let output = work.process(more).output().unwrap();
@@ -17,39 +17,39 @@ fn run(work: &Workspace, more: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Inode of each output: a file that is written again has another.
+/// Inode of each output file, which is another one after the file is written again.
 fn inodes(work: &Workspace, months: usize) -> Vec<u64> {
     (0..months).map(|n| fs::metadata(work.output(n)).map_or(0, |meta| meta.ino())).collect()
 }
 
-/// Which months were written again by a run that prints `said`.
+/// The months that a run writes again; its standard output must contain `expected`.
 #[track_caller]
-fn redone(work: &Workspace, months: usize, said: &str) -> Vec<usize> {
+fn months_converted_again(work: &Workspace, months: usize, expected: &str) -> Vec<usize> {
     let before = inodes(work, months);
     let printed = run(work, &[]);
-    assert!(printed.contains(said), "{printed}");
+    assert!(printed.contains(expected), "{printed}");
     let after = inodes(work, months);
     (0..months).filter(|&n| before[n] != after[n]).collect()
 }
 
 #[test]
-fn a_case_that_is_done_is_skipped() {
+fn a_finished_case_is_skipped() {
     let work = Workspace::new(4);
     assert!(run(&work, &[]).contains("4 files converted, 0 kept"));
     let before = work.tree("out");
-    assert_eq!(redone(&work, 4, "done before, 4 files"), [0; 0]);
+    assert_eq!(months_converted_again(&work, 4, "done before, 4 files"), [0; 0]);
     assert_same(&before, &work.tree("out"));
 }
 
 #[test]
-fn a_case_that_is_done_costs_four_requests_and_no_raw_byte() {
+fn a_finished_case_takes_four_requests_and_reads_no_raw_file() {
     let (work, server) = (Workspace::new(5), S3Server::start());
     let mut copy = System::new("cp");
     copy.arg("-a").arg(work.path("archive")).arg(server.bucket_folder());
     assert!(copy.status().unwrap().success());
-    let places = [format!("s3://{BUCKET}/archive"), format!("s3://{BUCKET}/out")];
+    let locations = [format!("s3://{BUCKET}/archive"), format!("s3://{BUCKET}/out")];
     let run = || {
-        let arguments = ["112-04", "-d", &places[0], "-o", &places[1], "--allow-missing"];
+        let arguments = ["112-04", "-d", &locations[0], "-o", &locations[1], "--allow-missing"];
         let output = work
             .process_case(&arguments)
             .args(["--grid", "grid.nc"])
@@ -60,62 +60,62 @@ fn a_case_that_is_done_costs_four_requests_and_no_raw_byte() {
         (String::from_utf8(output.stdout).unwrap(), server.requests())
     };
     assert!(run().0.contains("5 files converted"));
-    let (said, requests) = run();
-    assert!(said.contains("done before, 5 files"), "{said}");
+    let (stdout, requests) = run();
+    assert!(stdout.contains("done before, 5 files"), "{stdout}");
     assert!(requests.len() <= 4, "{requests:?}");
     let raw = requests.iter().filter(|r| r.contains("archive") && !r.contains("list-type"));
     assert_eq!(raw.count(), 0, "{requests:?}");
 }
 
 #[test]
-fn outputs_that_are_lacking_are_made_again() {
+fn missing_and_truncated_outputs_are_converted_again() {
     let work = Workspace::new(5);
     work.convert();
     let before = work.tree("out");
     fs::remove_file(work.output(1)).unwrap();
     fs::write(work.output(3), b"cut").unwrap();
-    assert_eq!(redone(&work, 5, "2 files converted, 3 kept"), [1, 3]);
+    assert_eq!(months_converted_again(&work, 5, "2 files converted, 3 kept"), [1, 3]);
     assert_same(&before, &work.tree("out"));
 }
 
 #[test]
-fn input_that_changed_is_converted_again() {
+fn changed_raw_files_are_converted_again() {
     let work = Workspace::new(4);
     work.convert();
     let before = work.tree("out");
-    // Another size at the same time.
+    // Another size with the same modification time.
     let mut header = SyntheticCase::new(case(), TINY, 1).header();
     header.attributes.pop();
     let mut bytes = Vec::new();
     let synthetic = SyntheticCase::new(case(), TINY, 9);
     synthetic.write_month_as(&header, case().first_month(), &mut bytes).unwrap();
     write_dated(&work.raw(0), &bytes);
-    // Another byte and another time.
+    // Another byte with another modification time.
     let mut bytes = fs::read(work.raw(2)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(work.raw(2), bytes).unwrap();
     let plan = run(&work, &["--dry-run"]);
     assert!(plan.contains("2 files: raw file has other bytes than recorded"), "{plan}");
-    assert_eq!(redone(&work, 4, "2 files converted, 2 kept"), [0, 2]);
+    assert_eq!(months_converted_again(&work, 4, "2 files converted, 2 kept"), [0, 2]);
     let after = work.tree("out");
     for n in 0..4 {
         let same = before[&output_key(n)] == after[&output_key(n)];
         assert_eq!(same, [1, 3].contains(&n), "{n}");
     }
-    assert_eq!(redone(&work, 4, "done before"), [0; 0]);
+    assert_eq!(months_converted_again(&work, 4, "done before"), [0; 0]);
 }
 
 #[test]
-fn an_archive_that_was_touched_or_copied_converts_nothing_again() {
+fn a_touched_or_copied_archive_is_not_converted_again() {
     let work = Workspace::new(4);
     work.convert();
     set_age(&work.raw(2), 5);
     let plan = run(&work, &["--dry-run"]);
     assert!(plan.contains("0 files to convert") && plan.contains("4 done"), "{plan}");
-    assert_eq!(redone(&work, 4, "done before, 4 files"), [0; 0]);
-    // The new time is recorded: the content is not compared once more.
-    let quiet = work.process(&["--verbose"]).output().unwrap();
-    assert!(!String::from_utf8_lossy(&quiet.stderr).contains("its modification time differs"));
+    assert_eq!(months_converted_again(&work, 4, "done before, 4 files"), [0; 0]);
+    // The new time was recorded, so the content is not compared again.
+    let second = work.process(&["--verbose"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&second.stderr).contains("its modification time differs"));
 
     let server = S3Server::start();
     let mut copy = System::new("cp");
@@ -126,16 +126,16 @@ fn an_archive_that_was_touched_or_copied_converts_nothing_again() {
     let mut from_copy = work.process_case(&["112-04", "-d", &archive, "-o", "out"]);
     from_copy.args(["--allow-missing", "--grid", "grid.nc", "--verbose"]);
     let output = from_copy.envs(server.variables()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("done before, 4 files"), "{said}");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(said.matches("its modification time differs, its content is the same").count(), 4);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && stdout.contains("done before, 4 files"), "{stdout}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.matches("its modification time differs, its content is the same").count(), 4);
     assert_eq!(inodes(&work, 4), before);
 }
 
-/// The command must end with 78, name each of `words`, and change nothing.
+/// Asserts exit code 78, all `words` in the message, and an unchanged output.
 #[track_caller]
-fn refused(work: &Workspace, more: &[&str], words: &[&str]) {
+fn assert_refused(work: &Workspace, more: &[&str], words: &[&str]) {
     let before = work.tree("out");
     let mut command =
         work.process_case(&["112-04", "-d", "archive", "-o", "out", "--allow-missing"]);
@@ -147,7 +147,7 @@ fn refused(work: &Workspace, more: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn a_case_that_was_made_with_other_settings_is_refused() {
+fn a_case_converted_with_other_settings_is_refused() {
     let work = Workspace::new(3);
     work.convert();
     let sha256 = |name: &str| {
@@ -160,50 +160,58 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
     let other: Vec<u8> =
         other.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == last)).collect();
     fs::write(work.path("other.nc"), other).unwrap();
-    // The grid file forgotten, and another one.
+    // Without the grid file, and with another one.
     for more in [&[][..], &["--dry-run"]] {
-        refused(&work, more, &["grid: ", &recorded, "none (--grid is not given)", "--force"]);
+        assert_refused(
+            &work,
+            more,
+            &["grid: ", &recorded, "none (--grid is not given)", "--force"],
+        );
         let with_other = [&["--grid", "other.nc"], more].concat();
-        refused(&work, &with_other, &[&recorded, &sha256("other.nc"), "manifest.json"]);
+        assert_refused(&work, &with_other, &[&recorded, &sha256("other.nc"), "manifest.json"]);
     }
     // Rules of another version of the program.
-    let record = work.path("out/112/04/manifest.json");
-    let whole = fs::read_to_string(&record).unwrap();
-    let older = whole.replacen("\"version\": ", "\"version\": 9", 1);
-    assert_ne!(whole, older);
-    fs::write(&record, older).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
-    fs::write(&record, whole.replacen("\"format\": 2", "\"format\": 9", 1)).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer version of dor"]);
-    // A case that was stopped is one, too.
-    fs::write(work.path("out/112/04/manifest.partial.json"), &whole).unwrap();
-    fs::remove_file(&record).unwrap();
-    refused(&work, &[], &["grid: ", "manifest.partial.json"]);
-    // Nor are files replaced that no record tells of.
+    let manifest = work.path("out/112/04/manifest.json");
+    let original = fs::read_to_string(&manifest).unwrap();
+    let older = original.replacen("\"version\": ", "\"version\": 9", 1);
+    assert_ne!(original, older);
+    fs::write(&manifest, older).unwrap();
+    assert_refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
+    fs::write(&manifest, original.replacen("\"format\": 2", "\"format\": 9", 1)).unwrap();
+    assert_refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer version of dor"]);
+    // An interrupted case is refused too.
+    fs::write(work.path("out/112/04/manifest.partial.json"), &original).unwrap();
+    fs::remove_file(&manifest).unwrap();
+    assert_refused(&work, &[], &["grid: ", "manifest.partial.json"]);
+    // Files without a case manifest are not replaced.
     fs::remove_file(work.path("out/112/04/manifest.partial.json")).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["3 research-grade files", "no record", "--force"]);
+    assert_refused(
+        &work,
+        &["--grid", "grid.nc"],
+        &["3 research-grade files", "no record", "--force"],
+    );
     assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
 }
 
 #[test]
-fn a_record_of_other_files_replaces_none() {
+fn a_case_manifest_of_other_files_is_refused() {
     let (work, bare) = (Workspace::new(3), ["112-04", "-d", "archive", "--allow-missing", "-o"]);
     work.convert();
     work.process_case(&bare).arg("bare").assert().success();
-    let record = work.path("out/112/04/manifest.json");
-    let whole = fs::read_to_string(&record).unwrap();
-    fs::copy(work.path("bare/112/04/manifest.json"), &record).unwrap();
+    let manifest = work.path("out/112/04/manifest.json");
+    let original = fs::read_to_string(&manifest).unwrap();
+    fs::copy(work.path("bare/112/04/manifest.json"), &manifest).unwrap();
     let words = ["3 research-grade files", "manifest.json there does not describe them", "--force"];
-    refused(&work, &[], &words);
-    refused(&work, &["--grid", "grid.nc"], &words);
-    // That of another case.
-    let other = whole.replacen("_112_1999-04-01_00449", "_113_1999-04-01_00453", 1);
-    assert_ne!(whole, other);
-    fs::write(&record, other).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["manifest.json there is of case", "--force"]);
+    assert_refused(&work, &[], &words);
+    assert_refused(&work, &["--grid", "grid.nc"], &words);
+    // The manifest of another case.
+    let other = original.replacen("_112_1999-04-01_00449", "_113_1999-04-01_00453", 1);
+    assert_ne!(original, other);
+    fs::write(&manifest, other).unwrap();
+    assert_refused(&work, &["--grid", "grid.nc"], &["manifest.json there is of case", "--force"]);
     assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
-    assert_eq!(fs::read_to_string(&record).unwrap(), whole);
-    // The files are not as recorded, and what is advised is what helps.
+    assert_eq!(fs::read_to_string(&manifest).unwrap(), original);
+    // `check` finds a truncated file and advises --force.
     fs::write(work.output(1), b"cut").unwrap();
     let mut check = super::support::dor::dor(work.folder());
     let check = check.args(["research-data", "check", "-o", "out"]).output().unwrap();
@@ -212,54 +220,54 @@ fn a_record_of_other_files_replaces_none() {
 }
 
 #[test]
-fn a_case_that_was_begun_with_other_settings_is_taken_over_by_force_only() {
+fn a_case_begun_with_other_settings_is_taken_over_only_with_force() {
     let work = Workspace::new(2);
     work.convert();
-    let (record, partial) =
+    let (manifest, partial) =
         (work.path("out/112/04/manifest.json"), work.path("out/112/04/manifest.partial.json"));
-    let whole: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
-    let mut begun = whole.clone();
+    let original: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    let mut begun = original.clone();
     begun["files"] = serde_json::json!([]);
-    fs::remove_file(&record).unwrap();
+    fs::remove_file(&manifest).unwrap();
     fs::write(&partial, begun.to_string()).unwrap();
-    refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
+    assert_refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
     for n in 0..2 {
         fs::remove_file(work.output(n)).unwrap();
     }
-    // The process that has begun it may be at work.
-    refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
+    // The process that began the case may still run.
+    assert_refused(&work, &[], &["grid: ", "manifest.partial.json", "--force"]);
     let bare = ["112-04", "-d", "archive", "-o", "out", "--allow-missing", "--force"];
     work.process_case(&bare).assert().success();
-    assert!(record.exists() && !partial.exists());
-    // Nor does a better one go on before it is known that nobody makes it.
-    let made = fs::read(&record).unwrap();
-    fs::rename(&record, &partial).unwrap();
-    refused(&work, &["--grid", "grid.nc"], &["grid: ", "manifest.partial.json", "--force"]);
+    assert!(manifest.exists() && !partial.exists());
+    // A run with the grid file does not take over a begun case either, for the same reason.
+    let made = fs::read(&manifest).unwrap();
+    fs::rename(&manifest, &partial).unwrap();
+    assert_refused(&work, &["--grid", "grid.nc"], &["grid: ", "manifest.partial.json", "--force"]);
     assert_eq!(fs::read(&partial).unwrap(), made);
     let same = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];
     work.process_case(&same).assert().success();
-    assert!(record.exists() && !partial.exists());
+    assert!(manifest.exists() && !partial.exists());
 }
 
 #[test]
-fn a_grid_where_there_was_none_makes_the_case_better() {
+fn a_case_without_a_grid_file_is_converted_again_when_one_is_given() {
     let work = Workspace::new(3);
     let arguments = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];
     work.process_case(&arguments).assert().success();
     let plan = run(&work, &["--dry-run"]);
     assert!(plan.contains("3 files: converted without a grid file before"), "{plan}");
-    assert_eq!(redone(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
-    assert_eq!(redone(&work, 3, "done before"), [0; 0]);
+    assert_eq!(months_converted_again(&work, 3, "3 files converted, 0 kept"), [0, 1, 2]);
+    assert_eq!(months_converted_again(&work, 3, "done before"), [0; 0]);
 }
 
 #[test]
-fn force_makes_everything_anew_with_the_same_bytes() {
+fn force_converts_every_file_again_to_the_same_bytes() {
     let work = Workspace::new(3);
     work.convert();
-    let (before, places) = (work.tree("out"), inodes(&work, 3));
+    let (before, old_inodes) = (work.tree("out"), inodes(&work, 3));
     assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
-    assert!(inodes(&work, 3).iter().zip(places).all(|(new, old)| *new != old));
+    assert!(inodes(&work, 3).iter().zip(old_inodes).all(|(new, old)| *new != old));
     assert_same(&before, &work.tree("out"));
 }
 
@@ -290,7 +298,7 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
 }
 
 #[test]
-fn a_kill_between_the_two_records_leaves_no_trace() {
+fn a_partial_manifest_beside_a_complete_one_is_removed() {
     let work = Workspace::new(2);
     work.convert();
     let before = work.tree("out");
@@ -301,20 +309,20 @@ fn a_kill_between_the_two_records_leaves_no_trace() {
 }
 
 #[test]
-fn a_record_that_is_none_is_named() {
+fn an_invalid_case_manifest_is_reported() {
     let work = Workspace::new(2);
     work.convert();
-    let record = work.path("out/112/04/manifest.json");
-    fs::write(&record, b"{}").unwrap();
+    let manifest = work.path("out/112/04/manifest.json");
+    fs::write(&manifest, b"{}").unwrap();
     let error = super::support::dor::fails(&mut work.process(&[]), 65);
     assert!(error.contains("manifest.json") && error.contains("--force"), "{error}");
-    let before = String::from_utf8(fs::read(&record).unwrap()).unwrap();
-    assert_eq!(before, "{}", "it may be somebody else's");
+    let before = String::from_utf8(fs::read(&manifest).unwrap()).unwrap();
+    assert_eq!(before, "{}", "the manifest was replaced without --force");
     assert!(run(&work, &["--force"]).contains("2 files converted"));
 }
 
 #[test]
-fn months_whose_raw_files_are_gone_are_not_given_up() {
+fn converted_months_without_raw_files_are_kept() {
     let work = Workspace::new(3);
     work.convert();
     let before = work.tree("out");

@@ -1,4 +1,4 @@
-//! `dor setup-environment`: 0 only when work can start.
+//! `dor setup-environment`: it exits with 0 only when all locations are ready.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use super::support::case::tree;
 use super::support::dor::{dor, json};
 use super::support::s3::{BUCKET, S3Server};
 
+/// Exit code and standard output.
 fn run(folder: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = command(folder, variables).output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
@@ -20,13 +21,14 @@ fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
     command
 }
 
+/// The row of a location in the JSON report.
 fn row<'a>(report: &'a Value, key: &str) -> &'a Value {
     let rows = report["locations"].as_array().unwrap();
     rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("{key} in {report}"))
 }
 
 #[test]
-fn says_what_to_set_when_nothing_is() {
+fn without_settings_the_report_names_the_variables_to_set() {
     let folder = tempfile::tempdir().unwrap();
     let (code, text) = run(folder.path(), &[]);
     assert_eq!(code, Some(78));
@@ -35,7 +37,7 @@ fn says_what_to_set_when_nothing_is() {
 }
 
 #[test]
-fn makes_the_outputs_and_is_ready() {
+fn missing_output_folders_are_created_and_the_report_is_ready() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("raw")).unwrap();
     let variables = [
@@ -60,7 +62,7 @@ fn makes_the_outputs_and_is_ready() {
     assert_eq!(report["capabilities"]["deflate_filter"], true);
     assert!(!folder.path().join("data/store1b.zarr").exists());
     let left = std::fs::read_dir(folder.path().join("data/research-grade")).unwrap().count();
-    assert_eq!(left, 0, "the trial of writing must leave nothing");
+    assert_eq!(left, 0, "the write test leaves no file");
 
     let (code, text) = run(folder.path(), &variables);
     assert_eq!(code, Some(0), "{text}");
@@ -71,7 +73,7 @@ fn makes_the_outputs_and_is_ready() {
 }
 
 #[test]
-fn the_raw_archive_is_never_made_nor_written_to() {
+fn a_missing_raw_archive_is_reported_and_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
     let (code, text) = run(folder.path(), &variables);
@@ -81,7 +83,7 @@ fn the_raw_archive_is_never_made_nor_written_to() {
 }
 
 #[test]
-fn an_output_that_cannot_be_made_is_a_problem() {
+fn an_output_that_cannot_be_created_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("raw")).unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
@@ -98,7 +100,7 @@ fn an_output_that_cannot_be_made_is_a_problem() {
 }
 
 #[test]
-fn a_half_configuration_says_what_is_not_set() {
+fn an_incomplete_configuration_names_the_missing_setting() {
     let folder = tempfile::tempdir().unwrap();
     let (code, text) = run(folder.path(), &[("DOR_OUTPUT_DIR", "out")]);
     assert_eq!(code, Some(78));
@@ -106,7 +108,7 @@ fn a_half_configuration_says_what_is_not_set() {
 }
 
 #[test]
-fn a_grid_that_is_configured_must_be_there() {
+fn a_configured_grid_file_must_exist() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("raw")).unwrap();
     let variables =
@@ -119,7 +121,7 @@ fn a_grid_that_is_configured_must_be_there() {
 }
 
 #[test]
-fn a_file_where_a_folder_must_be_is_a_problem() {
+fn a_file_in_place_of_a_folder_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("raw"), "").unwrap();
     let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
@@ -129,7 +131,7 @@ fn a_file_where_a_folder_must_be_is_a_problem() {
 }
 
 #[test]
-fn an_archive_on_the_web_cannot_be_listed() {
+fn an_https_archive_has_an_unknown_status() {
     let folder = tempfile::tempdir().unwrap();
     let web = "https://example.invalid/raw";
     let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", web), ("DOR_OUTPUT_DIR", "out")];
@@ -141,7 +143,7 @@ fn an_archive_on_the_web_cannot_be_listed() {
 }
 
 #[test]
-fn a_service_that_does_not_answer_is_unreachable() {
+fn a_service_that_refuses_connections_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("raw")).unwrap();
     let variables = [
@@ -162,7 +164,7 @@ fn a_service_that_does_not_answer_is_unreachable() {
     assert!(!report.to_string().contains("hunter2"));
 }
 
-/// Raw data and outputs on the embedded server, with these keys.
+/// The command with raw data and outputs on `server`; variables of `more` override those of the server.
 fn on_s3(server: &S3Server, more: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = dor(folder.path());
@@ -174,7 +176,7 @@ fn on_s3(server: &S3Server, more: &[(&str, &str)]) -> (Command, tempfile::TempDi
 }
 
 #[test]
-fn a_bucket_with_its_keys_is_ready() {
+fn a_bucket_with_valid_keys_is_ready() {
     let server = S3Server::start();
     std::fs::create_dir(server.bucket_folder().join("raw")).unwrap();
     std::fs::write(server.bucket_folder().join("raw/x"), "x").unwrap();
@@ -188,11 +190,14 @@ fn a_bucket_with_its_keys_is_ready() {
     }
     let (mut command, _folder) = on_s3(&server, &[]);
     command.assert().success();
-    assert!(tree(&server.bucket_folder().join("research")).is_empty(), "the trial leaves nothing");
+    assert!(
+        tree(&server.bucket_folder().join("research")).is_empty(),
+        "the write test leaves no object"
+    );
 }
 
 #[test]
-fn a_bucket_with_a_wrong_key_is_not() {
+fn a_wrong_key_or_a_missing_bucket_is_not_ready() {
     let server = S3Server::start();
     for (wrong, word) in [
         (("AWS_SECRET_ACCESS_KEY", "hunter2"), "rejected"),

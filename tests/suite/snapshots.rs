@@ -1,5 +1,5 @@
-//! Snapshots of what users read: every `--help`, tables and messages. A change of wording is a change of a file in
-//! `tests/suite/snapshots`; `INSTA_UPDATE=always cargo test --test suite snapshots` writes them anew.
+//! Snapshots of texts for users: every `--help`, tables and messages, in `tests/suite/snapshots`.
+//! `INSTA_UPDATE=always cargo test --test suite snapshots` updates them after a change of wording.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +18,7 @@ fn commands(command: &clap::Command, words: &[String], found: &mut Vec<Vec<Strin
     }
 }
 
-/// A line of the log without the time in front of it.
+/// A log line without its leading time.
 fn without_time(line: &str) -> &str {
     match line.split_once("Z ") {
         Some((time, rest)) if time.starts_with("20") && time.contains('T') => rest.trim_start(),
@@ -26,7 +26,7 @@ fn without_time(line: &str) -> &str {
     }
 }
 
-/// A command line, what it prints and its exit code, without the name of the folder.
+/// A command line, its output and its exit code, with the folder's path replaced by `[FOLDER]`.
 fn transcript(folder: &Path, words: &[&str]) -> String {
     let output = dor(folder).args(words).env("DOR_WORKERS", "2").output().unwrap();
     let mut text = format!("$ dor {}\n", words.join(" "));
@@ -86,7 +86,7 @@ fn settings_and_catalogue() {
     assert_snapshot("catalogue", &text);
 }
 
-/// Commands that are refused, and what is wrong with each.
+/// Commands that are refused.
 const REFUSED: [&str; 64] = [
     "fly",
     "publsh a b",

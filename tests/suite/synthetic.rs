@@ -1,4 +1,4 @@
-//! Synthetic cases: other programs' readers find in them what the reference says of raw history.
+//! Synthetic cases, read by netCDF-C and `netcdf-reader`, have the structure of raw history.
 
 use dor_atlas::model::{Case, YearMonth};
 use dor_atlas::synthetic::netcdf3::{NcType, Value};
@@ -30,8 +30,8 @@ fn doubles(file: &NcFile, name: &str) -> Vec<f64> {
     file.read_variable::<f64>(name).unwrap().into_iter().collect()
 }
 
-/// Opens through netCDF-C.
-fn outside<T>(bytes: &[u8], look: impl FnOnce(&netcdf::File) -> T) -> T {
+/// Opens the file in netCDF-C and calls `look` with it.
+fn with_netcdf_c<T>(bytes: &[u8], look: impl FnOnce(&netcdf::File) -> T) -> T {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file.nc");
     std::fs::write(&path, bytes).unwrap();
@@ -39,9 +39,9 @@ fn outside<T>(bytes: &[u8], look: impl FnOnce(&netcdf::File) -> T) -> T {
 }
 
 #[test]
-fn the_header_is_that_of_the_reference() {
+fn the_header_has_dimensions_variables_and_attributes_of_raw_history() {
     let bytes = month_of(&SyntheticCase::new(case(), Shape::SMALL, 1), first());
-    outside(&bytes, |file| {
+    with_netcdf_c(&bytes, |file| {
         let dimensions: Vec<_> = file.dimensions().map(|d| (d.name(), d.len())).collect();
         let expected = [
             ("d2", 2),
@@ -106,28 +106,28 @@ fn the_header_is_that_of_the_reference() {
 }
 
 #[test]
-fn both_readers_find_the_same_numbers_in_every_format() {
+fn netcdf_c_and_netcdf_reader_return_the_same_values_in_every_format() {
     let mut seen: Vec<Vec<f32>> = Vec::new();
     for format in [ClassicFormat::Cdf1, ClassicFormat::Cdf2, ClassicFormat::Cdf5] {
         let case = SyntheticCase::new(case(), Shape::SMALL, 1).with_format(format);
         let bytes = month_of(&case, first());
         assert_eq!(bytes.len() as u64, case.file_size(), "{format:?}");
-        let here = NcFile::from_bytes(&bytes).unwrap();
-        outside(&bytes, |there| {
-            for variable in here.variables().unwrap() {
+        let by_netcdf_reader = NcFile::from_bytes(&bytes).unwrap();
+        with_netcdf_c(&bytes, |by_netcdf_c| {
+            for variable in by_netcdf_reader.variables().unwrap() {
                 let name = variable.name();
-                let theirs = there.variable(name).unwrap().get_values::<f64, _>(..).unwrap();
-                let ours = here.read_variable_as_f64(name).unwrap();
+                let theirs = by_netcdf_c.variable(name).unwrap().get_values::<f64, _>(..).unwrap();
+                let ours = by_netcdf_reader.read_variable_as_f64(name).unwrap();
                 assert!(ours.into_iter().eq(theirs), "{format:?} {name}");
             }
         });
-        seen.push(floats(&here, "DIC"));
+        seen.push(floats(&by_netcdf_reader, "DIC"));
     }
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 #[test]
-fn a_seed_gives_its_bytes_and_no_other() {
+fn the_bytes_depend_on_seed_and_month_only() {
     let bytes = |seed, month| month_of(&SyntheticCase::new(case(), Shape::SMALL, seed), month);
     assert_eq!(bytes(1, first()), bytes(1, first()));
     assert_ne!(bytes(1, first()), bytes(2, first()));
@@ -183,7 +183,7 @@ fn times_are_the_ends_of_the_months() {
 }
 
 #[test]
-fn the_efficiency_of_the_written_fields_rises_from_none_to_most() {
+fn efficiency_of_the_written_fields_rises_to_between_0_7_and_0_9() {
     for (name, shape) in
         [("112-04", Shape { nlat: 48, nlon: 40, nz: 10 }), ("660-10", Shape::SMALL)]
     {
@@ -193,11 +193,12 @@ fn the_efficiency_of_the_written_fields_rises_from_none_to_most() {
         for month in which.months() {
             let file = NcFile::from_vec(month_of(&case, month)).unwrap();
             let weight = 1e-9 * 1e4 * 86_400.0 * f64::from(month.days());
-            let (with, without) = (floats(&file, "FG_CO2"), floats(&file, "FG_ALT_CO2"));
+            let (experiment, control) = (floats(&file, "FG_CO2"), floats(&file, "FG_ALT_CO2"));
             let flux = floats(&file, "DIC_FLUX");
             for (n, area) in doubles(&file, "TAREA").into_iter().enumerate() {
                 if flux[n] != FILL {
-                    added += (f64::from(with[n]) - f64::from(without[n])) * weight * area * 1e-4;
+                    added +=
+                        (f64::from(experiment[n]) - f64::from(control[n])) * weight * area * 1e-4;
                     removed += f64::from(flux[n]) * weight * area * 1e-4;
                 }
             }
@@ -208,8 +209,8 @@ fn the_efficiency_of_the_written_fields_rises_from_none_to_most() {
             );
             if month == which.first_month() {
                 assert!((0.0..0.15).contains(&efficiency), "{efficiency}");
-                let (with, without) = (floats(&file, "DIC"), floats(&file, "DIC_ALT_CO2"));
-                let most = with.iter().zip(&without).map(|(a, b)| a - b).fold(0.0, f32::min);
+                let (experiment, control) = (floats(&file, "DIC"), floats(&file, "DIC_ALT_CO2"));
+                let most = experiment.iter().zip(&control).map(|(a, b)| a - b).fold(0.0, f32::min);
                 assert!((-60.0..-0.5).contains(&most), "{most}");
                 assert_eq!(floats(&file, "ALK"), floats(&file, "ALK_ALT_CO2"));
             }
@@ -220,7 +221,7 @@ fn the_efficiency_of_the_written_fields_rises_from_none_to_most() {
 }
 
 #[test]
-fn two_of_four_shuffled_planes_of_the_sea_are_noise() {
+fn only_the_high_byte_planes_of_ocean_values_compress() {
     let shape = Shape { nlat: 96, nlon: 80, nz: 10 };
     let file = NcFile::from_vec(month_of(&SyntheticCase::new(case(), shape, 1), first())).unwrap();
     let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(4).unwrap());
@@ -234,15 +235,15 @@ fn two_of_four_shuffled_planes_of_the_sea_are_noise() {
             let size = compressor.zlib_compress(&shuffled, &mut room).unwrap();
             size as f64 / shuffled.len() as f64
         };
-        assert!(ratio(&wet, 0..2) > 0.97, "{name}: the low planes compress");
-        assert!(ratio(&wet, 2..4) < 0.30, "{name}: the high planes are noise");
+        assert!(ratio(&wet, 0..2) > 0.97, "{name}: the low byte planes compress");
+        assert!(ratio(&wet, 2..4) < 0.30, "{name}: the high byte planes do not compress");
         let whole = ratio(&values, 0..4);
         assert!((0.38..0.55).contains(&whole), "{name}: {whole}");
     }
 }
 
 #[test]
-fn centres_lie_at_sea_inside_their_basins() {
+fn polygon_centers_lie_inside_their_basins() {
     let case = SyntheticCase::new(case(), Shape::SMALL, 1);
     let csv = case.centers_csv();
     let mut lines = csv.lines();
@@ -265,7 +266,7 @@ fn centres_lie_at_sea_inside_their_basins() {
 }
 
 #[test]
-fn odd_files_can_be_made_through_the_header() {
+fn files_with_a_changed_header_can_be_written() {
     let case = SyntheticCase::new(case(), Shape::SMALL, 1);
     let mut header = case.header();
     header.attributes.push(("note".to_owned(), Value::Double(1.0)));

@@ -1,4 +1,4 @@
-//! A plan on a real Slurm: elements that are stopped, cases that fail, and what is run again.
+//! A plan on a real Slurm: an array element that is stopped, a case that fails, and their repetition.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,93 +6,97 @@ use std::time::{Duration, Instant};
 use super::super::support::case::{Workspace, assert_same};
 use super::super::support::dor::dor;
 use super::super::support::slurm::Slurm;
-use super::{add_months, plan, says, workspace};
+use super::{add_months, make_plan, run_dor, workspace};
 
 const CASES: [&str; 8] =
     ["112-04", "113-04", "114-04", "115-04", "112-07", "113-07", "114-07", "115-07"];
-/// The whole, with all that goes wrong.
-const TIME: Duration = Duration::from_secs(90);
+/// The longest time that the whole test may take.
+const TIME_LIMIT: Duration = Duration::from_secs(90);
 
-/// What the program prints with Slurm's commands at hand.
-fn slurm_says(slurm: &Slurm, work: &Workspace, words: &str) -> String {
+/// Runs `dor` with Slurm's commands on PATH; returns standard output.
+fn run_dor_with_slurm(slurm: &Slurm, work: &Workspace, words: &str) -> String {
     let mut command = dor(work.folder());
     let output = command.envs(slurm.variables()).args(words.split(' ')).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The number of a job, of the line that begins with `job`.
-fn job(said: &str, n: usize) -> String {
-    let line = said.lines().filter_map(|line| line.strip_prefix("job ")).nth(n).expect(said);
+/// The job number in the n-th line that begins with `job`.
+fn job_number(printed: &str, n: usize) -> String {
+    let line = printed.lines().filter_map(|line| line.strip_prefix("job ")).nth(n).expect(printed);
     line.split(':').next().unwrap().to_owned()
 }
 
 #[test]
-fn an_array_is_stopped_queued_again_and_repaired() {
+fn a_stopped_array_element_is_queued_again_and_a_failed_case_is_repaired() {
     let Some(slurm) = Slurm::start() else { return };
     let began = Instant::now();
     let work = workspace(&CASES, 2);
-    // Element 3 has the fourth and the eighth case, in order: enough to do to be caught at it.
+    // Element 3 has the fourth and the eighth case. With more months it still runs when it is stopped.
     add_months(&work, &["113-07", "115-07"], 36);
-    plan(&work, "atlas");
-    // The case of the first file is broken once the plan is made.
+    make_plan(&work, "atlas");
+    // A raw file is truncated after the plan is made.
     let raw = work.raw(1);
-    let whole = fs::read(&raw).unwrap();
-    fs::write(&raw, &whole[..whole.len() / 2]).unwrap();
+    let original = fs::read(&raw).unwrap();
+    fs::write(&raw, &original[..original.len() / 2]).unwrap();
     let submit = "slurm submit --plan atlas.json --nodes 4 --partition regular --time 00:10:00";
-    let said = slurm_says(&slurm, &work, submit);
-    let (array, last) = (job(&said, 0), job(&said, 1));
+    let printed = run_dor_with_slurm(&slurm, &work, submit);
+    let (array, last) = (job_number(&printed, 0), job_number(&printed, 1));
 
-    // One element is told to stop while it works: the last, whose number is that of the array.
+    // The last element is stopped while it works.
     let stopped = format!("{array}_3");
     let log = work.path(&format!("dor-run-{stopped}.log"));
     let is_running =
         || slurm.jobs().iter().any(|(id, state, _)| *id == stopped && state == "RUNNING");
-    // The script alone is told, and hands it on.
+    // Only the batch script gets the signal; it forwards it.
     let stop = || slurm.try_ask("scancel", &["--signal=TERM", "--batch", &stopped]).is_some();
     while !(is_running() && work.path("atlas.state/shard-0003-of-0004.json").exists() && stop()) {
-        assert!(began.elapsed() < TIME, "element 3 does not run");
+        assert!(began.elapsed() < TIME_LIMIT, "element 3 does not run");
         std::thread::sleep(Duration::from_millis(20));
     }
-    slurm.wait(TIME.saturating_sub(began.elapsed()));
-    let said = fs::read_to_string(&log).unwrap();
-    assert!(said.contains("2 of 2 cases done"), "{said}");
+    slurm.wait(TIME_LIMIT.saturating_sub(began.elapsed()));
+    let printed = fs::read_to_string(&log).unwrap();
+    assert!(printed.contains("2 of 2 cases done"), "{printed}");
     let runs = fs::read_dir(work.path("atlas.state/log")).unwrap();
     let of_stopped = |name: &str| name.starts_with("0003-of-0004");
     let runs = runs.filter(|run| of_stopped(run.as_ref().unwrap().file_name().to_str().unwrap()));
-    assert_eq!(runs.count(), 2, "element 3 was queued again: {said}");
+    assert_eq!(runs.count(), 2, "element 3 was queued again: {printed}");
 
     let others =
         |n: u8| fs::read_to_string(work.path(&format!("dor-run-{array}_{n}.log"))).unwrap();
-    let once = |said: String| said.matches("2 cases done").count() == 1;
-    assert!((0..3).map(others).all(once), "the others were not");
+    let once = |printed: String| printed.matches("2 cases done").count() == 1;
+    assert!((0..3).map(others).all(once), "another element was queued again");
 
-    // The results are not put together.
+    // `dor finalize` refuses incomplete results.
     let refused = fs::read_to_string(work.path(&format!("dor-finalize-{last}.log"))).unwrap();
     assert!(refused.contains("112-04, research") && refused.contains("nothing was written"));
     assert!(slurm.ask("scontrol", &["show", "job", &last]).contains("ExitCode=3:0"));
-    let state = says(&work, "status --plan atlas.json");
+    let state = run_dor(&work, "status --plan atlas.json");
     assert!(state.contains("failed: 112-04") && state.contains("truncated"), "{state}");
     let left = state.lines().find_map(|line| line.split_once("--array=")).expect(&state).1;
     assert_eq!(left, "0", "{state}");
 
-    // Repaired, only that case is made.
-    fs::write(&raw, &whole).unwrap();
-    let said = slurm_says(&slurm, &work, &format!("{submit} --array {left}"));
-    slurm.wait(TIME.saturating_sub(began.elapsed()));
-    let log = fs::read_to_string(work.path(&format!("dor-run-{}_0.log", job(&said, 0)))).unwrap();
+    // After the repair, only that case is made.
+    fs::write(&raw, &original).unwrap();
+    let printed = run_dor_with_slurm(&slurm, &work, &format!("{submit} --array {left}"));
+    slurm.wait(TIME_LIMIT.saturating_sub(began.elapsed()));
+    let log = fs::read_to_string(work.path(&format!("dor-run-{}_0.log", job_number(&printed, 0))))
+        .unwrap();
     assert!(log.contains("done before") && log.contains("2 of 2 cases done"), "{log}");
     let log =
-        fs::read_to_string(work.path(&format!("dor-finalize-{}.log", job(&said, 1)))).unwrap();
+        fs::read_to_string(work.path(&format!("dor-finalize-{}.log", job_number(&printed, 1))))
+            .unwrap();
     assert!(log.contains("store1 with 8 of"), "{log}");
-    assert!(slurm.ask("scontrol", &["show", "job", &job(&said, 1)]).contains("ExitCode=0:0"));
-    assert!(!says(&work, "status --plan atlas.json").contains("--array="));
-    assert!(began.elapsed() < TIME);
+    assert!(
+        slurm.ask("scontrol", &["show", "job", &job_number(&printed, 1)]).contains("ExitCode=0:0")
+    );
+    assert!(!run_dor(&work, "status --plan atlas.json").contains("--array="));
+    assert!(began.elapsed() < TIME_LIMIT);
 
-    // As it would have been on one machine, undisturbed.
-    plan(&work, "calm");
-    says(&work, "run --plan calm.json --shards 1");
-    says(&work, "finalize --plan calm.json");
+    // The results are those of one uninterrupted run without Slurm.
+    make_plan(&work, "calm");
+    run_dor(&work, "run --plan calm.json --shards 1");
+    run_dor(&work, "finalize --plan calm.json");
     assert_same(&work.tree("calm"), &work.tree("atlas"));
 }

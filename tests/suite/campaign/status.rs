@@ -1,4 +1,4 @@
-//! How far a plan is, and its end.
+//! `dor status` and `dor finalize` of a plan.
 
 use std::fs;
 
@@ -6,64 +6,65 @@ use serde_json::Value;
 
 use super::super::support::case::set_age;
 use super::super::support::dor::{dor, fails, json};
-use super::{plan, says, start, workspace};
+use super::{make_plan, run_dor, start, workspace};
 
 #[test]
-fn nothing_is_put_together_before_every_case_is_there() {
+fn finalize_refuses_until_every_case_is_as_planned() {
     let work = workspace(&["112-04", "113-04", "114-07"], 2);
-    plan(&work, "all");
+    make_plan(&work, "all");
     let before = work.tree("all");
     let mut finalize = dor(work.folder());
     finalize.args(["finalize", "--plan", "all.json"]);
-    let said = finalize.output().unwrap();
-    assert_eq!(said.status.code(), Some(3));
-    let said = String::from_utf8(said.stdout).unwrap();
+    let output = finalize.output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let printed = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.contains("12 products missing or not as planned") && said.contains("114-07, store3"),
-        "{said}"
+        printed.contains("12 products missing or not as planned")
+            && printed.contains("114-07, store3"),
+        "{printed}"
     );
     assert_eq!(work.tree("all"), before);
 
-    says(&work, "run --plan all.json --shards 3 --shard 1");
-    let state = says(&work, "status --plan all.json");
+    run_dor(&work, "run --plan all.json --shards 3 --shard 1");
+    let state = run_dor(&work, "status --plan all.json");
     assert!(state.contains("1 of 3 cases"), "{state}");
     assert!(state.contains("still to run, of 3 shards: --array=0,2"), "{state}");
-    let state = says(&work, "status --plan all.json --shards 2");
+    let state = run_dor(&work, "status --plan all.json --shards 2");
     assert!(state.contains("still to run, of 2 shards: --array=0\n"), "{state}");
-    says(&work, "run --plan all.json --shards 3 --shard 0");
-    says(&work, "run --plan all.json --shards 3 --shard 2 --polygon-range 0 113");
+    run_dor(&work, "run --plan all.json --shards 3 --shard 0");
+    run_dor(&work, "run --plan all.json --shards 3 --shard 2 --polygon-range 0 113");
     assert_eq!(finalize.output().unwrap().status.code(), Some(3), "polygon 114 was left out");
-    says(&work, "run --plan all.json --shards 3 --shard 2");
+    run_dor(&work, "run --plan all.json --shards 3 --shard 2");
 
-    // Nor is one that was made under other rules, although its store may be for another plan.
-    let record = work.path("all/s2/.cases/113-04.json");
-    let whole = fs::read_to_string(&record).unwrap();
-    let other = whole.replace("\"reference_compat\": false", "\"reference_compat\": true");
-    assert_ne!(whole, other);
-    fs::write(&record, other).unwrap();
-    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
-    assert!(said.contains("113-04, store2: it was made under other rules"), "{said}");
-    fs::write(&record, whole).unwrap();
+    // A product that was made under another recipe is not as planned.
+    let manifest = work.path("all/s2/.cases/113-04.json");
+    let original = fs::read_to_string(&manifest).unwrap();
+    let other = original.replace("\"reference_compat\": false", "\"reference_compat\": true");
+    assert_ne!(original, other);
+    fs::write(&manifest, other).unwrap();
+    let printed = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    assert!(printed.contains("113-04, store2: it was made under other rules"), "{printed}");
+    fs::write(&manifest, original).unwrap();
 
-    // A case whose files are fewer than the plan has is not done.
-    let record = work.path("all/s1/.cases/113-04.json");
-    let whole = fs::read_to_string(&record).unwrap();
-    let mut fewer: Value = serde_json::from_str(&whole).unwrap();
+    // A product of fewer files than the plan has is not as planned.
+    let manifest = work.path("all/s1/.cases/113-04.json");
+    let original = fs::read_to_string(&manifest).unwrap();
+    let mut fewer: Value = serde_json::from_str(&original).unwrap();
     fewer["inputs"].as_array_mut().unwrap().pop();
-    fs::write(&record, fewer.to_string()).unwrap();
-    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
-    assert!(said.contains("113-04, store1: it was made of 1 files of "), "{said}");
+    fs::write(&manifest, fewer.to_string()).unwrap();
+    let printed = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    assert!(printed.contains("113-04, store1: it was made of 1 files of "), "{printed}");
 
-    // Nor is one that was made of research-grade files.
-    fs::write(&record, whole.replace("/ocn/hist/", "/")).unwrap();
-    let said = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
+    // A product of research-grade files is not as planned.
+    fs::write(&manifest, original.replace("/ocn/hist/", "/")).unwrap();
+    let printed = String::from_utf8(finalize.output().unwrap().stdout).unwrap();
     let expected =
         "113-04, store1: it was made of research-grade files, the plan makes it of raw history";
-    assert!(said.contains(expected), "{said}");
-    fs::write(&record, whole).unwrap();
+    assert!(printed.contains(expected), "{printed}");
+    fs::write(&manifest, original).unwrap();
 
-    let said = says(&work, "finalize --plan all.json --publish-to published");
-    assert!(said.contains("store3 with 3 of 2760 cases"), "{said}");
+    let printed = run_dor(&work, "finalize --plan all.json --publish-to published");
+    assert!(printed.contains("store3 with 3 of 2760 cases"), "{printed}");
     for name in ["out/112/04/manifest.json", "s1/.zmetadata", "s2/.zmetadata", "s3/.zmetadata"] {
         assert!(work.path("published").join(name).exists(), "{name}");
     }
@@ -73,14 +74,14 @@ fn nothing_is_put_together_before_every_case_is_there() {
 }
 
 #[test]
-fn what_runs_and_what_failed_is_told() {
+fn status_reports_running_and_failed_cases() {
     let work = workspace(&["112-04", "113-04"], 24);
     let raw = work.raw(0);
-    plan(&work, "all");
-    let whole = fs::read(&raw).unwrap();
+    make_plan(&work, "all");
+    let original = fs::read(&raw).unwrap();
     fs::write(&raw, b"no NetCDF").unwrap();
     let run = dor(work.folder()).args(["run", "--plan", "all.json", "--shards", "1"]).output();
-    assert_eq!(run.unwrap().status.code(), Some(65), "only the input is to blame");
+    assert_eq!(run.unwrap().status.code(), Some(65), "every failure is a failure of the input");
     let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
     assert_eq!(state["status"]["stages"]["research"]["failed"], 1);
     let failed = &state["status"]["failed"]["112-04"];
@@ -100,7 +101,7 @@ fn what_runs_and_what_failed_is_told() {
     let failed = lines.iter().find(|line| line["failures"][0]["permanent"] == true).unwrap();
     assert_eq!(failed["case"], "112-04");
 
-    fs::write(&raw, whole).unwrap();
+    fs::write(&raw, original).unwrap();
     let mut child = start(&work, "all");
     let began = std::time::Instant::now();
     let running = || {
@@ -108,11 +109,14 @@ fn what_runs_and_what_failed_is_told() {
         state["status"]["stages"]["research"]["running"] == 1
     };
     while !running() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(60), "nothing runs");
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was seen");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(60),
+            "status shows nothing that runs"
+        );
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before status showed it");
     }
     assert!(child.wait().unwrap().success());
-    assert!(says(&work, "status --plan all.json --watch").contains("2 of 2 cases"));
+    assert!(run_dor(&work, "status --plan all.json --watch").contains("2 of 2 cases"));
     let configured = dor(work.folder()).env("DOR_PLAN", "all.json").arg("status").output();
     assert!(String::from_utf8(configured.unwrap().stdout).unwrap().contains("2 of 2 cases"));
     let error = fails(dor(work.folder()).arg("status"), 78);
@@ -122,43 +126,43 @@ fn what_runs_and_what_failed_is_told() {
 }
 
 #[test]
-fn a_tree_that_was_moved_works_and_a_place_that_is_gone_is_named() {
+fn a_moved_plan_works_and_missing_locations_are_reported() {
     let work = workspace(&["112-04"], 2);
-    plan(&work, "all");
-    says(&work, "run --plan all.json --shards 1");
+    make_plan(&work, "all");
+    run_dor(&work, "run --plan all.json --shards 1");
     fs::create_dir(work.path("moved")).unwrap();
     for name in ["all", "all.json", "all.state", "archive", "grid.nc", "ssh.nc", "centers.csv"] {
         fs::rename(work.path(name), work.path("moved").join(name)).unwrap();
     }
-    let state = says(&work, "status --plan moved/all.json");
+    let state = run_dor(&work, "status --plan moved/all.json");
     assert!(state.contains("1 of 1 case"), "{state}");
-    let said = says(&work, "run --plan moved/all.json --shards 1");
-    assert!(said.contains("done before"), "{said}");
-    says(&work, "finalize --plan moved/all.json");
+    let printed = run_dor(&work, "run --plan moved/all.json --shards 1");
+    assert!(printed.contains("done before"), "{printed}");
+    run_dor(&work, "finalize --plan moved/all.json");
 
-    for (what, place) in [
+    for (key, location) in [
         ("data_dir", "moved/archive"),
         ("output_dir", "moved/all/out"),
         ("store1", "moved/all/s1"),
         ("store2", "moved/all/s2"),
     ] {
-        fs::rename(work.path(place), work.path("away")).unwrap();
+        fs::rename(work.path(location), work.path("away")).unwrap();
         for words in [&["status"][..], &["finalize"], &["run", "--shards", "1"]] {
             let mut command = dor(work.folder());
             let error = fails(command.args(words).args(["--plan", "moved/all.json"]), 78);
-            assert!(error.contains(what) && error.contains(place), "{error}");
+            assert!(error.contains(key) && error.contains(location), "{error}");
             assert!(error.contains("is not there"), "{error}");
         }
-        assert!(!work.path(place).exists(), "{place} is made anew");
-        fs::rename(work.path("away"), work.path(place)).unwrap();
+        assert!(!work.path(location).exists(), "{location} was created again");
+        fs::rename(work.path("away"), work.path(location)).unwrap();
     }
-    // An empty folder is the place of a file system that is not mounted.
+    // An empty archive counts as missing: its file system may not be mounted.
     fs::rename(work.path("moved/archive"), work.path("away")).unwrap();
     fs::create_dir(work.path("moved/archive")).unwrap();
     let mut status = dor(work.folder());
     let error = fails(status.args(["status", "--plan", "moved/all.json"]), 78);
     assert!(error.contains("data_dir") && error.contains("is empty"), "{error}");
-    // The folder is there, and the case's files are not.
+    // The archive exists, without the files of the case.
     fs::create_dir(work.path("moved/archive/other")).unwrap();
     let mut run = dor(work.folder());
     let error = fails(run.args(["run", "--plan", "moved/all.json", "--shards", "1"]), 78);
@@ -166,45 +170,48 @@ fn a_tree_that_was_moved_works_and_a_place_that_is_gone_is_named() {
 }
 
 #[test]
-fn research_grade_files_that_are_cut_or_gone_are_not_done() {
+fn truncated_research_grade_files_are_not_done() {
     let work = workspace(&["112-04"], 2);
-    plan(&work, "all");
-    says(&work, "run --plan all.json --shards 1");
+    make_plan(&work, "all");
+    run_dor(&work, "run --plan all.json --shards 1");
     let folder = work.path("all/out/112/04");
     let file = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|extension| extension == "nc"))
         .unwrap();
-    let whole = fs::read(&file).unwrap();
-    fs::write(&file, &whole[..50]).unwrap();
-    let state = says(&work, "status --plan all.json");
+    let original = fs::read(&file).unwrap();
+    fs::write(&file, &original[..50]).unwrap();
+    let state = run_dor(&work, "status --plan all.json");
     assert!(state.contains("not as planned: 112-04, research: ") && state.contains("50 bytes"));
     let mut finalize = dor(work.folder());
     let output = finalize.args(["finalize", "--plan", "all.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
-    says(&work, "run --plan all.json --shards 1");
-    assert_eq!(fs::read(&file).unwrap(), whole);
-    says(&work, "finalize --plan all.json");
+    run_dor(&work, "run --plan all.json --shards 1");
+    assert_eq!(fs::read(&file).unwrap(), original);
+    run_dor(&work, "finalize --plan all.json");
 }
 
 #[test]
-fn a_raw_file_with_other_bytes_of_the_same_size_is_told() {
+fn a_raw_file_with_changed_bytes_of_the_same_size_is_reported() {
     let work = workspace(&["112-04"], 2);
-    plan(&work, "all");
-    says(&work, "run --plan all.json --shards 1");
+    make_plan(&work, "all");
+    run_dor(&work, "run --plan all.json --shards 1");
     set_age(&work.raw(0), 9);
-    assert!(says(&work, "status --plan all.json").contains("1 of 1 case"), "it was touched");
+    assert!(
+        run_dor(&work, "status --plan all.json").contains("1 of 1 case"),
+        "a touched file counts as unchanged"
+    );
     let mut bytes = fs::read(work.raw(1)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(work.raw(1), bytes).unwrap();
-    let state = says(&work, "status --plan all.json");
+    let state = run_dor(&work, "status --plan all.json");
     assert!(state.contains("not as planned: 112-04, research: "), "{state}");
     assert!(state.contains("0347-05.nc has other bytes than recorded"), "{state}");
     let mut finalize = dor(work.folder());
     let output = finalize.args(["finalize", "--plan", "all.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
-    let said = says(&work, "run --plan all.json --shards 1");
-    assert!(said.contains("4 of 4 products"), "{said}");
-    says(&work, "finalize --plan all.json");
+    let printed = run_dor(&work, "run --plan all.json --shards 1");
+    assert!(printed.contains("4 of 4 products"), "{printed}");
+    run_dor(&work, "finalize --plan all.json");
 }

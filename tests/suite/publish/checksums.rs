@@ -1,5 +1,5 @@
-//! Checksums that records have: what goes out is compared with them, hashed once, and found again in a
-//! listing.
+//! The checksums of case manifests: `dor publish` compares every byte with them, does not hash a file
+//! twice, and compares the ETags of a listing with them.
 
 use std::fs;
 use std::path::Path;
@@ -12,208 +12,220 @@ use super::super::support::case::assert_same;
 use super::super::support::dor::fails;
 use super::super::support::minio::Minio;
 use super::super::support::proxy::Proxy;
-use super::{Bench, PART, Server, lines, on_all, on_servers};
+use super::{Fixture, PART_SIZE, Server, for_each_direct_server, for_each_server, json_lines};
 
 const FOLDER: &str = "site/research/112/04";
 const FILE: &str = "research/112/04/a.nc";
 
-/// A file of `size` bytes with the record of its case, which has the MD5s of parts of `part_size`.
-fn write_case(bench: &Bench, size: usize, part_size: usize) {
-    bench.write_large(&format!("site/{FILE}"), size);
-    let bytes = fs::read(bench.work.path("site").join(FILE)).unwrap();
+/// Writes a file of `size` random bytes, and a case manifest with the MD5s of its parts of `part_size`
+/// bytes.
+fn write_case(fixture: &Fixture, size: usize, part_size: usize) {
+    fixture.write_large(&format!("site/{FILE}"), size);
+    let bytes = fs::read(fixture.work.path("site").join(FILE)).unwrap();
     let mut file = serde_json::to_value(Checksums::of(&bytes, part_size as u64)).unwrap();
     file["key"] = "112/04/a.nc".into();
     let recipe = json!({"product": "research-grade", "version": 1, "grid_sha256": null});
-    let record = json!({"format": 2, "recipe": recipe, "part_size": part_size, "files": [file]});
-    bench.write(&format!("{FOLDER}/manifest.json"), record.to_string().as_bytes());
+    let case_manifest =
+        json!({"format": 2, "recipe": recipe, "part_size": part_size, "files": [file]});
+    fixture.write(&format!("{FOLDER}/manifest.json"), case_manifest.to_string().as_bytes());
 }
 
-/// Changes a byte of a file, and leaves its record as it is.
-fn damage(path: &Path, at: usize) {
+/// Flips one bit of the byte at offset `at`. The case manifest does not change.
+fn flip_bit(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
-fn manifest(bench: &Bench) -> Manifest {
-    bench.runtime.block_on(Manifest::load(&bench.store())).unwrap().unwrap()
+/// The manifest at the destination.
+fn manifest(fixture: &Fixture) -> Manifest {
+    fixture.runtime.block_on(Manifest::load(&fixture.store())).unwrap().unwrap()
 }
 
 #[test]
-fn a_listing_tells_what_a_record_tells_of_objects_in_parts_too() {
+fn an_audit_compares_the_etags_of_a_listing_with_manifests_even_for_multipart_objects() {
     let Some(minio) = Minio::start() else { return };
-    let proxy = Proxy::before(&minio.endpoint);
-    let bench = Bench::new(Server::Minio { minio, proxy });
-    write_case(&bench, 12 << 20, PART);
-    bench.write_large("site/large.nc", 12 << 20);
-    bench.publish("").assert().success();
-    let listed = bench.runtime.block_on(bench.store().list("")).unwrap();
-    for entry in &manifest(&bench).entries {
+    let proxy = Proxy::start(&minio.endpoint);
+    let fixture = Fixture::new(Server::Minio { minio, proxy });
+    write_case(&fixture, 12 << 20, PART_SIZE);
+    fixture.write_large("site/large.nc", 12 << 20);
+    fixture.publish("").assert().success();
+    let listed = fixture.runtime.block_on(fixture.store().list("")).unwrap();
+    for entry in &manifest(&fixture).entries {
         let found = listed.iter().find(|object| *object.key == *entry.key).unwrap();
         assert_eq!(found.etag.as_deref(), Some(&*entry.etag.to_string()), "{}", entry.key);
-        assert_eq!(entry.etag.is_of_parts(), entry.size > PART as u64, "{}", entry.key);
+        assert_eq!(entry.etag.is_of_parts(), entry.size > PART_SIZE as u64, "{}", entry.key);
     }
-    let audit = |more: &str| lines(&mut bench.publish(more))[0]["plan"]["audit"].clone();
+    let audit = |more: &str| json_lines(&mut fixture.publish(more))[0]["plan"]["audit"].clone();
     let audited = audit("--json --audit --dry-run");
     assert_eq!((&audited["by_size"], &audited["wrong"]), (&json!(0), &json!([])));
-    // Of the same size and in as many parts, other bytes are seen without a look at them; sent otherwise,
-    // they are read.
+    // Other bytes of the same size: if another program has uploaded them in the same parts, the ETag
+    // differs and the audit needs no GET. If it has sent them in one part, the audit reads them.
     for is_in_parts in [true, false] {
-        let mut other = bench.read(FILE).unwrap();
+        let mut other = fixture.get_object(FILE).unwrap();
         other[7 << 20] ^= 1;
         match is_in_parts {
-            false => bench.alter(FILE, &other),
-            true => bench.runtime.block_on(async {
-                let upload = bench.store().create(FILE).await.unwrap();
-                for (index, part) in other.chunks(PART).enumerate() {
+            false => fixture.put_object(FILE, &other),
+            true => fixture.runtime.block_on(async {
+                let upload = fixture.store().create(FILE).await.unwrap();
+                for (index, part) in other.chunks(PART_SIZE).enumerate() {
                     upload.part(index, vec![part.to_vec().into()]).await.unwrap();
                 }
                 upload.complete().await.unwrap();
             }),
         }
-        bench.server.requests();
+        fixture.server.requests();
         assert_eq!(audit("--json --audit --dry-run")["wrong"], json!([FILE]));
         let is_get = |request: &String| request.starts_with("GET") && request.contains("a.nc");
-        assert_eq!(bench.server.requests().iter().any(is_get), !is_in_parts);
-        bench.publish("--audit").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        assert_eq!(fixture.server.requests().iter().any(is_get), !is_in_parts);
+        fixture.publish("--audit").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     }
 }
 
-/// Bytes that a process has read from files when it ends.
+/// Waits until a process ends; returns how many bytes it has read (`rchar` of `/proc/PID/io`).
 #[cfg(target_os = "linux")]
 fn bytes_read(mut process: std::process::Child) -> u64 {
-    let own = Path::new("/proc").join(process.id().to_string());
-    let is_over = || {
-        let stat = fs::read_to_string(own.join("stat")).unwrap();
+    let proc_folder = Path::new("/proc").join(process.id().to_string());
+    let is_zombie = || {
+        let stat = fs::read_to_string(proc_folder.join("stat")).unwrap();
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
     };
-    while !is_over() {
+    // `/proc/PID/io` of a zombie has the final count, and remains until `wait`.
+    while !is_zombie() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    let io = fs::read_to_string(own.join("io")).unwrap();
+    let io = fs::read_to_string(proc_folder.join("io")).unwrap();
     assert!(process.wait().unwrap().success());
     io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_has_a_record_is_read_once() {
-    on_all(|bench| {
-        bench.publish("").assert().success();
+fn a_file_with_a_case_manifest_is_read_only_once() {
+    for_each_server(|fixture| {
+        fixture.publish("").assert().success();
         let size = 40 << 20;
-        write_case(bench, size, PART);
-        let read = bytes_read(bench.publishing("").spawn().unwrap());
+        write_case(fixture, size, PART_SIZE);
+        let read = bytes_read(fixture.publish_process("").spawn().unwrap());
         assert!(read > size as u64 && read < size as u64 * 3 / 2, "{read} bytes of {size}");
-        assert_same(&bench.expected(), &bench.published());
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn a_part_that_is_not_what_its_record_tells_does_not_go_out() {
-    on_all(|bench| {
-        write_case(bench, 12 << 20, PART);
-        damage(&bench.work.path("site").join(FILE), 7 << 20);
-        bench.write("site/other.txt", b"goes nevertheless");
+fn a_part_that_differs_from_its_case_manifest_is_not_sent() {
+    for_each_server(|fixture| {
+        write_case(fixture, 12 << 20, PART_SIZE);
+        flip_bit(&fixture.work.path("site").join(FILE), 7 << 20);
+        fixture.write("site/other.txt", b"goes nevertheless");
         for destination in ["", "disk"] {
-            let mut publish = bench.publish("");
+            let mut publish = fixture.publish("");
             if !destination.is_empty() {
-                publish = super::super::support::dor::dor(bench.work.folder());
+                publish = super::super::support::dor::dor(fixture.work.folder());
                 publish.args(["publish", "site", destination]);
-                publish.env("DOR_S3_PART_SIZE", PART.to_string());
+                publish.env("DOR_S3_PART_SIZE", PART_SIZE.to_string());
             }
             let error = fails(&mut publish, 1);
-            let said = format!("from byte {PART} on");
-            assert!(error.contains(FILE) && error.contains(&said), "{error}");
+            let message = format!("from byte {PART_SIZE} on");
+            assert!(error.contains(FILE) && error.contains(&message), "{error}");
         }
-        assert!(bench.read(FILE).is_none() && !bench.work.path("disk").join(FILE).exists());
-        assert!(bench.read("other.txt").is_some() && bench.work.path("disk/other.txt").exists());
-        assert!(bench.read("research/112/04/manifest.json").is_none());
-        assert_eq!(bench.server.unfinished(FILE), [""; 0]);
+        assert!(
+            fixture.get_object(FILE).is_none() && !fixture.work.path("disk").join(FILE).exists()
+        );
+        assert!(
+            fixture.get_object("other.txt").is_some()
+                && fixture.work.path("disk/other.txt").exists()
+        );
+        assert!(fixture.get_object("research/112/04/manifest.json").is_none());
+        assert_eq!(fixture.server.unfinished(FILE), [""; 0]);
     });
 }
 
 #[test]
-fn another_size_of_parts_is_hashed_and_a_destination_keeps_its_own() {
-    on_all(|bench| {
-        write_case(bench, 12 << 20, 6 << 20);
-        bench.write_large("site/large.nc", 12 << 20);
-        bench.publish("").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+fn a_destination_keeps_its_part_size_and_files_with_another_part_size_are_hashed() {
+    for_each_server(|fixture| {
+        write_case(fixture, 12 << 20, 6 << 20);
+        fixture.write_large("site/large.nc", 12 << 20);
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
         for key in [FILE, "large.nc"] {
-            assert!(manifest(bench).entry(key).unwrap().etag.to_string().ends_with("-3"));
+            assert!(manifest(fixture).entry(key).unwrap().etag.to_string().ends_with("-3"));
         }
-        // By another configuration nothing that is there becomes something else.
-        bench.server.requests();
-        let mut again = bench.publish("");
+        // Another `part_size` in the configuration does not make published objects count as changed.
+        fixture.server.requests();
+        let mut again = fixture.publish("");
         again.env("DOR_S3_PART_SIZE", (6 << 20).to_string()).assert().success();
-        assert!(!bench.has_changed_something());
-        // What is hashed for that is compared with its record: one that differs stays as it is, and the rest
-        // goes on, up to metadata.
-        let file = bench.work.path("site").join(FILE);
-        let (whole, version) = (fs::read(&file).unwrap(), manifest(bench).header.version);
-        let fails_for_it = |name: &str, problem: &str| {
-            bench.write(&format!("site/{name}"), b"new");
-            bench.write("site/maps/.zattrs", name.as_bytes());
-            let error = fails(&mut bench.publish(""), 1);
+        assert!(!fixture.has_changed_objects());
+        // The hash for the part size of the destination is compared with the case manifest. If they
+        // differ, the object stays as it is; other data are sent, metadata and manifest are not.
+        let file = fixture.work.path("site").join(FILE);
+        let (whole, version) = (fs::read(&file).unwrap(), manifest(fixture).header.version);
+        let assert_refused = |name: &str, problem: &str| {
+            fixture.write(&format!("site/{name}"), b"new");
+            fixture.write("site/maps/.zattrs", name.as_bytes());
+            let error = fails(&mut fixture.publish(""), 1);
             let why = format!("does not match its record ({problem})");
             assert!(error.contains(FILE) && error.contains(&why), "{error}");
-            assert_eq!(bench.read(FILE).as_ref(), Some(&whole));
-            assert!(bench.read(name).is_some() && bench.read("maps/.zattrs").is_none());
-            assert_eq!(manifest(bench).header.version, version);
+            assert_eq!(fixture.get_object(FILE).as_ref(), Some(&whole));
+            assert!(
+                fixture.get_object(name).is_some() && fixture.get_object("maps/.zattrs").is_none()
+            );
+            assert_eq!(manifest(fixture).header.version, version);
         };
-        damage(&file, 7 << 20);
-        fails_for_it("a.txt", "the MD5s of its parts differ");
+        flip_bit(&file, 7 << 20);
+        assert_refused("a.txt", "the MD5s of its parts differ");
         fs::write(&file, &whole[1..]).unwrap();
-        fails_for_it("b.txt", "12582911 bytes, not 12582912");
+        assert_refused("b.txt", "12582911 bytes, not 12582912");
         fs::remove_file(&file).unwrap();
-        fails_for_it("c.txt", "it is missing");
+        assert_refused("c.txt", "it is missing");
         fs::write(&file, &whole).unwrap();
-        bench.publish("").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn large_objects_elsewhere_pass_in_little_memory() {
-    // Source Cooperative has one product here: no second place.
-    on_servers(|bench| {
-        bench.write_large("site/a.nc", 40 << 20);
-        bench.write_large("site/b.nc", 22 << 20);
-        let there = bench.destination();
-        let copy = format!("s3://{}/copy", bench.server.bucket());
-        for (from, to) in [("site", &*there), (&*there, &*copy), (&*copy, "back")] {
-            let mut command = super::super::support::dor::dor(bench.work.folder());
-            command.envs(bench.server.variables()).args(["publish", from, to]);
+fn large_objects_of_a_server_are_copied_within_a_small_memory_limit() {
+    // Not with Source Cooperative: the test proxy has one product, hence no second destination.
+    for_each_direct_server(|fixture| {
+        fixture.write_large("site/a.nc", 40 << 20);
+        fixture.write_large("site/b.nc", 22 << 20);
+        let destination = fixture.destination();
+        let copy = format!("s3://{}/copy", fixture.server.bucket());
+        for (from, to) in [("site", &*destination), (&*destination, &*copy), (&*copy, "back")] {
+            let mut command = super::super::support::dor::dor(fixture.work.folder());
+            command.envs(fixture.server.variables()).args(["publish", from, to]);
+            // MiB.
             command.env("SLURM_MEM_PER_NODE", "8").assert().success();
         }
-        let mut back = bench.work.tree("back");
+        let mut back = fixture.work.tree("back");
         back.retain(|name, _| !name.starts_with(".dor/"));
-        assert_same(&bench.expected(), &back);
+        assert_same(&fixture.expected(), &back);
     });
 }
 
 #[test]
-fn records_of_another_form_are_refused_by_name() {
-    on_all(|bench| {
-        write_case(bench, 100, PART);
-        let path = bench.work.path(&format!("{FOLDER}/manifest.json"));
+fn an_invalid_case_manifest_is_refused_and_named() {
+    for_each_server(|fixture| {
+        write_case(fixture, 100, PART_SIZE);
+        let path = fixture.work.path(&format!("{FOLDER}/manifest.json"));
         let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let with = |name: &str, value: Value| {
-            let mut record = whole.clone();
-            record[name] = value;
-            fs::write(&path, record.to_string()).unwrap();
-            fails(&mut bench.publish(""), 65)
+        let error_with = |name: &str, value: Value| {
+            let mut case_manifest = whole.clone();
+            case_manifest[name] = value;
+            fs::write(&path, case_manifest.to_string()).unwrap();
+            fails(&mut fixture.publish(""), 65)
         };
-        let error = with("format", json!(1));
+        let error = error_with("format", json!(1));
         assert!(error.contains("manifest.json") && error.contains("format 1"), "{error}");
         assert!(error.contains("--force"), "{error}");
-        // Parts that the file cannot have.
-        let error = with("part_size", json!(0));
+        // A part size and a number of MD5s that the file cannot have.
+        let error = error_with("part_size", json!(0));
         assert!(error.contains("a.nc"), "{error}");
         let mut files = whole["files"].clone();
         files[0]["md5"] = json!([files[0]["md5"], files[0]["md5"]]);
-        let error = with("files", files);
+        let error = error_with("files", files);
         assert!(error.contains("it has 2 MD5s"), "{error}");
     });
 }

@@ -1,76 +1,78 @@
-//! Publishing while cases are worked on.
+//! `--publish-to`: conversions and map stores publish cases while they process others.
 
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::proxy::Fault;
-use super::{Bench, CONFIGURATION, on_all};
+use super::{CONFIGURATION, Fixture, for_each_server};
 
-/// A command that publishes to the destination.
-fn run(bench: &Bench, words: &str) -> assert_cmd::Command {
-    let mut command = dor(bench.work.folder());
-    command.envs(bench.server.variables()).args(words.split(' '));
-    command.args(["--publish-to", &bench.destination()]);
+/// Fills the map store in `site` with the case `112-04`.
+const POPULATE: &str = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing \
+                        --grid grid.nc";
+
+/// The command `dor` with the arguments `words` and `--publish-to DESTINATION`.
+fn dor_with_publish_to(fixture: &Fixture, words: &str) -> assert_cmd::Command {
+    let mut command = dor(fixture.work.folder());
+    command.envs(fixture.server.variables()).args(words.split(' '));
+    command.args(["--publish-to", &fixture.destination()]);
     command
 }
 
 #[test]
-fn finished_cases_go_out_while_others_are_worked_on() {
-    on_all(|bench| {
-        let mut raw = dor(bench.work.folder());
+fn conversions_publish_each_case_that_they_finish() {
+    for_each_server(|fixture| {
+        let mut raw = dor(fixture.work.folder());
         raw.args(["demo", "raw", "whole", "--shape", "8x9x3", "--months", "180"]);
         raw.args(["--case", "007-10"]).assert().success();
-        std::fs::remove_dir_all(bench.work.path("site")).unwrap();
+        std::fs::remove_dir_all(fixture.work.path("site")).unwrap();
         let convert =
             "research-data process-all-cases -d whole/archive --grid whole/grid.nc -o site";
-        run(bench, convert).assert().success();
-        let there = bench.published();
-        assert_same(&bench.expected(), &there);
-        assert_eq!(there.len(), 181);
+        dor_with_publish_to(fixture, convert).assert().success();
+        let published = fixture.published();
+        assert_same(&fixture.expected(), &published);
+        assert_eq!(published.len(), 181);
         let part = "research-data process-case 112-04 --allow-missing -d archive -o site";
-        run(bench, part).assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        dor_with_publish_to(fixture, part).assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
-/// Creates the store of maps that a test fills.
-fn create_template(bench: &Bench) {
+/// Creates an empty map store in `site`.
+fn create_template(fixture: &Fixture) {
     let create = "vis create-template-store2 -o site --variables PH -l 1";
-    dor(bench.work.folder()).args(create.split(' ')).assert().success();
+    dor(fixture.work.folder()).args(create.split(' ')).assert().success();
 }
 
 #[test]
-fn maps_go_out_before_the_metadata_that_names_them() {
-    on_all(|bench| {
-        let expected = bench.expected();
-        std::fs::remove_dir_all(bench.work.path("site")).unwrap();
-        create_template(bench);
-        let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
-        run(bench, populate).assert().success();
-        let chunks = bench.published();
+fn populate_publishes_maps_and_finalize_publishes_the_metadata_that_names_them() {
+    for_each_server(|fixture| {
+        let expected = fixture.expected();
+        std::fs::remove_dir_all(fixture.work.path("site")).unwrap();
+        create_template(fixture);
+        dor_with_publish_to(fixture, POPULATE).assert().success();
+        let chunks = fixture.published();
         let is_of_case = |key: &String| key.contains("/PH/112.") || key.starts_with(".cases/");
         assert!(chunks.len() > 4 && chunks.keys().all(is_of_case), "{:?}", chunks.keys());
-        run(bench, "vis finalize site").assert().success();
-        let there = bench.published();
-        assert_same(&bench.expected(), &there);
-        assert!(there.len() > chunks.len() && there.len() < expected.len());
+        dor_with_publish_to(fixture, "vis finalize site").assert().success();
+        let published = fixture.published();
+        assert_same(&fixture.expected(), &published);
+        assert!(published.len() > chunks.len() && published.len() < expected.len());
     });
 }
 
 #[test]
-fn work_is_kept_when_it_cannot_be_published() {
-    on_all(|bench| {
-        std::fs::remove_dir_all(bench.work.path("site")).unwrap();
-        let populate = "vis populate-store2 -o site -p 112 -m 4 --data-dir archive --allow-missing --grid grid.nc";
-        create_template(bench);
-        // What is wrong from the beginning is said before work is begun.
-        let record = bench.work.path("site/.cases/112-04.json");
-        let mut wrong = run(bench, populate);
+fn results_are_kept_when_they_cannot_be_published() {
+    for_each_server(|fixture| {
+        std::fs::remove_dir_all(fixture.work.path("site")).unwrap();
+        create_template(fixture);
+        // Invalid credentials are reported before the case is processed.
+        let case_manifest = fixture.work.path("site/.cases/112-04.json");
+        let mut wrong = dor_with_publish_to(fixture, POPULATE);
         let error = fails(wrong.env("AWS_SECRET_ACCESS_KEY", "wrong"), CONFIGURATION);
-        assert!(error.contains("credentials") && !record.exists(), "{error}");
+        assert!(error.contains("credentials") && !case_manifest.exists(), "{error}");
         let denied = Fault::Answer(403, "AccessDenied");
-        bench.server.fail_when(move |asked| (asked.method == "PUT").then_some(denied));
-        let error = fails(&mut run(bench, populate), CONFIGURATION);
-        assert!(error.contains("AccessDenied") && record.exists(), "{error}");
-        assert!(bench.published().is_empty());
+        fixture.server.fail_when(move |request| (request.method == "PUT").then_some(denied));
+        let error = fails(&mut dor_with_publish_to(fixture, POPULATE), CONFIGURATION);
+        assert!(error.contains("AccessDenied") && case_manifest.exists(), "{error}");
+        assert!(fixture.published().is_empty());
     });
 }

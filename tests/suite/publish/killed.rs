@@ -1,4 +1,4 @@
-//! Killed at any moment, a publish goes on where it was.
+//! A publish that is killed at any moment continues with the next run.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -12,32 +12,35 @@ use super::super::support::dor::{dor, fails};
 use super::super::support::minio::Minio;
 use super::super::support::proxy::{Fault, Proxy};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, PART, on_all, seed};
+use super::{CONFIGURATION, Fixture, PART_SIZE, for_each_server, seed};
 
 const KILLS: usize = 20;
-/// Requests at a time.
+/// Concurrent requests (`--concurrency`).
 const REQUESTS: usize = 8;
 const OBJECTS: usize = 400;
 
 #[test]
-fn a_stop_does_not_wait_for_a_server_that_is_gone() {
-    let bench = Bench::new(super::Server::Embedded(S3Server::start()));
-    for never_there in [true, false] {
-        let mut command = bench.publishing("--concurrency 2 --bwlimit 100k");
-        bench.write_many(20, 20_000);
-        if never_there {
+fn sigterm_ends_a_publish_although_the_server_is_unreachable_or_busy() {
+    let fixture = Fixture::new(super::Server::Embedded(S3Server::start()));
+    for is_unreachable in [true, false] {
+        let mut command = fixture.publish_process("--concurrency 2 --bwlimit 100k");
+        fixture.write_many(20, 20_000);
+        if is_unreachable {
             command.env("DOR_S3_ENDPOINT_URL", "http://127.0.0.1:1");
         }
         let mut child = command.spawn().unwrap();
         let began = Instant::now();
-        if never_there {
+        if is_unreachable {
             std::thread::sleep(Duration::from_secs(1));
         } else {
-            while bench.published().is_empty() {
-                assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+            while fixture.published().is_empty() {
+                assert!(
+                    began.elapsed() < Duration::from_secs(60),
+                    "no object sent after 60 seconds"
+                );
                 std::thread::sleep(Duration::from_millis(10));
             }
-            bench.server.fail_always(Fault::Answer(503, "SlowDown"));
+            fixture.server.fail_always(Fault::Answer(503, "SlowDown"));
         }
         let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -46,110 +49,112 @@ fn a_stop_does_not_wait_for_a_server_that_is_gone() {
     }
 }
 
-/// A publish that was killed while it sent `site/large.nc` in parts. On MinIO: the embedded server
-/// cannot be asked for unfinished uploads.
-fn killed_within_a_large_object() -> Option<Bench> {
+/// A fixture after a publish that was killed while it uploaded `site/large.nc` in parts. The server is
+/// MinIO, because the embedded server has no listing of unfinished uploads. `None` without MinIO.
+fn fixture_with_killed_multipart_upload() -> Option<Fixture> {
     let minio = Minio::start()?;
-    let proxy = Proxy::before(&minio.endpoint);
-    let bench = Bench::new(super::Server::Minio { minio, proxy });
-    bench.write_large("site/large.nc", 40 << 20);
-    bench.publish("--dry-run").assert().success();
-    let mut child = bench.publishing("--bwlimit 4M --concurrency 1").spawn().unwrap();
+    let proxy = Proxy::start(&minio.endpoint);
+    let fixture = Fixture::new(super::Server::Minio { minio, proxy });
+    fixture.write_large("site/large.nc", 40 << 20);
+    fixture.publish("--dry-run").assert().success();
+    let mut child = fixture.publish_process("--bwlimit 4M --concurrency 1").spawn().unwrap();
     let (began, mut sent) = (Instant::now(), 0);
-    // The second has arrived before the third is sent.
+    // With one request at a time, the second part has arrived when the third is sent.
     while sent < 3 {
-        sent += parts_sent(&bench);
-        assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        sent += count_sent_parts(&fixture);
+        assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    Some(bench)
+    Some(fixture)
 }
 
-/// How many parts of the large object were sent since this was asked last.
-fn parts_sent(bench: &Bench) -> usize {
-    let requests = bench.server.requests();
-    let is_part = |asked: &&String| asked.starts_with("PUT") && asked.contains("partNumber=");
+/// Number of parts sent since the request log was last read.
+fn count_sent_parts(fixture: &Fixture) -> usize {
+    let requests = fixture.server.requests();
+    let is_part = |line: &&String| line.starts_with("PUT") && line.contains("partNumber=");
     requests.iter().filter(is_part).count()
 }
 
 #[test]
-fn a_large_object_goes_on_with_the_parts_that_have_arrived() {
+fn a_killed_multipart_upload_continues_with_the_parts_that_have_arrived() {
     for more in ["", "--audit"] {
-        let Some(bench) = killed_within_a_large_object() else { return };
-        parts_sent(&bench);
-        let mut elsewhere = bench.publish(more);
-        elsewhere.env("DOR_STATE_DIR", bench.work.path("elsewhere")).assert().success();
-        let parts = (40 << 20) / PART;
-        let again = parts_sent(&bench);
-        assert!((1..=parts - 2).contains(&again), "{again} of {parts} parts were sent again");
-        assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
-        assert_same(&bench.expected(), &bench.published());
+        let Some(fixture) = fixture_with_killed_multipart_upload() else { return };
+        count_sent_parts(&fixture);
+        publish_with_other_state(&fixture, more);
+        let parts = (40 << 20) / PART_SIZE;
+        let sent = count_sent_parts(&fixture);
+        assert!((1..=parts - 2).contains(&sent), "{sent} of {parts} parts were sent again");
+        assert_eq!(fixture.server.unfinished("site/large.nc"), [""; 0]);
+        assert_same(&fixture.expected(), &fixture.published());
     }
 }
 
 #[test]
-fn the_uploads_of_another_source_are_ended_too() {
-    let Some(bench) = killed_within_a_large_object() else { return };
-    bench.write("other/text.txt", b"text");
-    let mut other = dor(bench.work.folder());
-    other.envs(bench.server.variables());
-    other.args(["publish", "other", &bench.destination(), "--audit"]).assert().success();
-    assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
+fn an_audit_from_another_source_aborts_unfinished_uploads() {
+    let Some(fixture) = fixture_with_killed_multipart_upload() else { return };
+    fixture.write("other/text.txt", b"text");
+    let mut other = dor(fixture.work.folder());
+    other.envs(fixture.server.variables());
+    other.args(["publish", "other", &fixture.destination(), "--audit"]).assert().success();
+    assert_eq!(fixture.server.unfinished("site/large.nc"), [""; 0]);
 }
 
 #[test]
-fn twenty_kills_leave_what_an_undisturbed_publish_leaves() {
-    on_all(|bench| {
+fn a_publish_after_twenty_kills_completes_and_sends_few_objects_twice() {
+    for_each_server(|fixture| {
         let mut random = StdRng::seed_from_u64(seed());
-        bench.write_many(OBJECTS, 20_000);
-        bench.write_large("site/large.nc", 12 << 20);
-        let expected = bench.expected();
-        // Hashing once takes the time of it from the runs.
-        bench.publish("--dry-run").assert().success();
+        fixture.write_many(OBJECTS, 20_000);
+        fixture.write_large("site/large.nc", 12 << 20);
+        let expected = fixture.expected();
+        // Fills the checksum cache, so that kills hit the transfer and not the hashing.
+        fixture.publish("--dry-run").assert().success();
         let mut interrupted = 0;
         for _ in 0..KILLS {
-            let words = format!("--concurrency {REQUESTS} --bwlimit 8M");
-            let mut child = bench.publishing(&words).spawn().unwrap();
+            let options = format!("--concurrency {REQUESTS} --bwlimit 8M");
+            let mut child = fixture.publish_process(&options).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(random.random_range(20..500)));
             let _ = child.kill();
             child.wait().unwrap();
-            let there = bench.published();
-            for (name, bytes) in &there {
-                assert!(expected.get(name) == Some(bytes), "{name} is not what it should be");
+            let published = fixture.published();
+            for (name, bytes) in &published {
+                assert!(expected.get(name) == Some(bytes), "{name} differs from the source");
             }
-            interrupted += usize::from(there.len() < expected.len());
+            interrupted += usize::from(published.len() < expected.len());
         }
-        assert!(interrupted > KILLS / 4, "{interrupted} kills came in time");
-        bench.publish("").assert().success();
-        assert_same(&expected, &bench.published());
-        if bench.server.is_minio() {
-            assert_eq!(bench.server.unfinished("site/large.nc"), [""; 0]);
+        assert!(
+            interrupted > KILLS / 4,
+            "only {interrupted} of {KILLS} kills came before the end of the publish"
+        );
+        fixture.publish("").assert().success();
+        assert_same(&expected, &fixture.published());
+        if fixture.server.is_minio() {
+            assert_eq!(fixture.server.unfinished("site/large.nc"), [""; 0]);
         }
-        let requests = bench.server.requests();
+        let requests = fixture.server.requests();
         let sent = requests.iter().filter(|r| r.starts_with("PUT") && r.contains("/many/")).count();
-        // Those in flight at a kill, and those whose arrival was just about to be written down.
+        // Objects in flight at a kill, and those that had arrived but whose arrival was not yet recorded.
         let again = sent - OBJECTS;
         assert!(again <= interrupted * 2 * REQUESTS, "{again} objects were sent again");
     });
 }
 
-/// Publishes until some of many objects have arrived, then kills it; gives the name of one of them.
-fn interrupt(bench: &Bench) -> String {
-    interrupt_as(bench, None)
+/// Publishes, and kills the publish when an object below `many` has arrived; returns its key.
+fn interrupt_publish(fixture: &Fixture) -> String {
+    interrupt_publish_with_state(fixture, None)
 }
 
-/// The same, of another machine, which keeps what it knows in this folder.
-fn interrupt_as(bench: &Bench, state: Option<&str>) -> String {
-    // A listing is quick; reading it all would let the publish end meanwhile on a busy machine.
+/// Like [`interrupt_publish`], with another state folder (checksum cache), as on another machine.
+fn interrupt_publish_with_state(fixture: &Fixture, state: Option<&str>) -> String {
+    // Listings are fast. If the test read all objects, the publish could end meanwhile.
     let many = || -> BTreeMap<String, _> {
-        let listed = bench.runtime.block_on(bench.store().list("many")).unwrap().into_iter();
+        let listed = fixture.runtime.block_on(fixture.store().list("many")).unwrap().into_iter();
         listed.map(|found| (found.key, (found.etag, found.modified))).collect()
     };
     let (began, before) = (Instant::now(), many());
-    let mut command = bench.publishing("--concurrency 4 --bwlimit 200k");
-    command.envs(state.map(|state| ("DOR_STATE_DIR", bench.work.path(state))));
+    let mut command = fixture.publish_process("--concurrency 4 --bwlimit 200k");
+    command.envs(state.map(|state| ("DOR_STATE_DIR", fixture.work.path(state))));
     let mut child = command.spawn().unwrap();
     let arrived = loop {
         let arrived = many().into_iter().find(|(name, found)| before.get(name) != Some(found));
@@ -160,246 +165,249 @@ fn interrupt_as(bench: &Bench, state: Option<&str>) -> String {
     };
     child.kill().unwrap();
     child.wait().unwrap();
-    let (name, _) = arrived.expect("something is sent");
-    let there = bench.published();
-    let is_waiting =
-        |(name, bytes): (&String, &_)| name.starts_with("many/") && there.get(name) != Some(bytes);
-    assert!(bench.expected().iter().any(is_waiting), "the kill came too late");
+    let (name, _) = arrived.expect("an object below `many` is sent within 60 seconds");
+    let published = fixture.published();
+    let is_pending = |(name, bytes): (&String, &_)| {
+        name.starts_with("many/") && published.get(name) != Some(bytes)
+    };
+    assert!(fixture.expected().iter().any(is_pending), "the publish ended before the kill");
     name
 }
 
-/// Publishes as another machine does, which knows nothing of this one.
-fn publish_elsewhere(bench: &Bench, more: &str) {
-    let state = bench.work.path("elsewhere");
-    bench.publish(more).env("DOR_STATE_DIR", state).assert().success();
+/// Publishes with another state folder, as another machine does, which has no checksum cache of `site`.
+fn publish_with_other_state(fixture: &Fixture, more: &str) {
+    let state = fixture.work.path("elsewhere");
+    fixture.publish(more).env("DOR_STATE_DIR", state).assert().success();
 }
 
-fn write_all(bench: &Bench, tree: &Tree) {
-    tree.iter().for_each(|(name, bytes)| bench.write(&format!("site/{name}"), bytes));
+/// Writes all files of `tree` into `site`.
+fn write_site(fixture: &Fixture, tree: &Tree) {
+    tree.iter().for_each(|(name, bytes)| fixture.write(&format!("site/{name}"), bytes));
 }
 
 #[test]
-fn an_interrupted_publish_is_not_believed_after_others_have_published() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        let first = bench.expected();
-        interrupt(bench);
+fn objects_of_an_interrupted_publish_are_sent_again_after_another_publisher_replaced_them() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        let first = fixture.expected();
+        interrupt_publish(fixture);
         // Other bytes of the same sizes.
-        bench.write_many(100, 20_000);
-        publish_elsewhere(bench, "");
-        assert_same(&bench.expected(), &bench.published());
-        write_all(bench, &first);
-        bench.publish("").assert().success();
-        assert_same(&first, &bench.published());
+        fixture.write_many(100, 20_000);
+        publish_with_other_state(fixture, "");
+        assert_same(&fixture.expected(), &fixture.published());
+        write_site(fixture, &first);
+        fixture.publish("").assert().success();
+        assert_same(&first, &fixture.published());
     });
 }
 
 #[test]
-fn an_interrupted_publish_is_not_believed_after_the_destination_was_emptied() {
-    let own = [".dor/manifest.next.jsonl.gz", ".dor/lease.json"];
-    for removed in [&own[..], &[]] {
-        on_all(|bench| {
-            bench.write_many(100, 20_000);
-            interrupt(bench);
-            bench.published().into_keys().for_each(|key| bench.remove(&key));
-            removed.iter().for_each(|key| bench.remove(key));
-            bench.publish("").assert().success();
-            assert_same(&bench.expected(), &bench.published());
+fn objects_of_an_interrupted_publish_are_sent_again_after_the_destination_was_emptied() {
+    let dor_objects = [".dor/manifest.next.jsonl.gz", ".dor/lease.json"];
+    for removed in [&dor_objects[..], &[]] {
+        for_each_server(|fixture| {
+            fixture.write_many(100, 20_000);
+            interrupt_publish(fixture);
+            fixture.published().into_keys().for_each(|key| fixture.delete_object(&key));
+            removed.iter().for_each(|key| fixture.delete_object(key));
+            fixture.publish("").assert().success();
+            assert_same(&fixture.expected(), &fixture.published());
         });
     }
 }
 
 #[test]
-fn what_others_have_sent_is_known_after_a_second_interruption_too() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        let first = bench.expected();
-        publish_elsewhere(bench, "");
-        bench.write_many(100, 20_000);
-        interrupt(bench);
-        interrupt_as(bench, Some("elsewhere"));
-        write_all(bench, &first);
-        publish_elsewhere(bench, "");
-        assert_same(&first, &bench.published());
+fn a_publish_after_two_interruptions_replaces_objects_of_both() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        let first = fixture.expected();
+        publish_with_other_state(fixture, "");
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        interrupt_publish_with_state(fixture, Some("elsewhere"));
+        write_site(fixture, &first);
+        publish_with_other_state(fixture, "");
+        assert_same(&first, &fixture.published());
     });
 }
 
-/// Two objects of an interrupted publish that have not arrived, and what another program puts there.
-fn foreign_at_keys_of(bench: &Bench) -> Tree {
-    let there = bench.published();
-    let waits = |name: &String| name.starts_with("many/") && !there.contains_key(name);
-    let names = bench.expected().into_keys().filter(waits).take(2);
+/// Writes objects of another program at two keys that an interrupted publish has not yet sent: one of the
+/// size of the source file, and one of another size. Returns these objects.
+fn put_foreign_at_pending_keys(fixture: &Fixture) -> Tree {
+    let published = fixture.published();
+    let is_pending = |name: &String| name.starts_with("many/") && !published.contains_key(name);
+    let names = fixture.expected().into_keys().filter(is_pending).take(2);
     let foreign: Tree = names.zip([vec![b'f'; 20_000], b"foreign".to_vec()]).collect();
-    assert_eq!(foreign.len(), 2, "the kill came too late");
-    foreign.iter().for_each(|(name, bytes)| bench.alter(name, bytes));
+    assert_eq!(foreign.len(), 2, "the publish ended before the kill");
+    foreign.iter().for_each(|(name, bytes)| fixture.put_object(name, bytes));
     foreign
 }
 
 #[test]
-fn what_another_program_puts_at_the_keys_of_an_interrupted_publish_is_kept() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        interrupt(bench);
-        let foreign = foreign_at_keys_of(bench);
-        let error = fails(&mut bench.publish(""), CONFIGURATION);
+fn objects_of_another_program_at_keys_of_an_interrupted_publish_are_kept() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        let foreign = put_foreign_at_pending_keys(fixture);
+        let error = fails(&mut fixture.publish(""), CONFIGURATION);
         for part in ["2 object(s) that no publish has sent", "many/", "--overwrite"] {
             assert!(error.contains(part), "{part}: {error}");
         }
         for name in foreign.keys() {
-            std::fs::remove_file(bench.work.path(&format!("site/{name}"))).unwrap();
+            std::fs::remove_file(fixture.work.path(&format!("site/{name}"))).unwrap();
         }
-        bench.publish("--delete").assert().success();
-        let mut expected = bench.expected();
+        fixture.publish("--delete").assert().success();
+        let mut expected = fixture.expected();
         expected.extend(foreign);
-        assert_same(&expected, &bench.published());
+        assert_same(&expected, &fixture.published());
     });
 }
 
 #[test]
-fn to_overwrite_replaces_what_another_program_has_put_there() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        interrupt(bench);
-        foreign_at_keys_of(bench);
-        bench.publish("--overwrite").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+fn overwrite_replaces_objects_of_another_program_at_keys_of_an_interrupted_publish() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        put_foreign_at_pending_keys(fixture);
+        fixture.publish("--overwrite").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn a_publish_whose_manifest_somebody_removes_meanwhile_can_be_run_again() {
-    on_all(|bench| {
-        bench.publish("").assert().success();
-        bench.write_many(40, 20_000);
-        let mut publishing = bench.publishing("--bwlimit 400k");
+fn a_publish_whose_manifest_is_deleted_meanwhile_can_be_run_again() {
+    for_each_server(|fixture| {
+        fixture.publish("").assert().success();
+        fixture.write_many(40, 20_000);
+        let mut publishing = fixture.publish_process("--bwlimit 400k");
         let child = publishing.stderr(Stdio::piped()).spawn().unwrap();
         let began = Instant::now();
-        while !bench.published().keys().any(|name| name.starts_with("many/")) {
-            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        while !fixture.published().keys().any(|name| name.starts_with("many/")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
             std::thread::sleep(Duration::from_millis(20));
         }
-        bench.remove(".dor/manifest.jsonl.gz");
+        fixture.delete_object(".dor/manifest.jsonl.gz");
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // The embedded server has no condition for an object that is gone.
-        if bench.server.lists_md5() {
-            assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
-            assert!(said.contains("run the command again"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // The embedded server ignores the condition of a write if the object does not exist.
+        if fixture.server.lists_md5() {
+            assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{stderr}");
+            assert!(stderr.contains("run the command again"), "{stderr}");
         }
-        bench.publish("").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn a_request_of_a_killed_publish_that_arrives_late_is_noticed() {
-    on_all(|bench| {
-        bench.write("site/late.bin", b"before");
-        bench.server.fail_when(|asked| {
-            let is_late = asked.method == "PUT" && asked.target.contains("late.bin");
+fn a_late_request_of_a_killed_publish_that_overwrites_newer_bytes_is_detected() {
+    for_each_server(|fixture| {
+        fixture.write("site/late.bin", b"before");
+        fixture.server.fail_when(|request| {
+            let is_late = request.method == "PUT" && request.target.contains("late.bin");
             is_late.then_some(Fault::Late(Duration::from_secs(8)))
         });
-        let mut child = bench.publishing("").spawn().unwrap();
+        let mut child = fixture.publish_process("").spawn().unwrap();
         let (began, mut seen) = (Instant::now(), Vec::new());
-        while !seen.iter().any(|asked: &String| asked.contains("late.bin")) {
-            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
-            seen = bench.server.requests();
+        while !seen.iter().any(|line: &String| line.contains("late.bin")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
+            seen = fixture.server.requests();
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Its body has been read.
+        // Time for the proxy to read the body of the request.
         std::thread::sleep(Duration::from_millis(500));
         child.kill().unwrap();
         child.wait().unwrap();
-        bench.server.recover();
-        bench.write("site/late.bin", b"after!");
-        let output = bench.publish("").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("requests of an interrupted publish may still arrive"), "{said}");
-        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{said}");
-        assert_eq!(bench.read("late.bin").as_deref(), Some(&b"before"[..]));
-        bench.publish("").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        fixture.server.recover();
+        fixture.write("site/late.bin", b"after!");
+        let output = fixture.publish("").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.contains("requests of an interrupted publish may still arrive"), "{stderr}");
+        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{stderr}");
+        assert_eq!(fixture.get_object("late.bin").as_deref(), Some(&b"before"[..]));
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn what_was_never_published_is_not_taken_for_right_by_its_size() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        interrupt(bench);
-        bench.write_many(100, 20_000);
-        // So much later that the time of writing does not tell.
+fn objects_of_an_interrupted_publish_do_not_count_as_sent_because_of_their_size() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        fixture.write_many(100, 20_000);
+        // Later, so that modification times do not show which bytes an object has.
         std::thread::sleep(Duration::from_secs(3));
-        publish_elsewhere(bench, "--include notes/**");
-        interrupt(bench);
-        publish_elsewhere(bench, "");
-        assert_same(&bench.expected(), &bench.published());
+        publish_with_other_state(fixture, "--include notes/**");
+        interrupt_publish(fixture);
+        publish_with_other_state(fixture, "");
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn a_change_that_was_interrupted_is_undone_whoever_goes_on_and_with_whatever_part() {
+fn another_publisher_undoes_an_interrupted_change_even_after_a_partial_publish() {
     for parts in [&[""][..], &["--include notes/**", ""]] {
-        on_all(|bench| {
-            bench.write_many(100, 20_000);
-            // Where ETags are no MD5s, of it a listing tells the size only.
-            bench.write_large("site/large.nc", 12 << 20);
-            let first = bench.expected();
-            bench.publish("").assert().success();
-            bench.write_many(100, 20_000);
-            interrupt(bench);
-            write_all(bench, &first);
-            parts.iter().for_each(|more| publish_elsewhere(bench, more));
-            assert_same(&first, &bench.published());
-            // Nothing is left to be done by anybody.
-            bench.server.requests();
-            publish_elsewhere(bench, "");
-            bench.publish("").assert().success();
-            assert!(!bench.has_changed_something());
+        for_each_server(|fixture| {
+            fixture.write_many(100, 20_000);
+            // Uploaded in parts: if its ETag is no MD5, a listing shows only its size.
+            fixture.write_large("site/large.nc", 12 << 20);
+            let first = fixture.expected();
+            fixture.publish("").assert().success();
+            fixture.write_many(100, 20_000);
+            interrupt_publish(fixture);
+            write_site(fixture, &first);
+            parts.iter().for_each(|more| publish_with_other_state(fixture, more));
+            assert_same(&first, &fixture.published());
+            // No publisher finds anything to send.
+            fixture.server.requests();
+            publish_with_other_state(fixture, "");
+            fixture.publish("").assert().success();
+            assert!(!fixture.has_changed_objects());
         });
     }
 }
 
 #[test]
-fn what_an_interrupted_run_has_sent_is_deleted_when_it_is_gone() {
-    for between in [false, true] {
-        on_all(|bench| {
-            bench.write_many(100, 20_000);
-            let arrived = interrupt(bench);
-            interrupt_as(bench, Some("elsewhere"));
-            std::fs::remove_file(bench.work.path(&format!("site/{arrived}"))).unwrap();
-            bench.alter("foreign.txt", b"of nobody");
-            // It stays to be deleted while nobody asks for that.
-            if between {
-                bench.publish("").assert().success();
-                assert!(bench.published().contains_key(&arrived));
+fn objects_sent_by_interrupted_publishes_are_deleted_once_the_source_lacks_them() {
+    for with_publish_between in [false, true] {
+        for_each_server(|fixture| {
+            fixture.write_many(100, 20_000);
+            let arrived = interrupt_publish(fixture);
+            interrupt_publish_with_state(fixture, Some("elsewhere"));
+            std::fs::remove_file(fixture.work.path(&format!("site/{arrived}"))).unwrap();
+            fixture.put_object("foreign.txt", b"of nobody");
+            // A publish without `--delete` keeps the object for a later `--delete`.
+            if with_publish_between {
+                fixture.publish("").assert().success();
+                assert!(fixture.published().contains_key(&arrived));
             }
-            publish_elsewhere(bench, "--delete");
-            let mut there = bench.published();
-            assert!(there.remove("foreign.txt").is_some());
-            assert_same(&bench.expected(), &there);
+            publish_with_other_state(fixture, "--delete");
+            let mut published = fixture.published();
+            assert!(published.remove("foreign.txt").is_some());
+            assert_same(&fixture.expected(), &published);
         });
     }
 }
 
 #[test]
-fn deletes_that_failed_are_made_up_for() {
-    on_all(|bench| {
-        bench.write_many(40, 100);
-        bench.publish("").assert().success();
-        std::fs::remove_dir_all(bench.work.path("site/many")).unwrap();
+fn deletes_that_failed_are_repeated_by_the_next_publish_with_delete() {
+    for_each_server(|fixture| {
+        fixture.write_many(40, 100);
+        fixture.publish("").assert().success();
+        std::fs::remove_dir_all(fixture.work.path("site/many")).unwrap();
         let mut left = 10;
-        bench.server.fail_when(move |asked| {
-            let is_delete = asked.method == "DELETE" && asked.target.contains("/many/");
+        fixture.server.fail_when(move |request| {
+            let is_delete = request.method == "DELETE" && request.target.contains("/many/");
             left -= usize::from(is_delete && left > 0);
             (is_delete && left == 0).then_some(Fault::Answer(403, "AccessDenied"))
         });
-        fails(&mut bench.publish("--delete"), CONFIGURATION);
-        bench.server.recover();
-        assert_ne!(bench.published().len(), bench.expected().len());
-        // A publish that may not delete leaves them to the next.
-        publish_elsewhere(bench, "");
-        bench.publish("--delete").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        fails(&mut fixture.publish("--delete"), CONFIGURATION);
+        fixture.server.recover();
+        assert_ne!(fixture.published().len(), fixture.expected().len());
+        // A publish without `--delete` leaves the objects to a later one with it.
+        publish_with_other_state(fixture, "");
+        fixture.publish("--delete").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }

@@ -1,4 +1,4 @@
-//! A publisher that loses its lease leaves nothing behind that the next one does not hear of.
+//! The lease. A publisher that loses it stops, and the next publisher repairs what it has changed.
 
 use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
@@ -9,39 +9,41 @@ use serde_json::{Value, json};
 use super::super::support::case::{Tree, assert_same};
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{Bench, INTERRUPTED, Server, on_servers, through_source_coop};
+use super::{Fixture, INTERRUPTED, Server, for_each_direct_server, source_coop_fixture};
 
 const OBJECTS: usize = 200;
 const LEASE: &str = ".dor/lease.json";
-/// In which a publisher notices that it has lost its lease.
-const NOTICED: Duration = Duration::from_secs(20);
+/// The longest time that a publisher may take to notice that it has lost its lease.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Two that publish other bytes of the same sizes and names to the same place.
-struct Rivals<'a> {
-    bench: &'a Bench,
+/// Two publishers, which send different files of the same names and sizes to one destination. The first
+/// sends the folder `one`, the second `two`.
+struct TwoPublishers<'a> {
+    fixture: &'a Fixture,
     destination: String,
+    /// The process of the first publisher.
     first: Child,
 }
 
-impl<'a> Rivals<'a> {
-    /// The first one is at work, and has sent something.
-    fn new(bench: &'a Bench, destination: String) -> Self {
+impl<'a> TwoPublishers<'a> {
+    /// Starts the first publisher and waits until it has sent an object.
+    fn new(fixture: &'a Fixture, destination: String) -> Self {
         for name in ["one", "two"] {
-            bench.write_many(OBJECTS, 20_000);
-            std::fs::rename(bench.work.path("site/many"), bench.work.path(name)).unwrap();
+            fixture.write_many(OBJECTS, 20_000);
+            std::fs::rename(fixture.work.path("site/many"), fixture.work.path(name)).unwrap();
         }
         let mut first = Process::new(env!("CARGO_BIN_EXE_dor"));
-        first.env_clear().env("HOME", bench.work.folder()).current_dir(bench.work.folder());
-        first.envs(bench.server.variables());
+        first.env_clear().env("HOME", fixture.work.folder()).current_dir(fixture.work.folder());
+        first.envs(fixture.server.variables());
         first.args(["publish", "one", &destination, "--bwlimit", "400k", "--concurrency", "4"]);
         let first = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let rivals = Self { bench, destination, first };
+        let publishers = Self { fixture, destination, first };
         let began = Instant::now();
-        while rivals.published().is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        while publishers.published().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
             std::thread::sleep(Duration::from_millis(10));
         }
-        rivals
+        publishers
     }
 
     fn is_on_disk(&self) -> bool {
@@ -51,160 +53,179 @@ impl<'a> Rivals<'a> {
     fn write(&self, key: &str, bytes: &[u8]) {
         match self.is_on_disk() {
             true => {
-                std::fs::write(self.bench.work.path(&self.destination).join(key), bytes).unwrap();
+                std::fs::write(self.fixture.work.path(&self.destination).join(key), bytes).unwrap();
             }
-            false => self.bench.alter(key, bytes),
+            false => self.fixture.put_object(key, bytes),
         }
     }
 
+    /// Deletes the lease of the first publisher.
     fn remove_lease(&self) {
         match self.is_on_disk() {
             true => {
-                std::fs::remove_file(self.bench.work.path(&self.destination).join(LEASE)).unwrap();
+                std::fs::remove_file(self.fixture.work.path(&self.destination).join(LEASE))
+                    .unwrap();
             }
-            false => self.bench.remove(LEASE),
+            false => self.fixture.delete_object(LEASE),
         }
     }
 
+    /// All objects at the destination, except for hidden ones.
     fn published(&self) -> Tree {
-        let mut there = match self.is_on_disk() {
-            false => self.bench.published(),
-            true if !self.bench.work.path(&self.destination).exists() => Tree::new(),
-            true => self.bench.work.tree(&self.destination),
+        let mut published = match self.is_on_disk() {
+            false => self.fixture.published(),
+            true if !self.fixture.work.path(&self.destination).exists() => Tree::new(),
+            true => self.fixture.work.tree(&self.destination),
         };
-        there.retain(|name, _| !name.starts_with('.') && !name.contains("/."));
-        there
+        published.retain(|name, _| !name.starts_with('.') && !name.contains("/."));
+        published
     }
 
-    /// What the second one does, elsewhere.
-    fn second(&self, words: &str) -> assert_cmd::Command {
-        let mut command = dor(self.bench.work.folder());
-        command.envs(self.bench.server.variables());
-        command.env("DOR_STATE_DIR", self.bench.work.path("elsewhere"));
+    /// The command `dor publish WORDS` of the second publisher, which has a state folder of its own, as on
+    /// another machine. `THERE` stands for the destination.
+    fn second_publish(&self, words: &str) -> assert_cmd::Command {
+        let mut command = dor(self.fixture.work.folder());
+        command.envs(self.fixture.server.variables());
+        command.env("DOR_STATE_DIR", self.fixture.work.path("elsewhere"));
         let words = words.replace("THERE", &self.destination);
         command.args(["publish"]).args(words.split(' '));
         command
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal_first(&self, signal: Signal) {
         let pid = Pid::from_raw(self.first.id() as i32).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
-    /// The first one stops, and soon; what it said.
-    fn lost(&mut self) -> String {
+    /// Waits until the first publisher ends; it must end soon, because of its lost lease.
+    fn assert_first_loses_lease(&mut self) {
         let began = Instant::now();
         let code = self.first.wait().unwrap().code();
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut self.first.stderr.take().unwrap(), &mut said).unwrap();
-        assert_eq!(code, Some(INTERRUPTED), "{said}");
-        assert!(began.elapsed() < NOTICED, "it took {:?}", began.elapsed());
-        assert!(said.contains("the lease on") && said.contains("is lost"), "{said}");
-        said
+        let mut stderr = String::new();
+        std::io::Read::read_to_string(&mut self.first.stderr.take().unwrap(), &mut stderr).unwrap();
+        assert_eq!(code, Some(INTERRUPTED), "{stderr}");
+        assert!(began.elapsed() < NOTICE_TIMEOUT, "it took {:?}", began.elapsed());
+        assert!(stderr.contains("the lease on") && stderr.contains("is lost"), "{stderr}");
     }
 
-    fn differing(&self) -> usize {
-        let (there, wanted) = (self.published(), self.bench.work.tree("two"));
-        wanted.iter().filter(|(name, bytes)| there.get(*name) != Some(bytes)).count()
+    /// Number of files of the second publisher that are not at the destination, or differ there.
+    fn count_differing(&self) -> usize {
+        let (published, wanted) = (self.published(), self.fixture.work.tree("two"));
+        wanted.iter().filter(|(name, bytes)| published.get(*name) != Some(bytes)).count()
     }
 
-    /// Whether the next publisher hears that objects may have been changed.
+    /// Whether the lease at the destination is marked `dirty`.
     fn is_dirty(&self) -> bool {
-        let output = self.second("status THERE --json").output().unwrap().stdout;
+        let output = self.second_publish("status THERE --json").output().unwrap().stdout;
         serde_json::from_slice::<Value>(&output).unwrap()["dirty"].as_bool().unwrap()
     }
 
-    fn is_mended_by(&self, words: &str) {
-        self.second(words).assert().success();
-        assert_same(&self.bench.work.tree("two"), &self.published());
+    /// Runs a command of the second publisher. Then the destination must have exactly its files, the lease
+    /// must not be dirty, and another publish must have nothing to send.
+    fn assert_repaired_by(&self, words: &str) {
+        self.second_publish(words).assert().success();
+        assert_same(&self.fixture.work.tree("two"), &self.published());
         assert!(!self.is_dirty());
-        let again = self.second("two THERE").assert().success().get_output().stdout.clone();
-        assert!(String::from_utf8_lossy(&again).contains("nothing to send"));
+        let stdout =
+            self.second_publish("two THERE").assert().success().get_output().stdout.clone();
+        assert!(String::from_utf8_lossy(&stdout).contains("nothing to send"));
     }
 }
 
-/// With servers, through Source Cooperative's proxy and with a folder, at the same time.
-fn on_all(test: impl Fn(Rivals) + Sync) {
+/// Runs a test with each server and with a folder on disk as destination, in parallel.
+fn for_each_destination(test: impl Fn(TwoPublishers) + Sync) {
     std::thread::scope(|scope| {
-        scope.spawn(|| on_servers(|bench| test(Rivals::new(bench, bench.destination()))));
         scope.spawn(|| {
-            let bench = through_source_coop();
-            bench.iter().for_each(|bench| test(Rivals::new(bench, bench.destination())));
+            for_each_direct_server(|fixture| {
+                test(TwoPublishers::new(fixture, fixture.destination()))
+            })
         });
         scope.spawn(|| {
-            let bench = Bench::new(Server::Embedded(S3Server::start()));
-            test(Rivals::new(&bench, "public".to_owned()));
+            let fixture = source_coop_fixture();
+            fixture
+                .iter()
+                .for_each(|fixture| test(TwoPublishers::new(fixture, fixture.destination())));
+        });
+        scope.spawn(|| {
+            let fixture = Fixture::new(Server::Embedded(S3Server::start()));
+            test(TwoPublishers::new(&fixture, "public".to_owned()));
         });
     });
 }
 
 #[test]
-fn one_that_is_at_work_is_outlasted() {
-    on_all(|mut rivals| {
-        // A renewal at the same moment writes it again.
+fn a_publisher_without_its_lease_stops_while_the_next_one_waits_15_seconds() {
+    for_each_destination(|mut publishers| {
+        // Up to three times: the first publisher may renew the lease at the moment of its removal.
         let take_over = |_| {
-            rivals.remove_lease();
-            let second = rivals.second("two THERE").output().unwrap();
-            second.status.success().then_some(second.stderr)
+            publishers.remove_lease();
+            let output = publishers.second_publish("two THERE").output().unwrap();
+            output.status.success().then_some(output.stderr)
         };
-        let second = (0..3).find_map(take_over).expect("the lease is taken");
-        assert!(String::from_utf8_lossy(&second).contains("waiting 15 s"));
-        rivals.lost();
-        rivals.is_mended_by("two THERE");
+        let stderr = (0..3).find_map(take_over).expect("the second publisher takes the lease");
+        assert!(String::from_utf8_lossy(&stderr).contains("waiting 15 s"));
+        publishers.assert_first_loses_lease();
+        publishers.assert_repaired_by("two THERE");
     });
 }
 
 #[test]
-fn one_that_was_paused_sends_nothing_more() {
-    on_all(|mut rivals| {
-        rivals.signal(Signal::STOP);
-        rivals.remove_lease();
-        // Longer than a lease counts as held without a look at it.
-        rivals.second("two THERE").assert().success();
-        assert!(!rivals.is_dirty());
-        rivals.signal(Signal::CONT);
-        rivals.lost();
-        // What was under way.
-        assert!(rivals.differing() <= 4, "{} were written over", rivals.differing());
-        assert!(rivals.is_dirty());
-        let status = rivals.second("status THERE --source two").output().unwrap().stdout;
+fn a_paused_publisher_that_lost_its_lease_sends_nothing_more() {
+    for_each_destination(|mut publishers| {
+        publishers.signal_first(Signal::STOP);
+        publishers.remove_lease();
+        // This takes longer than the first publisher trusts its lease without a new check.
+        publishers.second_publish("two THERE").assert().success();
+        assert!(!publishers.is_dirty());
+        publishers.signal_first(Signal::CONT);
+        publishers.assert_first_loses_lease();
+        // The four requests that were in flight may still overwrite objects.
+        assert!(
+            publishers.count_differing() <= 4,
+            "{} objects were overwritten",
+            publishers.count_differing()
+        );
+        assert!(publishers.is_dirty());
+        let status =
+            publishers.second_publish("status THERE --source two").output().unwrap().stdout;
         let status = String::from_utf8(status).unwrap();
         assert!(status.contains("in doubt: "), "{status}");
-        rivals.is_mended_by("two THERE");
+        publishers.assert_repaired_by("two THERE");
     });
 }
 
 #[test]
-fn one_that_is_killed_before_it_has_noticed_leaves_nothing_either() {
-    on_all(|mut rivals| {
-        rivals.remove_lease();
+fn a_publisher_killed_before_it_notices_its_lost_lease_leaves_no_wrong_objects() {
+    for_each_destination(|mut publishers| {
+        publishers.remove_lease();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| rivals.second("two THERE").output().unwrap().status.code());
+            let second = scope
+                .spawn(|| publishers.second_publish("two THERE").output().unwrap().status.code());
             std::thread::sleep(Duration::from_secs(2));
-            rivals.signal(Signal::KILL);
+            publishers.signal_first(Signal::KILL);
             if second.join().unwrap() != Some(0) {
-                rivals.second("two THERE").assert().success();
+                publishers.second_publish("two THERE").assert().success();
             }
         });
-        rivals.first.wait().unwrap();
-        assert_eq!(rivals.differing(), 0);
-        rivals.is_mended_by("two THERE");
+        publishers.first.wait().unwrap();
+        assert_eq!(publishers.count_differing(), 0);
+        publishers.assert_repaired_by("two THERE");
     });
 }
 
 #[test]
-fn objects_that_are_in_doubt_are_sent_again_whoever_took_the_lease() {
-    on_all(|mut rivals| {
+fn objects_in_doubt_are_sent_again_even_if_another_machine_took_the_lease() {
+    for_each_destination(|mut publishers| {
         let lease = json!({
             "token": "1", "host": "elsewhere", "process": 1, "since": "2026-01-01T00:00:00Z",
             "renewed": chrono::Utc::now(),
         });
         let lease = lease.to_string();
-        rivals.write(LEASE, lease.as_bytes());
-        rivals.lost();
-        let busy = fails(&mut rivals.second("two THERE"), INTERRUPTED);
+        publishers.write(LEASE, lease.as_bytes());
+        publishers.assert_first_loses_lease();
+        let busy = fails(&mut publishers.second_publish("two THERE"), INTERRUPTED);
         assert!(busy.contains("elsewhere"), "{busy}");
-        rivals.remove_lease();
-        rivals.is_mended_by("two THERE --verify all");
+        publishers.remove_lease();
+        publishers.assert_repaired_by("two THERE --verify all");
     });
 }

@@ -1,6 +1,8 @@
-//! Publishing: what is sent and in which order, what is left alone, and what survives failures.
-//! Each test goes to the embedded server, to MinIO, and to MinIO through Source Cooperative's own proxy, with a
-//! proxy in front that logs and fails.
+//! `dor publish`: which objects it sends, in which order, what it protects, and how it recovers from
+//! failures.
+//!
+//! Most tests run with three servers: the embedded one, MinIO, and MinIO behind the proxy of Source
+//! Cooperative. `dor` reaches each through a [`Proxy`] that logs requests and injects faults.
 
 mod checksums;
 mod corruption;
@@ -35,20 +37,23 @@ use super::support::proxy::Proxy;
 use super::support::s3::S3Server;
 use super::support::source_coop;
 
+/// Exit code of a publish that `dor` refuses: running the same command again does not help.
 const CONFIGURATION: i32 = 78;
+/// Exit code of an interrupted publish: the same command can be run again.
 const INTERRUPTED: i32 = 75;
-/// The smallest parts that S3 knows.
-const PART: usize = 5 << 20;
+/// The smallest part size that S3 allows, in bytes.
+const PART_SIZE: usize = 5 << 20;
+/// The map store (store 2) of a fixture.
 const MAPS: &str = "site/maps.zarr";
 
-/// What is published to.
+/// The server that a test publishes to.
 enum Server {
     Embedded(S3Server),
     Minio {
         minio: Minio,
         proxy: Proxy,
     },
-    /// Source Cooperative's, before a MinIO.
+    /// The proxy of Source Cooperative in front of a MinIO.
     SourceCoop {
         minio: Minio,
         proxy: Proxy,
@@ -67,6 +72,7 @@ impl Deref for Server {
 }
 
 impl Server {
+    /// The environment variables with which `dor` uses the server through the fault proxy.
     fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = match self {
             Self::Embedded(server) => server.variables(),
@@ -76,7 +82,7 @@ impl Server {
         variables.retain(|(name, _)| !name.starts_with("DOR_S3_"));
         variables.push(("DOR_S3_ENDPOINT_URL", self.endpoint.clone()));
         variables.push(("DOR_S3_ADDRESSING", "path".to_owned()));
-        variables.push(("DOR_S3_PART_SIZE", PART.to_string()));
+        variables.push(("DOR_S3_PART_SIZE", PART_SIZE.to_string()));
         variables
     }
 
@@ -87,15 +93,16 @@ impl Server {
         }
     }
 
-    /// Past the proxy.
+    /// A store registry that goes through neither the fault proxy nor that of Source Cooperative.
     fn stores(&self) -> StoreRegistry {
         match self {
-            Self::Embedded(server) => server.own_stores(),
+            Self::Embedded(server) => server.direct_stores(),
             Self::Minio { minio, .. } | Self::SourceCoop { minio, .. } => minio.stores(),
         }
     }
 
-    /// Uploads of an object that were begun and neither completed nor aborted.
+    /// Multipart uploads of an object that are neither completed nor aborted. The embedded server does
+    /// not tell objects apart: it returns those of all objects.
     fn unfinished(&self, key: &str) -> Vec<String> {
         match self {
             Self::Embedded(server) => server.unfinished(),
@@ -107,65 +114,64 @@ impl Server {
         matches!(self, Self::Minio { .. })
     }
 
-    /// Whether a listing tells the MD5s of objects. The embedded server's does not.
+    /// Whether listings have ETags that are MD5s. Those of the embedded server do not.
     fn lists_md5(&self) -> bool {
         !matches!(self, Self::Embedded(_))
     }
 }
 
-/// A folder to publish, and a server to publish to.
-struct Bench {
+/// A folder `site` to publish, and a server to publish to.
+struct Fixture {
     work: Workspace,
     server: Server,
     runtime: tokio::runtime::Runtime,
 }
 
-/// Through Source Cooperative's own proxy, when there is a MinIO to stand behind it. Its one product is what
-/// is published to.
-fn through_source_coop() -> Option<Bench> {
+/// A fixture whose server is the proxy of Source Cooperative, with one product, `site`; `None` without
+/// MinIO.
+fn source_coop_fixture() -> Option<Fixture> {
     let minio = Minio::start()?;
-    let proxy = Proxy::before(&source_coop::before(&minio, "site"));
-    Some(Bench::new(Server::SourceCoop { minio, proxy }))
+    let proxy = Proxy::start(&source_coop::start_proxy(&minio, "site"));
+    Some(Fixture::new(Server::SourceCoop { minio, proxy }))
 }
 
-/// Does the same on each server that there is and through Source Cooperative's proxy, all at the same time: most
-/// of it is waiting.
-fn on_all(test: impl Fn(&Bench) + Sync) {
+/// Runs a test with each available server, in parallel because tests mostly wait.
+fn for_each_server(test: impl Fn(&Fixture) + Sync) {
     std::thread::scope(|scope| {
-        scope.spawn(|| on_servers(&test));
-        scope.spawn(|| through_source_coop().as_ref().map(&test));
+        scope.spawn(|| for_each_direct_server(&test));
+        scope.spawn(|| source_coop_fixture().as_ref().map(&test));
     });
 }
 
-/// The same without the proxy, for what it cannot do.
-fn on_servers(test: impl Fn(&Bench) + Sync) {
+/// Like [`for_each_server`], but without Source Cooperative, whose proxy does not support every test.
+fn for_each_direct_server(test: impl Fn(&Fixture) + Sync) {
     let minio = Minio::start();
     std::thread::scope(|scope| {
-        scope.spawn(|| test(&Bench::new(Server::Embedded(S3Server::start()))));
+        scope.spawn(|| test(&Fixture::new(Server::Embedded(S3Server::start()))));
         if let Some(minio) = minio {
-            let proxy = Proxy::before(&minio.endpoint);
-            test(&Bench::new(Server::Minio { minio, proxy }));
+            let proxy = Proxy::start(&minio.endpoint);
+            test(&Fixture::new(Server::Minio { minio, proxy }));
         }
     });
 }
 
-impl Bench {
-    /// A map store with its records, and files of nobody.
+impl Fixture {
+    /// Creates `site` with a finalized map store and with files that no case manifest lists.
     fn new(server: Server) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let bench = Self { work: Workspace::empty(b""), server, runtime };
-        let mut raw = dor(bench.work.folder());
+        let fixture = Self { work: Workspace::empty(b""), server, runtime };
+        let mut raw = dor(fixture.work.folder());
         raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--months", "1"]);
         raw.assert().success();
-        bench.make_maps(MAPS, "PH");
-        bench.write("site/notes/about.txt", b"about");
-        bench.write("site/notes/.hidden/x", b"hidden");
-        bench.write("site/notes/half.nc#1", b"half");
-        bench
+        fixture.create_map_store(MAPS, "PH");
+        fixture.write("site/notes/about.txt", b"about");
+        fixture.write("site/notes/.hidden/x", b"hidden");
+        fixture.write("site/notes/half.nc#1", b"half");
+        fixture
     }
 
-    /// A finished map store of one case.
-    fn make_maps(&self, name: &str, variables: &str) {
+    /// Creates, fills and finalizes a store 2 with the case `112-04`.
+    fn create_map_store(&self, name: &str, variables: &str) {
         for command in [
             format!("vis create-template-store2 -o {name} --variables {variables} -l 1"),
             format!(
@@ -177,13 +183,14 @@ impl Bench {
         }
     }
 
+    /// Writes a file of the working folder.
     fn write(&self, name: &str, bytes: &[u8]) {
         let path = self.work.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
 
-    /// `number` files of `size` bytes, below `site/many`.
+    /// Writes `number` files of `size` random bytes below `site/many`.
     fn write_many(&self, number: usize, size: usize) {
         let mut random = rand::rng();
         let mut bytes = vec![0; size];
@@ -193,18 +200,19 @@ impl Bench {
         }
     }
 
-    /// A file that goes by parts.
+    /// Writes a file of random bytes. If it is larger than [`PART_SIZE`], `dor` uploads it in parts.
     fn write_large(&self, name: &str, size: usize) {
         let mut bytes = vec![0; size];
         rand::rng().fill(&mut bytes[..]);
         self.write(name, &bytes);
     }
 
+    /// The URL that the fixture publishes to.
     fn destination(&self) -> String {
         format!("s3://{}/site", self.server.bucket())
     }
 
-    /// `dor publish site DESTINATION` with more words.
+    /// The command `dor publish site DESTINATION` with the additional arguments `more`.
     fn publish(&self, more: &str) -> Command {
         let mut command = dor(self.work.folder());
         command.envs(self.server.variables());
@@ -212,8 +220,8 @@ impl Bench {
         command
     }
 
-    /// The same, to be started.
-    fn publishing(&self, more: &str) -> Process {
+    /// Like [`Fixture::publish`], as a command that a test can spawn and kill.
+    fn publish_process(&self, more: &str) -> Process {
         let mut command = Process::new(env!("CARGO_BIN_EXE_dor"));
         command.env_clear().env("HOME", self.work.folder()).current_dir(self.work.folder());
         command.envs(self.server.variables());
@@ -222,29 +230,31 @@ impl Bench {
         command
     }
 
-    /// The destination, past the proxy.
+    /// The destination, reached without any proxy.
     fn store(&self) -> Store {
         self.server.stores().open(&self.destination().parse().unwrap()).unwrap()
     }
 
-    fn read(&self, key: &str) -> Option<Vec<u8>> {
+    /// The bytes of an object at the destination.
+    fn get_object(&self, key: &str) -> Option<Vec<u8>> {
         let store = self.store();
         let read = self.runtime.block_on(store.get(key)).unwrap();
         read.map(|(bytes, _)| bytes.to_vec())
     }
 
-    /// Puts something at the destination that nobody published.
-    fn alter(&self, key: &str, bytes: &[u8]) {
+    /// Writes an object at the destination without `dor publish`, as another program would.
+    fn put_object(&self, key: &str, bytes: &[u8]) {
         let store = self.store();
         self.runtime.block_on(store.put(key, bytes.to_vec().into())).unwrap();
     }
 
-    fn remove(&self, key: &str) {
+    /// Deletes an object at the destination without `dor publish`.
+    fn delete_object(&self, key: &str) {
         let store = self.store();
         self.runtime.block_on(store.delete(key)).unwrap();
     }
 
-    /// What lies at the destination, without what publishers keep there.
+    /// All objects at the destination, except for those in `.dor/`.
     fn published(&self) -> Tree {
         let store = self.store();
         let all = async {
@@ -252,7 +262,7 @@ impl Bench {
             let read =
                 found.filter(|object| !object.key.starts_with(".dor/")).map(async |object| {
                     let read = store.get_within(&object.key, u64::MAX).await.unwrap();
-                    // Another process may be removing it.
+                    // A publish that still runs may have deleted it since the listing.
                     read.map(|(bytes, _)| (object.key, bytes.to_vec()))
                 });
             futures::stream::iter(read)
@@ -264,16 +274,17 @@ impl Bench {
         self.runtime.block_on(all)
     }
 
-    /// What should.
+    /// The objects that the destination must have after a publish of the whole `site`.
     fn expected(&self) -> Tree {
         let mut tree = self.work.tree("site");
         tree.retain(|name, _| !name.contains(".hidden") && !name.ends_with("#1"));
         tree
     }
 
-    /// Whether anything was sent or deleted since the last look.
-    fn has_changed_something(&self) -> bool {
-        // Whoever is about to publish takes the lease, and gives it up.
+    /// Whether `dor` has written or deleted an object other than its lease. Reads and clears the request
+    /// log of the proxy.
+    fn has_changed_objects(&self) -> bool {
+        // A publish takes and releases the lease even if it then changes nothing.
         let changes = |request: &String| {
             !request.starts_with("GET")
                 && !request.starts_with("HEAD")
@@ -283,17 +294,17 @@ impl Bench {
     }
 }
 
-/// The lines of JSON that a command prints.
-fn lines(command: &mut Command) -> Vec<Value> {
+/// Runs a command, which must succeed, and parses each line of its standard output as JSON.
+fn json_lines(command: &mut Command) -> Vec<Value> {
     let output = command.assert().success().get_output().stdout.clone();
     let text = String::from_utf8(output).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A seed for what happens by chance: the same again with `DOR_TEST_SEED`.
+/// A seed for random faults and kills: `DOR_TEST_SEED` if set, else a random one.
 fn seed() -> u64 {
     let given = std::env::var("DOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| rand::rng().random());
-    println!("DOR_TEST_SEED={seed} makes the same chances again");
+    println!("to repeat this run: DOR_TEST_SEED={seed}");
     seed
 }

@@ -1,4 +1,4 @@
-//! Whoever reads the destination meanwhile finds a whole store: the old one or the new one.
+//! A reader of the destination always finds a complete store during a publish: the old or the new one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,27 +8,27 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::support::case::Tree;
-use super::{Bench, MAPS, on_all};
+use super::{Fixture, MAPS, for_each_server};
 
 const METADATA: &str = "maps.zarr/.zmetadata";
 
-/// Reads consolidated metadata and looks for all chunks of the arrays that it names, again and
-/// again until told to stop; the different metadata it has seen.
-fn read_until(bench: &Bench, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<Vec<u8>> {
+/// Reads the consolidated metadata repeatedly until `stop` is set, and panics if a chunk of an array that
+/// it names is absent. Returns the different versions of the metadata that it has read.
+fn read_until(fixture: &Fixture, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<Vec<u8>> {
     let mut seen = BTreeSet::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = bench.store();
+    let store = fixture.store();
     while !stop.load(Ordering::Relaxed) {
         let Some((bytes, _)) = runtime.block_on(store.get(METADATA)).unwrap() else {
             continue;
         };
         let version = versions.iter().find(|version| version[METADATA] == bytes);
-        let version = version.expect("metadata that is neither the old nor the new");
+        let version = version.expect("the metadata is neither the old nor the new version");
         let metadata: Value = serde_json::from_slice(&bytes).unwrap();
         let names = metadata["metadata"].as_object().unwrap().keys();
         let arrays: Vec<_> = names.filter_map(|name| name.strip_suffix(".zarray")).collect();
         assert!(!arrays.is_empty());
-        // Before the metadata is replaced, its chunks must all be there; afterwards others count.
+        // If the metadata is still the same after the listing, all of its chunks must be in the listing.
         let found = runtime.block_on(store.list("maps.zarr")).unwrap();
         let found: BTreeSet<_> = found.into_iter().map(|object| object.key).collect();
         let again = runtime.block_on(store.get(METADATA)).unwrap().unwrap().0;
@@ -36,7 +36,10 @@ fn read_until(bench: &Bench, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<
             for key in version.keys() {
                 let of_array = |array: &&str| key.starts_with(&format!("maps.zarr/{array}"));
                 let is_named = arrays.iter().any(of_array);
-                assert!(!is_named || found.contains(key), "{key} is named and absent");
+                assert!(
+                    !is_named || found.contains(key),
+                    "the metadata names {key}, which is absent"
+                );
             }
         }
         seen.insert(bytes.to_vec());
@@ -44,40 +47,41 @@ fn read_until(bench: &Bench, versions: &[&Tree], stop: &AtomicBool) -> BTreeSet<
     seen
 }
 
-/// Ends the reader however the test ends: a scope waits for its threads.
-struct Ends<'a>(&'a AtomicBool);
+/// Sets the flag when dropped, also in a panic: the scope waits for the reader thread.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ends<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
-    on_all(|bench| {
-        let first = bench.expected();
-        bench.make_maps("next.zarr", "PH FG");
-        let next = bench.work.path("next.zarr");
-        let (site, aside) = (bench.work.path(MAPS), bench.work.path("aside.zarr"));
+fn a_reader_never_finds_metadata_that_names_an_absent_chunk() {
+    for_each_server(|fixture| {
+        let first = fixture.expected();
+        fixture.create_map_store("next.zarr", "PH FG");
+        let next = fixture.work.path("next.zarr");
+        let (site, aside) = (fixture.work.path(MAPS), fixture.work.path("aside.zarr"));
         fs::rename(&site, &aside).unwrap();
         fs::rename(&next, &site).unwrap();
-        let second = bench.expected();
+        let second = fixture.expected();
         fs::rename(&site, &next).unwrap();
         fs::rename(&aside, &site).unwrap();
         assert!(first[METADATA] != second[METADATA] && first.len() < second.len());
 
         let stop = AtomicBool::new(false);
         let seen = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| read_until(bench, &[&first, &second], &stop));
-            let ends = Ends(&stop);
+            let reader = scope.spawn(|| read_until(fixture, &[&first, &second], &stop));
+            let stop_on_drop = StopOnDrop(&stop);
             let publish = || {
-                let mut command = bench.publish("--delete --concurrency 2 --bwlimit 10k");
+                let mut command = fixture.publish("--delete --concurrency 2 --bwlimit 10k");
                 command.assert().success();
                 std::thread::sleep(Duration::from_millis(300));
             };
             publish();
-            // Other variables, and back again: chunks come before they are named and go after.
+            // A store with more variables, then the first one again: new chunks must arrive before the
+            // metadata that names them, and old ones must be deleted after it.
             for _ in 0..2 {
                 fs::rename(&site, &aside).unwrap();
                 fs::rename(&next, &site).unwrap();
@@ -86,9 +90,9 @@ fn a_reader_never_sees_metadata_that_names_an_absent_chunk() {
                 fs::rename(&aside, &site).unwrap();
                 publish();
             }
-            drop(ends);
+            drop(stop_on_drop);
             reader.join().unwrap()
         });
-        assert_eq!(seen.len(), 2, "the reader has seen both");
+        assert_eq!(seen.len(), 2, "the reader must see both versions");
     });
 }

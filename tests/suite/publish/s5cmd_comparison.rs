@@ -1,5 +1,5 @@
-//! What `s5cmd sync` does to a destination in odd moments, and that we do not. The binary is
-//! looked for in `.venv` (`make test-outside` fills it) and on PATH.
+//! Situations in which `s5cmd sync` damages a destination and `dor publish` does not. The `s5cmd` binary is
+//! looked for in `.venv/bin` (`make test-outside` installs it published) and on PATH.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,39 +11,42 @@ use super::super::support::case::Tree;
 use super::super::support::dor::fails;
 use super::super::support::proxy::Fault;
 use super::super::support::skipped;
-use super::{Bench, CONFIGURATION, Server, on_all};
+use super::{CONFIGURATION, Fixture, Server, for_each_server};
 
-/// `None`, loudly, when there is none; a failure when `DOR_REQUIRE_S5CMD` is `1`.
+/// The path of `s5cmd`. Without it, prints `SKIPPED` and returns `None`, or panics if `DOR_REQUIRE_S5CMD`
+/// is `1`.
 fn s5cmd() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin");
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = std::iter::once(own).chain(std::env::split_paths(&path));
+    let mut folders = std::iter::once(venv).chain(std::env::split_paths(&path));
     let found = folders.find(|folder| folder.join("s5cmd").is_file());
     if found.is_none() {
         assert_ne!(std::env::var("DOR_REQUIRE_S5CMD").as_deref(), Ok("1"), "no s5cmd found");
-        skipped("no s5cmd in .venv/bin or on PATH; only dor's side of the hazards was tested");
+        skipped("no s5cmd in .venv/bin or on PATH; only dor was tested");
     }
     found.map(|folder| folder.join("s5cmd"))
 }
 
-/// That program, where it can write beside our place: not at Source Cooperative, which has one product.
-fn peer_of<'a>(bench: &Bench, program: &'a Option<PathBuf>) -> Option<&'a Path> {
-    program.as_deref().filter(|_| !matches!(bench.server, Server::SourceCoop { .. }))
+/// `s5cmd`, if the server of the fixture has room for a second destination. Source Cooperative, with its one
+/// product, has not.
+fn s5cmd_for<'a>(fixture: &Fixture, program: &'a Option<PathBuf>) -> Option<&'a Path> {
+    program.as_deref().filter(|_| !matches!(fixture.server, Server::SourceCoop { .. }))
 }
 
-/// `s5cmd sync` of `site` to a place beside ours.
-fn sync(bench: &Bench, program: &Path, more: &[&str]) -> Output {
+/// Runs `s5cmd sync` of `site` to the destination `peer`, beside that of `dor`.
+fn s5cmd_sync(fixture: &Fixture, program: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(program);
-    command.envs(bench.server.variables()).current_dir(bench.work.folder());
-    command.env("S3_ENDPOINT_URL", &bench.server.endpoint);
+    command.envs(fixture.server.variables()).current_dir(fixture.work.folder());
+    command.env("S3_ENDPOINT_URL", &fixture.server.endpoint);
     command.args(["--retry-count", "0", "sync"]).args(more);
-    command.arg("site/").arg(format!("s3://{}/peer/", bench.server.bucket()));
+    command.arg("site/").arg(format!("s3://{}/peer/", fixture.server.bucket()));
     command.output().unwrap()
 }
 
-fn peer(bench: &Bench) -> Tree {
-    let place = format!("s3://{}/peer", bench.server.bucket()).parse().unwrap();
-    let store = bench.server.stores().open(&place).unwrap();
+/// All objects at the destination of `s5cmd`.
+fn s5cmd_tree(fixture: &Fixture) -> Tree {
+    let location = format!("s3://{}/peer", fixture.server.bucket()).parse().unwrap();
+    let store = fixture.server.stores().open(&location).unwrap();
     let read = async {
         let mut tree = Tree::new();
         for object in store.list("").await.unwrap() {
@@ -52,130 +55,141 @@ fn peer(bench: &Bench) -> Tree {
         }
         tree
     };
-    bench.runtime.block_on(read)
+    fixture.runtime.block_on(read)
 }
 
-/// Fifteen objects in three folders, published with both programs.
-fn published(bench: &Bench, program: Option<&Path>) {
-    fs::remove_dir_all(bench.work.path("site")).unwrap();
+/// Publishes fifteen objects in three folders with both programs.
+fn publish_with_both(fixture: &Fixture, program: Option<&Path>) {
+    fs::remove_dir_all(fixture.work.path("site")).unwrap();
     for folder in ["a", "m", "z"] {
         for n in 0..5 {
-            bench.write(&format!("site/{folder}/{n}"), format!("{folder}{n}").as_bytes());
+            fixture.write(&format!("site/{folder}/{n}"), format!("{folder}{n}").as_bytes());
         }
     }
-    bench.publish("").assert().success();
-    assert_eq!(bench.published().len(), 15);
+    fixture.publish("").assert().success();
+    assert_eq!(fixture.published().len(), 15);
     if let Some(program) = program {
-        assert!(sync(bench, program, &[]).status.success());
-        assert_eq!(peer(bench).len(), 15);
+        assert!(s5cmd_sync(fixture, program, &[]).status.success());
+        assert_eq!(s5cmd_tree(fixture).len(), 15);
     }
-    bench.server.requests();
+    fixture.server.requests();
 }
 
 #[test]
-fn h1_a_dangling_link_deletes_nothing() {
+fn a_dangling_link_in_the_source_deletes_nothing() {
     let program = s5cmd();
-    on_all(|bench| {
-        let program = peer_of(bench, &program);
-        published(bench, program);
-        symlink("nowhere", bench.work.path("site/b")).unwrap();
+    for_each_server(|fixture| {
+        let program = s5cmd_for(fixture, &program);
+        publish_with_both(fixture, program);
+        symlink("nowhere", fixture.work.path("site/b")).unwrap();
         if let Some(program) = program {
-            assert!(sync(bench, program, &["--delete"]).status.success());
-            assert!(peer(bench).len() < 15, "s5cmd has lost live objects");
+            assert!(s5cmd_sync(fixture, program, &["--delete"]).status.success());
+            assert!(
+                s5cmd_tree(fixture).len() < 15,
+                "s5cmd is expected to delete objects that the source has"
+            );
         }
-        bench.server.requests();
-        let error = fails(&mut bench.publish("--delete"), 65);
+        fixture.server.requests();
+        let error = fails(&mut fixture.publish("--delete"), 65);
         assert!(error.contains("site/b") && error.contains("nowhere"), "{error}");
-        assert!(!bench.has_changed_something());
-        assert_eq!(bench.published().len(), 15);
+        assert!(!fixture.has_changed_objects());
+        assert_eq!(fixture.published().len(), 15);
     });
 }
 
 #[test]
-fn h2_a_listing_that_fails_changes_nothing() {
+fn a_failed_listing_page_changes_nothing() {
     let program = s5cmd();
-    on_all(|bench| {
-        let program = peer_of(bench, &program);
-        published(bench, program);
+    for_each_server(|fixture| {
+        let program = s5cmd_for(fixture, &program);
+        publish_with_both(fixture, program);
         for n in 0..1_500 {
-            bench.write(&format!("site/a/page-{n}"), b"page");
+            fixture.write(&format!("site/a/page-{n}"), b"page");
         }
-        bench.publish("").assert().success();
+        fixture.publish("").assert().success();
         if let Some(program) = program {
-            assert!(sync(bench, program, &[]).status.success());
+            assert!(s5cmd_sync(fixture, program, &[]).status.success());
         }
-        bench.server.fail_when(|asked| {
-            let second =
-                asked.target.contains("list-type=2") && asked.target.contains("continuation-token");
-            second.then_some(Fault::Answer(500, "InternalError"))
+        fixture.server.fail_when(|request| {
+            let is_second_page = request.target.contains("list-type=2")
+                && request.target.contains("continuation-token");
+            is_second_page.then_some(Fault::Answer(500, "InternalError"))
         });
         if let Some(program) = program {
-            bench.server.requests();
-            let output = sync(bench, program, &[]);
-            let sent = bench.server.requests().iter().filter(|r| r.starts_with("PUT")).count();
-            assert!(output.status.success() && sent > 400, "s5cmd has sent {sent} again");
+            fixture.server.requests();
+            let output = s5cmd_sync(fixture, program, &[]);
+            let sent = fixture.server.requests().iter().filter(|r| r.starts_with("PUT")).count();
+            assert!(
+                output.status.success() && sent > 400,
+                "s5cmd is expected to send objects again, and sent {sent}"
+            );
         }
-        bench.server.requests();
-        let mut audit = bench.publish("--audit --delete");
+        fixture.server.requests();
+        let mut audit = fixture.publish("--audit --delete");
         fails(audit.env("DOR_S3_MAX_RETRIES", "1"), 1);
-        assert!(!bench.has_changed_something());
+        assert!(!fixture.has_changed_objects());
     });
 }
 
 #[test]
-fn h3_other_bytes_of_the_same_size_and_age_are_sent() {
+fn changed_bytes_are_sent_although_size_and_modification_time_suggest_no_change() {
     let program = s5cmd();
-    on_all(|bench| {
-        let program = peer_of(bench, &program);
-        published(bench, program);
-        let path = bench.work.path("site/a/0");
+    for_each_server(|fixture| {
+        let program = s5cmd_for(fixture, &program);
+        publish_with_both(fixture, program);
+        let path = fixture.work.path("site/a/0");
         let time = fs::metadata(&path).unwrap().modified().unwrap() - Duration::from_secs(3600);
         fs::write(&path, b"A0").unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         if let Some(program) = program {
-            assert!(sync(bench, program, &[]).status.success());
-            assert_eq!(peer(bench)["a/0"], b"a0", "s5cmd has not seen it");
+            assert!(s5cmd_sync(fixture, program, &[]).status.success());
+            assert_eq!(s5cmd_tree(fixture)["a/0"], b"a0", "s5cmd is expected to miss the change");
         }
-        bench.publish("").assert().success();
-        assert_eq!(bench.published()["a/0"], b"A0");
+        fixture.publish("").assert().success();
+        assert_eq!(fixture.published()["a/0"], b"A0");
     });
 }
 
 #[test]
-fn h4_what_a_pattern_leaves_out_is_not_deleted() {
+fn delete_keeps_objects_that_a_pattern_excludes() {
     let program = s5cmd();
-    on_all(|bench| {
-        let program = peer_of(bench, &program);
-        published(bench, program);
-        fs::remove_dir_all(bench.work.path("site/z")).unwrap();
-        fs::remove_dir_all(bench.work.path("site/m")).unwrap();
+    for_each_server(|fixture| {
+        let program = s5cmd_for(fixture, &program);
+        publish_with_both(fixture, program);
+        fs::remove_dir_all(fixture.work.path("site/z")).unwrap();
+        fs::remove_dir_all(fixture.work.path("site/m")).unwrap();
         if let Some(program) = program {
-            assert!(sync(bench, program, &["--delete", "--exclude", "z/*"]).status.success());
-            assert!(!peer(bench).contains_key("z/0"), "s5cmd has deleted what was left out");
+            assert!(
+                s5cmd_sync(fixture, program, &["--delete", "--exclude", "z/*"]).status.success()
+            );
+            assert!(
+                !s5cmd_tree(fixture).contains_key("z/0"),
+                "s5cmd is expected to delete excluded objects"
+            );
         }
-        bench.publish("--delete --exclude z/*").assert().success();
-        let there = bench.published();
-        assert!(there.contains_key("z/0") && !there.contains_key("m/0"));
-        assert_eq!(there.len(), 10);
+        fixture.publish("--delete --exclude z/*").assert().success();
+        let published = fixture.published();
+        assert!(published.contains_key("z/0") && !published.contains_key("m/0"));
+        assert_eq!(published.len(), 10);
     });
 }
 
 #[test]
-fn h5_an_empty_source_deletes_nothing() {
+fn an_empty_source_deletes_nothing() {
     let program = s5cmd();
-    on_all(|bench| {
-        let program = peer_of(bench, &program);
-        published(bench, program);
-        fs::remove_dir_all(bench.work.path("site")).unwrap();
-        fs::create_dir(bench.work.path("site")).unwrap();
+    for_each_server(|fixture| {
+        let program = s5cmd_for(fixture, &program);
+        publish_with_both(fixture, program);
+        fs::remove_dir_all(fixture.work.path("site")).unwrap();
+        fs::create_dir(fixture.work.path("site")).unwrap();
         if let Some(program) = program {
-            assert!(sync(bench, program, &["--delete"]).status.success());
-            assert!(peer(bench).is_empty(), "s5cmd has deleted all");
+            assert!(s5cmd_sync(fixture, program, &["--delete"]).status.success());
+            assert!(s5cmd_tree(fixture).is_empty(), "s5cmd is expected to delete all objects");
         }
-        bench.server.requests();
-        let error = fails(&mut bench.publish("--delete"), CONFIGURATION);
+        fixture.server.requests();
+        let error = fails(&mut fixture.publish("--delete"), CONFIGURATION);
         assert!(error.contains("nothing to publish"), "{error}");
-        assert!(!bench.has_changed_something());
-        assert_eq!(bench.published().len(), 15);
+        assert!(!fixture.has_changed_objects());
+        assert_eq!(fixture.published().len(), 15);
     });
 }

@@ -1,4 +1,4 @@
-//! What is sent, and when.
+//! Which objects `dor publish` sends and deletes, and in which order.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails, json};
 use super::super::support::s3::S3Server;
-use super::{Bench, CONFIGURATION, INTERRUPTED, MAPS, Server, lines, on_all, on_servers};
+use super::{
+    CONFIGURATION, Fixture, INTERRUPTED, MAPS, Server, for_each_direct_server, for_each_server,
+    json_lines,
+};
 
 #[test]
-fn data_goes_before_the_metadata_that_names_it_and_only_once() {
-    on_all(|bench| {
-        let said = lines(&mut bench.publish("--json --dry-run"));
-        let planned = said[0]["plan"]["send"].as_array().unwrap().clone();
-        assert!(!bench.has_changed_something());
-        bench.publish("").assert().success();
-        assert_same(&bench.expected(), &bench.published());
-        let requests = bench.server.requests();
-        let folder = format!("PUT /{}/site/", bench.server.bucket());
+fn data_is_sent_before_the_metadata_that_names_it_and_unchanged_objects_are_not_sent_again() {
+    for_each_server(|fixture| {
+        let lines = json_lines(&mut fixture.publish("--json --dry-run"));
+        let planned = lines[0]["plan"]["send"].as_array().unwrap().clone();
+        assert!(!fixture.has_changed_objects());
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+        let requests = fixture.server.requests();
+        let folder = format!("PUT /{}/site/", fixture.server.bucket());
         let sent: Vec<&str> = requests
             .iter()
             .filter_map(|request| request.strip_prefix(&folder))
@@ -36,19 +39,19 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
         assert!(at("maps.zarr/0/.zgroup") < at("maps.zarr/.zgroup"));
         assert!(at("maps.zarr/.zgroup") < at("maps.zarr/.zmetadata"));
 
-        // Again: a few requests, and none for an object.
-        bench.publish("").assert().success();
-        let requests = bench.server.requests();
+        // A second publish needs a few requests, none of them for an object.
+        fixture.publish("").assert().success();
+        let requests = fixture.server.requests();
         assert!(requests.len() <= 8, "{requests:?}");
-        bench.write("site/notes/about.txt", b"ABOUT");
-        let said = lines(&mut bench.publish("--json"));
-        assert_eq!(said[0]["plan"]["changed"]["objects"], 1);
-        assert_eq!(said[1]["sent"]["key"], "notes/about.txt");
-        assert_eq!(said[1]["sent"]["attempts"], 1);
-        assert_same(&bench.expected(), &bench.published());
-        let mut status = dor(bench.work.folder());
-        status.envs(bench.server.variables());
-        let status = json(status.args(["publish", "status", &bench.destination(), "--json"]));
+        fixture.write("site/notes/about.txt", b"ABOUT");
+        let lines = json_lines(&mut fixture.publish("--json"));
+        assert_eq!(lines[0]["plan"]["changed"]["objects"], 1);
+        assert_eq!(lines[1]["sent"]["key"], "notes/about.txt");
+        assert_eq!(lines[1]["sent"]["attempts"], 1);
+        assert_same(&fixture.expected(), &fixture.published());
+        let mut status = dor(fixture.work.folder());
+        status.envs(fixture.server.variables());
+        let status = json(status.args(["publish", "status", &fixture.destination(), "--json"]));
         assert_eq!(status["published"]["version"], 2);
         assert_eq!(status["published"]["objects"], planned.len());
         assert!(status["published"]["recipes"]["maps.zarr"].is_object());
@@ -56,286 +59,286 @@ fn data_goes_before_the_metadata_that_names_it_and_only_once() {
 }
 
 #[test]
-fn each_object_is_told_of_as_soon_as_it_is_sent() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        let mut command = bench.publishing("--json --concurrency 2 --bwlimit 100k");
+fn json_output_has_a_line_for_each_object_as_soon_as_it_is_sent() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        let mut command = fixture.publish_process("--json --concurrency 2 --bwlimit 100k");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(said.next().unwrap().unwrap().starts_with(r#"{"plan":"#));
-        assert!(said.next().unwrap().unwrap().starts_with(r#"{"sent":{"#));
-        assert!(child.try_wait().unwrap().is_none() && bench.published().len() < 100);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().starts_with(r#"{"plan":"#));
+        assert!(lines.next().unwrap().unwrap().starts_with(r#"{"sent":{"#));
+        assert!(child.try_wait().unwrap().is_none() && fixture.published().len() < 100);
         child.kill().unwrap();
         child.wait().unwrap();
     });
 }
 
 #[test]
-fn nothing_is_deleted_that_was_not_published_or_is_still_there() {
-    on_all(|bench| {
-        let mut convert = dor(bench.work.folder());
+fn delete_keeps_foreign_objects_and_cases_that_are_being_converted_again() {
+    for_each_server(|fixture| {
+        let mut convert = dor(fixture.work.folder());
         convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
         convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
-        bench.publish("").assert().success();
-        bench.alter("foreign.txt", b"not ours");
-        fs::remove_dir_all(bench.work.path("site/notes")).unwrap();
-        // A case that is being made again has no record for the moment.
-        let record = bench.work.path(&format!("{MAPS}/.cases/112-04.json"));
-        let aside = bench.work.path("aside.json");
-        fs::rename(&record, &aside).unwrap();
-        let case = bench.work.path("site/files/112/04");
+        fixture.publish("").assert().success();
+        fixture.put_object("foreign.txt", b"not ours");
+        fs::remove_dir_all(fixture.work.path("site/notes")).unwrap();
+        // While a case is converted again, it has no case manifest.
+        let case_manifest = fixture.work.path(&format!("{MAPS}/.cases/112-04.json"));
+        let aside = fixture.work.path("aside.json");
+        fs::rename(&case_manifest, &aside).unwrap();
+        let case = fixture.work.path("site/files/112/04");
         fs::rename(case.join("manifest.json"), case.join("manifest.partial.json")).unwrap();
-        let before = bench.published();
+        let before = fixture.published();
         assert!(before.contains_key("files/112/04/manifest.json"));
-        bench.publish("").assert().success();
-        assert_same(&before, &bench.published());
-        bench.server.requests();
-        let error = fails(&mut bench.publish("--delete --max-delete 0"), CONFIGURATION);
+        fixture.publish("").assert().success();
+        assert_same(&before, &fixture.published());
+        fixture.server.requests();
+        let error = fails(&mut fixture.publish("--delete --max-delete 0"), CONFIGURATION);
         assert!(error.contains("1 object(s)") && error.contains("--max-delete 0"), "{error}");
-        assert!(!bench.has_changed_something());
-        let said = lines(&mut bench.publish("--delete --json"));
-        assert!(said.iter().any(|line| line["deleted"]["key"].is_string()), "{said:?}");
-        let after = bench.published();
+        assert!(!fixture.has_changed_objects());
+        let lines = json_lines(&mut fixture.publish("--delete --json"));
+        assert!(lines.iter().any(|line| line["deleted"]["key"].is_string()), "{lines:?}");
+        let after = fixture.published();
         assert_eq!(before.len() - 1, after.len());
         assert!(after.contains_key("foreign.txt") && !after.contains_key("notes/about.txt"));
-        fs::rename(&aside, &record).unwrap();
+        fs::rename(&aside, &case_manifest).unwrap();
         fs::rename(case.join("manifest.partial.json"), case.join("manifest.json")).unwrap();
-        bench.publish("--delete").assert().success();
-        assert_same(&after, &bench.published());
-        // Deleting does not go together with some of the products.
-        fails(&mut bench.publish("--delete --only store2"), 2);
+        fixture.publish("--delete").assert().success();
+        assert_same(&after, &fixture.published());
+        // `--delete` cannot be combined with a selection of products.
+        fails(&mut fixture.publish("--delete --only store2"), 2);
     });
 }
 
 #[test]
-fn a_whole_case_is_taken_out_by_its_folder() {
-    on_all(|bench| {
-        let mut convert = dor(bench.work.folder());
+fn delete_removes_a_case_whose_folder_was_removed_from_the_source() {
+    for_each_server(|fixture| {
+        let mut convert = dor(fixture.work.folder());
         convert.args(["research-data", "process-case", "112-04", "-d", "archive"]);
         convert.args(["-o", "site/files", "--allow-missing"]).assert().success();
-        bench.publish("").assert().success();
-        let before = bench.published();
+        fixture.publish("").assert().success();
+        let before = fixture.published();
         let of_case = before.keys().filter(|name| name.starts_with("files/112/04/")).count();
         assert!(of_case > 1);
-        fs::remove_dir_all(bench.work.path("site/files/112")).unwrap();
-        // Without --delete the case stays, and is counted.
-        let said = lines(&mut bench.publish("--json"));
-        assert_eq!(said[0]["plan"]["orphaned"]["objects"], of_case, "{said:?}");
-        assert_same(&before, &bench.published());
-        bench.publish("--delete").assert().success();
-        assert_same(&bench.expected(), &bench.published());
+        fs::remove_dir_all(fixture.work.path("site/files/112")).unwrap();
+        // Without `--delete` the case stays and is counted as orphaned.
+        let lines = json_lines(&mut fixture.publish("--json"));
+        assert_eq!(lines[0]["plan"]["orphaned"]["objects"], of_case, "{lines:?}");
+        assert_same(&before, &fixture.published());
+        fixture.publish("--delete").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn what_names_others_is_deleted_before_them() {
-    on_all(|bench| {
-        bench.publish("").assert().success();
-        fs::remove_dir_all(bench.work.path(MAPS)).unwrap();
-        bench.server.requests();
-        bench.publish("--delete").assert().success();
-        let requests = bench.server.requests();
-        let folder = format!("DELETE /{}/site/maps.zarr/", bench.server.bucket());
-        let gone: Vec<&str> = requests.iter().filter_map(|r| r.strip_prefix(&folder)).collect();
-        let at = |name: &str| gone.iter().position(|key| *key == name).unwrap();
-        let first_chunk = gone.iter().position(|key| key.contains("/PH/112.")).unwrap();
+fn metadata_is_deleted_before_the_data_that_it_names() {
+    for_each_server(|fixture| {
+        fixture.publish("").assert().success();
+        fs::remove_dir_all(fixture.work.path(MAPS)).unwrap();
+        fixture.server.requests();
+        fixture.publish("--delete").assert().success();
+        let requests = fixture.server.requests();
+        let folder = format!("DELETE /{}/site/maps.zarr/", fixture.server.bucket());
+        let deleted: Vec<&str> = requests.iter().filter_map(|r| r.strip_prefix(&folder)).collect();
+        let at = |name: &str| deleted.iter().position(|key| *key == name).unwrap();
+        let first_chunk = deleted.iter().position(|key| key.contains("/PH/112.")).unwrap();
         let order =
             [at(".zmetadata"), at(".zgroup"), at("0/.zgroup"), at("0/PH/.zarray"), first_chunk];
-        assert!(order.is_sorted(), "{gone:?}");
-        assert_same(&bench.expected(), &bench.published());
+        assert!(order.is_sorted(), "{deleted:?}");
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn parts_of_a_source_leave_the_rest_as_it_is_published() {
-    on_all(|bench| {
-        bench.publish("--only store2 --cache-control max-age=60").assert().success();
-        let maps = bench.published();
+fn a_publish_of_selected_objects_leaves_the_others_as_they_are() {
+    for_each_server(|fixture| {
+        fixture.publish("--only store2 --cache-control max-age=60").assert().success();
+        let maps = fixture.published();
         assert!(maps.keys().all(|key| key.starts_with("maps.zarr/")) && maps.len() > 4);
-        bench.publish("--include notes/** --content-type text/html").assert().success();
-        assert_same(&bench.expected(), &bench.published());
-        let about = format!("PUT /{}/site/notes/about.txt", bench.server.bucket());
-        assert_eq!(bench.server.content_type(&about).unwrap(), "text/html");
-        let zarray = format!("PUT /{}/site/maps.zarr/0/PH/.zarray", bench.server.bucket());
-        assert_eq!(bench.server.content_type(&zarray).unwrap(), "application/json");
-        let said = lines(&mut bench.publish("--case 112-04 --json"));
-        assert_eq!(said[0]["plan"]["new"]["objects"], 0);
-        assert!(said[0]["plan"]["same"]["objects"].as_u64().unwrap() > 0);
+        fixture.publish("--include notes/** --content-type text/html").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+        let about = format!("PUT /{}/site/notes/about.txt", fixture.server.bucket());
+        assert_eq!(fixture.server.content_type(&about).unwrap(), "text/html");
+        let zarray = format!("PUT /{}/site/maps.zarr/0/PH/.zarray", fixture.server.bucket());
+        assert_eq!(fixture.server.content_type(&zarray).unwrap(), "application/json");
+        let lines = json_lines(&mut fixture.publish("--case 112-04 --json"));
+        assert_eq!(lines[0]["plan"]["new"]["objects"], 0);
+        assert!(lines[0]["plan"]["same"]["objects"].as_u64().unwrap() > 0);
     });
 }
 
 #[test]
-fn one_publishes_at_a_time() {
-    on_all(|bench| {
+fn a_valid_lease_of_another_publisher_is_respected_and_an_expired_one_replaced() {
+    for_each_server(|fixture| {
         let now = chrono::Utc::now().to_rfc3339();
-        let sign = |renewed: &str| {
+        let lease = |renewed: &str| {
             let text =
                 r#"{"token":"1","host":"elsewhere","process":1,"since":"NOW","renewed":"THEN"}"#;
             text.replace("NOW", &now).replace("THEN", renewed)
         };
-        bench.alter(".dor/lease.json", sign(&now).as_bytes());
-        let error = fails(&mut bench.publish(""), INTERRUPTED);
+        fixture.put_object(".dor/lease.json", lease(&now).as_bytes());
+        let error = fails(&mut fixture.publish(""), INTERRUPTED);
         assert!(error.contains("process 1 on elsewhere"), "{error}");
-        assert!(bench.published().is_empty() && !bench.has_changed_something());
-        bench.alter(".dor/lease.json", sign("2020-01-01T00:00:00Z").as_bytes());
-        bench.publish("").assert().success();
-        assert!(bench.read(".dor/lease.json").is_none());
-        bench.write("site/notes/new.txt", b"new");
-        bench.alter(".dor/lease.json", b"{");
-        let error = String::from_utf8(bench.publish("").output().unwrap().stderr).unwrap();
+        assert!(fixture.published().is_empty() && !fixture.has_changed_objects());
+        fixture.put_object(".dor/lease.json", lease("2020-01-01T00:00:00Z").as_bytes());
+        fixture.publish("").assert().success();
+        assert!(fixture.get_object(".dor/lease.json").is_none());
+        fixture.write("site/notes/new.txt", b"new");
+        fixture.put_object(".dor/lease.json", b"{");
+        let error = String::from_utf8(fixture.publish("").output().unwrap().stderr).unwrap();
         assert!(error.contains("lease.json is not a valid lease"), "{error}");
-        assert!(bench.read(".dor/lease.json").is_none());
+        assert!(fixture.get_object(".dor/lease.json").is_none());
     });
 }
 
 #[test]
-fn of_two_publishers_one_wins_and_the_other_changes_nothing() {
-    on_all(|bench| {
-        bench.write_many(100, 20_000);
-        let mut two = [(); 2].map(|()| {
-            // Each with checksums of its own.
-            let state = bench.work.path(&format!("state-{}", rand::random::<u32>()));
-            let mut command = bench.publishing("--bwlimit 1M");
+fn of_two_publishers_one_succeeds_and_the_other_changes_nothing() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        let mut children = [(); 2].map(|()| {
+            // A state folder, and so a checksum cache, for each.
+            let state = fixture.work.path(&format!("state-{}", rand::random::<u32>()));
+            let mut command = fixture.publish_process("--bwlimit 1M");
             command.env("DOR_STATE_DIR", state).stderr(Stdio::piped()).spawn().unwrap()
         });
-        let codes: Vec<_> = two.iter_mut().map(|child| child.wait().unwrap().code()).collect();
+        let codes: Vec<_> = children.iter_mut().map(|child| child.wait().unwrap().code()).collect();
         assert!(codes.contains(&Some(0)), "{codes:?}");
         assert!(codes.contains(&Some(INTERRUPTED)), "{codes:?}");
-        let sent = bench.server.requests();
+        let sent = fixture.server.requests();
         let chunk = sent.iter().filter(|request| request.contains("/many/00/0.bin"));
         assert_eq!(chunk.count(), 1);
-        assert_same(&bench.expected(), &bench.published());
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn a_stop_leaves_what_the_next_run_goes_on_with() {
-    on_all(|bench| {
-        bench.write_many(300, 20_000);
-        let mut child = bench.publishing("--bwlimit 1M").spawn().unwrap();
+fn a_stopped_publish_continues_with_the_next_run() {
+    for_each_server(|fixture| {
+        fixture.write_many(300, 20_000);
+        let mut child = fixture.publish_process("--bwlimit 1M").spawn().unwrap();
         let began = Instant::now();
-        while bench.published().is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(60), "nothing is sent");
+        while fixture.published().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
             std::thread::sleep(Duration::from_millis(10));
         }
         let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED));
-        let sent = bench.published().len();
-        assert!(sent < 300, "it was not stopped");
-        let lease = bench.read(".dor/lease.json").unwrap();
+        let sent = fixture.published().len();
+        assert!(sent < 300, "the publish ended before the signal");
+        let lease = fixture.get_object(".dor/lease.json").unwrap();
         assert!(String::from_utf8_lossy(&lease).contains(r#""released":true"#));
         let status = || {
-            let mut status = dor(bench.work.folder());
-            status.envs(bench.server.variables());
-            let from = ["publish", "status", &bench.destination(), "--source", "site", "--json"];
+            let mut status = dor(fixture.work.folder());
+            status.envs(fixture.server.variables());
+            let from = ["publish", "status", &fixture.destination(), "--source", "site", "--json"];
             json(status.args(from))
         };
-        let left = bench.expected().len() - sent;
+        let left = fixture.expected().len() - sent;
         assert_eq!(status()["pending"]["objects"], left);
         assert_eq!(status()["pending"]["arrived_since"], sent);
-        let said = lines(&mut bench.publish("--json"));
-        assert_eq!(said[0]["plan"]["same"]["objects"], sent);
+        let lines = json_lines(&mut fixture.publish("--json"));
+        assert_eq!(lines[0]["plan"]["same"]["objects"], sent);
         assert_eq!(status()["pending"]["objects"], 0);
-        assert_same(&bench.expected(), &bench.published());
+        assert_same(&fixture.expected(), &fixture.published());
     });
 }
 
 #[test]
-fn servers_and_disks_are_sources_and_destinations() {
-    // Source Cooperative has one product here: no second place.
-    on_servers(|bench| {
+fn sources_and_destinations_can_be_on_servers_and_on_disk() {
+    // Not with Source Cooperative: the test proxy has one product, hence no second destination.
+    for_each_direct_server(|fixture| {
         let publish = |from: &str, to: &str| {
-            let mut command = dor(bench.work.folder());
-            command.envs(bench.server.variables()).args(["publish", from, to]);
+            let mut command = dor(fixture.work.folder());
+            command.envs(fixture.server.variables()).args(["publish", from, to]);
             command.assert().success();
         };
-        let there = bench.destination();
-        publish("site", &there);
-        let copy = format!("s3://{}/copy", bench.server.bucket());
-        publish(&there, &copy);
+        let destination = fixture.destination();
+        publish("site", &destination);
+        let copy = format!("s3://{}/copy", fixture.server.bucket());
+        publish(&destination, &copy);
         publish(&copy, "back");
-        let mut back = bench.work.tree("back");
+        let mut back = fixture.work.tree("back");
         back.retain(|name, _| !name.starts_with(".dor/"));
-        assert_same(&bench.expected(), &back);
+        assert_same(&fixture.expected(), &back);
     });
 }
 
 #[test]
-fn a_folder_that_became_a_file_is_published_as_one_and_the_other_way_round() {
-    on_all(|bench| {
+fn a_folder_that_became_a_file_and_the_reverse_are_published_with_delete() {
+    for_each_server(|fixture| {
         let publish = |to: &str, more: &str| {
-            let mut command = dor(bench.work.folder());
-            command.envs(bench.server.variables()).args(["publish", "site", to]);
+            let mut command = dor(fixture.work.folder());
+            command.envs(fixture.server.variables()).args(["publish", "site", to]);
             command.args(more.split_whitespace());
             command
         };
-        bench.write("site/notes/f/deep/x", b"in a folder");
-        bench.write("site/notes/g", b"a file");
-        // The embedded server keeps the folder of what is deleted.
-        let mut to = vec!["disk".to_owned()];
-        let keeps_folders = matches!(bench.server, Server::Embedded(_));
-        to.extend((!keeps_folders).then(|| bench.destination()));
-        to.iter().for_each(|to| drop(publish(to, "").assert().success()));
-        fs::remove_dir_all(bench.work.path("site/notes/f")).unwrap();
-        fs::remove_file(bench.work.path("site/notes/g")).unwrap();
-        bench.write("site/notes/f", b"a file now");
-        bench.write("site/notes/g/x", b"in a folder now");
-        for to in &to {
+        fixture.write("site/notes/f/deep/x", b"in a folder");
+        fixture.write("site/notes/g", b"a file");
+        // Not on the embedded server, which keeps the folders of deleted objects.
+        let mut destinations = vec!["disk".to_owned()];
+        let keeps_folders = matches!(fixture.server, Server::Embedded(_));
+        destinations.extend((!keeps_folders).then(|| fixture.destination()));
+        destinations.iter().for_each(|to| drop(publish(to, "").assert().success()));
+        fs::remove_dir_all(fixture.work.path("site/notes/f")).unwrap();
+        fs::remove_file(fixture.work.path("site/notes/g")).unwrap();
+        fixture.write("site/notes/f", b"a file now");
+        fixture.write("site/notes/g/x", b"in a folder now");
+        for to in &destinations {
             let error = fails(&mut publish(to, ""), CONFIGURATION);
             assert!(error.contains("/notes/") && error.contains("with --delete"), "{error}");
-            let said = lines(&mut publish(to, "--delete --verify all --json"));
-            let deleted = said.iter().filter_map(|line| line["deleted"]["key"].as_str());
+            let lines = json_lines(&mut publish(to, "--delete --verify all --json"));
+            let deleted = lines.iter().filter_map(|line| line["deleted"]["key"].as_str());
             let deleted: Vec<&str> = deleted.collect();
             assert!(deleted.len() == 2 && deleted.contains(&"notes/g"), "{deleted:?}");
-            assert_eq!(said.last().unwrap()["summary"]["deleted"], 2);
+            assert_eq!(lines.last().unwrap()["summary"]["deleted"], 2);
         }
         if !keeps_folders {
-            assert_same(&bench.expected(), &bench.published());
+            assert_same(&fixture.expected(), &fixture.published());
         }
-        let mut disk = bench.work.tree("disk");
+        let mut disk = fixture.work.tree("disk");
         disk.retain(|name, _| !name.starts_with(".dor/"));
-        assert_same(&bench.expected(), &disk);
+        assert_same(&fixture.expected(), &disk);
     });
 }
 
 #[test]
-fn on_disk_empty_folders_give_way_and_files_of_others_do_not() {
-    let bench = Bench::new(Server::Embedded(S3Server::start()));
+fn on_disk_empty_folders_are_replaced_and_foreign_files_are_kept() {
+    let fixture = Fixture::new(Server::Embedded(S3Server::start()));
     let publish = |more: &str| {
-        let mut command = dor(bench.work.folder());
+        let mut command = dor(fixture.work.folder());
         command.args(["publish", "site", "disk"]).args(more.split_whitespace());
         command
     };
-    bench.write("site/x", b"a file");
-    bench.write("site/z", b"another");
-    fs::create_dir_all(bench.work.path("disk/x/a/b")).unwrap();
+    fixture.write("site/x", b"a file");
+    fixture.write("site/z", b"another");
+    fs::create_dir_all(fixture.work.path("disk/x/a/b")).unwrap();
     publish("").assert().success();
 
-    // A folder of what was published and of something else.
-    fs::remove_file(bench.work.path("site/x")).unwrap();
-    bench.write("site/x/1", b"in a folder");
+    // A folder with a published file and a foreign file must become a file.
+    fs::remove_file(fixture.work.path("site/x")).unwrap();
+    fixture.write("site/x/1", b"in a folder");
     publish("--delete").assert().success();
-    fs::remove_dir_all(bench.work.path("site/x")).unwrap();
-    bench.write("site/x", b"a file again");
-    bench.write("disk/x/foreign", b"of somebody else");
-    let before = bench.work.tree("disk");
+    fs::remove_dir_all(fixture.work.path("site/x")).unwrap();
+    fixture.write("site/x", b"a file again");
+    fixture.write("disk/x/foreign", b"of somebody else");
+    let before = fixture.work.tree("disk");
     for more in ["--delete --dry-run", "--delete", "--delete --audit"] {
         let error = fails(&mut publish(more), CONFIGURATION);
         assert!(error.contains("disk/x/foreign is in the way of x: "), "{error}");
-        assert_same(&before, &bench.work.tree("disk"));
+        assert_same(&before, &fixture.work.tree("disk"));
     }
-    fs::remove_file(bench.work.path("disk/x/foreign")).unwrap();
+    fs::remove_file(fixture.work.path("disk/x/foreign")).unwrap();
     publish("--delete --verify all").assert().success();
 
-    // A file of somebody else where a folder has to be.
-    bench.write("site/y/1", b"in a folder");
-    bench.write("disk/y", b"of somebody else");
+    // A foreign file must become a folder.
+    fixture.write("site/y/1", b"in a folder");
+    fixture.write("disk/y", b"of somebody else");
     let error = fails(&mut publish("--delete"), CONFIGURATION);
     assert!(error.contains("disk/y is in the way of y/1: "), "{error}");
-    fs::remove_file(bench.work.path("disk/y")).unwrap();
+    fs::remove_file(fixture.work.path("disk/y")).unwrap();
     publish("--delete").assert().success();
-    let mut disk = bench.work.tree("disk");
+    let mut disk = fixture.work.tree("disk");
     disk.retain(|name, _| !name.starts_with(".dor/"));
-    assert_same(&bench.expected(), &disk);
+    assert_same(&fixture.expected(), &disk);
 }

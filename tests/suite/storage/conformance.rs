@@ -1,4 +1,4 @@
-//! One set of promises, held by every backend.
+//! One set of requirements, which is tested with every backend: memory, disk and S3.
 
 use bytes::Bytes;
 use dor_atlas::model::Md5Digest;
@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::super::support::minio::Minio;
 use super::super::support::s3::{BUCKET, S3Server};
 
+/// Pseudo-random bytes, the same in every call.
 fn noise(bytes: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
@@ -21,23 +22,25 @@ fn noise(bytes: usize) -> Bytes {
     std::iter::repeat_with(next).take(bytes).collect::<Vec<_>>().into()
 }
 
-async fn whole(store: &Store, key: &str) -> Option<Bytes> {
+/// The bytes of an object; `None` if it is absent.
+async fn get_bytes(store: &Store, key: &str) -> Option<Bytes> {
     store.get(key).await.unwrap().map(|(data, _)| data)
 }
 
+/// The keys below a prefix, in the order of the listing.
 async fn keys(store: &Store, prefix: &str) -> Vec<String> {
     store.list(prefix).await.unwrap().into_iter().map(|info| info.key).collect()
 }
 
 async fn small_objects(store: &Store) {
-    assert_eq!(whole(store, "small/a").await, None);
+    assert_eq!(get_bytes(store, "small/a").await, None);
     let info = store.put("small/a", Bytes::from_static(b"one")).await.unwrap();
     assert_eq!((info.key.as_str(), info.size), ("small/a", 3));
-    assert_eq!(whole(store, "small/a").await.unwrap(), "one");
+    assert_eq!(get_bytes(store, "small/a").await.unwrap(), "one");
     store.put("small/a", Bytes::from_static(b"second")).await.unwrap();
-    assert_eq!(whole(store, "small/a").await.unwrap(), "second");
+    assert_eq!(get_bytes(store, "small/a").await.unwrap(), "second");
     store.put("small/empty", Bytes::new()).await.unwrap();
-    assert_eq!(whole(store, "small/empty").await.unwrap(), "");
+    assert_eq!(get_bytes(store, "small/empty").await.unwrap(), "");
     let empty = store.open("small/empty").await.unwrap();
     assert_eq!(empty.range(0..0).await.unwrap(), "");
     assert_eq!(empty.pieces(10, 2).count().await, 0);
@@ -47,7 +50,7 @@ async fn small_objects(store: &Store) {
     assert_eq!(keys(store, "small").await, ["small/empty"]);
 }
 
-async fn absent_things(store: &Store) {
+async fn absent_objects(store: &Store) {
     match store.open("no/such.nc").await.unwrap_err() {
         StoreError::NotFound { url } => {
             assert_eq!(url, store.location().join("no/such.nc").to_string());
@@ -59,13 +62,13 @@ async fn absent_things(store: &Store) {
     assert!(matches!(store.get("../out").await, Err(StoreError::BadKey { .. })));
 }
 
-async fn odd_names(store: &Store) {
+async fn keys_with_special_characters(store: &Store) {
     let odd =
         ["a b", "ünï", "50%", "a%20b", "x#y", "p+q=r&s", "~tilde", "br[1]{2}", ".hidden", "q'\"?*"];
     for name in odd {
         let key = format!("odd/{name}");
         store.put(&key, Bytes::from(name)).await.unwrap();
-        assert_eq!(whole(store, &key).await.unwrap(), name);
+        assert_eq!(get_bytes(store, &key).await.unwrap(), name);
         assert_eq!(
             store.open(&key).await.unwrap().range(0..1).await.unwrap(),
             name.as_bytes()[..1]
@@ -103,7 +106,7 @@ async fn ranges(store: &Store) {
     }
 }
 
-async fn change_is_noticed(store: &Store) {
+async fn changes_are_detected(store: &Store) {
     store.put("change/x", Bytes::from_static(b"before")).await.unwrap();
     let object = store.open("change/x").await.unwrap();
     assert_eq!(object.range(0..3).await.unwrap(), "bef");
@@ -119,14 +122,14 @@ async fn change_is_noticed(store: &Store) {
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
 }
 
-async fn conditions(store: &Store) {
+async fn conditional_writes(store: &Store) {
     let send = async |condition| {
-        let sending = PutOptions { condition, ..PutOptions::default() };
-        store.send("condition/x", Bytes::from_static(b"x"), &sending).await
+        let options = PutOptions { condition, ..PutOptions::default() };
+        store.send("condition/x", Bytes::from_static(b"x"), &options).await
     };
     let first = send(PutMode::Absent).await.unwrap();
     let second = send(PutMode::Is(first.etag.clone().unwrap())).await.unwrap();
-    // On a disk, the same bytes at another time are another version.
+    // On disk, the second write of the same bytes has another ETag than the first.
     let other = PutMode::Is("0123456789abcdef0123456789abcdef".to_owned());
     for condition in [PutMode::Absent, other] {
         let error = send(condition).await.unwrap_err();
@@ -148,7 +151,7 @@ async fn many_keys(store: &Store) {
     assert_eq!(folders.len(), 12);
     assert_eq!((folders[0].as_str(), folders[11].as_str()), ("many/00", "many/11"));
     assert_eq!(keys(store, "many/03").await.len(), 103);
-    assert!(keys(store, "man").await.is_empty(), "a prefix is a folder, not the start of a name");
+    assert!(keys(store, "man").await.is_empty(), "a prefix must match whole path segments");
 }
 
 async fn uploads(store: &Store) {
@@ -163,23 +166,27 @@ async fn uploads(store: &Store) {
             let (a, b) = (part.slice(..1000), part.slice(1000..));
             upload.part(index, vec![a, b]).await.unwrap();
         }
-        assert_eq!(whole(store, "up/x").await.unwrap(), "old", "seen before it was whole");
+        assert_eq!(
+            get_bytes(store, "up/x").await.unwrap(),
+            "old",
+            "an upload is visible before it is complete"
+        );
         assert_eq!(keys(store, "up").await, ["up/x"]);
         let info = upload.complete().await.unwrap();
         assert_eq!(info.size, data.len() as u64);
-        assert_eq!(whole(store, "up/x").await.unwrap(), data, "{order:?}");
+        assert_eq!(get_bytes(store, "up/x").await.unwrap(), data, "{order:?}");
     }
     let upload = store.create("up/together").await.unwrap();
     futures::future::try_join_all((0..3).rev().map(|i| upload.part(i, vec![part(i)])))
         .await
         .unwrap();
     upload.complete().await.unwrap();
-    assert_eq!(whole(store, "up/together").await.unwrap(), data);
+    assert_eq!(get_bytes(store, "up/together").await.unwrap(), data);
 
     let single = store.create("up/single").await.unwrap();
     single.part(0, vec![Bytes::from_static(b"all of it")]).await.unwrap();
     assert_eq!(single.complete().await.unwrap().size, 9);
-    assert_eq!(whole(store, "up/single").await.unwrap(), "all of it");
+    assert_eq!(get_bytes(store, "up/single").await.unwrap(), "all of it");
     assert_eq!(store.create("up/none").await.unwrap().complete().await.unwrap().size, 0);
     store.delete("up/none").await.unwrap();
 
@@ -205,13 +212,13 @@ async fn uploads(store: &Store) {
     drop(dropped);
     drop(big);
     assert_eq!(keys(store, "up").await, before);
-    assert_eq!(whole(store, "up/x").await.unwrap(), data);
+    assert_eq!(get_bytes(store, "up/x").await.unwrap(), data);
 }
 
-async fn parts_of_files(store: &Store) {
+async fn parts_from_files(store: &Store) {
     let folder = tempfile::tempdir().unwrap();
     let disk = StoreRegistry::new(S3Options::default())
-        .open(&at(folder.path().to_str().unwrap()))
+        .open(&location(folder.path().to_str().unwrap()))
         .unwrap();
     let full = store.create("up/probe").await.unwrap().part_size();
     let data = noise(2 * full + 12_345);
@@ -227,25 +234,25 @@ async fn parts_of_files(store: &Store) {
     for index in [1, 0, 2] {
         part(index).await.unwrap();
     }
-    // What is read is what was found, or nothing is sent.
+    // A file that has changed since it was opened is not sent.
     disk.put("file", noise(data.len())).await.unwrap();
     let error = part(2).await.unwrap_err();
     assert!(matches!(&error, StoreError::Changed { url, .. } if url.ends_with("/file")), "{error}");
     upload.complete().await.unwrap();
-    assert_eq!(whole(store, "up/file").await.unwrap(), data);
+    assert_eq!(get_bytes(store, "up/file").await.unwrap(), data);
 }
 
-/// What `parts_of_files` has written goes back to a disk.
+/// Copies the object that `parts_from_files` has written to disk, part by part.
 async fn parts_to_files(store: &Store) {
     let folder = tempfile::tempdir().unwrap();
     let disk = StoreRegistry::new(S3Options::default())
-        .open(&at(folder.path().to_str().unwrap()))
+        .open(&location(folder.path().to_str().unwrap()))
         .unwrap();
     let object = store.open("up/file").await.unwrap();
-    let (data, full) = (whole(store, "up/file").await.unwrap(), 5 << 20);
+    let (data, full) = (get_bytes(store, "up/file").await.unwrap(), 5 << 20);
     let (size, part_size) = (data.len() as u64, Some(full));
-    let sending = PutOptions { size, part_size, ..PutOptions::default() };
-    let upload = disk.create_as("file", sending).await.unwrap();
+    let options = PutOptions { size, part_size, ..PutOptions::default() };
+    let upload = disk.create_as("file", options).await.unwrap();
     assert!(!upload.holds(&object));
     let part = async |start: u64, known: Option<Md5Digest>| {
         let range = start..size.min(start + full);
@@ -259,61 +266,68 @@ async fn parts_to_files(store: &Store) {
         part(start, None).await.unwrap();
     }
     upload.complete().await.unwrap();
-    assert_eq!(whole(&disk, "file").await.unwrap(), data);
+    assert_eq!(get_bytes(&disk, "file").await.unwrap(), data);
 }
 
-async fn check(store: &Store) {
+async fn probe(store: &Store) {
     let check = store.check(true).await;
     check.readable.unwrap();
     check.writable.unwrap().unwrap();
     assert!(check.exists);
 }
 
-async fn conforms(store: Store) {
+async fn assert_conforms(store: Store) {
     small_objects(&store).await;
-    absent_things(&store).await;
-    odd_names(&store).await;
+    absent_objects(&store).await;
+    keys_with_special_characters(&store).await;
     ranges(&store).await;
-    change_is_noticed(&store).await;
-    conditions(&store).await;
+    changes_are_detected(&store).await;
+    conditional_writes(&store).await;
     uploads(&store).await;
-    parts_of_files(&store).await;
+    parts_from_files(&store).await;
     parts_to_files(&store).await;
     many_keys(&store).await;
-    check(&store).await;
+    probe(&store).await;
 }
 
-fn at(text: &str) -> Location {
+/// Parses a location.
+fn location(text: &str) -> Location {
     text.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory() {
-    conforms(Store::memory()).await;
+async fn memory_conforms() {
+    assert_conforms(Store::memory()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn local_disk() {
+async fn local_disk_conforms_and_keeps_no_temporary_files() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("with space/new");
     let stores = StoreRegistry::new(S3Options { part_size: Some(5 << 20), ..S3Options::default() });
-    let store = stores.open(&at(root.to_str().unwrap())).unwrap();
-    conforms(store).await;
+    let store = stores.open(&location(root.to_str().unwrap())).unwrap();
+    assert_conforms(store).await;
     let mut folders = vec![root];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            assert!(!name.ends_with(".staged") && !name.contains("#1"), "{name} is left");
+            assert!(
+                !name.ends_with(".staged") && !name.contains("#1"),
+                "{name} is a temporary file that was not removed"
+            );
             folders.extend(entry.file_type().unwrap().is_dir().then(|| entry.path()));
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn embedded_s3() {
+async fn the_embedded_s3_server_conforms_and_keeps_no_unfinished_uploads() {
     let server = S3Server::start();
-    conforms(server.stores().open(&at(&format!("s3://{BUCKET}/some/prefix"))).unwrap()).await;
-    // Those dropped are aborted in the background.
+    assert_conforms(
+        server.stores().open(&location(&format!("s3://{BUCKET}/some/prefix"))).unwrap(),
+    )
+    .await;
+    // Uploads that are dropped are aborted in the background.
     for _ in 0..100 {
         if server.unfinished().is_empty() {
             break;
@@ -324,10 +338,10 @@ async fn embedded_s3() {
 }
 
 #[tokio::test]
-async fn objects_have_a_content_type() {
+async fn objects_have_the_content_type_of_their_name() {
     let server = S3Server::start();
-    let store = server.stores().open(&at(&format!("s3://{BUCKET}/p"))).unwrap();
-    for (name, kind) in [
+    let store = server.stores().open(&location(&format!("s3://{BUCKET}/p"))).unwrap();
+    for (name, expected) in [
         ("a.b.nc", "application/x-netcdf"),
         ("manifest.json", "application/json"),
         ("x/.zattrs", "application/json"),
@@ -335,8 +349,8 @@ async fn objects_have_a_content_type() {
         ("nc", "application/octet-stream"),
     ] {
         store.put(name, Bytes::from_static(b"x")).await.unwrap();
-        let told = server.content_type(&format!("PUT /{BUCKET}/p/{name}"));
-        assert_eq!(told.as_deref(), Some(kind), "{name}");
+        let content_type = server.content_type(&format!("PUT /{BUCKET}/p/{name}"));
+        assert_eq!(content_type.as_deref(), Some(expected), "{name}");
     }
     let upload = store.create("large.nc").await.unwrap();
     let part = noise(upload.part_size());
@@ -344,17 +358,17 @@ async fn objects_have_a_content_type() {
         upload.part(index, vec![part.clone()]).await.unwrap();
     }
     upload.complete().await.unwrap();
-    let told = server.content_type(&format!("POST /{BUCKET}/p/large.nc"));
-    assert_eq!(told.as_deref(), Some("application/x-netcdf"));
+    let content_type = server.content_type(&format!("POST /{BUCKET}/p/large.nc"));
+    assert_eq!(content_type.as_deref(), Some("application/x-netcdf"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn minio() {
+async fn minio_conforms_and_rejects_a_part_with_a_wrong_content_md5() {
     if let Some(minio) = Minio::start() {
-        let place = format!("s3://{}/some/prefix", minio.bucket);
-        let store = minio.stores().open(&at(&place)).unwrap();
-        conforms(store.clone()).await;
-        // A server that looks at Content-MD5 takes no part that is not what was meant.
+        let url = format!("s3://{}/some/prefix", minio.bucket);
+        let store = minio.stores().open(&location(&url)).unwrap();
+        assert_conforms(store.clone()).await;
+        // MinIO compares `Content-MD5` with the body.
         let upload = store.create("x").await.unwrap();
         let body = PartBody::Bytes(vec![noise(1000)]);
         let refused = upload.part_with_md5(1, body, Md5Digest::of(b"other")).await;
@@ -364,15 +378,16 @@ async fn minio() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whole_bucket_and_relative_path() {
+async fn a_bucket_without_prefix_and_a_relative_path_are_valid_locations() {
     let server = S3Server::start();
-    let store = server.stores().open(&at(&format!("s3://{BUCKET}"))).unwrap();
+    let store = server.stores().open(&location(&format!("s3://{BUCKET}"))).unwrap();
     small_objects(&store).await;
     ranges(&store).await;
     let folder = tempfile::tempdir_in("target").unwrap();
     let relative =
         folder.path().strip_prefix(std::env::current_dir().unwrap()).unwrap_or(folder.path());
-    let store =
-        StoreRegistry::new(S3Options::default()).open(&at(relative.to_str().unwrap())).unwrap();
+    let store = StoreRegistry::new(S3Options::default())
+        .open(&location(relative.to_str().unwrap()))
+        .unwrap();
     small_objects(&store).await;
 }

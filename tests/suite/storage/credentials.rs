@@ -1,4 +1,4 @@
-//! Credentials from real sources: a `credential_process`, the AWS files, the environment.
+//! Credentials from a `credential_process`, from the AWS configuration files and from the environment.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +9,8 @@ use dor_atlas::store::{CredentialsProblem, S3Options, StoreError, StoreRegistry}
 
 use super::super::support::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 
-/// A `credential_process` that notes each call in `calls` and whose keys live `seconds`.
+/// Writes the script `creds.sh` for `credential_process`. It adds a line to the file `calls` at each call;
+/// its credentials expire after `seconds`.
 fn credential_process(folder: &Path, seconds: u32) {
     let script = folder.join("creds.sh");
     let text = format!(
@@ -22,12 +23,13 @@ fn credential_process(folder: &Path, seconds: u32) {
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
-fn calls(folder: &Path) -> usize {
+/// Number of calls of the script.
+fn count_calls(folder: &Path) -> usize {
     std::fs::read_to_string(folder.join("calls")).unwrap_or_default().lines().count()
 }
 
-/// Runs one of the children below in an environment of its own.
-fn child(name: &str, folder: &Path, server: &S3Server, config: &str, env: &[(&str, &str)]) {
+/// Runs one of the ignored tests below in a process with its own environment.
+fn run_child(name: &str, folder: &Path, server: &S3Server, config: &str, env: &[(&str, &str)]) {
     std::fs::write(folder.join("config"), config).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--ignored", "--nocapture"]);
@@ -48,21 +50,22 @@ fn child(name: &str, folder: &Path, server: &S3Server, config: &str, env: &[(&st
     assert!(text(&output.stdout).contains("1 passed"), "{name} did not run");
 }
 
+/// An AWS configuration file with a profile that uses the script.
 fn process_profile(folder: &Path, name: &str) -> String {
     format!("[profile {name}]\ncredential_process = {}\n", folder.join("creds.sh").display())
 }
 
 #[test]
-fn one_renewal_serves_all_requests() {
+fn concurrent_requests_share_one_credential_renewal() {
     let (folder, server) = (tempfile::tempdir().unwrap(), S3Server::start());
     credential_process(folder.path(), 6);
     let config = process_profile(folder.path(), "short");
-    child("child_asks_much", folder.path(), &server, &config, &[]);
+    run_child("child_sends_many_requests", folder.path(), &server, &config, &[]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by one_renewal_serves_all_requests"]
-async fn child_asks_much() {
+#[ignore = "run by concurrent_requests_share_one_credential_renewal"]
+async fn child_sends_many_requests() {
     let folder = std::env::var("DOR_TEST_FOLDER").unwrap();
     let options = S3Options {
         profile: Some("short".into()),
@@ -70,29 +73,29 @@ async fn child_asks_much() {
         ..S3Options::default()
     };
     let stores = StoreRegistry::new(options);
-    let ask = || async {
+    let list_all = || async {
         let all = (0..50).map(|n| {
             let store = stores.open(&format!("s3://{BUCKET}/{n}").parse().unwrap()).unwrap();
             async move { store.list("").await.unwrap() }
         });
         futures::future::join_all(all).await;
     };
-    ask().await;
-    ask().await;
-    assert_eq!(calls(Path::new(&folder)), 1);
+    list_all().await;
+    list_all().await;
+    assert_eq!(count_calls(Path::new(&folder)), 1);
     let expiry = stores.credentials_expiry().await.unwrap().unwrap();
     assert!(expiry.duration_since(std::time::SystemTime::now()).unwrap() < Duration::from_secs(6));
     tokio::time::sleep(Duration::from_millis(6_100)).await;
-    ask().await;
-    assert_eq!(calls(Path::new(&folder)), 2);
+    list_all().await;
+    assert_eq!(count_calls(Path::new(&folder)), 2);
 }
 
 #[test]
-fn places_and_profiles_come_from_where_aws_has_them() {
+fn endpoints_and_profiles_come_from_aws_configuration_and_environment() {
     let (folder, server) = (tempfile::tempdir().unwrap(), S3Server::start());
     let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
     let run = |config: &str, env: &[(&str, &str)]| {
-        child("child_lists", folder.path(), &server, config, env);
+        run_child("child_lists", folder.path(), &server, config, env);
     };
     let with = |more: &[(&'static str, &'static str)]| [&keys, more].concat();
     let endpoint = server.endpoint.clone().leak();
@@ -102,29 +105,31 @@ fn places_and_profiles_come_from_where_aws_has_them() {
         &with(&[("AWS_ENDPOINT_URL_S3", endpoint), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]),
     );
     run(&format!("[default]\nendpoint_url = {endpoint}\nregion = eu-north-1\n"), &with(&[]));
-    let mine = format!(
-        "[profile mine]\nendpoint_url = {endpoint}\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+    let profile_mine = format!(
+        "[profile mine]\nendpoint_url = {endpoint}\naws_access_key_id = {ACCESS_KEY}\n\
+         aws_secret_access_key = {SECRET_KEY}\n"
     );
-    run(&mine, &[("AWS_PROFILE", "mine")]);
-    run(&mine, &[("DOR_TEST_PROFILE", "mine")]);
-    // Built in: nothing in the files, the endpoint from the environment.
+    run(&profile_mine, &[("AWS_PROFILE", "mine")]);
+    run(&profile_mine, &[("DOR_TEST_PROFILE", "mine")]);
+    // The built-in profile `minio`, with the endpoint from the environment.
     run("", &with(&[("DOR_TEST_PROFILE", "minio"), ("AWS_ENDPOINT_URL", endpoint)]));
-    // Source Cooperative: its AWS profile first, and no other endpoint than the one asked for.
+    // The built-in profile `source-coop`: the AWS profile of that name has priority over keys in the
+    // environment, and the explicit endpoint over AWS_ENDPOINT_URL.
     credential_process(folder.path(), 3600);
-    let wrong = [
+    let environment = [
         ("DOR_TEST_PROFILE", "source-coop"),
         ("DOR_TEST_EXPLICIT", "1"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
         ("AWS_ACCESS_KEY_ID", "wrong"),
         ("AWS_SECRET_ACCESS_KEY", "wrong"),
     ];
-    run(&process_profile(folder.path(), "source-coop"), &wrong);
-    assert_eq!(calls(folder.path()), 1);
+    run(&process_profile(folder.path(), "source-coop"), &environment);
+    assert_eq!(count_calls(folder.path()), 1);
     run("", &with(&[("DOR_TEST_PROFILE", "source-coop"), ("DOR_TEST_EXPLICIT", "1")]));
 }
 
 #[tokio::test]
-#[ignore = "run by places_and_profiles_come_from_where_aws_has_them"]
+#[ignore = "run by endpoints_and_profiles_come_from_aws_configuration_and_environment"]
 async fn child_lists() {
     let explicit = std::env::var("DOR_TEST_EXPLICIT").is_ok();
     let options = S3Options {
@@ -139,20 +144,20 @@ async fn child_lists() {
 }
 
 #[test]
-fn no_credentials_is_said_soon() {
+fn missing_credentials_are_reported_within_15_seconds() {
     let (folder, server) = (tempfile::tempdir().unwrap(), S3Server::start());
-    // Takes connections and never answers, like a network that swallows packets.
+    // Accepts connections and never answers, like a network that drops packets.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let metadata = format!("http://{}", silent.local_addr().unwrap());
     let env = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str())];
-    child("child_finds_none", folder.path(), &server, "", &env);
+    run_child("child_finds_no_credentials", folder.path(), &server, "", &env);
     silent.set_nonblocking(true).unwrap();
-    assert!(silent.accept().is_ok(), "instance metadata was not asked");
+    assert!(silent.accept().is_ok(), "no request to the instance metadata service");
 }
 
 #[tokio::test]
-#[ignore = "run by no_credentials_is_said_soon"]
-async fn child_finds_none() {
+#[ignore = "run by missing_credentials_are_reported_within_15_seconds"]
+async fn child_finds_no_credentials() {
     let endpoint_url = std::env::var("DOR_TEST_ENDPOINT").ok();
     let options = S3Options { endpoint_url, ..S3Options::default() };
     let store =

@@ -1,4 +1,4 @@
-//! What goes wrong, and what is said of it.
+//! Failures of servers and disks, and the errors that the storage layer returns for them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
@@ -13,14 +13,15 @@ use super::super::support::skipped;
 
 const BUSY: Fault = Fault::Answer(503, "SlowDown");
 
-fn bucket(server: &S3Server) -> Store {
+/// The whole bucket of the server as a store.
+fn bucket_store(server: &S3Server) -> Store {
     server.stores().open(&format!("s3://{BUCKET}").parse().unwrap()).unwrap()
 }
 
 #[tokio::test]
-async fn listing_takes_a_request_for_a_thousand_keys() {
+async fn a_listing_needs_one_request_per_thousand_keys() {
     let server = S3Server::start();
-    let store = bucket(&server);
+    let store = bucket_store(&server);
     for n in 0..2_760 {
         let case = server.bucket_folder().join(format!("cases/{n:05}"));
         std::fs::create_dir_all(&case).unwrap();
@@ -32,15 +33,16 @@ async fn listing_takes_a_request_for_a_thousand_keys() {
     let requests = server.requests();
     assert!(requests.len() <= 3, "{requests:?}");
     assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
+    // An object that is known from a listing is read without another HEAD.
     store.object_known(&found[0].key.clone(), found[0].clone()).range(0..1).await.unwrap();
     let requests = server.requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
 }
 
 #[tokio::test]
-async fn transient_failures_are_tried_again() {
+async fn transient_failures_are_retried() {
     let server = S3Server::start();
-    let store = bucket(&server);
+    let store = bucket_store(&server);
     for fault in [BUSY, Fault::Answer(500, "InternalError"), Fault::Answer(429, "TooManyRequests")]
     {
         server.fail_next(2, fault);
@@ -50,10 +52,10 @@ async fn transient_failures_are_tried_again() {
 }
 
 #[tokio::test]
-async fn exhausted_retries_say_what_was_tried() {
+async fn an_error_after_exhausted_retries_names_request_attempts_and_cause() {
     let server = S3Server::start();
     server.fail_always(BUSY);
-    let error = bucket(&server).put("a/x", Bytes::from_static(b"x")).await.unwrap_err();
+    let error = bucket_store(&server).put("a/x", Bytes::from_static(b"x")).await.unwrap_err();
     assert_eq!(server.requests().len(), 4);
     let text = error.to_string();
     let StoreError::RetriesExhausted { url, attempts, elapsed, request, .. } = error else {
@@ -64,12 +66,12 @@ async fn exhausted_retries_say_what_was_tried() {
     for part in ["s3://bucket/a/x", "4 times over ", "SlowDown: as ordered", "try again"] {
         assert!(text.contains(part), "{text}");
     }
-    let error = bucket(&server).list("").await.unwrap_err();
+    let error = bucket_store(&server).list("").await.unwrap_err();
     assert!(matches!(error, StoreError::RetriesExhausted { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn nobody_listening_is_exhaustion_too() {
+async fn a_refused_connection_is_retried_and_then_reported_with_the_endpoint() {
     let options = S3Options {
         endpoint_url: Some("http://127.0.0.1:9".into()),
         max_retries: Some(1),
@@ -85,7 +87,7 @@ async fn nobody_listening_is_exhaustion_too() {
 }
 
 #[tokio::test]
-async fn absent_bucket_and_bad_keys_are_told_apart() {
+async fn absent_buckets_rejected_credentials_and_unsigned_requests_have_different_errors() {
     let server = S3Server::start();
     let absent = server.stores().open(&"s3://nowhere/p".parse().unwrap()).unwrap();
     let errors = [
@@ -124,10 +126,10 @@ async fn absent_bucket_and_bad_keys_are_told_apart() {
 }
 
 #[tokio::test]
-async fn expired_credentials_say_how_to_renew_them() {
+async fn the_error_for_expired_credentials_tells_how_to_renew_them() {
     let server = S3Server::start();
     server.fail_always(Fault::Answer(400, "ExpiredToken"));
-    let error = bucket(&server).open("x").await.unwrap_err();
+    let error = bucket_store(&server).open("x").await.unwrap_err();
     let expired =
         matches!(&error, StoreError::Credentials { problem: CredentialsProblem::Expired, .. });
     assert!(expired, "{error:?}");
@@ -135,7 +137,7 @@ async fn expired_credentials_say_how_to_renew_them() {
 }
 
 #[tokio::test]
-async fn credentials_that_can_be_renewed_are_renewed_when_refused() {
+async fn renewable_credentials_are_renewed_when_the_server_rejects_them_as_expired() {
     let server = S3Server::start();
     let later = SystemTime::now() + Duration::from_secs(3600);
     let source = Credentials::new(ACCESS_KEY, SECRET_KEY, None, Some(later), "test");
@@ -148,7 +150,7 @@ async fn credentials_that_can_be_renewed_are_renewed_when_refused() {
 }
 
 #[tokio::test]
-async fn plain_http_is_refused_but_for_this_machine() {
+async fn plain_http_to_another_machine_is_refused() {
     let options = S3Options {
         endpoint_url: Some("http://example.org".into()),
         no_sign_request: Some(true),
@@ -162,7 +164,7 @@ async fn plain_http_is_refused_but_for_this_machine() {
 #[tokio::test]
 async fn web_locations_are_read_only() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = format!("http://{}/data", listener.local_addr().unwrap());
+    let location = format!("http://{}/data", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
@@ -178,14 +180,16 @@ async fn web_locations_are_read_only() {
                     _ => "404 Not Found\r\nContent-Length: 0",
                 };
                 let body = if head.starts_with("206") { "cde" } else { "" };
-                let answer = format!(
-                    "HTTP/1.1 {head}\r\nETag: \"v1\"\r\nLast-Modified: Tue, 01 Jul 2025 00:00:00 GMT\r\nConnection: close\r\n\r\n{body}"
+                let response = format!(
+                    "HTTP/1.1 {head}\r\nETag: \"v1\"\r\n\
+                     Last-Modified: Tue, 01 Jul 2025 00:00:00 GMT\r\n\
+                     Connection: close\r\n\r\n{body}"
                 );
-                socket.write_all(answer.as_bytes()).await.unwrap();
+                socket.write_all(response.as_bytes()).await.unwrap();
             });
         }
     });
-    let store = StoreRegistry::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    let store = StoreRegistry::new(S3Options::default()).open(&location.parse().unwrap()).unwrap();
     assert_eq!(store.open("a b").await.unwrap().range(2..5).await.unwrap(), "cde");
     assert!(store.open("absent").await.unwrap_err().is_not_found());
     assert!(matches!(store.put("x", Bytes::new()).await, Err(StoreError::ReadOnly { .. })));
@@ -194,7 +198,7 @@ async fn web_locations_are_read_only() {
 }
 
 #[tokio::test]
-async fn unwritable_folder_is_named_and_left_alone() {
+async fn failed_writes_to_a_folder_name_the_path_and_leave_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let store = StoreRegistry::new(S3Options::default())
         .open(&folder.path().to_str().unwrap().parse().unwrap())
@@ -206,23 +210,23 @@ async fn unwritable_folder_is_named_and_left_alone() {
     let over_a_folder = store.put("dir", Bytes::from_static(b"x")).await.unwrap_err();
     assert!(over_a_folder.to_string().contains("a folder where a file"), "{over_a_folder}");
     if rustix::process::geteuid().is_root() {
-        skipped("permissions do not bind root");
+        skipped("file permissions do not restrict root");
     } else {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o555)).unwrap();
         let error = store.put("y", Bytes::new()).await.unwrap_err();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error}");
     }
-    let sysfs = StoreRegistry::new(S3Options::default()).open(&"/proc".parse().unwrap()).unwrap();
-    assert!(sysfs.put("dor/x", Bytes::new()).await.is_err());
-    assert!(sysfs.check(true).await.writable.unwrap().is_err());
+    let procfs = StoreRegistry::new(S3Options::default()).open(&"/proc".parse().unwrap()).unwrap();
+    assert!(procfs.put("dor/x", Bytes::new()).await.is_err());
+    assert!(procfs.check(true).await.writable.unwrap().is_err());
     let names: Vec<_> = store.list("").await.unwrap().into_iter().map(|info| info.key).collect();
     assert_eq!(names, ["dir/x", "file"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[tokio::test]
-async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says() {
+async fn a_file_overwritten_in_place_is_detected_even_if_its_modification_time_is_restored() {
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path().display().to_string().parse().unwrap();
     let store = StoreRegistry::new(S3Options::default()).open(&location).unwrap();
@@ -243,11 +247,13 @@ async fn a_file_that_is_overwritten_in_place_is_noticed_whatever_its_time_says()
 }
 
 #[tokio::test]
-async fn full_disk_leaves_nothing() {
-    // A limit on file sizes needs no privilege: in a child, because it binds the whole process.
+async fn a_failed_write_at_the_file_size_limit_leaves_no_file() {
+    // `ulimit -f` stands for a full disk, because it needs no privilege. It applies to a whole process,
+    // hence the child.
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "trap '' XFSZ; ulimit -f 1024; exec '{}' --exact --ignored suite::storage::failures::child_writes_8_mib",
+        "trap '' XFSZ; ulimit -f 1024; exec '{}' --exact --ignored \
+         suite::storage::failures::child_writes_8_mib",
         std::env::current_exe().unwrap().display()
     );
     let child = std::process::Command::new("sh")
@@ -260,10 +266,10 @@ async fn full_disk_leaves_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "run by full_disk_leaves_nothing"]
+#[ignore = "run by a_failed_write_at_the_file_size_limit_leaves_no_file"]
 async fn child_writes_8_mib() {
-    let place = std::env::var("DOR_TEST_FOLDER").unwrap();
-    let store = StoreRegistry::new(S3Options::default()).open(&place.parse().unwrap()).unwrap();
+    let folder = std::env::var("DOR_TEST_FOLDER").unwrap();
+    let store = StoreRegistry::new(S3Options::default()).open(&folder.parse().unwrap()).unwrap();
     let error = store.put("x.nc", vec![1; 8 << 20].into()).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::FileLimit { url, .. } if url.ends_with("x.nc")),

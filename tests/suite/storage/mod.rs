@@ -1,4 +1,4 @@
-//! Storage.
+//! The storage layer: all backends, credentials, errors and invalid servers.
 
 mod atomic_file;
 mod conformance;

@@ -1,4 +1,5 @@
-//! Servers that answer what no server should: nothing is believed, and nothing held without a bound.
+//! Servers with invalid or hostile responses: the storage layer checks what they claim, and limits the
+//! memory for what they send.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use dor_atlas::store::{PutMode, PutOptions, S3Options, Store, StoreError, StoreR
 
 use super::super::support::scripted::{Answer, Scripted, error, xml};
 
+/// A store registry with this number of retries.
 fn stores(server: &Scripted, retries: u32) -> StoreRegistry {
     let options = S3Options {
         endpoint_url: Some(server.endpoint.clone()),
@@ -21,11 +23,12 @@ fn stores(server: &Scripted, retries: u32) -> StoreRegistry {
     StoreRegistry::with_credentials(options, keys)
 }
 
-fn store(server: &Scripted, place: &str) -> Store {
-    stores(server, 0).open(&place.parse().unwrap()).unwrap()
+/// A store without retries.
+fn store(server: &Scripted, location: &str) -> Store {
+    stores(server, 0).open(&location.parse().unwrap()).unwrap()
 }
 
-/// A page of a listing with these keys and sizes.
+/// A page of a listing with these keys and sizes; `token` is the continuation token of the next page.
 fn page(keys: &[(&str, &str)], token: &str) -> Answer {
     let entries: String = keys
         .iter()
@@ -46,7 +49,7 @@ fn page(keys: &[(&str, &str)], token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_redirect_is_named_and_nothing_follows_it() {
+async fn redirects_are_reported_and_not_followed() {
     let other = Scripted::start(|_| xml("200 OK", "<ok/>"));
     let elsewhere = other.endpoint.replace("127.0.0.1", "localhost");
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
@@ -66,7 +69,7 @@ async fn a_redirect_is_named_and_nothing_follows_it() {
             assert!(matches!(error, StoreError::Redirected { .. }), "{status}: {error:?}");
             assert!(text.contains(&elsewhere) && !text.contains("f00"), "{text}");
         }
-        // Nor where there are no credentials.
+        // The same for https locations, which need no credentials.
         let web = StoreRegistry::new(S3Options::default());
         let web = web.open(&format!("{}/data", server.endpoint).parse().unwrap()).unwrap();
         let error = web.get("x").await.unwrap_err();
@@ -86,11 +89,11 @@ async fn a_redirect_is_named_and_nothing_follows_it() {
 }
 
 #[tokio::test]
-async fn a_listing_that_does_not_come_to_an_end_ends() {
-    // The same token, and two in turn.
+async fn a_listing_with_a_repeated_continuation_token_is_an_error() {
+    // One token on every page, and two tokens in turn.
     for tokens in [&["same"][..], &["one", "two"]] {
-        let server = Scripted::start(move |asked| {
-            let next = match asked.line().contains("continuation-token=one") {
+        let server = Scripted::start(move |request| {
+            let next = match request.line().contains("continuation-token=one") {
                 true => tokens[tokens.len() - 1],
                 false => tokens[0],
             };
@@ -107,7 +110,7 @@ async fn a_listing_that_does_not_come_to_an_end_ends() {
 }
 
 #[tokio::test]
-async fn only_what_is_below_the_folder_and_its_slash_is_listed() {
+async fn listed_keys_outside_of_the_requested_prefix_are_ignored() {
     let server = Scripted::start(|_| {
         page(&[("data/x/1", "1"), ("database/2", "2"), ("data/xy/3", "3"), ("other", "4")], "")
     });
@@ -121,7 +124,7 @@ async fn only_what_is_below_the_folder_and_its_slash_is_listed() {
 }
 
 #[tokio::test]
-async fn sizes_of_a_listing_are_not_believed_when_nothing_has_them() {
+async fn implausible_sizes_in_a_listing_are_an_error() {
     let huge = "18446744073709551615";
     for keys in [vec![("a", huge)], vec![("a", "1125899906842624"); 1025]] {
         let server = Scripted::start(move |_| page(&keys, ""));
@@ -131,12 +134,12 @@ async fn sizes_of_a_listing_are_not_believed_when_nothing_has_them() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_says_so_at_once() {
+async fn not_implemented_and_precondition_failed_are_reported_without_retries() {
     let server = Scripted::start(|_| error("501 Not Implemented", "NotImplemented"));
     let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
     let began = Instant::now();
-    let sending = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
-    let refused = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
+    let options = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
+    let refused = store.send("x", Bytes::from_static(b"x"), &options).await.unwrap_err();
     let errors = [refused, store.list("").await.unwrap_err()];
     for error in errors {
         assert!(matches!(error, StoreError::NotImplemented { .. }), "{error:?}");
@@ -147,13 +150,16 @@ async fn a_server_that_cannot_says_so_at_once() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let server = Scripted::start(|_| error("412 Precondition Failed", "PreconditionFailed"));
     let store = stores(&server, 10).open(&"s3://b".parse().unwrap()).unwrap();
-    let error = store.send("x", Bytes::from_static(b"x"), &sending).await.unwrap_err();
+    let error = store.send("x", Bytes::from_static(b"x"), &options).await.unwrap_err();
     assert!(matches!(error, StoreError::PreconditionFailed { .. }), "{error:?}");
-    let said = error.to_string();
-    assert!(said.contains("another writer changed it first") && !said.contains("read"), "{said}");
+    let message = error.to_string();
+    assert!(
+        message.contains("another writer changed it first") && !message.contains("read"),
+        "{message}"
+    );
     assert_eq!(server.asked().len(), 1);
-    // Of one that is read, it says that.
-    let reading = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+    // If the request was a read, the message says that the object changed.
+    let reading = Scripted::start(|request| match request.line().starts_with("HEAD") {
         true => Answer::Whole("200 OK", "ETag: \"1\"\r\n".to_owned(), vec![0; 9]),
         false => Answer::Whole("412 Precondition Failed", String::new(), Vec::new()),
     });
@@ -163,10 +169,10 @@ async fn a_server_that_cannot_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn an_error_within_a_200_is_a_failure_and_tried_again_as_one() {
+async fn an_error_in_the_body_of_a_200_response_is_a_failure_and_retried_if_transient() {
     const RETRIES: u32 = 2;
-    for (code, tries) in [("InternalError", 1 + RETRIES as usize), ("AccessDenied", 1)] {
-        let server = Scripted::start(move |asked| match asked.line() {
+    for (code, attempts) in [("InternalError", 1 + RETRIES as usize), ("AccessDenied", 1)] {
+        let server = Scripted::start(move |request| match request.line() {
             line if line.contains("uploads=") => xml(
                 "200 OK",
                 "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
@@ -184,18 +190,18 @@ async fn an_error_within_a_200_is_a_failure_and_tried_again_as_one() {
         }
         let error = upload.complete().await.unwrap_err();
         assert!(error.to_string().contains(code), "{error}");
-        match tries {
+        match attempts {
             1 => assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error:?}"),
             _ => assert!(
                 matches!(error, StoreError::RetriesExhausted { late: true, .. }),
                 "{error:?}"
             ),
         }
-        let ends =
+        let completions =
             server.asked().iter().filter(|a| a.line().contains("POST /b/x?uploadId")).count();
-        assert_eq!(ends, tries);
+        assert_eq!(completions, attempts);
     }
-    // So it is with an object that is sent whole, even with an ETag.
+    // The same for a single PUT, even if the response has an ETag.
     let server = Scripted::start(|_| {
         let body = "<Error><Code>InvalidRequest</Code></Error>";
         Answer::Whole("200 OK", "ETag: \"e\"\r\n".to_owned(), body.into())
@@ -205,8 +211,8 @@ async fn an_error_within_a_200_is_a_failure_and_tried_again_as_one() {
 }
 
 #[tokio::test]
-async fn no_more_is_held_of_an_answer_than_was_asked_for() {
-    // A length that nothing has, for a small object.
+async fn a_response_larger_than_requested_is_not_held_in_memory() {
+    // An implausible `Content-Length` for an object that must be small.
     let server = Scripted::start(|_| {
         let head = "Content-Length: 1152921504606846976\r\nETag: \"e\"\r\n".to_owned();
         Answer::Whole("200 OK", head, vec![b'x'; 1 << 20])
@@ -217,7 +223,7 @@ async fn no_more_is_held_of_an_answer_than_was_asked_for() {
     if let Ok(object) = object {
         assert!(object.range(0..1 << 40).await.is_err());
     }
-    // Pages and errors without an end.
+    // Listing pages and error bodies that never end.
     for (status, bytes) in [
         ("200 OK", &b"<ListBucketResult>"[..]),
         ("403 Forbidden", b"<Error>no end"),
@@ -231,13 +237,13 @@ async fn no_more_is_held_of_an_answer_than_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
+async fn ranges_are_cut_from_whole_responses_if_a_server_ignores_range_headers() {
     let data: Vec<u8> = (0..20u32 << 20).map(|n| (n % 251) as u8).collect();
     let (body, length) = (data.clone(), data.len() as u64);
     let server = Scripted::start(move |_| Answer::Whole("200 OK", String::new(), body.clone()));
-    let place = server.endpoint.parse().unwrap();
+    let location = server.endpoint.parse().unwrap();
     let object =
-        StoreRegistry::new(S3Options::default()).open(&place).unwrap().open("x").await.unwrap();
+        StoreRegistry::new(S3Options::default()).open(&location).unwrap().open("x").await.unwrap();
     let part = |range: std::ops::Range<u64>| &data[range.start as usize..range.end as usize];
     for range in [0..1, 7_000_000..7_000_100, length - 3..length, 0..length] {
         let read = object.range(range.clone()).await.unwrap();
@@ -246,18 +252,18 @@ async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
     let ranges = [length - 9..length, 5..9, 9_000_000..9_000_001];
     let read = object.ranges(&ranges).await.unwrap();
     assert!(read.iter().zip(ranges).all(|(read, range)| read == part(range)));
-    // In order, all comes in two answers, whatever the size of the pieces.
+    // `fold` reads in order: the number of requests does not depend on the size of its pieces.
     let before = server.asked().len();
     let keep = |kept: &mut Vec<u8>, piece: &mut Vec<u8>| kept.append(piece);
     assert!(object.fold(0..length, Vec::new(), keep).await.unwrap() == data);
     assert!(object.fold(100..length - 1, Vec::new(), keep).await.unwrap() == part(100..length - 1));
     assert!(server.asked().len() - before <= 4, "{}", server.asked().len() - before);
-    // One that ends before it should, and one that does not say how long it is.
-    let short = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+    // A response that is too short, and one without a length that never ends.
+    let short = Scripted::start(|request| match request.line().starts_with("HEAD") {
         true => Answer::Whole("200 OK", "Content-Length: 100\r\n".to_owned(), vec![0; 100]),
         false => Answer::Whole("200 OK", String::new(), vec![0; 50]),
     });
-    let endless = Scripted::start(|asked| match asked.line().starts_with("HEAD") {
+    let endless = Scripted::start(|request| match request.line().starts_with("HEAD") {
         true => Answer::Whole("200 OK", "Content-Length: 100\r\n".to_owned(), vec![0; 100]),
         false => Answer::Endless("200 OK", vec![0; 1000]),
     });
@@ -271,7 +277,7 @@ async fn ranges_are_taken_from_the_whole_where_a_server_knows_none() {
 }
 
 #[tokio::test]
-async fn a_listing_does_not_take_more_than_its_share_of_memory() {
+async fn a_listing_that_needs_too_much_memory_is_an_error() {
     let number = std::sync::atomic::AtomicUsize::new(0);
     let server = Scripted::start(move |_| {
         let page_number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -280,39 +286,39 @@ async fn a_listing_does_not_take_more_than_its_share_of_memory() {
         let keys: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
         page(&keys, &format!("token-{page_number}"))
     });
-    // A quarter is for 8 MiB of names, of about 2 KiB each.
+    // A listing may take a quarter of the memory: 8 MiB, about 2 KiB for each key.
     let stores = stores(&server, 0).within(32 << 20);
     let store = stores.open(&"s3://b/data".parse().unwrap()).unwrap();
     for error in
         [store.list("").await.unwrap_err(), store.list_with_delimiter("").await.unwrap_err()]
     {
         assert!(matches!(error, StoreError::ListingTooLong { most: 8_388_608, .. }), "{error:?}");
-        let said = error.to_string();
-        assert!(said.contains("s3://b/data") && said.contains("--memory"), "{said}");
+        let message = error.to_string();
+        assert!(message.contains("s3://b/data") && message.contains("--memory"), "{message}");
     }
     assert!(server.asked().len() <= 12, "{}", server.asked().len());
 }
 
 #[tokio::test]
-async fn a_stop_ends_listings_and_reads_that_wait_for_a_server() {
+async fn a_stop_ends_listings_and_reads_that_wait_for_a_response() {
     let server = Scripted::start(|_| Answer::Nothing);
     let stop = std::sync::Arc::new(tokio::sync::Notify::new());
-    let asked = stop.clone();
-    let reading = stores(&server, 10).until(move || {
-        let asked = asked.clone();
-        async move { asked.notified().await }
+    let stopped = stop.clone();
+    let stores = stores(&server, 10).until(move || {
+        let stopped = stopped.clone();
+        async move { stopped.notified().await }
     });
-    let store = reading.open(&"s3://b".parse().unwrap()).unwrap();
+    let store = stores.open(&"s3://b".parse().unwrap()).unwrap();
     let began = Instant::now();
     let waiting = async { tokio::join!(store.list(""), store.get("x"), store.open("x")) };
-    let ask = async {
+    let send_stop = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for _ in 0..3 {
             stop.notify_waiters();
             tokio::task::yield_now().await;
         }
     };
-    let ((list, read, object), ()) = tokio::join!(waiting, ask);
+    let ((list, read, object), ()) = tokio::join!(waiting, send_stop);
     let errors = [list.unwrap_err(), read.unwrap_err(), object.unwrap_err()];
     for error in errors {
         assert!(matches!(error, StoreError::Stopped), "{error:?}");

@@ -12,29 +12,29 @@ use tempfile::TempDir;
 
 use super::dor::dor;
 
-/// Small enough for whole cases; 3 levels of 9 columns.
+/// A grid small enough for tests that convert whole cases.
 pub const TINY: Shape = Shape { nlat: 8, nlon: 9, nz: 3 };
 
-/// The case of all tests.
+/// The case that all tests use.
 pub fn case() -> Case {
     "112-04".parse().unwrap()
 }
 
-/// Files of one name and their bytes, by path below a folder; hidden ones too.
+/// The files below a folder, hidden ones included: relative path and bytes.
 pub type Tree = BTreeMap<String, Vec<u8>>;
 
-/// A folder with `archive`, `grid.nc` and, after a conversion, `out`.
+/// A temporary folder with `archive` (raw history), `grid.nc` and, after a conversion, `out`.
 pub struct Workspace {
     folder: TempDir,
 }
 
 impl Workspace {
-    /// The first months of a tiny case.
+    /// Writes the first `months` files of a synthetic case of shape [`TINY`], and its grid file.
     pub fn new(months: usize) -> Self {
         Self::of(&SyntheticCase::new(case(), TINY, 1), months)
     }
 
-    /// The first months of `synthetic`, which must be of [`case`].
+    /// Writes the first `months` files of `synthetic`, whose case must be [`case`].
     pub fn of(synthetic: &SyntheticCase, months: usize) -> Self {
         let this = Self::empty(&synthetic.grid_file());
         for (n, month) in case().months().take(months).enumerate() {
@@ -45,7 +45,7 @@ impl Workspace {
         this
     }
 
-    /// No month yet; without a grid file, if that has no bytes.
+    /// Creates an empty archive, and a grid file if `grid` is not empty.
     pub fn empty(grid: &[u8]) -> Self {
         let this = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(this.archive()).unwrap();
@@ -63,7 +63,7 @@ impl Workspace {
         self.folder.path().join(name)
     }
 
-    /// Folder of the raw files.
+    /// The folder of the raw files of [`case`].
     pub fn archive(&self) -> PathBuf {
         self.path(&format!("archive/{}/ocn/hist", case()))
     }
@@ -74,55 +74,56 @@ impl Workspace {
         self.archive().join(format!("{}.pop.h.{month}.nc", case()))
     }
 
-    /// Below `out`: the research-grade file of the n-th month.
+    /// The research-grade file of the n-th month, counted from 0, below `out`.
     pub fn output(&self, n: usize) -> PathBuf {
         self.path("out").join(output_key(n))
     }
 
-    /// `dor research-data process-case` with nothing but these arguments.
+    /// `dor research-data process-case` with exactly these arguments.
     pub fn process_case(&self, arguments: &[&str]) -> Command {
         let mut command = dor(self.folder());
         command.args(["research-data", "process-case"]).args(arguments);
         command
     }
 
-    /// The same for the case as it lies here, converted into `out`.
+    /// `process-case` that converts [`case`] from `archive` into `out`, with additional arguments.
     pub fn process(&self, more: &[&str]) -> Command {
         let mut command = self.process_case(&["112-04", "-d", "archive", "-o", "out"]);
         command.args(["--grid", "grid.nc", "--allow-missing"]).args(more);
         command
     }
 
-    /// Converts into `out`, which must go well.
+    /// Converts [`case`] into `out`; panics if the conversion fails.
     pub fn convert(&self) {
         self.process(&[]).assert().success();
     }
 
-    /// What lies below a folder of the workspace; empty when it is not there.
+    /// The files below a folder of the workspace; empty if the folder does not exist.
     pub fn tree(&self, name: &str) -> Tree {
         tree(&self.path(name))
     }
 }
 
-/// Key of the research-grade file of the n-th month.
+/// The key of the research-grade file of the n-th month, counted from 0.
 pub fn output_key(n: usize) -> String {
     let month = case().first_month().plus(n as i32);
     format!("112/04/smyle.cdr-atlas-v0.glb-dor.112-1999-04.pop.h.{month}.nc")
 }
 
-/// Writes a file that is as old as all others: the time of a raw file stands in its output.
+/// Writes a file with a fixed modification time: the output records the time of its raw file, so raw
+/// files must have the same time in every run.
 pub fn write_dated(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
     set_age(path, 0);
 }
 
-/// Dates a file some seconds after the others.
+/// Sets the modification time of a file to `later` seconds after that of [`write_dated`].
 pub fn set_age(path: &Path, later: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + later);
     fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// All files below a folder.
+/// Reads all files below a folder; empty if the folder does not exist.
 pub fn tree(folder: &Path) -> Tree {
     let mut found = Tree::new();
     let mut folders = vec![folder.to_owned()];
@@ -141,12 +142,12 @@ pub fn tree(folder: &Path) -> Tree {
     found
 }
 
-/// Fails with the names of the files that differ, not with their bytes.
+/// Panics if two trees differ, with the names (not the bytes) of the files that differ.
 #[track_caller]
 pub fn assert_same(left: &Tree, right: &Tree) {
     let mut names: Vec<_> = left.keys().chain(right.keys()).collect();
     names.sort_unstable();
     names.dedup();
     names.retain(|name| left.get(*name) != right.get(*name));
-    assert!(names.is_empty(), "these differ or are in one tree only: {names:?}");
+    assert!(names.is_empty(), "these files differ, or are in one tree only: {names:?}");
 }

@@ -1,5 +1,5 @@
-//! MinIO: one that runs already (`DOR_TEST_MINIO` is its endpoint, the keys are in the usual
-//! variables) or the binary, started on a free port with a folder made beforehand as its bucket.
+//! A MinIO server for tests: one that runs already (`DOR_TEST_MINIO` is its endpoint, its keys are in
+//! `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`), or a `minio` process on a free port.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use super::skipped;
 
 const KEYS: (&str, &str) = ("minio-test", "minio-test-secret");
 
-/// A MinIO with an empty bucket; stops with this value.
+/// A MinIO with an empty bucket. A process that [`Minio::start`] started ends when this is dropped.
 pub struct Minio {
     pub endpoint: String,
     pub bucket: String,
@@ -30,23 +30,25 @@ pub struct Minio {
 }
 
 impl Minio {
-    /// `None`, loudly, when there is none; a failure when `DOR_REQUIRE_MINIO` is `1`.
+    /// Starts MinIO. Without a `minio` binary, prints `SKIPPED` and returns `None`, or panics if
+    /// `DOR_REQUIRE_MINIO` is `1`.
     pub fn start() -> Option<Self> {
         if let Ok(endpoint) = std::env::var("DOR_TEST_MINIO") {
-            return Some(Self::running(endpoint));
+            return Some(Self::connect_to_running(endpoint));
         }
         let Some(binary) = binary() else {
             assert_ne!(std::env::var("DOR_REQUIRE_MINIO").as_deref(), Ok("1"), "no minio found");
             skipped("no `minio` on PATH or in ~/go/bin; nothing was tested against it");
             return None;
         };
-        // A port that was free a moment ago may have been taken by another server.
+        // Another process may take the free port before MinIO binds it.
         let started = (0..10).find_map(|_| Self::start_on_free_port(&binary));
         Some(started.expect("minio starts"))
     }
 
     fn start_on_free_port(binary: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
+        // MinIO serves each folder below its own as a bucket.
         std::fs::create_dir(folder.path().join("bucket")).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut server = Command::new(binary)
@@ -56,7 +58,7 @@ impl Minio {
             .env("MINIO_ROOT_USER", KEYS.0)
             .env("MINIO_ROOT_PASSWORD", KEYS.1)
             .env("MINIO_UPDATE", "off")
-            // For buckets that encrypt.
+            // For `Minio::encrypt`.
             .env("MINIO_KMS_SECRET_KEY", "key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -78,18 +80,18 @@ impl Minio {
         })
     }
 
-    fn running(endpoint: String) -> Self {
+    fn connect_to_running(endpoint: String) -> Self {
         let key = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
         let keys = (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY"));
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let bucket = format!("dor-test-{}-{count}", std::process::id());
         let minio = Self { endpoint, bucket, keys, server: None };
-        minio.ask(&["--request", "PUT"], &minio.bucket);
+        minio.curl(&["--request", "PUT"], &minio.bucket);
         minio
     }
 
-    /// What the program needs in its environment to use the server.
+    /// The environment variables with which `dor` uses this server.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DOR_S3_ENDPOINT_URL", self.endpoint.clone()),
@@ -100,20 +102,20 @@ impl Minio {
         ]
     }
 
-    /// Access key and secret of who may do anything.
+    /// Access key and secret key, with all permissions.
     pub fn keys(&self) -> (&str, &str) {
         (&self.keys.0, &self.keys.1)
     }
 
-    /// Ids of the uploads of an object that were begun and neither completed nor aborted.
+    /// Upload ids of the multipart uploads of an object that are neither completed nor aborted.
     pub fn unfinished(&self, key: &str) -> Vec<String> {
-        let place = format!("{}?prefix={}&uploads=", self.bucket, key.replace('/', "%2F"));
-        let answer = self.ask(&["--request", "GET"], &place);
-        let ids = answer.split("<UploadId>").skip(1);
+        let target = format!("{}?prefix={}&uploads=", self.bucket, key.replace('/', "%2F"));
+        let response = self.curl(&["--request", "GET"], &target);
+        let ids = response.split("<UploadId>").skip(1);
         ids.map(|rest| rest.split('<').next().unwrap_or_default().to_owned()).collect()
     }
 
-    /// From now on, objects are encrypted by KMS.
+    /// Makes SSE-KMS encryption the default of the bucket: the ETags of new objects are no MD5s.
     pub fn encrypt(&self) {
         let rule = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
             <SSEAlgorithm>aws:kms</SSEAlgorithm><KMSMasterKeyID>key</KMSMasterKeyID>\
@@ -122,33 +124,37 @@ impl Minio {
         let md5 = format!("Content-MD5: {}", BASE64_STANDARD.encode(Md5::digest(rule)));
         let request = ["--request", "PUT", "--data-binary", rule, "--header", &sha256];
         let request = [&request[..], &["--header", &md5]].concat();
-        self.ask(&request, &format!("{}?encryption=", self.bucket));
-        // It takes a moment to be in force.
+        self.curl(&request, &format!("{}?encryption=", self.bucket));
+        // MinIO applies the new default only after a moment.
         let sha256 = format!("x-amz-content-sha256: {}", hex(&Sha256::digest("x")));
         let put = ["--include", "--request", "PUT", "--data-binary", "x", "--header", &sha256];
         let probe = format!("{}/probe", self.bucket);
         let began = std::time::Instant::now();
-        while !self.ask(&put, &probe).contains("aws:kms") {
-            assert!(began.elapsed() < std::time::Duration::from_secs(20), "it does not encrypt");
+        while !self.curl(&put, &probe).contains("aws:kms") {
+            assert!(
+                began.elapsed() < std::time::Duration::from_secs(20),
+                "MinIO does not encrypt new objects"
+            );
         }
-        self.ask(&["--request", "DELETE"], &probe);
+        self.curl(&["--request", "DELETE"], &probe);
     }
 
-    /// A signed request: curl can sign.
-    fn ask(&self, more: &[&str], place: &str) -> String {
+    /// Sends a signed request with curl and returns its output.
+    fn curl(&self, arguments: &[&str], target: &str) -> String {
         let (access, secret) = &self.keys;
-        let done = Command::new("curl")
-            // A server under load answers 503 to what has just been set up.
+        let output = Command::new("curl")
+            // Under load, MinIO answers 503 to requests about a bucket that is new.
             .args(["--silent", "--show-error", "--fail", "--retry", "5"])
             .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
-            .args(more)
-            .arg(format!("{}/{place}", self.endpoint))
+            .args(arguments)
+            .arg(format!("{}/{target}", self.endpoint))
             .output()
             .unwrap();
-        assert!(done.status.success(), "{place}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
+        assert!(output.status.success(), "{target}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A store registry with profile `minio`, this endpoint and these keys.
     pub fn stores(&self) -> StoreRegistry {
         let options = S3Options {
             profile: Some("minio".into()),
@@ -169,18 +175,19 @@ impl Drop for Minio {
     }
 }
 
-/// Whether a MinIO, and no other server, listens there.
+/// Whether the server that listens at `address` is a MinIO.
 fn is_alive(address: SocketAddr) -> bool {
     let Ok(mut socket) = TcpStream::connect(address) else { return false };
-    let ask = format!("GET /minio/health/live HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    let mut answer = String::new();
-    let heard = socket
+    let request = format!("GET /minio/health/live HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let mut response = String::new();
+    let read = socket
         .set_read_timeout(Some(Duration::from_secs(5)))
-        .and_then(|()| socket.write_all(ask.as_bytes()))
-        .and_then(|()| socket.read_to_string(&mut answer));
-    heard.is_ok() && answer.contains(" 200 ") && answer.to_lowercase().contains("server: minio")
+        .and_then(|()| socket.write_all(request.as_bytes()))
+        .and_then(|()| socket.read_to_string(&mut response));
+    read.is_ok() && response.contains(" 200 ") && response.to_lowercase().contains("server: minio")
 }
 
+/// The `minio` binary on PATH or in `~/go/bin`.
 fn binary() -> Option<PathBuf> {
     let mut folders: Vec<_> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();

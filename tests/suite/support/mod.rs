@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Helpers that several test modules share.
 
 use std::io::Write;
 
@@ -15,7 +15,8 @@ pub mod slurm;
 pub mod source_coop;
 pub mod web;
 
-/// Says so past the test runner, which would keep the words of a test that passes to itself.
-pub fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+/// Prints `SKIPPED: reason` to standard error. The test runner does not capture this output, so it is
+/// seen even if the test passes.
+pub fn skipped(reason: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {reason}").unwrap();
 }

@@ -1,4 +1,4 @@
-//! Files through netCDF-C: what is in them, and the same in another format.
+//! Reads NetCDF files with netCDF-C, and copies them into other NetCDF formats.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -7,16 +7,17 @@ use std::path::Path;
 use netcdf::types::{FloatType, IntType, NcVariableType};
 use netcdf::{AttributeValue, FileMut, NcTypeDescriptor, Options};
 
-/// A variable with its bytes as netCDF-C has them in memory.
+/// A variable of a file, with its values as netCDF-C has them in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variable {
     pub dtype: NcVariableType,
     pub dims: Vec<(String, usize)>,
     pub attributes: Vec<(String, AttributeValue)>,
+    /// Values in native byte order.
     pub bytes: Vec<u8>,
-    /// Lengths of a chunk; none when contiguous.
+    /// The shape of a chunk; `None` if the variable is contiguous.
     pub chunk: Option<Vec<usize>>,
-    /// Whether the bytes are shuffled, and the level of deflate.
+    /// Whether the shuffle filter is on, and the deflate level; `None` without deflate.
     pub filters: (bool, Option<i32>),
 }
 
@@ -25,6 +26,7 @@ impl Variable {
         self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
+    /// The value of a text attribute; panics if it is absent or no text.
     pub fn text(&self, name: &str) -> &str {
         match self.attribute(name) {
             Some(AttributeValue::Str(text)) => text,
@@ -32,6 +34,7 @@ impl Variable {
         }
     }
 
+    /// The values of an `f64` variable.
     pub fn doubles(&self) -> Vec<f64> {
         assert_eq!(self.dtype, NcVariableType::Float(FloatType::F64));
         self.bytes.as_chunks::<8>().0.iter().map(|b| f64::from_ne_bytes(*b)).collect()
@@ -50,13 +53,13 @@ impl Variable {
     }
 }
 
-/// All of a file.
+/// Everything in a file: dimensions, attributes and variables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contents {
-    /// Name, length, and whether unlimited.
+    /// Name, length, and whether the dimension is unlimited.
     pub dims: Vec<(String, usize, bool)>,
     pub attributes: Vec<(String, AttributeValue)>,
-    /// In the order of the file.
+    /// Names of the variables, in the order of the file.
     pub order: Vec<String>,
     pub variables: BTreeMap<String, Variable>,
 }
@@ -73,9 +76,9 @@ fn attributes<'a>(
     found.map(|a| (a.name().to_owned(), a.value().unwrap())).collect()
 }
 
-/// Reads a file whole.
+/// Reads all of a file.
 pub fn contents(path: &Path) -> Contents {
-    be_quiet();
+    silence_hdf5_errors();
     let file = netcdf::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let dims = file.dimensions().map(|d| (d.name(), d.len(), d.is_unlimited())).collect();
     let order: Vec<String> = file.variables().map(|v| v.name()).collect();
@@ -94,10 +97,11 @@ pub fn contents(path: &Path) -> Contents {
     Contents { dims, attributes: attributes(file.attributes()), order, variables }
 }
 
-/// netCDF-C looks for attributes that are not there, and HDF5 prints that on each thread that was not told not to.
-fn be_quiet() {
+/// Turns off the error messages of HDF5 for this thread: netCDF-C looks for attributes that may be
+/// absent, and HDF5 would print an error for each.
+fn silence_hdf5_errors() {
     let _lock = netcdf_sys::libnetcdf_lock.lock();
-    // SAFETY: the lock is held; no handler is set.
+    // SAFETY: the lock is held, and there is no handler to call.
     unsafe {
         hdf5_metno_sys::h5::H5open();
         hdf5_metno_sys::h5e::H5Eset_auto2(
@@ -108,44 +112,44 @@ fn be_quiet() {
     }
 }
 
-/// Shuffle and the level of deflate of each variable, which the crate has no call for.
+/// Shuffle and deflate level of each variable. The `netcdf` crate has no function for this.
 fn filters(path: &Path, variables: &[String]) -> Vec<(bool, Option<i32>)> {
     let path = CString::new(path.to_str().unwrap()).unwrap();
     let mut file = 0;
     let _lock = netcdf_sys::libnetcdf_lock.lock();
     // SAFETY: the lock is held and the path ends in NUL.
     assert_eq!(unsafe { netcdf_sys::nc_open(path.as_ptr(), 0, &mut file) }, 0);
-    let of_one = |variable: &String| {
+    let filters_of = |variable: &String| {
         let variable = CString::new(variable.as_str()).unwrap();
         let (mut id, mut shuffle, mut deflate, mut level) = (0, 0, 0, 0);
         // SAFETY: the lock is held, the file is open, the results have the types of C.
         unsafe {
             assert_eq!(netcdf_sys::nc_inq_varid(file, variable.as_ptr(), &mut id), 0);
-            // Fails, and leaves the zeros, where the format has no filters.
+            // In formats without filters, this call fails and leaves the zeros.
             netcdf_sys::nc_inq_var_deflate(file, id, &mut shuffle, &mut deflate, &mut level);
         }
         (shuffle != 0, (deflate != 0).then_some(level))
     };
-    let found = variables.iter().map(of_one).collect();
+    let found = variables.iter().map(filters_of).collect();
     // SAFETY: the lock is held and the file is closed once.
     unsafe { netcdf_sys::nc_close(file) };
     found
 }
 
-/// How a copy is stored.
+/// The NetCDF format of a copy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     Cdf1,
     Cdf2,
     Cdf5,
-    /// NetCDF-4 without chunks, where no dimension is unlimited.
+    /// NetCDF-4; variables without an unlimited dimension are contiguous.
     Contiguous,
-    /// NetCDF-4, several chunks a variable, shuffled, this level of deflate.
+    /// NetCDF-4 with several chunks per variable, shuffle and this deflate level.
     Deflated(i32),
 }
 
-/// Copies a file through netCDF-C into another form and lets `more` add to it. `time` becomes a
-/// dimension like any other when `record` is false.
+/// Writes `from` with netCDF-C to `to`, in the format `form`; `more` may add to the open file. If
+/// `record` is false, unlimited dimensions (`time`) become fixed.
 pub fn copy(from: &Contents, to: &Path, form: Form, record: bool, more: impl FnOnce(&mut FileMut)) {
     let options = match form {
         Form::Cdf1 => Options::empty(),
@@ -153,10 +157,10 @@ pub fn copy(from: &Contents, to: &Path, form: Form, record: bool, more: impl FnO
         Form::Cdf5 => Options::_64BIT_DATA,
         Form::Contiguous | Form::Deflated(_) => Options::NETCDF4,
     };
-    // HDF5 locks the file that it makes, and a program started meanwhile by another test inherits
-    // the lock: the file under the final name is one that HDF5 never had open.
-    let making = to.with_extension("making");
-    let mut file = netcdf::create_with(&making, options).unwrap();
+    // HDF5 locks the file that it writes, and a process that another test starts meanwhile inherits
+    // the lock. A copy, which HDF5 never had open, is not locked.
+    let temporary = to.with_extension("making");
+    let mut file = netcdf::create_with(&temporary, options).unwrap();
     for (name, len, unlimited) in &from.dims {
         if *unlimited && record {
             file.add_unlimited_dimension(name).unwrap();
@@ -193,36 +197,37 @@ pub fn copy(from: &Contents, to: &Path, form: Form, record: bool, more: impl FnO
     }
     more(&mut file);
     file.close().unwrap();
-    std::fs::copy(&making, to).unwrap();
-    std::fs::remove_file(&making).unwrap();
+    std::fs::copy(&temporary, to).unwrap();
+    std::fs::remove_file(&temporary).unwrap();
 }
 
-/// A value made from its bytes in memory.
-pub trait Native<const N: usize>: NcTypeDescriptor + Copy {
-    fn of(bytes: [u8; N]) -> Self;
+/// A number that can be read from its bytes in native byte order.
+pub trait FromNativeBytes<const N: usize>: NcTypeDescriptor + Copy {
+    fn from_native_bytes(bytes: [u8; N]) -> Self;
 }
 
-macro_rules! native {
+macro_rules! impl_from_native_bytes {
     ($($type:ty, $n:literal;)*) => {$(
-        impl Native<$n> for $type {
-            fn of(bytes: [u8; $n]) -> Self {
+        impl FromNativeBytes<$n> for $type {
+            fn from_native_bytes(bytes: [u8; $n]) -> Self {
                 Self::from_ne_bytes(bytes)
             }
         }
     )*};
 }
-native! { f32, 4; f64, 8; }
+impl_from_native_bytes! { f32, 4; f64, 8; }
 
-fn put<T: Native<N>, const N: usize>(
+fn put<T: FromNativeBytes<N>, const N: usize>(
     target: &mut netcdf::VariableMut<'_>,
     bytes: &[u8],
     shape: &[usize],
 ) {
-    let values: Vec<T> = bytes.as_chunks::<N>().0.iter().map(|b| T::of(*b)).collect();
+    let values: Vec<T> =
+        bytes.as_chunks::<N>().0.iter().map(|b| T::from_native_bytes(*b)).collect();
     put_all(target, &values, shape);
 }
 
-/// Writes all values of a variable, whose first dimension may be unlimited and still empty.
+/// Writes all values of a variable; an unlimited first dimension grows as needed.
 pub fn put_all<T: NcTypeDescriptor>(
     target: &mut netcdf::VariableMut<'_>,
     values: &[T],
@@ -232,7 +237,7 @@ pub fn put_all<T: NcTypeDescriptor>(
     target.put_values(values, extents).unwrap();
 }
 
-/// A byte of text.
+/// A value of type `NC_CHAR`.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Char(pub u8);
@@ -244,7 +249,9 @@ unsafe impl NcTypeDescriptor for Char {
     }
 }
 
-/// The types of integers that the classic formats have.
+/// The type `NC_SHORT`.
 pub const SHORT: NcVariableType = NcVariableType::Int(IntType::I16);
+/// The type `NC_INT`.
 pub const INT: NcVariableType = NcVariableType::Int(IntType::I32);
+/// The type `NC_BYTE`.
 pub const BYTE: NcVariableType = NcVariableType::Int(IntType::I8);

@@ -1,5 +1,5 @@
-//! A real S3 server in this process, on a loopback port, behind a proxy: signatures are checked,
-//! files lie in a temporary folder, requests are logged, and failures can be ordered.
+//! An S3 server in this process (s3s), on a loopback port and behind a [`Proxy`] that logs requests and
+//! injects faults. The server checks signatures and stores objects as files in a temporary folder.
 
 use std::net::TcpListener;
 use std::ops::Deref;
@@ -13,17 +13,17 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 
 pub use super::proxy::Fault;
-use super::proxy::{Proxy, on_its_own_thread};
+use super::proxy::{Proxy, spawn_server_thread};
 
 pub const ACCESS_KEY: &str = "test-access";
 pub const SECRET_KEY: &str = "test-secret";
 pub const BUCKET: &str = "bucket";
 
-/// The server; stops with the process. Its bucket is [`BUCKET`].
+/// The embedded server with the bucket [`BUCKET`]. It stops when the process ends.
 pub struct S3Server {
     proxy: Proxy,
-    /// The server's own endpoint, past the proxy.
-    own: String,
+    /// The endpoint of the server itself, without the proxy.
+    direct_endpoint: String,
     folder: TempDir,
 }
 
@@ -42,18 +42,19 @@ impl S3Server {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let own = format!("http://{}", listener.local_addr().unwrap());
-        let proxy = Proxy::before(&own);
+        let direct_endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let proxy = Proxy::start(&direct_endpoint);
         listener.set_nonblocking(true).unwrap();
-        on_its_own_thread(serve(listener, builder.build()));
-        Self { proxy, own, folder }
+        spawn_server_thread(serve(listener, builder.build()));
+        Self { proxy, direct_endpoint, folder }
     }
 
-    /// Where the objects of [`BUCKET`] lie as files.
+    /// The folder in which the objects of [`BUCKET`] are files.
     pub fn bucket_folder(&self) -> PathBuf {
         self.folder.path().join(BUCKET)
     }
 
+    /// Options with which `dor` uses the server through the proxy.
     pub fn options(&self) -> S3Options {
         S3Options {
             endpoint_url: Some(self.endpoint.clone()),
@@ -65,22 +66,24 @@ impl S3Server {
         }
     }
 
-    /// With the keys that the server knows.
+    /// A store registry with the keys that the server accepts.
     pub fn stores(&self) -> StoreRegistry {
         self.stores_as(ACCESS_KEY, SECRET_KEY)
     }
 
-    /// Past the proxy.
-    pub fn own_stores(&self) -> StoreRegistry {
-        let options = S3Options { endpoint_url: Some(self.own.clone()), ..self.options() };
+    /// A store registry that does not go through the proxy.
+    pub fn direct_stores(&self) -> StoreRegistry {
+        let options =
+            S3Options { endpoint_url: Some(self.direct_endpoint.clone()), ..self.options() };
         StoreRegistry::with_credentials(options, keys(ACCESS_KEY, SECRET_KEY))
     }
 
+    /// A store registry with other keys.
     pub fn stores_as(&self, access: &str, secret: &str) -> StoreRegistry {
         StoreRegistry::with_credentials(self.options(), keys(access, secret))
     }
 
-    /// What the program needs in its environment to use the server.
+    /// The environment variables with which `dor` uses the server through the proxy.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DOR_S3_ENDPOINT_URL", self.endpoint.clone()),
@@ -92,7 +95,7 @@ impl S3Server {
         ]
     }
 
-    /// Files of the server that belong to uploads begun and neither completed nor aborted.
+    /// Files of the server that belong to multipart uploads neither completed nor aborted.
     pub fn unfinished(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.folder.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -100,7 +103,7 @@ impl S3Server {
     }
 }
 
-/// Keys that do not expire.
+/// Credentials that do not expire.
 pub fn keys(access: &str, secret: &str) -> aws_credential_types::Credentials {
     aws_credential_types::Credentials::new(access, secret, None, None, "test")
 }

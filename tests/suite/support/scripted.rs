@@ -1,68 +1,70 @@
-//! A server on this machine that answers each request as a test says, however wrong.
+//! An HTTP server whose responses a test chooses freely, valid or not.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A request: its line and headers, as they came.
+/// The request line and headers of a request, as received.
 #[derive(Clone, Debug)]
-pub struct Asked(pub String);
+pub struct RawRequest(pub String);
 
-impl Asked {
-    /// `METHOD path?query`.
+impl RawRequest {
+    /// The request line without the version: `METHOD path?query`.
     pub fn line(&self) -> &str {
         self.0.split(" HTTP/").next().unwrap_or_default()
     }
 }
 
-/// What comes in answer.
+/// A response of the server.
 pub enum Answer {
-    /// Status with its name, headers and body; the length is added.
+    /// Status (code and reason), header lines and body. The server adds `Content-Length` if the headers
+    /// have none.
     Whole(&'static str, String, Vec<u8>),
-    /// These bytes, again and again.
+    /// A status, and a body that repeats these bytes until the client disconnects.
     Endless(&'static str, Vec<u8>),
-    /// Nothing, while the connection stays open.
+    /// No response; the connection stays open for 120 seconds.
     Nothing,
 }
 
-/// A body of XML.
+/// A response with an XML body.
 pub fn xml(status: &'static str, body: &str) -> Answer {
     Answer::Whole(status, "Content-Type: application/xml\r\n".to_owned(), body.into())
 }
 
-/// The error of S3 with this code.
+/// A response with an S3 error of this code.
 pub fn error(status: &'static str, code: &str) -> Answer {
     xml(status, &format!("<Error><Code>{code}</Code><Message>as ordered</Message></Error>"))
 }
 
-/// A server that stops with the process.
+/// The server. It stops when the process ends.
 pub struct Scripted {
     pub endpoint: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<RawRequest>>>,
 }
 
 impl Scripted {
-    pub fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    /// Starts a server that answers each request with the result of `script`.
+    pub fn start(script: impl Fn(&RawRequest) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let (log, script) = (asked.clone(), Arc::new(script));
+        let requests = Arc::<Mutex<Vec<RawRequest>>>::default();
+        let (log, script) = (requests.clone(), Arc::new(script));
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
                 let (log, script) = (log.clone(), script.clone());
                 std::thread::spawn(move || serve(socket, &log, &*script));
             }
         });
-        Self { endpoint, asked }
+        Self { endpoint, log: requests }
     }
 
-    /// Requests so far.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    /// All requests so far.
+    pub fn asked(&self) -> Vec<RawRequest> {
+        self.log.lock().unwrap().clone()
     }
 
-    /// What the program needs in its environment to take it for S3.
+    /// The environment variables with which `dor` uses this server as S3.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let variables = [
             ("DOR_S3_ENDPOINT_URL", self.endpoint.as_str()),
@@ -76,7 +78,7 @@ impl Scripted {
     }
 }
 
-fn serve(socket: TcpStream, log: &Mutex<Vec<Asked>>, script: &dyn Fn(&Asked) -> Answer) {
+fn serve(socket: TcpStream, log: &Mutex<Vec<RawRequest>>, script: &dyn Fn(&RawRequest) -> Answer) {
     let mut from = BufReader::new(socket.try_clone().unwrap());
     let mut to = socket;
     loop {
@@ -97,10 +99,10 @@ fn serve(socket: TcpStream, log: &Mutex<Vec<Asked>>, script: &dyn Fn(&Asked) -> 
         if from.read_exact(&mut vec![0; length]).is_err() {
             return;
         }
-        let asked = Asked(head);
-        log.lock().unwrap().push(asked.clone());
-        let is_head = asked.0.starts_with("HEAD ");
-        let sent = match script(&asked) {
+        let request = RawRequest(head);
+        log.lock().unwrap().push(request.clone());
+        let is_head = request.0.starts_with("HEAD ");
+        let sent = match script(&request) {
             Answer::Whole(status, headers, body) => {
                 let length = match headers.to_ascii_lowercase().contains("content-length:") {
                     true => String::new(),

@@ -1,4 +1,4 @@
-//! The reference's data, which is not part of the project.
+//! Data of the reference workflow, which is not part of the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,11 +7,11 @@ use tempfile::TempDir;
 
 use super::skipped;
 
-/// The folder of the reference's data beside the repository, or where `DOR_SHARED` says; `None`,
-/// loudly, when it is not there and `what` cannot be tested.
+/// The folder `data` in `../shared`, or in `DOR_SHARED` if set. If the reference data are absent, prints
+/// `SKIPPED` with `what`, the name of what was not tested, and returns `None`.
 pub fn shared(what: &str) -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let folder = std::env::var_os("DOR_SHARED").map_or_else(beside, PathBuf::from);
+    let default_folder = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let folder = std::env::var_os("DOR_SHARED").map_or_else(default_folder, PathBuf::from);
     let data = folder.join("data");
     if !data.join("mini-expected.tar.gz").exists() {
         skipped(&format!("no {}: {what} was not tested", data.display()));
@@ -20,7 +20,7 @@ pub fn shared(what: &str) -> Option<PathBuf> {
     Some(data)
 }
 
-/// The whole small case and what the reference made of it, unpacked.
+/// Unpacks a small case and the output of the reference workflow for it into a temporary folder.
 pub fn unpacked(data: &Path) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for archive in ["mini-case.tar.gz", "mini-expected.tar.gz"] {

@@ -1,4 +1,4 @@
-//! A library that is loaded before that of C, and lets calls fail as some file systems let them.
+//! A library for `LD_PRELOAD` that makes system calls fail as they fail on some file systems.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,8 +18,11 @@ const SOURCE: &str = r#"
 #include <sys/types.h>
 #include <unistd.h>
 static int want(const char *name) { const char *v = getenv(name); return v ? atoi(v) : 0; }
-/* Every other call is interrupted. */
-static int interrupted(void) { static int n; return want("SHIM_EINTR") && __sync_fetch_and_add(&n, 1) % 2 == 0; }
+/* With SHIM_EINTR, every second call is interrupted. */
+static int interrupted(void) {
+  static int n;
+  return want("SHIM_EINTR") && __sync_fetch_and_add(&n, 1) % 2 == 0;
+}
 #define REAL(type, name, ...) static type (*real)(__VA_ARGS__); if (!real) real = dlsym(RTLD_NEXT, name)
 #define FAIL(error) do { errno = (error); return -1; } while (0)
 static int is_staged(int fd) {
@@ -51,7 +54,11 @@ int rename(const char *a, const char *b) {
   if (interrupted()) FAIL(EINTR);
   return real(a, b);
 }
-int flock(int fd, int how) { int e = want("SHIM_LOCK"); REAL(int, "flock", int, int); if (e) FAIL(e); return real(fd, how); }
+int flock(int fd, int how) {
+  int e = want("SHIM_LOCK"); REAL(int, "flock", int, int);
+  if (e) FAIL(e);
+  return real(fd, how);
+}
 int close(int fd) {
   int e = want("SHIM_CLOSE"), staged = e && is_staged(fd); REAL(int, "close", int);
   int ended = real(fd);
@@ -67,31 +74,37 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at) {
 int open64(const char *path, int flags, ...) {
   int e = want("SHIM_OPEN"); REAL(int, "open64", const char *, int, mode_t);
   mode_t mode = 0;
-  if (flags & O_CREAT_) { __builtin_va_list more; __builtin_va_start(more, flags); mode = __builtin_va_arg(more, mode_t); __builtin_va_end(more); }
+  if (flags & O_CREAT_) {
+    __builtin_va_list more;
+    __builtin_va_start(more, flags);
+    mode = __builtin_va_arg(more, mode_t);
+    __builtin_va_end(more);
+  }
   if (e && strstr(path, ".staged")) FAIL(e);
   if (interrupted()) FAIL(EINTR);
   return real(path, flags, mode);
 }
 "#;
 
-/// The library, in a folder of its own.
+/// The compiled library, in a temporary folder.
 pub struct Shim {
     _folder: TempDir,
     library: PathBuf,
 }
 
 impl Shim {
-    /// Builds it; says so where there is no compiler of C.
+    /// Compiles the library. Without a C compiler, prints `SKIPPED` and returns `None`.
     pub fn build() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let (source, library) = (folder.path().join("shim.c"), folder.path().join("shim.so"));
-        // The flag of fcntl.h, whose own declarations would be in the way.
+        // The value of O_CREAT on Linux: fcntl.h is not included, because its declarations conflict with
+        // the functions above.
         std::fs::write(&source, SOURCE.replace("O_CREAT_", "0100")).unwrap();
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
         match compiler.output() {
             Err(_) => {
-                skipped("there is no compiler of C (cc)");
+                skipped("no C compiler (cc) on PATH");
                 None
             }
             Ok(built) => {
@@ -101,7 +114,8 @@ impl Shim {
         }
     }
 
-    /// Variables that let a call fail with an error of the system.
+    /// Environment variables that load the library and set `SHIM_{call}`, so that the call fails with
+    /// the error number `error`.
     pub fn failing(&self, call: &str, error: i32) -> [(String, String); 2] {
         let library = self.library.to_str().unwrap().to_owned();
         [("LD_PRELOAD".to_owned(), library), (format!("SHIM_{call}"), error.to_string())]

@@ -1,4 +1,5 @@
-//! A real Slurm on this machine: its own keys, ports and folders; no systemd, no control groups.
+//! A Slurm cluster on this machine with its own keys, ports and folders, without systemd and control
+//! groups.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,17 +15,17 @@ use tempfile::TempDir;
 
 use super::skipped;
 
-/// Slurm with one node of two processors; stops with this value.
+/// A Slurm cluster with one node of two CPUs. Its daemons stop when this is dropped.
 pub struct Slurm {
     folder: TempDir,
-    /// In the order in which they are stopped.
+    /// The daemons, in the order in which `drop` stops them.
     daemons: Vec<Child>,
 }
 
-/// Where the programs are: daemons are not on everybody's PATH.
+/// PATH with the `sbin` folders, where the daemons of Slurm are installed.
 pub fn path() -> String {
-    let own = std::env::var("PATH").unwrap_or_default();
-    format!("{own}:/usr/sbin:/usr/local/sbin")
+    let inherited = std::env::var("PATH").unwrap_or_default();
+    format!("{inherited}:/usr/sbin:/usr/local/sbin")
 }
 
 fn program(name: &str) -> Option<PathBuf> {
@@ -33,12 +34,13 @@ fn program(name: &str) -> Option<PathBuf> {
 }
 
 impl Slurm {
-    /// `None`, loudly, when it is not installed; a failure when `DOR_REQUIRE_SLURM` is `1`.
+    /// Starts the cluster. If Slurm is not installed, prints `SKIPPED` and returns `None`, or panics if
+    /// `DOR_REQUIRE_SLURM` is `1`.
     pub fn start() -> Option<Self> {
         let programs = ["munged", "slurmctld", "slurmd", "sbatch"].map(program);
         let [Some(munged), Some(slurmctld), Some(slurmd), Some(_)] = programs else {
             assert_ne!(std::env::var("DOR_REQUIRE_SLURM").as_deref(), Ok("1"), "no Slurm found");
-            skipped("no Slurm (slurm-wlm, munge) on PATH; no job was sent to one");
+            skipped("no Slurm (slurm-wlm, munge) on PATH; no job was submitted");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
@@ -46,7 +48,7 @@ impl Slurm {
         for name in ["munge", "state", "spool"] {
             fs::create_dir(at(name)).unwrap();
         }
-        // Others may pass through, and not write.
+        // All users must reach the socket of munged, which refuses folders that others can write to.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(at("munge"), fs::Permissions::from_mode(0o711)).unwrap();
         let mut key = [0; 1024];
@@ -72,52 +74,54 @@ impl Slurm {
         let controller = daemon(&slurmctld, &["-D", "-c", "-f", &conf]).spawn().unwrap();
         let node = daemon(&slurmd, &["-D", "-f", &conf, "-N", "localhost"]).spawn().unwrap();
         slurm.daemons = vec![node, controller, munge];
-        slurm.wait_for("a node", || {
+        slurm.wait_for("idle node", || {
             let state = slurm.try_ask("sinfo", &["-h", "-o", "%t"]);
             state.is_some_and(|state| state.trim() == "idle")
         });
         Some(slurm)
     }
 
+    /// Waits up to 30 seconds until `is_there` returns true.
     fn wait_for(&self, what: &str, is_there: impl Fn() -> bool) {
         let began = Instant::now();
         while !is_there() {
             let log = fs::read_to_string(self.folder.path().join("slurmctld.log"));
             let waited = began.elapsed() < Duration::from_secs(30);
-            assert!(waited, "Slurm has not {what}: {}", log.unwrap_or_default());
+            assert!(waited, "no {what} after 30 seconds: {}", log.unwrap_or_default());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// What the commands of Slurm need in their environment.
+    /// The environment variables that Slurm commands need.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         let conf = self.folder.path().join("slurm.conf").display().to_string();
         [("SLURM_CONF", conf), ("PATH", path())]
     }
 
-    /// What a command of Slurm says, when it succeeds.
+    /// Runs a Slurm command; returns its standard output, or `None` if it fails.
     pub fn try_ask(&self, program: &str, words: &[&str]) -> Option<String> {
         let output = Command::new(program).args(words).envs(self.variables()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        output.status.success().then_some(said)
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(stdout)
     }
 
-    /// What a command of Slurm says; it must succeed.
+    /// Runs a Slurm command, which must succeed; returns its standard output.
     pub fn ask(&self, program: &str, words: &[&str]) -> String {
         self.try_ask(program, words).unwrap_or_else(|| panic!("{program} {words:?} fails"))
     }
 
-    /// Jobs that wait or run: number, state and reason, an element each.
+    /// Job id, state and reason of all pending and running jobs; one entry per array element.
     pub fn jobs(&self) -> Vec<(String, String, String)> {
-        let said = self.ask("squeue", &["-h", "-r", "-o", "%i|%T|%r"]);
+        let stdout = self.ask("squeue", &["-h", "-r", "-o", "%i|%T|%r"]);
         let job = |line: &str| {
             let mut fields = line.split('|').map(str::to_owned);
             Some((fields.next()?, fields.next()?, fields.next()?))
         };
-        said.lines().filter_map(job).collect()
+        stdout.lines().filter_map(job).collect()
     }
 
-    /// Waits until no job is left; what is queued again does not wait its two minutes.
+    /// Waits until no job is left. Requeued jobs, which Slurm holds back for two minutes, are released
+    /// after 3 seconds.
     pub fn wait(&self, at_most: Duration) {
         let (began, mut seen) = (Instant::now(), BTreeMap::new());
         loop {
@@ -125,9 +129,9 @@ impl Slurm {
             if jobs.is_empty() {
                 return;
             }
-            assert!(began.elapsed() < at_most, "these jobs do not end: {jobs:?}");
+            assert!(began.elapsed() < at_most, "jobs still queued after {at_most:?}: {jobs:?}");
             for (id, _, _) in jobs.iter().filter(|(_, _, reason)| reason == "BeginTime") {
-                // Within a second, its leave to start would count as revoked with the one before.
+                // If released within a second, Slurm takes the new job credential for the revoked one.
                 let first = seen.entry(id.clone()).or_insert_with(Instant::now);
                 if first.elapsed() > Duration::from_secs(3) {
                     self.try_ask("scontrol", &["update", &format!("JobId={id}"), "StartTime=now"]);

@@ -1,5 +1,6 @@
-//! Source Cooperative's own proxy, before a MinIO: the crate that the service is made of, with its mapping of
-//! `/account/product/key`, temporary credentials, and nothing of ours.
+//! The proxy of Source Cooperative in front of a MinIO. It uses `multistore`, the crate that the service
+//! itself uses, with the same mapping of `/account/product/key` and with temporary credentials. It does
+//! not use code of `dor`.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,13 +32,13 @@ use object_store::signer::Signer;
 use percent_encoding::percent_decode_str;
 
 use super::minio::Minio;
-use super::proxy::on_its_own_thread;
+use super::proxy::spawn_server_thread;
 
-/// Key, secret and session token of one who may write.
+/// Access key, secret key and session token with permission to write.
 const CREDENTIALS: (&str, &str, &str) = ("coop-key", "coop-secret", "coop-session-token");
 const SEPARATOR: &str = ":";
 
-/// What a client needs in its environment.
+/// The environment variables with the credentials of a client.
 pub fn variables() -> Vec<(&'static str, String)> {
     let (key, secret, token) = CREDENTIALS;
     let variables = [
@@ -49,8 +50,9 @@ pub fn variables() -> Vec<(&'static str, String)> {
     variables.map(|(name, value)| (name, value.to_owned())).into()
 }
 
-/// The endpoint of a proxy whose account is the bucket, and whose one product lies below its name in it.
-pub fn before(minio: &Minio, product: &str) -> String {
+/// Starts a proxy and returns its endpoint. It has one account, named as the bucket of `minio`, with one
+/// product, whose objects are below `product/` in the bucket.
+pub fn start_proxy(minio: &Minio, product: &str) -> String {
     let (key, secret) = minio.keys();
     let options = [
         ("endpoint", minio.endpoint.as_str()),
@@ -74,64 +76,65 @@ pub fn before(minio: &Minio, product: &str) -> String {
         bucket_separator: SEPARATOR.to_owned(),
         display_bucket_segments: 1,
     };
-    let products = MappedRegistry::new(Products(Arc::new(config)), mapping.clone());
+    let products = MappedRegistry::new(SingleProduct(Arc::new(config)), mapping.clone());
     let backend = Backend(reqwest::Client::builder().no_proxy().build().unwrap());
-    let gateway = ProxyGateway::new(backend, products, Nobody, None);
-    let gateway = Arc::new(gateway.with_credential_resolver(Tokens));
+    let gateway = ProxyGateway::new(backend, products, NoStoredCredentials, None);
+    let gateway = Arc::new(gateway.with_credential_resolver(SessionTokens));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
-    on_its_own_thread(async move {
+    spawn_server_thread(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             let (gateway, mapping) = (gateway.clone(), mapping.clone());
-            let answer = move |request| answer(request, gateway.clone(), mapping.clone());
+            let handler = move |request| respond(request, gateway.clone(), mapping.clone());
             tokio::spawn(async move {
                 let serving = Builder::new(TokioExecutor::new());
-                let _ = serving.serve_connection(TokioIo::new(socket), service_fn(answer)).await;
+                let _ = serving.serve_connection(TokioIo::new(socket), service_fn(handler)).await;
             });
         }
     });
     endpoint
 }
 
-type Gateway = ProxyGateway<Backend, MappedRegistry<Products>, Nobody>;
+type Gateway = ProxyGateway<Backend, MappedRegistry<SingleProduct>, NoStoredCredentials>;
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     gateway: Arc<Gateway>,
     mapping: PathMapping,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    // The gateway takes names as they are, and signatures as they were sent.
+    // The gateway expects decoded keys, and checks signatures over the encoded path.
     let sent = head.uri.path();
     let name = percent_decode_str(sent).decode_utf8_lossy();
     let mapped = mapping.rewrite_request(&name, head.uri.query());
     let (path, query) = (&*mapped.path, mapped.query.as_deref());
-    let asked = RequestInfo::new(&head.method, path, query, &head.headers, None)
+    let info = RequestInfo::new(&head.method, path, query, &head.headers, None)
         .with_signing_path(sent)
         .with_signing_query(mapped.signing_query.as_deref());
     let collected = async |body: Bytes| Ok::<_, Infallible>(body);
-    let (status, headers, body) = match gateway.handle_request(&asked, body, collected).await {
-        GatewayResponse::Forward(answer) => (answer.status, answer.headers, answer.body),
-        GatewayResponse::Response(answer) => match answer.body {
-            ProxyResponseBody::Bytes(bytes) => (answer.status, answer.headers, bytes),
-            ProxyResponseBody::Empty => (answer.status, answer.headers, Bytes::new()),
+    let (status, headers, body) = match gateway.handle_request(&info, body, collected).await {
+        GatewayResponse::Forward(response) => (response.status, response.headers, response.body),
+        GatewayResponse::Response(response) => match response.body {
+            ProxyResponseBody::Bytes(bytes) => (response.status, response.headers, bytes),
+            ProxyResponseBody::Empty => (response.status, response.headers, Bytes::new()),
         },
     };
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-    *answer.headers_mut() = headers;
-    Ok(answer)
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
+/// Forwards requests to MinIO.
 #[derive(Clone)]
 struct Backend(reqwest::Client);
 
 impl Backend {
-    async fn ask(
+    async fn send(
         &self,
         method: Method,
         url: &str,
@@ -140,9 +143,9 @@ impl Backend {
     ) -> Result<RawResponse, ProxyError> {
         let failed = |error: reqwest::Error| ProxyError::BackendError(error.to_string());
         let request = self.0.request(method, url).headers(headers).body(body);
-        let answer = request.send().await.map_err(failed)?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(RawResponse { status, headers, body: answer.bytes().await.map_err(failed)? })
+        let response = request.send().await.map_err(failed)?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(RawResponse { status, headers, body: response.bytes().await.map_err(failed)? })
     }
 }
 
@@ -157,7 +160,7 @@ impl ProxyBackend for Backend {
     ) -> Result<ForwardResponse<Bytes>, ProxyError> {
         let ForwardRequest { method, url, headers, .. } = request;
         let RawResponse { status, headers, body } =
-            self.ask(method, url.as_str(), headers, body).await?;
+            self.send(method, url.as_str(), headers, body).await?;
         let length = headers.get("content-length").and_then(|length| length.to_str().ok());
         let content_length = length.and_then(|length| length.parse().ok());
         Ok(ForwardResponse { status, headers, body, content_length })
@@ -181,15 +184,15 @@ impl ProxyBackend for Backend {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<RawResponse, ProxyError> {
-        self.ask(method, &url, headers, body).await
+        self.send(method, &url, headers, body).await
     }
 }
 
-/// The one product.
+/// A registry with one product, which anonymous requests may not read.
 #[derive(Clone)]
-struct Products(Arc<BucketConfig>);
+struct SingleProduct(Arc<BucketConfig>);
 
-impl BucketRegistry for Products {
+impl BucketRegistry for SingleProduct {
     async fn get_bucket(
         &self,
         name: &str,
@@ -211,11 +214,11 @@ impl BucketRegistry for Products {
     }
 }
 
-/// Nobody has credentials that last.
+/// A registry without long-term credentials.
 #[derive(Clone)]
-struct Nobody;
+struct NoStoredCredentials;
 
-impl CredentialRegistry for Nobody {
+impl CredentialRegistry for NoStoredCredentials {
     async fn get_credential(&self, _: &str) -> Result<Option<StoredCredential>, ProxyError> {
         Ok(None)
     }
@@ -225,9 +228,10 @@ impl CredentialRegistry for Nobody {
     }
 }
 
-struct Tokens;
+/// Accepts the session token of `CREDENTIALS`.
+struct SessionTokens;
 
-impl TemporaryCredentialResolver for Tokens {
+impl TemporaryCredentialResolver for SessionTokens {
     fn resolve(&self, token: &str) -> Result<Option<TemporaryCredentials>, ProxyError> {
         let (key, secret, known) = CREDENTIALS;
         Ok((token == known).then(|| TemporaryCredentials {

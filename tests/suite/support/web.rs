@@ -1,16 +1,16 @@
-//! A web server of a folder: HEAD, GET, ranges or none, and no listing.
+//! A web server for the files of a folder: HEAD and GET, with or without ranges, without listings.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-/// Serves what is below `folder`; gives the URL of it.
+/// Serves the files below `folder`; returns the URL.
 pub fn serve(folder: &Path) -> String {
     start(folder, true)
 }
 
-/// The same, and knows no ranges: whoever asks for one gets all, as HTTP allows.
+/// Like [`serve`], but ignores `Range` headers and sends the whole file, as HTTP allows.
 pub fn serve_whole(folder: &Path) -> String {
     start(folder, false)
 }
@@ -22,13 +22,13 @@ fn start(folder: &Path, has_ranges: bool) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let folder = folder.clone();
-            std::thread::spawn(move || answer(&folder, stream, has_ranges));
+            std::thread::spawn(move || respond(&folder, stream, has_ranges));
         }
     });
     url
 }
 
-fn answer(folder: &Path, stream: TcpStream, has_ranges: bool) -> std::io::Result<()> {
+fn respond(folder: &Path, stream: TcpStream, has_ranges: bool) -> std::io::Result<()> {
     let mut lines = BufReader::new(&stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let mut words = request.split(' ');
@@ -54,8 +54,9 @@ fn answer(folder: &Path, stream: TcpStream, has_ranges: bool) -> std::io::Result
         Some((a, b)) => {
             let start: usize = a.parse().unwrap_or(0);
             let end = b.parse().map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len()));
-            let told = format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
-            ("206 Partial Content", told, &bytes[start..end])
+            let content_range =
+                format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
+            ("206 Partial Content", content_range, &bytes[start..end])
         }
     };
     let length = part.len();

@@ -1,4 +1,4 @@
-//! A case that is there is left as it is: by files that were touched, and by other settings.
+//! A filled case stays unchanged when inputs are touched or when settings differ.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use super::super::support::case::{Workspace, assert_same, set_age};
 use super::super::support::dor::{dor, fails};
-use super::support::{runs, vis};
+use super::support::{run_vis, vis_command};
 
-/// A workspace with the first months of a case, raw and research-grade, and a template of each store.
+/// A workspace with three months of a case, raw and research-grade.
 fn workspace() -> Workspace {
     let work = Workspace::empty(b"");
     let mut raw = dor(work.folder());
@@ -20,14 +20,15 @@ fn workspace() -> Workspace {
     work
 }
 
-fn templates(work: &Workspace) {
+/// Creates a template of each store.
+fn make_templates(work: &Workspace) {
     for store in ["1", "2", "3"] {
-        runs(work.folder(), &format!("create-template-store{store} -o s{store} --overwrite"));
+        run_vis(work.folder(), &format!("create-template-store{store} -o s{store} --overwrite"));
     }
 }
 
 /// The commands that fill the stores from `input`.
-fn commands(input: &str) -> [String; 3] {
+fn fill_commands(input: &str) -> [String; 3] {
     let of = format!("-p 112 -m 4 --allow-missing {input}");
     [
         format!("populate-store1 -o s1 {of}"),
@@ -36,8 +37,8 @@ fn commands(input: &str) -> [String; 3] {
     ]
 }
 
-/// Inodes of all objects of a store, but for the records.
-fn objects(store: &Path) -> BTreeMap<String, u64> {
+/// Inodes of all objects of a store except the case manifests.
+fn object_inodes(store: &Path) -> BTreeMap<String, u64> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![store.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -55,9 +56,9 @@ fn objects(store: &Path) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn files_that_were_touched_change_nothing() {
+fn touched_inputs_do_not_fill_a_case_again() {
     let work = workspace();
-    let of_inputs = |age: u64| {
+    let set_ages = |age: u64| {
         for n in 0..3 {
             set_age(&work.raw(n), age);
             set_age(&work.output(n), age);
@@ -67,38 +68,38 @@ fn files_that_were_touched_change_nothing() {
         }
     };
     for input in ["--data-dir archive", "-i out"] {
-        templates(&work);
-        for command in commands(input) {
-            runs(work.folder(), &command);
+        make_templates(&work);
+        for command in fill_commands(input) {
+            run_vis(work.folder(), &command);
         }
-        let stores = || ["s1", "s2", "s3"].map(|store| objects(&work.path(store)));
+        let stores = || ["s1", "s2", "s3"].map(|store| object_inodes(&work.path(store)));
         let before = stores();
-        of_inputs(100);
-        for command in commands(input) {
-            let said = runs(work.folder(), &command);
-            assert!(said.contains("done before"), "{command}: {said}");
+        set_ages(100);
+        for command in fill_commands(input) {
+            let stdout = run_vis(work.folder(), &command);
+            assert!(stdout.contains("done before"), "{command}: {stdout}");
         }
         assert_eq!(stores(), before, "{input}");
-        // The new times are recorded.
-        for command in commands(input) {
-            let output = vis(work.folder(), &command).arg("--verbose").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // The new times were recorded, so the content is not compared again.
+        for command in fill_commands(input) {
+            let output = vis_command(work.folder(), &command).arg("--verbose").output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
-                output.status.success() && !said.contains("its modification time differs"),
-                "{said}"
+                output.status.success() && !stderr.contains("its modification time differs"),
+                "{stderr}"
             );
         }
-        of_inputs(0);
+        set_ages(0);
     }
 }
 
 #[test]
-fn a_case_that_was_made_with_other_settings_is_refused() {
+fn a_case_filled_with_other_settings_is_refused() {
     let work = workspace();
-    templates(&work);
-    let all = commands("--data-dir archive");
+    make_templates(&work);
+    let all = fill_commands("--data-dir archive");
     for command in &all {
-        runs(work.folder(), command);
+        run_vis(work.folder(), command);
     }
     let centers = fs::read_to_string(work.path("centers.csv")).unwrap();
     let line = centers.lines().find(|line| line.starts_with("112,")).unwrap();
@@ -109,41 +110,41 @@ fn a_case_that_was_made_with_other_settings_is_refused() {
         let bytes = [&fs::read(work.path(name)).unwrap()[..], b"\0"].concat();
         fs::write(work.path(&format!("other-{name}")), bytes).unwrap();
     }
-    let refused = |command: String, word: &str| {
+    let assert_refused = |command: String, word: &str| {
         let before = ["s1", "s2", "s3"].map(|store| work.tree(store));
-        let error = fails(&mut vis(work.folder(), &command), 78);
-        for said in [word, "the record has", "this run has", "--force", ".cases/112-04.json"] {
-            assert!(error.contains(said), "`{said}` is missing in: {error}");
+        let error = fails(&mut vis_command(work.folder(), &command), 78);
+        for expected in [word, "the record has", "this run has", "--force", ".cases/112-04.json"] {
+            assert!(error.contains(expected), "`{expected}` is missing in: {error}");
         }
         for (before, store) in before.iter().zip(["s1", "s2", "s3"]) {
             assert_same(before, &work.tree(store));
         }
     };
     let [curves, maps, shares] = &all;
-    refused(maps.replace(" --grid grid.nc", ""), "grid: ");
-    refused(maps.replace("grid.nc", "other-grid.nc"), "grid: ");
-    refused(maps.replace("ssh.nc", "other-ssh.nc"), "sea surface height: ");
-    refused(shares.replace(" --grid grid.nc", ""), "grid: ");
-    refused(shares.replace("centers.csv", "moved.csv"), "centre: ");
-    refused(curves.replace("--data-dir archive", "-i out"), "kind of input: ");
+    assert_refused(maps.replace(" --grid grid.nc", ""), "grid: ");
+    assert_refused(maps.replace("grid.nc", "other-grid.nc"), "grid: ");
+    assert_refused(maps.replace("ssh.nc", "other-ssh.nc"), "sea surface height: ");
+    assert_refused(shares.replace(" --grid grid.nc", ""), "grid: ");
+    assert_refused(shares.replace("centers.csv", "moved.csv"), "centre: ");
+    assert_refused(curves.replace("--data-dir archive", "-i out"), "kind of input: ");
     let forced = shares.replace("centers.csv", "moved.csv --force");
-    assert!(!runs(work.folder(), &forced).contains("done before"));
+    assert!(!run_vis(work.folder(), &forced).contains("done before"));
 }
 
 #[test]
-fn of_two_processes_at_once_with_other_settings_one_fills_the_case() {
+fn of_two_concurrent_processes_with_different_settings_one_fills_the_case() {
     let work = workspace();
     let centers = fs::read_to_string(work.path("centers.csv")).unwrap();
     fs::write(work.path("moved.csv"), centers.replace("\n112,", "\n112,-")).unwrap();
     let grid = [&fs::read(work.path("grid.nc")).unwrap()[..], b"\0"].concat();
     fs::write(work.path("other-grid.nc"), grid).unwrap();
-    let [_, maps, shares] = commands("--data-dir archive");
+    let [_, maps, shares] = fill_commands("--data-dir archive");
     let others = [
         (&maps, "s2", maps.replace("grid.nc", "other-grid.nc")),
         (&shares, "s3", shares.replace("centers.csv", "moved.csv")),
     ];
     for turn in 0..4 {
-        templates(&work);
+        make_templates(&work);
         for (one, store, other) in &others {
             let commands = if turn % 2 == 0 { [*one, other] } else { [other, *one] };
             let started = commands.map(|command| {
@@ -153,15 +154,15 @@ fn of_two_processes_at_once_with_other_settings_one_fills_the_case() {
             });
             let ended = started.map(|process| process.wait_with_output().unwrap());
             let codes = ended.each_ref().map(|ended| ended.status.code());
-            let said = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+            let stderr = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
             let winner = codes.iter().position(|code| *code == Some(0));
-            assert!(codes.contains(&Some(78)), "{codes:?} {said:?}");
-            let winner = commands[winner.unwrap_or_else(|| panic!("{codes:?} {said:?}"))];
-            runs(work.folder(), &format!("finalize {store}"));
-            runs(work.folder(), &format!("check {store}"));
-            // What lies there is whole, and that of the one that went on.
+            assert!(codes.contains(&Some(78)), "{codes:?} {stderr:?}");
+            let winner = commands[winner.unwrap_or_else(|| panic!("{codes:?} {stderr:?}"))];
+            run_vis(work.folder(), &format!("finalize {store}"));
+            run_vis(work.folder(), &format!("check {store}"));
+            // The store is complete and has the values of the process that succeeded.
             let found = work.tree(store);
-            assert!(runs(work.folder(), winner).contains("done before"), "{winner}");
+            assert!(run_vis(work.folder(), winner).contains("done before"), "{winner}");
             assert_same(&found, &work.tree(store));
             fs::remove_dir_all(work.path(store)).unwrap();
         }
@@ -169,19 +170,19 @@ fn of_two_processes_at_once_with_other_settings_one_fills_the_case() {
 }
 
 #[test]
-fn a_grid_where_there_was_none_goes_on_by_itself() {
+fn a_case_without_a_grid_file_is_filled_again_when_one_is_given() {
     let work = workspace();
-    templates(&work);
-    let [_, maps, shares] = commands("--data-dir archive");
+    make_templates(&work);
+    let [_, maps, shares] = fill_commands("--data-dir archive");
     for command in [maps, shares] {
-        runs(work.folder(), &command.replace(" --grid grid.nc", ""));
-        let record = || {
+        run_vis(work.folder(), &command.replace(" --grid grid.nc", ""));
+        let manifest = || {
             let store = if command.contains("s2") { "s2" } else { "s3" };
             fs::read_to_string(work.path(store).join(".cases/112-04.json")).unwrap()
         };
-        assert!(!record().contains("grid_sha256"));
-        runs(work.folder(), &command);
-        assert!(record().contains("grid_sha256"));
-        assert!(runs(work.folder(), &command).contains("done before"));
+        assert!(!manifest().contains("grid_sha256"));
+        run_vis(work.folder(), &command);
+        assert!(manifest().contains("grid_sha256"));
+        assert!(run_vis(work.folder(), &command).contains("done before"));
     }
 }

@@ -1,11 +1,11 @@
-//! What is refused, in which words and with which code; nothing is changed by it.
+//! Inputs that `dor vis` refuses: the message, the exit code, and that the stores stay unchanged.
 
 use std::fs;
 use std::io::Write;
 
 use super::super::support::case::{Workspace, assert_same, case};
 use super::super::support::dor::{dor, fails};
-use super::support::{runs, vis};
+use super::support::{run_vis, vis_command};
 
 const BAD_DATA: i32 = 65;
 const CONFIGURATION: i32 = 78;
@@ -18,17 +18,17 @@ fn workspace() -> Workspace {
     raw.args(["demo", "raw", ".", "--case", "112-04", "--shape", "8x9x3", "--ssh"]);
     raw.args(["--months", "2"]).assert().success();
     for store in ["1", "2", "3"] {
-        runs(work.folder(), &format!("create-template-store{store} -o s{store}"));
+        run_vis(work.folder(), &format!("create-template-store{store} -o s{store}"));
     }
     work
 }
 
-/// The command must fail with `code`, say each of `words`, and leave the stores as they are.
+/// Asserts exit code `code`, all `words` in the message, and unchanged stores.
 #[track_caller]
-fn refuses(work: &Workspace, command: &str, code: i32, words: &[&str]) {
+fn assert_refused(work: &Workspace, command: &str, code: i32, words: &[&str]) {
     let stores = || ["s1", "s2", "s3"].map(|store| work.tree(store));
     let before = stores();
-    let error = fails(&mut vis(work.folder(), command), code);
+    let error = fails(&mut vis_command(work.folder(), command), code);
     for word in words {
         assert!(error.contains(word), "`{word}` is missing in: {error}");
     }
@@ -38,26 +38,36 @@ fn refuses(work: &Workspace, command: &str, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn stores_that_are_not_there_or_are_others() {
+fn missing_stores_and_stores_of_another_kind_are_refused() {
     let work = workspace();
-    refuses(
+    assert_refused(
         &work,
         &format!("populate-store1 -o none {CASE}"),
         CONFIGURATION,
         &["none", "create-template-store1"],
     );
-    refuses(&work, &format!("populate-store1 -o s3 {CASE}"), BAD_DATA, &["is store3, not store1"]);
-    refuses(&work, "check none", CONFIGURATION, &["there is no store"]);
+    assert_refused(
+        &work,
+        &format!("populate-store1 -o s3 {CASE}"),
+        BAD_DATA,
+        &["is store3, not store1"],
+    );
+    assert_refused(&work, "check none", CONFIGURATION, &["there is no store"]);
     fs::create_dir(work.path("foreign")).unwrap();
     fs::write(work.path("foreign/.zmetadata"), r#"{"metadata": {"x/.zarray": {}}}"#).unwrap();
-    refuses(&work, "check foreign", BAD_DATA, &["foreign", "none of the data arrays"]);
+    assert_refused(&work, "check foreign", BAD_DATA, &["foreign", "none of the data arrays"]);
     let text = fs::read_to_string(work.path("s2/.zmetadata")).unwrap();
     let other = text.replace("\"zlib\"", "\"blosc\"");
     fs::write(work.path("foreign/.zmetadata"), other).unwrap();
     let populate = format!("populate-store2 -o foreign {CASE} --grid grid.nc --ssh ssh.nc");
-    refuses(&work, &populate, BAD_DATA, &["not a store of this program", "compressor", "blosc"]);
+    assert_refused(
+        &work,
+        &populate,
+        BAD_DATA,
+        &["not a store of this program", "compressor", "blosc"],
+    );
     fs::write(work.path("foreign/.zmetadata"), text.replace("9.969209968386869e", "NaN")).unwrap();
-    refuses(&work, &populate, BAD_DATA, &[".zmetadata is not JSON"]);
+    assert_refused(&work, &populate, BAD_DATA, &[".zmetadata is not JSON"]);
 }
 
 #[test]
@@ -65,53 +75,53 @@ fn recipes_are_not_mixed() {
     let work = workspace();
     let store2 = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
     let store3 = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
-    runs(work.folder(), &format!("{store2} --reference-compat"));
-    runs(work.folder(), &store3);
-    refuses(&work, &store2, CONFIGURATION, &["s2", "--reference-compat", "must not mix"]);
+    run_vis(work.folder(), &format!("{store2} --reference-compat"));
+    run_vis(work.folder(), &store3);
+    assert_refused(&work, &store2, CONFIGURATION, &["s2", "--reference-compat", "must not mix"]);
     let mixed = format!("{store3} --reference-compat");
-    refuses(&work, &mixed, CONFIGURATION, &["without the defects", "must not mix"]);
-    // A result that got in by another way.
-    let record = work.path("s3/.cases/112-04.json");
-    let text = fs::read_to_string(&record).unwrap();
-    fs::write(&record, text.replace("\"reference_compat\": false", "\"reference_compat\": true"))
+    assert_refused(&work, &mixed, CONFIGURATION, &["without the defects", "must not mix"]);
+    // A case manifest with another recipe.
+    let manifest = work.path("s3/.cases/112-04.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"reference_compat\": false", "\"reference_compat\": true"))
         .unwrap();
-    refuses(&work, "finalize s3", CONFIGURATION, &["112", "must not mix"]);
-    fs::write(&record, "{").unwrap();
-    refuses(&work, "finalize s3", BAD_DATA, &["112-04.json", "populate its case again"]);
+    assert_refused(&work, "finalize s3", CONFIGURATION, &["112", "must not mix"]);
+    fs::write(&manifest, "{").unwrap();
+    assert_refused(&work, "finalize s3", BAD_DATA, &["112-04.json", "populate its case again"]);
 }
 
 #[test]
-fn files_of_other_grids() {
+fn grid_and_ssh_files_of_another_shape_are_refused() {
     let work = workspace();
     let mut other = dor(work.folder());
     other.args(["demo", "raw", "other", "--case", "112-04", "--shape", "10x12x3", "--ssh"]);
     other.args(["--months", "1"]).assert().success();
     let with = |more: &str| format!("populate-store2 -o s2 {CASE} {more}");
-    refuses(
+    assert_refused(
         &work,
         &with("--grid other/grid.nc --ssh ssh.nc"),
         BAD_DATA,
         &["8 x 9 points", "10 x 12", "other/grid.nc"],
     );
-    refuses(
+    assert_refused(
         &work,
         &with("--grid grid.nc --ssh other/ssh.nc"),
         BAD_DATA,
         &["other/ssh.nc", "10 x 12 points", "8 x 9"],
     );
-    refuses(&work, &with("--grid grid.nc"), CONFIGURATION, &["--ssh"]);
-    refuses(&work, &with("--grid grid.nc --ssh none.nc"), CONFIGURATION, &["--ssh none.nc"]);
-    refuses(&work, &with("--grid grid.nc --ssh grid.nc"), BAD_DATA, &["grid.nc", "SSH"]);
+    assert_refused(&work, &with("--grid grid.nc"), CONFIGURATION, &["--ssh"]);
+    assert_refused(&work, &with("--grid grid.nc --ssh none.nc"), CONFIGURATION, &["--ssh none.nc"]);
+    assert_refused(&work, &with("--grid grid.nc --ssh grid.nc"), BAD_DATA, &["grid.nc", "SSH"]);
     let with = format!("populate-store3 -o s3 {CASE} --centers centers.csv --grid other/grid.nc");
-    refuses(&work, &with, BAD_DATA, &["8 x 9 points", "10 x 12"]);
+    assert_refused(&work, &with, BAD_DATA, &["8 x 9 points", "10 x 12"]);
 }
 
 #[test]
-fn grids_and_heights_that_contradict_the_files() {
+fn grid_and_ssh_files_with_wrong_values_are_refused() {
     let work = workspace();
     let with =
         |grid: &str, ssh: &str| format!("populate-store2 -o s2 {CASE} --grid {grid} --ssh {ssh}");
-    // The same places, three degrees farther north.
+    // All T points three degrees farther north.
     fs::copy(work.path("grid.nc"), work.path("moved.nc")).unwrap();
     let mut file = netcdf::append(work.path("moved.nc")).unwrap();
     let mut tlat = file.variable_mut("TLAT").unwrap();
@@ -119,14 +129,14 @@ fn grids_and_heights_that_contradict_the_files() {
     let moved: Vec<f64> = moved.iter().map(|lat| (lat + 3.0).min(89.9)).collect();
     tlat.put_values(&moved, ..).unwrap();
     drop(file);
-    refuses(&work, &with("moved.nc", "ssh.nc"), BAD_DATA, &["T point", "--grid"]);
+    assert_refused(&work, &with("moved.nc", "ssh.nc"), BAD_DATA, &["T point", "--grid"]);
     let spread = format!("populate-store3 -o s3 {CASE} --grid moved.nc --centers centers.csv");
-    refuses(&work, &spread, BAD_DATA, &["T point", "--grid"]);
-    // Weights of another grid.
+    assert_refused(&work, &spread, BAD_DATA, &["T point", "--grid"]);
+    // A weights store without weights.
     let weights =
         format!("populate-store2 -o s2 -m 4 --data-dir archive --weights-store {}", "archive");
-    refuses(&work, &weights, BAD_DATA, &["archive", "no weights"]);
-    for (name, height, said) in
+    assert_refused(&work, &weights, BAD_DATA, &["archive", "no weights"]);
+    for (name, height, word) in
         [("endless.nc", f32::INFINITY, "infinite"), ("empty.nc", f32::NAN, "no heights")]
     {
         fs::copy(work.path("ssh.nc"), work.path(name)).unwrap();
@@ -135,34 +145,39 @@ fn grids_and_heights_that_contradict_the_files() {
         let count: usize = ssh.dimensions().iter().map(|d| d.len()).product();
         ssh.put_values(&vec![height; count], ..).unwrap();
         drop(file);
-        refuses(&work, &with("grid.nc", name), BAD_DATA, &[name, said, "--ssh"]);
+        assert_refused(&work, &with("grid.nc", name), BAD_DATA, &[name, word, "--ssh"]);
     }
     fs::copy(work.path("ssh.nc"), work.path("bars.nc")).unwrap();
     let mut file = netcdf::append(work.path("bars.nc")).unwrap();
     file.variable_mut("SSH").unwrap().put_attribute("units", "bar").unwrap();
     drop(file);
-    let says = ["bars.nc", "`SSH:units` is `bar`", "a unit of cm"];
-    refuses(&work, &with("grid.nc", "bars.nc"), BAD_DATA, &says);
-    // Another epoch is understood: the series is of other months.
+    let words = ["bars.nc", "`SSH:units` is `bar`", "a unit of cm"];
+    assert_refused(&work, &with("grid.nc", "bars.nc"), BAD_DATA, &words);
+    // Another epoch is read: the file then has other months.
     fs::copy(work.path("ssh.nc"), work.path("later.nc")).unwrap();
     let mut file = netcdf::append(work.path("later.nc")).unwrap();
     let mut time = file.variable_mut("time").unwrap();
     time.put_attribute("units", "days since 1850-01-01").unwrap();
     drop(file);
-    refuses(&work, &with("grid.nc", "later.nc"), BAD_DATA, &["later.nc", "no `SSH` of 0347-04"]);
+    assert_refused(
+        &work,
+        &with("grid.nc", "later.nc"),
+        BAD_DATA,
+        &["later.nc", "no `SSH` of 0347-04"],
+    );
 }
 
 #[test]
-fn a_series_of_heights_that_has_a_month_twice() {
+fn an_ssh_file_with_a_duplicate_month_is_refused() {
     let work = workspace();
-    // April 347, the first month of the case, and the months beside it.
+    // Day on which April 347 begins, the first month of the case.
     let first = (347 * 365 + 90) as f64;
-    for beside in [-1_isize, 1] {
+    for offset in [-1_isize, 1] {
         fs::copy(work.path("ssh.nc"), work.path("twice.nc")).unwrap();
         let mut file = netcdf::append(work.path("twice.nc")).unwrap();
         let bounds = file.variable("time_bound").unwrap().get_values::<f64, _>(..).unwrap();
         let april = bounds.chunks(2).position(|pair| pair[0] == first).unwrap();
-        let other = april.checked_add_signed(beside).unwrap();
+        let other = april.checked_add_signed(offset).unwrap();
         for (name, width) in [("time", 1), ("time_bound", 2)] {
             let mut variable = file.variable_mut(name).unwrap();
             let mut values = variable.get_values::<f64, _>(..).unwrap();
@@ -172,50 +187,55 @@ fn a_series_of_heights_that_has_a_month_twice() {
         drop(file);
         let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh twice.nc");
         let records = format!("records {} and {}", april.min(other), april.max(other));
-        refuses(&work, &populate, BAD_DATA, &["twice.nc", &records, "are both 0347-04"]);
+        assert_refused(&work, &populate, BAD_DATA, &["twice.nc", &records, "are both 0347-04"]);
     }
 }
 
 #[test]
-fn centres_and_levels_that_do_not_fit() {
+fn centers_levels_and_selections_that_do_not_fit_are_refused() {
     let work = workspace();
     fs::write(work.path("few.csv"), "polygon_id,lon,lat\n7,1,2\n").unwrap();
     let with =
         |centers: &str| format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers {centers}");
-    refuses(&work, &with("few.csv"), BAD_DATA, &["few.csv", "polygon 112"]);
-    refuses(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "it is not a file"]);
-    refuses(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
+    assert_refused(&work, &with("few.csv"), BAD_DATA, &["few.csv", "polygon 112"]);
+    assert_refused(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "it is not a file"]);
+    assert_refused(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
     let levels = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc --levels 3");
-    refuses(&work, &levels, BAD_DATA, &["has 2 levels"]);
-    refuses(
+    assert_refused(&work, &levels, BAD_DATA, &["has 2 levels"]);
+    assert_refused(
         &work,
         "populate-store1 -o s1 -p 113 --data-dir archive",
         CONFIGURATION,
         &["polygon 113"],
     );
-    refuses(
+    assert_refused(
         &work,
         "populate-store1 -o s1 -p 113 -m 4 --data-dir archive",
         BAD_DATA,
         &["no raw files of case"],
     );
-    refuses(&work, "create-template-store2 -o x --variables SALT", 2, &["DIC_SURF"]);
+    assert_refused(&work, "create-template-store2 -o x --variables SALT", 2, &["DIC_SURF"]);
     let reversed = "populate-store2 -o s2 --polygon-range 120 100 --data-dir archive";
-    refuses(&work, reversed, CONFIGURATION, &["--polygon-range", "give 100 120"]);
+    assert_refused(&work, reversed, CONFIGURATION, &["--polygon-range", "give 100 120"]);
     let picture = "plot s2 --variable PH -p 112 -m 4 --step 0 -o map.jpg";
-    refuses(&work, picture, 2, &["ends in .png"]);
+    assert_refused(&work, picture, 2, &["ends in .png"]);
 }
 
 #[test]
-fn stores_that_cannot_be_written() {
+fn https_stores_are_refused() {
     let work = workspace();
     let https = "populate-store1 -o https://127.0.0.1:1/s1";
-    refuses(&work, &format!("{https} {CASE}"), 1, &["127.0.0.1"]);
-    refuses(&work, "create-template-store1 -o https://127.0.0.1:1/s1", CONFIGURATION, &["https"]);
+    assert_refused(&work, &format!("{https} {CASE}"), 1, &["127.0.0.1"]);
+    assert_refused(
+        &work,
+        "create-template-store1 -o https://127.0.0.1:1/s1",
+        CONFIGURATION,
+        &["https"],
+    );
 }
 
-/// An analysis store of the case whose arrays have this shape and these chunks.
-fn analysis(work: &Workspace, shape: u64, chunk: u64, compressor: &str) {
+/// Writes an analysis store of the case with this shape, chunk length and compressor.
+fn write_analysis_store(work: &Workspace, shape: u64, chunk: u64, compressor: &str) {
     for array in ["DIC_ADD_TOTAL", "DIC_FLUX"] {
         let folder = work.path(&format!("a/{}.analysis.zarr/{array}", case()));
         fs::create_dir_all(&folder).unwrap();
@@ -228,34 +248,34 @@ fn analysis(work: &Workspace, shape: u64, chunk: u64, compressor: &str) {
 }
 
 #[test]
-fn arrays_are_not_believed_beyond_what_is_expected() {
+fn analysis_arrays_larger_than_expected_are_refused() {
     let work = workspace();
     let populate = "populate-store1 -o s1 -p 112 -m 4 -a a";
     for (shape, chunk) in [(1 << 27, 1 << 20), (1 << 40, 180), (1 << 62, 180), (180, 1 << 40)] {
-        analysis(&work, shape, chunk, "null");
-        refuses(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "shape"]);
+        write_analysis_store(&work, shape, chunk, "null");
+        assert_refused(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "shape"]);
     }
-    // A chunk of 180 values that comes to 64 MiB, packed in each way.
-    let long = vec![0; 64 << 20];
+    // A chunk of 180 values that decompresses to 64 MiB, with each compressor.
+    let zeros = vec![0; 64 << 20];
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gzip.write_all(&long).unwrap();
+    gzip.write_all(&zeros).unwrap();
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-    zlib.write_all(&long).unwrap();
-    let zstd = zstd::encode_all(&long[..], 1).unwrap();
+    zlib.write_all(&zeros).unwrap();
+    let zstd = zstd::encode_all(&zeros[..], 1).unwrap();
     for (name, packed) in
         [("gzip", gzip.finish().unwrap()), ("zlib", zlib.finish().unwrap()), ("zstd", zstd)]
     {
-        analysis(&work, 180, 180, &format!(r#"{{"id": "{name}", "level": 1}}"#));
+        write_analysis_store(&work, 180, 180, &format!(r#"{{"id": "{name}", "level": 1}}"#));
         let chunk = work.path(&format!("a/{}.analysis.zarr/DIC_ADD_TOTAL/0", case()));
         fs::write(&chunk, packed).unwrap();
-        refuses(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "more than its 1440 bytes"]);
+        assert_refused(&work, populate, BAD_DATA, &["DIC_ADD_TOTAL", "more than its 1440 bytes"]);
     }
 }
 
 #[test]
-fn a_case_without_an_intervention_has_no_efficiency() {
+fn a_case_without_intervention_or_with_infinite_ph_is_refused() {
     let work = workspace();
-    // The field of the intervention, made 0 from its place in the header on.
+    // The flux of the intervention is 0.
     let path = work.raw(0);
     let file = netcdf::append(&path);
     let mut file = file.unwrap();
@@ -263,40 +283,40 @@ fn a_case_without_an_intervention_has_no_efficiency() {
     variable.put_values(&[0_f32; 72], ..).unwrap();
     drop(file);
     let populate = format!("populate-store1 -o s1 {CASE}");
-    refuses(&work, &populate, BAD_DATA, &["no efficiency", "DIC_FLUX"]);
+    assert_refused(&work, &populate, BAD_DATA, &["no efficiency", "DIC_FLUX"]);
     let mut file = netcdf::append(&path).unwrap();
     file.variable_mut("PH").unwrap().put_values(&[f32::INFINITY; 72], ..).unwrap();
     drop(file);
     let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
-    let error = fails(&mut vis(work.folder(), &populate), BAD_DATA);
+    let error = fails(&mut vis_command(work.folder(), &populate), BAD_DATA);
     assert!(error.contains("infinite") && error.contains("PH"), "{error}");
     assert!(!work.path("s2/.cases/112-04.json").exists());
 }
 
 #[test]
-fn infinite_fluxes_are_named_and_not_stored() {
+fn infinite_or_missing_fluxes_are_refused() {
     let work = workspace();
     let mut file = netcdf::append(work.raw(0)).unwrap();
     file.variable_mut("FG_CO2").unwrap().put_value(f32::INFINITY, [0, 4, 4]).unwrap();
     drop(file);
-    let says = ["infinite", "FG_CO2", "0347-04"];
-    refuses(&work, &format!("populate-store1 -o s1 {CASE}"), BAD_DATA, &says);
+    let words = ["infinite", "FG_CO2", "0347-04"];
+    assert_refused(&work, &format!("populate-store1 -o s1 {CASE}"), BAD_DATA, &words);
     let spread = format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv");
-    refuses(&work, &spread, BAD_DATA, &says);
+    assert_refused(&work, &spread, BAD_DATA, &words);
     let mut file = netcdf::append(work.raw(0)).unwrap();
     file.variable_mut("FG_CO2").unwrap().put_values(&[f32::NAN; 72], ..).unwrap();
     drop(file);
-    refuses(&work, &spread, BAD_DATA, &["no value in FG_CO2", "0347-04"]);
+    assert_refused(&work, &spread, BAD_DATA, &["no value in FG_CO2", "0347-04"]);
 }
 
 #[test]
-fn a_complete_case_is_given_up_only_for_files_that_can_be_read() {
+fn a_truncated_raw_file_does_not_replace_a_filled_case() {
     let work = workspace();
     let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
-    runs(work.folder(), &populate);
+    run_vis(work.folder(), &populate);
     let raw = fs::read(work.raw(1)).unwrap();
     fs::write(work.raw(1), &raw[..raw.len() / 2]).unwrap();
-    refuses(&work, &populate, BAD_DATA, &["0347-05.nc", "truncated"]);
+    assert_refused(&work, &populate, BAD_DATA, &["0347-05.nc", "truncated"]);
     fs::write(work.raw(1), &raw).unwrap();
-    vis(work.folder(), "check s2").assert().success();
+    vis_command(work.folder(), "check s2").assert().success();
 }

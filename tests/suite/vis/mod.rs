@@ -1,3 +1,5 @@
+//! The commands of `dor vis`.
+
 mod again;
 mod bad_input;
 mod cf;

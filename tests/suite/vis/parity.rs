@@ -1,5 +1,5 @@
-//! The three stores of the whole small case against what the reference makes of it, under both
-//! recipes; and the weights against ESMF's.
+//! The three map stores of the mini case compared with results of the reference workflow, under both
+//! recipes, and the weights compared with those of ESMF.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use ndarray::{Array1, Array4};
 use ndarray_npy::NpzReader;
 
 use super::super::support::shared::{shared, unpacked};
-use super::support::{FILL, floats, runs};
+use super::support::{FILL, floats, run_vis};
 
 const VARIABLES: [&str; 5] = ["DIC_SURF", "DIC", "PH", "FG", "pCO2SURF"];
 const TILE: usize = 128;
@@ -27,7 +27,7 @@ fn expected_series(folder: &Path, column: &str) -> Vec<f64> {
     lines.map(|line| line.split(',').nth(at).unwrap().parse().unwrap()).collect()
 }
 
-/// Polygon 112's numbers in the chunk of April, row by month.
+/// The values of polygon 112 in the chunk of April: `columns` values for each of 180 months.
 fn series(path: &Path, columns: usize) -> Vec<Vec<f64>> {
     let chunk = floats(path);
     assert_eq!(chunk.len(), 180 * 690 * columns);
@@ -35,20 +35,22 @@ fn series(path: &Path, columns: usize) -> Vec<Vec<f64>> {
     (0..180).map(|month| row(month).iter().map(|&v| v.into()).collect()).collect()
 }
 
-fn populate(folder: &Path, input: &str, more: &str) {
+/// Creates, fills, finalizes and checks all three stores.
+fn make_stores(folder: &Path, input: &str, more: &str) {
     let input = format!("-p 112 -m 4 {input} --grid mini-case/grid.nc");
-    runs(folder, "create-template-store1 -o s1");
-    runs(folder, "create-template-store2 -o s2");
-    runs(folder, "create-template-store3 -o s3");
-    runs(folder, &format!("populate-store2 -o s2 {input} --ssh mini-case/ssh.nc {more}"));
+    run_vis(folder, "create-template-store1 -o s1");
+    run_vis(folder, "create-template-store2 -o s2");
+    run_vis(folder, "create-template-store3 -o s3");
+    run_vis(folder, &format!("populate-store2 -o s2 {input} --ssh mini-case/ssh.nc {more}"));
     let centers = "--centers mini-case/centers.csv --with-store1 s1";
-    runs(folder, &format!("populate-store3 -o s3 {input} {centers} {more}"));
+    run_vis(folder, &format!("populate-store3 -o s3 {input} {centers} {more}"));
     for store in ["s1", "s2", "s3"] {
-        runs(folder, &format!("finalize {store}"));
-        runs(folder, &format!("check {store}"));
+        run_vis(folder, &format!("finalize {store}"));
+        run_vis(folder, &format!("check {store}"));
     }
 }
 
+/// Asserts efficiency within 1e-6 (relative) and uptake within 1e-4 percent of the expected series.
 fn assert_series(folder: &Path, prefix: &str) {
     let efficiency = series(&folder.join("s1/DOR_efficiency/0.0.1"), 1);
     let expected = expected_series(folder, "DOR_efficiency");
@@ -64,8 +66,8 @@ fn assert_series(folder: &Path, prefix: &str) {
     }
 }
 
-/// A map of the store, put together from its tiles.
-fn map(folder: &Path, variable: &str, level: usize, step: usize, band: usize) -> Vec<f32> {
+/// A map of store 2, assembled from its tiles.
+fn read_map(folder: &Path, variable: &str, level: usize, step: usize, band: usize) -> Vec<f32> {
     let tiles = 1 << level;
     let size = tiles * TILE;
     let mut map = vec![0.0; size * size];
@@ -82,6 +84,7 @@ fn map(folder: &Path, variable: &str, level: usize, step: usize, band: usize) ->
     map
 }
 
+/// Asserts fill values and rounding differences of the maps against those in `archive`.
 fn assert_maps(folder: &Path, archive: &str) {
     let file = File::open(folder.join("mini-expected").join(archive)).unwrap();
     let mut archive = NpzReader::new(file).unwrap();
@@ -91,20 +94,20 @@ fn assert_maps(folder: &Path, archive: &str) {
             let all: Array4<f32> = archive.by_name(&format!("{variable}_{level}")).unwrap();
             for (n, &step) in steps.iter().enumerate() {
                 for band in [0, 1] {
-                    let found = map(folder, variable, level, step as usize, band);
+                    let found = read_map(folder, variable, level, step as usize, band);
                     let expected = all.index_axis(ndarray::Axis(0), n);
                     let columns = expected.index_axis(ndarray::Axis(0), 1);
                     let expected = expected.index_axis(ndarray::Axis(0), band);
                     for ((found, expected), column) in found.iter().zip(expected).zip(columns) {
-                        let place = || format!("{variable}_{level}, step {step}, band {band}");
-                        assert_eq!(*found == FILL, expected.is_nan(), "fill of {}", place());
+                        let position = || format!("{variable}_{level}, step {step}, band {band}");
+                        assert_eq!(*found == FILL, expected.is_nan(), "fill of {}", position());
                         let difference = (f64::from(*found) - f64::from(*expected)).abs();
                         let allowed = match (variable, band) {
                             _ if expected.is_nan() => continue,
                             ("DIC", 0) => 3e-7 * f64::from(column.abs()),
                             _ => 1e-6 * f64::from(expected.abs()),
                         };
-                        assert!(difference <= allowed, "{found} {expected} in {}", place());
+                        assert!(difference <= allowed, "{found} {expected} in {}", position());
                     }
                 }
             }
@@ -113,39 +116,39 @@ fn assert_maps(folder: &Path, archive: &str) {
 }
 
 #[test]
-fn the_default_recipe_gives_what_is_defined() {
+fn the_default_recipe_gives_the_defined_values() {
     let Some(data) = shared("parity of the map stores") else { return };
     let folder = unpacked(&data);
-    populate(folder.path(), "--data-dir mini-case/archive", "");
+    make_stores(folder.path(), "--data-dir mini-case/archive", "");
     assert_series(folder.path(), "uptake_");
     assert_maps(folder.path(), "pyramid.npz");
 }
 
 #[test]
-fn the_other_recipe_gives_what_the_reference_computes() {
+fn reference_compat_gives_the_values_of_the_reference() {
     let Some(data) = shared("parity with the reference's defects") else { return };
     let folder = unpacked(&data);
-    populate(folder.path(), "--data-dir mini-case/archive", "--reference-compat");
+    make_stores(folder.path(), "--data-dir mini-case/archive", "--reference-compat");
     assert_series(folder.path(), "reference_uptake_");
     assert_maps(folder.path(), "pyramid-reference.npz");
 }
 
 #[test]
-fn research_grade_files_give_the_same() {
+fn research_grade_files_give_the_same_stores() {
     let Some(data) = shared("the map stores from research-grade files") else { return };
     let folder = unpacked(&data);
     let mut convert = super::super::support::dor::dor(folder.path());
     convert.args(["research-data", "process-case", "112-04", "-d", "mini-case/archive"]);
     convert.args(["-o", "research", "--grid", "mini-case/grid.nc"]).assert().success();
-    populate(folder.path(), "--input-dir research", "");
+    make_stores(folder.path(), "--input-dir research", "");
     assert_series(folder.path(), "uptake_");
     assert_maps(folder.path(), "pyramid.npz");
 }
 
 /// A file in memory.
-struct Whole(Vec<u8>);
+struct Memory(Vec<u8>);
 
-impl ByteSource for Whole {
+impl ByteSource for Memory {
     fn url(&self) -> &str {
         "gx1v7-t-grid.nc"
     }
@@ -164,10 +167,10 @@ impl ByteSource for Whole {
 }
 
 #[test]
-fn weights_are_those_of_esmf() {
+fn weights_equal_those_of_esmf() {
     let Some(data) = shared("the weights of ESMF") else { return };
     let bytes = std::fs::read(data.join("gx1v7-t-grid.nc")).unwrap();
-    let file = RangeReader::open(Box::new(Whole(bytes))).unwrap();
+    let file = RangeReader::open(Box::new(Memory(bytes))).unwrap();
     let [nlat, nlon] = [0, 1].map(|n| file.header().variable("TLAT").unwrap().dims[n].len);
     let [tlat, tlong] = ["TLAT", "TLONG"].map(|name| file.values(name).unwrap());
     let weights = bilinear(&Grid { nlat, nlon, tlat, tlong }, 0);

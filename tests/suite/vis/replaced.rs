@@ -1,4 +1,4 @@
-//! What lies at a place is not replaced by something worse or of another kind, whoever put it there.
+//! Results at a destination are not replaced by worse ones or by another kind, whoever wrote them.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::process::Command;
 use super::super::support::case::{Workspace, assert_same};
 use super::super::support::dor::{dor, fails};
 use super::records::{CASE, STORES, filled};
-use super::support::{add_polygon_113, runs, vis};
+use super::support::{add_polygon_113, run_vis, vis_command};
 
 const CONFIGURATION: i32 = 78;
 
-/// Copies a tree as `cp -a` does, over what is there.
+/// Replaces `to` by a copy of `from`.
 fn copy(work: &Workspace, from: &str, to: &str) {
     let to = work.path(to);
     if to.exists() {
@@ -22,103 +22,118 @@ fn copy(work: &Workspace, from: &str, to: &str) {
     assert!(copied.success());
 }
 
-/// Publishes `source` to a copy of `there`, below which it is refused and changes nothing.
+/// Publishes `source` to `below` in a copy of `destination`: it must be refused with `word` in the
+/// message and change nothing.
 #[track_caller]
-fn refused(
+fn assert_refused(
     work: &Workspace,
     source: &str,
-    (there, below): (&str, &str),
+    (destination, below): (&str, &str),
     more: &[&str],
     word: &str,
 ) {
-    copy(work, there, "place/copy");
+    copy(work, destination, "place/copy");
     let before = work.tree("place");
     let place = format!("place/copy{below}");
     for dry in [&["--dry-run"][..], &[]] {
         let mut publish = dor(work.folder());
         publish.args(["publish", source, &place]).args(more).args(dry);
         let error = fails(&mut publish, CONFIGURATION);
-        assert!(error.contains(word), "{source} -> {there}{below} {more:?}: {error}");
+        assert!(error.contains(word), "{source} -> {destination}{below} {more:?}: {error}");
         assert_same(&before, &work.tree("place"));
     }
 }
 
-/// Publishes `source` to a copy of `there`, which must go well.
+/// Publishes `source` to a copy of `destination`, which must succeed.
 #[track_caller]
-fn goes_on(work: &Workspace, source: &str, there: &str, more: &[&str]) {
-    copy(work, there, "place/copy");
+fn assert_published(work: &Workspace, source: &str, destination: &str, more: &[&str]) {
+    copy(work, destination, "place/copy");
     dor(work.folder()).args(["publish", source, "place/copy"]).args(more).assert().success();
 }
 
 #[test]
-fn nothing_is_published_over_a_store_of_another_kind() {
+fn publish_never_replaces_a_store_of_another_kind() {
     let work = filled(3);
-    runs(work.folder(), "create-template-store2 -o v3 --variables PH -l 1 --zarr-format 3");
+    run_vis(work.folder(), "create-template-store2 -o v3 --variables PH -l 1 --zarr-format 3");
     let never = "one never replaces the other";
-    for (source, there) in [("s1", "s2"), ("s1", "s3"), ("s3", "s1"), ("s2", "s1"), ("v3", "s2")] {
+    for (source, destination) in
+        [("s1", "s2"), ("s1", "s3"), ("s3", "s1"), ("s2", "s1"), ("v3", "s2")]
+    {
         for more in [&[][..], &["--delete"], &["--overwrite"]] {
-            refused(&work, source, (there, ""), more, never);
+            assert_refused(&work, source, (destination, ""), more, never);
         }
     }
-    // In a tree of several stores, too.
+    // In a tree of several stores too.
     copy(&work, "s3", "tree/s1");
     copy(&work, "s1", "trees/s1");
-    refused(&work, "tree", ("trees", ""), &[], never);
-    // What is no store is not put into one, nor a store among other things.
+    assert_refused(&work, "tree", ("trees", ""), &[], never);
+    // Other files are not published into a store, and no store is published among other files.
     work.convert();
-    refused(&work, "out", ("s1", ""), &[], never);
-    refused(&work, "archive", ("s2", ""), &[], never);
-    refused(&work, "s1", ("out", ""), &[], "112, which is no part of what would be published");
-    refused(&work, "s1", ("out", "/112/04"), &[], "manifest.json, which is no part of");
-    refused(&work, "out/112/04", ("out", ""), &[], "112, which is no part of");
+    assert_refused(&work, "out", ("s1", ""), &[], never);
+    assert_refused(&work, "archive", ("s2", ""), &[], never);
+    assert_refused(
+        &work,
+        "s1",
+        ("out", ""),
+        &[],
+        "112, which is no part of what would be published",
+    );
+    assert_refused(&work, "s1", ("out", "/112/04"), &[], "manifest.json, which is no part of");
+    assert_refused(&work, "out/112/04", ("out", ""), &[], "112, which is no part of");
     for source in ["s1", "out"] {
-        refused(&work, source, ("s2", "/inner"), &["--overwrite"], "give another destination");
-        refused(&work, source, ("out", "/112/04/inner"), &[], "give another destination");
+        assert_refused(
+            &work,
+            source,
+            ("s2", "/inner"),
+            &["--overwrite"],
+            "give another destination",
+        );
+        assert_refused(&work, source, ("out", "/112/04/inner"), &[], "give another destination");
     }
-    // A publish that was interrupted left no metadata.
+    // A store without metadata, as an interrupted publish leaves it, is completed.
     fs::create_dir_all(work.path("part/DOR_efficiency")).unwrap();
     fs::copy(work.path("s1/DOR_efficiency/0.0.1"), work.path("part/DOR_efficiency/0.0.1")).unwrap();
-    goes_on(&work, "s1", "part", &[]);
-    runs(work.folder(), "check place/copy");
+    assert_published(&work, "s1", "part", &[]);
+    run_vis(work.folder(), "check place/copy");
 }
 
 #[test]
-fn a_poorer_store_replaces_none_though_nobody_published_it() {
+fn publish_never_replaces_a_store_by_a_worse_one() {
     let work = filled(4);
     for (n, (create, _)) in STORES.into_iter().enumerate() {
         let store = format!("s{}", n + 1);
-        runs(work.folder(), &create.replace(&format!("-o {store}"), &format!("-o empty{n}")));
-        refused(&work, &format!("empty{n}"), (&store, ""), &[], "the records of its cases");
-        // Filled in place, and never put together.
+        run_vis(work.folder(), &create.replace(&format!("-o {store}"), &format!("-o empty{n}")));
+        assert_refused(&work, &format!("empty{n}"), (&store, ""), &[], "the records of its cases");
+        // A store that was filled and never finalized.
         copy(&work, &store, "open");
         fs::remove_file(work.path("open/.cases/shared.json")).unwrap();
-        refused(&work, &format!("empty{n}"), ("open", ""), &[], "polygons 112 (month 4)");
-        goes_on(&work, &store, &store, &[]);
-        goes_on(&work, &store, &format!("empty{n}"), &[]);
-        // As older versions and other programs leave them.
+        assert_refused(&work, &format!("empty{n}"), ("open", ""), &[], "polygons 112 (month 4)");
+        assert_published(&work, &store, &store, &[]);
+        assert_published(&work, &store, &format!("empty{n}"), &[]);
+        // A store without case manifests, as older versions and other programs write it.
         copy(&work, &store, "bare");
         fs::remove_dir_all(work.path("bare/.cases")).unwrap();
-        goes_on(&work, &store, "bare", &[]);
-        // Whatever is left out of the source, and whatever was lost there.
+        assert_published(&work, &store, "bare", &[]);
+        // Also when case manifests are excluded, or missing at the destination.
         let empty = format!("empty{n}");
         let left_out = ["--exclude", ".cases/**"];
-        refused(&work, &empty, (&store, ""), &left_out, "the records of its cases");
-        // Of so few months the third store has no values.
+        assert_refused(&work, &empty, (&store, ""), &left_out, "the records of its cases");
+        // Store 3 has no values for so few months.
         if n < 2 {
-            refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+            assert_refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
             fs::remove_file(work.path("bare/.zmetadata")).unwrap();
-            refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+            assert_refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
         }
-        goes_on(&work, &store, "bare", &[]);
+        assert_published(&work, &store, "bare", &[]);
     }
-    // A file of something else, in the place of a chunk.
+    // A text file with the name of a chunk.
     fs::create_dir_all(work.path("other/DOR_efficiency")).unwrap();
     fs::write(work.path("other/DOR_efficiency/0.0.1"), "text").unwrap();
     copy(&work, "s1", "torn");
     fs::remove_file(work.path("torn/.zmetadata")).unwrap();
-    refused(&work, "other", ("torn", ""), &[], "one never replaces the other");
+    assert_refused(&work, "other", ("torn", ""), &[], "one never replaces the other");
     fs::remove_dir_all(work.path("torn/.cases")).unwrap();
-    refused(
+    assert_refused(
         &work,
         "other",
         ("torn", ""),
@@ -126,74 +141,78 @@ fn a_poorer_store_replaces_none_though_nobody_published_it() {
         "other bytes in 1 object(s) that no publish has sent",
     );
     let [_, (maps, fill_maps), (shares, fill_shares)] = STORES;
-    let made = |create: &str, fill: &str, (from, to): (&str, &str), other: [&str; 2]| {
-        let place = |command: &str| command.replace(&format!("-o {from}"), &format!("-o {to}"));
-        runs(work.folder(), &place(create));
-        runs(work.folder(), &format!("{} {CASE}", place(&fill.replace(other[0], other[1]))));
-        runs(work.folder(), &format!("finalize {to}"));
+    let make_store = |create: &str, fill: &str, (from, to): (&str, &str), other: [&str; 2]| {
+        let with_output =
+            |command: &str| command.replace(&format!("-o {from}"), &format!("-o {to}"));
+        run_vis(work.folder(), &with_output(create));
+        run_vis(
+            work.folder(),
+            &format!("{} {CASE}", with_output(&fill.replace(other[0], other[1]))),
+        );
+        run_vis(work.folder(), &format!("finalize {to}"));
     };
-    // Without the grid, under other rules, with fewer variables.
-    made(maps, fill_maps, ("s2", "bare2"), [" --grid grid.nc", ""]);
-    made(shares, fill_shares, ("s3", "bare3"), [" --grid grid.nc", ""]);
-    made(shares, fill_shares, ("s3", "rules3"), ["--grid", "--reference-compat --grid"]);
-    refused(&work, "bare2", ("s2", ""), &[], "the full grid");
-    refused(&work, "bare3", ("s3", ""), &[], "the full grid");
-    refused(&work, "rules3", ("s3", ""), &[], "other rules");
+    // A store without the grid file, with another recipe, or with fewer variables.
+    make_store(maps, fill_maps, ("s2", "bare2"), [" --grid grid.nc", ""]);
+    make_store(shares, fill_shares, ("s3", "bare3"), [" --grid grid.nc", ""]);
+    make_store(shares, fill_shares, ("s3", "rules3"), ["--grid", "--reference-compat --grid"]);
+    assert_refused(&work, "bare2", ("s2", ""), &[], "the full grid");
+    assert_refused(&work, "bare3", ("s3", ""), &[], "the full grid");
+    assert_refused(&work, "rules3", ("s3", ""), &[], "other rules");
     let more = maps.replace("--variables PH", "--variables PH,FG");
-    made(&more, fill_maps, ("s2", "more2"), ["-o", "-o"]);
-    refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
+    make_store(&more, fill_maps, ("s2", "more2"), ["-o", "-o"]);
+    assert_refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
     copy(&work, "s2", "unknown2");
     fs::remove_dir_all(work.path("unknown2/.cases")).unwrap();
-    goes_on(&work, "s2", "unknown2", &[]);
+    assert_published(&work, "s2", "unknown2", &[]);
     let chunk = |index: &str| work.path(&format!("unknown2/0/PH/112.{index}.0.0.0"));
     fs::copy(chunk("1.1.3"), chunk("0.1.0")).unwrap();
-    refused(&work, "bare2", ("unknown2", ""), &[], "values of cases without a record");
+    assert_refused(&work, "bare2", ("unknown2", ""), &[], "values of cases without a record");
     // With fewer months.
     fs::rename(work.raw(3), work.path("away.nc")).unwrap();
-    made(shares, fill_shares, ("s3", "less3"), ["-o", "-o"]);
-    refused(&work, "less3", ("s3", ""), &[], "1 more months");
-    goes_on(&work, "less3", "s3", &["--overwrite"]);
-    goes_on(&work, "s3", "less3", &[]);
+    make_store(shares, fill_shares, ("s3", "less3"), ["-o", "-o"]);
+    assert_refused(&work, "less3", ("s3", ""), &[], "1 more months");
+    assert_published(&work, "less3", "s3", &["--overwrite"]);
+    assert_published(&work, "s3", "less3", &[]);
 }
 
 #[test]
-fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
+fn publish_never_replaces_research_grade_files_by_worse_ones() {
     let work = Workspace::new(3);
     work.convert();
     let bare = ["112-04", "-d", "archive", "-o", "bare", "--allow-missing"];
     work.process_case(&bare).assert().success();
-    refused(&work, "bare", ("out", ""), &[], "the full grid");
-    refused(&work, "bare/112", ("out/112", ""), &[], "the full grid");
-    refused(&work, "bare/112/04", ("out/112/04", ""), &[], "the full grid");
+    assert_refused(&work, "bare", ("out", ""), &[], "the full grid");
+    assert_refused(&work, "bare/112", ("out/112", ""), &[], "the full grid");
+    assert_refused(&work, "bare/112/04", ("out/112/04", ""), &[], "the full grid");
     for left_out in [["--include", "**/*.nc"], ["--exclude", "**/manifest.json"]] {
-        refused(&work, "bare", ("out", ""), &left_out, "the full grid");
+        assert_refused(&work, "bare", ("out", ""), &left_out, "the full grid");
     }
     copy(&work, "bare", "plain");
     fs::remove_file(work.path("plain/112/04/manifest.json")).unwrap();
-    refused(&work, "plain/112/04", ("out/112/04", ""), &[], "a record of its files");
-    refused(&work, "plain/112", ("out/112", ""), &[], "a record of its files");
+    assert_refused(&work, "plain/112/04", ("out/112/04", ""), &[], "a record of its files");
+    assert_refused(&work, "plain/112", ("out/112", ""), &[], "a record of its files");
     copy(&work, "out", "plain_too");
     fs::remove_file(work.path("plain_too/112/04/manifest.json")).unwrap();
     let unknown = "other bytes in 3 object(s) that no publish has sent";
-    refused(&work, "plain/112/04", ("plain_too/112/04", ""), &[], unknown);
+    assert_refused(&work, "plain/112/04", ("plain_too/112/04", ""), &[], unknown);
     fs::rename(work.raw(2), work.path("away.nc")).unwrap();
     let less = ["112-04", "-d", "archive", "-o", "less", "--allow-missing", "--grid", "grid.nc"];
     work.process_case(&less).assert().success();
-    refused(&work, "less", ("out", ""), &[], "1 more");
-    goes_on(&work, "less", "out", &["--overwrite"]);
-    goes_on(&work, "out", "less", &[]);
+    assert_refused(&work, "less", ("out", ""), &[], "1 more");
+    assert_published(&work, "less", "out", &["--overwrite"]);
+    assert_published(&work, "out", "less", &[]);
     copy(&work, "out", "unknown");
     fs::remove_file(work.path("unknown/112/04/manifest.json")).unwrap();
-    refused(
+    assert_refused(
         &work,
         "bare",
         ("unknown", ""),
         &[],
         "other bytes in 3 object(s) that no publish has sent",
     );
-    goes_on(&work, "out", "unknown", &[]);
-    goes_on(&work, "out", "bare", &[]);
-    // Nor does a conversion that publishes as it goes.
+    assert_published(&work, "out", "unknown", &[]);
+    assert_published(&work, "out", "bare", &[]);
+    // A conversion with --publish-to is refused too.
     copy(&work, "out", "place/copy");
     let before = work.tree("place");
     fs::rename(work.path("away.nc"), work.raw(2)).unwrap();
@@ -205,13 +224,15 @@ fn poorer_research_grade_files_replace_none_though_nobody_published_them() {
 }
 
 #[test]
-fn results_are_not_made_among_others() {
+fn results_are_never_made_inside_other_results() {
     let work = filled(3);
     work.convert();
     let before = work.tree("");
     for place in ["s2/inner", "s2/0/s1", "out/112/04/s1"] {
-        let error =
-            fails(&mut vis(work.folder(), &format!("create-template-store1 -o {place}")), 78);
+        let error = fails(
+            &mut vis_command(work.folder(), &format!("create-template-store1 -o {place}")),
+            78,
+        );
         assert!(error.contains("holds results of its own"), "{place}: {error}");
     }
     for place in ["s1/inner", "out/112/04/inner"] {
@@ -231,29 +252,32 @@ fn results_are_not_made_among_others() {
 }
 
 #[test]
-fn a_removal_that_cannot_be_carried_out_removes_nothing() {
+fn a_failed_remove_leaves_the_store_unchanged() {
     let work = filled(3);
     add_polygon_113(&work);
     for (n, (_, populate)) in STORES.into_iter().enumerate() {
         let store = format!("s{}", n + 1);
-        runs(work.folder(), &format!("{populate} -p 113 -m 4 --data-dir archive --allow-missing"));
-        runs(work.folder(), &format!("finalize {store}"));
-        let record = work.path(&format!("{store}/.cases/113-04.json"));
-        let whole = fs::read(&record).unwrap();
-        fs::write(&record, b"damaged").unwrap();
+        run_vis(
+            work.folder(),
+            &format!("{populate} -p 113 -m 4 --data-dir archive --allow-missing"),
+        );
+        run_vis(work.folder(), &format!("finalize {store}"));
+        let manifest = work.path(&format!("{store}/.cases/113-04.json"));
+        let original = fs::read(&manifest).unwrap();
+        fs::write(&manifest, b"damaged").unwrap();
         let before = work.tree(&store);
-        let error = fails(&mut vis(work.folder(), &format!("remove {store} -p 112")), 65);
+        let error = fails(&mut vis_command(work.folder(), &format!("remove {store} -p 112")), 65);
         assert!(error.contains("113-04.json"), "{error}");
         assert_same(&before, &work.tree(&store));
-        // The damaged one itself can be taken out.
-        runs(work.folder(), &format!("remove {store} -p 113"));
-        runs(work.folder(), &format!("check {store}"));
-        fs::write(&record, whole).unwrap();
+        // The case with the damaged manifest itself can be removed.
+        run_vis(work.folder(), &format!("remove {store} -p 113"));
+        run_vis(work.folder(), &format!("check {store}"));
+        fs::write(&manifest, original).unwrap();
     }
 }
 
 #[test]
-fn a_demo_deletes_no_case_of_somebody_else() {
+fn the_demo_refuses_a_store_with_a_case_that_it_did_not_make() {
     let work = Workspace::empty(b"");
     let demo = || {
         let mut demo = dor(work.folder());
@@ -266,11 +290,11 @@ fn a_demo_deletes_no_case_of_somebody_else() {
     raw.args(["demo", "raw", "more", "--case", "113-04", "--shape", "8x9x3", "--months", "2"]);
     raw.assert().success();
     let fill = "populate-store1 -o w/store1b.zarr -p 113 -m 4 --data-dir more/archive";
-    runs(work.folder(), &format!("{fill} --allow-missing"));
+    run_vis(work.folder(), &format!("{fill} --allow-missing"));
     let before = work.tree("w");
     let error = fails(&mut demo(), CONFIGURATION);
     assert!(error.contains(".cases/113-04.json"), "{error}");
     assert_same(&before, &work.tree("w"));
-    runs(work.folder(), "remove w/store1b.zarr -p 113");
+    run_vis(work.folder(), "remove w/store1b.zarr -p 113");
     demo().assert().success();
 }

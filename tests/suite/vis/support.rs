@@ -1,4 +1,4 @@
-//! Stores made by the program, and their chunks.
+//! Commands that make map stores, and their chunks.
 
 use std::fs;
 use std::io::Read;
@@ -10,26 +10,26 @@ use flate2::read::ZlibDecoder;
 use super::super::support::case::Workspace;
 use super::super::support::dor::dor;
 
-/// Stands for no value.
+/// The fill value of the map stores.
 pub const FILL: f32 = f32::from_bits(0x7cf0_0000);
 
 /// `dor vis` with these arguments, separated by spaces.
-pub fn vis(folder: &Path, arguments: &str) -> Command {
+pub fn vis_command(folder: &Path, arguments: &str) -> Command {
     let mut command = dor(folder);
     command.arg("vis").args(arguments.split_whitespace());
     command
 }
 
-/// Runs `dor vis`, which must go well; gives what it prints.
+/// Runs `dor vis`, which must succeed; returns standard output.
 #[track_caller]
-pub fn runs(folder: &Path, arguments: &str) -> String {
-    let output = vis(folder, arguments).output().unwrap();
+pub fn run_vis(folder: &Path, arguments: &str) -> String {
+    let output = vis_command(folder, arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The floats of a chunk in the v2 format.
+/// The values of a chunk of a Zarr 2 store.
 #[track_caller]
 pub fn floats(path: &Path) -> Vec<f32> {
     let mut bytes = Vec::new();
@@ -38,7 +38,7 @@ pub fn floats(path: &Path) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// A workspace with the first months of a case, its series of sea surface height and centres.
+/// A workspace with the first months of case 112-04, a grid file, sea surface height and centers.
 pub fn workspace(months: u16) -> Workspace {
     let work = Workspace::empty(b"");
     let months = months.to_string();
@@ -48,7 +48,7 @@ pub fn workspace(months: u16) -> Workspace {
     work
 }
 
-/// Adds case 113-04 to the archive, with as many months as the case that is there.
+/// Adds case 113-04 to the archive, with as many months as case 112-04 has.
 pub fn add_polygon_113(work: &Workspace) {
     let months = fs::read_dir(work.archive()).unwrap().count().to_string();
     let mut raw = dor(work.folder());
