@@ -112,7 +112,7 @@ fn regridding(criterion: &mut Criterion) {
     let field: Vec<f32> = grid.tlat.iter().map(|lat| *lat as f32).collect();
     let mut map = vec![0_f32; weights[1].targets()];
     weights[1].apply(&field, |at, value| map[at] = value);
-    let rows = mercator::y(1).into_iter().map(|y| mercator::place(0.0, y).lat);
+    let rows = mercator::y(1).into_iter().map(|y| mercator::inverse(0.0, y).lat);
     for (row, lat) in map.chunks(mercator::size(1)).zip(rows) {
         let known = row.iter().filter(|value| **value != 0.0);
         assert!(known.into_iter().all(|value| (f64::from(*value) - lat).abs() < 1.0), "{lat}");

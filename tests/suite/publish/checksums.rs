@@ -54,7 +54,7 @@ fn an_audit_compares_the_etags_of_a_listing_with_manifests_even_for_multipart_ob
     for entry in &manifest(&fixture).entries {
         let found = listed.iter().find(|object| *object.key == *entry.key).unwrap();
         assert_eq!(found.etag.as_deref(), Some(&*entry.etag.to_string()), "{}", entry.key);
-        assert_eq!(entry.etag.is_of_parts(), entry.size > PART_SIZE as u64, "{}", entry.key);
+        assert_eq!(entry.etag.is_multipart(), entry.size > PART_SIZE as u64, "{}", entry.key);
     }
     let audit = |more: &str| json_lines(&mut fixture.publish(more))[0]["plan"]["audit"].clone();
     let audited = audit("--json --audit --dry-run");
