@@ -1,9 +1,12 @@
 """The snippets of README.md and docs run, in the order of each page, in a fresh folder."""
 
 import os
+import re
 import shutil
 import socket
+import struct
 import subprocess
+import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,17 @@ store1 = "atlas/store1b.zarr"
 store2 = "atlas/store2.zarr"
 store3 = "atlas/cumulative_FG_CO2_percent.zarr"
 """
+DEMO = """
+data_dir = "demo/archive"
+grid = "demo/grid.nc"
+ssh = "demo/ssh.nc"
+"""
+RESULTS = {
+    "research-grade": "research",
+    "store1b.zarr": "store1.zarr",
+    "store2.zarr": "store2.zarr",
+    "cumulative_FG_CO2_percent.zarr": "store3.zarr",
+}
 # The address of MinIO on every page. Where the port is taken, a free one replaces it.
 PORT = 9000
 # Programs of a cluster and of a service, as far as `dor` and the pages need them.
@@ -51,8 +65,8 @@ class Page:
     not_run: int = 0
     # Cases whose raw files lie in the folder, with the grid and the other inputs.
     raw: tuple[str, ...] = ()
-    # A `dor.toml` that names these, and results below `atlas`.
-    configured: bool = False
+    # The `dor.toml` in the folder.
+    configured: str = ""
     # Research-grade files of the cases in `research`.
     research: bool = False
     # What `make demo` leaves; and a copy of its results in $SCRATCH/atlas.
@@ -60,22 +74,24 @@ class Page:
     atlas: bool = False
     # Buckets of a MinIO of the test, or of the one that the page starts.
     buckets: tuple[str, ...] = ()
+    # Folder below the home folder in which the page draws the pictures that it shows.
+    pictures: str = ""
     # Where the raw files and the other inputs are copied to as well.
     uploaded: str = ""
 
 
 PAGES = {
-    "README.md": Page(2, 1, raw=("112-04",), configured=True, buckets=("bucket",)),
+    "README.md": Page(2, 1, raw=("112-04",), configured=LOCATIONS, buckets=("bucket",)),
     "docs/aws-batch.md": Page(0, 3),
     "docs/benchmarks.md": Page(0, 7),
     "docs/configuration.md": Page(1),
-    "docs/from-nothing.md": Page(10, 1),
-    "docs/guide.md": Page(7, 3, raw=("112-04",), configured=True, demo=True),
+    "docs/from-nothing.md": Page(10, 1, pictures="atlas-demo"),
+    "docs/guide.md": Page(7, 3, raw=("112-04",), configured=LOCATIONS, demo=True),
     "docs/hpc.md": Page(6, 3, raw=("112-04",), buckets=("my-account",)),
     "docs/kubernetes.md": Page(
         1, 5, raw=("112-04",), buckets=("my-bucket", "archive"), uploaded="archive"
     ),
-    "docs/publishing.md": Page(6, raw=("112-04",), demo=True, atlas=True, buckets=("my-account",)),
+    "docs/publishing.md": Page(6, configured=DEMO, demo=True, atlas=True, buckets=("my-account",)),
     "docs/stores.md": Page(4, 1, raw=("112-04", "113-04"), research=True, buckets=("bucket",)),
     "docs/style.md": Page(0, 1),
 }
@@ -130,7 +146,7 @@ def prepare(page: Page, dor: Dor, demo: Path | None, folder: Path) -> None:
     for name in ("scripts", "infra"):
         (work / name).symlink_to(REPOSITORY / name)
     if page.configured:
-        (work / "dor.toml").write_text(LOCATIONS)
+        (work / "dor.toml").write_text(page.configured)
     if page.research:
         for case in page.raw:
             command = ("research-data", "process-case", case, "-d", work / "archive")
@@ -138,7 +154,8 @@ def prepare(page: Page, dor: Dor, demo: Path | None, folder: Path) -> None:
     if page.demo:
         shutil.copytree(demo, work / "demo")
     if page.atlas:
-        shutil.copytree(demo, scratch / "atlas")
+        for source, name in RESULTS.items():
+            shutil.copytree(demo / source, scratch / "atlas" / name)
 
 
 def upload(server: minio_server.Minio, work: Path, bucket: str) -> None:
@@ -192,6 +209,8 @@ def test_the_snippets_of_the_page_run(name, dor, request, tmp_path, capsys):
                 upload(server, tmp_path / "work", page.uploaded)
         outputs = Session(tmp_path, environment, replaced).run(given)
     assert_shows(name, dict(zip(given, outputs, strict=True)))
+    if page.pictures:
+        assert_drawn(name, tmp_path / "home" / page.pictures)
     with capsys.disabled():
         print(f"\n{name}: {len(given)} snippets run", end="")
 
@@ -206,6 +225,33 @@ def assert_shows(name: str, outputs: dict[pages.Snippet, Path]) -> None:
                 assert line in printed, f"{snippet}: {before} does not print: {line}"
         elif snippet in outputs:
             before = snippet
+
+
+def assert_drawn(name: str, folder: Path) -> None:
+    """The pictures of the page are those that its commands have drawn, but for some pixels."""
+    shown = re.findall(r"!\[[^\]]+\]\(pictures/([^)]+)\)", pages.prose(name))
+    assert shown
+    for picture in shown:
+        old, new = (pixels(place / picture) for place in (REPOSITORY / "docs/pictures", folder))
+        assert len(old) == len(new), f"{picture}: run scripts/pictures.sh"
+        different = sum(a != b for a, b in zip(old, new, strict=True))
+        assert different < len(old) / 100, f"{picture}: run scripts/pictures.sh"
+
+
+def pixels(png: Path) -> bytes:
+    content, place, found = png.read_bytes(), 8, b""
+    while place < len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            found += content[place + 8 : place + 8 + length]
+        place += length + 12
+    return zlib.decompress(found)
+
+
+def test_pictures_are_small():
+    pictures = sorted((REPOSITORY / "docs/pictures").iterdir())
+    assert pictures
+    assert not [picture for picture in pictures if picture.stat().st_size >= 100_000]
 
 
 def test_every_page_with_snippets_is_known():

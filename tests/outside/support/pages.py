@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from support.program import REPOSITORY, Dor
 
 FENCE = re.compile(r"^( *)```([^\n`]+)\n(.*?)^\1```$", re.M | re.S)
@@ -126,8 +128,6 @@ def _name(requirement: str) -> str:
 
 def _applies(requirement: str) -> bool:
     """Not what only an extra, or a Python or a system other than this, requires."""
-    from packaging.requirements import Requirement
-
     marker = Requirement(requirement).marker
     return marker is None or marker.evaluate({"extra": ""})
 
