@@ -7,14 +7,15 @@ import socket
 import struct
 import subprocess
 import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import minio as minio_server
 from support import pages
-from support.pages import Session
+from support.pages import Session, Snippet
 from support.program import REPOSITORY, Dor
 
 # The size of docs/from-nothing.md.
@@ -87,7 +88,7 @@ PAGES = {
     "docs/configuration.md": Page(1),
     "docs/from-nothing.md": Page(10, 1, pictures="atlas-demo"),
     "docs/guide.md": Page(7, 3, raw=("112-04",), configured=LOCATIONS, demo=True),
-    "docs/hpc.md": Page(6, 3, raw=("112-04",), buckets=("my-account",)),
+    "docs/hpc.md": Page(7, 3, raw=("112-04",), buckets=("my-account",)),
     "docs/kubernetes.md": Page(
         1, 5, raw=("112-04",), buckets=("my-bucket", "archive"), uploaded="archive"
     ),
@@ -104,16 +105,6 @@ def demo(dor, tmp_path_factory) -> Path:
     return folder
 
 
-def minio_binary() -> str:
-    binary = minio_server.find()
-    if binary is None:
-        absent = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
-        if os.environ.get("DOR_REQUIRE_MINIO") == "1":
-            pytest.fail(absent)
-        pytest.skip(absent)
-    return binary
-
-
 def free_port() -> int:
     for wanted in (PORT, 0):
         with socket.socket() as probe:
@@ -126,14 +117,31 @@ def free_port() -> int:
     raise OSError("no free port")
 
 
-def programs(dor: Dor, folder: Path) -> Path:
+def programs(folder: Path, found: dict[str, object]) -> Path:
+    """A folder for PATH: links to programs, and the stand-ins."""
     folder.mkdir()
-    for name, program in [("dor", dor.binary), ("minio", minio_binary())]:
+    for name, program in found.items():
         (folder / name).symlink_to(program)
     for name, text in STAND_INS.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\nset -eu\n{text}\n")
         (folder / name).chmod(0o755)
     return folder
+
+
+def reader(dor: Dor, folder: Path, **found: object) -> dict[str, str]:
+    """The environment of a reader, with nothing of the configuration of the user."""
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AWS_", "DOR_", "OCEAN_CDR_", "XDG_", "MINIO_", "PYTHON"))
+    }
+    path = programs(folder / "bin", {"dor": dor.binary} | found)
+    return environment | {
+        "PATH": f"{path}{os.pathsep}{environment['PATH']}",
+        "HOME": str(folder / "home"),
+        "SCRATCH": str(folder / "scratch"),
+        "ARCHIVE": str(folder / "work/archive"),
+    }
 
 
 def prepare(page: Page, dor: Dor, demo: Path | None, folder: Path) -> None:
@@ -165,8 +173,33 @@ def upload(server: minio_server.Minio, work: Path, bucket: str) -> None:
         files.put(str(work / name), f"{bucket}/{name}")
 
 
-def has_servers(given: list[pages.Snippet]) -> bool:
-    return any("minio.sh" in snippet.text for snippet in given)
+@contextmanager
+def server_of(page: Page, folder: Path) -> Iterator[dict[str, str]]:
+    """The variables that name a MinIO with the buckets of the page, if it needs one."""
+    if not page.buckets:
+        yield {}
+        return
+    (folder / "minio").mkdir()
+    with minio_server.serve(minio_server.required(), folder / "minio") as server:
+        for bucket in page.buckets:
+            server.files().mkdir(bucket)
+        if page.uploaded:
+            upload(server, folder / "work", page.uploaded)
+        yield server.environment() | {"DOR_S3_ENDPOINT_URL": server.endpoint}
+
+
+def run_with_own_server(page: Page, dor: Dor, given: list[Snippet], folder: Path) -> list[Path]:
+    """For a page that starts MinIO itself, with other buckets in it than the page makes."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    environment = reader(dor, folder, minio=minio_server.required())
+    environment |= {"MINIO_ADDRESS": address, "MINIO_BROWSER": "off"}
+    for bucket in page.buckets:
+        (folder / "home/minio" / bucket).mkdir(parents=True)
+    # Of the profiles of the pages, `minio` has this endpoint already, and `source-coop` another.
+    if port != PORT or page.buckets:
+        environment["DOR_S3_ENDPOINT_URL"] = f"http://{address}"
+    return Session(folder, environment, {f"127.0.0.1:{PORT}": address}).run(given)
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.runs])
@@ -174,48 +207,42 @@ def test_the_snippets_of_the_page_run(name, dor, request, tmp_path, capsys):
     page = PAGES[name]
     given = [snippet for snippet in pages.snippets(name) if snippet.runs]
     assert len(given) >= page.runs, f"{name}: only {len(given)} snippets run"
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("AWS_", "DOR_", "OCEAN_CDR_", "XDG_", "MINIO_", "PYTHON"))
-    }
-    bin_folder = programs(dor, tmp_path / "bin")
-    environment |= {
-        "PATH": f"{bin_folder}{os.pathsep}{environment['PATH']}",
-        "HOME": str(tmp_path / "home"),
-        "SCRATCH": str(tmp_path / "scratch"),
-        "ARCHIVE": str(tmp_path / "work/archive"),
-    }
-    uses_demo = page.demo or page.atlas
-    prepare(page, dor, request.getfixturevalue("demo") if uses_demo else None, tmp_path)
-    replaced = {}
-    with ExitStack() as stack:
-        if has_servers(given):
-            port = free_port()
-            environment |= {"MINIO_ADDRESS": f"127.0.0.1:{port}", "MINIO_BROWSER": "off"}
-            if port != PORT:
-                replaced = {f"127.0.0.1:{PORT}": f"127.0.0.1:{port}"}
-            if port != PORT or page.buckets:
-                environment |= {"DOR_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-            for bucket in page.buckets:
-                (tmp_path / "home/minio" / bucket).mkdir(parents=True)
-        elif page.buckets:
-            (tmp_path / "minio").mkdir()
-            server = stack.enter_context(minio_server.serve(minio_binary(), tmp_path / "minio"))
-            environment |= server.environment() | {"DOR_S3_ENDPOINT_URL": server.endpoint}
-            for bucket in page.buckets:
-                server.files().mkdir(bucket)
-            if page.uploaded:
-                upload(server, tmp_path / "work", page.uploaded)
-        outputs = Session(tmp_path, environment, replaced).run(given)
+    demo = request.getfixturevalue("demo") if page.demo or page.atlas else None
+    prepare(page, dor, demo, tmp_path)
+    if any("minio.sh" in snippet.text for snippet in given):
+        outputs = run_with_own_server(page, dor, given, tmp_path)
+    else:
+        with server_of(page, tmp_path) as variables:
+            outputs = Session(tmp_path, reader(dor, tmp_path) | variables, {}).run(given)
     assert_shows(name, dict(zip(given, outputs, strict=True)))
     if page.pictures:
         assert_drawn(name, tmp_path / "home" / page.pictures)
     with capsys.disabled():
         print(f"\n{name}: {len(given)} snippets run", end="")
+    # Half a gigabyte for each page; what a failed one has left stays.
+    for used in ("work", "home", "scratch", "minio"):
+        shutil.rmtree(tmp_path / used, ignore_errors=True)
 
 
-def assert_shows(name: str, outputs: dict[pages.Snippet, Path]) -> None:
+@pytest.mark.parametrize(
+    ("info", "text", "reason"),
+    [
+        ("sh", "dor vis plot --nothing", "unexpected argument '--nothing'"),
+        ("sh", "false | true", "exit 1"),
+        ("sh", "exit 0", "the shell has ended before"),
+        ("toml", "nothing = 1", "unknown key `nothing`"),
+        ("python", "import s3fs", "No module named 's3fs'"),
+    ],
+)
+def test_a_snippet_that_does_not_work_fails(info, text, reason, dor, tmp_path):
+    """The README does not tell the reader to install s3fs."""
+    prepare(Page(1), dor, None, tmp_path)
+    given = [Snippet("README.md", 1000, *snippet) for snippet in [(info, text), ("sh", "true")]]
+    with pytest.raises(AssertionError, match=re.escape(reason)):
+        Session(tmp_path, reader(dor, tmp_path), {}).run(given)
+
+
+def assert_shows(name: str, outputs: dict[Snippet, Path]) -> None:
     """Each `text` of the page is in what the snippet before it has printed."""
     before = None
     for snippet in pages.snippets(name):

@@ -174,6 +174,8 @@ class Session:
         assert code == 0, f"{given[last]}: exit {code}\n{given[last].text}\n" + (
             outputs[last].read_text()[-4000:] if last >= 0 else ""
         )
+        missing = [str(given[n]) for n, output in enumerate(outputs) if not output.exists()]
+        assert not missing, f"the shell has ended before {missing}"
         return outputs
 
 
