@@ -255,14 +255,17 @@ def assert_shows(name: str, outputs: dict[Snippet, Path]) -> None:
 
 
 def assert_drawn(name: str, folder: Path) -> None:
-    """The pictures of the page are those that its commands have drawn, but for some pixels."""
+    """The pictures of the page are those that its commands have drawn, but for some pixels.
+
+    Another label, or the map of another grid, changes 2 bytes of 1000: most of a map is one colour.
+    """
     shown = re.findall(r"!\[[^\]]+\]\(pictures/([^)]+)\)", pages.prose(name))
     assert shown
     for picture in shown:
         old, new = (pixels(place / picture) for place in (REPOSITORY / "docs/pictures", folder))
         assert len(old) == len(new), f"{picture}: run scripts/pictures.sh"
         different = sum(a != b for a, b in zip(old, new, strict=True))
-        assert different < len(old) / 100, f"{picture}: run scripts/pictures.sh"
+        assert different < len(old) / 2000, f"{picture}: run scripts/pictures.sh"
 
 
 def pixels(png: Path) -> bytes:
