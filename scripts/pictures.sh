@@ -17,12 +17,12 @@ dor() {
 
 # The case of docs/from-nothing.md: the same shape, the same variables and steps.
 dor demo raw . --shape small --ssh
-inputs=(-p 112 -m 4 -d archive --grid grid.nc)
+inputs=(-p 112 -m 4 -d archive)
 for store in store1 store2; do
     dor vis "create-template-$store" -o "$store.zarr" >/dev/null
 done
 dor vis populate-store1 -o store1.zarr "${inputs[@]}"
-dor vis populate-store2 -o store2.zarr "${inputs[@]}" --ssh ssh.nc
+dor vis populate-store2 -o store2.zarr "${inputs[@]}" --grid grid.nc --ssh ssh.nc
 for store in store1 store2; do
     dor vis finalize "$store.zarr" >/dev/null
 done
