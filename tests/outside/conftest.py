@@ -1,6 +1,5 @@
 """Fixtures: cases and map stores that are made once and read by all tests."""
 
-import os
 import tarfile
 
 import pytest
@@ -55,12 +54,7 @@ def atlas(dor, tmp_path_factory) -> Atlas:
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory):
-    binary = minio_server.find()
-    if binary is None:
-        missing = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
-        if os.environ.get("DOR_REQUIRE_MINIO") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    binary = minio_server.required()
     with minio_server.serve(binary, tmp_path_factory.mktemp("minio")) as server:
         yield server
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import s3fs
 
 from support.program import REPOSITORY
@@ -55,6 +56,17 @@ def find() -> str | None:
     gobin = os.environ.get("GOBIN", Path(os.environ.get("GOPATH", Path.home() / "go")) / "bin")
     places = [REPOSITORY / ".tools" / "bin", os.environ.get("PATH", ""), gobin]
     return shutil.which("minio", path=os.pathsep.join(map(str, places)))
+
+
+def required() -> str:
+    """The program, without which the test that asks is skipped, or fails with DOR_REQUIRE_MINIO."""
+    binary = find()
+    if binary is None:
+        absent = "no minio on PATH, in .tools/bin or ~/go/bin: run scripts/minio.sh"
+        if os.environ.get("DOR_REQUIRE_MINIO") == "1":
+            pytest.fail(absent)
+        pytest.skip(absent)
+    return binary
 
 
 @contextmanager
