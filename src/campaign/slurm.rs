@@ -53,17 +53,13 @@ pub enum SlurmError {
     /// The folder for the scripts cannot be made.
     #[error("cannot make the folder {}", folder.display())]
     Folder {
-        /// The folder.
         folder: PathBuf,
-        /// Cause.
         source: io::Error,
     },
     /// A script cannot be written.
     #[error("cannot write {}", script.display())]
     Write {
-        /// The script.
         script: PathBuf,
-        /// Cause.
         source: io::Error,
     },
     /// Slurm's program cannot be run.
@@ -72,7 +68,6 @@ pub enum SlurmError {
     /// Slurm refused a script.
     #[error("sbatch refused {}: {reason}", script.display())]
     Refused {
-        /// The script.
         script: PathBuf,
         /// What `sbatch` printed to standard error.
         reason: String,
@@ -80,7 +75,6 @@ pub enum SlurmError {
     /// Slurm took a script, and the number of its job is unknown.
     #[error("sbatch told no number of a job for {}: {output:?}", script.display())]
     NoNumber {
-        /// The script.
         script: PathBuf,
         /// What `sbatch` printed.
         output: String,

@@ -12,7 +12,6 @@ pub enum ConfigError {
     /// The configuration file cannot be read.
     #[error("cannot read the configuration file {} ({asked_by})", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
         /// Why dor reads this file: `--config`, a variable, or the default search.
         asked_by: String,
@@ -22,7 +21,6 @@ pub enum ConfigError {
     /// The file is not TOML.
     #[error("{}:{line}: not valid TOML: {message}", path.display())]
     Syntax {
-        /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
@@ -32,7 +30,6 @@ pub enum ConfigError {
     /// The file has a key that dor does not know.
     #[error("{}:{line}: unknown key `{key}`{}", path.display(), did_you_mean(suggestion.as_deref()))]
     UnknownKey {
-        /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
@@ -44,7 +41,6 @@ pub enum ConfigError {
     /// The value of a key is not valid.
     #[error("`{key}` from {origin}: `{value}` cannot be used: {reason}")]
     BadValue {
-        /// The key.
         key: String,
         /// The layer of the value.
         origin: SettingProvenance,
@@ -56,7 +52,6 @@ pub enum ConfigError {
     /// A key that a command needs is not set.
     #[error("`{key}` is not set: give {flag}, {variable}, or {key} in dor.toml")]
     Unset {
-        /// The key.
         key: &'static str,
         /// Flag that sets it.
         flag: &'static str,

@@ -27,7 +27,6 @@ pub enum SettingProvenance {
     AwsEnvironment(String),
     /// A line of `dor.toml`.
     File {
-        /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,

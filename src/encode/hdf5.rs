@@ -43,7 +43,6 @@ pub enum EncodeError {
     Scratch {
         /// Folder of the scratch file, in words.
         place: String,
-        /// Cause.
         source: std::io::Error,
     },
     /// The data of a variable does not have the length of its shape.

@@ -46,7 +46,6 @@ pub enum PublishError {
         "the map store at {url} was finalized there since it was published: {difference}; add the same cases to the source, or replace the store with --overwrite"
     )]
     Extended {
-        /// The store.
         url: String,
         /// The difference to the source.
         difference: String,
@@ -57,7 +56,6 @@ pub enum PublishError {
     /// The source has nothing to publish; probably the location is wrong.
     #[error("{url} has nothing to publish{why}; give the folder of a tree of outputs")]
     Empty {
-        /// The source.
         url: String,
         /// The reason, starting with a colon; may be empty.
         why: String,
@@ -65,9 +63,7 @@ pub enum PublishError {
     /// A selected case is not complete in the source.
     #[error("{url} has no complete case {}; make it first, or check --case", .case.short())]
     NoCase {
-        /// The source.
         url: String,
-        /// The case.
         case: Case,
     },
     /// A case record of the source cannot be parsed.
@@ -81,9 +77,7 @@ pub enum PublishError {
     /// A map store of the source is not finalized, or was changed since.
     #[error("{url} is not finished: {problem}; run `dor vis finalize {url}`")]
     Unfinished {
-        /// The store.
         url: String,
-        /// The reason.
         problem: String,
     },
     /// An object of the source differs from its record.
@@ -91,7 +85,6 @@ pub enum PublishError {
         "{url} does not match its record ({problem}): it was modified; run again, or, if dor made it, make it again"
     )]
     NotAsRecorded {
-        /// The object.
         url: String,
         /// The difference.
         problem: String,
@@ -127,7 +120,6 @@ pub enum PublishError {
     Manifest {
         /// The manifest or the intent.
         url: String,
-        /// The reason.
         problem: String,
     },
     /// A folder of the source has the record of another case.
@@ -135,7 +127,6 @@ pub enum PublishError {
         "the case manifest in {url} is that of another folder, with {key}: rename the folder as it was, or convert its case again"
     )]
     Misplaced {
-        /// The folder.
         url: String,
         /// A file that the record names.
         key: String,
@@ -188,7 +179,6 @@ pub enum PublishError {
         "{source_url} has none of the objects that are published at {url}, last from {before}: --delete would remove {count} of them, such as {first}; nothing was changed; check both locations, or add --overwrite to replace everything"
     )]
     Unrelated {
-        /// The source.
         source_url: String,
         /// The destination.
         url: String,
@@ -213,7 +203,6 @@ pub enum PublishError {
         "{url} is in the way of {key}: publish with --delete if an interrupted publish has sent it, otherwise move it away"
     )]
     Obstacle {
-        /// The file.
         url: String,
         /// Key of the object that cannot be written.
         key: String,
@@ -223,7 +212,6 @@ pub enum PublishError {
         "{source_url} and {destination} are the same location, or one lies within the other; give another destination"
     )]
     OverlappingLocations {
-        /// The source.
         source_url: String,
         /// The destination.
         destination: String,
@@ -265,7 +253,6 @@ pub enum PublishError {
         "cannot use the checksum cache {path}: {source}; set DOR_STATE_DIR to a writable folder"
     )]
     Cache {
-        /// The file.
         path: String,
         /// The error of the operating system.
         source: std::io::Error,

@@ -61,7 +61,6 @@ pub enum ReadError {
     Fetch {
         /// Path or URL of the file.
         url: String,
-        /// Cause.
         source: SourceError,
     },
     /// The file has no NetCDF signature.
@@ -118,7 +117,6 @@ pub enum ReadError {
     Damaged {
         /// Path or URL of the file.
         url: String,
-        /// Cause.
         source: netcdf_reader::Error,
     },
     /// The data of two variables overlaps.

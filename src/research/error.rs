@@ -21,7 +21,6 @@ pub enum PlanError {
          ({url}), or make the case again with --force", list(.differences)
     )]
     Settings {
-        /// The case.
         case: Case,
         /// URL of the case manifest.
         url: String,
@@ -34,7 +33,6 @@ pub enum PlanError {
          restore their record, move the files away, or make the case again with --force"
     )]
     NoRecord {
-        /// The case.
         case: Case,
         /// URL of the folder.
         folder: String,
@@ -50,7 +48,6 @@ pub enum PlanError {
          when no other process runs", list(.differences)
     )]
     Taken {
-        /// The case.
         case: Case,
         /// URL of the other process's manifest.
         url: String,
@@ -60,7 +57,6 @@ pub enum PlanError {
     /// The case has no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
     NoFiles {
-        /// The case.
         case: Case,
         /// URL of the folder of the files.
         folder: String,
@@ -68,7 +64,6 @@ pub enum PlanError {
     /// The case has no research-grade file.
     #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
     NoResearchFiles {
-        /// The case.
         case: Case,
         /// URL of the folder of the files.
         folder: String,
@@ -82,7 +77,6 @@ pub enum PlanError {
     /// Two files have the same month in their names.
     #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
     DuplicateMonth {
-        /// The case.
         case: Case,
         /// Month of both names.
         month: YearMonth,
@@ -96,7 +90,6 @@ pub enum PlanError {
         "{url} is for {month}, outside case {case}, which runs from {first} to {last}; move it away"
     )]
     Outside {
-        /// The case.
         case: Case,
         /// URL of the file.
         url: String,
@@ -113,7 +106,6 @@ pub enum PlanError {
          or drop these months with --force", describe_months(.months)
     )]
     WouldLose {
-        /// The case.
         case: Case,
         /// Months without a raw file, ascending.
         months: Vec<YearMonth>,
@@ -125,7 +117,6 @@ pub enum PlanError {
         .months.len(), describe_months(.months)
     )]
     Missing {
-        /// The case.
         case: Case,
         /// Months without a raw file, ascending.
         months: Vec<YearMonth>,

@@ -109,7 +109,6 @@ pub enum CaseError {
         "{} of the files of case {case} failed; {converted} converted, {not_tried} not tried", .failures.len()
     )]
     Files {
-        /// The case.
         case: Case,
         /// Number of files converted by this run.
         converted: usize,
@@ -121,7 +120,6 @@ pub enum CaseError {
     /// The user stopped the run. Finished files stay.
     #[error("case {case}: files converted: {converted} of {files}; {Stopped}")]
     Stopped {
-        /// The case.
         case: Case,
         /// Number of files converted by this run.
         converted: usize,

@@ -60,7 +60,6 @@ pub enum StoreError {
     /// A key is invalid for this store.
     #[error("{url}: invalid key: {reason}; choose another name")]
     BadKey {
-        /// The object.
         url: String,
         /// Why the key is invalid.
         reason: String,
@@ -76,7 +75,6 @@ pub enum StoreError {
     /// The object does not exist.
     #[error("{url}: not found")]
     NotFound {
-        /// The object.
         url: String,
     },
     /// The bucket does not exist at the endpoint.
@@ -116,7 +114,6 @@ pub enum StoreError {
     /// Credentials are missing, expired or rejected.
     #[error("{url}: {problem} ({detail}); {advice}")]
     Credentials {
-        /// The location.
         url: String,
         /// The problem.
         problem: CredentialsProblem,
@@ -128,7 +125,6 @@ pub enum StoreError {
     /// The request was signed for a region other than that of the bucket.
     #[error("{url}: the bucket is in another region ({detail}); set --region")]
     WrongRegion {
-        /// The location.
         url: String,
         /// Message of the server.
         detail: String,
@@ -168,7 +164,6 @@ pub enum StoreError {
     /// The listing of a server is invalid.
     #[error("{url}: the listing of the server cannot be used: {detail}")]
     BadListing {
-        /// The folder.
         url: String,
         /// Why it is invalid.
         detail: String,
@@ -178,7 +173,6 @@ pub enum StoreError {
         "{url}: the listing has more than {names} names and does not fit into {most} bytes, a quarter of the available memory; choose a folder with fewer files, or allow more memory (`dor run --memory`, the limit of the job)"
     )]
     ListingTooLong {
-        /// The folder.
         url: String,
         /// Names received so far.
         names: usize,
@@ -191,7 +185,6 @@ pub enum StoreError {
         size.map_or("too many".to_owned(), |size| size.to_string())
     )]
     TooLarge {
-        /// The object.
         url: String,
         /// Size in bytes; `None` if the server did not state it.
         size: Option<u64>,
@@ -204,7 +197,6 @@ pub enum StoreError {
     /// The location is read-only.
     #[error("{url}: read-only: {detail}")]
     ReadOnly {
-        /// The location.
         url: String,
         /// Why it is read-only.
         detail: String,
@@ -212,7 +204,6 @@ pub enum StoreError {
     /// No space is left, or the quota is exhausted.
     #[error("{url}: no space left ({detail}); free some space, then run again")]
     StorageFull {
-        /// The object.
         url: String,
         /// Message of the system.
         detail: String,
@@ -222,7 +213,6 @@ pub enum StoreError {
         "{url}: {detail}: the file exceeds a limit of this process (ulimit -f) or of the file system; raise the limit or write elsewhere, then run again"
     )]
     FileLimit {
-        /// The object.
         url: String,
         /// Message of the system.
         detail: String,
@@ -230,7 +220,6 @@ pub enum StoreError {
     /// The object was replaced while it was read.
     #[error("{url}: changed while it was read ({detail}); run again when its writer has finished")]
     Changed {
-        /// The object.
         url: String,
         /// What differs.
         detail: String,
@@ -240,7 +229,6 @@ pub enum StoreError {
         "{url}: another writer changed it first ({detail}), so it was not overwritten; run again"
     )]
     PreconditionFailed {
-        /// The object.
         url: String,
         /// How the existing object differs from the condition.
         detail: String,
@@ -250,7 +238,6 @@ pub enum StoreError {
         "{url}: the part at byte {start} has MD5 {found}, recorded is {expected}; make it again"
     )]
     Differs {
-        /// The object.
         url: String,
         /// First byte of the part.
         start: u64,
@@ -262,7 +249,6 @@ pub enum StoreError {
     /// The requested range is beyond the end of the object.
     #[error("{url}: bytes {start}..{end} were requested, but the object has {size} bytes")]
     OutOfRange {
-        /// The object.
         url: String,
         /// First requested byte.
         start: u64,
@@ -274,7 +260,6 @@ pub enum StoreError {
     /// An upload was completed without all of its parts, or with parts of a wrong size.
     #[error("{url}: upload failed: {detail}; run again")]
     Incomplete {
-        /// The object.
         url: String,
         /// Which part is missing or wrong.
         detail: String,
@@ -312,7 +297,6 @@ pub enum StoreError {
     /// The kind of location does not support the action.
     #[error("{url}: cannot {action} over https; use a path or s3://")]
     Unsupported {
-        /// The location.
         url: String,
         /// The action, as a verb phrase.
         action: &'static str,
@@ -320,7 +304,6 @@ pub enum StoreError {
     /// Another error of the operating system.
     #[error("{url}: cannot {action}: {source}")]
     Io {
-        /// The object.
         url: String,
         /// The action, as a verb phrase.
         action: &'static str,

@@ -36,13 +36,11 @@ pub enum VisError {
     Shard {
         /// Key of the array or object.
         key: String,
-        /// Cause.
         source: ShardEncodeError,
     },
     /// The location of a new store has results.
     #[error("{url} holds {what}; give another location, or replace it with --overwrite")]
     NotEmpty {
-        /// Store.
         url: String,
         /// The results, such as `results of 2 cases`.
         what: String,
@@ -52,7 +50,6 @@ pub enum VisError {
         "{url} holds {found}, and a store of another kind never replaces it; give {wanted} another location"
     )]
     OtherKind {
-        /// Store.
         url: String,
         /// Kind of the existing store.
         found: &'static str,
@@ -64,7 +61,6 @@ pub enum VisError {
         "{url} is inside {other}, which holds results of its own; give the store another location"
     )]
     Inside {
-        /// Store.
         url: String,
         /// URL of the other results.
         other: String,
@@ -75,7 +71,6 @@ pub enum VisError {
          `dor vis finalize --adopt`, or remove them with `dor vis remove`"
     )]
     Uncovered {
-        /// Store.
         url: String,
         /// Short list of the cases.
         cases: String,
@@ -91,7 +86,6 @@ pub enum VisError {
     /// The location has files that are not a store of this schema.
     #[error("{url} is not a store of this program: {problem}")]
     Foreign {
-        /// Store.
         url: String,
         /// Difference from the schema.
         problem: String,
@@ -110,7 +104,6 @@ pub enum VisError {
          recipes: give another store, or create this one again"
     )]
     Recipe {
-        /// Store.
         url: String,
         /// Recipe of the store.
         has: String,
@@ -123,15 +116,12 @@ pub enum VisError {
          record and keep the values with `dor vis finalize --adopt`"
     )]
     Record {
-        /// Record.
         url: String,
-        /// Cause.
         source: serde_json::Error,
     },
     /// A record has a format version that this program does not know.
     #[error("{}", crate::case_manifest::other_format(url, *found))]
     Format {
-        /// Record.
         url: String,
         /// Format version of the record.
         found: u32,
@@ -142,7 +132,6 @@ pub enum VisError {
     /// The file of polygon centres has no centre of the polygon.
     #[error("{url} has no centre of polygon {polygon}; give a file that has it (--centers)")]
     NoCenter {
-        /// File.
         url: String,
         /// Polygon.
         polygon: u16,
@@ -154,13 +143,11 @@ pub enum VisError {
         case: Case,
         /// Quantity without a finite value.
         what: &'static str,
-        /// Cause.
         why: String,
     },
     /// A field does not have the shape of the grid.
     #[error("{url} has {found} points where {other} has {expected}; give files of one grid")]
     Size {
-        /// File.
         url: String,
         /// Rows and columns of the field, such as `384 x 320`.
         found: String,
@@ -174,7 +161,6 @@ pub enum VisError {
     Zarr {
         /// Array or store.
         url: String,
-        /// Cause.
         problem: String,
     },
 }

@@ -26,7 +26,6 @@ pub enum CaseSource {
 /// The monthly files of a case.
 #[derive(Clone, Debug)]
 pub struct CaseFiles {
-    /// The case.
     pub case: Case,
     /// Months without a file; empty unless missing months are allowed.
     pub missing: Vec<YearMonth>,
