@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use url::Url;
 
+use super::completions::profiles;
 use crate::config::Overrides;
 use crate::store::{Addressing, S3Options};
 
@@ -18,10 +19,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Profile for S3: `minio`, `source-coop`, or a profile of the AWS configuration file
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = profiles())]
     profile: Option<String>,
     /// URL of the S3 service; not needed for AWS
-    #[arg(long, global = true, value_name = "URL", value_parser = service)]
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_parser = service)]
     endpoint_url: Option<String>,
     /// Region of the S3 service
     #[arg(long, global = true, value_name = "NAME")]

@@ -40,15 +40,19 @@ use output::printable;
 
 use crate::executor;
 
-const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 the plan is not complete; 65 bad data; 75 interrupted, safe to run \
-again; 78 configuration.\n\
+const SETTINGS: &str = "\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
 
+/// Returns the end of `dor --help`: the exit codes, and where settings come from.
+fn after_help() -> String {
+    let code = |exit: Exit| format!("  {:<2}  {}\n", exit as u8, exit.meaning());
+    format!("Exit codes:\n{}\n{SETTINGS}", Exit::ALL.map(code).concat())
+}
+
 /// Convert CESM/POP history to the research dataset and the map stores of the DOR atlas, on any object store
 #[derive(Debug, Parser)]
-#[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "dor", version, after_help = after_help(), max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -99,7 +103,7 @@ impl Cli {
             Command::Slurm(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out).await,
-            Command::Completions(command) => command.run(Self::command(), out),
+            Command::Completions(command) => command.run(out),
             Command::Man(command) => command.run(Self::command()),
         }
     }
@@ -144,6 +148,7 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 
 /// The `dor` program: parses the command line, runs the command and reports its error. Returns the exit code.
 pub fn main() -> ExitCode {
+    completions::answer_shell(Cli::command);
     let mut out = Stdout::new();
     let cli = match parse(&mut out) {
         Ok(cli) => cli,

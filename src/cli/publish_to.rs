@@ -23,6 +23,11 @@ pub(super) struct PublishTo {
 }
 
 impl PublishTo {
+    /// Whether the option is given.
+    pub fn is_given(&self) -> bool {
+        self.publish_to.is_some()
+    }
+
     /// Creates the publisher of finished cases of `source`. It does nothing without `--publish-to`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::campaign::draft::{self, PlanDraft};
 use crate::campaign::{self, Locations, Product};
-use crate::cli::arguments::{CaseArgs, from_one, size};
+use crate::cli::arguments::{CaseArgs, from_one, product, size};
 use crate::cli::output::{bytes, count};
 use crate::cli::research_data::{data_dir, refuse_inside, refuse_mixed};
 use crate::cli::signals::stop_on_signals;
@@ -36,8 +36,8 @@ pub(crate) struct Plan {
     output: Location,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Products: research, store1, store2 and store3
-    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL)]
+    /// Products
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL, value_parser = product())]
     products: Vec<Product>,
     /// Archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]

@@ -11,7 +11,7 @@ use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
 use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, stages_of};
 use crate::campaign::{CampaignPlan, Product, ProductError, Shard};
-use crate::cli::arguments::{CaseArgs, from_one, size, workers};
+use crate::cli::arguments::{CaseArgs, UsageError, from_one, product, size, workers};
 use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
 use crate::cli::signals::stop_on_signals;
@@ -19,7 +19,6 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, Overrides};
 use crate::executor::{memory, unless_stopped};
 use crate::research::failures;
-use crate::vis::VisError;
 
 /// Make all products of the cases of a shard, and read each raw file once
 ///
@@ -38,7 +37,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "K")]
     shard: Option<usize>,
     /// Only these products of the plan [default: all]
-    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',')]
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', value_parser = product())]
     products: Vec<Product>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -87,7 +86,7 @@ impl Run {
             let is_element = |name: &&&str| variable(name).is_some();
             if let Some(name) = Shard::VARIABLES.iter().find(is_element) {
                 let needed = format!("{name} is set, so there are several shards; give --shards N");
-                return Err(VisError::Needs(needed).into());
+                return Err(UsageError(needed).into());
             }
             return Ok(Shard::find(1, self.shard, |_| None)?);
         };

@@ -10,13 +10,12 @@ use clap::{Args, Subcommand};
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
 use crate::campaign::slurm::{Jobs, Scripts, submit};
-use crate::cli::arguments::{CaseArgs, from_one, in_order, polygon, words};
+use crate::cli::arguments::{CaseArgs, UsageError, from_one, in_order, polygon, words};
 use crate::cli::output::count;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::model::case::POLYGONS;
 use crate::store::Location;
-use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
 
 /// Run a plan on the nodes of a Slurm cluster
@@ -222,7 +221,7 @@ impl SlurmArgs {
     ///
     /// # Errors
     /// A range of polygons is empty.
-    fn choice(&self) -> Result<CaseChoice, VisError> {
+    fn choice(&self) -> Result<CaseChoice, UsageError> {
         let mut choice = self.cases.choice()?;
         if self.start.is_some() || self.end.is_some() {
             let range = (self.start.unwrap_or(0), self.end.unwrap_or(POLYGONS - 1));
@@ -256,7 +255,7 @@ impl SlurmArgs {
         let shards = self.nodes.get();
         if let Some(list) = self.array.as_deref().filter(|list| largest(list) >= Some(shards)) {
             let last = shards - 1;
-            anyhow::bail!(VisError::Needs(format!("--array {list}: the shards are 0 to {last}")));
+            anyhow::bail!(UsageError(format!("--array {list}: the shards are 0 to {last}")));
         }
         let mut run = global.words();
         run.extend(words(&self.choice()?));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::location_checks;
-use crate::cli::arguments::{case, from_one};
+use crate::cli::arguments::{UsageError, case, from_one};
 use crate::cli::output::{Table, bytes, count, write_json};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
@@ -79,7 +79,7 @@ impl Check {
                 .await??;
         } else if self.cases.is_empty() {
             let problem = format!("{} cannot be listed; name the cases", setting.value);
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let cases = match self.cases.is_empty() {
             true => unless_stopped(&stop, CaseSource::Research(store.clone()).cases()).await??,

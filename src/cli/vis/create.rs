@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 
 use super::arguments::{config, output};
+use crate::cli::arguments::{levels, variable};
 use crate::cli::output::{Table, count};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
@@ -12,7 +13,7 @@ use crate::config::Config;
 use crate::encode::zarr::{Hierarchy, ZarrVersion};
 use crate::model::atlas::MapVariable;
 use crate::store::{Location, Store, StoreRegistry};
-use crate::vis::schema::{MAX_LEVELS, PyramidOptions};
+use crate::vis::schema::PyramidOptions;
 use crate::vis::{StoreKind, VisError, create};
 
 /// Location of an empty store.
@@ -45,11 +46,11 @@ pub(super) struct Store3 {
 pub(super) struct Store2 {
     #[command(flatten)]
     target: Target,
-    /// Variables of the maps: DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
-    #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Variables of the maps [default: all]
+    #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = variable())]
     variables: Vec<MapVariable>,
     /// Number of levels of the pyramid, with 128, 256, ... cells per side
-    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]
+    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = levels())]
     levels: u8,
     /// Version of the Zarr format: the public map reads 2; 3 has fewer, larger objects
     #[arg(long, value_enum, default_value = "2")]

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::config;
 use super::create::named_or_configured;
+use crate::cli::arguments::UsageError;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
 use crate::cli::signals::stop_on_signals;
@@ -38,6 +39,10 @@ pub(super) struct Finalize {
 
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        if self.publish_to.is_given() && self.store.is_none() {
+            let problem = "--publish-to publishes one store; name the store to finalize".to_owned();
+            return Err(UsageError(problem).into());
+        }
         let config = config(global, None, None)?;
         let stores = stores(&config);
         let stop = CancellationToken::new();

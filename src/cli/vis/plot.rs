@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::arguments::config;
 use super::create::store_of;
-use crate::cli::arguments::CaseArgs;
+use crate::cli::arguments::{CaseArgs, UsageError, band, variable};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -27,8 +27,8 @@ pub(super) struct Plot {
     /// Draw curves of the chosen cases
     #[arg(long, conflicts_with_all = ["variable", "step", "band"])]
     series: bool,
-    /// Variable of the map: DIC_SURF, DIC, PH, FG or pCO2SURF
-    #[arg(long, value_name = "V", required_unless_present = "series")]
+    /// Variable of the map
+    #[arg(long, value_name = "V", required_unless_present = "series", value_parser = variable())]
     variable: Option<MapVariable>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -36,7 +36,7 @@ pub(super) struct Plot {
     #[arg(long, value_name = "N", required_unless_present = "series", value_parser = step)]
     step: Option<u16>,
     /// Band of the map: delta (with minus without the intervention) or experimental (with the intervention)
-    #[arg(long, default_value = "delta")]
+    #[arg(long, default_value = "delta", value_parser = band())]
     band: Band,
     /// Picture to write, with a name that ends in .png: a path or URL
     #[arg(short, long, value_name = "LOCATION", value_parser = png)]
@@ -58,7 +58,7 @@ impl Plot {
         let cases = self.cases.choice()?.asked();
         if cases.is_empty() {
             let problem = "no case is chosen; give --polygon with --month, or --case".to_owned();
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let picture = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
@@ -68,7 +68,7 @@ impl Plot {
                 let needed =
                     "a map is of one case: give one --polygon and one --month, or one --case"
                         .to_owned();
-                return Err(VisError::Needs(needed).into());
+                return Err(UsageError(needed).into());
             }
             (None, ..) => Picture::Curves(cases),
         };
@@ -124,8 +124,10 @@ fn step(text: &str) -> Result<u16, String> {
 
 /// Parses the location of a PNG picture.
 fn png(text: &str) -> Result<Location, String> {
-    match text.to_ascii_lowercase().ends_with(".png") {
-        true => text.parse().map_err(|error: LocationError| error.to_string()),
+    let location: Location = text.parse().map_err(|error: LocationError| error.to_string())?;
+    let is_png = |name: &str| name.to_ascii_lowercase().ends_with(".png");
+    match location.file_name().is_some_and(is_png) {
+        true => Ok(location),
         false => Err("pictures are PNG; give a name that ends in .png".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, run_context};
-use crate::cli::arguments::CaseArgs;
+use crate::cli::arguments::{CaseArgs, levels};
 use crate::cli::publish_to::PublishTo;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
@@ -50,7 +50,7 @@ struct Maps {
     #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     weights_store: Option<Location>,
     /// Number of levels that the store must have
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = levels())]
     levels: Option<u8>,
     /// Sea surface height of the reference run; needed for DIC [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::arguments::config;
 use super::finalize::write_completeness;
-use crate::cli::arguments::CaseArgs;
+use crate::cli::arguments::{CaseArgs, UsageError};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -37,7 +37,7 @@ impl Remove {
         let selected: BTreeSet<Case> = self.cases.choice()?.asked().into_iter().collect();
         if selected.is_empty() {
             let problem = "no case is chosen; give --polygon or --case".to_owned();
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let present = remove::present(&store, &selected).await?;
         let cases: Vec<Case> = present.iter().copied().collect();
