@@ -92,6 +92,11 @@ pub(super) fn profiles() -> ArgValueCandidates {
     ArgValueCandidates::new(move || names().into_iter().map(CompletionCandidate::new).collect())
 }
 
+/// Names among other values.
+pub(super) fn names(names: &'static [&'static str]) -> ArgValueCandidates {
+    ArgValueCandidates::new(|| names.iter().map(CompletionCandidate::new).collect())
+}
+
 fn is_prefix(typed: &OsStr, name: &str) -> bool {
     typed.to_str().is_some_and(|typed| name.starts_with(typed))
 }

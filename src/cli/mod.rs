@@ -18,6 +18,7 @@ mod process;
 mod progress;
 mod publish;
 mod publish_to;
+mod report;
 mod research_data;
 mod setup_environment;
 mod signals;

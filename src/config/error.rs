@@ -31,7 +31,7 @@ pub enum ConfigError {
         message: String,
     },
     /// The file has a key that dor does not know.
-    #[error("{}:{line}: unknown key `{key}`{}", path.display(), did_you_mean(suggestion.as_deref(), "`dor config show` lists the keys"))]
+    #[error("{}:{line}: unknown key `{key}`; {}", path.display(), did_you_mean(suggestion.as_deref(), "`dor config show` lists the keys"))]
     UnknownKey {
         /// The file.
         path: PathBuf,

@@ -95,8 +95,7 @@ pub(super) fn misspelled_variable(variable: &str) -> Option<String> {
     let is_ours = ["DOR_", "OCEAN_CDR_"].iter().any(|prefix| variable.starts_with(prefix));
     let keys = KEYS.iter().map(|key| key.variable.to_owned());
     let s3 = s3_keys().into_iter().map(|name| s3_variable(&name));
-    let known: Vec<String> =
-        keys.chain(s3).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+    let known: Vec<String> = keys.chain(s3).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
     if !is_ours || known.iter().any(|known| known == variable) {
         return None;
     }

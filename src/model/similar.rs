@@ -4,10 +4,7 @@
 ///
 /// Case, and `-` for `_`, make no difference. A dot separates a table from a key: the key may be written without
 /// its table, or in a wrong one.
-pub fn nearest(
-    name: &str,
-    known: impl IntoIterator<Item = impl Into<String>>,
-) -> Option<String> {
+pub fn nearest(name: &str, known: impl IntoIterator<Item = impl Into<String>>) -> Option<String> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
     let last = |name: &str| name.rsplit('.').next().map(str::to_owned).unwrap_or_default();
     let written = plain(name);
@@ -28,8 +25,8 @@ pub fn nearest(
 /// The end of a message about an unknown name: the most similar known name, or else `otherwise`.
 pub fn did_you_mean(suggestion: Option<&str>, otherwise: &str) -> String {
     match suggestion {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => format!("; {otherwise}"),
+        Some(name) => format!("did you mean `{name}`?"),
+        None => otherwise.to_owned(),
     }
 }
 
@@ -50,7 +47,7 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(nearest(name, known).as_deref(), expected, "{name}");
         }
-        assert_eq!(did_you_mean(Some("a"), "read b"), "; did you mean `a`?");
-        assert_eq!(did_you_mean(None, "read b"), "; read b");
+        assert_eq!(did_you_mean(Some("a"), "read b"), "did you mean `a`?");
+        assert_eq!(did_you_mean(None, "read b"), "read b");
     }
 }

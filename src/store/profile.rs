@@ -305,7 +305,7 @@ async fn why_unavailable(name: &str) -> Option<String> {
     let names = names(&profiles);
     let all = format!("available profiles: {}", names.join(", "));
     Some(format!(
-        "there is no such profile in {} or {}{}",
+        "there is no such profile in {} or {}; {}",
         file("AWS_CONFIG_FILE", "~/.aws/config"),
         file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         did_you_mean(nearest(name, names).as_deref(), &all)

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
 use crate::campaign::slurm::{Jobs, Scripts, submit};
 use crate::cli::arguments::{CaseArgs, UsageError, from_one, in_order, polygon, words};
 use crate::cli::output::count;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::model::case::POLYGONS;
@@ -90,6 +92,8 @@ struct SlurmArgs {
     /// Folder of the job scripts
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
     output: PathBuf,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Parses a word for a line of a script: no spaces, and no characters that a shell or Slurm interprets.
@@ -168,11 +172,21 @@ impl Slurm {
         warn_of_idle_nodes(&location, plan.cases.len(), options.nodes.get());
         let jobs = options.jobs(&location, global)?;
         // With a choice of cases, finalize would find the other cases missing, so it gets no script.
-        let scripts = jobs.write_scripts(&options.output, options.choice()?.is_all())?;
-        match submits {
-            true => submit_jobs(&scripts, &location, options.nodes, out)?,
-            false => write_paths(&scripts, out)?,
+        let finalizes = options.choice()?.is_all();
+        let mut report = options.report.report(out);
+        if options.report.dry_run {
+            write_texts(&jobs, finalizes, &mut report)?;
+            report.end()?;
+            return Ok(Exit::Done);
         }
+        let scripts = jobs.write_scripts(&options.output, finalizes)?;
+        let paths = std::iter::once(&scripts.run).chain(&scripts.finalize);
+        report.set("scripts", paths.map(|path| json!(path.display().to_string())).collect());
+        match submits {
+            true => submit_jobs(&scripts, &location, options.nodes, &mut report)?,
+            false => write_paths(&scripts, &mut report)?,
+        }
+        report.end()?;
         Ok(Exit::Done)
     }
 }
@@ -183,6 +197,16 @@ fn warn_of_idle_nodes(plan: &Location, cases: usize, nodes: usize) {
         let cases = count(cases, "case");
         tracing::warn!("{plan} has {cases}: {idle} of {nodes} nodes get no case; lower --nodes");
     }
+}
+
+/// Prints the texts of the scripts, for a dry run.
+fn write_texts(jobs: &Jobs, finalizes: bool, out: &mut Report<'_>) -> std::io::Result<()> {
+    let finalize = finalizes.then(|| jobs.finalize_script());
+    for text in std::iter::once(jobs.run_script()).chain(finalize) {
+        out.push("texts", json!(text));
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
 }
 
 /// Prints the paths of the scripts.
@@ -198,9 +222,10 @@ fn submit_jobs(
     Scripts { run, finalize }: &Scripts,
     plan: &Location,
     nodes: NonZeroUsize,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     let id = submit(run, None)?;
+    out.push("jobs", json!(id));
     writeln!(out, "job {id}: {plan} on {}", count(nodes.get(), "node"))?;
     if let Some(finalize) = finalize {
         // The job starts also after a failed element, and finalize checks that all cases are done. With
@@ -210,6 +235,7 @@ fn submit_jobs(
                 "job {id} is queued, but not finalize; run dor finalize --plan {plan} after the job"
             )
         })?;
+        out.push("jobs", json!(last));
         writeln!(out, "job {last}: finalize, after job {id}")?;
     }
     writeln!(out, "progress: dor status --plan {plan} --shards {nodes}")?;

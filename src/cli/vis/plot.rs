@@ -4,10 +4,12 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::config;
 use super::create::store_of;
 use crate::cli::arguments::{CaseArgs, UsageError, band, variable};
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -44,6 +46,8 @@ pub(super) struct Plot {
     /// Replace a file even if dor has not drawn it
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Plot {
@@ -72,7 +76,9 @@ impl Plot {
             }
             (None, ..) => Picture::Curves(cases),
         };
-        draw(&stores, &store, picture, (&self.output, self.overwrite), out).await?;
+        let mut report = self.report.report(out);
+        draw(&stores, &store, picture, (&self.output, self.overwrite), &mut report).await?;
+        report.end()?;
         Ok(Exit::Done)
     }
 }
@@ -85,7 +91,7 @@ pub(crate) enum Picture {
     Curves(Vec<Case>),
 }
 
-/// Draws a picture to the location `output` and prints the location.
+/// Draws a picture to the location `output` and prints the location. A dry run does not write the picture.
 ///
 /// # Errors
 /// The store cannot be read, the picture cannot be written, or `overwrite` is `false` and `output` is a file that
@@ -95,7 +101,7 @@ pub(crate) async fn draw(
     store: &Store,
     picture: Picture,
     (output, overwrite): (&Location, bool),
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     let (Some(folder), Some(name)) = (output.parent(), output.file_name()) else {
         anyhow::bail!("{output} does not name a file; give --output FILE.png");
@@ -112,6 +118,11 @@ pub(crate) async fn draw(
         Picture::Map(query) => map(store, query).await?,
         Picture::Curves(cases) => curves(store, &cases).await?,
     };
+    out.set("picture", json!(output.to_string()));
+    out.set("bytes", json!(png.len()));
+    if out.is_dry() {
+        return Ok(writeln!(out, "would write {output}")?);
+    }
     folder.put(name, png.into()).await?;
     Ok(writeln!(out, "{output}")?)
 }

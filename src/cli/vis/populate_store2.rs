@@ -74,15 +74,21 @@ impl PopulateStore2 {
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
         let workers = (&context.pool, &context.stop);
         let publishing = self.publish_to.queue(&stores, &store, workers).await?;
-        let options = self.maps.options(&config);
+        let options =
+            MapOptions { dry_run: self.work.report.dry_run, ..self.maps.options(&config) };
         let atlas = options.atlas(store, &reading, (&input, &cases), &context).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
-            publishing.add(case);
+            if !self.work.report.dry_run {
+                publishing.add(case);
+            }
             Ok(filled)
         };
-        let exit = each(&cases, &context, out, fill).await?;
-        publishing.end(exit, out).await
+        let mut report = self.work.report.report(out);
+        let exit = each(&cases, &context, &mut report, fill).await?;
+        let exit = publishing.end(exit, &mut report).await?;
+        report.end()?;
+        Ok(exit)
     }
 }
 
@@ -98,6 +104,7 @@ impl Maps {
             levels,
             ssh: ssh.or_else(|| value(&config.ssh)),
             reference_compat,
+            dry_run: false,
         }
     }
 }
