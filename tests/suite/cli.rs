@@ -49,7 +49,7 @@ fn help_and_wrong_use_end_with_their_codes() {
 fn shells_accept_their_completions() {
     for shell in ["bash", "zsh", "fish"] {
         let script = stdout(&["completions", shell]);
-        assert!(script.contains("setup-environment"), "{shell}");
+        assert!(script.contains("DOR_COMPLETE"), "{shell}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), script).unwrap();
         match Command::new(shell).arg("-n").arg(file.path()).output() {
