@@ -9,23 +9,13 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::completions;
+use super::exit::UsageError;
 use crate::campaign::Product;
 use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::POLYGONS;
-use crate::model::{Case, CaseNameError, ErrorKind, InterventionMonth, WithErrorKind};
+use crate::model::{Case, CaseNameError, InterventionMonth};
 use crate::vis::cases::CaseChoice;
 use crate::vis::schema::MAX_LEVELS;
-
-/// The arguments are valid one by one, but not together, or a choice among them is missing.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct UsageError(pub String);
-
-impl WithErrorKind for UsageError {
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::Usage
-    }
-}
 
 /// Options that choose cases.
 #[derive(Args, Clone, Debug, Default)]

@@ -13,10 +13,9 @@ use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, Shell};
 
 use super::Exit;
-use crate::executor;
 use crate::model::Case;
 use crate::model::case::POLYGONS;
-use crate::store::{Location, profile_names};
+use crate::store::Location;
 
 /// Variable that the scripts set to the name of the shell.
 const VARIABLE: &str = "DOR_COMPLETE";
@@ -46,23 +45,28 @@ impl Command {
     }
 }
 
-/// Answers the script of a shell and ends the process, if such a script has called it.
-pub(super) fn answer_shell(program: fn() -> clap::Command) {
-    CompleteEnv::with_factory(|| with_hints(program())).var(VARIABLE).complete();
+/// Answers the script of a shell and ends the process, if such a script has called it. `profiles` returns the names
+/// of the profiles for S3.
+pub(super) fn answer_shell(program: fn() -> clap::Command, profiles: fn() -> Vec<String>) {
+    CompleteEnv::with_factory(|| with_hints(program(), profiles)).var(VARIABLE).complete();
 }
 
-/// Adds to each argument of a command what completes its values, by the type of the values: paths for locations,
-/// names for cases.
-fn with_hints(command: clap::Command) -> clap::Command {
-    command.mut_args(with_hint).mut_subcommands(with_hints)
+/// Adds to each argument of a command what completes its values: paths for locations, names for cases and profiles.
+fn with_hints(command: clap::Command, profiles: fn() -> Vec<String>) -> clap::Command {
+    command
+        .mut_args(|argument| with_hint(argument, profiles))
+        .mut_subcommands(|inner| with_hints(inner, profiles))
 }
 
-fn with_hint(argument: Arg) -> Arg {
+fn with_hint(argument: Arg, profiles: fn() -> Vec<String>) -> Arg {
     let values = argument.get_value_parser().type_id();
     if values == TypeId::of::<Location>() {
         argument.value_hint(ValueHint::AnyPath)
     } else if values == TypeId::of::<Case>() {
         argument.add(ArgValueCompleter::new(cases))
+    } else if argument.get_id() == "profile" {
+        let candidates = move || profiles().into_iter().map(CompletionCandidate::new).collect();
+        argument.add(ArgValueCandidates::new(candidates))
     } else {
         argument
     }
@@ -84,12 +88,6 @@ pub(super) fn polygons(typed: &OsStr) -> Vec<CompletionCandidate> {
     };
     let names = (first.unwrap_or(0)..POLYGONS).map(name).filter(|name| is_prefix(typed, name));
     names.map(CompletionCandidate::new).collect()
-}
-
-/// The profiles for S3.
-pub(super) fn profiles() -> ArgValueCandidates {
-    let names = || executor::block_on(profile_names()).unwrap_or_default();
-    ArgValueCandidates::new(move || names().into_iter().map(CompletionCandidate::new).collect())
 }
 
 /// Names among other values.

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use super::arguments::UsageError;
 use crate::campaign::finalize::FinalizeError;
 use crate::campaign::{PlanFileError, ProductError, ShardIndexError};
 use crate::case_manifest::CaseManifestError;
@@ -35,6 +34,17 @@ pub enum Exit {
     Interrupted = 75,
     /// The configuration is not valid. Running the command again does not help.
     Configuration = 78,
+}
+
+/// The arguments are valid one by one, but not together, or a choice among them is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub String);
+
+impl WithErrorKind for UsageError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
 }
 
 type Cause = dyn Error + 'static;

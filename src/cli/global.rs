@@ -7,7 +7,6 @@ use clap::{Args, ValueHint};
 
 use url::Url;
 
-use super::completions::profiles;
 use crate::config::Overrides;
 use crate::store::{Addressing, S3Options};
 
@@ -19,7 +18,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Profile for S3: `minio`, `source-coop`, or a profile of the AWS configuration file
-    #[arg(long, global = true, value_name = "NAME", add = profiles())]
+    #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// URL of the S3 service; not needed for AWS
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_parser = service)]

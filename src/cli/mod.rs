@@ -39,7 +39,7 @@ pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::printable;
 
-use crate::executor;
+use crate::{executor, store};
 
 const SETTINGS: &str = "\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
@@ -149,7 +149,9 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 
 /// The `dor` program: parses the command line, runs the command and reports its error. Returns the exit code.
 pub fn main() -> ExitCode {
-    completions::answer_shell(Cli::command);
+    completions::answer_shell(Cli::command, || {
+        executor::block_on(store::profile_names()).unwrap_or_default()
+    });
     let mut out = Stdout::new();
     let cli = match parse(&mut out) {
         Ok(cli) => cli,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::location_checks;
-use crate::cli::arguments::{UsageError, case, from_one};
+use crate::cli::arguments::{case, from_one};
+use crate::cli::exit::UsageError;
 use crate::cli::output::{Table, bytes, count};
 use crate::cli::report::JsonArgs;
 use crate::cli::signals::stop_on_signals;

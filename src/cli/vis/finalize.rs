@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::config;
 use super::create::named_or_configured;
-use crate::cli::arguments::UsageError;
+use crate::cli::exit::UsageError;
 use crate::cli::output::{count, short_names};
 use crate::cli::publish_to::PublishTo;
 use crate::cli::report::{Report, ReportArgs};

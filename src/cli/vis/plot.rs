@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::arguments::config;
 use super::create::store_of;
-use crate::cli::arguments::{CaseArgs, UsageError, band, variable};
+use crate::cli::arguments::{CaseArgs, band, variable};
+use crate::cli::exit::UsageError;
 use crate::cli::report::{Report, ReportArgs};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};

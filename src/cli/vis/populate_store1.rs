@@ -60,8 +60,9 @@ impl PopulateStore1 {
                 self.fill_from_files(store, input, &choice, &context, out).await
             }
         };
+        let exit = exit?;
         report.end()?;
-        exit
+        Ok(exit)
     }
 
     async fn fill_from_analyses(

@@ -89,8 +89,9 @@ impl PopulateStore3 {
                 self.fill_from_files(stores, geometry, input, &choice, &context, out).await
             }
         };
+        let exit = exit?;
         report.end()?;
-        exit
+        Ok(exit)
     }
 
     /// Loads the centres of the polygons and the grid file.

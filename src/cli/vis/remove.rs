@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::arguments::config;
 use super::finalize::write_completeness;
-use crate::cli::arguments::{CaseArgs, UsageError};
+use crate::cli::arguments::CaseArgs;
+use crate::cli::exit::UsageError;
 use crate::cli::output::short_names;
 use crate::cli::report::ReportArgs;
 use crate::cli::stores::stores;
