@@ -12,10 +12,13 @@ mod suite {
     mod catalogue;
     mod cf;
     mod cli;
+    mod command_line;
+    mod completions;
     mod config;
     mod conversion;
     mod damaged_headers;
     mod declared;
+    mod exit_codes;
     mod file_systems;
     mod import_circles;
     mod killed;

@@ -15,8 +15,8 @@ use crate::research::{
 use crate::store::{Store, StoreError};
 use crate::vis::create::OpenStore;
 use crate::vis::input::{CaseFiles, CaseSource};
-use crate::vis::schema::reading_index;
-use crate::vis::series::{self, CaseSlot, FillReport, RequestedSeries};
+use crate::vis::schema::reading_place;
+use crate::vis::series::{self, CaseSlot, FillOptions, FillReport, RequestedSeries};
 use crate::vis::store2::MapContext;
 use crate::vis::store3::UptakeContext;
 use crate::vis::{RunContext, VisError, store1, store3};
@@ -231,10 +231,16 @@ impl Products<'_> {
         vec![(vec![Product::Research], convert(&context, plan).await)]
     }
 
+    /// Options of filling a case in a map store.
+    fn work(&self) -> FillOptions {
+        let (force, allow_missing) = (self.force, self.allow_missing);
+        FillOptions { force, allow_missing, dry_run: false }
+    }
+
     /// Fills the maps of store 2.
     async fn maps(&self, files: CaseFiles) -> Results {
         let Some(maps) = &self.store2 else { return Results::new() };
-        let filled = maps.fill(&files, self.force).await;
+        let filled = maps.fill(&files, self.work()).await;
         vec![(vec![Product::Store2], filled.map(ProductResult::from).map_err(ProductError::from))]
     }
 
@@ -275,10 +281,10 @@ impl Products<'_> {
     async fn open_slots(&self, files: &CaseFiles) -> (Results, Vec<(Product, CaseSlot<'_>)>) {
         let mut opened = Vec::new();
         if let Some(destination) = &self.store1 {
-            opened.push((Product::Store1, store1::open_slot(destination, files, self.force).await));
+            opened.push((Product::Store1, store1::part(destination, files, self.work()).await));
         }
         if let Some(distances) = &self.store3 {
-            opened.push((Product::Store3, distances.open_slot(files, self.force).await));
+            opened.push((Product::Store3, distances.part(files, self.work()).await));
         }
         let (mut results, mut slots) = (Results::new(), Vec::new());
         for (product, slot) in opened {

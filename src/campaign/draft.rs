@@ -149,7 +149,7 @@ impl PlanDraft {
     }
 }
 
-/// Writes a plan, and creates the local folder for research-grade files.
+/// Writes a plan, and creates the local folder for research-grade files. With `dry_run` it writes nothing.
 ///
 /// # Errors
 /// Those of [`CampaignPlan::save`].
@@ -157,8 +157,12 @@ pub async fn write(
     plan: &CampaignPlan,
     output: &Location,
     stores: &StoreRegistry,
+    dry_run: bool,
 ) -> Result<(), PlanFileError> {
     let (store, key) = open_folder(stores, output)?;
+    if dry_run {
+        return plan.check_free(&store, &key).await;
+    }
     plan.places.clone().seen_from(store.location()).prepare(stores).await?;
     plan.save(&store, &key).await
 }

@@ -9,7 +9,7 @@ use super::{OpenPlan, PlanFileError, Product, ProductError};
 use crate::executor::{Stopped, unless_stopped};
 use crate::model::{ErrorKind, WithErrorKind};
 use crate::store::{Store, StoreError};
-use crate::vis::finalize::{Completeness, finalize as finalize_store};
+use crate::vis::finalize::{Completeness, finalize as finalize_store, preview};
 use crate::vis::{StoreKind, VisError};
 
 /// A campaign could not be finalized.
@@ -60,13 +60,15 @@ pub enum FinalizeResult {
     Missing(Vec<Missing>),
 }
 
-/// Finalizes the products of a plan, unless a product is missing, and reports each to `on_product`.
+/// Finalizes the products of a plan, unless a product is missing, and reports each to `on_product`. With `dry_run`
+/// it writes nothing.
 ///
 /// # Errors
 /// A location of the plan is absent, a store cannot be finalized, the user stops the run, or `on_product`
 /// fails.
 pub async fn finalize<E: From<FinalizeError>>(
     opened: &OpenPlan,
+    dry_run: bool,
     stop: &CancellationToken,
     mut on_product: impl FnMut(&Store, FinalizedProduct) -> Result<(), E>,
 ) -> Result<FinalizeResult, E> {
@@ -76,7 +78,7 @@ pub async fn finalize<E: From<FinalizeError>>(
         return Ok(FinalizeResult::Missing(missing));
     }
     for (product, store) in &outputs {
-        let work = finalize_product(*product, store, opened.plan.cases.len());
+        let work = finalize_product(*product, store, opened.plan.cases.len(), dry_run);
         let finalized = unless_stopped(stop, work).await.map_err(FinalizeError::from)?;
         on_product(store, finalized?)?;
     }
@@ -98,12 +100,18 @@ async fn finalize_product(
     product: Product,
     store: &Store,
     cases: usize,
+    dry_run: bool,
 ) -> Result<FinalizedProduct, FinalizeError> {
     if product == Product::Research {
         // A killed process leaves temporary files also in cases that another process completes.
-        store.remove_stale_temp_files("").await?;
+        if !dry_run {
+            store.remove_stale_temp_files("").await?;
+        }
         return Ok(FinalizedProduct::Research(cases));
     }
-    let (kind, completeness) = finalize_store(store).await?;
+    let (kind, completeness) = match dry_run {
+        true => preview(store).await?,
+        false => finalize_store(store).await?,
+    };
     Ok(FinalizedProduct::Maps(kind, completeness))
 }

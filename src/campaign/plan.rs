@@ -146,6 +146,19 @@ impl CampaignPlan {
         }
     }
 
+    /// Checks that [`Self::save`] would write the plan, or find it written.
+    ///
+    /// # Errors
+    /// [`PlanFileError::Exists`] when the key holds another object, or the store's error.
+    pub async fn check_free(&self, store: &Store, key: &str) -> Result<(), PlanFileError> {
+        match Self::load(store, key).await {
+            Ok(existing) if existing == *self => Ok(()),
+            Err(PlanFileError::Absent { .. }) => Ok(()),
+            Err(error @ PlanFileError::Store(_)) => Err(error),
+            _ => Err(PlanFileError::Exists { url: store.location().join(key).to_string() }),
+        }
+    }
+
     /// Reads a plan and checks its SHA-256.
     ///
     /// # Errors

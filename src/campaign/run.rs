@@ -48,6 +48,15 @@ pub struct ShardOptions {
     pub force: bool,
 }
 
+impl ShardOptions {
+    /// The selected cases of the shard, with the numbers of their raw files.
+    pub fn cases(&self, plan: &CampaignPlan) -> Vec<CaseFileCount> {
+        let own = plan.cases().zip(&plan.cases).filter(|((n, _), _)| self.shard.has(*n));
+        let own = own.map(|((_, case), planned)| (case, planned.files));
+        own.filter(|(case, _)| self.choice.allows(*case)).collect()
+    }
+}
+
 /// Result of one case of a shard.
 pub struct CaseReport<'a> {
     /// The case that has ended.
@@ -88,7 +97,7 @@ pub struct ShardReport {
 }
 
 /// A case and the number of its raw files in the plan.
-type CaseFileCount = (Case, usize);
+pub type CaseFileCount = (Case, usize);
 
 /// The selected products of a plan, in the order of the plan; all when `selected` is empty.
 ///
@@ -124,10 +133,7 @@ impl ShardRun {
     pub async fn begin(opened: OpenPlan, options: ShardOptions) -> Result<Self, PlanFileError> {
         let OpenPlan { stores, store, key, plan, .. } = opened;
         let stores = stores.within(options.memory);
-        let is_selected = |(case, _): &CaseFileCount| options.choice.allows(*case);
-        let own = plan.cases().zip(&plan.cases).filter(|((n, _), _)| options.shard.has(*n));
-        let own = own.map(|((_, case), planned)| (case, planned.files));
-        let cases = own.filter(is_selected).collect();
+        let cases = options.cases(&plan);
         let heartbeat = HeartbeatWriter::begin(store, &key, &plan, options.shard).await?;
         Ok(Self { plan, stores, options, cases, heartbeat })
     }

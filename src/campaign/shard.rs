@@ -45,7 +45,12 @@ pub enum ShardIndexError {
 
 impl WithErrorKind for ShardIndexError {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::Config
+        match self {
+            Self::Outside { origin, .. } if origin == "--shard" => ErrorKind::Usage,
+            Self::Unknown { .. } | Self::Outside { .. } | Self::NoNumber { .. } => {
+                ErrorKind::Config
+            }
+        }
     }
 }
 

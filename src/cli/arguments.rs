@@ -1,25 +1,33 @@
 //! Arguments that several commands share, and their value parsers.
 
+use std::error::Error;
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap_complete::engine::ArgValueCompleter;
 
+use super::completions;
+use super::exit::UsageError;
+use crate::campaign::Product;
+use crate::model::atlas::{Band, MapVariable};
 use crate::model::case::POLYGONS;
 use crate::model::{Case, CaseNameError, InterventionMonth};
-use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
+use crate::vis::schema::MAX_LEVELS;
 
 /// Options that choose cases.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct CaseArgs {
     /// Polygons, 0 to 689: 112, 112,113 or 200-299; may be repeated [default: all]
-    #[arg(short, long = "polygon", alias = "polygon-ids", value_name = "IDS", num_args = 1.., value_delimiter = ',', value_parser = polygons)]
+    #[arg(short, long = "polygon", alias = "polygon-ids", value_name = "IDS", num_args = 1.., value_delimiter = ',', value_parser = polygons, add = ArgValueCompleter::new(completions::polygons))]
     polygons: Vec<(u16, u16)>,
     /// Polygons A to B
     #[arg(long, hide = true, num_args = 2, value_names = ["A", "B"], value_parser = polygon)]
     polygon_range: Option<Vec<u16>>,
-    /// Intervention months of these polygons: 1, 4, 7 or 10; may be repeated [default: all]
-    #[arg(short, long = "month", alias = "intervention-months", value_name = "M", num_args = 1.., value_delimiter = ',')]
+    /// Intervention months of these polygons; may be repeated [default: all]
+    #[arg(short, long = "month", alias = "intervention-months", value_name = "M", num_args = 1.., value_delimiter = ',', value_parser = months())]
     months: Vec<InterventionMonth>,
     /// Cases by name: polygon and month (112-04), index (449 or 00449), or the full name; may be repeated
     #[arg(long = "case", value_name = "CASE", num_args = 1.., value_delimiter = ',', value_parser = case)]
@@ -31,7 +39,7 @@ impl CaseArgs {
     ///
     /// # Errors
     /// The first polygon of `--polygon-range` is larger than the last.
-    pub fn choice(&self) -> Result<CaseChoice, VisError> {
+    pub fn choice(&self) -> Result<CaseChoice, UsageError> {
         let (single, ranges): (Vec<_>, Vec<_>) =
             self.polygons.iter().copied().partition(|(first, last)| first == last);
         let range = match self.polygon_range.as_deref() {
@@ -73,6 +81,45 @@ pub(super) fn case(text: &str) -> Result<Case, CaseNameError> {
     }
 }
 
+/// Parses one of a few names. `--help` lists the names, shells complete them, and clap suggests a similar one.
+fn one_of<T, N>(names: impl IntoIterator<Item = N>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>> + Clone + Send + Sync + 'static,
+    N: Into<PossibleValue>,
+{
+    PossibleValuesParser::new(names.into_iter().map(Into::into).collect::<Vec<PossibleValue>>())
+        .try_map(|name| name.parse::<T>())
+}
+
+/// Parses an intervention month. It may have a leading zero.
+fn months() -> impl TypedValueParser<Value = InterventionMonth> {
+    let name = |month: InterventionMonth| {
+        let number = month.number();
+        PossibleValue::new(number.to_string()).alias(format!("{number:02}"))
+    };
+    one_of(InterventionMonth::ALL.map(name))
+}
+
+/// Parses a product.
+pub(super) fn product() -> impl TypedValueParser<Value = Product> {
+    one_of(Product::ALL.map(Product::name))
+}
+
+/// Parses a variable of the maps.
+pub(super) fn variable() -> impl TypedValueParser<Value = MapVariable> {
+    one_of(MapVariable::ALL.map(MapVariable::name))
+}
+
+/// Parses a band of the maps.
+pub(super) fn band() -> impl TypedValueParser<Value = Band> {
+    one_of(Band::ALL.map(Band::name))
+}
+
+/// Parses a number of levels of the pyramid.
+pub(super) fn levels() -> impl TypedValueParser<Value = u8> {
+    one_of((1..=MAX_LEVELS).map(|levels| PossibleValue::new(levels.to_string())))
+}
+
 /// Parses the ID of a polygon.
 pub(super) fn polygon(text: &str) -> Result<u16, String> {
     let polygon = text.parse().ok().filter(|polygon| *polygon < POLYGONS);
@@ -90,10 +137,10 @@ fn polygons(text: &str) -> Result<(u16, u16), String> {
 }
 
 /// Checks that the first polygon of a range is not larger than the last.
-pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), VisError> {
+pub(super) fn in_order(range: Option<(u16, u16)>) -> Result<(), UsageError> {
     match range {
         Some((a, b)) if a > b => {
-            Err(VisError::Needs(format!("--polygon-range {a} {b} is empty; give {b} {a}")))
+            Err(UsageError(format!("the range of polygons {a} {b} is empty; give {b} {a}")))
         }
         _ => Ok(()),
     }

@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{Table, write_json};
+use super::output::Table;
+use super::report::JsonArgs;
 use super::{Exit, GlobalArgs};
 use crate::config::{AWS_VARIABLES, Config, SettingEntry, show_variable};
 
@@ -24,9 +25,8 @@ enum Verb {
 /// Print every setting with its value and its source
 #[derive(Args, Debug)]
 struct Show {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Output of `dor config show`.
@@ -52,11 +52,7 @@ impl Command {
             settings: &config.effective_entries().await?,
             aws_environment: aws_environment(),
         };
-        if show.json {
-            write_json(out, &report)?
-        } else {
-            report.write(out)?
-        }
+        show.json.print(out, &report, |out, report| report.write(out))?;
         Ok(Exit::Done)
     }
 }

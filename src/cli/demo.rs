@@ -11,11 +11,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Table, bytes};
+use super::report::Report;
 use super::research_data::convert_case;
 use super::signals::stop_on_signals;
 use super::vis::run_context;
 use super::{Exit, GlobalArgs};
 use crate::cli::arguments::{case, from_one};
+use crate::cli::completions::names;
 use crate::cli::stores::stores;
 use crate::config::{Config, Overrides, Setting, SettingProvenance, redact};
 use crate::demo::{self, ARCHIVE, GRID};
@@ -23,6 +25,7 @@ use crate::encode::research as layout;
 use crate::executor::{ObjectSource, Pool, memory, until};
 use crate::model::Case;
 use crate::model::dataset::Header;
+use crate::model::similar::{did_you_mean, nearest};
 use crate::read::metadata;
 use crate::store::{EffectiveSettings, Location, S3Options, StoreError, StoreRegistry};
 use crate::synthetic::{ClassicFormat, Shape, SyntheticCase};
@@ -68,7 +71,7 @@ struct Synthetic {
     #[arg(long, default_value = "112-04", value_parser = case)]
     case: Case,
     /// Grid: small (24x20x5), medium (48x40x10), full (384x320x60), or rows x columns x levels
-    #[arg(long, default_value = "medium", value_name = "SIZE")]
+    #[arg(long, default_value = "medium", value_name = "SIZE", add = names(&SHAPES))]
     shape: ShapeArg,
     /// Number of months to write, 1 to 180
     #[arg(long, default_value_t = 180, value_name = "N", value_parser = months)]
@@ -93,6 +96,9 @@ fn months(text: &str) -> Result<u16, String> {
     months.ok_or_else(|| "a case has 1 to 180 months".to_owned())
 }
 
+/// Names of shapes.
+const SHAPES: [&str; 3] = ["small", "medium", "full"];
+
 /// The shape of a grid, by name or as `rows x columns x levels`.
 #[derive(Clone, Copy, Debug)]
 struct ShapeArg(Shape);
@@ -113,9 +119,8 @@ impl FromStr for ShapeArg {
             ),
         };
         let range = "from 4x4x1 to 384x320x60";
-        shape
-            .map(Self)
-            .ok_or_else(|| format!("give small, medium, full, or rows x columns x levels {range}"))
+        let expected = format!("give rows x columns x levels {range}, or {}", SHAPES.join(", "));
+        shape.map(Self).ok_or_else(|| did_you_mean(nearest(text, SHAPES).as_deref(), &expected))
     }
 }
 
@@ -225,6 +230,7 @@ impl Demo {
         let mut config = self.synthetic.config(global)?;
         let stores = stores(&config);
         let workers = config.workers.value.get();
+        let out = &mut Report::text(out);
         writeln!(out, "1. raw history of a synthetic case")?;
         out.flush()?;
         let written = self.synthetic.write(&stores, &self.location, workers, true, &PRODUCTS);

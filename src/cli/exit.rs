@@ -36,10 +36,22 @@ pub enum Exit {
     Configuration = 78,
 }
 
+/// The arguments are valid one by one, but not together, or a choice among them is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub String);
+
+impl WithErrorKind for UsageError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
+}
+
 type Cause = dyn Error + 'static;
 
 /// Functions that return the kind of an error, one for each error type of a command.
-const KINDS: [fn(&Cause) -> Option<ErrorKind>; 15] = [
+const KINDS: [fn(&Cause) -> Option<ErrorKind>; 16] = [
+    of::<UsageError>,
     of::<Stopped>,
     of::<ConfigError>,
     of::<ReadError>,
@@ -62,6 +74,30 @@ fn of<E: WithErrorKind>(cause: &Cause) -> Option<ErrorKind> {
 }
 
 impl Exit {
+    /// All exit codes, in ascending order.
+    pub const ALL: [Self; 7] = [
+        Self::Done,
+        Self::SomeFailed,
+        Self::Usage,
+        Self::Incomplete,
+        Self::BadData,
+        Self::Interrupted,
+        Self::Configuration,
+    ];
+
+    /// Meaning of the code, in the words of `dor --help` and of the table in `docs/configuration.md`.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::SomeFailed => "some cases failed and are listed, or the command failed",
+            Self::Usage => "the command line is wrong",
+            Self::Incomplete => "`dor finalize`: the plan is not complete; nothing was written",
+            Self::BadData => "input data is wrong; running again does not help",
+            Self::Interrupted => "interrupted; safe to run again",
+            Self::Configuration => "the configuration is wrong; correct it, then run again",
+        }
+    }
+
     /// Returns the exit code for the error of a command: that of the first cause whose kind is known.
     pub fn of(error: &Cause) -> Self {
         let kind_of = |cause| KINDS.iter().find_map(|kind| kind(cause));

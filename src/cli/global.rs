@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use url::Url;
 
@@ -21,7 +21,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// URL of the S3 service; not needed for AWS
-    #[arg(long, global = true, value_name = "URL", value_parser = service)]
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_parser = service)]
     endpoint_url: Option<String>,
     /// Region of the S3 service
     #[arg(long, global = true, value_name = "NAME")]

@@ -18,6 +18,7 @@ mod process;
 mod progress;
 mod publish;
 mod publish_to;
+mod report;
 mod research_data;
 mod setup_environment;
 mod signals;
@@ -38,17 +39,21 @@ pub use global::GlobalArgs;
 pub use output::Stdout;
 use output::printable;
 
-use crate::executor;
+use crate::{executor, store};
 
-const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 some cases failed; 2 wrong use; 3 the plan is not complete; 65 bad data; 75 interrupted, safe to run \
-again; 78 configuration.\n\
+const SETTINGS: &str = "\
 Settings come from flags, environment variables, dor.toml and defaults, in this order: see \
 `dor config show`.";
 
+/// Returns the end of `dor --help`: the exit codes, and where settings come from.
+fn after_help() -> String {
+    let code = |exit: Exit| format!("  {:<2}  {}\n", exit as u8, exit.meaning());
+    format!("Exit codes:\n{}\n{SETTINGS}", Exit::ALL.map(code).concat())
+}
+
 /// Convert CESM/POP history to the research dataset and the map stores of the DOR atlas, on any object store
 #[derive(Debug, Parser)]
-#[command(name = "dor", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "dor", version, after_help = after_help(), max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -99,7 +104,7 @@ impl Cli {
             Command::Slurm(command) => command.run(&self.global, out).await,
             Command::Demo(command) => command.run(&self.global, out).await,
             Command::Config(command) => command.run(&self.global, out).await,
-            Command::Completions(command) => command.run(Self::command(), out),
+            Command::Completions(command) => command.run(out),
             Command::Man(command) => command.run(Self::command()),
         }
     }
@@ -144,6 +149,9 @@ pub fn parse(out: &mut Stdout) -> Result<Cli, Exit> {
 
 /// The `dor` program: parses the command line, runs the command and reports its error. Returns the exit code.
 pub fn main() -> ExitCode {
+    completions::answer_shell(Cli::command, || {
+        executor::block_on(store::profile_names()).unwrap_or_default()
+    });
     let mut out = Stdout::new();
     let cli = match parse(&mut out) {
         Ok(cli) => cli,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::redact;
+use crate::model::Case;
 
 /// Returns a line that is safe to print: control characters are escaped, and users, passwords and queries of URLs
 /// are hidden.
@@ -199,6 +200,11 @@ fn length(cell: &str) -> usize {
 pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     Ok(writeln!(out)?)
+}
+
+/// Returns the short names of cases, for JSON.
+pub(super) fn short_names(cases: &[Case]) -> Vec<String> {
+    cases.iter().map(|case| case.short()).collect()
 }
 
 /// Formats a number of things, such as `1 case` or `2 cases`.

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::count;
 use super::progress::TransferBar;
+use super::report::Report;
 use super::{Exit, report};
 use crate::executor::{Pool, memory};
 use crate::model::Case;
@@ -23,6 +25,11 @@ pub(super) struct PublishTo {
 }
 
 impl PublishTo {
+    /// Whether the option is given.
+    pub fn is_given(&self) -> bool {
+        self.publish_to.is_some()
+    }
+
     /// Creates the publisher of finished cases of `source`. It does nothing without `--publish-to`.
     ///
     /// # Errors
@@ -47,7 +54,7 @@ impl PublishTo {
         Ok(Publishing(Some((queue, location.clone()))))
     }
 
-    /// Publishes all of `source`. Does nothing without `--publish-to`.
+    /// Publishes all of `source`. Does nothing without `--publish-to`, and in a dry run.
     ///
     /// # Errors
     /// The publish fails.
@@ -56,12 +63,13 @@ impl PublishTo {
         stores: &StoreRegistry,
         source: &Store,
         stop: &CancellationToken,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<()> {
         self.publish_below("", stores, source, stop, out).await
     }
 
-    /// Publishes all of `source` to the folder `name` of the destination. Does nothing without `--publish-to`.
+    /// Publishes all of `source` to the folder `name` of the destination. Does nothing without `--publish-to`, and in a
+    /// dry run.
     ///
     /// # Errors
     /// The publish fails.
@@ -71,17 +79,27 @@ impl PublishTo {
         stores: &StoreRegistry,
         source: &Store,
         stop: &CancellationToken,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<()> {
-        let Some(location) = &self.publish_to else { return Ok(()) };
+        let Some(location) = self.publish_to.as_ref().filter(|_| !out.is_dry()) else {
+            return Ok(());
+        };
         let location = location.join(name);
         let destination = stores.open(&location)?;
         let pool = Some(Pool::new(1, memory::budget()));
         let options = PublishOptions { pool, ..PublishOptions::default() };
         let prepared = publish::prepare(source, &destination, options, stop).await?;
         let report = publish::publish(prepared, Arc::new(TransferBar::without_bar())).await?;
-        let sent = count(report.sent, "object");
-        Ok(writeln!(out, "published to {location}: {sent}, version {}", report.version)?)
+        let (objects, version) = (report.sent, report.version);
+        out.push(
+            "published",
+            json!({ "destination": location.to_string(), "objects": objects, "version": version }),
+        );
+        Ok(writeln!(
+            out,
+            "published to {location}: {}, version {version}",
+            count(objects, "object")
+        )?)
     }
 }
 
@@ -96,15 +114,17 @@ impl Publishing {
         }
     }
 
-    /// Waits for the queued cases and prints the number of published objects. Returns the exit code `exit` of the
-    /// command.
+    /// Waits for the queued cases and prints the number of published objects; does nothing in a dry run. Returns the
+    /// exit code `exit` of the command.
     ///
     /// # Errors
     /// The publish fails and the command itself did not. When both fail, the error of the publish is printed.
-    pub async fn end(self, exit: Exit, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let Some((queue, location)) = self.0 else { return Ok(exit) };
+    pub async fn end(self, exit: Exit, out: &mut Report<'_>) -> anyhow::Result<Exit> {
+        let Some((queue, location)) = self.0.filter(|_| !out.is_dry()) else { return Ok(exit) };
         match queue.end().await {
             Ok(sent) => {
+                let published = json!({ "destination": location.to_string(), "objects": sent });
+                out.push("published", published);
                 writeln!(out, "published to {location}: {}", count(sent, "object"))?;
                 Ok(exit)
             }

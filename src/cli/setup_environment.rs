@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Table, bytes, duration, write_json};
+use super::output::{Table, bytes, duration};
+use super::report::JsonArgs;
 use super::system_info::SystemInfo;
 use super::{Exit, GlobalArgs};
 use crate::cli::stores::stores;
@@ -29,19 +30,14 @@ or in dor.toml:
 /// The exit code is 0 when a conversion can start, else 78.
 #[derive(Args, Debug)]
 pub(super) struct Command {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 impl Command {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let report = SetupReport::of(&Config::load(&global.overrides())?).await;
-        if self.json {
-            write_json(out, &report)?
-        } else {
-            report.write(out)?
-        }
+        self.json.print(out, &report, |out, report| report.write(out))?;
         Ok(if report.ready { Exit::Done } else { Exit::Configuration })
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::SettingProvenance;
+use crate::model::similar::did_you_mean;
 use crate::model::{ErrorKind, WithErrorKind};
 
 /// An error of the configuration. The user can correct each of them.
@@ -28,7 +29,7 @@ pub enum ConfigError {
         message: String,
     },
     /// The file has a key that dor does not know.
-    #[error("{}:{line}: unknown key `{key}`{}", path.display(), did_you_mean(suggestion.as_deref()))]
+    #[error("{}:{line}: unknown key `{key}`; {}", path.display(), did_you_mean(suggestion.as_deref(), "`dor config show` lists the keys"))]
     UnknownKey {
         path: PathBuf,
         /// Line, from 1.
@@ -63,12 +64,5 @@ pub enum ConfigError {
 impl WithErrorKind for ConfigError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Config
-    }
-}
-
-fn did_you_mean(suggestion: Option<&str>) -> String {
-    match suggestion {
-        Some(key) => format!("; did you mean `{key}`?"),
-        None => "; `dor config show` lists the keys".to_owned(),
     }
 }

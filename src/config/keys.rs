@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::model::similar;
 use crate::store::S3Options;
 
 /// A key of `dor.toml` that is not in a table.
@@ -75,19 +76,28 @@ pub(super) fn s3_default(name: &str) -> Option<Value> {
 
 /// The known key that is most similar to `key`. `None`: no key is similar.
 pub(super) fn nearest(key: &str) -> Option<String> {
-    let written = key.to_ascii_lowercase().replace('-', "_");
-    let last = |name: &str| name.rsplit('.').next().map(str::to_owned).unwrap_or_default();
-    KEYS.iter()
-        .map(|known| known.name.to_owned())
-        .chain(s3_keys().into_iter().map(|name| format!("s3.{name}")))
-        .chain(["s3".to_owned()])
-        .map(|known| {
-            let whole = strsim::damerau_levenshtein(&written, &known);
-            // The key may be written outside its table, or in a wrong table.
-            let inner = strsim::damerau_levenshtein(&last(&written), &last(&known));
-            (whole.min(inner + 1), known)
-        })
-        .filter(|(distance, known)| *distance <= 2.max(known.len() / 4))
-        .min()
-        .map(|(_, known)| known)
+    let s3 = s3_keys().into_iter().map(|name| format!("s3.{name}"));
+    let known = KEYS.iter().map(|known| known.name.to_owned()).chain(s3);
+    similar::nearest(key, known.chain(["s3".to_owned()]))
+}
+
+/// The variable of a key of `[s3]`.
+pub(super) fn s3_variable(name: &str) -> String {
+    format!("DOR_S3_{}", name.to_ascii_uppercase())
+}
+
+/// Variables of dor that have no key.
+const OTHER_VARIABLES: [&str; 2] = ["DOR_CONFIG", "DOR_STATE_DIR"];
+
+/// The known variable that is most similar to `variable`, which begins as those of dor do and is not known. `None`:
+/// the variable is known, belongs to another program, or is similar to none.
+pub(super) fn misspelled_variable(variable: &str) -> Option<String> {
+    let is_ours = ["DOR_", "OCEAN_CDR_"].iter().any(|prefix| variable.starts_with(prefix));
+    let keys = KEYS.iter().map(|key| key.variable.to_owned());
+    let s3 = s3_keys().into_iter().map(|name| s3_variable(&name));
+    let known: Vec<String> = keys.chain(s3).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+    if !is_ours || known.iter().any(|known| known == variable) {
+        return None;
+    }
+    similar::nearest(variable, known)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::file::ConfigFile;
-use super::keys::{AWS_EQUIVALENTS, KEYS, s3_keys};
+use super::keys::{AWS_EQUIVALENTS, KEYS, misspelled_variable, s3_keys, s3_variable};
 use super::raw::RawValue;
 use super::{ConfigError, Overrides, ProcessEnv, Setting, SettingProvenance};
 use crate::store::{Location, S3Options};
@@ -36,6 +36,12 @@ impl Layers {
 
     /// Adds the environment variables of dor, which override the standard AWS variables.
     pub fn add_environment(&mut self, env: &ProcessEnv) -> Result<(), ConfigError> {
+        // Only a warning: another program may have a variable of this name.
+        for variable in env.variables.keys() {
+            if let Some(known) = misspelled_variable(variable) {
+                tracing::warn!("the variable {variable} has no effect; did you mean `{known}`?");
+            }
+        }
         for key in KEYS {
             self.add_variable(key.name, key.variable, SettingProvenance::Environment, env)?;
         }
@@ -46,7 +52,7 @@ impl Layers {
             }
         }
         for name in s3_keys() {
-            let variable = format!("DOR_S3_{}", name.to_ascii_uppercase());
+            let variable = s3_variable(&name);
             let key = format!("s3.{name}");
             self.add_variable(&key, &variable, SettingProvenance::Environment, env)?;
         }

@@ -8,6 +8,7 @@ pub(crate) mod checksums;
 pub mod dataset;
 mod error_kind;
 pub mod grid;
+pub(crate) mod similar;
 pub(crate) mod time_units;
 pub mod units;
 

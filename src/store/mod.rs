@@ -72,7 +72,7 @@ pub use part::PartBody;
 pub use path_conflicts::PathConflicts;
 pub use probe::ProbeReport;
 pub use process::{Liveness, Process};
-pub use profile::{EffectiveSettings, SettingSource};
+pub use profile::{EffectiveSettings, SettingSource, profile_names};
 pub use put_options::{PutMode, PutOptions};
 pub use registry::{Store, StoreRegistry};
 pub use skipped::SkipReason;

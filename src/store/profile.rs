@@ -27,6 +27,7 @@ use super::error::StoreError;
 use super::error_chain::with_causes;
 use super::limit::read_file;
 use super::options::{Addressing, S3Options};
+use crate::model::similar::{did_you_mean, nearest};
 
 /// Region if no setting names one.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -301,15 +302,29 @@ async fn why_unavailable(name: &str) -> Option<String> {
         return None;
     }
     let file = |name: &str, default: &str| variable(name).unwrap_or(default.to_owned());
-    let mut names: Vec<_> = profiles.profiles().chain(BUILT_IN.iter().map(|b| b.name)).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = names(&profiles);
+    let all = format!("available profiles: {}", names.join(", "));
     Some(format!(
-        "there is no such profile in {} or {}; available profiles: {}",
+        "there is no such profile in {} or {}; {}",
         file("AWS_CONFIG_FILE", "~/.aws/config"),
         file("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-        names.join(", ")
+        did_you_mean(nearest(name, names).as_deref(), &all)
     ))
+}
+
+/// The names of the built-in profiles and those of the AWS files, in alphabetical order.
+fn names(profiles: &ProfileSet) -> Vec<String> {
+    let built_in = BUILT_IN.iter().map(|built_in| built_in.name);
+    let mut names: Vec<_> = profiles.profiles().chain(built_in).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The names of all profiles, in alphabetical order: only the built-in ones if the AWS files cannot be read.
+pub async fn profile_names() -> Vec<String> {
+    let no_files = || BUILT_IN.iter().map(|built_in| built_in.name.to_owned()).collect();
+    load_files().await.map_or_else(|_| no_files(), |profiles| names(&profiles))
 }
 
 /// Loads the settings of the environment and the AWS files, without a request to instance metadata for the

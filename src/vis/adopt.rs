@@ -17,14 +17,18 @@ use crate::store::Store;
 /// Largest number of objects that are read at the same time.
 const CONCURRENCY: usize = 16;
 
-/// Writes a record for each case that has values and no record. Returns these cases.
+/// Writes a record for each case that has values and no record, unless `dry_run` is set. Returns these cases.
 ///
 /// The recipe of the records is that of the store, or `recipe` for a store without one. The inputs of the
 /// values are unknown, so the records have none.
 ///
 /// # Errors
 /// A chunk is damaged or missing; the store has no recipe and `recipe` is `None`; the store fails.
-pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSet<Case>, VisError> {
+pub async fn adopt(
+    store: &Store,
+    recipe: Option<StoreRecipe>,
+    dry_run: bool,
+) -> Result<BTreeSet<Case>, VisError> {
     let opened = create::open(store, "store1, 2 or 3").await?;
     if let Some((_, key)) = coverage::damaged_chunks(store, &opened.kind).await?.first() {
         return Err(coverage::damaged(store, key));
@@ -53,7 +57,7 @@ pub async fn adopt(store: &Store, recipe: Option<StoreRecipe>) -> Result<BTreeSe
         }
         StoreKind::Store2(pyramid) => map_records(store, pyramid, &cases, record).await?,
     };
-    for (case, record) in records {
+    for (case, record) in records.into_iter().filter(|_| !dry_run) {
         record.save(store, case).await?;
     }
     Ok(cases)

@@ -34,16 +34,7 @@ pub async fn create(
     kind: &StoreKind,
     overwrite: bool,
 ) -> Result<Hierarchy, VisError> {
-    if let Some(above) = store.parent()
-        && let Some(outer) = results_around(&above).await
-    {
-        let (url, other) = (store.location().to_string(), outer.to_string());
-        return Err(VisError::Inside { url, other });
-    }
-    let hierarchy = kind.hierarchy(None);
-    let objects = objects(kind, &hierarchy)?;
-    let mut existing: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
-    check_replaceable(store, kind, &objects, &existing, overwrite).await?;
+    let (objects, mut existing) = prepare(store, kind, overwrite).await?;
     existing.retain(|key| !objects.iter().any(|object| object.key == *key));
     // The consolidated metadata is deleted first, so that readers do not open a store that is being
     // deleted. The other metadata is deleted last, so that an interrupted call can be repeated.
@@ -57,7 +48,37 @@ pub async fn create(
     for StoreObject { key, bytes } in objects {
         store.put(&key, bytes).await?;
     }
-    Ok(hierarchy)
+    Ok(kind.hierarchy(None))
+}
+
+/// Checks that [`create`] would create the store, and returns its structure. Writes nothing.
+///
+/// # Errors
+/// As [`create`].
+pub async fn check_template(
+    store: &Store,
+    kind: &StoreKind,
+    overwrite: bool,
+) -> Result<Hierarchy, VisError> {
+    prepare(store, kind, overwrite).await.map(|_| kind.hierarchy(None))
+}
+
+/// Checks that an empty store may be created. Returns its objects, and the keys of the objects that it replaces.
+async fn prepare(
+    store: &Store,
+    kind: &StoreKind,
+    overwrite: bool,
+) -> Result<(Vec<StoreObject>, Vec<String>), VisError> {
+    if let Some(above) = store.parent()
+        && let Some(outer) = results_around(&above).await
+    {
+        let (url, other) = (store.location().to_string(), outer.to_string());
+        return Err(VisError::Inside { url, other });
+    }
+    let objects = objects(kind, &kind.hierarchy(None))?;
+    let existing: Vec<String> = store.list("").await?.into_iter().map(|o| o.key).collect();
+    check_replaceable(store, kind, &objects, &existing, overwrite).await?;
+    Ok((objects, existing))
 }
 
 /// Whether the file name of a key is that of a Zarr metadata object.

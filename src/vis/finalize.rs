@@ -43,6 +43,16 @@ pub async fn finalize(store: &Store) -> Result<(StoreKind, Completeness), VisErr
     assembly.end(store).await
 }
 
+/// Returns what [`finalize`] would return. Writes nothing.
+///
+/// # Errors
+/// As [`finalize`].
+pub async fn preview(store: &Store) -> Result<(StoreKind, Completeness), VisError> {
+    let AssembledStore { opened, records, .. } =
+        AssembledStore::of(store, &BTreeSet::new()).await?;
+    Ok((opened.kind, completeness(&records)))
+}
+
 /// The assembled chunks and records of a store, before anything is written.
 pub(super) struct AssembledStore {
     opened: ExistingStore,

@@ -27,6 +27,8 @@ pub struct MapOptions {
     pub ssh: Option<Location>,
     /// Whether to reproduce the known defects of the published atlas.
     pub reference_compat: bool,
+    /// Whether to write nothing, also no weights.
+    pub dry_run: bool,
 }
 
 impl MapOptions {
@@ -120,7 +122,9 @@ impl MapOptions {
         let permit = context.pool.place(0).await?;
         let weights = Pool::run(&permit, move || weights::compute(&grid, levels)).await?;
         drop(permit);
-        if let Some(store) = &store {
+        if let Some(store) = &store
+            && !self.dry_run
+        {
             weights::save(store, &weights).await?;
         }
         Ok(weights)

@@ -4,20 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::create::OpenStore;
 use super::input::CaseSource;
+pub use super::series::FillOptions;
 use super::series::{self, FillReport, RequestedSeries};
 use super::store2::MapContext;
 use super::store3::UptakeContext;
 use super::{RunContext, VisError, store1, store3};
 use crate::model::{Case, ErrorKind, WithErrorKind};
-
-/// Options of filling a case.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FillOptions {
-    /// Whether to fill a case that already has a result.
-    pub force: bool,
-    /// Whether to fill a case of which input months are missing.
-    pub allow_missing: bool,
-}
 
 /// How a run over cases ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +69,12 @@ impl EfficiencyRun<'_> {
     /// Fills a case, unless the store has its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot = store1::open_slot(&self.store1, &files, self.work.force).await?;
+        let slot = store1::part(&self.store1, &files, self.work).await?;
         if slot.done {
-            return Ok(FillReport { before: true, ..FillReport::default() });
+            return Ok(FillReport::before());
+        }
+        if self.work.dry_run {
+            return Ok(FillReport::planned(&files));
         }
         self.context.progress.begin(case, files.len(), files.size());
         let requested = RequestedSeries { efficiency: true, uptake: None };
@@ -100,7 +95,7 @@ impl MapContext<'_> {
         let files = input.case(case, options.allow_missing).await?;
         self.context.progress.begin(case, files.len(), files.size());
         let missing = files.missing.clone();
-        Ok(FillReport { missing, ..self.fill(&files, options.force).await? })
+        Ok(FillReport { missing, ..self.fill(&files, options).await? })
     }
 }
 
@@ -121,17 +116,20 @@ pub struct UptakeRun<'a> {
 impl UptakeRun<'_> {
     /// Fills a case in each store that does not have its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let (store3, context, force) = (&self.store3, self.context, self.work.force);
+        let (store3, context, work) = (&self.store3, self.workshop, self.work);
         let center = store3.center(case)?;
-        let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot3 = store3.open_slot(&files, force).await?;
+        let files = self.input.case(case, work.allow_missing).await?;
+        let slot3 = store3.part(&files, work).await?;
         let slot1 = match &self.store1 {
-            Some(store1) => Some(store1::open_slot(store1, &files, force).await?),
+            Some(store1) => Some(store1::part(store1, &files, work).await?),
             None => None,
         };
         let slot1 = slot1.filter(|slot| !slot.done);
         if slot3.done && slot1.is_none() {
-            return Ok(FillReport { before: true, ..FillReport::default() });
+            return Ok(FillReport::before());
+        }
+        if work.dry_run {
+            return Ok(FillReport::planned(&files));
         }
         let requested = RequestedSeries {
             efficiency: slot1.is_some(),

@@ -187,6 +187,17 @@ impl CaseInputs {
     }
 }
 
+/// Options of filling a case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FillOptions {
+    /// Whether to fill a case that already has a result.
+    pub force: bool,
+    /// Whether to fill a case of which input months are missing.
+    pub allow_missing: bool,
+    /// Whether to write nothing, and only find out whether the case would be filled.
+    pub dry_run: bool,
+}
+
 /// The work that filling a case took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FillReport {
@@ -202,6 +213,25 @@ pub struct FillReport {
     pub missing: Vec<YearMonth>,
     /// Whether the store already had this result.
     pub before: bool,
+    /// Whether a dry run found that the case would be filled.
+    pub planned: bool,
+}
+
+impl FillReport {
+    /// The report of a case whose result the store already has.
+    pub fn before() -> Self {
+        Self { before: true, ..Self::default() }
+    }
+
+    /// The report of a dry run for a case that would be filled from these files.
+    pub fn planned(files: &CaseFiles) -> Self {
+        Self {
+            size: files.size(),
+            missing: files.missing.clone(),
+            planned: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// The place of a case in store 1 or 3, with the state that the store had when it was opened.
@@ -223,18 +253,18 @@ impl<'a> CaseSlot<'a> {
     ///
     /// # Errors
     /// [`crate::research::PlanError::Settings`] when the store has a result of other settings;
-    /// [`crate::research::PlanError::WouldLose`] when it has months that are missing now. `force` skips
-    /// both checks.
+    /// [`crate::research::PlanError::WouldLose`] when it has months that are missing now.
+    /// [`FillOptions::force`] skips both checks.
     pub async fn open(
         destination: &'a OpenStore,
         case: Case,
         inputs: CurrentInputs,
         missing: &[YearMonth],
         settings: ResultSettings,
-        force: bool,
+        work: FillOptions,
     ) -> Result<Self, VisError> {
         let store = &destination.store;
-        let (mut earlier, unchanged) = match force {
+        let (mut earlier, unchanged) = match work.force {
             true => (None, PutMode::Always),
             false => CaseRecord::load_version(store, case).await?,
         };
@@ -251,7 +281,9 @@ impl<'a> CaseSlot<'a> {
             match compare(case, recorded, &record, &inputs, url).await? {
                 Comparison::Same => done = true,
                 Comparison::Touched(renewed) => {
-                    renew(store, case, &renewed).await;
+                    if !work.dry_run {
+                        renew(store, case, &renewed).await;
+                    }
                     done = true;
                 }
                 Comparison::Other => {}

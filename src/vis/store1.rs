@@ -4,7 +4,7 @@ use super::analysis;
 use super::create::OpenStore;
 use super::input::{CaseFiles, made_before};
 use super::record::ResultSettings;
-use super::series::{CaseSeries, CaseSlot, FillReport};
+use super::series::{CaseSeries, CaseSlot, FillOptions, FillReport};
 use super::{RunContext, VisError};
 use crate::derive::efficiency::{CarbonFlux, NoIntervention, efficiency};
 use crate::model::Case;
@@ -35,11 +35,10 @@ fn no_result(case: Case, month: usize) -> VisError {
 pub async fn open_slot<'a>(
     destination: &'a OpenStore,
     files: &CaseFiles,
-    force: bool,
+    work: FillOptions,
 ) -> Result<CaseSlot<'a>, VisError> {
     let (case, inputs) = (files.case, files.inputs());
-    CaseSlot::open(destination, case, inputs, &files.missing, ResultSettings::default(), force)
-        .await
+    CaseSlot::open(destination, case, inputs, &files.missing, ResultSettings::default(), work).await
 }
 
 /// Fills the slot of a case from the series of its monthly files.
@@ -58,15 +57,18 @@ pub async fn fill_from_analysis(
     destination: &OpenStore,
     analyses: &Store,
     case: Case,
-    force: bool,
+    work: FillOptions,
     context: &RunContext,
 ) -> Result<FillReport, VisError> {
     let analysis_store = analysis::find(analyses, case).await?;
     let inputs = made_before(analyses, &analysis_store.metadata).await?;
     let slot =
-        CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), force).await?;
+        CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), work).await?;
     if slot.done {
-        return Ok(FillReport { before: true, ..FillReport::default() });
+        return Ok(FillReport::before());
+    }
+    if work.dry_run {
+        return Ok(FillReport { planned: true, ..FillReport::default() });
     }
     let efficiency = analysis_store.efficiency(analyses, case);
     let ratios = context.within(analysis::memory(), efficiency).await?;

@@ -21,7 +21,7 @@ use super::month::{GridShape, MonthFile};
 use super::record::{CaseRecord, ResultSettings};
 use super::regridded::{MonthFields, MonthReader, RegriddedMonth};
 use super::schema::{PyramidOptions, YEAR, axis_indices, reading_order};
-use super::series::FillReport;
+use super::series::{FillOptions, FillReport};
 use super::shards::WholeMaps;
 use super::{RunContext, StoreRecipe, VisError, coverage};
 use crate::case_manifest::InputRecord;
@@ -120,20 +120,25 @@ impl MapContext<'_> {
     /// An input cannot be read or does not fit the grid; the maps exist with other settings, or another
     /// process writes them; the store fails, or the run
     /// is stopped.
-    pub async fn fill(&self, files: &CaseFiles, force: bool) -> Result<FillReport, VisError> {
+    pub async fn fill(&self, files: &CaseFiles, work: FillOptions) -> Result<FillReport, VisError> {
         if self.needs_ssh() && self.ssh.is_none() {
             return Err(VisError::Needs(NEEDS_SSH.to_owned()));
         }
-        let fill = self.prepare_fill(files, force).await?;
+        let fill = self.prepare_fill(files, work.force).await?;
         let comparison = self.compare_earlier(&fill).await?;
         self.check_points(files).await?;
-        if let Comparison::Touched(renewed) = &comparison {
+        if let Comparison::Touched(renewed) = &comparison
+            && !work.dry_run
+        {
             renew(&self.destination.store, files.case, renewed).await;
         }
         if comparison != Comparison::Other {
-            return Ok(FillReport { before: true, ..FillReport::default() });
+            return Ok(FillReport::before());
         }
         self.check_replacement(&fill).await?;
+        if work.dry_run {
+            return Ok(FillReport::planned(files));
+        }
         self.write_case(fill).await
     }
 

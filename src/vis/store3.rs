@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::create::OpenStore;
 use super::input::{CaseFiles, made_before};
 use super::record::ResultSettings;
-use super::series::{CaseSeries, CaseSlot, FillReport, UptakeOptions};
+use super::series::{CaseSeries, CaseSlot, FillOptions, FillReport, UptakeOptions};
 use super::{RunContext, VisError, excess};
 use crate::derive::uptake::{NoUptake, RADII, Uptake, percent};
 use crate::model::calendar::MONTH_LENGTHS;
@@ -45,15 +45,15 @@ impl UptakeContext {
     /// # Errors
     /// There is no centre of the polygon; the store has a result of the case with other settings, or with
     /// months that are missing now.
-    pub async fn open_slot(
+    pub async fn part(
         &self,
         files: &CaseFiles,
-        force: bool,
+        work: FillOptions,
     ) -> Result<CaseSlot<'_>, VisError> {
         let (case, inputs) = (files.case, files.inputs());
         let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
         let settings = settings(self.center(case)?, grid_sha256);
-        CaseSlot::open(&self.destination, case, inputs, &files.missing, settings, force).await
+        CaseSlot::open(&self.destination, case, inputs, &files.missing, settings, work).await
     }
 }
 
@@ -104,14 +104,17 @@ pub async fn fill_from_excess(
     case: Case,
     (grid, grid_sha256): &(Grid, String),
     center: LatLon,
-    (force, context): (bool, &RunContext),
+    (work, context): (FillOptions, &RunContext),
 ) -> Result<FillReport, VisError> {
     let excess_store = excess::find(excesses, case).await?;
     let inputs = made_before(excesses, &excess_store.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
-    let slot = CaseSlot::open(destination, case, inputs, &[], settings, force).await?;
+    let slot = CaseSlot::open(destination, case, inputs, &[], settings, work).await?;
     if slot.done {
-        return Ok(FillReport { before: true, ..FillReport::default() });
+        return Ok(FillReport::before());
+    }
+    if work.dry_run {
+        return Ok(FillReport { planned: true, ..FillReport::default() });
     }
     let recipe = &destination.recipe;
     let series = excess_store.series(excesses, case, (grid, center), recipe);

@@ -150,7 +150,26 @@ fn unknown_keys_exit_with_78_and_a_suggestion() {
 }
 
 #[test]
-fn the_message_for_a_bad_value_names_its_source() {
+fn a_misspelled_variable_or_profile_is_told_with_the_known_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let show = ["config", "show"];
+    for (variable, known) in [
+        ("DOR_OUPUT_DIR", "DOR_OUTPUT_DIR"),
+        ("DOR_S3_REGOIN", "DOR_S3_REGION"),
+        ("OCEAN_CDR_STORE1_PATH", "OCEAN_CDR_STORE_1_PATH"),
+    ] {
+        let said = fails(dor(folder.path()).args(show).env(variable, "x"), 0);
+        let expected = format!("the variable {variable} has no effect; did you mean `{known}`?");
+        assert!(said.contains(&expected), "{said}");
+    }
+    let others = [("DOR_SHARED", "x"), ("DOR_STATE_DIR", "x"), ("SLURM_JOB_ID", "1")];
+    assert_eq!(fails(dor(folder.path()).args(show).envs(others), 0), "");
+    let error = fails(dor(folder.path()).args(show).args(["--profile", "minoi"]), 78);
+    assert!(error.contains("did you mean `minio`?"), "{error}");
+}
+
+#[test]
+fn a_bad_value_names_its_layer() {
     let folder = tempfile::tempdir().unwrap();
     let show = ["config", "show"];
     let error = fails(dor(folder.path()).args(show).args(["--addressing", "sideways"]), 2);

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
@@ -11,6 +12,7 @@ use crate::campaign::finalize::{self, FinalizeResult, FinalizedProduct};
 use crate::campaign::status::Missing;
 use crate::cli::output::count;
 use crate::cli::publish_to::PublishTo;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::vis::write_completeness;
 use crate::cli::{Exit, GlobalArgs};
@@ -30,6 +32,8 @@ pub(crate) struct Finalize {
     plan: PlanArgs,
     #[command(flatten)]
     publish_to: PublishTo,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Finalize {
@@ -38,32 +42,35 @@ impl Finalize {
         let opened = load(&config).await?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone());
-        let Some(products) = finalize(&opened, &stop, out).await? else {
-            return Ok(Exit::Incomplete);
-        };
-        for store in &products {
+        let mut report = self.report.report(out);
+        let products = finalize(&opened, &stop, &mut report).await?;
+        let exit = if products.is_some() { Exit::Done } else { Exit::Incomplete };
+        for store in products.iter().flatten() {
             let name = store.location().file_name().unwrap_or_default().to_owned();
-            self.publish_to.publish_below(&name, &opened.stores, store, &stop, out).await?;
+            self.publish_to.publish_below(&name, &opened.stores, store, &stop, &mut report).await?;
         }
-        Ok(Exit::Done)
+        report.end()?;
+        Ok(exit)
     }
 }
 
 /// Finalizes the products of a plan, prints the number of cases in each, and returns their stores.
 ///
-/// Returns `None` when products are missing, and lists these.
+/// Returns `None` when products are missing, and lists these. A dry run only checks and prints.
 ///
 /// # Errors
 /// A store cannot be read or finalized, or the user stops the program.
 pub(crate) async fn finalize(
     opened: &OpenPlan,
     stop: &CancellationToken,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<Option<Vec<Store>>> {
+    let dry_run = out.is_dry();
     let report = |store: &Store, product: FinalizedProduct| write_product(out, store, &product);
-    match finalize::finalize(opened, stop, report).await? {
+    match finalize::finalize(opened, dry_run, stop, report).await? {
         FinalizeResult::Finalized(stores) => Ok(Some(stores)),
         FinalizeResult::Missing(missing) => {
+            out.set("missing", json!(missing));
             write_missing(out, &missing)?;
             Ok(None)
         }
@@ -72,14 +79,17 @@ pub(crate) async fn finalize(
 
 /// Prints the number of cases in a product.
 fn write_product(
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
     store: &Store,
     product: &FinalizedProduct,
 ) -> anyhow::Result<()> {
     match product {
         FinalizedProduct::Research(cases) => {
-            let cases = count(*cases, "case");
-            Ok(writeln!(out, "{}: research-grade files of {cases}", store.location())?)
+            let location = store.location();
+            let research =
+                json!({ "store": location.to_string(), "kind": "research", "cases": cases });
+            out.push("stores", research);
+            Ok(writeln!(out, "{location}: research-grade files of {}", count(*cases, "case"))?)
         }
         FinalizedProduct::Maps(kind, cases) => write_completeness(out, store, kind, cases),
     }

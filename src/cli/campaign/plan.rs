@@ -4,12 +4,14 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::campaign::draft::{self, PlanDraft};
 use crate::campaign::{self, Locations, Product};
-use crate::cli::arguments::{CaseArgs, from_one, size};
+use crate::cli::arguments::{CaseArgs, from_one, product, size};
 use crate::cli::output::{bytes, count};
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::research_data::{data_dir, refuse_inside, refuse_mixed};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::{grid_file, stores};
@@ -36,8 +38,8 @@ pub(crate) struct Plan {
     output: Location,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Products: research, store1, store2 and store3
-    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL)]
+    /// Products
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', default_values_t = Product::ALL, value_parser = product())]
     products: Vec<Product>,
     /// Archive of raw history, CASE/ocn/hist/*.nc [default: data_dir of the configuration]
     #[arg(short, long, value_name = "LOCATION")]
@@ -75,6 +77,8 @@ pub(crate) struct Plan {
     /// For the estimate: bytes that a node reads per second; `dor run` prints the rate at its end [default: 75 MB per core]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     node_rate: Option<u64>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Parses the location of a file.
@@ -113,9 +117,11 @@ impl Plan {
         let output = self.output.absolute();
         let planning = draft.plan(chosen.cases, &output, &stores, &stop);
         let plan = unless_stopped(&stop, planning).await??;
-        draft::write(&plan, &output, &stores).await?;
+        draft::write(&plan, &output, &stores, self.report.dry_run).await?;
         let rate = self.node_rate.map_or(node_rate(self.cores), |rate| rate as f64);
-        write_plan(out, &self.output, &plan, rate)?;
+        let mut report = self.report.report(out);
+        write_plan(&mut report, &self.output, &plan, rate)?;
+        report.end()?;
         Ok(Exit::Done)
     }
 
@@ -196,19 +202,26 @@ pub(crate) fn node_rate(cores: NonZeroUsize) -> f64 {
 /// Prints the cases and products of a plan, and the estimated node-hours. `rate`: bytes that a node reads per
 /// second.
 pub(crate) fn write_plan(
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
     location: &Location,
     plan: &campaign::CampaignPlan,
     rate: f64,
 ) -> std::io::Result<()> {
     let products: Vec<_> = plan.stages.iter().map(|product| product.name()).collect();
+    let hours = plan.bytes() as f64 / rate / 3600.0;
+    let cases: Vec<_> = plan.cases.iter().map(|planned| &planned.case).collect();
+    out.set("plan", json!(location.to_string()));
+    out.set("cases", json!(cases));
+    out.set("products", json!(products));
+    out.set("bytes_to_read", json!(plan.bytes()));
+    out.set("node_hours", json!(hours));
+    out.set("sha256", json!(plan.sha256));
     writeln!(
         out,
-        "{location}: {} for {}, {} to read, {:.1} node-hours at {}/s per node\nSHA-256 {}",
+        "{location}: {} for {}, {} to read, {hours:.1} node-hours at {}/s per node\nSHA-256 {}",
         count(plan.cases.len(), "case"),
         products.join(", "),
         bytes(plan.bytes()),
-        plan.bytes() as f64 / rate / 3600.0,
         bytes(rate as u64),
         plan.sha256
     )

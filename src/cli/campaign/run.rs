@@ -1,25 +1,29 @@
 //! `dor run`: processes the cases of a shard.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
-use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, selected_products};
-use crate::campaign::{CampaignPlan, Product, ProductError, Shard};
-use crate::cli::arguments::{CaseArgs, from_one, size, workers};
+use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, stages_of};
+use crate::campaign::status::{archive, missing, outputs};
+use crate::campaign::{CampaignPlan, OpenPlan, Product, ProductError, Shard};
+use crate::cli::arguments::{CaseArgs, from_one, product, size, workers};
+use crate::cli::exit::UsageError;
 use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, Overrides};
 use crate::executor::{memory, unless_stopped};
 use crate::research::failures;
-use crate::vis::VisError;
 
 /// Make all products of the cases of a shard, and read each raw file once
 ///
@@ -38,7 +42,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "K")]
     shard: Option<usize>,
     /// Only these products of the plan [default: all]
-    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',')]
+    #[arg(long = "products", aliases = ["stages", "only"], value_name = "PRODUCT", value_delimiter = ',', value_parser = product())]
     products: Vec<Product>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -51,6 +55,8 @@ pub(crate) struct Run {
     /// Make products again that are done
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Run {
@@ -61,8 +67,13 @@ impl Run {
         let config = Config::load(&overrides)?;
         let opened = unless_stopped(&stop, load(&config)).await??;
         let options = self.options(&opened.plan, config.workers.value.get())?;
-        let run = ShardRun::begin(opened, options).await?;
-        work(run, stop, out).await
+        let mut report = self.report.report(out);
+        let exit = match self.report.dry_run {
+            true => unless_stopped(&stop, preview(&opened, &options, &mut report)).await??,
+            false => work(ShardRun::begin(opened, options).await?, stop, &mut report).await?,
+        };
+        report.end()?;
+        Ok(exit)
     }
 
     /// Returns the options of the run.
@@ -87,12 +98,47 @@ impl Run {
             let is_element = |name: &&&str| variable(name).is_some();
             if let Some(name) = Shard::VARIABLES.iter().find(is_element) {
                 let needed = format!("{name} is set, so there are several shards; give --shards N");
-                return Err(VisError::Needs(needed).into());
+                return Err(UsageError(needed).into());
             }
             return Ok(Shard::find(1, self.shard, |_| None)?);
         };
         Ok(Shard::find(shards.get(), self.shard, variable)?)
     }
+}
+
+/// Prints the products that a run would make of each case of the shard.
+///
+/// # Errors
+/// The plan or an output cannot be used.
+async fn preview(
+    OpenPlan { stores, plan, .. }: &OpenPlan,
+    options: &ShardOptions,
+    out: &mut Report<'_>,
+) -> anyhow::Result<Exit> {
+    plan.places.refuse_absent(&options.stages, stores).await?;
+    let own: Vec<String> = options.cases(plan).iter().map(|(case, _)| case.short()).collect();
+    let mut plan = plan.clone();
+    plan.cases.retain(|planned| own.contains(&planned.case));
+    let (raw, mut outputs) = (archive(&plan, stores)?, outputs(&plan, stores)?);
+    outputs.retain(|(product, _)| options.stages.contains(product));
+    let missing = missing(&plan, &raw, &outputs, &mut BTreeSet::new()).await?;
+    let mut to_make = 0;
+    for case in &own {
+        let is_open = |product: &Product| {
+            let mut open = missing.iter().filter(|missing| missing.case == *case);
+            options.force || open.any(|missing| missing.stage == *product)
+        };
+        let products: Vec<_> =
+            options.stages.iter().filter(|product| is_open(product)).map(|p| p.name()).collect();
+        out.push("cases", json!({ "case": case, "products": products }));
+        match products.is_empty() {
+            true => writeln!(out, "case {case}: done before")?,
+            false => writeln!(out, "case {case}: to make {}", products.join(", "))?,
+        }
+        to_make += usize::from(!products.is_empty());
+    }
+    writeln!(out, "{to_make} of {} to make", count(own.len(), "case"))?;
+    Ok(Exit::Done)
 }
 
 /// Makes the products of the cases of a shard and prints the result of each case.
@@ -102,7 +148,7 @@ impl Run {
 pub(crate) async fn work(
     run: ShardRun,
     stop: CancellationToken,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<Exit> {
     let report_case = |case: CaseReport<'_>| write_case(out, &case);
     let result = run.work(stop, Arc::new(ConversionBar::new()), report_case).await;
@@ -113,10 +159,20 @@ pub(crate) async fn work(
 }
 
 /// Prints the result of a case, and the errors of the products that failed.
-fn write_case(out: &mut dyn Write, report: &CaseReport<'_>) -> anyhow::Result<()> {
+fn write_case(out: &mut Report<'_>, report: &CaseReport<'_>) -> anyhow::Result<()> {
     let CaseReport { case, done, all, products, made, size, fetched, elapsed, failures } = report;
     let label = format!("case {} ({done} of {all})", case.short());
-    if made.len() == *products && made.iter().all(|product| product.before) {
+    let objects: usize = made.iter().map(|product| product.objects).sum();
+    let written: u64 = made.iter().map(|product| product.written).sum();
+    let done_before = made.len() == *products && made.iter().all(|product| product.before);
+    out.push(
+        "cases",
+        json!({
+            "case": case.short(), "done_before": done_before, "products_done": made.len(),
+            "products": products, "bytes_read": fetched, "objects": objects, "bytes_written": written,
+        }),
+    );
+    if done_before {
         writeln!(out, "{label}: done before")?;
     } else {
         writeln!(
@@ -126,8 +182,8 @@ fn write_case(out: &mut dyn Write, report: &CaseReport<'_>) -> anyhow::Result<()
             count(*products, "product"),
             bytes(*fetched),
             bytes(*size),
-            count(made.iter().map(|product| product.objects).sum(), "object"),
-            bytes(made.iter().map(|product| product.written).sum()),
+            count(objects, "object"),
+            bytes(written),
             duration(*elapsed)
         )?;
     }
@@ -142,8 +198,12 @@ fn write_case(out: &mut dyn Write, report: &CaseReport<'_>) -> anyhow::Result<()
 }
 
 /// Prints the result of the shard, and returns the exit code.
-fn write_report(out: &mut dyn Write, report: &ShardReport) -> anyhow::Result<Exit> {
+fn write_report(out: &mut Report<'_>, report: &ShardReport) -> anyhow::Result<Exit> {
     let ShardReport { all, done, read, elapsed, failed, failure } = report;
+    out.set("all", json!(all));
+    out.set("done", json!(done));
+    out.set("bytes_read", json!(read));
+    out.set("failed", json!([]));
     if *all == 0 {
         writeln!(out, "this shard has no cases")?;
         return Ok(Exit::Done);
@@ -155,6 +215,8 @@ fn write_report(out: &mut dyn Write, report: &ShardReport) -> anyhow::Result<Exi
         for Failure { stages: products, error, .. } in failures {
             let products: Vec<_> = products.iter().map(|product| product.name()).collect();
             writeln!(out, "failed: {}, {}: {error}", case.short(), products.join(" and "))?;
+            let failed = json!({ "case": case.short(), "products": products, "error": error });
+            out.push("failed", failed);
         }
     }
     Ok(failure.map_or(Exit::Done, Exit::from))

@@ -6,17 +6,19 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
 use crate::campaign::slurm::{Jobs, Scripts, submit};
 use crate::cli::arguments::{CaseArgs, from_one, in_order, polygon, words};
+use crate::cli::exit::UsageError;
 use crate::cli::output::count;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::model::case::POLYGONS;
 use crate::store::Location;
-use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
 
 /// Run a plan on the nodes of a Slurm cluster
@@ -91,6 +93,8 @@ struct SlurmArgs {
     /// Folder of the job scripts
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
     output: PathBuf,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Parses a word for a line of a script: no spaces, and no characters that a shell or Slurm interprets.
@@ -169,11 +173,21 @@ impl Slurm {
         warn_of_idle_nodes(&location, plan.cases.len(), options.nodes.get());
         let jobs = options.jobs(&location, global)?;
         // With a choice of cases, finalize would find the other cases missing, so it gets no script.
-        let scripts = jobs.write_scripts(&options.output, options.choice()?.is_all())?;
-        match submits {
-            true => submit_jobs(&scripts, &location, options.nodes, out)?,
-            false => write_paths(&scripts, out)?,
+        let finalizes = options.choice()?.is_all();
+        let mut report = options.report.report(out);
+        if options.report.dry_run {
+            write_texts(&jobs, finalizes, &mut report)?;
+            report.end()?;
+            return Ok(Exit::Done);
         }
+        let scripts = jobs.write_scripts(&options.output, finalizes)?;
+        let paths = std::iter::once(&scripts.run).chain(&scripts.finalize);
+        report.set("scripts", paths.map(|path| json!(path.display().to_string())).collect());
+        match submits {
+            true => submit_jobs(&scripts, &location, options.nodes, &mut report)?,
+            false => write_paths(&scripts, &mut report)?,
+        }
+        report.end()?;
         Ok(Exit::Done)
     }
 }
@@ -184,6 +198,16 @@ fn warn_of_idle_nodes(plan: &Location, cases: usize, nodes: usize) {
         let cases = count(cases, "case");
         tracing::warn!("{plan} has {cases}: {idle} of {nodes} nodes get no case; lower --nodes");
     }
+}
+
+/// Prints the texts of the scripts, for a dry run.
+fn write_texts(jobs: &Jobs, finalizes: bool, out: &mut Report<'_>) -> std::io::Result<()> {
+    let finalize = finalizes.then(|| jobs.finalize_script());
+    for text in std::iter::once(jobs.run_script()).chain(finalize) {
+        out.push("texts", json!(text));
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
 }
 
 /// Prints the paths of the scripts.
@@ -199,9 +223,10 @@ fn submit_jobs(
     Scripts { run, finalize }: &Scripts,
     plan: &Location,
     nodes: NonZeroUsize,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     let id = submit(run, None)?;
+    out.push("jobs", json!(id));
     writeln!(out, "job {id}: {plan} on {}", count(nodes.get(), "node"))?;
     if let Some(finalize) = finalize {
         // The job starts also after a failed element, and finalize checks that all cases are done. With
@@ -211,6 +236,7 @@ fn submit_jobs(
                 "job {id} is queued, but not finalize; run dor finalize --plan {plan} after the job"
             )
         })?;
+        out.push("jobs", json!(last));
         writeln!(out, "job {last}: finalize, after job {id}")?;
     }
     writeln!(out, "progress: dor status --plan {plan} --shards {nodes}")?;
@@ -222,7 +248,7 @@ impl SlurmArgs {
     ///
     /// # Errors
     /// A range of polygons is empty.
-    fn choice(&self) -> Result<CaseChoice, VisError> {
+    fn choice(&self) -> Result<CaseChoice, UsageError> {
         let mut choice = self.cases.choice()?;
         if self.start.is_some() || self.end.is_some() {
             let range = (self.start.unwrap_or(0), self.end.unwrap_or(POLYGONS - 1));
@@ -256,7 +282,7 @@ impl SlurmArgs {
         let shards = self.nodes.get();
         if let Some(list) = self.array.as_deref().filter(|list| largest(list) >= Some(shards)) {
             let last = shards - 1;
-            anyhow::bail!(VisError::Needs(format!("--array {list}: the shards are 0 to {last}")));
+            anyhow::bail!(UsageError(format!("--array {list}: the shards are 0 to {last}")));
         }
         let mut run = global.words();
         run.extend(words(&self.choice()?));

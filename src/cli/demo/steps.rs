@@ -10,6 +10,7 @@ use crate::campaign::{Locations, OpenPlan, Product, Shard};
 use crate::cli::Exit;
 use crate::cli::campaign::{self, CORES, node_rate, write_plan};
 use crate::cli::progress::ConversionBar;
+use crate::cli::report::Report;
 use crate::cli::stores::grid_file;
 use crate::cli::vis::{self, Picture, create, draw, each, finalize_store};
 use crate::config::Config;
@@ -72,7 +73,7 @@ impl Steps<'_> {
     }
 
     /// Makes all products with a plan.
-    pub async fn all_by_plan(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub async fn all_by_plan(&self, out: &mut Report<'_>) -> anyhow::Result<Exit> {
         self.create_stores(out).await?;
         self.write_command(out, &format!(
             "plan -o @{PLAN} -d @{ARCHIVE} --output-dir @{RESEARCH} --store1 @{STORE1} --store2 @{STORE2} \
@@ -83,7 +84,7 @@ impl Steps<'_> {
         let draft = self.draft();
         let chosen = draft.cases(&self.choice(), &self.stores).await?;
         let plan = draft.plan(chosen.cases, &output, &self.stores, &self.context.stop).await?;
-        draft::write(&plan, &output, &self.stores).await?;
+        draft::write(&plan, &output, &self.stores, false).await?;
         write_plan(out, &self.at(PLAN), &plan, node_rate(CORES))?;
 
         self.write_command(out, &format!("run --plan @{PLAN} --shards 1 --shard 0 --force"))?;
@@ -109,12 +110,13 @@ impl Steps<'_> {
     }
 
     /// Creates the map stores, fills them from the research-grade files, and finalizes them.
-    pub async fn maps_from_files(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub async fn maps_from_files(&self, out: &mut Report<'_>) -> anyhow::Result<Exit> {
         self.create_stores(out).await?;
         let inputs = format!("-i @{RESEARCH} {}", self.inputs());
         let input = CaseSource::Research(self.open(RESEARCH)?);
         let cases = [self.case];
-        let work = FillOptions { force: false, allow_missing: self.months_are_missing() };
+        let work =
+            FillOptions { allow_missing: self.months_are_missing(), ..FillOptions::default() };
 
         self.write_command(
             out,
@@ -149,7 +151,7 @@ impl Steps<'_> {
     }
 
     /// Checks the map stores and draws pictures of them.
-    pub async fn check_and_plot(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    pub async fn check_and_plot(&self, out: &mut Report<'_>) -> anyhow::Result<Exit> {
         for store in [STORE1, STORE2, STORE3] {
             self.write_command(out, &format!("vis check @{store}"))?;
             let report = check::check(&self.open(store)?, &self.step_context()).await?;
@@ -187,7 +189,7 @@ impl Steps<'_> {
     }
 
     /// Creates the three map stores, and replaces those of an earlier demo.
-    async fn create_stores(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+    async fn create_stores(&self, out: &mut Report<'_>) -> anyhow::Result<()> {
         let variables = MapVariable::ALL.into_iter().collect();
         let pyramid = PyramidOptions { levels: LEVELS, variables, ..PyramidOptions::default() };
         let kinds = [
@@ -252,13 +254,13 @@ impl Steps<'_> {
         store: &str,
         picture: Picture,
         name: &str,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<()> {
         draw(&self.stores, &self.open(store)?, picture, (&self.at(name), false), out).await
     }
 
     /// Prints the command that does the same as the next step. `@name` stands for the location `name` of the demo.
-    fn write_command(&self, out: &mut dyn Write, command: &str) -> std::io::Result<()> {
+    fn write_command(&self, out: &mut Report<'_>, command: &str) -> std::io::Result<()> {
         let resolve = |word: &str| match word.strip_prefix('@') {
             Some(name) => self.at(name).to_string(),
             None => word.to_owned(),

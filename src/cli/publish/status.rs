@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::{size_of, write_orphaned};
-use crate::cli::output::{bytes, count, write_json};
+use crate::cli::output::{bytes, count};
+use crate::cli::report::JsonArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
@@ -24,9 +25,8 @@ pub(super) struct Status {
     /// Source of the publish; also shows the number of objects that a publish of the whole source would send
     #[arg(long, value_name = "LOCATION")]
     source: Option<Location>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 impl Status {
@@ -37,10 +37,8 @@ impl Status {
     ) -> anyhow::Result<Exit> {
         let config = Config::load(&global.overrides())?;
         let report = self.report(&stores(&config)).await?;
-        match self.json {
-            true => write_json(out, &report.document())?,
-            false => report.write(out, &self.destination)?,
-        }
+        let document = report.document();
+        self.json.print(out, &document, |out, _| report.write(out, &self.destination))?;
         Ok(Exit::Done)
     }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::GlobalArgs;
 use crate::cli::arguments::workers;
+use crate::cli::report::ReportArgs;
 use crate::config::{Config, ConfigError, Setting};
 use crate::store::Location;
 
@@ -60,13 +61,12 @@ pub(super) struct ConversionArgs {
     /// Grid file with the full TLAT and TLONG: NetCDF, or CESM's horiz_grid_*.ieeer8
     #[arg(long, value_name = "LOCATION")]
     pub grid: Option<Location>,
-    /// Print how many files would be converted, and why, and do nothing; with --verbose, list the files
-    #[arg(long)]
-    pub dry_run: bool,
     /// Convert files again that are done, even if they were made with other settings or inputs
     #[arg(long)]
     pub force: bool,
     /// Accept cases with missing months
     #[arg(long)]
     pub allow_missing: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }

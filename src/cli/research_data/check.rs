@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::location_checks;
 use crate::cli::arguments::{case, from_one};
-use crate::cli::output::{Table, bytes, count, write_json};
+use crate::cli::exit::UsageError;
+use crate::cli::output::{Table, bytes, count};
+use crate::cli::report::JsonArgs;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
@@ -45,9 +47,8 @@ pub(super) struct Check {
     /// Read only N files of each case; the sizes of all files are compared
     #[arg(long, value_name = "N", value_parser = from_one)]
     sample: Option<NonZeroUsize>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Result of the check of a case.
@@ -79,7 +80,7 @@ impl Check {
                 .await??;
         } else if self.cases.is_empty() {
             let problem = format!("{} cannot be listed; name the cases", setting.value);
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let cases = match self.cases.is_empty() {
             true => unless_stopped(&stop, CaseSource::Research(store.clone()).cases()).await??,
@@ -96,10 +97,7 @@ impl Check {
             let Verified { files, read, bytes, problems } = verified;
             rows.push(Row { case: case.short(), files, read, bytes, problems });
         }
-        match self.json {
-            true => write_json(out, &rows)?,
-            false => write_rows(out, &rows)?,
-        }
+        self.json.print(out, &rows, |out, rows| write_rows(out, rows))?;
         let is_valid = rows.iter().all(|row| row.problems.is_empty());
         Ok(if is_valid { Exit::Done } else { Exit::BadData })
     }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::arguments::{ResearchArgs, data_dir};
 use super::location_checks;
 use crate::cli::arguments::CaseArgs;
-use crate::cli::output::{Table, eprint_line, write_json};
+use crate::cli::output::{Table, eprint_line};
+use crate::cli::report::JsonArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
@@ -37,9 +38,8 @@ pub(super) struct ListCases {
     /// Only cases in this state
     #[arg(long, value_enum)]
     state: Option<StateArg>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -128,10 +128,7 @@ impl ListCases {
                 (rows.collect(), selected.len())
             }
         };
-        match self.json {
-            true => write_json(out, &rows)?,
-            false => write_rows(out, &rows, count)?,
-        }
+        self.json.print(out, &rows, |out, rows| write_rows(out, rows, count))?;
         Ok(Exit::Done)
     }
 

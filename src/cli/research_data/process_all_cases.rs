@@ -4,12 +4,14 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::{ConversionArgs, ResearchArgs};
-use super::run::{Run, write_reasons};
+use super::run::{Run, reasons_document, write_reasons};
 use crate::cli::arguments::{CaseArgs, from_one};
 use crate::cli::output::{bytes, count, eprint_line};
 use crate::cli::publish_to::{PublishTo, Publishing};
+use crate::cli::report::Report;
 use crate::cli::{Exit, GlobalArgs, report};
 use crate::executor::Stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
@@ -20,7 +22,7 @@ use crate::research::{CaseError, ConversionSummary, failures};
 ///
 /// Skips cases without raw files, and lists failed cases with the cause. Ends with 1 when a case failed, and with 78
 /// when every failure is in the settings, such as another grid file than the recorded one. A dry run plans all
-/// cases.
+/// cases; with --verbose, it lists the files.
 #[derive(Args, Debug)]
 pub(super) struct ProcessAllCases {
     #[command(flatten)]
@@ -50,13 +52,14 @@ impl ProcessAllCases {
             .await
             .map_err(|e| run.with_setting(e))?;
         let publishing = run.publishing(&self.publish_to).await?;
+        let mut report = self.conversion.report.report(out);
+        let out = &mut report;
         let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
             write_case(&run, case, result, &publishing, out)
         };
-        let totals =
-            run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
-        self.write_totals(&run, &available, selected.len(), &totals, out)?;
-        write_failures(&run, &totals, out)?;
+        let totals = run.conversion.each(&available.cases, self.keep_going, report_case).await?;
+        self.write_totals(&run, &available, selected.len(), &totals, &mut report)?;
+        write_failures(&run, &totals, &mut report)?;
         let tried = totals.done + totals.failed.len();
         let is_stopped = run.conversion.context().stop.is_cancelled();
         let exit = match totals.failed.is_empty() {
@@ -68,7 +71,9 @@ impl ProcessAllCases {
             false if totals.is_misconfigured() => Exit::Configuration,
             false => Exit::SomeFailed,
         };
-        publishing.end(exit, out).await
+        let exit = publishing.end(exit, &mut report).await?;
+        report.end()?;
+        Ok(exit)
     }
 
     /// Prints the numbers of cases and files. `selected`: number of chosen cases, with and without raw files.
@@ -78,12 +83,15 @@ impl ProcessAllCases {
         AvailableCases { cases, present }: &AvailableCases,
         selected: usize,
         totals: &ConversionTotals,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> std::io::Result<()> {
         let ConversionTotals { done, total, reasons, failed, interrupted } = totals;
         let not_tried = cases.len() - done - failed.len() - interrupted.len();
         let ConversionSummary { converted, kept, bytes_in, bytes_out, .. } = *total;
         let is_dry = run.conversion.is_dry();
+        out.set("not_tried", json!(not_tried));
+        out.set("without_raw_files", json!(selected - present));
+        out.set("reasons", reasons_document(reasons));
         let (verb, files) = match is_dry {
             true => ("planned", format!("to convert ({}), {kept} done", bytes(bytes_in))),
             false => {
@@ -111,16 +119,22 @@ impl ProcessAllCases {
 fn write_failures(
     run: &Run,
     ConversionTotals { failed, interrupted, .. }: &ConversionTotals,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> std::io::Result<()> {
+    out.set("failed", json!([]));
     for (case, error) in failed {
         let cause = match run.invalid_setting(error) {
             Some(error) => failures::one_line(&error),
             None => failures::cause(error),
         };
         writeln!(out, "failed: {}: {cause}", case.short())?;
+        out.push("failed", json!({ "case": case.short(), "error": cause }));
     }
-    interrupted.iter().try_for_each(|error| writeln!(out, "interrupted: {error}"))
+    for error in interrupted {
+        writeln!(out, "interrupted: {error}")?;
+        out.push("interrupted", json!(error.to_string()));
+    }
+    Ok(())
 }
 
 /// Prints the result of a case, and queues the case for publishing.
@@ -129,7 +143,7 @@ fn write_case(
     case: Case,
     result: Result<&CaseOutcome, &CaseError>,
     publishing: &Publishing,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     match result {
         Ok(done) => {

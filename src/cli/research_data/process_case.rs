@@ -15,7 +15,7 @@ use crate::model::Case;
 ///
 /// Continues a case that was stopped, and skips a case that is done, unless the content of its raw files has changed.
 /// Ends with 78 if the case was made with other settings (grid file, rules); a case without a grid file is converted
-/// again when one is given.
+/// again when one is given. With --verbose, a dry run lists the files.
 #[derive(Args, Debug)]
 pub(super) struct ProcessCase {
     /// Case: polygon and month (112-04), index (449 or 00449), or the full name
@@ -33,10 +33,13 @@ impl ProcessCase {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let run = Run::prepare(&self.locations, &self.conversion, global).await?;
         let publishing = run.publishing(&self.publish_to).await?;
-        run.case(self.case, out).await?;
+        let mut report = self.conversion.report.report(out);
+        run.case(self.case, &mut report).await?;
         if !run.conversion.is_dry() {
             publishing.add(self.case);
         }
-        publishing.end(Exit::Done, out).await
+        let exit = publishing.end(Exit::Done, &mut report).await?;
+        report.end()?;
+        Ok(exit)
     }
 }

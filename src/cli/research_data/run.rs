@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{ConversionArgs, ResearchArgs, data_dir};
@@ -12,6 +13,7 @@ use crate::cli::GlobalArgs;
 use crate::cli::output::{bytes, count, duration};
 use crate::cli::progress::ConversionBar;
 use crate::cli::publish_to::{PublishTo, Publishing};
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::{grid_file, stores};
 use crate::config::{Config, ConfigError, Setting};
@@ -95,7 +97,8 @@ impl Run {
         };
         let recipe =
             ConversionRecipe { product: "research-grade".to_owned(), version: RECIPE, grid_sha256 };
-        let &ConversionArgs { force, allow_missing, dry_run, .. } = arguments;
+        let &ConversionArgs { force, allow_missing, report: ReportArgs { dry_run, .. }, .. } =
+            arguments;
         let options = PlanOptions { force, allow_missing, recipe };
         let conversion = Conversion::new(context, options, dry_run);
         Ok(Self { conversion, archive, output, progress, verbose, stores })
@@ -114,8 +117,8 @@ impl Run {
     ///
     /// # Errors
     /// The case cannot be converted. The files that failed are printed.
-    pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<()> {
-        let outcome = self.conversion.convert_case(case).await.map_err(|error| {
+    pub async fn case(&self, case: Case, out: &mut Report<'_>) -> anyhow::Result<()> {
+        let outcome = self.conversion.case(case).await.map_err(|error| {
             self.write_failures(&error);
             self.with_setting(error)
         })?;
@@ -125,10 +128,11 @@ impl Run {
     /// Prints the result of a case. A dry run prints the plan.
     pub fn write(
         &self,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
         case: Case,
         outcome: &CaseOutcome,
     ) -> std::io::Result<()> {
+        out.push("cases", document(case, outcome));
         match outcome {
             CaseOutcome::Planned(plan) => self.write_plan(out, plan, outcome),
             CaseOutcome::Converted { summary, missing } => {
@@ -197,12 +201,35 @@ pub(crate) async fn convert_case(
     config: &Config,
     case: Case,
     allow_missing: bool,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     let arguments = ConversionArgs { allow_missing, force: true, ..ConversionArgs::default() };
     let run = Run::new(config, &arguments, false).await?;
     write!(out, "   ")?;
     run.case(case, out).await
+}
+
+/// Returns the result of a case as JSON. Of a dry run, the numbers are those that the conversion would have.
+fn document(case: Case, outcome: &CaseOutcome) -> Value {
+    let ConversionSummary { converted, kept, bytes_in, bytes_out, .. } = outcome.summary();
+    let missing = match outcome {
+        CaseOutcome::Planned(plan) => plan.missing(),
+        CaseOutcome::Converted { missing, .. } => missing.clone(),
+    };
+    json!({
+        "case": case.short(),
+        "files_converted": converted,
+        "files_kept": kept,
+        "bytes_read": bytes_in,
+        "bytes_written": bytes_out,
+        "reasons": reasons_document(&outcome.reasons()),
+        "missing": missing,
+    })
+}
+
+/// Returns the numbers of files by reason as JSON.
+pub(super) fn reasons_document(reasons: &Reasons) -> Value {
+    reasons.iter().map(|(reason, files)| (reason.to_string(), json!(files))).collect()
 }
 
 /// Prints the numbers of files and bytes of a converted case.

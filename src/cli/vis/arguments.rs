@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::GlobalArgs;
 use crate::cli::arguments::workers;
+use crate::cli::report::ReportArgs;
 use crate::config::{Config, ConfigError, Setting};
 use crate::store::{Location, StoreRegistry};
 use crate::vis::input::CaseSource;
@@ -52,12 +53,15 @@ pub(super) struct WorkArgs {
     /// Accept cases with missing months, which get the fill value
     #[arg(long)]
     pub allow_missing: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 impl WorkArgs {
     /// Returns the options of the library.
     pub fn options(&self) -> populate::FillOptions {
-        populate::FillOptions { force: self.force, allow_missing: self.allow_missing }
+        let Self { force, allow_missing, report: ReportArgs { dry_run, .. }, .. } = *self;
+        populate::FillOptions { force, allow_missing, dry_run }
     }
 }
 

@@ -3,17 +3,17 @@
 use std::io::Write;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::arguments::{WorkArgs, config};
 use super::create::named_or_configured;
 use super::run::run_context;
-use crate::cli::output::{Table, write_json};
+use crate::cli::output::{Table, short_names};
+use crate::cli::report::JsonArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
-use crate::model::Case;
-use crate::model::case::describe_cases;
+use crate::model::case::in_short;
 use crate::store::Location;
 use crate::vis::check::{self, CheckReport};
 use crate::vis::finalize::Completeness;
@@ -31,9 +31,8 @@ pub(super) struct Check {
     /// Require all 2760 cases
     #[arg(long)]
     complete: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 impl Check {
@@ -60,41 +59,35 @@ impl Check {
     ) -> anyhow::Result<bool> {
         let incomplete = !report.cases.missing.is_empty() || !report.cases.partial.is_empty();
         let is_valid = report.is_sound() && !(self.complete && incomplete);
-        match self.json {
-            true => write_as_json(out, report, is_valid)?,
-            false => {
-                write_as_table(out, location, report)?;
-                if self.complete && incomplete {
-                    writeln!(out, "not complete, but --complete requires all cases and months")?;
-                }
+        self.json.print(out, &document(report, is_valid), |out, _| {
+            write_as_table(out, location, report)?;
+            match self.complete && incomplete {
+                true => writeln!(out, "not complete, but --complete requires all cases and months"),
+                false => Ok(()),
             }
-        }
+        })?;
         Ok(is_valid)
     }
 }
 
-/// Prints a report as JSON.
-fn write_as_json(out: &mut dyn Write, report: &CheckReport, is_valid: bool) -> anyhow::Result<()> {
-    let short = |cases: &[Case]| cases.iter().map(|case| case.short()).collect::<Vec<_>>();
-    write_json(
-        out,
-        &json!({
-            "store": report.kind.name(),
-            "sound": is_valid,
-            "metadata": report.metadata,
-            "coordinates": report.coordinates,
-            "chunks": report.chunks,
-            "records": report.records,
-            "others": report.others,
-            "has_records": report.has_records,
-            "without_record": short(&report.uncovered),
-            "cases": {
-                "done": short(&report.cases.done),
-                "missing": short(&report.cases.missing),
-                "months_missing": short(&report.cases.partial),
-            },
-        }),
-    )
+/// Returns a report as JSON.
+fn document(report: &CheckReport, is_valid: bool) -> Value {
+    json!({
+        "store": report.kind.name(),
+        "sound": is_valid,
+        "metadata": report.metadata,
+        "coordinates": report.coordinates,
+        "chunks": report.chunks,
+        "records": report.records,
+        "others": report.others,
+        "has_records": report.has_records,
+        "without_record": short_names(&report.uncovered),
+        "cases": {
+            "done": short_names(&report.cases.done),
+            "missing": short_names(&report.cases.missing),
+            "months_missing": short_names(&report.cases.partial),
+        },
+    })
 }
 
 /// Prints a report as tables and lists.

@@ -3,16 +3,19 @@
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::arguments::{config, output};
+use crate::cli::arguments::{levels, variable};
 use crate::cli::output::{Table, count};
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::encode::zarr::{Hierarchy, ZarrVersion};
 use crate::model::atlas::MapVariable;
 use crate::store::{Location, Store, StoreRegistry};
-use crate::vis::schema::{MAX_LEVELS, PyramidOptions};
+use crate::vis::schema::PyramidOptions;
 use crate::vis::{StoreKind, VisError, create};
 
 /// Location of an empty store.
@@ -24,6 +27,8 @@ struct Target {
     /// Replace a store that holds data
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// Create the empty store of efficiencies (store 1)
@@ -45,11 +50,11 @@ pub(super) struct Store3 {
 pub(super) struct Store2 {
     #[command(flatten)]
     target: Target,
-    /// Variables of the maps: DIC_SURF, DIC, PH, FG and pCO2SURF [default: all]
-    #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// Variables of the maps [default: all]
+    #[arg(long, visible_alias = "variable", value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = variable())]
     variables: Vec<MapVariable>,
     /// Number of levels of the pyramid, with 128, 256, ... cells per side
-    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LEVELS)))]
+    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = levels())]
     levels: u8,
     /// Version of the Zarr format: the public map reads 2; 3 has fewer, larger objects
     #[arg(long, value_enum, default_value = "2")]
@@ -103,12 +108,14 @@ impl Target {
     ) -> anyhow::Result<Exit> {
         let config = config(global, None, None)?;
         let location = store_of(kind, self.output_store.as_ref(), &config)?;
-        create(&stores(&config), &location, kind, self.overwrite, out).await?;
+        let mut report = self.report.report(out);
+        create(&stores(&config), &location, kind, self.overwrite, &mut report).await?;
+        report.end()?;
         Ok(Exit::Done)
     }
 }
 
-/// Creates an empty store and prints its arrays.
+/// Creates an empty store and prints its arrays. A dry run only checks and prints.
 ///
 /// # Errors
 /// The store holds data and `overwrite` is `false`, or it cannot be written.
@@ -117,9 +124,27 @@ pub(crate) async fn create(
     location: &Location,
     kind: &StoreKind,
     overwrite: bool,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
-    let hierarchy = create::create(&stores.open(location)?, kind, overwrite).await?;
+    let store = stores.open(location)?;
+    let hierarchy = match out.is_dry() {
+        true => create::check_template(&store, kind, overwrite).await?,
+        false => create::create(&store, kind, overwrite).await?,
+    };
+    out.set("store", json!(location.to_string()));
+    out.set("kind", json!(kind.name()));
+    out.set("zarr_format", json!(version(kind.format())));
+    for array in &hierarchy.arrays {
+        let (path, shape, chunks) = (&array.path, &array.shape, &array.chunks);
+        let (dimensions, shards) = (&array.dimensions, &array.shards);
+        out.push(
+            "arrays",
+            json!({
+                "path": path, "dimensions": dimensions, "shape": shape, "chunks": chunks,
+                "shards": shards,
+            }),
+        );
+    }
     writeln!(out, "{location}: {} in Zarr v{}\n", kind.name(), version(kind.format()))?;
     Ok(write_structure(out, &hierarchy, kind.format())?)
 }

@@ -3,12 +3,15 @@
 use std::io::Write;
 
 use clap::Args;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::config;
 use super::create::named_or_configured;
-use crate::cli::output::count;
+use crate::cli::exit::UsageError;
+use crate::cli::output::{count, short_names};
 use crate::cli::publish_to::PublishTo;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::signals::stop_on_signals;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
@@ -34,55 +37,82 @@ pub(super) struct Finalize {
     reference_compat: bool,
     #[command(flatten)]
     publish_to: PublishTo,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Finalize {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        if self.publish_to.is_given() && self.store.is_none() {
+            let problem = "--publish-to publishes one store; name the store to finalize".to_owned();
+            return Err(UsageError(problem).into());
+        }
         let config = config(global, None, None)?;
         let stores = stores(&config);
         let stop = CancellationToken::new();
+        let mut report = self.report.report(out);
+        let out = &mut report;
         for (_, store) in named_or_configured(self.store.as_ref(), &config, &stores).await? {
-            if self.adopt {
-                self.adopt(&store, out).await?;
+            let adopts = self.adopt && self.adopt(&store, out).await?;
+            // Without their records, which a dry run does not make, the cases could not be finalized.
+            if !(adopts && out.is_dry()) {
+                finalize_store(&store, out).await?;
             }
-            finalize_store(&store, out).await?;
             if self.store.is_some() {
                 stop_on_signals(stop.clone());
                 self.publish_to.publish(&stores, &store, &stop, out).await?;
             }
         }
+        report.end()?;
         Ok(Exit::Done)
     }
 
-    /// Makes records of the cases that have values and no record, and prints these cases.
-    async fn adopt(&self, store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
+    /// Makes records of the cases that have values and no record, and prints these cases. Returns whether there
+    /// are any.
+    async fn adopt(&self, store: &Store, out: &mut Report<'_>) -> anyhow::Result<bool> {
         let stated = self.reference_compat.then(|| StoreRecipe::new(true));
-        let cases: Vec<Case> = adopt::adopt(store, stated).await?.into_iter().collect();
+        let cases: Vec<Case> =
+            adopt::adopt(store, stated, out.is_dry()).await?.into_iter().collect();
         match cases.is_empty() {
             true => writeln!(out, "{}: every case with values has a record", store.location())?,
-            false => writeln!(out, "made records of {}", describe_cases(&cases))?,
+            false if out.is_dry() => writeln!(out, "would make records of {}", in_short(&cases))?,
+            false => writeln!(out, "made records of {}", in_short(&cases))?,
         }
-        Ok(())
+        out.set("adopted", json!(short_names(&cases)));
+        Ok(!cases.is_empty())
     }
 }
 
-/// Finalizes a store and prints the number of its cases.
+/// Finalizes a store and prints the number of its cases. A dry run only checks and prints.
 ///
 /// # Errors
 /// The store has values of cases without a record, or it cannot be written.
-pub(crate) async fn finalize_store(store: &Store, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (kind, cases) = finalize::finalize(store).await?;
+pub(crate) async fn finalize_store(store: &Store, out: &mut Report<'_>) -> anyhow::Result<()> {
+    let (kind, cases) = match out.is_dry() {
+        true => finalize::preview(store).await?,
+        false => finalize::finalize(store).await?,
+    };
     write_completeness(out, store, &kind, &cases)
 }
 
 /// Prints the number of cases in a finalized store, and the missing cases and months.
 pub(crate) fn write_completeness(
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
     store: &Store,
     kind: &StoreKind,
     cases: &Completeness,
 ) -> anyhow::Result<()> {
     let Completeness { done, missing, partial } = cases;
+    out.push(
+        "stores",
+        json!({
+            "store": store.location().to_string(),
+            "kind": kind.name(),
+            "done": short_names(done),
+            "missing": short_names(missing),
+            "months_missing": short_names(partial),
+        }),
+    );
     writeln!(
         out,
         "{}: {} with {} of {} cases, {} missing",

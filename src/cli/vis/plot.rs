@@ -4,10 +4,13 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::config;
 use super::create::store_of;
-use crate::cli::arguments::CaseArgs;
+use crate::cli::arguments::{CaseArgs, band, variable};
+use crate::cli::exit::UsageError;
+use crate::cli::report::{Report, ReportArgs};
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -27,8 +30,8 @@ pub(super) struct Plot {
     /// Draw curves of the chosen cases
     #[arg(long, conflicts_with_all = ["variable", "step", "band"])]
     series: bool,
-    /// Variable of the map: DIC_SURF, DIC, PH, FG or pCO2SURF
-    #[arg(long, value_name = "V", required_unless_present = "series")]
+    /// Variable of the map
+    #[arg(long, value_name = "V", required_unless_present = "series", value_parser = variable())]
     variable: Option<MapVariable>,
     #[command(flatten)]
     cases: CaseArgs,
@@ -36,7 +39,7 @@ pub(super) struct Plot {
     #[arg(long, value_name = "N", required_unless_present = "series", value_parser = step)]
     step: Option<u16>,
     /// Band of the map: delta (with minus without the intervention) or experimental (with the intervention)
-    #[arg(long, default_value = "delta")]
+    #[arg(long, default_value = "delta", value_parser = band())]
     band: Band,
     /// Picture to write, with a name that ends in .png: a path or URL
     #[arg(short, long, value_name = "LOCATION", value_parser = png)]
@@ -44,6 +47,8 @@ pub(super) struct Plot {
     /// Replace a file even if dor has not drawn it
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Plot {
@@ -58,7 +63,7 @@ impl Plot {
         let cases = self.cases.choice()?.named_cases();
         if cases.is_empty() {
             let problem = "no case is chosen; give --polygon with --month, or --case".to_owned();
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let picture = match (self.variable, self.step, cases.as_slice()) {
             (Some(variable), Some(step), &[case]) => {
@@ -68,11 +73,13 @@ impl Plot {
                 let needed =
                     "a map is of one case: give one --polygon and one --month, or one --case"
                         .to_owned();
-                return Err(VisError::Needs(needed).into());
+                return Err(UsageError(needed).into());
             }
             (None, ..) => Picture::Curves(cases),
         };
-        draw(&stores, &store, picture, (&self.output, self.overwrite), out).await?;
+        let mut report = self.report.report(out);
+        draw(&stores, &store, picture, (&self.output, self.overwrite), &mut report).await?;
+        report.end()?;
         Ok(Exit::Done)
     }
 }
@@ -85,7 +92,7 @@ pub(crate) enum Picture {
     Curves(Vec<Case>),
 }
 
-/// Draws a picture to the location `output` and prints the location.
+/// Draws a picture to the location `output` and prints the location. A dry run does not write the picture.
 ///
 /// # Errors
 /// The store cannot be read, the picture cannot be written, or `overwrite` is `false` and `output` is a file that
@@ -95,7 +102,7 @@ pub(crate) async fn draw(
     store: &Store,
     picture: Picture,
     (output, overwrite): (&Location, bool),
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     let (Some(folder), Some(name)) = (output.parent(), output.file_name()) else {
         anyhow::bail!("{output} does not name a file; give --output FILE.png");
@@ -112,6 +119,11 @@ pub(crate) async fn draw(
         Picture::Map(query) => map(store, query).await?,
         Picture::Curves(cases) => curves(store, &cases).await?,
     };
+    out.set("picture", json!(output.to_string()));
+    out.set("bytes", json!(png.len()));
+    if out.is_dry() {
+        return Ok(writeln!(out, "would write {output}")?);
+    }
     folder.put(name, png.into()).await?;
     Ok(writeln!(out, "{output}")?)
 }
@@ -124,8 +136,10 @@ fn step(text: &str) -> Result<u16, String> {
 
 /// Parses the location of a PNG picture.
 fn png(text: &str) -> Result<Location, String> {
-    match text.to_ascii_lowercase().ends_with(".png") {
-        true => text.parse().map_err(|error: LocationError| error.to_string()),
+    let location: Location = text.parse().map_err(|error: LocationError| error.to_string())?;
+    let is_png = |name: &str| name.to_ascii_lowercase().ends_with(".png");
+    match location.file_name().is_some_and(is_png) {
+        true => Ok(location),
         false => Err("pictures are PNG; give a name that ends in .png".to_owned()),
     }
 }

@@ -8,6 +8,7 @@ use super::arguments::{InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, run_context};
 use crate::cli::arguments::CaseArgs;
+use crate::cli::report::Report;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
@@ -47,7 +48,9 @@ impl PopulateStore1 {
         let location = store_of(&StoreKind::Store1, self.output_store.as_ref(), &config)?;
         let store = stores.open(&location)?;
         let choice = self.cases.choice()?;
-        match &self.analysis_zarr_stores_dir {
+        let mut report = self.work.report.report(out);
+        let out = &mut report;
+        let exit = match &self.analysis_zarr_stores_dir {
             Some(analyses) => {
                 let analyses = stores.open(analyses)?;
                 self.fill_from_analyses(store, &analyses, &choice, &context, out).await
@@ -56,7 +59,10 @@ impl PopulateStore1 {
                 let input = self.months.open(&stores, &config)?;
                 self.fill_from_files(store, input, &choice, &context, out).await
             }
-        }
+        };
+        let exit = exit?;
+        report.end()?;
+        Ok(exit)
     }
 
     async fn fill_from_analyses(
@@ -65,14 +71,14 @@ impl PopulateStore1 {
         analyses: &Store,
         choice: &CaseChoice,
         context: &RunContext,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<Exit> {
         let available = zarr::cases(analyses, analysis::SUFFIX).await?;
         let cases = chosen(choice, available, &analyses.location().to_string())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-        let force = self.work.force;
+        let work = self.work.options();
         let fill = async |case: Case| {
-            store1::fill_from_analysis(&store1, analyses, case, force, context).await
+            store1::fill_from_analysis(&store1, analyses, case, work, context).await
         };
         each(&cases, context, out, fill).await
     }
@@ -83,7 +89,7 @@ impl PopulateStore1 {
         input: CaseSource,
         choice: &CaseChoice,
         context: &RunContext,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<Exit> {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;

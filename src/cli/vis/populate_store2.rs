@@ -7,7 +7,7 @@ use clap::Args;
 use super::arguments::{GridArgs, InputArgs, WorkArgs, config};
 use super::create::store_of;
 use super::run::{chosen, each, run_context};
-use crate::cli::arguments::CaseArgs;
+use crate::cli::arguments::{CaseArgs, levels};
 use crate::cli::publish_to::PublishTo;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
@@ -50,7 +50,7 @@ struct Maps {
     #[arg(long, value_name = "LOCATION", conflicts_with = "reference_compat")]
     weights_store: Option<Location>,
     /// Number of levels that the store must have
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = levels())]
     levels: Option<u8>,
     /// Sea surface height of the reference run; needed for DIC [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
@@ -74,15 +74,21 @@ impl PopulateStore2 {
         let cases = chosen(&choice, input.cases().await?, &input.url())?;
         let workers = (&context.pool, &context.stop);
         let publishing = self.publish_to.queue(&stores, &store, workers).await?;
-        let options = self.maps.options(&config);
-        let atlas = options.open_map_context(store, &reading, (&input, &cases), &context).await?;
+        let options =
+            MapOptions { dry_run: self.work.report.dry_run, ..self.maps.options(&config) };
+        let atlas = options.atlas(store, &reading, (&input, &cases), &context).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
-            publishing.add(case);
+            if !self.work.report.dry_run {
+                publishing.add(case);
+            }
             Ok(filled)
         };
-        let exit = each(&cases, &context, out, fill).await?;
-        publishing.end(exit, out).await
+        let mut report = self.work.report.report(out);
+        let exit = each(&cases, &context, &mut report, fill).await?;
+        let exit = publishing.end(exit, &mut report).await?;
+        report.end()?;
+        Ok(exit)
     }
 }
 
@@ -98,6 +104,7 @@ impl Maps {
             levels,
             ssh: ssh.or_else(|| value(&config.ssh)),
             reference_compat,
+            dry_run: false,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::arguments::{GridArgs, InputArgs, WorkArgs, centers_unset, config};
 use super::create::store_of;
 use super::run::{chosen, each, run_context};
 use crate::cli::arguments::CaseArgs;
+use crate::cli::report::Report;
 use crate::cli::stores::{grid_file, stores};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
@@ -72,7 +73,9 @@ impl PopulateStore3 {
         let store1 = self.with_store1.as_ref().map(|at| stores.open(at)).transpose()?;
         let geometry = self.geometry(&stores, &config).await?;
         let choice = self.cases.choice()?;
-        match &self.excess_dir {
+        let mut report = self.work.report.report(out);
+        let out = &mut report;
+        let exit = match &self.excess_dir {
             Some(excesses) => {
                 let Geometry { centers, grid } = geometry;
                 let problem = "--excess-dir needs the grid file; give --grid";
@@ -85,7 +88,10 @@ impl PopulateStore3 {
                 let stores = (store, store1);
                 self.fill_from_files(stores, geometry, input, &choice, &context, out).await
             }
-        }
+        };
+        let exit = exit?;
+        report.end()?;
+        Ok(exit)
     }
 
     /// Loads the centres of the polygons and the grid file.
@@ -106,13 +112,13 @@ impl PopulateStore3 {
         ((centers, url), grid): (&(Centers, String), &(Grid, String)),
         choice: &CaseChoice,
         context: &RunContext,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<Exit> {
         let available = zarr::cases(&excesses, excess::SUFFIX).await?;
         let cases = chosen(choice, available, &excesses.location().to_string())?;
         let recipe = StoreRecipe::new(self.reference_compat);
         let store3 = OpenStore::open(store, "store3", recipe).await?;
-        let work = (self.work.force, context);
+        let work = (self.work.options(), context);
         let fill = async |case: Case| {
             let center = center(centers, url, case)?;
             store3::fill_from_excess(&store3, &excesses, case, grid, center, work).await
@@ -127,7 +133,7 @@ impl PopulateStore3 {
         input: CaseSource,
         choice: &CaseChoice,
         context: &RunContext,
-        out: &mut dyn Write,
+        out: &mut Report<'_>,
     ) -> anyhow::Result<Exit> {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
         let recipe = StoreRecipe::new(self.reference_compat);

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::config;
 use super::finalize::write_completeness;
 use crate::cli::arguments::CaseArgs;
+use crate::cli::exit::UsageError;
+use crate::cli::output::short_names;
+use crate::cli::report::ReportArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::model::Case;
@@ -25,9 +29,8 @@ pub(super) struct Remove {
     store: Location,
     #[command(flatten)]
     cases: CaseArgs,
-    /// Print the cases, and do nothing else
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Remove {
@@ -37,7 +40,7 @@ impl Remove {
         let selected: BTreeSet<Case> = self.cases.choice()?.named_cases().into_iter().collect();
         if selected.is_empty() {
             let problem = "no case is chosen; give --polygon or --case".to_owned();
-            return Err(VisError::Needs(problem).into());
+            return Err(UsageError(problem).into());
         }
         let present = remove::present(&store, &selected).await?;
         let cases: Vec<Case> = present.iter().copied().collect();
@@ -46,13 +49,16 @@ impl Remove {
             let problem = format!("{} holds nothing of {}", self.store, describe_cases(&selected));
             return Err(VisError::Needs(problem).into());
         }
-        if self.dry_run {
-            writeln!(out, "{}: would remove {}", self.store, describe_cases(&cases))?;
-            return Ok(Exit::Done);
+        let mut report = self.report.report(out);
+        report.set("removed", json!(short_names(&cases)));
+        if report.is_dry() {
+            writeln!(report, "{}: would remove {}", self.store, in_short(&cases))?;
+        } else {
+            let (kind, completeness) = remove::remove(&store, &present).await?;
+            writeln!(report, "{}: removed {}", self.store, in_short(&cases))?;
+            write_completeness(&mut report, &store, &kind, &completeness)?;
         }
-        let (kind, completeness) = remove::remove(&store, &present).await?;
-        writeln!(out, "{}: removed {}", self.store, describe_cases(&cases))?;
-        write_completeness(out, &store, &kind, &completeness)?;
+        report.end()?;
         Ok(Exit::Done)
     }
 }

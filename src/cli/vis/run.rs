@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
+use crate::cli::report::Report;
 use crate::cli::signals::stop_on_signals;
 use crate::cli::{Exit, report};
 use crate::config::Config;
@@ -58,13 +61,14 @@ pub(crate) fn print_polygons_without_files(
 pub(crate) async fn each(
     cases: &[Case],
     context: &RunContext,
-    out: &mut dyn Write,
+    out: &mut Report<'_>,
     fill: impl AsyncFn(Case) -> Result<FillReport, VisError>,
 ) -> anyhow::Result<Exit> {
     let mut failed = Vec::new();
     let report_case = |case, result, elapsed| {
         match result {
             Ok(filled) => {
+                out.push("cases", document(case, &filled));
                 write_filled(out, case, &filled, elapsed)?;
                 out.flush()?;
             }
@@ -81,12 +85,29 @@ pub(crate) async fn each(
     }
     if cases.len() > 1 {
         let done = cases.len() - failed.len();
-        writeln!(out, "{} done, {} failed", count(done, "case"), failed.len())?;
+        let verb = if out.is_dry() { "planned" } else { "done" };
+        writeln!(out, "{} {verb}, {} failed", count(done, "case"), failed.len())?;
     }
+    out.set("failed", json!([]));
     for (case, error) in &failed {
+        out.push("failed", json!({ "case": case.short(), "error": error.to_string() }));
         writeln!(out, "failed: {}: {error}", case.short())?;
     }
     Ok(if failed.is_empty() { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Returns the result of a case as JSON.
+fn document(case: Case, filled: &FillReport) -> Value {
+    let missing: Vec<String> = filled.missing.iter().map(ToString::to_string).collect();
+    json!({
+        "case": case.short(),
+        "done_before": filled.before,
+        "objects": filled.objects,
+        "bytes_written": filled.written,
+        "bytes_read": filled.fetched,
+        "bytes_of_files": filled.size,
+        "months_missing": missing,
+    })
 }
 
 /// Prints the result of a case.
@@ -100,12 +121,18 @@ fn write_filled(
     if filled.before {
         return writeln!(out, "case {case}: done before");
     }
-    write!(out, "case {case}: {}", count(filled.objects, "object"))?;
-    if filled.written > 0 {
-        write!(out, ", {}", bytes(filled.written))?;
+    if filled.planned {
+        write!(out, "case {case}: to fill")?;
+    } else {
+        write!(out, "case {case}: {}", count(filled.objects, "object"))?;
+        if filled.written > 0 {
+            write!(out, ", {}", bytes(filled.written))?;
+        }
+        write!(out, " written in {}", duration(elapsed))?;
     }
-    write!(out, " written in {}", duration(elapsed))?;
-    if filled.size > 0 {
+    if filled.planned && filled.size > 0 {
+        write!(out, " from files of {}", bytes(filled.size))?;
+    } else if filled.size > 0 {
         let share = 100.0 * filled.fetched as f64 / filled.size as f64;
         let (read, all) = (bytes(filled.fetched), bytes(filled.size));
         write!(out, "; {read} read of files of {all} ({share:.1} %)")?;
