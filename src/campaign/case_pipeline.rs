@@ -15,7 +15,7 @@ use crate::research::{
 use crate::store::{Store, StoreError};
 use crate::vis::create::OpenStore;
 use crate::vis::input::{CaseFiles, CaseSource};
-use crate::vis::schema::reading_place;
+use crate::vis::schema::reading_index;
 use crate::vis::series::{self, CaseSlot, FillOptions, FillReport, RequestedSeries};
 use crate::vis::store2::MapContext;
 use crate::vis::store3::UptakeContext;
@@ -281,7 +281,8 @@ impl Products<'_> {
     async fn open_slots(&self, files: &CaseFiles) -> (Results, Vec<(Product, CaseSlot<'_>)>) {
         let mut opened = Vec::new();
         if let Some(destination) = &self.store1 {
-            opened.push((Product::Store1, store1::part(destination, files, self.work()).await));
+            opened
+                .push((Product::Store1, store1::open_slot(destination, files, self.work()).await));
         }
         if let Some(distances) = &self.store3 {
             opened.push((Product::Store3, distances.part(files, self.work()).await));

@@ -53,13 +53,17 @@ pub enum SlurmError {
     /// The folder for the scripts cannot be made.
     #[error("cannot make the folder {}", folder.display())]
     Folder {
+        /// Path of the folder.
         folder: PathBuf,
+        /// Error that caused this one.
         source: io::Error,
     },
     /// A script cannot be written.
     #[error("cannot write {}", script.display())]
     Write {
+        /// Path of the batch script.
         script: PathBuf,
+        /// Error that caused this one.
         source: io::Error,
     },
     /// Slurm's program cannot be run.
@@ -68,6 +72,7 @@ pub enum SlurmError {
     /// Slurm refused a script.
     #[error("sbatch refused {}: {reason}", script.display())]
     Refused {
+        /// Path of the batch script.
         script: PathBuf,
         /// What `sbatch` printed to standard error.
         reason: String,
@@ -75,6 +80,7 @@ pub enum SlurmError {
     /// Slurm took a script, and the number of its job is unknown.
     #[error("sbatch told no number of a job for {}: {output:?}", script.display())]
     NoNumber {
+        /// Path of the batch script.
         script: PathBuf,
         /// What `sbatch` printed.
         output: String,

@@ -13,6 +13,7 @@ pub enum ConfigError {
     /// The configuration file cannot be read.
     #[error("cannot read the configuration file {} ({asked_by})", path.display())]
     Unreadable {
+        /// Path on the local disk.
         path: PathBuf,
         /// Why dor reads this file: `--config`, a variable, or the default search.
         asked_by: String,
@@ -22,6 +23,7 @@ pub enum ConfigError {
     /// The file is not TOML.
     #[error("{}:{line}: not valid TOML: {message}", path.display())]
     Syntax {
+        /// Path on the local disk.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
@@ -31,6 +33,7 @@ pub enum ConfigError {
     /// The file has a key that dor does not know.
     #[error("{}:{line}: unknown key `{key}`; {}", path.display(), did_you_mean(suggestion.as_deref(), "`dor config show` lists the keys"))]
     UnknownKey {
+        /// Path on the local disk.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
@@ -42,6 +45,7 @@ pub enum ConfigError {
     /// The value of a key is not valid.
     #[error("`{key}` from {origin}: `{value}` cannot be used: {reason}")]
     BadValue {
+        /// Key that the error is about.
         key: String,
         /// The layer of the value.
         origin: SettingProvenance,
@@ -53,6 +57,7 @@ pub enum ConfigError {
     /// A key that a command needs is not set.
     #[error("`{key}` is not set: give {flag}, {variable}, or {key} in dor.toml")]
     Unset {
+        /// Key that the error is about.
         key: &'static str,
         /// Flag that sets it.
         flag: &'static str,

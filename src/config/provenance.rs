@@ -27,6 +27,7 @@ pub enum SettingProvenance {
     AwsEnvironment(String),
     /// A line of `dor.toml`.
     File {
+        /// Path on the local disk.
         path: PathBuf,
         /// Line, from 1.
         line: usize,

@@ -43,6 +43,7 @@ pub enum EncodeError {
     Scratch {
         /// Folder of the scratch file, in words.
         place: String,
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// The data of a variable does not have the length of its shape.

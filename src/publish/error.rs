@@ -46,6 +46,7 @@ pub enum PublishError {
         "the map store at {url} was finalized there since it was published: {difference}; add the same cases to the source, or replace the store with --overwrite"
     )]
     Extended {
+        /// URL or path of what the error is about.
         url: String,
         /// The difference to the source.
         difference: String,
@@ -56,6 +57,7 @@ pub enum PublishError {
     /// The source has nothing to publish; probably the location is wrong.
     #[error("{url} has nothing to publish{why}; give the folder of a tree of outputs")]
     Empty {
+        /// URL or path of what the error is about.
         url: String,
         /// The reason, starting with a colon; may be empty.
         why: String,
@@ -63,7 +65,9 @@ pub enum PublishError {
     /// A selected case is not complete in the source.
     #[error("{url} has no complete case {}; make it first, or check --case", .case.short())]
     NoCase {
+        /// URL or path of what the error is about.
         url: String,
+        /// Case that the error is about.
         case: Case,
     },
     /// A case record of the source cannot be parsed.
@@ -77,7 +81,9 @@ pub enum PublishError {
     /// A map store of the source is not finalized, or was changed since.
     #[error("{url} is not finished: {problem}; run `dor vis finalize {url}`")]
     Unfinished {
+        /// URL or path of what the error is about.
         url: String,
+        /// What is wrong with it.
         problem: String,
     },
     /// An object of the source differs from its record.
@@ -85,6 +91,7 @@ pub enum PublishError {
         "{url} does not match its record ({problem}): it was modified; run again, or, if dor made it, make it again"
     )]
     NotAsRecorded {
+        /// URL or path of what the error is about.
         url: String,
         /// The difference.
         problem: String,
@@ -120,6 +127,7 @@ pub enum PublishError {
     Manifest {
         /// The manifest or the intent.
         url: String,
+        /// What is wrong with it.
         problem: String,
     },
     /// A folder of the source has the record of another case.
@@ -127,6 +135,7 @@ pub enum PublishError {
         "the case manifest in {url} is that of another folder, with {key}: rename the folder as it was, or convert its case again"
     )]
     Misplaced {
+        /// URL or path of what the error is about.
         url: String,
         /// A file that the record names.
         key: String,
@@ -179,6 +188,7 @@ pub enum PublishError {
         "{source_url} has none of the objects that are published at {url}, last from {before}: --delete would remove {count} of them, such as {first}; nothing was changed; check both locations, or add --overwrite to replace everything"
     )]
     Unrelated {
+        /// URL or path of the source of the publish.
         source_url: String,
         /// The destination.
         url: String,
@@ -203,6 +213,7 @@ pub enum PublishError {
         "{url} is in the way of {key}: publish with --delete if an interrupted publish has sent it, otherwise move it away"
     )]
     Obstacle {
+        /// URL or path of what the error is about.
         url: String,
         /// Key of the object that cannot be written.
         key: String,
@@ -212,6 +223,7 @@ pub enum PublishError {
         "{source_url} and {destination} are the same location, or one lies within the other; give another destination"
     )]
     OverlappingLocations {
+        /// URL or path of the source of the publish.
         source_url: String,
         /// The destination.
         destination: String,
@@ -253,6 +265,7 @@ pub enum PublishError {
         "cannot use the checksum cache {path}: {source}; set DOR_STATE_DIR to a writable folder"
     )]
     Cache {
+        /// Path on the local disk.
         path: String,
         /// The error of the operating system.
         source: std::io::Error,

@@ -61,6 +61,7 @@ pub enum ReadError {
     Fetch {
         /// Path or URL of the file.
         url: String,
+        /// Error that caused this one.
         source: SourceError,
     },
     /// The file has no NetCDF signature.
@@ -117,6 +118,7 @@ pub enum ReadError {
     Damaged {
         /// Path or URL of the file.
         url: String,
+        /// Error that caused this one.
         source: netcdf_reader::Error,
     },
     /// The data of two variables overlaps.

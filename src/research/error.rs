@@ -21,6 +21,7 @@ pub enum PlanError {
          ({url}), or make the case again with --force", list(.differences)
     )]
     Settings {
+        /// Case that the error is about.
         case: Case,
         /// URL of the case manifest.
         url: String,
@@ -33,6 +34,7 @@ pub enum PlanError {
          restore their record, move the files away, or make the case again with --force"
     )]
     NoRecord {
+        /// Case that the error is about.
         case: Case,
         /// URL of the folder.
         folder: String,
@@ -48,6 +50,7 @@ pub enum PlanError {
          when no other process runs", list(.differences)
     )]
     Taken {
+        /// Case that the error is about.
         case: Case,
         /// URL of the other process's manifest.
         url: String,
@@ -57,6 +60,7 @@ pub enum PlanError {
     /// The case has no raw file.
     #[error("no raw files of case {case} in {folder}: check --data-dir")]
     NoFiles {
+        /// Case that the error is about.
         case: Case,
         /// URL of the folder of the files.
         folder: String,
@@ -64,6 +68,7 @@ pub enum PlanError {
     /// The case has no research-grade file.
     #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
     NoResearchFiles {
+        /// Case that the error is about.
         case: Case,
         /// URL of the folder of the files.
         folder: String,
@@ -77,6 +82,7 @@ pub enum PlanError {
     /// Two files have the same month in their names.
     #[error("two files for {month} of case {case}: {first} and {second}; move one away")]
     DuplicateMonth {
+        /// Case that the error is about.
         case: Case,
         /// Month of both names.
         month: YearMonth,
@@ -90,6 +96,7 @@ pub enum PlanError {
         "{url} is for {month}, outside case {case}, which runs from {first} to {last}; move it away"
     )]
     Outside {
+        /// Case that the error is about.
         case: Case,
         /// URL of the file.
         url: String,
@@ -106,6 +113,7 @@ pub enum PlanError {
          or drop these months with --force", describe_months(.months)
     )]
     WouldLose {
+        /// Case that the error is about.
         case: Case,
         /// Months without a raw file, ascending.
         months: Vec<YearMonth>,
@@ -117,6 +125,7 @@ pub enum PlanError {
         .months.len(), describe_months(.months)
     )]
     Missing {
+        /// Case that the error is about.
         case: Case,
         /// Months without a raw file, ascending.
         months: Vec<YearMonth>,

@@ -109,6 +109,7 @@ pub enum CaseError {
         "{} of the files of case {case} failed; {converted} converted, {not_tried} not tried", .failures.len()
     )]
     Files {
+        /// Case that the error is about.
         case: Case,
         /// Number of files converted by this run.
         converted: usize,
@@ -120,6 +121,7 @@ pub enum CaseError {
     /// The user stopped the run. Finished files stay.
     #[error("case {case}: files converted: {converted} of {files}; {Stopped}")]
     Stopped {
+        /// Case that the error is about.
         case: Case,
         /// Number of files converted by this run.
         converted: usize,

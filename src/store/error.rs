@@ -60,6 +60,7 @@ pub enum StoreError {
     /// A key is invalid for this store.
     #[error("{url}: invalid key: {reason}; choose another name")]
     BadKey {
+        /// URL or path of what the error is about.
         url: String,
         /// Why the key is invalid.
         reason: String,
@@ -75,6 +76,7 @@ pub enum StoreError {
     /// The object does not exist.
     #[error("{url}: not found")]
     NotFound {
+        /// URL or path of what the error is about.
         url: String,
     },
     /// The bucket does not exist at the endpoint.
@@ -114,6 +116,7 @@ pub enum StoreError {
     /// Credentials are missing, expired or rejected.
     #[error("{url}: {problem} ({detail}); {advice}")]
     Credentials {
+        /// URL or path of what the error is about.
         url: String,
         /// The problem.
         problem: CredentialsProblem,
@@ -125,6 +128,7 @@ pub enum StoreError {
     /// The request was signed for a region other than that of the bucket.
     #[error("{url}: the bucket is in another region ({detail}); set --region")]
     WrongRegion {
+        /// URL or path of what the error is about.
         url: String,
         /// Message of the server.
         detail: String,
@@ -164,6 +168,7 @@ pub enum StoreError {
     /// The listing of a server is invalid.
     #[error("{url}: the listing of the server cannot be used: {detail}")]
     BadListing {
+        /// URL or path of what the error is about.
         url: String,
         /// Why it is invalid.
         detail: String,
@@ -173,6 +178,7 @@ pub enum StoreError {
         "{url}: the listing has more than {names} names and does not fit into {most} bytes, a quarter of the available memory; choose a folder with fewer files, or allow more memory (`dor run --memory`, the limit of the job)"
     )]
     ListingTooLong {
+        /// URL or path of what the error is about.
         url: String,
         /// Names received so far.
         names: usize,
@@ -185,6 +191,7 @@ pub enum StoreError {
         size.map_or("too many".to_owned(), |size| size.to_string())
     )]
     TooLarge {
+        /// URL or path of what the error is about.
         url: String,
         /// Size in bytes; `None` if the server did not state it.
         size: Option<u64>,
@@ -197,6 +204,7 @@ pub enum StoreError {
     /// The location is read-only.
     #[error("{url}: read-only: {detail}")]
     ReadOnly {
+        /// URL or path of what the error is about.
         url: String,
         /// Why it is read-only.
         detail: String,
@@ -204,6 +212,7 @@ pub enum StoreError {
     /// No space is left, or the quota is exhausted.
     #[error("{url}: no space left ({detail}); free some space, then run again")]
     StorageFull {
+        /// URL or path of what the error is about.
         url: String,
         /// Message of the system.
         detail: String,
@@ -213,6 +222,7 @@ pub enum StoreError {
         "{url}: {detail}: the file exceeds a limit of this process (ulimit -f) or of the file system; raise the limit or write elsewhere, then run again"
     )]
     FileLimit {
+        /// URL or path of what the error is about.
         url: String,
         /// Message of the system.
         detail: String,
@@ -220,6 +230,7 @@ pub enum StoreError {
     /// The object was replaced while it was read.
     #[error("{url}: changed while it was read ({detail}); run again when its writer has finished")]
     Changed {
+        /// URL or path of what the error is about.
         url: String,
         /// What differs.
         detail: String,
@@ -229,6 +240,7 @@ pub enum StoreError {
         "{url}: another writer changed it first ({detail}), so it was not overwritten; run again"
     )]
     PreconditionFailed {
+        /// URL or path of what the error is about.
         url: String,
         /// How the existing object differs from the condition.
         detail: String,
@@ -238,6 +250,7 @@ pub enum StoreError {
         "{url}: the part at byte {start} has MD5 {found}, recorded is {expected}; make it again"
     )]
     Differs {
+        /// URL or path of what the error is about.
         url: String,
         /// First byte of the part.
         start: u64,
@@ -249,6 +262,7 @@ pub enum StoreError {
     /// The requested range is beyond the end of the object.
     #[error("{url}: bytes {start}..{end} were requested, but the object has {size} bytes")]
     OutOfRange {
+        /// URL or path of what the error is about.
         url: String,
         /// First requested byte.
         start: u64,
@@ -260,6 +274,7 @@ pub enum StoreError {
     /// An upload was completed without all of its parts, or with parts of a wrong size.
     #[error("{url}: upload failed: {detail}; run again")]
     Incomplete {
+        /// URL or path of what the error is about.
         url: String,
         /// Which part is missing or wrong.
         detail: String,
@@ -297,6 +312,7 @@ pub enum StoreError {
     /// The kind of location does not support the action.
     #[error("{url}: cannot {action} over https; use a path or s3://")]
     Unsupported {
+        /// URL or path of what the error is about.
         url: String,
         /// The action, as a verb phrase.
         action: &'static str,
@@ -304,6 +320,7 @@ pub enum StoreError {
     /// Another error of the operating system.
     #[error("{url}: cannot {action}: {source}")]
     Io {
+        /// URL or path of what the error is about.
         url: String,
         /// The action, as a verb phrase.
         action: &'static str,

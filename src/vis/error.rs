@@ -36,11 +36,13 @@ pub enum VisError {
     Shard {
         /// Key of the array or object.
         key: String,
+        /// Error that caused this one.
         source: ShardEncodeError,
     },
     /// The location of a new store has results.
     #[error("{url} holds {what}; give another location, or replace it with --overwrite")]
     NotEmpty {
+        /// URL or path of what the error is about.
         url: String,
         /// The results, such as `results of 2 cases`.
         what: String,
@@ -50,6 +52,7 @@ pub enum VisError {
         "{url} holds {found}, and a store of another kind never replaces it; give {wanted} another location"
     )]
     OtherKind {
+        /// URL or path of what the error is about.
         url: String,
         /// Kind of the existing store.
         found: &'static str,
@@ -61,6 +64,7 @@ pub enum VisError {
         "{url} is inside {other}, which holds results of its own; give the store another location"
     )]
     Inside {
+        /// URL or path of what the error is about.
         url: String,
         /// URL of the other results.
         other: String,
@@ -71,6 +75,7 @@ pub enum VisError {
          `dor vis finalize --adopt`, or remove them with `dor vis remove`"
     )]
     Uncovered {
+        /// URL or path of what the error is about.
         url: String,
         /// Short list of the cases.
         cases: String,
@@ -86,6 +91,7 @@ pub enum VisError {
     /// The location has files that are not a store of this schema.
     #[error("{url} is not a store of this program: {problem}")]
     Foreign {
+        /// URL or path of what the error is about.
         url: String,
         /// Difference from the schema.
         problem: String,
@@ -104,6 +110,7 @@ pub enum VisError {
          recipes: give another store, or create this one again"
     )]
     Recipe {
+        /// URL or path of what the error is about.
         url: String,
         /// Recipe of the store.
         has: String,
@@ -116,12 +123,15 @@ pub enum VisError {
          record and keep the values with `dor vis finalize --adopt`"
     )]
     Record {
+        /// URL or path of what the error is about.
         url: String,
+        /// Error that caused this one.
         source: serde_json::Error,
     },
     /// A record has a format version that this program does not know.
     #[error("{}", crate::case_manifest::other_format(url, *found))]
     Format {
+        /// URL or path of what the error is about.
         url: String,
         /// Format version of the record.
         found: u32,
@@ -132,6 +142,7 @@ pub enum VisError {
     /// The file of polygon centres has no centre of the polygon.
     #[error("{url} has no centre of polygon {polygon}; give a file that has it (--centers)")]
     NoCenter {
+        /// URL or path of what the error is about.
         url: String,
         /// Polygon.
         polygon: u16,
@@ -143,11 +154,13 @@ pub enum VisError {
         case: Case,
         /// Quantity without a finite value.
         what: &'static str,
+        /// Reason, as a clause of the message.
         why: String,
     },
     /// A field does not have the shape of the grid.
     #[error("{url} has {found} points where {other} has {expected}; give files of one grid")]
     Size {
+        /// URL or path of what the error is about.
         url: String,
         /// Rows and columns of the field, such as `384 x 320`.
         found: String,
@@ -161,6 +174,7 @@ pub enum VisError {
     Zarr {
         /// Array or store.
         url: String,
+        /// What is wrong with it.
         problem: String,
     },
 }

@@ -26,6 +26,7 @@ pub enum CaseSource {
 /// The monthly files of a case.
 #[derive(Clone, Debug)]
 pub struct CaseFiles {
+    /// Case of these files.
     pub case: Case,
     /// Months without a file; empty unless missing months are allowed.
     pub missing: Vec<YearMonth>,

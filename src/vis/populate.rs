@@ -69,7 +69,7 @@ impl EfficiencyRun<'_> {
     /// Fills a case, unless the store has its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
         let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot = store1::part(&self.store1, &files, self.work).await?;
+        let slot = store1::open_slot(&self.store1, &files, self.work).await?;
         if slot.done {
             return Ok(FillReport::before());
         }
@@ -116,12 +116,12 @@ pub struct UptakeRun<'a> {
 impl UptakeRun<'_> {
     /// Fills a case in each store that does not have its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let (store3, context, work) = (&self.store3, self.workshop, self.work);
+        let (store3, context, work) = (&self.store3, self.context, self.work);
         let center = store3.center(case)?;
         let files = self.input.case(case, work.allow_missing).await?;
         let slot3 = store3.part(&files, work).await?;
         let slot1 = match &self.store1 {
-            Some(store1) => Some(store1::part(store1, &files, work).await?),
+            Some(store1) => Some(store1::open_slot(store1, &files, work).await?),
             None => None,
         };
         let slot1 = slot1.filter(|slot| !slot.done);

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
-use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, stages_of};
-use crate::campaign::status::{archive, missing, outputs};
+use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, selected_products};
+use crate::campaign::status::{missing, open_archive, open_outputs};
 use crate::campaign::{CampaignPlan, OpenPlan, Product, ProductError, Shard};
 use crate::cli::arguments::{CaseArgs, from_one, product, size, workers};
 use crate::cli::exit::UsageError;
@@ -115,11 +115,11 @@ async fn preview(
     options: &ShardOptions,
     out: &mut Report<'_>,
 ) -> anyhow::Result<Exit> {
-    plan.places.refuse_absent(&options.stages, stores).await?;
+    plan.places.ensure_present(&options.stages, stores).await?;
     let own: Vec<String> = options.cases(plan).iter().map(|(case, _)| case.short()).collect();
     let mut plan = plan.clone();
     plan.cases.retain(|planned| own.contains(&planned.case));
-    let (raw, mut outputs) = (archive(&plan, stores)?, outputs(&plan, stores)?);
+    let (raw, mut outputs) = (open_archive(&plan, stores)?, open_outputs(&plan, stores)?);
     outputs.retain(|(product, _)| options.stages.contains(product));
     let missing = missing(&plan, &raw, &outputs, &mut BTreeSet::new()).await?;
     let mut to_make = 0;

@@ -57,7 +57,8 @@ impl ProcessAllCases {
         let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
             write_case(&run, case, result, &publishing, out)
         };
-        let totals = run.conversion.each(&available.cases, self.keep_going, report_case).await?;
+        let totals =
+            run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
         self.write_totals(&run, &available, selected.len(), &totals, &mut report)?;
         write_failures(&run, &totals, &mut report)?;
         let tried = totals.done + totals.failed.len();

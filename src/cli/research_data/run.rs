@@ -118,7 +118,7 @@ impl Run {
     /// # Errors
     /// The case cannot be converted. The files that failed are printed.
     pub async fn case(&self, case: Case, out: &mut Report<'_>) -> anyhow::Result<()> {
-        let outcome = self.conversion.case(case).await.map_err(|error| {
+        let outcome = self.conversion.convert_case(case).await.map_err(|error| {
             self.write_failures(&error);
             self.with_setting(error)
         })?;

@@ -13,7 +13,7 @@ use crate::cli::report::JsonArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
-use crate::model::case::in_short;
+use crate::model::case::describe_cases;
 use crate::store::Location;
 use crate::vis::check::{self, CheckReport};
 use crate::vis::finalize::Completeness;

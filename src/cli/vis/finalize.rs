@@ -75,8 +75,10 @@ impl Finalize {
             adopt::adopt(store, stated, out.is_dry()).await?.into_iter().collect();
         match cases.is_empty() {
             true => writeln!(out, "{}: every case with values has a record", store.location())?,
-            false if out.is_dry() => writeln!(out, "would make records of {}", in_short(&cases))?,
-            false => writeln!(out, "made records of {}", in_short(&cases))?,
+            false if out.is_dry() => {
+                writeln!(out, "would make records of {}", describe_cases(&cases))?
+            }
+            false => writeln!(out, "made records of {}", describe_cases(&cases))?,
         }
         out.set("adopted", json!(short_names(&cases)));
         Ok(!cases.is_empty())

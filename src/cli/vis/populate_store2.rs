@@ -76,7 +76,7 @@ impl PopulateStore2 {
         let publishing = self.publish_to.queue(&stores, &store, workers).await?;
         let options =
             MapOptions { dry_run: self.work.report.dry_run, ..self.maps.options(&config) };
-        let atlas = options.atlas(store, &reading, (&input, &cases), &context).await?;
+        let atlas = options.open_map_context(store, &reading, (&input, &cases), &context).await?;
         let fill = async |case: Case| {
             let filled = atlas.fill_from(&input, case, self.work.options()).await?;
             if !self.work.report.dry_run {

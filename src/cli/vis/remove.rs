@@ -52,10 +52,10 @@ impl Remove {
         let mut report = self.report.report(out);
         report.set("removed", json!(short_names(&cases)));
         if report.is_dry() {
-            writeln!(report, "{}: would remove {}", self.store, in_short(&cases))?;
+            writeln!(report, "{}: would remove {}", self.store, describe_cases(&cases))?;
         } else {
             let (kind, completeness) = remove::remove(&store, &present).await?;
-            writeln!(report, "{}: removed {}", self.store, in_short(&cases))?;
+            writeln!(report, "{}: removed {}", self.store, describe_cases(&cases))?;
             write_completeness(&mut report, &store, &kind, &completeness)?;
         }
         report.end()?;
