@@ -23,6 +23,7 @@ mod suite {
     mod network;
     mod parity;
     mod pipes;
+    mod progress;
     mod publish;
     mod resume;
     mod setup_environment;

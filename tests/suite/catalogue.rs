@@ -297,7 +297,7 @@ fn all_cases_with_raw_files_are_processed_a_few_at_a_time() {
     let dry = said(&["--dry-run", "--max-cases", "2"]);
     let planned = "2 cases planned, 0 failed, 0 not tried, 1 left by --max-cases, \
                    2757 selected without raw files: 4 files to convert";
-    assert!(dry.contains("2 files to convert") && dry.contains(planned), "{dry}");
+    assert!(dry.contains("2 files to convert") && dry.starts_with(planned), "{dry}");
     assert!(done(&work).is_empty());
     let first = said(&["--max-cases", "1"]);
     let all = "1 case done, 0 failed, 0 not tried, 2 left by --max-cases: 2 files converted";

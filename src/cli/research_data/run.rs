@@ -9,7 +9,7 @@ use super::arguments::{ConversionArgs, ResearchArgs, data_dir};
 use super::location_checks;
 use crate::case_manifest::ConversionRecipe;
 use crate::cli::GlobalArgs;
-use crate::cli::output::{bytes, count, duration};
+use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
 use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::signals::stop_on_signals;
@@ -30,7 +30,6 @@ pub(super) struct Run {
     pub conversion: Conversion,
     archive: Setting<Location>,
     output: Setting<Location>,
-    progress: Arc<ConversionBar>,
     /// Whether a dry run lists the files.
     verbose: bool,
     stores: StoreRegistry,
@@ -41,6 +40,11 @@ pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::
     reasons
         .iter()
         .try_for_each(|(reason, files)| writeln!(out, "  {}: {reason}", count(*files, "file")))
+}
+
+/// Prints the files of a case that failed.
+pub(super) fn write_failures(error: &CaseError) {
+    failures::lines(error).iter().for_each(|line| eprint_line(line));
 }
 
 impl Run {
@@ -83,14 +87,13 @@ impl Run {
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let progress = Arc::new(ConversionBar::new());
         let context = ConversionContext {
             raw,
             out,
             grid: grid.map(Arc::new),
             pool: Pool::new(config.workers.value.get(), memory::to_use()),
             stop,
-            progress: progress.clone(),
+            progress: Arc::new(ConversionBar::new()),
             reader: Reader::default(),
         };
         let recipe =
@@ -98,7 +101,7 @@ impl Run {
         let &ConversionArgs { force, allow_missing, dry_run, .. } = arguments;
         let options = PlanOptions { force, allow_missing, recipe };
         let conversion = Conversion::new(context, options, dry_run);
-        Ok(Self { conversion, archive, output, progress, verbose, stores })
+        Ok(Self { conversion, archive, output, verbose, stores })
     }
 
     /// Creates the publisher of finished cases.
@@ -116,7 +119,7 @@ impl Run {
     /// The case cannot be converted. The files that failed are printed.
     pub async fn case(&self, case: Case, out: &mut dyn Write) -> anyhow::Result<()> {
         let outcome = self.conversion.case(case).await.map_err(|error| {
-            self.write_failures(&error);
+            write_failures(&error);
             self.with_setting(error)
         })?;
         Ok(self.write(out, case, &outcome)?)
@@ -136,11 +139,6 @@ impl Run {
                 missing.iter().try_for_each(|missing| writeln!(out, "  {missing}"))
             }
         }
-    }
-
-    /// Prints the files of a case that failed.
-    pub fn write_failures(&self, error: &CaseError) {
-        failures::lines(error).iter().for_each(|line| self.progress.line(line));
     }
 
     /// Returns the error of a setting if that made a case fail, else the error of the case.

@@ -64,6 +64,7 @@ fn keys_that_no_object_can_have_are_passed_over_and_told_once() {
     assert!(output.status.success(), "{}", told(&output));
     assert!(said.contains("not published: 2 folder markers"), "{said}");
     assert!(said.contains("with a name that cannot be an object key"), "{said}");
+    assert!(said.rfind("not published: ") < said.find("\nsend "), "the keys come last: {said}");
     let output = program("publish PLACE copy");
     assert!(output.status.success(), "{}", told(&output));
     let mut copy = work.tree("copy");

@@ -13,6 +13,7 @@ pub mod shared;
 pub mod shim;
 pub mod slurm;
 pub mod source_coop;
+pub mod tmux;
 pub mod web;
 
 /// Says so past the test runner, which would keep the words of a test that passes to itself.
