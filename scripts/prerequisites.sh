@@ -4,7 +4,7 @@
 #   scripts/prerequisites.sh [build] [test] [outside] [lint] [slurm] [image]      (default: build)
 #
 #   build    C compiler, pkg-config, netCDF-C and HDF5 with headers
-#   test     build + ncdump
+#   test     build + ncdump, and tmux for the tests in a terminal
 #   outside  test + NCO, Python 3.11 or later with venv, Node 18 or later with npm, MinIO (from source, when Go is there)
 #   lint     build + Python with venv
 #   slurm    Slurm and munge, for the tests that send jobs to a real one on this machine
@@ -16,19 +16,19 @@ declare -A debian=(
     [cc]=build-essential [pkg-config]=pkg-config [netcdf]=libnetcdf-dev [hdf5]=libhdf5-dev
     [ncdump]=netcdf-bin [ncks]=nco [python3]=python3 [venv]=python3-venv
     [node]=nodejs [npm]=npm [sbatch]=slurm-wlm [munged]=munge
-    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc
+    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc [tmux]=tmux
 )
 declare -A fedora=(
     [cc]=gcc [pkg-config]=pkgconf-pkg-config [netcdf]=netcdf-devel [hdf5]=hdf5-devel
     [ncdump]=netcdf [ncks]=nco [python3]=python3 [venv]=python3
     [node]=nodejs [npm]=nodejs-npm [sbatch]="slurm slurm-slurmctld slurm-slurmd" [munged]=munge
-    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc
+    [buildah]=buildah [mmdebstrap]=mmdebstrap [podman]=podman [runc]=runc [tmux]=tmux
 )
 declare -A homebrew=(
     [cc]="(xcode-select --install)" [pkg-config]=pkgconf [netcdf]=netcdf [hdf5]=hdf5
     [ncdump]=netcdf [ncks]=nco [python3]=python [venv]=python
     [node]=node [npm]=node [sbatch]="(Slurm: on Linux only)" [munged]=munge
-    [buildah]="(buildah: on Linux only)" [mmdebstrap]="" [podman]=podman [runc]=""
+    [buildah]="(buildah: on Linux only)" [mmdebstrap]="" [podman]=podman [runc]="" [tmux]=tmux
 )
 
 have() {
@@ -66,9 +66,9 @@ minio=no
 for group in "${@:-build}"; do
     case $group in
         build) ;;
-        test) needs+=(ncdump) ;;
+        test) needs+=(ncdump tmux) ;;
         outside)
-            needs+=(ncdump ncks python3 venv node npm)
+            needs+=(ncdump tmux ncks python3 venv node npm)
             minio=yes
             ;;
         lint) needs+=(python3 venv) ;;

@@ -6,6 +6,7 @@
 //! conversion continues. Records have no times of conversion and no machine names: the same case from
 //! the same input has the same record. Publishing reads the records instead of the data.
 
+mod around;
 mod summary;
 
 use std::fmt;
@@ -15,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
-use crate::store::{Location, ObjectMeta, PutMode, PutOptions, Store, StoreError};
+use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
+pub use around::results_around;
 pub use summary::{Loss, ManifestObject, ManifestSummary};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -59,26 +61,6 @@ pub enum CaseManifestError {
         /// Format of the record.
         found: u32,
     },
-}
-
-/// The map store, case or folder of a polygon that a location is, or lies in. `None`: there is none, or a
-/// request fails.
-pub async fn results_around(store: &Store) -> Option<Location> {
-    match store.within(&TOGETHER).await {
-        None if is_polygon(store).await => Some(store.location().clone()),
-        other => other,
-    }
-}
-
-/// Whether a folder is that of a polygon, with folders of complete cases. A folder that cannot be read is not.
-async fn is_polygon(store: &Store) -> bool {
-    for folder in store.list_prefixes("").await.unwrap_or_default() {
-        let is_month = folder.len() == 2 && folder.bytes().all(|b| b.is_ascii_digit());
-        if is_month && matches!(store.head(&format!("{folder}/{COMPLETE}")).await, Ok(Some(_))) {
-            return true;
-        }
-    }
-    false
 }
 
 /// The message about a record with another format.

@@ -26,6 +26,7 @@ mod suite {
     mod network;
     mod parity;
     mod pipes;
+    mod progress;
     mod publish;
     mod resume;
     mod setup_environment;

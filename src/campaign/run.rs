@@ -155,14 +155,11 @@ impl ShardRun {
             return Ok(report);
         }
         let ShardOptions { workers, memory, .. } = self.options;
-        let has_research = self.options.stages.contains(&Product::Research);
-        let context = RunContext {
-            pool: Pool::new(workers, memory),
-            stop,
-            // The conversion reports progress for all products, which share its reading.
-            progress: if has_research { Arc::new(NoProgress) } else { progress.clone() },
-        };
-        let products = self.products(&context, progress).await?;
+        let pool = Pool::new(workers, memory);
+        let quiet = RunContext { pool, stop, progress: Arc::new(NoProgress) };
+        let reporting = RunContext { progress, ..quiet.clone() };
+        let context = &quiet;
+        let products = self.products(&quiet, &reporting).await?;
         let began = Instant::now();
         let mut failed = self.process(&products, &self.cases, &mut report, &mut on_case).await?;
         let is_transient =
@@ -256,11 +253,17 @@ impl ShardRun {
     }
 
     /// Opens the stores and inputs of the products.
+    ///
+    /// The products share the reading of the files, so one of them gets the context `reporting`, and the others
+    /// the context `quiet`: research-grade files before maps, and maps before the other stores.
     async fn products<'a>(
         &self,
-        context: &'a RunContext,
-        research: Arc<dyn ConversionProgress>,
+        quiet: &'a RunContext,
+        reporting: &'a RunContext,
     ) -> Result<Products<'a>, PlanFileError> {
+        let has = |product| self.options.stages.contains(&product);
+        let maps_context = if has(Product::Research) { quiet } else { reporting };
+        let context = if has(Product::Store2) { quiet } else { maps_context };
         let stores = &until(&context.stop, &self.stores);
         let raw = open(stores, self.plan.places.data_dir.as_ref(), "data_dir")?;
         let grid = self.grid(stores).await?;
@@ -277,17 +280,15 @@ impl ShardRun {
         for product in &self.options.stages {
             match product {
                 Product::Research => {
-                    let research_context =
-                        RunContext { progress: research.clone(), ..context.clone() };
                     let conversion =
-                        self.conversion(stores, &raw, grid.as_ref(), research_context)?;
+                        self.conversion(stores, &raw, grid.as_ref(), reporting.clone())?;
                     products.research = Some(conversion);
                 }
                 Product::Store1 => {
                     products.store1 = Some(self.map_store(stores, *product).await?);
                 }
                 Product::Store2 => {
-                    products.store2 = Some(self.maps(stores, &raw, context).await?);
+                    products.store2 = Some(self.maps(stores, &raw, maps_context).await?);
                 }
                 Product::Store3 => {
                     products.store3 = Some(UptakeContext {

@@ -24,6 +24,7 @@ mod setup_environment;
 mod signals;
 mod stores;
 mod system_info;
+mod terminal;
 mod version;
 mod vis;
 

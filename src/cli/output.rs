@@ -2,11 +2,12 @@
 //! and secrets in URLs are hidden.
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::terminal::{AboveInPlace, above};
 use crate::config::redact;
 use crate::model::Case;
 
@@ -28,7 +29,7 @@ pub(super) fn printable(line: &str) -> String {
 /// Prints a line to standard error.
 pub(super) fn eprint_line(line: &str) {
     // A failure to write to standard error cannot be reported.
-    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
+    let _ = above(|| writeln!(io::stderr().lock(), "{}", printable(line)));
 }
 
 /// Whether a character changes how a terminal shows other characters: a control character, or one that changes
@@ -76,7 +77,7 @@ impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        writeln!(io::stderr().lock(), "{}", printable(line))?;
+        above(|| writeln!(io::stderr().lock(), "{}", printable(line)))?;
         Ok(bytes.len())
     }
 
@@ -85,26 +86,26 @@ impl Write for Log {
     }
 }
 
-/// Standard output that ignores a closed pipe.
+/// Standard output that ignores a closed pipe, and a terminal that has hung up.
 ///
 /// When the reader has closed the pipe (`dor ... | head`), the rest of the output is dropped. The command
 /// continues, and the exit code is that of its work.
 pub struct Stdout {
-    writer: BufWriter<StdoutLock<'static>>,
-    /// Whether the reader has closed the pipe.
+    writer: BufWriter<AboveInPlace>,
+    /// Whether the reader is gone.
     closed: bool,
 }
 
 impl Stdout {
-    /// Locks standard output.
+    /// Opens standard output.
     pub fn new() -> Self {
-        Self { writer: BufWriter::new(io::stdout().lock()), closed: false }
+        Self { writer: BufWriter::new(AboveInPlace::new()), closed: false }
     }
 
     /// Writes the buffered output.
     ///
     /// # Errors
-    /// The output cannot be written, except because the pipe is closed.
+    /// The output cannot be written, except because the reader is gone.
     pub fn finish(&mut self) -> io::Result<()> {
         self.flush()
     }
@@ -112,16 +113,16 @@ impl Stdout {
     /// Writes a text with its colour codes. The text must not quote input.
     ///
     /// # Errors
-    /// The text cannot be written, except because the pipe is closed.
+    /// The text cannot be written, except because the reader is gone.
     pub fn write_styled(&mut self, text: &str) -> io::Result<()> {
         let written = self.writer.write_all(text.as_bytes());
-        self.ignore_closed_pipe(written, ())
+        self.ignore_closed(written, ())
     }
 
-    /// Returns `fallback` instead of the error of a closed pipe.
-    fn ignore_closed_pipe<T>(&mut self, result: io::Result<T>, fallback: T) -> io::Result<T> {
+    /// Returns `fallback` instead of an error that says that the reader is gone.
+    fn ignore_closed<T>(&mut self, result: io::Result<T>, fallback: T) -> io::Result<T> {
         match result {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(error) if self.writer.get_ref().is_closed(&error) => {
                 self.closed = true;
                 Ok(fallback)
             }
@@ -144,7 +145,7 @@ impl Write for Stdout {
             return Ok(bytes.len());
         }
         let written = self.writer.write_all(&escape_controls(bytes)).map(|()| bytes.len());
-        self.ignore_closed_pipe(written, bytes.len())
+        self.ignore_closed(written, bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -152,7 +153,7 @@ impl Write for Stdout {
             return Ok(());
         }
         let flushed = self.writer.flush();
-        self.ignore_closed_pipe(flushed, ())
+        self.ignore_closed(flushed, ())
     }
 }
 

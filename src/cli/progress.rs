@@ -1,148 +1,266 @@
-//! Progress on standard error: a bar on a terminal, a line every 15 seconds elsewhere.
+//! Progress on standard error: one line that is drawn in place on a terminal, a line every 15 seconds elsewhere.
 
-use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressState;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::output::{bytes, duration, eprint_line};
-use crate::model::Case;
+use super::output::{bytes, count, duration, eprint_line};
+use super::terminal::{self, InPlace};
 use crate::publish::{self, PublishError, SentObject};
 use crate::research::ConversionProgress;
 
 /// Time between two lines of progress when standard error is not a terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// Time after which the rate is known well enough to estimate the remaining time.
+const FIRST_ESTIMATE: Duration = Duration::from_secs(3);
 /// Number of bytes whose transfer takes about as long as one request.
 const BYTES_PER_REQUEST: u64 = 100_000;
 /// Most failed objects that are listed.
 const MAX_LISTED: usize = 20;
+/// Length of a bar of any width, for its position.
+const LENGTH: u64 = 10_000;
+/// Columns that the bar and the characters around it take at least.
+const MIN_BAR: usize = 14;
 
-/// Progress of a conversion: files and bytes read.
-pub(super) struct ConversionBar {
-    /// `None`: standard error is not a terminal.
-    bar: Option<ProgressBar>,
-    begun: Instant,
-    files: AtomicU64,
-    files_done: AtomicU64,
-    bytes: AtomicU64,
-    bytes_done: AtomicU64,
-    last_line: Mutex<Instant>,
+/// Work of a command: things, such as files, and their bytes.
+#[derive(Debug)]
+struct Work {
+    /// Plural name of the things.
+    things: &'static str,
+    /// Number of bytes that take as long as the fixed time of one thing.
+    bytes_per_thing: u64,
+    /// Time at which the first thing began.
+    begun: Option<Instant>,
+    /// Number of things.
+    all: u64,
+    done: u64,
+    /// Size of the things, in bytes; 0 when only the things are counted.
+    bytes: u64,
+    bytes_done: u64,
+    /// Number of requests that were retried.
+    retried: u64,
 }
 
-/// Creates a progress bar; `None` when standard error is not a terminal.
-fn bar() -> Option<ProgressBar> {
-    let style =
-        "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
-    std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template(style);
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    })
-}
+impl Work {
+    fn new(things: &'static str, bytes_per_thing: u64) -> Self {
+        let (all, done, bytes, bytes_done, retried) = (0, 0, 0, 0, 0);
+        Self { things, bytes_per_thing, begun: None, all, done, bytes, bytes_done, retried }
+    }
 
-impl ConversionBar {
-    /// Creates the progress of a command that begins now.
-    pub fn new() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            bar: bar(),
-            begun: Instant::now(),
-            files: zero(),
-            files_done: zero(),
-            bytes: zero(),
-            bytes_done: zero(),
-            last_line: Mutex::new(Instant::now()),
+    /// Time since the first thing began; 0 before.
+    fn elapsed(&self) -> Duration {
+        self.begun.as_ref().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// Bytes per second, such as `1.50 MiB/s`.
+    fn rate(&self) -> String {
+        let rate = self.bytes_done as f64 / self.elapsed().as_secs_f64().max(1e-3);
+        format!("{}/s", bytes(rate as u64))
+    }
+
+    /// Share of the work that is done, from 0 to 1. Counts things, which take most of the time when they are
+    /// small, and bytes, which take most of the time when the things are large.
+    fn share(&self) -> f64 {
+        let work = |things, bytes| (bytes + self.bytes_per_thing * things) as f64;
+        (work(self.done, self.bytes_done) / work(self.all, self.bytes).max(1.0)).min(1.0)
+    }
+
+    /// The remaining time, such as `, 2 min 30 s left`; empty while it cannot be estimated.
+    fn left(&self) -> String {
+        let (elapsed, share) = (self.elapsed(), self.share());
+        if elapsed < FIRST_ESTIMATE || share == 0.0 {
+            return String::new();
+        }
+        let left = elapsed.mul_f64((1.0 - share) / share).as_secs();
+        format!(", {} left", duration(Duration::from_secs(left.max(1))))
+    }
+
+    /// Number of things, such as `12/180 files`, and of retried requests: the longest text first.
+    fn counts(&self) -> Vec<String> {
+        let things = format!("{}/{} {}", self.done, self.all, self.things);
+        match self.retried {
+            0 => vec![things],
+            retried => {
+                let requests = usize::try_from(retried).unwrap_or(usize::MAX);
+                vec![format!("{things}, {} retried", count(requests, "request")), things]
+            }
         }
     }
 
-    /// Prints a line to standard error, above the bar.
-    pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprint_line(text)),
-            None => eprint_line(text),
+    /// Bytes, rate and remaining time: the longest text first.
+    fn figures(&self) -> Vec<String> {
+        let (percent, left) = (format!("{} %", (100.0 * self.share()) as u64), self.left());
+        let mut figures = Vec::new();
+        if self.bytes > 0 {
+            let (done, size) = (bytes(self.bytes_done), bytes(self.bytes));
+            figures.push(match left.is_empty() {
+                true => format!("{done} of {size}"),
+                false => format!("{done} of {size}, {}{left}", self.rate()),
+            });
+            figures.push(format!("{percent} of {size}{left}"));
         }
+        figures.extend([format!("{percent}{left}"), percent]);
+        figures
     }
 
-    /// Files done and in all.
-    fn message(&self) -> String {
-        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        format!("{}/{} files", load(&self.files_done), load(&self.files))
+    /// The longest counts and figures that fit into a line of `width` columns with a bar between them.
+    fn fitting(&self, width: usize) -> (String, String) {
+        let (all_counts, all_figures) = (self.counts(), self.figures());
+        let pairs =
+            all_counts.iter().flat_map(|counts| all_figures.iter().map(move |f| (counts, f)));
+        let mut fitting = (String::new(), String::new());
+        for (counts, figures) in pairs {
+            fitting = (counts.clone(), figures.clone());
+            if counts.len() + figures.len() + MIN_BAR <= width {
+                break;
+            }
+        }
+        fitting
+    }
+}
+
+/// Shows the progress of work.
+struct Meter {
+    work: Arc<Mutex<Work>>,
+    shown: Mutex<Shown>,
+}
+
+/// What is on the terminal.
+struct Shown {
+    /// `None`: no work is in progress, or lines are printed instead.
+    bar: Option<InPlace>,
+    /// Whether to draw a bar where that is possible.
+    draws: bool,
+    /// Number of calls of `begin` without their call of `end`.
+    open: usize,
+    last_line: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Meter {
+    fn new(work: Work, draws: bool) -> Self {
+        let shown = Shown { bar: None, draws, open: 0, last_line: Instant::now() };
+        Self { work: Arc::new(Mutex::new(work)), shown: Mutex::new(shown) }
     }
 
-    /// Prints a line of progress, at most one in [`INTERVAL`], when there is no bar.
-    fn write_line_at_intervals(&self) {
-        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.bar.is_some() || last.elapsed() < INTERVAL {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        lock(&self.work)
+    }
+
+    /// Creates the bar, whose texts are made when it is drawn.
+    fn bar(&self) -> Option<InPlace> {
+        let text = |choose: fn((String, String)) -> String| {
+            let work = self.work.clone();
+            move |_: &ProgressState, out: &mut dyn fmt::Write| {
+                let text = choose(lock(&work).fitting(terminal::width()));
+                // A failure to write to a string cannot happen.
+                let _ = out.write_str(&text);
+            }
+        };
+        InPlace::bar(LENGTH, "{counts} [{wide_bar}] {figures}", |style| {
+            let style = style.with_key("counts", text(|(counts, _)| counts));
+            style.with_key("figures", text(|(_, figures)| figures)).progress_chars("=> ")
+        })
+    }
+
+    /// Adds work. Work that has ended is forgotten when no other is in progress.
+    fn begin(&self, things: usize, bytes: u64, forget: bool) {
+        let mut shown = lock(&self.shown);
+        let mut work = self.work();
+        if forget && shown.open == 0 {
+            *work = Work::new(work.things, work.bytes_per_thing);
+        }
+        work.begun.get_or_insert_with(Instant::now);
+        work.all += things as u64;
+        work.bytes += bytes;
+        let is_something = work.all > 0;
+        drop(work);
+        shown.open += 1;
+        if shown.bar.is_none() && shown.draws && is_something {
+            shown.bar = self.bar();
+        }
+        self.show(shown);
+    }
+
+    /// Changes the amounts of work and shows them.
+    fn update(&self, change: impl FnOnce(&mut Work)) {
+        change(&mut self.work());
+        self.show(lock(&self.shown));
+    }
+
+    /// Draws the bar. Without a bar, prints a line, at most one in [`INTERVAL`].
+    fn show(&self, mut shown: MutexGuard<'_, Shown>) {
+        if let Some(bar) = &shown.bar {
+            let share = self.work().share();
+            bar.set_position((share * LENGTH as f64) as u64);
             return;
         }
-        *last = Instant::now();
-        let done = self.bytes_done.load(Ordering::Relaxed);
-        let total = self.bytes.load(Ordering::Relaxed);
-        let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
-        let left = total.saturating_sub(done) as f64 / rate.max(1.0);
-        eprint_line(&format!(
-            "{}, {} of {}, {}/s, {} left",
-            self.message(),
-            bytes(done),
-            bytes(total),
-            bytes(rate as u64),
-            duration(Duration::from_secs_f64(left)),
-        ));
+        let work = self.work();
+        if shown.last_line.elapsed() < INTERVAL || work.elapsed() < INTERVAL {
+            return;
+        }
+        shown.last_line = Instant::now();
+        let (counts, figures) = work.fitting(usize::MAX);
+        drop((work, shown));
+        eprint_line(&format!("{counts}, {figures}"));
+    }
+
+    /// Ends the work of one call of `begin`. The bar goes with the last.
+    fn end(&self) {
+        let mut shown = lock(&self.shown);
+        shown.open = shown.open.saturating_sub(1);
+        if shown.open == 0 {
+            shown.bar = None;
+        }
+    }
+}
+
+/// Progress of a conversion, or of other work with files.
+pub(super) struct ConversionBar(Meter);
+
+impl ConversionBar {
+    /// Creates the progress of a command that works with files.
+    pub fn new() -> Self {
+        Self::of("files")
+    }
+
+    /// Creates the progress of a command that works with `things`.
+    pub fn of(things: &'static str) -> Self {
+        Self(Meter::new(Work::new(things, 1), true))
     }
 }
 
 impl ConversionProgress for ConversionBar {
-    fn begin(&self, _case: Case, files: usize, bytes: u64) {
-        self.files.fetch_add(files as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(bar) = &self.bar {
-            bar.inc_length(bytes);
-            bar.set_message(self.message());
-        }
+    fn begin(&self, files: usize, bytes: u64) {
+        self.0.begin(files, bytes, true);
     }
 
     fn advance(&self, bytes: u64) {
-        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-        match &self.bar {
-            Some(bar) => bar.inc(bytes),
-            None => self.write_line_at_intervals(),
-        }
+        self.0.update(|work| work.bytes_done += bytes);
     }
 
     fn file_done(&self) {
-        self.files_done.fetch_add(1, Ordering::Relaxed);
-        if let Some(bar) = &self.bar {
-            bar.set_message(self.message());
-        }
+        self.0.update(|work| work.done += 1);
     }
 
-    fn end(&self, _case: Case) {
-        if let Some(bar) = &self.bar
-            && self.files_done.load(Ordering::Relaxed) == self.files.load(Ordering::Relaxed)
-        {
-            bar.finish_and_clear();
-        }
+    fn end(&self) {
+        self.0.end();
     }
 }
 
 /// Progress of a publish, and the objects that were sent or have failed.
 pub(super) struct TransferBar {
-    /// `None`: standard error is not a terminal, or another bar uses it.
-    bar: Option<ProgressBar>,
-    /// Time at which the first transfer began.
-    begun: OnceLock<Instant>,
-    objects: AtomicU64,
-    bytes: AtomicU64,
-    bytes_done: AtomicU64,
+    meter: Meter,
     sent: Mutex<Vec<SentObject>>,
     /// Keys and errors of the objects that have failed.
     failed: Mutex<Vec<(String, String)>>,
-    /// Number of requests that were retried.
-    retried_requests: AtomicU64,
-    last_line: Mutex<Instant>,
     /// Receives a JSON value for each object that is sent, deleted or failed.
     lines: Option<UnboundedSender<Value>>,
 }
@@ -150,36 +268,17 @@ pub(super) struct TransferBar {
 impl TransferBar {
     /// Creates the progress of a publish. `lines` receives a JSON value for each object.
     pub fn new(lines: Option<UnboundedSender<Value>>) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            bar: bar(),
-            begun: OnceLock::new(),
-            objects: zero(),
-            bytes: zero(),
-            bytes_done: zero(),
-            sent: Mutex::default(),
-            failed: Mutex::default(),
-            retried_requests: zero(),
-            last_line: Mutex::new(Instant::now()),
-            lines,
-        }
+        Self::drawn(lines, true)
     }
 
     /// Creates the progress of a publish without a bar, for a command that has its own bar.
     pub fn without_bar() -> Self {
-        Self { bar: None, ..Self::new(None) }
+        Self::drawn(None, false)
     }
 
-    fn lock_sent(&self) -> MutexGuard<'_, Vec<SentObject>> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Prints a line to standard error, above the bar.
-    fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprint_line(text)),
-            None => eprint_line(text),
-        }
+    fn drawn(lines: Option<UnboundedSender<Value>>, draws: bool) -> Self {
+        let meter = Meter::new(Work::new("objects", BYTES_PER_REQUEST), draws);
+        Self { meter, sent: Mutex::default(), failed: Mutex::default(), lines }
     }
 
     fn send_json(&self, value: impl FnOnce() -> Value) {
@@ -189,94 +288,45 @@ impl TransferBar {
         }
     }
 
-    /// Share of the work that is done, from 0 to 1. Counts requests, which take most of the time of small
-    /// objects, and bytes, which take most of the time of large ones.
-    fn share(&self) -> f64 {
-        let [objects, bytes, done] = [&self.objects, &self.bytes, &self.bytes_done]
-            .map(|number| number.load(Ordering::Relaxed));
-        let sent = self.lock_sent().len() as u64;
-        let work = (bytes + BYTES_PER_REQUEST * objects).max(1);
-        (done + BYTES_PER_REQUEST * sent) as f64 / work as f64
-    }
-
     /// Objects that were sent.
     pub fn sent(&self) -> Vec<SentObject> {
-        self.lock_sent().clone()
+        lock(&self.sent).clone()
     }
 
     /// Objects that were sent after more than one attempt.
     pub fn retried(&self) -> Vec<SentObject> {
-        self.lock_sent().iter().filter(|sent| sent.attempts > 1).cloned().collect()
+        lock(&self.sent).iter().filter(|sent| sent.attempts > 1).cloned().collect()
     }
 
     /// Keys and errors of the objects that could not be sent.
     pub fn failures(&self) -> Vec<(String, String)> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Time since the first transfer began; 0 before.
-    fn elapsed(&self) -> Duration {
-        self.begun.get().map(Instant::elapsed).unwrap_or_default()
+        lock(&self.failed).clone()
     }
 
     /// Time, bytes and rate since the first transfer began.
     pub fn summary(&self) -> String {
-        let (elapsed, done) = (self.elapsed(), self.bytes_done.load(Ordering::Relaxed));
-        let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
-        format!("{}, {}, {}/s", duration(elapsed), bytes(done), bytes(rate as u64))
+        let work = self.meter.work();
+        format!("{}, {}, {}", duration(work.elapsed()), bytes(work.bytes_done), work.rate())
     }
 
     /// Removes the bar.
     pub fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// Objects sent and in all, and the number of retried requests.
-    fn message(&self) -> String {
-        let retried = self.retried_requests.load(Ordering::Relaxed);
-        let objects =
-            format!("{}/{}", self.lock_sent().len(), self.objects.load(Ordering::Relaxed));
-        if retried > 0 {
-            format!("{objects} objects, {retried} requests retried")
-        } else {
-            format!("{objects} objects")
-        }
+        self.meter.end();
     }
 }
 
 impl publish::TransferProgress for TransferBar {
     fn begin(&self, objects: usize, bytes: u64) {
-        self.begun.get_or_init(Instant::now);
-        self.objects.fetch_add(objects as u64, Ordering::Relaxed);
-        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let Some(bar) = &self.bar {
-            bar.set_length(bytes);
-        }
+        self.meter.begin(objects, bytes, false);
     }
 
     fn advance(&self, number: u64) {
-        let done = self.bytes_done.fetch_add(number, Ordering::Relaxed) + number;
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            bar.set_message(self.message());
-            return;
-        }
-        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        // The rate of the first seconds gives no estimate of the remaining time.
-        if last.elapsed() >= INTERVAL && self.elapsed() >= INTERVAL {
-            *last = Instant::now();
-            let done = self.share();
-            let left = self.elapsed().as_secs_f64() * (1.0 - done).max(0.0) / done.max(1e-6);
-            let left = Duration::from_secs_f64(left);
-            let (message, so_far) = (self.message(), self.summary());
-            eprint_line(&format!("{message}, {so_far}, {} left", duration(left)));
-        }
+        self.meter.update(|work| work.bytes_done += number);
     }
 
     fn sent(&self, sent: &SentObject) {
-        self.lock_sent().push(sent.clone());
+        lock(&self.sent).push(sent.clone());
+        self.meter.update(|work| work.done += 1);
         self.send_json(|| json!({ "sent": sent }));
     }
 
@@ -285,19 +335,19 @@ impl publish::TransferProgress for TransferBar {
     }
 
     fn troubled(&self, requests: u64) {
-        self.retried_requests.store(requests, Ordering::Relaxed);
+        self.meter.update(|work| work.retried = requests);
     }
 
     fn failed(&self, key: &str, error: &PublishError) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = lock(&self.failed);
         let error = error.to_string();
         failed.push((key.to_owned(), error.clone()));
         let number = failed.len();
         drop(failed);
         if number <= MAX_LISTED {
-            self.line(&format!("failed: {key}: {error}"));
+            eprint_line(&format!("failed: {key}: {error}"));
         } else if number == MAX_LISTED + 1 {
-            self.line("more objects have failed; they are not listed here");
+            eprint_line("more objects have failed; they are not listed here");
         }
         self.send_json(|| json!({ "failed": { "key": key, "error": error } }));
     }
@@ -324,10 +374,44 @@ mod tests {
         for _ in 0..1000 {
             publish::TransferProgress::sent(&transfers, &sent);
         }
-        assert!((transfers.share() - 0.5).abs() < 0.01, "{}", transfers.share());
+        let share = transfers.meter.work().share();
+        assert!((share - 0.5).abs() < 0.01, "{share}");
         transfers.deleted("gone");
         let values: Vec<Value> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
         assert!(values.len() == 1001 && values[0]["sent"]["key"] == "x");
         assert_eq!(values[1000], json!({ "deleted": { "key": "gone" } }));
+    }
+
+    #[test]
+    fn a_line_has_the_longest_texts_that_fit() {
+        let begun = Instant::now().checked_sub(Duration::from_secs(99));
+        let mut work = Work {
+            begun,
+            all: 180,
+            done: 45,
+            bytes: 400 << 20,
+            bytes_done: 100 << 20,
+            ..Work::new("files", 1)
+        };
+        let fitting = |work: &Work, width| {
+            let (counts, figures) = work.fitting(width);
+            assert!(counts.len() + figures.len() + MIN_BAR <= width, "{counts} {figures}");
+            (counts, figures)
+        };
+        let figures = [
+            (80, "100.00 MiB of 400.00 MiB, 1.01 MiB/s, 4 min 57 s left"),
+            (70, "25 % of 400.00 MiB, 4 min 57 s left"),
+            (60, "25 %, 4 min 57 s left"),
+            (40, "25 %"),
+        ];
+        for (width, figures) in figures {
+            assert_eq!(fitting(&work, width), ("45/180 files".to_owned(), figures.to_owned()));
+        }
+        work.retried = 1;
+        assert_eq!(fitting(&work, 60).0, "45/180 files, 1 request retried");
+        assert_eq!(fitting(&work, 45).0, "45/180 files");
+        let counted = Work { begun, all: 4, done: 1, ..Work::new("chunks", 1) };
+        assert_eq!(counted.fitting(80), ("1/4 chunks".to_owned(), "25 %, 4 min 57 s left".into()));
+        assert_eq!(Work::new("files", 1).fitting(80).1, "0 %");
     }
 }

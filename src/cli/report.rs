@@ -86,6 +86,17 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Creates a report with the document of this one, whose text goes to `text`. Give it to
+    /// [`Self::restore`] when the text is complete.
+    pub fn redirect<'b>(&mut self, text: &'b mut dyn Write) -> Report<'b> {
+        Report { out: text, document: self.document.take(), dry_run: self.dry_run }
+    }
+
+    /// Takes the document back.
+    pub fn restore(&mut self, redirected: Report<'_>) {
+        self.document = redirected.document;
+    }
+
     /// Prints the JSON document, if the report is one.
     pub fn end(self) -> anyhow::Result<()> {
         match &self.document {

@@ -17,18 +17,11 @@ pub(super) fn stop_on_signals(stop: CancellationToken) {
     tokio::spawn(async move {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
         let mut requested: Option<Instant> = None;
-        let mut hangup = if hangup_is_ignored() { None } else { signal(SignalKind::hangup()).ok() };
         loop {
-            let hung_up = async {
-                match &mut hangup {
-                    Some(hangup) => hangup.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
-                _ = hung_up => {}
+                () = hung_up() => {}
             }
             match requested {
                 // One request can arrive twice: from the terminal or scheduler, and forwarded by a script.
@@ -40,6 +33,18 @@ pub(super) fn stop_on_signals(stop: CancellationToken) {
             stop.cancel();
         }
     });
+}
+
+/// Waits for SIGHUP, which a terminal sends when it hangs up. Waits forever in a process that was started with SIGHUP
+/// ignored.
+pub(super) async fn hung_up() {
+    if !hangup_is_ignored()
+        && let Ok(mut hangup) = signal(SignalKind::hangup())
+    {
+        hangup.recv().await;
+    } else {
+        std::future::pending().await
+    }
 }
 
 /// Whether this process was started with SIGHUP ignored. Known only on Linux; elsewhere `false`.

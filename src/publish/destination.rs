@@ -201,6 +201,28 @@ pub(super) async fn observe(
     Ok((present, audit))
 }
 
+/// Keys of published objects that another program has replaced since, as far as size and ETag tell.
+pub(super) async fn find_replaced(
+    destination: &Store,
+    published: &[ObjectEntry],
+) -> Result<BTreeSet<Box<str>>, PublishError> {
+    let find = async |entry: &ObjectEntry| {
+        let found = match destination.head(&entry.key).await {
+            // On a disk, the path of the object is now a folder, or one of its folders is a file.
+            Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => None,
+            found => found?,
+        };
+        let is_replaced = found.is_some_and(|found| {
+            let etag = etag_of(destination, &found);
+            let etag = etag.filter(|etag| etag.is_comparable(&entry.etag));
+            found.size != entry.size || etag.is_some_and(|etag| etag != entry.etag)
+        });
+        Ok(is_replaced.then(|| entry.key.clone()))
+    };
+    let checked = stream::iter(published).map(find).buffered(READS);
+    checked.try_filter_map(async |key| Ok(key)).try_collect().await
+}
+
 /// Reads an object and returns its entry, or `Err` with its key when it is missing or unreadable.
 async fn read(
     destination: &Store,

@@ -1,13 +1,11 @@
 //! The plan of a publish. [`prepare`] makes it under the lease, [`plan_without_lease`] only to show it.
 
-use std::collections::BTreeSet;
-
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
 use super::checksum_cache::state_folder;
-use super::destination::{Audit, KnownObjects, VerifyScope, etag_of, observe};
+use super::destination::{Audit, KnownObjects, VerifyScope, find_replaced, observe};
 use super::guard::Guard;
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
@@ -335,22 +333,7 @@ impl PublishPlan {
         if is_listed || !self.options.delete {
             return Ok(());
         }
-        let find_foreign = async |entry: &ObjectEntry| {
-            let found = match self.destination.head(&entry.key).await {
-                // On a disk, the path of the object is now a folder, or one of its folders is a file.
-                Err(StoreError::BadLocation(_) | StoreError::UnsupportedFileType { .. }) => None,
-                found => found?,
-            };
-            let is_foreign = found.is_some_and(|found| {
-                let etag = etag_of(&self.destination, &found);
-                let etag = etag.filter(|etag| etag.is_comparable(&entry.etag));
-                found.size != entry.size || etag.is_some_and(|etag| etag != entry.etag)
-            });
-            Ok::<_, PublishError>(is_foreign.then(|| entry.key.clone()))
-        };
-        let checked = stream::iter(&self.changes.gone).map(find_foreign).buffered(REQUESTS);
-        let foreign: BTreeSet<Box<str>> =
-            checked.try_filter_map(async |key| Ok(key)).try_collect().await?;
+        let foreign = find_replaced(&self.destination, &self.changes.gone).await?;
         if let Some(first) = foreign.first() {
             let (url, number) = (self.destination.location().join(first), foreign.len());
             tracing::warn!(

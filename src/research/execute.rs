@@ -40,14 +40,32 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Receives the progress of a conversion. Several threads call it.
 pub trait ConversionProgress: Send + Sync {
-    /// A case begins, with this number of files and raw bytes to convert.
-    fn begin(&self, case: Case, files: usize, bytes: u64);
-    /// Raw bytes were read.
+    /// Files begin, of this number and size in bytes; 0 bytes when only the files are counted.
+    fn begin(&self, files: usize, bytes: u64);
+    /// Bytes of the files were read.
     fn advance(&self, bytes: u64);
-    /// One file was converted.
+    /// One file is done.
     fn file_done(&self);
-    /// The case has ended, with or without failures.
-    fn end(&self, case: Case);
+    /// The files of one call of `begin` have ended, with or without failures.
+    fn end(&self);
+}
+
+/// Files that have begun. They end when this value is dropped.
+#[must_use]
+pub struct FilesInProgress<'a>(&'a dyn ConversionProgress);
+
+impl<'a> FilesInProgress<'a> {
+    /// Reports that files begin, of this number and size in bytes.
+    pub fn begin(progress: &'a dyn ConversionProgress, files: usize, bytes: u64) -> Self {
+        progress.begin(files, bytes);
+        Self(progress)
+    }
+}
+
+impl Drop for FilesInProgress<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Ignores all progress.
@@ -55,10 +73,10 @@ pub trait ConversionProgress: Send + Sync {
 pub struct NoProgress;
 
 impl ConversionProgress for NoProgress {
-    fn begin(&self, _: Case, _: usize, _: u64) {}
+    fn begin(&self, _: usize, _: u64) {}
     fn advance(&self, _: u64) {}
     fn file_done(&self) {}
-    fn end(&self, _: Case) {}
+    fn end(&self) {}
 }
 
 /// A file of a case could not be converted.
@@ -246,10 +264,9 @@ pub async fn run(
     let memory = check_inputs(context, &plan).await?;
     claim::claim(&context.out, &plan, &folder).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
-    context.progress.begin(case, plan.steps.len(), bytes);
-    let result = convert_all(context, plan, &memory, &folder).await;
-    context.progress.end(case);
-    let (record, mut summary) = result?;
+    let files = FilesInProgress::begin(&*context.progress, plan.steps.len(), bytes);
+    let (record, mut summary) = convert_all(context, plan, &memory, &folder).await?;
+    drop(files);
     claim::agree(&context.out, case, &folder, &record.recipe).await?;
     record.save(&context.out, &folder, COMPLETE).await?;
     context.out.delete(&format!("{folder}/{PARTIAL}")).await?;

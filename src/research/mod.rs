@@ -22,8 +22,8 @@ pub use crate::encode::research::{RECIPE, folder};
 pub use cases::Conversion;
 pub use error::PlanError;
 pub use execute::{
-    CaseError, ConversionContext, ConversionProgress, ConversionSummary, NoProgress, check_inputs,
-    run,
+    CaseError, ConversionContext, ConversionProgress, ConversionSummary, FilesInProgress,
+    NoProgress, check_inputs, run,
 };
 pub use grid::{GridError, GridFile};
 pub use plan::{CasePlan, PlanOptions, plan};

@@ -18,6 +18,7 @@ use crate::executor::{Pool, Stopped};
 use crate::model::atlas::FILL;
 use crate::model::case::{POLYGONS, describe_cases};
 use crate::model::{Case, hex};
+use crate::research::FilesInProgress;
 use crate::store::{Store, StoreError};
 
 /// Largest number of objects that are read at the same time.
@@ -164,6 +165,7 @@ async fn check_chunks(
     context: &RunContext,
     expected: Vec<ExpectedChunk>,
 ) -> Result<CheckedPart, VisError> {
+    let _in_progress = FilesInProgress::begin(&*context.progress, expected.len(), 0);
     let mut part = CheckedPart::default();
     let check = async |expected: ExpectedChunk| chunk_problem(store, context, expected).await;
     let mut problems = stream::iter(expected).map(check).buffered(CONCURRENCY);

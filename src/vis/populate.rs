@@ -39,7 +39,6 @@ pub async fn each<E: From<VisError>>(
         }
         let started = Instant::now();
         let result = fill(case).await;
-        context.progress.end(case);
         match result {
             Err(error)
                 if cases.len() == 1
@@ -76,7 +75,6 @@ impl EfficiencyRun<'_> {
         if self.work.dry_run {
             return Ok(FillReport::planned(&files));
         }
-        self.context.progress.begin(case, files.len(), files.size());
         let requested = RequestedSeries { efficiency: true, uptake: None };
         let series = series::read(self.context, &files, &requested).await?;
         let missing = files.missing.clone();
@@ -93,7 +91,6 @@ impl MapContext<'_> {
         options: FillOptions,
     ) -> Result<FillReport, VisError> {
         let files = input.case(case, options.allow_missing).await?;
-        self.context.progress.begin(case, files.len(), files.size());
         let missing = files.missing.clone();
         Ok(FillReport { missing, ..self.fill(&files, options).await? })
     }
@@ -135,7 +132,6 @@ impl UptakeRun<'_> {
             efficiency: slot1.is_some(),
             uptake: Some(store3.uptake_options(center)),
         };
-        context.progress.begin(case, files.len(), files.size());
         let series = series::read(context, &files, &requested).await?;
         let compat = store3.destination.recipe.reference_compat;
         let mut filled = store3::fill(slot3, &files, &series, compat).await?;

@@ -18,6 +18,7 @@ use crate::executor::{Pool, Stopped};
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, LatLon, YearMonth};
 use crate::read::grid::MOST_POINTS;
+use crate::research::FilesInProgress;
 use crate::store::{ObjectMeta, PutMode};
 
 /// Least memory for a month, bytes: five fields and their encoded bytes.
@@ -89,6 +90,7 @@ pub async fn read(
         CaseSeries { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
     let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
     let case = files.case;
+    let _in_progress = FilesInProgress::begin(&*context.progress, files.len(), files.size());
     let (shared, fetched) = {
         let (source, requested) = (files.source(info, context), requested.clone());
         let permit = context.pool.place(MEMORY).await?;

@@ -32,6 +32,7 @@ use crate::model::{Case, Grid, YearMonth, hex};
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 use crate::regrid::mercator::{self, TILE};
+use crate::research::FilesInProgress;
 use crate::store::ObjectMeta;
 
 /// Memory to regrid a month, bytes: two fields of 60 layers, each of them compressed, shuffled and
@@ -242,6 +243,8 @@ impl MapContext<'_> {
         files: &CaseFiles,
         writer: &mut CaseWriter,
     ) -> Result<u64, VisError> {
+        let progress = &*self.context.progress;
+        let _in_progress = FilesInProgress::begin(progress, files.len(), files.size());
         let mut whole = WholeMaps::new(&self.pyramid);
         let months = self.regridded_months(files);
         let mut months = MonthReader::new(months);

@@ -314,7 +314,7 @@ fn process_all_cases_converts_at_most_max_cases_per_run() {
     let dry = run(&["--dry-run", "--max-cases", "2"]);
     let planned = "2 cases planned, 0 failed, 0 not tried, 1 left by --max-cases, \
                    2757 selected without raw files: 4 files to convert";
-    assert!(dry.contains("2 files to convert") && dry.contains(planned), "{dry}");
+    assert!(dry.contains("2 files to convert") && dry.starts_with(planned), "{dry}");
     assert!(finished_cases(&work).is_empty());
     let first = run(&["--max-cases", "1"]);
     let all = "1 case done, 0 failed, 0 not tried, 2 left by --max-cases: 2 files converted";

@@ -48,7 +48,7 @@ fn help_exits_with_0_and_wrong_usage_with_2() {
 #[test]
 fn shells_accept_the_completion_scripts() {
     for shell in ["bash", "zsh", "fish"] {
-        let script = stdout(&["completions", shell]);
+        let script = stdout_of(&["completions", shell]);
         assert!(script.contains("DOR_COMPLETE"), "{shell}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), script).unwrap();

@@ -5,22 +5,29 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use chrono::{DateTime, Local, SecondsFormat};
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::{Failure, Heartbeat};
 use crate::campaign::status::{
     CampaignStatus, Missing, format_array, missing, open_archive, open_outputs, status,
 };
-use crate::campaign::{CampaignPlan, OpenPlan, ProductError};
+use crate::campaign::{CampaignPlan, OpenPlan, Product, ProductError};
 use crate::cli::arguments::from_one;
 use crate::cli::output::{Table, bytes, count, duration, write_json};
+use crate::cli::signals::stop_on_signals;
+use crate::cli::terminal::{InPlace, reader_is_gone};
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
+use crate::executor::unless_stopped;
+use crate::model::Case;
+use crate::store::Store;
 
-/// Time between two reads of the status.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Seconds between two readings of the status.
+const INTERVAL: u64 = 10;
 /// Most failures, and most outdated products, that are listed.
 const MAX_LISTED: usize = 20;
 
@@ -38,37 +45,155 @@ pub(crate) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print the progress every 10 seconds until all cases are done
+    /// Read the progress every 10 seconds until all cases are done; a terminal shows the last reading only
     #[arg(long)]
     watch: bool,
+}
+
+/// A plan whose progress is read, with the stores that say it.
+struct Watched {
+    opened: OpenPlan,
+    raw: Store,
+    outputs: Vec<(Product, Store)>,
+    /// Products that are done, which are not read again.
+    done: BTreeSet<(Product, Case)>,
+    shards: Option<usize>,
+}
+
+impl Watched {
+    /// Reads the progress.
+    async fn read(&mut self) -> Result<Reading, ProductError> {
+        let OpenPlan { store, key, plan, .. } = &self.opened;
+        let missing = missing(plan, &self.raw, &self.outputs, &mut self.done).await?;
+        let heartbeats = Heartbeat::all(store, key, plan).await.map_err(ProductError::from)?;
+        Ok(Reading { time: Local::now(), status: status(plan, missing, &heartbeats, self.shards) })
+    }
+}
+
+/// The progress of a plan at a time.
+struct Reading {
+    time: DateTime<Local>,
+    status: CampaignStatus,
+}
+
+impl Reading {
+    /// The time in words, such as `2026-01-31 09:41:07`.
+    fn time(&self) -> String {
+        self.time.format("%F %T").to_string()
+    }
 }
 
 impl Status {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = Config::load(&self.plan.over(global.overrides()))?;
-        let OpenPlan { stores, store, key, plan, .. } = load(&config).await?;
-        plan.places.ensure_present(&plan.stages, &stores).await?;
-        let (raw, outputs) = (open_archive(&plan, &stores)?, open_outputs(&plan, &stores)?);
-        // A product that is done is not read again.
-        let mut done = BTreeSet::new();
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone());
+        let mut watched = unless_stopped(&stop, self.open(&config)).await??;
+        if !self.watch {
+            let reading = unless_stopped(&stop, watched.read()).await??;
+            self.write(out, &watched.opened.plan, &reading)?;
+            return Ok(Exit::Done);
+        }
+        tokio::select! {
+            // SIGHUP also cancels `stop`.
+            biased;
+            () = reader_is_gone() => Ok(Exit::Done),
+            ended = self.watch(&mut watched, &stop, out) => ended.map(|()| Exit::Done),
+        }
+    }
+
+    /// Opens the plan and its stores.
+    async fn open(&self, config: &Config) -> anyhow::Result<Watched> {
+        let opened = load(config).await?;
+        let OpenPlan { stores, plan, .. } = &opened;
+        plan.places.ensure_present(&plan.stages, stores).await?;
+        let (raw, outputs) = (open_archive(plan, stores)?, open_outputs(plan, stores)?);
+        let shards = self.shards.map(NonZeroUsize::get);
+        Ok(Watched { opened, raw, outputs, done: BTreeSet::new(), shards })
+    }
+
+    /// Prints a reading.
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        plan: &CampaignPlan,
+        reading: &Reading,
+    ) -> anyhow::Result<()> {
+        if !self.json {
+            return Ok(write_status(out, plan, &reading.status)?);
+        }
+        let time = reading.time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let Reading { status, .. } = reading;
+        let cases = plan.cases.len();
+        write_json(
+            out,
+            &json!({ "plan": plan.sha256, "time": time, "cases": cases, "status": status }),
+        )
+    }
+
+    /// Shows readings until all cases are done. The last one stays on the terminal.
+    async fn watch(
+        &self,
+        watched: &mut Watched,
+        stop: &CancellationToken,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let block = if self.json { None } else { InPlace::block() };
+        let Some(block) = block else { return self.watch_as_list(watched, stop, out).await };
+        let mut last = String::new();
+        let ended = self.watch_in_place(watched, stop, &block, &mut last).await;
+        drop(block);
+        write!(out, "{last}")?;
+        out.flush()?;
+        ended
+    }
+
+    /// Prints readings one after another, each with its time.
+    async fn watch_as_list(
+        &self,
+        watched: &mut Watched,
+        stop: &CancellationToken,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
         loop {
-            let missing = missing(&plan, &raw, &outputs, &mut done).await?;
-            let heartbeats =
-                Heartbeat::all(&store, &key, &plan).await.map_err(ProductError::from)?;
-            let shards = self.shards.map(NonZeroUsize::get);
-            let status = status(&plan, missing, &heartbeats, shards);
-            match self.json {
-                true => write_json(
-                    out,
-                    &json!({ "plan": plan.sha256, "cases": plan.cases.len(), "status": status }),
-                )?,
-                false => write_status(out, &plan, &status)?,
+            let reading = unless_stopped(stop, watched.read()).await??;
+            let plan = &watched.opened.plan;
+            if !self.json {
+                writeln!(out, "{}", reading.time())?;
             }
+            self.write(out, plan, &reading)?;
             out.flush()?;
-            if !self.watch || status.done == plan.cases.len() {
-                return Ok(Exit::Done);
+            if reading.status.done == plan.cases.len() {
+                return Ok(());
             }
-            tokio::time::sleep(INTERVAL).await;
+            unless_stopped(stop, tokio::time::sleep(Duration::from_secs(INTERVAL))).await?;
+        }
+    }
+
+    /// Draws each reading in place of the one before, with the time until the next. `last` receives the last one.
+    async fn watch_in_place(
+        &self,
+        watched: &mut Watched,
+        stop: &CancellationToken,
+        block: &InPlace,
+        last: &mut String,
+    ) -> anyhow::Result<()> {
+        block.set_lines("reading");
+        loop {
+            let reading = unless_stopped(stop, watched.read()).await??;
+            let (time, plan) = (reading.time(), &watched.opened.plan);
+            let mut lines = Vec::new();
+            self.write(&mut lines, plan, &reading)?;
+            let lines = String::from_utf8_lossy(&lines);
+            *last = format!("{time}\n{lines}");
+            if reading.status.done == plan.cases.len() {
+                return Ok(());
+            }
+            for left in (1..=INTERVAL).rev() {
+                block.set_lines(&format!("{time}, next reading in {left} s\n{lines}"));
+                unless_stopped(stop, tokio::time::sleep(Duration::from_secs(1))).await?;
+            }
+            block.set_lines(&format!("{time}, reading again\n{lines}"));
         }
     }
 }

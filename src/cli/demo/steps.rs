@@ -9,7 +9,6 @@ use crate::campaign::slurm::quoted;
 use crate::campaign::{Locations, OpenPlan, Product, Shard};
 use crate::cli::Exit;
 use crate::cli::campaign::{self, CORES, node_rate, write_plan};
-use crate::cli::progress::ConversionBar;
 use crate::cli::report::Report;
 use crate::cli::stores::grid_file;
 use crate::cli::vis::{self, Picture, create, draw, each, finalize_store};
@@ -125,7 +124,7 @@ impl Steps<'_> {
         let (grid, ssh) = (self.grid_file(), Some(self.at(SSH)));
         let options = MapOptions { grid, ssh, ..MapOptions::default() };
         let store = self.open(STORE2)?;
-        let context = &self.step_context();
+        let context = &self.context;
         let atlas =
             options.open_map_context(store, &self.stores, (&input, &cases), context).await?;
         let fill = async |case| atlas.fill_from(&input, case, work).await;
@@ -137,7 +136,7 @@ impl Steps<'_> {
         self.write_command(out, &format!(
             "vis populate-store3 -o @{STORE3} --with-store1 @{STORE1} {inputs} --centers @{CENTERS}"
         ))?;
-        let context = &self.step_context();
+        let context = &self.context;
         let uptakes = self.uptakes(input, work, context).await?;
         let exit = each(&cases, context, out, async |case| uptakes.fill(case).await).await?;
         if exit != Exit::Done {
@@ -154,7 +153,9 @@ impl Steps<'_> {
     pub async fn check_and_plot(&self, out: &mut Report<'_>) -> anyhow::Result<Exit> {
         for store in [STORE1, STORE2, STORE3] {
             self.write_command(out, &format!("vis check @{store}"))?;
-            let report = check::check(&self.open(store)?, &self.step_context()).await?;
+            let progress = vis::check_progress();
+            let context = RunContext { progress, ..self.context.clone() };
+            let report = check::check(&self.open(store)?, &context).await?;
             vis::write_as_table(out, &self.at(store), &report)?;
             if !report.is_sound() {
                 return Ok(Exit::BadData);
@@ -181,11 +182,6 @@ impl Steps<'_> {
             self.draw(STORE3, Picture::Curves(vec![case]), UPTAKE, out).await?;
         }
         Ok(Exit::Done)
-    }
-
-    /// The context of one step, with a progress bar of its own.
-    fn step_context(&self) -> RunContext {
-        RunContext { progress: Arc::new(ConversionBar::new()), ..self.context.clone() }
     }
 
     /// Creates the three map stores, and replaces those of an earlier demo.

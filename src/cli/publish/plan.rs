@@ -109,16 +109,16 @@ fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the keys of the objects to send and to delete, and the objects that are not published.
+/// Prints what is not published, then the keys of the objects to send and to delete.
 fn write_objects(out: &mut dyn Write, plan: &PublishPlan, left_out: &[LeftOut]) -> io::Result<()> {
+    for (reason, number, first) in left_out {
+        writeln!(out, "not published: {number} {} (such as {first})", reason.describe())?;
+    }
     for (entry, _) in &plan.changes.send {
         writeln!(out, "send {}", entry.key)?;
     }
     for entry in &plan.changes.gone {
         writeln!(out, "delete {}", entry.key)?;
-    }
-    for (reason, number, first) in left_out {
-        writeln!(out, "not published: {number} {} (such as {first})", reason.describe())?;
     }
     Ok(())
 }

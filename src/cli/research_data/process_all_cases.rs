@@ -7,16 +7,19 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::{ConversionArgs, ResearchArgs};
-use super::run::{Run, reasons_document, write_reasons};
+use super::run::{Run, reasons_document, write_failures, write_reasons};
 use crate::cli::arguments::{CaseArgs, from_one};
 use crate::cli::output::{bytes, count, eprint_line};
-use crate::cli::publish_to::{PublishTo, Publishing};
+use crate::cli::progress::ConversionBar;
+use crate::cli::publish_to::PublishTo;
 use crate::cli::report::Report;
 use crate::cli::{Exit, GlobalArgs, report};
 use crate::executor::Stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
 use crate::research::cases::{AvailableCases, CaseOutcome, ConversionTotals};
-use crate::research::{CaseError, ConversionSummary, failures};
+use crate::research::{
+    CaseError, ConversionProgress, ConversionSummary, FilesInProgress, failures,
+};
 
 /// Convert every case that has raw files
 ///
@@ -54,13 +57,21 @@ impl ProcessAllCases {
         let publishing = run.publishing(&self.publish_to).await?;
         let mut report = self.conversion.report.report(out);
         let out = &mut report;
-        let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
-            write_case(&run, case, result, &publishing, out)
+        let totals = if run.conversion.is_dry() {
+            self.plan_cases(&run, &available, selected.len(), out).await?
+        } else {
+            let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
+                write_case(&run, case, result, out)?;
+                if result.is_ok() {
+                    publishing.add(case);
+                }
+                Ok::<_, anyhow::Error>(out.flush()?)
+            };
+            let totals =
+                run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
+            self.write_totals(&run, &available, selected.len(), &totals, out)?;
+            totals
         };
-        let totals =
-            run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
-        self.write_totals(&run, &available, selected.len(), &totals, &mut report)?;
-        write_failures(&run, &totals, &mut report)?;
         let tried = totals.done + totals.failed.len();
         let is_stopped = run.conversion.context().stop.is_cancelled();
         let exit = match totals.failed.is_empty() {
@@ -77,7 +88,33 @@ impl ProcessAllCases {
         Ok(exit)
     }
 
-    /// Prints the numbers of cases and files. `selected`: number of chosen cases, with and without raw files.
+    /// Plans the cases of a dry run. Prints the totals first, then the cases.
+    async fn plan_cases(
+        &self,
+        run: &Run,
+        available: &AvailableCases,
+        selected: usize,
+        out: &mut Report<'_>,
+    ) -> anyhow::Result<ConversionTotals> {
+        let progress = ConversionBar::of("cases");
+        let in_progress = FilesInProgress::begin(&progress, available.cases.len(), 0);
+        let mut list = Vec::new();
+        let mut cases = out.redirect(&mut list);
+        let report_case = |case: Case, result: Result<&CaseOutcome, &CaseError>| {
+            progress.file_done();
+            write_case(run, case, result, &mut cases)
+        };
+        let totals =
+            run.conversion.convert_each(&available.cases, self.keep_going, report_case).await?;
+        drop(in_progress);
+        out.restore(cases);
+        self.write_totals(run, available, selected, &totals, out)?;
+        out.write_all(&list)?;
+        Ok(totals)
+    }
+
+    /// Prints the numbers of cases and files, and the failed and interrupted cases. `selected`: number of chosen
+    /// cases, with and without raw files.
     fn write_totals(
         &self,
         run: &Run,
@@ -112,12 +149,13 @@ impl ProcessAllCases {
             write!(out, ", {} selected without raw files", selected - present)?;
         }
         writeln!(out, ": {} {files}", count(converted, "file"))?;
-        write_reasons(out, reasons)
+        write_reasons(out, reasons)?;
+        write_failed(run, totals, out)
     }
 }
 
 /// Lists the failed and the interrupted cases.
-fn write_failures(
+fn write_failed(
     run: &Run,
     ConversionTotals { failed, interrupted, .. }: &ConversionTotals,
     out: &mut Report<'_>,
@@ -138,23 +176,17 @@ fn write_failures(
     Ok(())
 }
 
-/// Prints the result of a case, and queues the case for publishing.
+/// Prints the result of a case.
 fn write_case(
     run: &Run,
     case: Case,
     result: Result<&CaseOutcome, &CaseError>,
-    publishing: &Publishing,
     out: &mut Report<'_>,
 ) -> anyhow::Result<()> {
     match result {
-        Ok(done) => {
-            run.write(out, case, done)?;
-            if !run.conversion.is_dry() {
-                publishing.add(case);
-            }
-        }
+        Ok(done) => run.write(out, case, done)?,
         Err(error) => {
-            run.write_failures(error);
+            write_failures(error);
             match run.invalid_setting(error) {
                 _ if error.kind() == ErrorKind::Interrupted => {}
                 Some(error) => report(&error),
@@ -162,5 +194,5 @@ fn write_case(
             }
         }
     }
-    Ok(out.flush()?)
+    Ok(())
 }

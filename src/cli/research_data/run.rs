@@ -10,7 +10,7 @@ use super::arguments::{ConversionArgs, ResearchArgs, data_dir};
 use super::location_checks;
 use crate::case_manifest::ConversionRecipe;
 use crate::cli::GlobalArgs;
-use crate::cli::output::{bytes, count, duration};
+use crate::cli::output::{bytes, count, duration, eprint_line};
 use crate::cli::progress::ConversionBar;
 use crate::cli::publish_to::{PublishTo, Publishing};
 use crate::cli::report::{Report, ReportArgs};
@@ -32,7 +32,6 @@ pub(super) struct Run {
     pub conversion: Conversion,
     archive: Setting<Location>,
     output: Setting<Location>,
-    progress: Arc<ConversionBar>,
     /// Whether a dry run lists the files.
     verbose: bool,
     stores: StoreRegistry,
@@ -43,6 +42,11 @@ pub(super) fn write_reasons(out: &mut dyn Write, reasons: &Reasons) -> std::io::
     reasons
         .iter()
         .try_for_each(|(reason, files)| writeln!(out, "  {}: {reason}", count(*files, "file")))
+}
+
+/// Prints the files of a case that failed.
+pub(super) fn write_failures(error: &CaseError) {
+    failures::lines(error).iter().for_each(|line| eprint_line(line));
 }
 
 impl Run {
@@ -85,14 +89,13 @@ impl Run {
             }
         };
         let (grid, grid_sha256) = grid.unzip();
-        let progress = Arc::new(ConversionBar::new());
         let context = ConversionContext {
             raw,
             out,
             grid: grid.map(Arc::new),
             pool: Pool::new(config.workers.value.get(), memory::budget()),
             stop,
-            progress: progress.clone(),
+            progress: Arc::new(ConversionBar::new()),
             reader: Reader::default(),
         };
         let recipe =
@@ -101,7 +104,7 @@ impl Run {
             arguments;
         let options = PlanOptions { force, allow_missing, recipe };
         let conversion = Conversion::new(context, options, dry_run);
-        Ok(Self { conversion, archive, output, progress, verbose, stores })
+        Ok(Self { conversion, archive, output, verbose, stores })
     }
 
     /// Creates the publisher of finished cases.
@@ -119,7 +122,7 @@ impl Run {
     /// The case cannot be converted. The files that failed are printed.
     pub async fn case(&self, case: Case, out: &mut Report<'_>) -> anyhow::Result<()> {
         let outcome = self.conversion.convert_case(case).await.map_err(|error| {
-            self.write_failures(&error);
+            write_failures(&error);
             self.with_setting(error)
         })?;
         Ok(self.write(out, case, &outcome)?)
@@ -140,11 +143,6 @@ impl Run {
                 missing.iter().try_for_each(|missing| writeln!(out, "  {missing}"))
             }
         }
-    }
-
-    /// Prints the files of a case that failed.
-    pub fn write_failures(&self, error: &CaseError) {
-        failures::lines(error).iter().for_each(|line| self.progress.line(line));
     }
 
     /// Returns the error of a setting if that made a case fail, else the error of the case.

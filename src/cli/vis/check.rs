@@ -1,6 +1,7 @@
 //! `dor vis check`: checks the metadata, coordinates and chunks of a store.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -9,12 +10,15 @@ use super::arguments::{WorkArgs, config};
 use super::create::named_or_configured;
 use super::run::run_context;
 use crate::cli::output::{Table, short_names};
+use crate::cli::progress::ConversionBar;
 use crate::cli::report::JsonArgs;
 use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::executor::until;
 use crate::model::case::describe_cases;
+use crate::research::ConversionProgress;
 use crate::store::Location;
+use crate::vis::RunContext;
 use crate::vis::check::{self, CheckReport};
 use crate::vis::finalize::Completeness;
 
@@ -38,7 +42,7 @@ pub(super) struct Check {
 impl Check {
     pub async fn run(self, global: &GlobalArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let config = config(global, Some(&WorkArgs::default()), None)?;
-        let context = run_context(&config);
+        let context = RunContext { progress: check_progress(), ..run_context(&config) };
         let stores = until(&context.stop, &stores(&config));
         let mut exit = Exit::Done;
         for (location, store) in named_or_configured(self.store.as_ref(), &config, &stores).await? {
@@ -68,6 +72,11 @@ impl Check {
         })?;
         Ok(is_valid)
     }
+}
+
+/// Creates the progress of a check, which counts chunks.
+pub(crate) fn check_progress() -> Arc<dyn ConversionProgress> {
+    Arc::new(ConversionBar::of("chunks"))
 }
 
 /// Returns a report as JSON.

@@ -12,7 +12,7 @@ mod remove;
 mod run;
 
 pub(super) use arguments::centers_unset;
-pub(super) use check::write_as_table;
+pub(super) use check::{check_progress, write_as_table};
 pub(super) use create::create;
 pub(super) use finalize::{finalize_store, write_completeness};
 pub(super) use plot::{Picture, draw};

@@ -5,6 +5,7 @@ mod plan_inputs;
 mod script;
 mod slurm;
 mod status;
+mod watch;
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

@@ -67,6 +67,8 @@ fn invalid_keys_of_a_listing_are_skipped_and_reported_once() {
     assert!(output.status.success(), "{}", stderr_of(&output));
     assert!(stdout.contains("not published: 2 folder markers"), "{stdout}");
     assert!(stdout.contains("with a name that cannot be an object key"), "{stdout}");
+    let keys_come_last = stdout.rfind("not published: ") < stdout.find("\nsend ");
+    assert!(keys_come_last, "{stdout}");
     let output = run_dor("publish PLACE copy");
     assert!(output.status.success(), "{}", stderr_of(&output));
     let mut copy = work.tree("copy");

@@ -13,6 +13,7 @@ pub mod shared;
 pub mod shim;
 pub mod slurm;
 pub mod source_coop;
+pub mod tmux;
 pub mod web;
 
 /// Prints `SKIPPED: reason` to standard error. The test runner does not capture this output, so it is
