@@ -305,17 +305,18 @@ fn a_late_request_of_a_killed_publish_that_overwrites_newer_bytes_is_detected() 
         fixture.write("site/late.bin", b"before");
         fixture.server.fail_when(|request| {
             let is_late = request.method == "PUT" && request.target.contains("late.bin");
-            is_late.then_some(Fault::Late(Duration::from_secs(8)))
+            is_late.then_some(Fault::Late(Duration::from_secs(10)))
         });
         let mut child = fixture.publish_process("").spawn().unwrap();
         let (began, mut seen) = (Instant::now(), Vec::new());
-        while !seen.iter().any(|line: &String| line.contains("late.bin")) {
+        while !seen.iter().any(|line: &String| line.starts_with("PUT") && line.contains("late.bin"))
+        {
             assert!(began.elapsed() < Duration::from_secs(60), "no object sent after 60 seconds");
             seen = fixture.server.requests();
             std::thread::sleep(Duration::from_millis(20));
         }
         // Time for the proxy to read the body of the request.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         child.kill().unwrap();
         child.wait().unwrap();
         fixture.server.recover();
