@@ -85,6 +85,7 @@ PAGES = {
     "README.md": Page(2, 1, raw=("112-04",), configured=LOCATIONS, buckets=("bucket",)),
     "docs/aws-batch.md": Page(0, 3),
     "docs/benchmarks.md": Page(0, 7),
+    "docs/command-line.md": Page(1, 1),
     "docs/configuration.md": Page(1),
     "docs/from-nothing.md": Page(10, 1, pictures="atlas-demo"),
     "docs/guide.md": Page(7, 3, raw=("112-04",), configured=LOCATIONS, demo=True),
