@@ -37,9 +37,9 @@ impl Terminal {
         }
         let this = Self { folder: tempfile::tempdir().unwrap() };
         fs::write(this.path("conf"), "set -g status off\n").unwrap();
-        // The shell outlives a hangup, to write the exit code.
+        // The shell outlives a hangup and Ctrl-C, to write the exit code.
         let script = format!(
-            "trap '{on_hangup}' HUP; cd {}; env -i HOME=. TERM=$TERM AWS_EC2_METADATA_DISABLED=true {} {words}; code=$?; \
+            "trap '{on_hangup}' HUP; trap : INT; cd {}; env -i HOME=. TERM=$TERM AWS_EC2_METADATA_DISABLED=true {} {words}; code=$?; \
              echo $code > {}; echo ended with $code; exec sleep 600",
             folder.display(),
             env!("CARGO_BIN_EXE_dor"),
