@@ -6,7 +6,7 @@
 //! conversion continues. Records have no times of conversion and no machine names: the same case from
 //! the same input has the same record. Publishing reads the records instead of the data.
 
-mod around;
+mod enclosing;
 mod summary;
 
 use std::fmt;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
 use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
-pub use around::results_around;
+pub use enclosing::results_around;
 pub use summary::{Loss, ManifestObject, ManifestSummary};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -35,7 +35,7 @@ pub const SHARED: &str = "shared.json";
 pub const RULES: &str = "recipe.json";
 /// Names of objects that mark their folder as a Zarr hierarchy or as the folder of a case. Other results
 /// are not written into such a folder.
-pub const TOGETHER: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
+pub const RESULT_MARKERS: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
 /// Version of the format of records, of cases and in map stores.
 pub const FORMAT: u32 = 2;
 
@@ -233,7 +233,7 @@ impl InputRecord {
     }
 
     /// Whether both have the same content: the same checksum or, where one of them has none, the same
-    /// version ([`Self::is_version`]).
+    /// version ([`Self::is_same_version`]).
     pub fn has_same_content(&self, other: &Self) -> bool {
         match (&self.sha256, &other.sha256) {
             (Some(a), Some(b)) => a == b,

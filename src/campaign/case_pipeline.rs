@@ -285,7 +285,7 @@ impl Products<'_> {
                 .push((Product::Store1, store1::open_slot(destination, files, self.work()).await));
         }
         if let Some(distances) = &self.store3 {
-            opened.push((Product::Store3, distances.part(files, self.work()).await));
+            opened.push((Product::Store3, distances.open_slot(files, self.work()).await));
         }
         let (mut results, mut slots) = (Results::new(), Vec::new());
         for (product, slot) in opened {

@@ -1,4 +1,4 @@
-//! Distribution of cases over shards: case `i` of a plan belongs to shard `i mod N` under every engine.
+//! Distribution of cases over shards: case `i` of a plan belongs to shard `i mod N` under every scheduler.
 
 use crate::model::{ErrorKind, WithErrorKind};
 
@@ -76,21 +76,24 @@ impl Shard {
                 Err(_) => Err(ShardIndexError::NoNumber { variable: name, value }),
             },
         };
-        let (origin, index) = if let Some(index) = given {
-            ("--shard", index)
-        } else if let Some(element) = number("SLURM_ARRAY_TASK_ID")? {
-            // Each task of an array element is a separate shard.
-            let tasks = number("SLURM_NTASKS")?.unwrap_or(1);
-            let task = number("SLURM_PROCID")?.unwrap_or(0);
-            ("SLURM_ARRAY_TASK_ID", element.saturating_mul(tasks).saturating_add(task))
-        } else if let Some(index) = number("JOB_COMPLETION_INDEX")? {
-            ("JOB_COMPLETION_INDEX", index)
-        } else if let Some(index) = number("AWS_BATCH_JOB_ARRAY_INDEX")? {
-            ("AWS_BATCH_JOB_ARRAY_INDEX", index)
-        } else if of == 1 {
-            ("the only shard", 0)
-        } else {
-            return Err(ShardIndexError::Unknown { of });
+        let in_environment = |name: &'static str| match number(name) {
+            Ok(found) => found.map(|index| Ok((name, index))),
+            Err(error) => Some(Err(error)),
+        };
+        let found = match given {
+            Some(index) => Some(("--shard", index)),
+            None => Self::VARIABLES.into_iter().find_map(in_environment).transpose()?,
+        };
+        let (origin, index) = match found {
+            Some((name @ "SLURM_ARRAY_TASK_ID", element)) => {
+                // Each task of an array element is a separate shard.
+                let tasks = number("SLURM_NTASKS")?.unwrap_or(1);
+                let task = number("SLURM_PROCID")?.unwrap_or(0);
+                (name, element.saturating_mul(tasks).saturating_add(task))
+            }
+            Some(found) => found,
+            None if of == 1 => ("the only shard", 0),
+            None => return Err(ShardIndexError::Unknown { of }),
         };
         match index < of {
             true => Ok(Self { index, of }),

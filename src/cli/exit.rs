@@ -85,7 +85,7 @@ impl Exit {
         Self::Configuration,
     ];
 
-    /// Meaning of the code, in the words of `dor --help` and of the table in `docs/configuration.md`.
+    /// Meaning of the code, in the words of `dor --help` and of the table in `docs/command-line.md`.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",

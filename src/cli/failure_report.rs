@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::io::{self, Write};
 
+use super::escape::printable;
 use super::exit::Exit;
-use super::output::printable;
 use crate::executor::Stopped;
 use crate::store::causes;
 

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod demo;
 mod environment;
+mod escape;
 mod exit;
 mod failure_report;
 mod global;
@@ -34,11 +35,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use escape::printable;
 pub use exit::Exit;
 pub use failure_report::report;
 pub use global::GlobalArgs;
 pub use output::Stdout;
-use output::printable;
 
 use crate::{executor, store};
 

@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::Log;
-use crate::store::RESENT;
+use crate::store::RETRY_LOG_FILTER;
 
 /// Configures glibc's allocator for buffers of the size of whole fields. `keep`: keep freed memory for the next
 /// field.
@@ -55,7 +55,7 @@ pub(super) fn init_logging(verbose: u8) {
     let warnings = "warn,aws_config=off,rustls_platform_verifier=off";
     let default = || match verbose {
         0 => EnvFilter::new(warnings),
-        1 => EnvFilter::new(format!("{warnings},dor_atlas=info,{RESENT}")),
+        1 => EnvFilter::new(format!("{warnings},dor_atlas=info,{RETRY_LOG_FILTER}")),
         2 => EnvFilter::new("info,dor_atlas=debug"),
         _ => EnvFilter::new("trace"),
     };

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
 use super::output::eprint_line;
+use super::terminal::hung_up;
 
 /// Time after a signal within which another signal counts as the same request.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
@@ -33,24 +34,4 @@ pub(super) fn stop_on_signals(stop: CancellationToken) {
             stop.cancel();
         }
     });
-}
-
-/// Waits for SIGHUP, which a terminal sends when it hangs up. Waits forever in a process that was started with SIGHUP
-/// ignored.
-pub(super) async fn hung_up() {
-    if !hangup_is_ignored()
-        && let Ok(mut hangup) = signal(SignalKind::hangup())
-    {
-        hangup.recv().await;
-    } else {
-        std::future::pending().await
-    }
-}
-
-/// Whether this process was started with SIGHUP ignored. Known only on Linux; elsewhere `false`.
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::printable;
-use super::signals::hung_up;
+use super::escape::printable;
 
 /// Width of a terminal that does not say it, in columns.
 const WIDTH: usize = 80;
@@ -153,4 +153,24 @@ fn stdout_is_closed() -> bool {
     let polled = poll(&mut stdout, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     let [stdout] = stdout;
     polled.is_ok() && stdout.revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// Waits for SIGHUP, which a terminal sends when it hangs up. Waits forever in a process that was started with SIGHUP
+/// ignored.
+pub(super) async fn hung_up() {
+    if !hangup_is_ignored()
+        && let Ok(mut hangup) = signal(SignalKind::hangup())
+    {
+        hangup.recv().await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Whether this process was started with SIGHUP ignored. Known only on Linux; elsewhere `false`.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -13,7 +13,7 @@ pub struct ColumnInventory {
 /// (z, nlat, nlon).
 ///
 /// `thickness` is the thickness of each layer in cm. `height` is the sea surface height in cm, on
-/// (nlat, nlon); it adds a layer of that thickness experiment the concentration of the surface. A column
+/// (nlat, nlon); it adds a layer of that thickness with the concentration of the surface. A column
 /// whose surface is NaN is NaN. Other NaN cells are skipped. The function subtracts before it sums:
 /// an inventory is 10^7 times larger than the differences that the map shows, so the difference of
 /// two inventories in f32 would be noise.

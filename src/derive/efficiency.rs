@@ -18,7 +18,7 @@ pub struct CarbonFlux {
     pub intervention: f64,
 }
 
-/// The fields of one month that [`exchange`] integrates, all on (nlat, nlon).
+/// The fields of one month that [`integrate_fluxes`] integrates, all on (nlat, nlon).
 pub struct Fluxes<'a, T> {
     /// `FG_CO2`: air-sea flux with the intervention, mmol/m^3 cm/s.
     pub experiment: &'a [T],
@@ -33,7 +33,7 @@ pub struct Fluxes<'a, T> {
 }
 
 /// Integrates the fluxes of one month over the ocean; `days` is the length of the month.
-pub fn exchange<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> CarbonFlux {
+pub fn integrate_fluxes<T: Copy + Into<f64>>(fields: &Fluxes<'_, T>, days: f64) -> CarbonFlux {
     let or_zero = |v: f64| if v.is_nan() { 0.0 } else { v };
     let (mut outgassing, mut intervention) = (0.0, 0.0);
     let cells = fields.area.iter().zip(fields.kmt);
@@ -97,7 +97,7 @@ mod tests {
             area: &[1e14, f64::NAN, 1e14],
             kmt: &[5.0, 5.0, 0.0],
         };
-        let month = exchange(&fields, 31.0);
+        let month = integrate_fluxes(&fields, 31.0);
         assert_eq!(month.intervention, -3.1536e12);
         assert_eq!(month.outgassing, month.intervention / 2.0);
         assert_eq!(efficiency(&[month, CarbonFlux { days: 28.0, ..month }]), Ok(vec![0.5, 0.5]));

@@ -129,7 +129,7 @@ impl KnownObjects<'_> {
 /// Lists a destination and compares it with the known objects, reading those that the listing does
 /// not identify. Returns the known objects that are there, ordered by key, with ETags for parts of
 /// the usual size, and the result of the comparison.
-pub(super) async fn observe(
+pub(super) async fn list_and_compare(
     destination: &Store,
     known: &KnownObjects<'_>,
     stop: &CancellationToken,
@@ -202,7 +202,7 @@ pub(super) async fn observe(
 }
 
 /// Keys of published objects that another program has replaced since, as far as size and ETag tell.
-pub(super) async fn find_replaced(
+pub(super) async fn find_changed_by_others(
     destination: &Store,
     published: &[ObjectEntry],
 ) -> Result<BTreeSet<Box<str>>, PublishError> {

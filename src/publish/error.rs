@@ -9,19 +9,19 @@ use crate::store::StoreError;
 /// An error of publishing.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The published result has data that the source lacks.
-    #[error("{url} has {what}, which the source lacks; check the source, or {advice}")]
-    Loses {
+    /// The published result is better than that of the source, or differs from it.
+    #[error("{url} has {what}; check the source, or {advice}")]
+    WouldLose {
         /// The published result.
         url: String,
-        /// The data that would be lost.
+        /// What would be lost, with `, which the source lacks` where that is so.
         what: String,
         /// How to publish nevertheless.
         advice: &'static str,
     },
     /// The destination holds a store of another kind.
     #[error(
-        "{url} holds {found}, the source {wanted}: one never replaces the other; give another destination"
+        "{url} holds {found}, the source has {wanted}: one never replaces the other; give another destination"
     )]
     OtherKind {
         /// The store at the destination, which stays as it is.
@@ -33,9 +33,9 @@ pub enum PublishError {
     },
     /// The store would lie among unrelated objects, or inside another store.
     #[error(
-        "{url} holds {other}, which is no part of what would be published there; give another destination"
+        "{url} holds or lies in {other}, which is no part of what would be published there; give another destination"
     )]
-    Among {
+    UnrelatedObjects {
         /// Location of the store at the destination.
         url: String,
         /// An unrelated object or folder there.
@@ -45,7 +45,7 @@ pub enum PublishError {
     #[error(
         "the map store at {url} was finalized there since it was published: {difference}; add the same cases to the source, or replace the store with --overwrite"
     )]
-    Extended {
+    FinalizedAtDestination {
         /// URL or path of what the error is about.
         url: String,
         /// The difference to the source.
@@ -132,7 +132,7 @@ pub enum PublishError {
     },
     /// A folder of the source has the record of another case.
     #[error(
-        "the case manifest in {url} is that of another folder, with {key}: rename the folder as it was, or convert its case again"
+        "{url} has the case manifest of another folder (it names {key}): rename the folder as it was, or convert its case again"
     )]
     Misplaced {
         /// URL or path of what the error is about.
@@ -203,7 +203,7 @@ pub enum PublishError {
     #[error(
         "{url} is in the way: in the source, a folder has become a file or a file a folder; publish with --delete"
     )]
-    InTheWay {
+    SourcePathConflict {
         /// The object at the destination.
         url: String,
     },
@@ -212,7 +212,7 @@ pub enum PublishError {
     #[error(
         "{url} is in the way of {key}: publish with --delete if an interrupted publish has sent it, otherwise move it away"
     )]
-    Obstacle {
+    DestinationPathConflict {
         /// URL or path of what the error is about.
         url: String,
         /// Key of the object that cannot be written.
@@ -299,14 +299,14 @@ impl WithErrorKind for PublishError {
             Self::Empty { .. }
             | Self::NoCase { .. }
             | Self::Unfinished { .. }
-            | Self::Extended { .. }
-            | Self::Loses { .. }
+            | Self::FinalizedAtDestination { .. }
+            | Self::WouldLose { .. }
             | Self::OtherKind { .. }
-            | Self::Among { .. }
+            | Self::UnrelatedObjects { .. }
             | Self::TooManyDeletes { .. }
             | Self::Unrelated { .. }
-            | Self::InTheWay { .. }
-            | Self::Obstacle { .. }
+            | Self::SourcePathConflict { .. }
+            | Self::DestinationPathConflict { .. }
             | Self::OverlappingLocations { .. }
             | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,

@@ -22,8 +22,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, upload_phase};
-use super::destination::{KnownObjects, Mismatch, VerifyScope, observe, verify};
-use super::lease_guard::{ActiveLease, GRACE_PERIOD, LeaseEnd, LeaseGuard};
+use super::destination::{KnownObjects, Mismatch, VerifyScope, list_and_compare, verify};
+use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseChecker, LeaseEnd};
 use super::limiter::RequestLimiter;
 use super::manifest::{Manifest, entries as entries_of, find};
 use super::plan::{DestinationState, LeasedPlan, PublishPlan, REQUESTS};
@@ -104,7 +104,7 @@ async fn read_back(
 async fn change(
     plan: &PublishPlan,
     next: Vec<ObjectEntry>,
-    (lease, stop): (&LeaseGuard, &CancellationToken),
+    (lease, stop): (&HeldLease, &CancellationToken),
     progress: Arc<dyn TransferProgress>,
     report: &mut PublishReport,
 ) -> Result<(), PublishError> {
@@ -140,7 +140,7 @@ async fn change(
     }
     // If the machine slept until here, another publisher may have taken over and written its intent.
     active.ensure_held().await?;
-    Ok(Manifest::end_intent(destination).await?)
+    Ok(Manifest::delete_intent(destination).await?)
 }
 
 /// The manifest with the entries `next`.
@@ -195,7 +195,7 @@ async fn abort_stale_uploads(plan: &PublishPlan) -> Result<(), PublishError> {
 
 fn transfer(
     plan: &PublishPlan,
-    (lease, stop): (&Arc<ActiveLease>, &CancellationToken),
+    (lease, stop): (&Arc<LeaseChecker>, &CancellationToken),
     progress: &Arc<dyn TransferProgress>,
 ) -> Transfer {
     let PublishPlan { source, destination, options, inventory, .. } = plan;
@@ -243,7 +243,7 @@ async fn send(
 async fn delete(
     destination: &Store,
     gone: &[ObjectEntry],
-    lease: &Arc<ActiveLease>,
+    lease: &Arc<LeaseChecker>,
     progress: &dyn TransferProgress,
     stop: &CancellationToken,
 ) -> Result<usize, PublishError> {
@@ -290,7 +290,7 @@ fn replaces_interrupted(plan: &PublishPlan, next: &Manifest) -> bool {
 
 /// Waits until requests of an earlier publisher, which has ended, have arrived.
 async fn wait_for_late_requests(
-    lease: &LeaseGuard,
+    lease: &HeldLease,
     stop: &CancellationToken,
 ) -> Result<(), PublishError> {
     let rest = GRACE_PERIOD.saturating_sub(lease.age());
@@ -317,7 +317,7 @@ async fn refuse_concurrent_writes(
         reads_all: false,
         part_size: *part_size,
     };
-    let (_, audit) = observe(destination, &known, stop).await?;
+    let (_, audit) = list_and_compare(destination, &known, stop).await?;
     let is_back = |key: &&String| find(&changes.gone, key).is_some();
     let back = audit.unknown.iter().filter(is_back).count();
     match audit.missing.len() + audit.wrong.len() + back {

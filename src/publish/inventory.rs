@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::checksum_cache::{ChecksumCache, RecordedByKey, RecordedParts};
-use super::options::{Selection, SourcePart};
+use super::options::{FolderKind, Selection};
 use super::{ObjectEntry, PublishError};
 use crate::case_manifest::{
     CASES, COMPLETE, ManifestObject, ManifestSummary, PARTIAL, RULES, SHARED,
@@ -108,7 +108,7 @@ pub async fn inventory(
         other_part_size: BTreeMap::new(),
     };
     match builder.kind_of("").await? {
-        SourcePart::Other => builder.add_folders().await?,
+        FolderKind::Other => builder.add_folders().await?,
         part => builder.add("", part).await?,
     }
     builder.hash_recorded().await?;
@@ -157,21 +157,21 @@ fn is_number(folder: &str, digits: usize) -> bool {
 
 impl InventoryBuilder<'_> {
     /// The kind of product that a folder holds.
-    async fn kind_of(&self, folder: &str) -> Result<SourcePart, PublishError> {
+    async fn kind_of(&self, folder: &str) -> Result<FolderKind, PublishError> {
         let folders = match self.source.list_prefixes(folder).await {
             // The walk of the files reports this folder, unless a pattern leaves it out.
             Err(StoreError::PermissionDenied { .. }) if !folder.is_empty() => {
-                return Ok(SourcePart::Other);
+                return Ok(FolderKind::Other);
             }
             folders => folders?,
         };
         let shared = join(folder, &format!("{CASES}/{SHARED}"));
         if let Some((record, _)) = self.read_record(&shared).await? {
-            return Ok(SourcePart::Store(record.store));
+            return Ok(FolderKind::Store(record.store));
         }
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
             if self.selection.unfinished {
-                return Ok(SourcePart::Store(String::new()));
+                return Ok(FolderKind::Store(String::new()));
             }
             let url = self.source.location().join(folder).to_string();
             let problem = "its cases are not combined yet".to_owned();
@@ -185,11 +185,11 @@ impl InventoryBuilder<'_> {
                         || self.source.head(&record(PARTIAL)).await?.is_some()
                         || self.has_history(&month).await?)
                 {
-                    return Ok(SourcePart::Research);
+                    return Ok(FolderKind::Research);
                 }
             }
         }
-        Ok(SourcePart::Other)
+        Ok(FolderKind::Other)
     }
 
     /// Whether a folder has files named as monthly history files, of a case without a record.
@@ -206,36 +206,36 @@ impl InventoryBuilder<'_> {
                 continue;
             }
             match self.kind_of(&folder).await? {
-                SourcePart::Other => other_folders.push(folder),
+                FolderKind::Other => other_folders.push(folder),
                 part => {
                     has_product = true;
                     self.add(&folder, part).await?;
                 }
             }
         }
-        if !self.selection.has_part(&SourcePart::Other) {
+        if !self.selection.has_part(&FolderKind::Other) {
             return Ok(());
         }
         if !has_product {
-            return self.add("", SourcePart::Other).await;
+            return self.add("", FolderKind::Other).await;
         }
-        let files = self.source.survey("", false, self.is_selected()).await?;
+        let files = self.source.list_publishable("", false, self.is_selected()).await?;
         self.hash(files).await?;
         for folder in other_folders {
-            self.add(&folder, SourcePart::Other).await?;
+            self.add(&folder, FolderKind::Other).await?;
         }
         Ok(())
     }
 
-    async fn add(&mut self, folder: &str, part: SourcePart) -> Result<(), PublishError> {
+    async fn add(&mut self, folder: &str, part: FolderKind) -> Result<(), PublishError> {
         if !self.selection.has_part(&part) {
             return Ok(());
         }
         match part {
-            SourcePart::Research => self.add_research(folder).await,
-            SourcePart::Store(_) => self.add_store(folder).await,
-            SourcePart::Other => {
-                let files = self.source.survey(folder, true, self.is_selected()).await?;
+            FolderKind::Research => self.add_research(folder).await,
+            FolderKind::Store(_) => self.add_store(folder).await,
+            FolderKind::Other => {
+                let files = self.source.list_publishable(folder, true, self.is_selected()).await?;
                 self.hash(files).await
             }
         }
@@ -245,9 +245,11 @@ impl InventoryBuilder<'_> {
     async fn add_research(&mut self, root: &str) -> Result<(), PublishError> {
         let mut months = Vec::new();
         // Their files may be published already: a dangling link is an error, not an absent folder.
-        let polygons = self.source.list_dirs_ours(root, |key| is_number(key, 3)).await?;
+        let polygons = self.source.list_expecting_folders(root, |key| is_number(key, 3)).await?;
         for polygon in polygons.iter().filter(|folder| is_number(folder, 3)) {
-            months.extend(self.source.list_dirs_ours(polygon, |key| is_number(key, 2)).await?);
+            months.extend(
+                self.source.list_expecting_folders(polygon, |key| is_number(key, 2)).await?,
+            );
         }
         let mut cases = Vec::new();
         for folder in months.into_iter().filter(|month| is_number(month, 2)) {
@@ -309,7 +311,8 @@ impl InventoryBuilder<'_> {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
             Some((name.to_owned(), name.parse::<Case>().ok()?))
         };
-        let found = self.source.list_ours(&folder, move |key| case_of(key).is_some()).await?;
+        let found =
+            self.source.list_expecting_files(&folder, move |key| case_of(key).is_some()).await?;
         let mut cases: Vec<RecordedCase> = found
             .into_iter()
             .filter_map(|object| {
@@ -412,7 +415,8 @@ impl InventoryBuilder<'_> {
                 continue;
             }
             let keys: BTreeSet<String> = recorded.keys().cloned().collect();
-            let files = self.source.survey(&folder, true, move |key| keys.contains(key)).await?;
+            let files =
+                self.source.list_publishable(&folder, true, move |key| keys.contains(key)).await?;
             let is_missing = |key: &str| files.binary_search_by(|f| (*f.key).cmp(key)).is_err();
             for (key, parts) in recorded.iter().filter(|(key, _)| is_missing(key)) {
                 self.inventory.entries.push(parts.entry(key));

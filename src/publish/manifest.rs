@@ -117,7 +117,7 @@ impl Manifest {
 
     /// Loads the manifest of a destination. If it is damaged, returns an empty manifest that replaces
     /// it; invalid keys are left out.
-    pub(super) async fn load_or_begin(destination: &Store) -> Result<Option<Self>, PublishError> {
+    pub(super) async fn load_or_empty(destination: &Store) -> Result<Option<Self>, PublishError> {
         read_or_begin(destination, MANIFEST).await
     }
 
@@ -151,7 +151,7 @@ impl Manifest {
     }
 
     /// Removes the intent.
-    pub(super) async fn end_intent(destination: &Store) -> Result<(), StoreError> {
+    pub(super) async fn delete_intent(destination: &Store) -> Result<(), StoreError> {
         destination.delete(INTENT).await
     }
 
@@ -351,7 +351,7 @@ mod tests {
         let packed = outside.pack().unwrap();
         store.put(MANIFEST, Bytes::from(packed)).await.unwrap();
         assert!(damaged().await.contains("../x"));
-        let audited = Manifest::load_or_begin(&store).await.unwrap().unwrap();
+        let audited = Manifest::load_or_empty(&store).await.unwrap().unwrap();
         assert!(audited.entries.is_empty() && audited.is_damaged, "it is written again");
         // A decompression bomb of repeated lines is refused at the second line.
         let twice = Manifest::after(None, "", PART, BTreeMap::new(), vec![entry("x"), entry("x")]);

@@ -46,7 +46,7 @@ impl PublishOptions {
 
 /// The kind of product that a folder of a source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SourcePart {
+pub(super) enum FolderKind {
     /// Research-grade files, `PPP/MM/*.nc`, with a case record in each folder.
     Research,
     /// A map store with case records: `store1`, `store2` or `store3`; empty where the shared record
@@ -102,12 +102,12 @@ impl Selection {
     }
 
     /// Whether a product is selected.
-    pub(super) fn has_part(&self, part: &SourcePart) -> bool {
+    pub(super) fn has_part(&self, part: &FolderKind) -> bool {
         let name = match part {
-            SourcePart::Research => "research",
-            SourcePart::Store(name) => name,
+            FolderKind::Research => "research",
+            FolderKind::Store(name) => name,
             // Other files belong to no product and to no case.
-            SourcePart::Other => return self.only.is_empty() && self.cases.is_empty(),
+            FolderKind::Other => return self.only.is_empty() && self.cases.is_empty(),
         };
         self.only.is_empty() || self.only.contains(name)
     }

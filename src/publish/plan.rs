@@ -5,11 +5,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
 use super::checksum_cache::state_folder;
-use super::destination::{Audit, KnownObjects, VerifyScope, find_replaced, observe};
-use super::guard::Guard;
+use super::destination::{
+    Audit, KnownObjects, VerifyScope, find_changed_by_others, list_and_compare,
+};
+use super::guard::ReplacementCheck;
+use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseEnd};
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
-use super::lease_guard::{GRACE_PERIOD, LeaseEnd, LeaseGuard};
 use super::manifest::{Manifest, entries, find};
 use super::options::PublishOptions;
 use super::service_limits::warnings;
@@ -55,7 +57,7 @@ pub struct PublishPlan {
 pub struct LeasedPlan {
     /// The plan.
     pub plan: PublishPlan,
-    pub(super) lease: LeaseGuard,
+    pub(super) lease: HeldLease,
     /// Cancelled when the user stops the program, and when the lease is lost.
     pub(super) stop: CancellationToken,
 }
@@ -93,7 +95,7 @@ pub async fn prepare(
     let stop = stop.child_token();
     let load = || DestinationState::load(destination, &options);
     let (lease, loaded) =
-        unless_stopped(&stop, LeaseGuard::take(destination, &stop, load)).await??;
+        unless_stopped(&stop, HeldLease::take(destination, &stop, load)).await??;
     let mut end = LeaseEnd::Untouched;
     let planned = async {
         let state = wait_for_others(destination, &options, &lease, loaded?, &mut end).await?;
@@ -143,7 +145,7 @@ impl DestinationState {
     async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
         let manifest = async {
             match options.is_audit() {
-                true => Manifest::load_or_begin(destination).await,
+                true => Manifest::load_or_empty(destination).await,
                 false => Manifest::load(destination).await,
             }
         };
@@ -175,7 +177,7 @@ impl DestinationState {
 async fn wait_for_others(
     destination: &Store,
     options: &PublishOptions,
-    lease: &LeaseGuard,
+    lease: &HeldLease,
     state: DestinationState,
     end: &mut LeaseEnd,
 ) -> Result<DestinationState, PublishError> {
@@ -229,7 +231,7 @@ async fn plan(
     };
     plan.refuse_worse().await?;
     plan.limit_deletes().await?;
-    plan.keep_foreign(is_listed).await?;
+    plan.exclude_replaced_by_others(is_listed).await?;
     plan.refuse_deletes()?;
     plan.folders = plan.folders_in_the_way().await?;
     plan.warn_of_service_limits();
@@ -262,7 +264,7 @@ async fn present_objects(
     if !may_be_outdated {
         return Ok((known.manifest.to_vec(), None));
     }
-    let (present, audit) = observe(destination, &known, stop).await?;
+    let (present, audit) = list_and_compare(destination, &known, stop).await?;
     Ok((present, Some(audit)))
 }
 
@@ -282,7 +284,7 @@ impl PublishPlan {
     /// Refuses to replace a published result by a poorer one or by one of another kind.
     async fn refuse_worse(&self) -> Result<(), PublishError> {
         let Self { state, .. } = self;
-        let guard = Guard {
+        let guard = ReplacementCheck {
             source: &self.source,
             destination: &self.destination,
             inventory: &self.inventory,
@@ -307,7 +309,7 @@ impl PublishPlan {
             && let Some(entry) = self.changes.path_conflicts().first()
         {
             let url = self.destination.location().join(&entry.key).to_string();
-            return Err(PublishError::InTheWay { url });
+            return Err(PublishError::SourcePathConflict { url });
         }
         let mut candidates = std::mem::take(&mut self.changes.gone);
         if !is_whole {
@@ -329,11 +331,11 @@ impl PublishPlan {
 
     /// Keeps objects that another program has replaced since they were published: they are neither
     /// deleted nor in the next manifest. A listing (`is_listed`) has left them out of `present`.
-    async fn keep_foreign(&mut self, is_listed: bool) -> Result<(), PublishError> {
+    async fn exclude_replaced_by_others(&mut self, is_listed: bool) -> Result<(), PublishError> {
         if is_listed || !self.options.delete {
             return Ok(());
         }
-        let foreign = find_replaced(&self.destination, &self.changes.gone).await?;
+        let foreign = find_changed_by_others(&self.destination, &self.changes.gone).await?;
         if let Some(first) = foreign.first() {
             let (url, number) = (self.destination.location().join(first), foreign.len());
             tracing::warn!(
@@ -378,13 +380,13 @@ impl PublishPlan {
     /// empty once the deletes of the plan are done.
     async fn folders_in_the_way(&self) -> Result<Vec<String>, PublishError> {
         let keys = self.changes.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
-        let conflicts = self.destination.obstacles(keys).await?;
+        let conflicts = self.destination.path_conflicts(keys).await?;
         let stays = |file: &str| find(&self.changes.gone, file).is_none();
         match conflicts.files.into_iter().find(|(_, file)| stays(file)) {
             None => Ok(conflicts.folders),
             Some((key, file)) => {
                 let url = self.destination.location().join(&file).to_string();
-                Err(PublishError::Obstacle { url, key })
+                Err(PublishError::DestinationPathConflict { url, key })
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::error::{is_fatal, is_transient};
-use super::lease_guard::ActiveLease;
+use super::held_lease::LeaseChecker;
 use super::limiter::{Permit, RequestLimiter};
 use super::{Concurrency, ObjectEntry, PublishError};
 use crate::executor::{MemoryPermit, Pool, Stopped, spawn_abort_on_drop, unless_stopped};
@@ -87,7 +87,7 @@ pub(super) struct Transfer {
     pub damaged: BTreeMap<String, String>,
     /// Memory budget of objects that are held while they are sent. `None`: unlimited.
     pub pool: Option<Pool>,
-    pub lease: Arc<ActiveLease>,
+    pub lease: Arc<LeaseChecker>,
     pub progress: Arc<dyn TransferProgress>,
     pub stop: CancellationToken,
     pub cache_control: Option<String>,

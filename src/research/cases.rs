@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::execute::{CaseError, ConversionContext, ConversionSummary, check_inputs, run};
 use super::plan::{CasePlan, PlanOptions, Reason, plan};
-use super::status::{CaseState, survey};
+use super::status::{CaseState, case_states};
 use super::{PlanError, places};
 use crate::case_manifest::results_around;
 use crate::executor::unless_stopped;
@@ -149,7 +149,7 @@ impl Conversion {
         limit: usize,
     ) -> Result<AvailableCases, CaseError> {
         let ConversionContext { raw, out, .. } = &self.context;
-        let surveys = survey(raw, Some(out), selected).await?;
+        let surveys = case_states(raw, Some(out), selected).await?;
         let with_raw = surveys.iter().filter(|survey| survey.raw > 0);
         let present = with_raw.clone().count();
         if present == 0 {

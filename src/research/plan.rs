@@ -212,7 +212,7 @@ async fn present_outputs(out: &Store, case: Case) -> Result<BTreeMap<String, u64
         let keys = keys.clone();
         move |key: &str| keys.contains(key)
     };
-    let listed = match out.list_ours(&folder, is_ours).await {
+    let listed = match out.list_expecting_files(&folder, is_ours).await {
         // A local folder can permit access to files and not to its listing.
         Err(StoreError::PermissionDenied { .. }) if out.location().is_local() => {
             probe_each(out, keys.into_iter()).await?
@@ -286,7 +286,9 @@ async fn monthly_files(
     let mut inputs: BTreeMap<YearMonth, ObjectMeta> = BTreeMap::new();
     let first = case.first_month();
     let objects = match raw.can_list() {
-        true => raw.list_ours(&folder, move |key| month_in_name(case, key).is_some()).await?,
+        true => {
+            raw.list_expecting_files(&folder, move |key| month_in_name(case, key).is_some()).await?
+        }
         false => probe(raw, case).await?,
     };
     for mut object in objects {

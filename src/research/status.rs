@@ -68,7 +68,7 @@ pub fn wrong_outputs(record: &CaseManifest, listed: &[ObjectMeta]) -> Vec<String
 ///
 /// # Errors
 /// A folder cannot be listed, or a manifest cannot be read.
-pub async fn survey(
+pub async fn case_states(
     raw: &Store,
     out: Option<&Store>,
     cases: &[Case],
@@ -171,7 +171,7 @@ async fn list_cases(
             let case_folders = case_folders.clone();
             move |key: &str| case_folders.contains(key)
         };
-        let present = store.list_dirs_ours("", is_ours).await;
+        let present = store.list_expecting_folders("", is_ours).await;
         let present = present.map_err(|error| with_store_url(store, error))?;
         if !store.location().is_local()
             && present.iter().all(|folder| case_folders.contains(folder))
@@ -183,7 +183,7 @@ async fn list_cases(
         }
     }
     let list = async |folder: String| {
-        let listed = store.list_ours(&folder, ours).await;
+        let listed = store.list_expecting_files(&folder, ours).await;
         listed.map_err(|error| with_store_url(store, error))
     };
     let listed = stream::iter(folders).map(list).buffered(CONCURRENT_LISTINGS);
@@ -290,9 +290,9 @@ mod tests {
             of(d, 0, 0, CaseState::Missing),
             of(e, 2, 1, CaseState::Partial),
         ];
-        assert_eq!(survey(&raw, Some(&out), &[a, b, c, d, e]).await.unwrap(), expected);
+        assert_eq!(case_states(&raw, Some(&out), &[a, b, c, d, e]).await.unwrap(), expected);
         let all: Vec<Case> = Case::all().collect();
-        let survey = survey(&raw, Some(&out), &all).await.unwrap();
+        let survey = case_states(&raw, Some(&out), &all).await.unwrap();
         assert_eq!(survey.iter().filter(|s| s.state != CaseState::Missing).count(), 4);
         assert_eq!(survey[b.index()], expected[1]);
     }
@@ -306,7 +306,7 @@ mod tests {
         }
         write_manifest(&out, a, &[(0, 1), (1, 2), (2, 1)]).await;
         put(&out, [format!("{}/{COMPLETE}", layout::folder(b))]).await;
-        let found = survey(&raw, Some(&out), &[a, b]).await.unwrap();
+        let found = case_states(&raw, Some(&out), &[a, b]).await.unwrap();
         assert!(found.iter().all(|survey| survey.state == CaseState::Damaged), "{found:?}");
         let problems: Vec<&str> = found[0].problems.iter().map(|p| &p[p.len() - 30..]).collect();
         assert!(problems[0].ends_with("has 1 bytes, recorded 2"), "{problems:?}");

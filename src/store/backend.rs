@@ -127,7 +127,7 @@ pub(super) trait Backend: Send + Sync {
 
     /// The public objects in the folder `prefix` whose keys `filter` accepts; with `deep` also those of
     /// its subfolders.
-    async fn survey(
+    async fn list_publishable(
         &self,
         prefix: &str,
         deep: bool,
@@ -215,7 +215,7 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// Files and folders on disk that prevent writing these objects.
-    async fn obstacles(&self, _keys: Vec<String>) -> Result<PathConflicts, StoreError> {
+    async fn path_conflicts(&self, _keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         Ok(PathConflicts::default())
     }
 

@@ -36,8 +36,8 @@ impl Store {
     ///
     /// # Errors
     /// A folder cannot be listed.
-    pub async fn obstacles(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
-        self.backend().obstacles(keys).await
+    pub async fn path_conflicts(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
+        self.backend().path_conflicts(keys).await
     }
 
     /// Removes folders whose names are keys of objects. A folder that contains files stays.

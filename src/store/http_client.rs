@@ -33,7 +33,7 @@ use url::form_urlencoded;
 
 use super::addressable;
 use super::error_chain::with_causes;
-use super::response::{ExpectedBody, LATE_ERROR, RejectedResponse, check};
+use super::response::{ERROR_AFTER_SUCCESS, ExpectedBody, RejectedResponse, check};
 use super::translate::{cause, is_unreachable, is_untrusted};
 use crate::model::Md5Digest;
 
@@ -129,18 +129,18 @@ impl OutageTracker {
     }
 
     /// Records a failure to connect. Returns whether to give up the request.
-    fn gives_up(&mut self) -> bool {
+    fn record_connect_failure(&mut self) -> bool {
         // Concurrent requests are given up together. A later request gets the full time again.
         if self.given_up.is_some_and(|at| at.elapsed() < LONGEST_PAUSE) {
             return true;
         }
         let since = *self.unreachable_since.get_or_insert_with(Instant::now);
-        let gives_up = since.elapsed() > UNREACHABLE_FOR;
-        if gives_up {
+        let record_connect_failure = since.elapsed() > UNREACHABLE_FOR;
+        if record_connect_failure {
             self.given_up = Some(Instant::now());
             self.unreachable_since = None;
         }
-        gives_up
+        record_connect_failure
     }
 }
 
@@ -331,7 +331,7 @@ impl HttpService for InstrumentedClient {
                 }
                 if status.is_server_error() || status.as_u16() == 429 {
                     self.record_failure();
-                    match status == LATE_ERROR {
+                    match status == ERROR_AFTER_SUCCESS {
                         true => outage.warn(&server, "an error after a status of success"),
                         false => outage.warn(&server, &status.to_string()),
                     }
@@ -344,7 +344,8 @@ impl HttpService for InstrumentedClient {
                 if error.source().is_some_and(|cause| cause.is::<RejectedResponse>()) {
                     return Err(error);
                 }
-                if is_unreachable(&text) && (is_untrusted(&text) || outage.gives_up()) {
+                if is_unreachable(&text) && (is_untrusted(&text) || outage.record_connect_failure())
+                {
                     // `object_store` does not retry this kind.
                     return Err(HttpError::new(HttpErrorKind::Unknown, error));
                 }
@@ -383,11 +384,11 @@ mod tests {
     #[test]
     fn an_unreachable_server_is_given_up_and_tried_anew() {
         let mut outage = OutageTracker::default();
-        assert!(!outage.gives_up());
+        assert!(!outage.record_connect_failure());
         outage.unreachable_since = Instant::now().checked_sub(2 * UNREACHABLE_FOR);
-        assert!(outage.gives_up());
-        assert!(outage.gives_up(), "made at the same time");
+        assert!(outage.record_connect_failure());
+        assert!(outage.record_connect_failure(), "made at the same time");
         outage.given_up = Instant::now().checked_sub(2 * LONGEST_PAUSE);
-        assert!(!outage.gives_up());
+        assert!(!outage.record_connect_failure());
     }
 }

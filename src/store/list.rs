@@ -17,14 +17,14 @@ impl Store {
     /// # Errors
     /// The folder cannot be listed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.list_ours(prefix, |_| false).await
+        self.list_expecting_files(prefix, |_| false).await
     }
 
     /// Like [`Store::list`], but an entry whose key `ours` accepts must be a readable file.
     ///
     /// # Errors
     /// The folder cannot be listed, or an entry that `ours` accepts is on disk and not a readable file.
-    pub async fn list_ours(
+    pub async fn list_expecting_files(
         &self,
         prefix: &str,
         ours: impl Fn(&str) -> bool + Send + 'static,
@@ -38,14 +38,14 @@ impl Store {
     /// # Errors
     /// The folder cannot be listed.
     pub async fn list_prefixes(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.list_dirs_ours(prefix, |_| false).await
+        self.list_expecting_folders(prefix, |_| false).await
     }
 
     /// Like [`Store::list_prefixes`], but an entry whose key `ours` accepts must be a folder.
     ///
     /// # Errors
     /// The folder cannot be listed, or an entry that `ours` accepts is on disk and a dangling link.
-    pub async fn list_dirs_ours(
+    pub async fn list_expecting_folders(
         &self,
         prefix: &str,
         ours: impl Fn(&str) -> bool + Send + 'static,
@@ -74,13 +74,13 @@ impl Store {
     /// # Errors
     /// The folder cannot be listed. On disk also a dangling or circular link, an unreadable file or
     /// folder, or a special file: an earlier publication may contain it, so it does not count as absent.
-    pub async fn survey(
+    pub async fn list_publishable(
         &self,
         prefix: &str,
         deep: bool,
         filter: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<SourceFile>, StoreError> {
-        let mut files = self.backend().survey(prefix, deep, Box::new(filter)).await?;
+        let mut files = self.backend().list_publishable(prefix, deep, Box::new(filter)).await?;
         files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(files)
     }

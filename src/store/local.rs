@@ -125,7 +125,7 @@ impl Backend for LocalBackend {
         Ok(contents)
     }
 
-    async fn survey(
+    async fn list_publishable(
         &self,
         prefix: &str,
         deep: bool,
@@ -223,9 +223,9 @@ impl Backend for LocalBackend {
         .await
     }
 
-    async fn obstacles(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
+    async fn path_conflicts(&self, keys: Vec<String>) -> Result<PathConflicts, StoreError> {
         let root = self.folder("")?;
-        let find = move || path_conflicts::obstacles(&root, keys);
+        let find = move || path_conflicts::path_conflicts(&root, keys);
         blocking(&self.base.url(""), "list", find).await
     }
 

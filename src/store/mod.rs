@@ -79,4 +79,4 @@ pub use skipped::SkipReason;
 pub use tree_walk::{SourceFile, is_public};
 
 /// Log filter that shows retried requests.
-pub const RESENT: &str = "object_store::client::retry=info";
+pub const RETRY_LOG_FILTER: &str = "object_store::client::retry=info";

@@ -18,7 +18,7 @@ pub struct PathConflicts {
 }
 
 /// Finds the conflicts of objects with keys `keys` below `root`.
-pub(super) fn obstacles(root: &Path, keys: Vec<String>) -> io::Result<PathConflicts> {
+pub(super) fn path_conflicts(root: &Path, keys: Vec<String>) -> io::Result<PathConflicts> {
     let mut conflicts = PathConflicts::default();
     // Ancestors of earlier keys that are known not to be files.
     let mut folders = HashSet::new();
@@ -88,7 +88,7 @@ mod tests {
             fs::write(at(file), "").unwrap();
         }
         let keys = ["file", "file/x/y", "full", "full/a/y", "empty", "new/x"];
-        let found = obstacles(folder.path(), keys.map(str::to_owned).into()).unwrap();
+        let found = path_conflicts(folder.path(), keys.map(str::to_owned).into()).unwrap();
         let mut files: Vec<_> = found.files.iter().map(|(k, f)| (k.as_str(), f.as_str())).collect();
         files.sort_unstable();
         assert_eq!(files, [("file/x/y", "file"), ("full", "full/.hidden"), ("full", "full/a/x")]);

@@ -25,7 +25,7 @@ const MAX_CONTROL: u64 = 16 << 20;
 const MAX_ERROR: u64 = 64 << 10;
 /// Status for a transient error document that the server sent with a status of success at the end of an
 /// upload. No server uses 599.
-pub(super) const LATE_ERROR: StatusCode = match StatusCode::from_u16(599) {
+pub(super) const ERROR_AFTER_SUCCESS: StatusCode = match StatusCode::from_u16(599) {
     Ok(status) => status,
     Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
 };
@@ -176,7 +176,7 @@ pub(super) async fn check(
     let body = read_limited(body, most).await?;
     if let Some(status) = embedded_error(&body) {
         let is_late = expected == ExpectedBody::CompleteUpload && status.is_server_error();
-        head.status = if is_late { LATE_ERROR } else { status };
+        head.status = if is_late { ERROR_AFTER_SUCCESS } else { status };
         return Ok(HttpResponse::from_parts(head, body.into()));
     }
     Ok(HttpResponse::from_parts(head, body.into()))
@@ -209,8 +209,14 @@ async fn read_limited(body: HttpResponseBody, most: u64) -> Result<Bytes, HttpEr
 /// sends such a document when the operation fails after the response has begun. A transient error gets
 /// status 500, so that the client retries it.
 fn embedded_error(body: &[u8]) -> Option<StatusCode> {
-    const TRANSIENT: [&str; 5] =
-        ["InternalError", "SlowDown", "ServiceUnavailable", "Busy", "RequestTimeout"];
+    const TRANSIENT: [&str; 6] = [
+        "InternalError",
+        "SlowDown",
+        "ServiceUnavailable",
+        "Busy",
+        "RequestTimeout",
+        "TooManyRequests",
+    ];
     let text = std::str::from_utf8(body.get(..body.len().min(MAX_ERROR as usize))?).ok()?;
     let text = text.trim_start();
     let text = match text.strip_prefix("<?xml") {

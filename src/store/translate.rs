@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::{CredentialsProblem, CredentialsUnavailable, StoreError};
 use super::error_chain::with_causes;
 use super::location::LocationError;
-use super::response::{LATE_ERROR, RejectedResponse, tag};
+use super::response::{ERROR_AFTER_SUCCESS, RejectedResponse, tag};
 
 /// A failed request, parsed from the error text of the retrying client.
 #[derive(Debug, PartialEq)]
@@ -255,7 +255,7 @@ impl FailedRequest {
             }
             status => StoreError::RetriesExhausted {
                 url,
-                late: status == Some(LATE_ERROR.as_u16()),
+                late: status == Some(ERROR_AFTER_SUCCESS.as_u16()),
                 request: self.request,
                 attempts: self.attempts,
                 elapsed: self.elapsed,

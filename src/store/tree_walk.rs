@@ -242,27 +242,27 @@ mod tests {
         for name in ["d/a", "d/.hidden/b", "d/.zgroup", "d/c#1"] {
             fs::write(at(name), "one").unwrap();
         }
-        let first = store.survey("", true, |_| true).await.unwrap();
+        let first = store.list_publishable("", true, |_| true).await.unwrap();
         assert_eq!(first.iter().map(|f| &*f.key).collect::<Vec<_>>(), ["d/.zgroup", "d/a"]);
         // Other bytes of the same length, with the mtime of the old ones.
         let time = fs::metadata(at("d/a")).unwrap().modified().unwrap();
         fs::write(at("d/a"), "two").unwrap();
         fs::File::options().write(true).open(at("d/a")).unwrap().set_modified(time).unwrap();
-        let second = store.survey("d", true, |_| true).await.unwrap();
+        let second = store.list_publishable("d", true, |_| true).await.unwrap();
         assert_ne!(first[1].fingerprint, second[1].fingerprint);
         assert_eq!(first[0], second[0]);
         for target in ["nowhere", "../d"] {
             symlink(target, at("d/link")).unwrap();
-            let error = store.survey("", true, |_| true).await.unwrap_err();
+            let error = store.list_publishable("", true, |_| true).await.unwrap_err();
             assert!(matches!(error, StoreError::UnsupportedFileType { .. }), "{error}");
             assert!(error.to_string().contains("link to"), "{error}");
             fs::remove_file(at("d/link")).unwrap();
         }
         fs::write(at("d/two\nlines"), "").unwrap();
-        assert_eq!(store.survey("", true, |_| true).await.unwrap(), second);
+        assert_eq!(store.list_publishable("", true, |_| true).await.unwrap(), second);
         let skipped: Vec<_> =
             store.skipped().into_iter().map(|(reason, number, _)| (reason, number)).collect();
         assert_eq!(skipped, [(SkipReason::Hidden, 1), (SkipReason::Name, 2)]);
-        assert!(store.survey("absent", true, |_| true).await.unwrap_err().is_not_found());
+        assert!(store.list_publishable("absent", true, |_| true).await.unwrap_err().is_not_found());
     }
 }

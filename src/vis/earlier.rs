@@ -13,7 +13,7 @@ use crate::store::{ObjectMeta, Store};
 /// Largest number of files whose checksums are computed at the same time.
 const CONCURRENCY: usize = 4;
 
-/// Kind of input that [`source`] returns for files of the archive.
+/// Kind of input that [`input_kind`] returns for files of the archive.
 pub const RAW_HISTORY: &str = "raw history";
 
 /// The current versions of the input files of a result.

@@ -80,7 +80,7 @@ async fn research_files(
     let found = match store.can_list() {
         true => {
             let expected = names.clone();
-            store.list_ours(&folder, move |key| expected.contains_key(key)).await?
+            store.list_expecting_files(&folder, move |key| expected.contains_key(key)).await?
         }
         false => probe_each(store, names.keys().cloned()).await?,
     };
@@ -113,7 +113,10 @@ async fn checksums(
 
 /// The inputs of a result that is computed from a Zarr store of another program. `metadata` is an object
 /// of that store which identifies it in records.
-pub async fn made_before(store: &Store, metadata: &ObjectMeta) -> Result<CurrentInputs, VisError> {
+pub async fn inputs_from_zarr_store(
+    store: &Store,
+    metadata: &ObjectMeta,
+) -> Result<CurrentInputs, VisError> {
     let mut record = InputRecord::new(metadata, Some(sha256(store, metadata).await?));
     if store.location().is_local() {
         record.etag = None;

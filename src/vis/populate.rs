@@ -116,7 +116,7 @@ impl UptakeRun<'_> {
         let (store3, context, work) = (&self.store3, self.context, self.work);
         let center = store3.center(case)?;
         let files = self.input.case(case, work.allow_missing).await?;
-        let slot3 = store3.part(&files, work).await?;
+        let slot3 = store3.open_slot(&files, work).await?;
         let slot1 = match &self.store1 {
             Some(store1) => Some(store1::open_slot(store1, &files, work).await?),
             None => None,

@@ -2,7 +2,7 @@
 //! with the inputs and settings of the result.
 //!
 //! A record is written after the objects of its case. Records are in a folder whose name starts with a
-//! dot, which Zarr readers and `dor publish` ignore.
+//! dot, which Zarr readers ignore.
 
 use std::collections::BTreeSet;
 
@@ -163,7 +163,7 @@ impl RecordedCases {
             recorded.done = cases.filter_map(|case| case.parse().ok()).collect();
             return Ok(recorded);
         }
-        for object in store.list_ours(CASES, |key| case_of(key).is_some()).await? {
+        for object in store.list_expecting_files(CASES, |key| case_of(key).is_some()).await? {
             match case_of(&object.key) {
                 Some((case, CaseProgress::Done)) => recorded.done.insert(case),
                 Some((case, CaseProgress::Partial)) => recorded.partial.insert(case),

@@ -12,7 +12,7 @@ use super::month::{GridShape, MonthFile};
 use super::record::{CaseRecord, ResultSettings};
 use super::schema::reading_order;
 use super::{RunContext, StoreRecipe, VisError};
-use crate::derive::efficiency::{CarbonFlux, Fluxes, exchange};
+use crate::derive::efficiency::{CarbonFlux, Fluxes, integrate_fluxes};
 use crate::derive::uptake::{DistanceBins, Uptake, uptake};
 use crate::executor::{Pool, Stopped};
 use crate::model::case::MONTHS;
@@ -180,7 +180,7 @@ impl CaseInputs {
                     area: &self.area,
                     kmt: &self.kmt,
                 };
-                Some(exchange(&fluxes, file.days))
+                Some(integrate_fluxes(&fluxes, file.days))
             }
         };
         let by_distance = |bins| uptake(bins, &experiment, &control, &self.area, file.days);

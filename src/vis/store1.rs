@@ -2,7 +2,7 @@
 
 use super::analysis;
 use super::create::OpenStore;
-use super::input::{CaseFiles, made_before};
+use super::input::{CaseFiles, inputs_from_zarr_store};
 use super::record::ResultSettings;
 use super::series::{CaseSeries, CaseSlot, FillOptions, FillReport};
 use super::{RunContext, VisError};
@@ -61,7 +61,7 @@ pub async fn fill_from_analysis(
     context: &RunContext,
 ) -> Result<FillReport, VisError> {
     let analysis_store = analysis::find(analyses, case).await?;
-    let inputs = made_before(analyses, &analysis_store.metadata).await?;
+    let inputs = inputs_from_zarr_store(analyses, &analysis_store.metadata).await?;
     let slot =
         CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), work).await?;
     if slot.done {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::create::OpenStore;
-use super::input::{CaseFiles, made_before};
+use super::input::{CaseFiles, inputs_from_zarr_store};
 use super::record::ResultSettings;
 use super::series::{CaseSeries, CaseSlot, FillOptions, FillReport, UptakeOptions};
 use super::{RunContext, VisError, excess};
@@ -45,7 +45,7 @@ impl UptakeContext {
     /// # Errors
     /// There is no centre of the polygon; the store has a result of the case with other settings, or with
     /// months that are missing now.
-    pub async fn part(
+    pub async fn open_slot(
         &self,
         files: &CaseFiles,
         work: FillOptions,
@@ -107,7 +107,7 @@ pub async fn fill_from_excess(
     (work, context): (FillOptions, &RunContext),
 ) -> Result<FillReport, VisError> {
     let excess_store = excess::find(excesses, case).await?;
-    let inputs = made_before(excesses, &excess_store.metadata).await?;
+    let inputs = inputs_from_zarr_store(excesses, &excess_store.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
     let slot = CaseSlot::open(destination, case, inputs, &[], settings, work).await?;
     if slot.done {

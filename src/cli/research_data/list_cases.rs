@@ -150,7 +150,7 @@ impl ListCases {
         // Only --state needs the states of cases that are not shown.
         let inspected = if state.is_some() { usize::MAX } else { limit };
         let cases: Vec<Case> = selected.iter().copied().take(inspected).collect();
-        let statuses = status::survey(&raw, research.as_ref(), &cases).await?;
+        let statuses = status::case_states(&raw, research.as_ref(), &cases).await?;
         if statuses.iter().all(|status| status.raw == 0) {
             location_checks::refuse_absent(&raw, archive, "data_dir").await?;
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Guard, load_arrays};
-use crate::case_manifest::{COMPLETE, PARTIAL, TOGETHER};
+use super::{ReplacementCheck, load_arrays};
+use crate::case_manifest::{COMPLETE, PARTIAL, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::PublishError;
 
-impl Guard<'_> {
+impl ReplacementCheck<'_> {
     /// Refuses to write into a store of another kind, to write other files into a store, and to write a
     /// store among unrelated objects.
     pub(in crate::publish) async fn refuse_other_kind(&self) -> Result<(), PublishError> {
@@ -15,10 +15,10 @@ impl Guard<'_> {
             return Ok(());
         }
         if let Some(above) = self.destination.parent()
-            && let Some(other) = above.within(&TOGETHER).await
+            && let Some(other) = above.within(&RESULT_MARKERS).await
         {
-            let other = format!("a folder of {other}");
-            return Err(PublishError::Among {
+            let other = other.to_string();
+            return Err(PublishError::UnrelatedObjects {
                 url: self.destination.location().to_string(),
                 other,
             });
@@ -75,7 +75,7 @@ impl Guard<'_> {
             |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
         match self.destination.list_prefixes("").await?.into_iter().find(is_polygon) {
             None => Ok(()),
-            Some(other) => Err(PublishError::Among { url: self.url(""), other }),
+            Some(other) => Err(PublishError::UnrelatedObjects { url: self.url(""), other }),
         }
     }
 
@@ -86,7 +86,10 @@ impl Guard<'_> {
         for name in [COMPLETE, PARTIAL] {
             let record = format!("{root}{name}");
             if !self.inventory.has(&record) && self.destination.head(&record).await?.is_some() {
-                return Err(PublishError::Among { url: self.url(root), other: name.to_owned() });
+                return Err(PublishError::UnrelatedObjects {
+                    url: self.url(root),
+                    other: name.to_owned(),
+                });
             }
         }
         let below = |key: &str| {
@@ -100,7 +103,7 @@ impl Guard<'_> {
         let foreign = folders.filter_map(|key| below(&key)).find(|name| !own.contains(name));
         match foreign {
             None => Ok(()),
-            Some(other) => Err(PublishError::Among { url: self.url(root), other }),
+            Some(other) => Err(PublishError::UnrelatedObjects { url: self.url(root), other }),
         }
     }
 }

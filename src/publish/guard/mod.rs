@@ -33,7 +33,7 @@ const READS: usize = 32;
 const MAX_METADATA: u64 = 64 << 20;
 
 /// The comparison of the changes of a publish with the objects at the destination.
-pub(super) struct Guard<'a> {
+pub(super) struct ReplacementCheck<'a> {
     pub source: &'a Store,
     pub destination: &'a Store,
     pub inventory: &'a Inventory,
@@ -49,7 +49,7 @@ pub(super) struct Guard<'a> {
     pub part_size: u64,
 }
 
-impl Guard<'_> {
+impl ReplacementCheck<'_> {
     /// Refuses to replace published results by poorer ones. Results that a pattern leaves out of the
     /// publish are compared too.
     ///

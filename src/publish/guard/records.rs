@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{DELETE, Guard, LEFT_OUT, REPLACE, folder_of, load_arrays};
+use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, folder_of, load_arrays};
 use crate::case_manifest::{CASES, COMPLETE, Loss, ManifestSummary, RULES, SHARED};
 use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
@@ -11,7 +11,7 @@ use crate::publish::manifest::find;
 use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError};
 
-impl Guard<'_> {
+impl ReplacementCheck<'_> {
     /// Refuses to delete objects of a case whose record the source no longer has, if a pattern leaves the
     /// record itself out of the deletes.
     pub(super) async fn refuse_partial_deletes(
@@ -34,7 +34,7 @@ impl Guard<'_> {
             if deletes && self.source.head(&record.key).await?.is_none() {
                 let url = self.url(&root);
                 let what = format!("the record {} of objects that would be deleted", record.key);
-                return Err(PublishError::Loses { url, what, advice: LEFT_OUT });
+                return Err(PublishError::WouldLose { url, what, advice: LEFT_OUT });
             }
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Guard<'_> {
         let key = format!("{root}{CASES}/{SHARED}");
         let url = self.url(root);
         let loses =
-            |what: String, advice| Err(PublishError::Loses { url: url.clone(), what, advice });
+            |what: String, advice| Err(PublishError::WouldLose { url: url.clone(), what, advice });
         let found = self.destination.get(&key).await?.map(|(bytes, _)| bytes);
         let published = found.as_ref().and_then(|bytes| ManifestSummary::parse_any(bytes));
         let own = read_record(self.source, &key, self.part_size).await?;
@@ -91,7 +91,7 @@ impl Guard<'_> {
             let is_sent = sent.peek().is_none() || sent.any(|entry| entry.etag == etag);
             if !is_sent && etag != entry.etag {
                 let difference = difference(&cases, &own_cases);
-                return Err(PublishError::Extended { url, difference });
+                return Err(PublishError::FinalizedAtDestination { url, difference });
             }
             if etag != entry.etag && !options.selection.has(&key) {
                 return loses(format!("another record ({key})"), LEFT_OUT);
@@ -99,25 +99,33 @@ impl Guard<'_> {
         }
         let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if found.is_some() && own.is_none() {
-            return loses("the records of its cases (.cases)".to_owned(), REPLACE);
+            return loses(
+                "the records of its cases (.cases), which the source lacks".to_owned(),
+                REPLACE,
+            );
         }
         if !lost.is_empty() && !options.delete {
-            return loses(describe_cases(&lost), DELETE);
+            return loses(format!("{}, which the source lacks", describe_cases(&lost)), DELETE);
         }
         let arrays = load_arrays(self.destination, root).await?;
         if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
-            return loses("values of cases without a record (.cases)".to_owned(), REPLACE);
+            return loses(
+                "values of cases without a record (.cases), which the source lacks".to_owned(),
+                REPLACE,
+            );
         }
         if let (Some(arrays), Some(own)) = (arrays, load_arrays(self.source, root).await?)
             && let Some(path) = arrays.paths.difference(&own.paths).next()
             && !options.delete
         {
             let number = arrays.paths.difference(&own.paths).count();
-            return loses(format!("{number} more arrays, such as {path}"), DELETE);
+            return loses(format!("{number} more arrays than the source, such as {path}"), DELETE);
         }
         match (published.map(|record| record.recipe), own.map(|(record, _)| record.recipe)) {
             (Some(rules), Some(own)) if !rules.is_null() && rules != own => loses(
-                format!("results made under other rules ({rules}, the source {own})"),
+                format!(
+                    "results made under other rules than the source ({rules}; the source has {own})"
+                ),
                 REPLACE,
             ),
             _ => Ok(()),
@@ -140,22 +148,25 @@ impl Guard<'_> {
     ) -> Result<bool, PublishError> {
         let loses = |what: String, advice| {
             let url = self.destination.location().join(key).to_string();
-            Err(PublishError::Loses { url, what, advice })
+            Err(PublishError::WouldLose { url, what, advice })
         };
         let Some((bytes, _)) = self.destination.get(key).await? else { return Ok(false) };
         let Some(published) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
-            return loses("a record of its files".to_owned(), REPLACE);
+            return loses("a record of its files, which the source lacks".to_owned(), REPLACE);
         };
         match published.loss(&own) {
             Some(Loss::Grid) => {
-                return loses("the full grid (it was made with --grid)".to_owned(), REPLACE);
+                return loses(
+                    "the full grid (it was made with --grid), which the source lacks".to_owned(),
+                    REPLACE,
+                );
             }
             Some(Loss::Months(months)) if !options.delete => {
-                return loses(format!("{months} more months"), DELETE);
+                return loses(format!("{months} more months than the source"), DELETE);
             }
             Some(Loss::Files(files)) if !options.delete => {
-                return loses(format!("{files} more files"), DELETE);
+                return loses(format!("{files} more files than the source"), DELETE);
             }
             _ => {}
         }

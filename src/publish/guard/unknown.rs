@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Guard, READS, REPLACE, folder_of};
+use super::{READS, REPLACE, ReplacementCheck, folder_of};
 use crate::encode::zarr::chunk;
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::model::atlas::FILL;
@@ -15,7 +15,7 @@ use crate::publish::manifest::find;
 use crate::publish::{ObjectEntry, PublishError, is_publishable};
 use crate::store::{ObjectMeta, StoreError};
 
-impl Guard<'_> {
+impl ReplacementCheck<'_> {
     /// Whether a map store without records has values that neither the source has nor a publish has
     /// sent.
     pub(super) async fn replaces_unrecorded(
@@ -116,7 +116,7 @@ impl Guard<'_> {
         let number = different.len();
         let what =
             format!("other bytes in {number} object(s) that no publish has sent, such as {first}");
-        Err(PublishError::Loses { url: self.url(""), what, advice: REPLACE })
+        Err(PublishError::WouldLose { url: self.url(""), what, advice: REPLACE })
     }
 
     /// Whether an object at the destination has the bytes of an entry. The object is read only if its

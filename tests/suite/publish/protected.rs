@@ -182,7 +182,7 @@ fn a_case_in_a_renamed_folder_is_not_published() {
     let folder = |name: &str| fixture.work.path(&format!("site/research/{name}"));
     fs::rename(folder("112"), folder("113")).unwrap();
     let error = fails(&mut fixture.publish(""), 65);
-    for part in ["research/113/04", "that of another folder", "112/04/"] {
+    for part in ["research/113/04", "the case manifest of another folder", "112/04/"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(fixture.published().is_empty());

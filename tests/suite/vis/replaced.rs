@@ -160,7 +160,7 @@ fn publish_never_replaces_a_store_by_a_worse_one() {
     assert_refused(&work, "rules3", ("s3", ""), &[], "other rules");
     let more = maps.replace("--variables PH", "--variables PH,FG");
     make_store(&more, fill_maps, ("s2", "more2"), ["-o", "-o"]);
-    assert_refused(&work, "s2", ("more2", ""), &[], "more arrays, such as 0/FG");
+    assert_refused(&work, "s2", ("more2", ""), &[], "more arrays than the source, such as 0/FG");
     copy(&work, "s2", "unknown2");
     fs::remove_dir_all(work.path("unknown2/.cases")).unwrap();
     assert_published(&work, "s2", "unknown2", &[]);

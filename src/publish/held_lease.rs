@@ -68,9 +68,9 @@ pub enum LeaseEnd {
     Complete,
 }
 
-/// A lease that this process has taken; [`LeaseGuard::release`] gives it back.
-pub struct LeaseGuard {
-    shared: Arc<ActiveLease>,
+/// A lease that this process has taken; [`HeldLease::release`] gives it back.
+pub struct HeldLease {
+    shared: Arc<LeaseChecker>,
     renewal: AbortOnDropHandle<()>,
     taken: DualClock,
     /// Whether a previous holder may still run: its lease had expired, or there was none.
@@ -81,8 +81,8 @@ pub struct LeaseGuard {
     pub dirty: u32,
 }
 
-/// The part of a [`LeaseGuard`] that is shared with the tasks that change objects.
-pub struct ActiveLease {
+/// The part of a [`HeldLease`] that is shared with the tasks that change objects.
+pub struct LeaseChecker {
     destination: Store,
     own: Lease,
     /// Cancelled when the lease is lost.
@@ -97,13 +97,13 @@ struct LeaseState {
     renewed: DualClock,
     /// Whether another publisher has the lease, or may have it.
     is_lost: bool,
-    /// Whether an object may have been changed since the last [`ActiveLease::confirm`].
+    /// Whether an object may have been changed since the last [`LeaseChecker::confirm`].
     has_changed: bool,
     /// Value of `dirty` at the last check.
     dirty: u32,
 }
 
-impl LeaseGuard {
+impl HeldLease {
     /// Takes the lease on a destination. `stop` is cancelled when the lease is lost later.
     ///
     /// `load_state` starts after the lease is written and runs while the lease is read back, so it
@@ -167,14 +167,14 @@ impl LeaseGuard {
         let (is_lost, has_changed) = (false, false);
         let state = LeaseState { checked: since, renewed: since, is_lost, has_changed, dirty };
         let (state, check_lock) = (Mutex::new(state), tokio::sync::Mutex::default());
-        let shared = Arc::new(ActiveLease { destination, own, stop, state, check_lock });
+        let shared = Arc::new(LeaseChecker { destination, own, stop, state, check_lock });
         let renewal = spawn_abort_on_drop(renew(shared.clone()));
         let (may_have_other_holder, has_expired) = (false, false);
         Self { renewal, shared, taken: since, may_have_other_holder, has_expired, dirty }
     }
 
     /// The part of the lease that is shared with the tasks that change objects.
-    pub fn shared(&self) -> &Arc<ActiveLease> {
+    pub fn shared(&self) -> &Arc<LeaseChecker> {
         &self.shared
     }
 
@@ -211,7 +211,7 @@ impl LeaseGuard {
                 LeaseEnd::Unfinished | LeaseEnd::Dirty => None,
             };
             let reports = u32::from(end == LeaseEnd::Dirty);
-            let releasing = shared.give_up(removable_dirty, reports);
+            let releasing = shared.remove_or_mark_released(removable_dirty, reports);
             let released = tokio::time::timeout(RELEASE_TIMEOUT, releasing).await;
             if let (Ok(_), Ok(Err(error))) = (&result, released)
                 && !shared.is_lost()
@@ -226,7 +226,7 @@ impl LeaseGuard {
     }
 }
 
-impl ActiveLease {
+impl LeaseChecker {
     fn state(&self) -> MutexGuard<'_, LeaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -334,7 +334,7 @@ impl ActiveLease {
 
     /// Removes the lease object if its `dirty` is `removable_dirty`, otherwise marks it as released and
     /// adds `reports` to `dirty`.
-    async fn give_up(
+    async fn remove_or_mark_released(
         &self,
         removable_dirty: Option<u32>,
         reports: u32,
@@ -392,11 +392,11 @@ impl ActiveLease {
 }
 
 /// Checks and renews the lease in the background until it is lost.
-async fn renew(shared: Arc<ActiveLease>) {
+async fn renew(shared: Arc<LeaseChecker>) {
     while !shared.is_lost() {
         tokio::time::sleep(CHECK_INTERVAL).await;
         if shared.state().renewed.elapsed() < RENEWAL_INTERVAL {
-            // The error is not needed: a lost lease cancels `stop`, and `allow` returns the error.
+            // The error is not needed: a lost lease cancels `stop`, and `ensure_held` returns it.
             _ = shared.check_if_due().await;
             continue;
         }
@@ -413,16 +413,16 @@ mod tests {
     use super::*;
     use crate::store::Process;
 
-    async fn take(store: &Store) -> Result<LeaseGuard, PublishError> {
-        Ok(LeaseGuard::take(store, &CancellationToken::new(), || async {}).await?.0)
+    async fn take(store: &Store) -> Result<HeldLease, PublishError> {
+        Ok(HeldLease::take(store, &CancellationToken::new(), || async {}).await?.0)
     }
 
     /// A lease that was last checked `seconds` ago by the wall clock.
-    async fn taken(store: &Store, seconds: i64) -> (LeaseGuard, CancellationToken) {
+    async fn taken(store: &Store, seconds: i64) -> (HeldLease, CancellationToken) {
         let (own, stop) = (Lease::new(0), CancellationToken::new());
         own.write(store, PutMode::Always).await.unwrap();
         let then = DualClock(Utc::now() - chrono::TimeDelta::seconds(seconds), Instant::now());
-        (LeaseGuard::new(store.clone(), own, then, stop.clone()), stop)
+        (HeldLease::new(store.clone(), own, then, stop.clone()), stop)
     }
 
     /// A lease of a process on another machine.

@@ -1,12 +1,12 @@
 //! Finding the results in which a location lies.
 
-use super::{COMPLETE, TOGETHER};
+use super::{COMPLETE, RESULT_MARKERS};
 use crate::store::{Location, Store};
 
 /// The map store, case or folder of a polygon that a location is, or lies in. `None`: there is none, or a
 /// request fails.
 pub async fn results_around(store: &Store) -> Option<Location> {
-    match store.within(&TOGETHER).await {
+    match store.within(&RESULT_MARKERS).await {
         None if is_polygon(store).await => Some(store.location().clone()),
         other => other,
     }
