@@ -86,6 +86,8 @@ pub(super) struct KnownObjects<'a> {
     pub replaced: &'a [ObjectEntry],
     /// Whether a publisher that had lost its lease may have changed objects.
     pub is_dirty: bool,
+    /// Whether published objects with other bytes are sent again, for `--audit` and `--overwrite`.
+    pub repairs: bool,
     /// Whether every object is read, even if the listing has its ETag.
     pub reads_all: bool,
     /// Size in bytes of the parts of objects that are sent in several.
@@ -106,16 +108,17 @@ impl KnownObjects<'_> {
     }
 
     /// Whether another program has put an object at the key of a publish: the object is none of the
-    /// versions that `is_version` accepts, and no publish is entitled to replace it. A published
-    /// object that the source still has is repaired, so it is not foreign.
+    /// versions that `is_version` accepts. With `repairs`, an object that is published and that the
+    /// source has is a damaged one, which is sent again.
     fn is_foreign(&self, key: &str, is_version: &dyn Fn(&ObjectEntry) -> bool) -> bool {
         let version_in = |list| find(list, key).is_some_and(is_version);
         if [self.source, self.manifest, self.intent, self.replaced].into_iter().any(version_in) {
             return false;
         }
         match (find(self.manifest, key), find(self.source, key)) {
-            (Some(_), source) => source.is_none(),
+            (Some(_), None) => true,
             // A publisher that had lost its lease may have sent a version that no list has.
+            (Some(_), Some(_)) => !self.repairs && !self.is_dirty,
             (None, _) => find(self.intent, key).is_some() && !self.is_dirty,
         }
     }

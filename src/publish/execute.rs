@@ -164,7 +164,11 @@ async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), Publish
         find(&all, &entry.key).is_some_and(|next| next != *entry)
             && find(before, &entry.key) != Some(*entry)
     };
-    let replaced = plan.present.iter().filter(is_replaced).cloned().collect();
+    // A request of the interrupted publish may still arrive, so its version counts where none is there.
+    let versions = plan.present.iter().chain(entries_of(intent.as_ref()));
+    let mut replaced: Vec<ObjectEntry> = versions.filter(is_replaced).cloned().collect();
+    replaced.sort_by(|a, b| a.key.cmp(&b.key));
+    replaced.dedup_by(|a, b| a.key == b.key);
     let (recipes, part_size) = (header.recipes.clone(), header.part_size);
     let written = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
     written.with_replaced(replaced).save_intent(&plan.destination, intent.as_ref()).await
@@ -314,6 +318,7 @@ async fn refuse_concurrent_writes(
         intent: &[],
         replaced: &[],
         is_dirty: true,
+        repairs: true,
         reads_all: false,
         part_size: *part_size,
     };

@@ -1,5 +1,7 @@
 //! The plan of a publish. [`prepare`] makes it under the lease, [`plan_without_lease`] only to show it.
 
+use std::collections::HashSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,8 @@ pub struct PublishPlan {
     /// Known objects that the destination has, ordered by key: those of the manifest, or, where the
     /// manifest may be out of date, those of a listing.
     pub(super) present: Vec<ObjectEntry>,
+    /// Keys of objects of a listing that no publish has sent.
+    foreign: HashSet<String>,
     /// Size in bytes of the parts of objects at the destination: that of its first publish.
     pub(super) part_size: u64,
     /// The comparison with a listing of the destination, with `--audit` or `--overwrite` only.
@@ -160,14 +164,11 @@ impl DestinationState {
         [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), replaced]
     }
 
-    /// Whether a publish has sent the object at the destination with this key, or may have. A damaged
-    /// manifest may have had any object. Of an intent, only objects that are `present` were sent.
-    fn has(&self, key: &str, present: &[ObjectEntry]) -> bool {
-        let may_have = |manifest: &Manifest| manifest.is_damaged || manifest.entry(key).is_some();
-        self.manifest.as_ref().is_some_and(may_have)
-            || self.intent.as_ref().is_some_and(|intent| {
-                intent.is_damaged || may_have(intent) && find(present, key).is_some()
-            })
+    /// Whether a publish has sent an object with this key, or may have. A damaged manifest may have had
+    /// any object.
+    fn has(&self, key: &str) -> bool {
+        let mut both = self.manifest.iter().chain(&self.intent);
+        both.any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
     }
 }
 
@@ -211,6 +212,7 @@ async fn plan(
     let (present, audit) =
         present_objects(destination, &options, &state, (&inventory, part_size), stop).await?;
     let is_listed = audit.is_some();
+    let foreign = audit.iter().flat_map(|audit| &audit.unknown).cloned().collect();
     [source, destination].into_iter().for_each(Store::log_skipped);
     // Even if a manifest names other keys, only keys that this program sends are deleted.
     let is_in_scope = |key: &str| options.selection.has(key) && is_publishable(key);
@@ -225,6 +227,7 @@ async fn plan(
         inventory,
         state,
         present,
+        foreign,
         part_size,
         orphans: Vec::new(),
         folders: Vec::new(),
@@ -254,6 +257,7 @@ async fn present_objects(
         intent,
         replaced,
         is_dirty: state.is_dirty,
+        repairs: options.is_audit(),
         reads_all: options.verify == Some(VerifyScope::All) && options.is_audit(),
         part_size,
     };
@@ -291,7 +295,8 @@ impl PublishPlan {
             changes: &self.changes,
             published: state.manifest.as_ref(),
             sent_versions: state.versions(),
-            is_known: &|key| state.has(key, &self.present),
+            is_known: &|key| state.has(key),
+            is_foreign: &|key| self.foreign.contains(key),
             part_size: self.part_size,
         };
         guard.refuse_other_kind().await?;

@@ -45,6 +45,8 @@ pub(super) struct ReplacementCheck<'a> {
     pub sent_versions: [&'a [ObjectEntry]; 3],
     /// Whether a publish has sent an object with this key, or may have.
     pub is_known: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Whether the object at the destination with this key is known to be of another program.
+    pub is_foreign: &'a (dyn Fn(&str) -> bool + Sync),
     /// Size in bytes of the parts of objects at the destination.
     pub part_size: u64,
 }
@@ -63,8 +65,9 @@ impl ReplacementCheck<'_> {
         // Before a store is finalized, only objects of single cases are sent.
         if !options.selection.unfinished {
             for root in self.stores() {
-                self.refuse_worse_store(&root, options).await?;
-                compared_folders.insert(root);
+                if self.refuse_worse_store(&root, options).await? {
+                    compared_folders.insert(root);
+                }
             }
         }
         let records = self.records_of_stores(options).await?;

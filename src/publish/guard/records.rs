@@ -70,11 +70,12 @@ impl ReplacementCheck<'_> {
     }
 
     /// Compares the shared records, cases and arrays of a map store at the destination and in the source.
+    /// Returns whether the destination has a map store.
     pub(super) async fn refuse_worse_store(
         &self,
         root: &str,
         options: &PublishOptions,
-    ) -> Result<(), PublishError> {
+    ) -> Result<bool, PublishError> {
         let key = format!("{root}{CASES}/{SHARED}");
         let url = self.url(root);
         let loses =
@@ -108,6 +109,7 @@ impl ReplacementCheck<'_> {
             return loses(format!("{}, which the source lacks", describe_cases(&lost)), DELETE);
         }
         let arrays = load_arrays(self.destination, root).await?;
+        let is_store = published.is_some() || arrays.is_some();
         if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
             return loses(
                 "values of cases without a record (.cases), which the source lacks".to_owned(),
@@ -128,7 +130,7 @@ impl ReplacementCheck<'_> {
                 ),
                 REPLACE,
             ),
-            _ => Ok(()),
+            _ => Ok(is_store),
         }
     }
 

@@ -65,7 +65,7 @@ impl ReplacementCheck<'_> {
     }
 
     /// Refuses to replace objects that no publish has sent and that have other bytes than the source.
-    /// Objects in folders whose records were compared are not checked.
+    /// Of folders whose records were compared, only foreign objects are checked.
     pub(super) async fn refuse_unknown(
         &self,
         compared_folders: &BTreeSet<String>,
@@ -73,8 +73,10 @@ impl ReplacementCheck<'_> {
         let is_compared =
             |key: &str| compared_folders.iter().any(|folder| key.starts_with(folder.as_str()));
         let sent = self.changes.send.iter().map(|(entry, _)| entry);
-        let is_unknown =
-            |entry: &&ObjectEntry| !(self.is_known)(&entry.key) && !is_compared(&entry.key);
+        let is_unknown = |entry: &&ObjectEntry| {
+            let key = &*entry.key;
+            (self.is_foreign)(key) || !(self.is_known)(key) && !is_compared(key)
+        };
         let unknown: Vec<ObjectEntry> = sent.filter(is_unknown).cloned().collect();
         let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
         for entry in &unknown {

@@ -264,6 +264,28 @@ fn objects_of_another_program_at_keys_of_an_interrupted_publish_are_kept() {
 }
 
 #[test]
+fn objects_of_another_program_at_published_keys_are_kept_after_an_interrupted_publish() {
+    for_each_server(|fixture| {
+        fixture.write_many(100, 20_000);
+        fixture.publish("").assert().success();
+        let before = fixture.published();
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        let published = fixture.published();
+        let is_pending =
+            |name: &String| name.starts_with("many/") && published.get(name) == before.get(name);
+        let pending = before.keys().find(|name| is_pending(name)).expect("a pending object");
+        fixture.put_object(pending, &[b'f'; 20_000]);
+        let error = fails(&mut fixture.publish(""), CONFIGURATION);
+        assert!(error.contains("1 object(s)") && error.contains(pending.as_str()), "{error}");
+        assert_eq!(fixture.get_object(pending).unwrap(), [b'f'; 20_000]);
+        // An audit repairs what differs from the manifest.
+        fixture.publish("--audit").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+    });
+}
+
+#[test]
 fn overwrite_replaces_objects_of_another_program_at_keys_of_an_interrupted_publish() {
     for_each_server(|fixture| {
         fixture.write_many(100, 20_000);

@@ -48,6 +48,21 @@ fn an_object_that_another_program_has_replaced_is_not_deleted() {
 }
 
 #[test]
+fn objects_of_another_program_at_the_metadata_keys_of_a_store_are_kept() {
+    for_each_server(|fixture| {
+        for key in ["maps.zarr/.zattrs", "maps.zarr/.zmetadata", "maps.zarr/.cases/112-04.json"] {
+            fixture.put_object(key, b"of another program");
+            let error = fails(&mut fixture.publish(""), CONFIGURATION);
+            assert!(error.contains(key) && error.contains("--overwrite"), "{error}");
+            assert_eq!(fixture.published().len(), 1, "{key}");
+            fixture.delete_object(key);
+        }
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+    });
+}
+
+#[test]
 fn a_changed_chunk_of_a_zarr_store_without_case_manifests_is_published() {
     for_each_server(|fixture| {
         let group = br#"{"zarr_format":3,"node_type":"group","attributes":{}}"#;
