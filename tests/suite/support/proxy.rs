@@ -33,6 +33,8 @@ pub enum Fault {
     ExtraListing(&'static str),
     /// The proxy forwards the request after this delay, even if the client has disconnected by then.
     Late(Duration),
+    /// The request succeeds after [`Proxy::release`], even if the client is gone by then.
+    Held,
 }
 
 /// The parts of a request on which a fault can depend.
@@ -59,6 +61,8 @@ struct ProxyState {
     /// The first rule that returns a fault decides.
     rules: Vec<Rule>,
     drops_amazon_headers: bool,
+    /// Whether held requests go on.
+    is_released: bool,
     /// Held during a conditional write. S3 checks the condition and writes in one step, the embedded
     /// server in two, so the proxy forwards conditional writes one at a time.
     conditional_write: Arc<tokio::sync::Mutex<()>>,
@@ -159,6 +163,11 @@ impl Proxy {
         self.state().drops_amazon_headers = true;
     }
 
+    /// Lets held requests go on.
+    pub fn release(&self) {
+        self.state().is_released = true;
+    }
+
     /// Removes all rules.
     pub fn recover(&self) {
         self.state().rules.clear();
@@ -228,6 +237,9 @@ async fn forward(
 ) -> Result<Response<Full<Bytes>>, ProxyError> {
     if let Some(Fault::Late(time)) = fault {
         tokio::time::sleep(time).await;
+    }
+    while fault == Some(Fault::Held) && !state.lock().unwrap().is_released {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     head.headers.remove(CONNECTION);
