@@ -216,7 +216,7 @@ fn centers_levels_and_selections_that_do_not_fit_are_refused() {
     );
     assert_refused(&work, "create-template-store2 -o x --variables SALT", 2, &["DIC_SURF"]);
     let reversed = "populate-store2 -o s2 --polygon-range 120 100 --data-dir archive";
-    assert_refused(&work, reversed, 2, &["--polygon-range", "give 100 120"]);
+    assert_refused(&work, reversed, 2, &["120 100 is empty", "give 100 120"]);
     let picture = "plot s2 --variable PH -p 112 -m 4 --step 0 -o map.jpg";
     assert_refused(&work, picture, 2, &["ends in .png"]);
 }
