@@ -5,17 +5,18 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
+    // Cargo sets these variables for the tests too, so they must not begin with the prefix `DOR_` of settings.
     println!("cargo::rerun-if-changed=build.rs");
     let commit = commit().unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=DOR_COMMIT={commit}");
-    for (name, variable) in [("DOR_TARGET", "TARGET"), ("DOR_PROFILE", "PROFILE")] {
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
+    for (name, variable) in [("BUILD_TARGET", "TARGET"), ("BUILD_PROFILE", "PROFILE")] {
         println!("cargo::rustc-env={name}={}", env::var(variable).unwrap_or_default());
     }
     let mut features: Vec<_> = env::vars()
         .filter_map(|(name, _)| Some(name.strip_prefix("CARGO_FEATURE_")?.to_ascii_lowercase()))
         .collect();
     features.sort();
-    println!("cargo::rustc-env=DOR_FEATURES={}", features.join(" "));
+    println!("cargo::rustc-env=BUILD_FEATURES={}", features.join(" "));
 }
 
 /// The commit, if this is a checkout of the project itself and not a copy inside another one.

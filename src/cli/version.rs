@@ -5,14 +5,14 @@ use std::io::{self, Write};
 
 /// Prints the version, the build and the versions of the C libraries.
 pub(super) fn write(out: &mut dyn Write) -> io::Result<()> {
-    let features = match env!("DOR_FEATURES") {
+    let features = match env!("BUILD_FEATURES") {
         "" => "none",
         features => features,
     };
     writeln!(out, "dor {}", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "commit: {}", env!("DOR_COMMIT"))?;
-    writeln!(out, "target: {}", env!("DOR_TARGET"))?;
-    writeln!(out, "profile: {}", env!("DOR_PROFILE"))?;
+    writeln!(out, "commit: {}", env!("BUILD_COMMIT"))?;
+    writeln!(out, "target: {}", env!("BUILD_TARGET"))?;
+    writeln!(out, "profile: {}", env!("BUILD_PROFILE"))?;
     writeln!(out, "features: {features}")?;
     writeln!(out, "netCDF-C: {}", netcdf_c())?;
     writeln!(out, "HDF5: {}", hdf5())
