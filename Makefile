@@ -25,15 +25,16 @@ image: ## Build the container image without a container engine
 demo: build ## Make a synthetic case, convert it, make the map stores, show what came out (in ./demo)
 	target/release/dor demo demo
 
+# Many tests wait for servers and timers, so there are two for each core.
 test: ## Run all Rust tests
 	@scripts/prerequisites.sh build test
-	cargo test --locked
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --locked
 
 test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO and the image when they can be had
 	@scripts/prerequisites.sh build outside
 	@scripts/venv.sh
 	[[ -n "$$DOR_BIN" ]] || cargo build --locked
-	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest tests/outside
+	DOR_BIN="$${DOR_BIN:-$(CURDIR)/target/debug/dor}" .venv/bin/pytest --numprocesses logical --dist loadfile tests/outside
 
 bench: build ## Compare with the Python way on full-size files and with s5cmd (needs 20 GB and some hours), then the kernels
 	@scripts/prerequisites.sh build outside

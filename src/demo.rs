@@ -59,6 +59,19 @@ pub enum DemoError {
         /// URL of the file.
         url: String,
     },
+    /// The demo made the location with other options.
+    #[error(
+        "{url} holds a demo that was made with {before}, and this run has {now}; nothing was changed: \
+         give the same options, or another folder"
+    )]
+    OtherOptions {
+        /// URL of the location.
+        url: String,
+        /// Options of the demo that lies there.
+        before: String,
+        /// Options of this run.
+        now: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,7 +92,10 @@ impl WithErrorKind for DemoError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
-            Self::NotOurs { .. } | Self::Inside { .. } | Self::Altered { .. } => ErrorKind::Config,
+            Self::NotOurs { .. }
+            | Self::Inside { .. }
+            | Self::Altered { .. }
+            | Self::OtherOptions { .. } => ErrorKind::Config,
             Self::Write { source, .. } => source.kind(),
             Self::Pool(error) => error.kind(),
         }
@@ -112,6 +128,9 @@ impl SyntheticInput {
 /// The contents of [`MADE`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct DemoMarker {
+    /// Options of the run that made the inputs.
+    #[serde(default)]
+    options: String,
     /// Keys of files and names of folders that the demo wrote.
     made: BTreeSet<String>,
     /// Bytes of a part, of which the MD5 is recorded.
@@ -140,7 +159,8 @@ impl DemoMarker {
 /// to write: the raw files and `products` (names of folders and files).
 ///
 /// # Errors
-/// The location lies within other results, or holds objects that the demo did not write or that have changed.
+/// The location lies within other results, holds objects that the demo did not write or that have changed, or
+/// holds a demo with other options.
 pub async fn claim(
     store: &Store,
     raw: &SyntheticInput,
@@ -158,7 +178,11 @@ pub async fn claim(
     if let Some(key) = foreign {
         return Err(DemoError::NotOurs { url: url(&key) });
     }
-    let DemoMarker { mut made, mut files, .. } = marker.unwrap_or_default();
+    let DemoMarker { options: before, mut made, mut files, .. } = marker.unwrap_or_default();
+    let options = raw.synthetic.options();
+    if !before.is_empty() && before != options {
+        return Err(DemoError::OtherOptions { url: url(""), before, now: options });
+    }
     let inputs = raw.keys();
     let products: BTreeSet<String> = products.iter().map(|name| (*name).to_owned()).collect();
     let keys: BTreeSet<String> = inputs.union(&products).cloned().collect();
@@ -177,7 +201,7 @@ pub async fn claim(
     files.retain(|key, _| !inputs.contains(key));
     made.extend(keys);
     let part_size = store.multipart_size();
-    Ok(DemoMarker { made, part_size, files }.save(store).await?)
+    Ok(DemoMarker { options, made, part_size, files }.save(store).await?)
 }
 
 /// The first name at the top of the location that the demo needs, that exists and that it did not write.

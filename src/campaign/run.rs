@@ -1,5 +1,6 @@
 //! Processing of the cases of a shard. All products of a case come from one reading of its raw files.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,6 +115,21 @@ pub fn selected_products(
     }
     let is_selected = |product: &Product| selected.is_empty() || selected.contains(product);
     Ok(plan.stages.iter().copied().filter(is_selected).collect())
+}
+
+/// Checks that the plan has the chosen cases.
+///
+/// # Errors
+/// The plan lacks a case that is named, or all cases of the choice.
+pub fn ensure_planned(plan: &CampaignPlan, choice: &CaseChoice) -> Result<(), VisError> {
+    let planned: BTreeSet<Case> = plan.cases().map(|(_, case)| case).collect();
+    let absent = choice.cases.iter().find(|case| !planned.contains(case));
+    let problem = match absent {
+        Some(case) => format!("does not contain case {}", case.short()),
+        None if planned.iter().any(|case| choice.allows(*case)) => return Ok(()),
+        None => "contains none of the chosen cases".to_owned(),
+    };
+    Err(VisError::Needs(format!("the plan {problem}; make one that does: dor plan")))
 }
 
 /// A shard in work, which writes a heartbeat beside the plan.

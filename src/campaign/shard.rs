@@ -46,10 +46,9 @@ pub enum ShardIndexError {
 impl WithErrorKind for ShardIndexError {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Unknown { .. } => ErrorKind::Usage,
             Self::Outside { origin, .. } if origin == "--shard" => ErrorKind::Usage,
-            Self::Unknown { .. } | Self::Outside { .. } | Self::NoNumber { .. } => {
-                ErrorKind::Config
-            }
+            Self::Outside { .. } | Self::NoNumber { .. } => ErrorKind::Config,
         }
     }
 }

@@ -56,10 +56,10 @@ struct Publish {
     /// Destination: a path or s3:// URL
     #[arg(required = true)]
     destination: Option<Location>,
-    /// Only objects that match this pattern: `*` within a folder, `**` across folders; may be repeated
+    /// Only objects that match this pattern, or lie below a folder of this name: `*` within a folder, `**` across folders; may be repeated
     #[arg(long, value_name = "GLOB", value_parser = pattern)]
     include: Vec<Glob>,
-    /// No objects that match this pattern; may be repeated
+    /// No objects that match this pattern, or lie below a folder of this name; may be repeated
     #[arg(long, value_name = "GLOB", value_parser = pattern)]
     exclude: Vec<Glob>,
     /// Only these products; may be repeated

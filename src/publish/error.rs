@@ -140,6 +140,19 @@ pub enum PublishError {
         /// A file that the record names.
         key: String,
     },
+    /// The destination is a part of another published folder.
+    #[error(
+        "{url} is a part of {folder}, which was published from {source_url}: publish that folder as a whole again, \
+         or give another destination"
+    )]
+    PartOfAnother {
+        /// The destination.
+        url: String,
+        /// The published folder around it.
+        folder: String,
+        /// Location from which that folder was published.
+        source_url: String,
+    },
     /// Somebody wrote or removed the manifest or the intent while this publish ran.
     #[error(
         "the manifest of {url} was changed or removed while this publish ran; run the command again"
@@ -308,6 +321,7 @@ impl WithErrorKind for PublishError {
             | Self::SourcePathConflict { .. }
             | Self::DestinationPathConflict { .. }
             | Self::OverlappingLocations { .. }
+            | Self::PartOfAnother { .. }
             | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,
             Self::Record { .. } | Self::Misplaced { .. } | Self::Manifest { .. } => {

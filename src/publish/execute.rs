@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, upload_phase};
 use super::destination::{KnownObjects, Mismatch, VerifyScope, list_and_compare, verify};
+use super::destination_state::DestinationState;
 use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseChecker, LeaseEnd};
 use super::limiter::RequestLimiter;
 use super::manifest::{Manifest, entries as entries_of, find};
-use super::plan::{DestinationState, LeasedPlan, PublishPlan, REQUESTS};
+use super::plan::{LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
 use super::{ObjectEntry, PublishError};
 use crate::executor::{Stopped, unless_stopped};

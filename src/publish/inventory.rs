@@ -16,6 +16,7 @@ use super::{ObjectEntry, PublishError};
 use crate::case_manifest::{
     CASES, COMPLETE, ManifestObject, ManifestSummary, PARTIAL, RULES, SHARED,
 };
+use crate::encode::research::folder as case_folder;
 use crate::model::Case;
 use crate::model::checksums::has_same_parts;
 use crate::store::{SourceFile, Store, StoreError};
@@ -220,7 +221,7 @@ impl InventoryBuilder<'_> {
             return self.add("", FolderKind::Other).await;
         }
         let files = self.source.list_publishable("", false, self.is_selected()).await?;
-        self.hash(files).await?;
+        self.add_other(files).await?;
         for folder in other_folders {
             self.add(&folder, FolderKind::Other).await?;
         }
@@ -236,9 +237,34 @@ impl InventoryBuilder<'_> {
             FolderKind::Store(_) => self.add_store(folder).await,
             FolderKind::Other => {
                 let files = self.source.list_publishable(folder, true, self.is_selected()).await?;
-                self.hash(files).await
+                self.add_other(files).await
             }
         }
+    }
+
+    /// Adds files of no product. Refuses research-grade files in a folder that was renamed.
+    async fn add_other(&mut self, files: Vec<SourceFile>) -> Result<(), PublishError> {
+        for file in &files {
+            let Some((folder, COMPLETE)) = file.key.rsplit_once('/') else { continue };
+            self.refuse_renamed(folder).await?;
+        }
+        self.hash_and_compare(files, &RecordedByKey::new()).await
+    }
+
+    /// Refuses a folder with the record of a case that names files of another folder.
+    async fn refuse_renamed(&self, folder: &str) -> Result<(), PublishError> {
+        let found = self.source.get(&join(folder, COMPLETE)).await?;
+        // Other programs write files of this name too.
+        let record = found.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
+        let Some(record) = record else { return Ok(()) };
+        let Some(file) = record.files.first() else { return Ok(()) };
+        // The product may lie in any folder, and the source may be a part of it.
+        let own = file.key.rsplit_once('/').map_or("", |(own, _)| own);
+        if Path::new(folder).ends_with(own) || Path::new(own).ends_with(folder) {
+            return Ok(());
+        }
+        let url = self.source.location().join(folder).to_string();
+        Err(PublishError::Misplaced { url, key: file.key.clone() })
     }
 
     /// Adds research-grade files, from the records of complete cases.
@@ -246,18 +272,22 @@ impl InventoryBuilder<'_> {
         let mut months = Vec::new();
         // Their files may be published already: a dangling link is an error, not an absent folder.
         let polygons = self.source.list_expecting_folders(root, |key| is_number(key, 3)).await?;
-        for polygon in polygons.iter().filter(|folder| is_number(folder, 3)) {
+        for polygon in &polygons {
             months.extend(
                 self.source.list_expecting_folders(polygon, |key| is_number(key, 2)).await?,
             );
         }
         let mut cases = Vec::new();
-        for folder in months.into_iter().filter(|month| is_number(month, 2)) {
+        for folder in months {
             let short = folder.strip_prefix(root).unwrap_or(&folder).trim_start_matches('/');
-            let case = short.replace('/', "-").parse::<Case>();
-            if let Some(case) = case.ok().filter(|case| self.selection.has_case(case)) {
-                self.inventory.cases.insert(case);
-                cases.push(folder);
+            let case = short.replace('/', "-").parse::<Case>().ok();
+            match case.filter(|case| case_folder(*case) == short) {
+                Some(case) if !self.selection.has_case(&case) => {}
+                Some(case) => {
+                    self.inventory.cases.insert(case);
+                    cases.push(folder);
+                }
+                None => self.refuse_renamed(&folder).await?,
             }
         }
         let (source, part_size) = (self.source, self.part_size);
@@ -387,11 +417,6 @@ impl InventoryBuilder<'_> {
     fn is_selected(&self) -> impl Fn(&str) -> bool + Send + use<> {
         let selection = self.selection.clone();
         move |key| selection.has(key)
-    }
-
-    /// Adds files without a record.
-    async fn hash(&mut self, files: Vec<SourceFile>) -> Result<(), PublishError> {
-        self.hash_and_compare(files, &RecordedByKey::new()).await
     }
 
     /// Adds files with checksums from the cache, and compares them with their records.

@@ -21,6 +21,8 @@
 mod changes;
 mod checksum_cache;
 mod destination;
+mod destination_state;
+mod enclosing;
 mod error;
 mod execute;
 mod guard;

@@ -71,7 +71,8 @@ pub struct Selection {
     pub unfinished: bool,
 }
 
-/// A pattern for whole keys: `*` matches within one folder, `**` across folders.
+/// A pattern for whole keys: `*` matches within one folder, `**` across folders. A pattern that ends
+/// with the name of a folder matches all below it.
 ///
 /// # Errors
 /// The text is not a valid pattern.
@@ -90,6 +91,11 @@ pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(pattern.clone());
+        let folder = pattern.glob().trim_end_matches('/');
+        let name = folder.rsplit('/').next().unwrap_or(folder);
+        if !name.contains(['*', '?', '[', '{']) {
+            set.add(self::pattern(&format!("{folder}/**"))?);
+        }
     }
     set.build().map(Some)
 }
@@ -130,5 +136,25 @@ impl Selection {
     /// Whether include or exclude patterns are given.
     pub(super) fn has_patterns(&self) -> bool {
         self.include.is_some() || self.exclude.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_that_ends_with_the_name_of_a_folder_matches_all_below_it() {
+        let matches = |text: &str, key: &str| {
+            patterns(&[pattern(text).unwrap()]).unwrap().unwrap().is_match(key)
+        };
+        for text in ["research", "research/", "re*h/112", "**/04", "research/112/04/a.nc"] {
+            assert!(matches(text, "research/112/04/a.nc"), "{text}");
+        }
+        // A wildcard in the last part does not reach into folders.
+        for text in ["*", "research/*", "112", "esearch", "research/112/04/a.nc/x"] {
+            assert!(!matches(text, "research/112/04/a.nc"), "{text}");
+        }
+        assert!(matches("*", "a.nc") && matches("{a,b}.nc", "b.nc"));
     }
 }

@@ -10,6 +10,8 @@ use super::checksum_cache::state_folder;
 use super::destination::{
     Audit, KnownObjects, VerifyScope, find_changed_by_others, list_and_compare,
 };
+use super::destination_state::DestinationState;
+use super::enclosing::refuse_part_of_another;
 use super::guard::ReplacementCheck;
 use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseEnd};
 use super::inventory::{Inventory, inventory};
@@ -31,8 +33,10 @@ pub(super) const REQUESTS: usize = 16;
 
 /// The changes that a publish will make.
 pub struct PublishPlan {
-    pub(super) source: Store,
-    pub(super) destination: Store,
+    /// The source.
+    pub source: Store,
+    /// The destination.
+    pub destination: Store,
     pub(super) options: PublishOptions,
     /// Objects to send and to delete.
     pub changes: Changes,
@@ -79,10 +83,12 @@ fn check(source: &Store, destination: &Store) -> Result<(), PublishError> {
 /// Checks that a destination can be published to, before long work begins.
 ///
 /// # Errors
-/// The destination overlaps the source, is read-only, cannot be reached, or has a damaged manifest.
+/// The destination overlaps the source, is read-only, cannot be reached, has a damaged manifest, or is
+/// a part of another published folder.
 pub async fn preflight(source: &Store, destination: &Store) -> Result<(), PublishError> {
     check(source, destination)?;
-    Manifest::load(destination).await.map(drop)
+    Manifest::load(destination).await?;
+    refuse_part_of_another(destination).await
 }
 
 /// Takes the lease on a destination and makes the plan. The lease is released if that fails.
@@ -132,44 +138,6 @@ pub async fn plan_without_lease(
         plan(source, destination, options, DestinationState { is_dirty, ..state }, stop).await
     };
     unless_stopped(stop, planned).await?
-}
-
-/// The manifest, the intent and the dirty mark of a destination.
-pub(super) struct DestinationState {
-    /// Objects of the last complete publish.
-    pub manifest: Option<Manifest>,
-    /// Objects of a publish that is not complete.
-    pub intent: Option<Manifest>,
-    /// Whether a publisher that had lost its lease may have changed objects.
-    pub is_dirty: bool,
-}
-
-impl DestinationState {
-    /// Loads manifest and intent. The caller sets `is_dirty` from the lease.
-    async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
-        let manifest = async {
-            match options.is_audit() {
-                true => Manifest::load_or_empty(destination).await,
-                false => Manifest::load(destination).await,
-            }
-        };
-        let (manifest, intent) = tokio::try_join!(manifest, Manifest::load_intent(destination))?;
-        Ok(Self { manifest, intent, is_dirty: false })
-    }
-
-    /// Objects of the last complete publish, and of one that is not complete its own and other versions
-    /// of them.
-    fn versions(&self) -> [&[ObjectEntry]; 3] {
-        let replaced = self.intent.as_ref().map_or(&[][..], |intent| &intent.replaced);
-        [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), replaced]
-    }
-
-    /// Whether a publish has sent an object with this key, or may have. A damaged manifest may have had
-    /// any object.
-    fn has(&self, key: &str) -> bool {
-        let mut both = self.manifest.iter().chain(&self.intent);
-        both.any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
-    }
 }
 
 /// Waits until a previous publisher has certainly stopped: if there is an intent or the previous lease had

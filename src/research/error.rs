@@ -66,7 +66,7 @@ pub enum PlanError {
         folder: String,
     },
     /// The case has no research-grade file.
-    #[error("no research-grade files of case {case} in {folder}: check --input-dir")]
+    #[error("no research-grade files of case {case} in {folder}: check --input")]
     NoResearchFiles {
         /// Case that the error is about.
         case: Case,

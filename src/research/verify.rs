@@ -102,7 +102,7 @@ async fn record(
         }
     }
     problems.push(format!(
-        "{folder}/{COMPLETE} is not there: the files cannot be compared with a record"
+        "{folder}/{COMPLETE} is not there: the case was not converted to this location, or its folder was renamed"
     ));
     Ok(None)
 }

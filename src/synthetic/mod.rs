@@ -81,6 +81,18 @@ impl SyntheticCase {
         Self { fields_3d: count.min(FIELDS_3D.len()), ..self }
     }
 
+    /// The options of `dor demo` that give the same values for any case.
+    pub fn options(&self) -> String {
+        let Shape { nlat, nlon, nz } = self.grid.shape;
+        let (seed, fields) = (self.seed, self.fields_3d);
+        let format = match self.format {
+            ClassicFormat::Cdf1 => "cdf1",
+            ClassicFormat::Cdf2 => "cdf2",
+            ClassicFormat::Cdf5 => "cdf5",
+        };
+        format!("--shape {nlat}x{nlon}x{nz} --seed {seed} --fields {fields} --format {format}")
+    }
+
     /// Name of the file of a month.
     pub fn file_name(&self, month: YearMonth) -> String {
         format!("{}.pop.h.{month}.nc", self.case)

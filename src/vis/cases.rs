@@ -93,9 +93,7 @@ impl CaseChoice {
         let polygons: BTreeSet<u16> = asked.iter().map(|case| case.polygon()).collect();
         cases.extend(listed.into_iter().filter(|case| self.allows(*case)));
         let has = |polygon: &u16| cases.iter().any(|case| case.polygon() == *polygon);
-        let absent = |what: &str| {
-            VisError::Needs(format!("{url} has no files of {what}; check the location"))
-        };
+        let absent = |what: &str| VisError::NoFiles { url: url.to_owned(), what: what.to_owned() };
         if let Some(polygon) = self.polygons.iter().find(|polygon| !has(polygon)) {
             return Err(absent(&format!("polygon {polygon}")));
         }

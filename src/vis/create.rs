@@ -99,7 +99,6 @@ async fn check_replaceable(
         return Ok(());
     }
     let url = || store.location().to_string();
-    let foreign = |problem| VisError::Foreign { url: url(), problem };
     let old_kind = match open(store, kind.name()).await {
         Ok(opened) => opened.kind,
         Err(VisError::NoStore { .. } | VisError::Foreign { .. }) => {
@@ -113,8 +112,8 @@ async fn check_replaceable(
     }
     let hierarchy = old_kind.hierarchy(None);
     if let Some(key) = existing.iter().find(|key| !belongs(key, &hierarchy)) {
-        let problem = format!("it also holds {key}, which is not part of a store; move it away");
-        return Err(foreign(problem));
+        let problem = format!("also holds {key}, which is not part of a store; move it away");
+        return Err(VisError::WrongLocation { url: url(), problem });
     }
     if overwrite {
         return Ok(());
@@ -136,8 +135,9 @@ async fn check_partial_template(
         let expected = objects.iter().find(|object| object.key == *key);
         let bytes = store.get(key).await?.map(|(bytes, _)| bytes);
         if bytes.as_ref() != expected.map(|object| &object.bytes) {
-            let problem = "it holds other files".to_owned();
-            return Err(VisError::Foreign { url: store.location().to_string(), problem });
+            let url = store.location().to_string();
+            let problem = "is not a store of this program: it holds other files".to_owned();
+            return Err(VisError::WrongLocation { url, problem });
         }
     }
     Ok(())
@@ -419,7 +419,7 @@ impl OpenStore {
         if kind.name() != expected_kind {
             let problem = format!("is {}, not {expected_kind}", kind.name());
             let url = store.location().to_string();
-            return Err(VisError::Mismatch { url, problem });
+            return Err(VisError::WrongLocation { url, problem });
         }
         if stored.is_some() {
             check_recipe(&store, stored.as_ref(), &recipe)?;

@@ -88,6 +88,22 @@ pub enum VisError {
         /// Kind of the store.
         store: &'static str,
     },
+    /// The location has another store or other files than the command needs.
+    #[error("{url} {problem}")]
+    WrongLocation {
+        /// URL or path of what the error is about.
+        url: String,
+        /// What it has, and what to do.
+        problem: String,
+    },
+    /// An input has no files of a chosen case.
+    #[error("{url} has no files of {what}; check the location and the chosen cases")]
+    NoFiles {
+        /// URL or path of the input.
+        url: String,
+        /// The chosen cases.
+        what: String,
+    },
     /// The location has files that are not a store of this schema.
     #[error("{url} is not a store of this program: {problem}")]
     Foreign {
@@ -201,10 +217,12 @@ impl WithErrorKind for VisError {
             | Self::NoStore { .. }
             | Self::Recipe { .. }
             | Self::Format { .. }
+            | Self::WrongLocation { .. }
             | Self::Needs(_) => ErrorKind::Config,
             Self::Shard { .. } => ErrorKind::Defect,
             Self::Foreign { .. }
             | Self::Mismatch { .. }
+            | Self::NoFiles { .. }
             | Self::Record { .. }
             | Self::NoCenter { .. }
             | Self::NoResult { .. }

@@ -51,11 +51,11 @@ impl MapOptions {
         let store2 = OpenStore::open(store, "store2", recipe).await?;
         let url = store2.store.location().to_string();
         let StoreKind::Store2(pyramid) = store2.kind.clone() else {
-            return Err(VisError::Mismatch { url, problem: "is not a store 2".to_owned() });
+            return Err(VisError::WrongLocation { url, problem: "is not a store 2".to_owned() });
         };
         if self.levels.is_some_and(|levels| levels != pyramid.levels) {
             let problem = format!("has {} levels; leave out --levels", pyramid.levels);
-            return Err(VisError::Mismatch { url, problem });
+            return Err(VisError::WrongLocation { url, problem });
         }
         let (grid, name, sha256) = self.points(stores, input, cases, context).await?;
         let grid = Arc::new(grid);

@@ -40,16 +40,16 @@ pub struct MapQuery {
 /// The store is not a store 2, lacks the variable or the case, or cannot be read.
 pub async fn map(store: &Store, query: MapQuery) -> Result<Map, VisError> {
     let opened = create::open(store, "store2").await?;
-    let mismatch =
-        |problem: String| VisError::Mismatch { url: store.location().to_string(), problem };
+    let wrong =
+        |problem: String| VisError::WrongLocation { url: store.location().to_string(), problem };
     let StoreKind::Store2(pyramid) = &opened.kind else {
         let kind = opened.kind.name();
-        return Err(mismatch(format!("holds curves ({kind}), no maps; use --series")));
+        return Err(wrong(format!("holds curves ({kind}), no maps; use --series")));
     };
     let MapQuery { variable, band, case, step } = query;
     if !pyramid.variables.contains(&variable) {
         let names: Vec<_> = pyramid.variables.iter().map(|v| v.name()).collect();
-        return Err(mismatch(format!("has no {}; it has {}", variable.name(), names.join(", "))));
+        return Err(wrong(format!("has no {}; it has {}", variable.name(), names.join(", "))));
     }
     let level = pyramid.levels.saturating_sub(1);
     let position = MapPosition {
@@ -169,7 +169,7 @@ pub async fn curves(store: &Store, cases: &[Case]) -> Result<Curves, VisError> {
         ),
         StoreKind::Store2(_) => {
             let problem = "holds maps, no curves; leave out --series".to_owned();
-            return Err(VisError::Mismatch { url: store.location().to_string(), problem });
+            return Err(VisError::WrongLocation { url: store.location().to_string(), problem });
         }
     };
     let columns = opened.kind.columns();

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::support::case::Workspace;
+use super::support::case::{Workspace, tree};
 use super::support::dor::{dor, fails};
 use super::support::s3::{BUCKET, Fault, S3Server};
 
@@ -183,6 +183,29 @@ fn the_demo_with_a_plan_can_be_run_twice() {
             "{printed}"
         );
     }
+}
+
+#[test]
+fn the_demo_does_not_mix_files_of_two_grids_or_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = |words: &str| {
+        let mut command = dor(folder.path());
+        command.args(["demo", "raw", "d", "--months", "1"]).args(words.split(' '));
+        command
+    };
+    demo("--shape 4x4x1").assert().success();
+    let before = tree(folder.path());
+    for other in [
+        "--shape 4x4x2",
+        "--shape 4x4x1 --seed 2",
+        "--shape 4x4x1 --fields 5",
+        "--shape 4x4x1 --case 113-04 --format cdf5",
+    ] {
+        let error = fails(&mut demo(other), 78);
+        assert!(error.contains("was made with --shape 4x4x1 --seed 1"), "{error}");
+    }
+    assert_eq!(tree(folder.path()), before);
+    demo("--shape 4x4x1 --case 113-04").assert().success();
 }
 
 #[test]

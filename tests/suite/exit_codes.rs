@@ -61,8 +61,12 @@ fn every_code_but_that_of_a_stop_comes_from_two_commands() {
         (Exit::Incomplete, "finalize --plan plan.json"),
         (Exit::Incomplete, "finalize --plan plan.json --dry-run"),
         (Exit::BadData, "research-data process-case 5-01 -d archive -o results"),
-        (Exit::BadData, "vis create-template-store1 -o full"),
+        (Exit::BadData, "plan -o p2 -d archive --output-dir results --products research -p 5"),
+        (Exit::Usage, "run --plan plan.json --shards 2"),
         (Exit::Configuration, "run"),
+        (Exit::Configuration, "run --plan plan.json --case 113-04"),
+        (Exit::Configuration, "run --plan plan.json -p 200-299 --dry-run"),
+        (Exit::Configuration, "vis create-template-store1 -o full"),
         (Exit::Configuration, "config show --config bad.toml"),
     ];
     for (exit, line) in provoked {

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{PlanArgs, load};
 use crate::campaign::heartbeat::Failure;
-use crate::campaign::run::{CaseReport, ShardOptions, ShardReport, ShardRun, selected_products};
+use crate::campaign::run::{
+    CaseReport, ShardOptions, ShardReport, ShardRun, ensure_planned, selected_products,
+};
 use crate::campaign::status::{missing, open_archive, open_outputs};
 use crate::campaign::{CampaignPlan, OpenPlan, Product, ProductError, Shard};
 use crate::cli::arguments::{CaseArgs, from_one, product, size, workers};
@@ -79,11 +81,12 @@ impl Run {
     /// Returns the options of the run.
     ///
     /// # Errors
-    /// The plan does not have a product of `--products`, or the shard or the choice of cases is not valid.
+    /// The plan does not have a product of `--products` or the chosen cases, or the shard or the choice of cases is not valid.
     fn options(&self, plan: &CampaignPlan, workers: usize) -> anyhow::Result<ShardOptions> {
         let products = selected_products(plan, &self.products)?;
         let shard = self.shard()?;
         let choice = self.cases.choice()?;
+        ensure_planned(plan, &choice)?;
         let memory = self.memory.map_or_else(memory::budget, |memory| memory / 5 * 4);
         Ok(ShardOptions { shard, stages: products, choice, workers, memory, force: self.force })
     }

@@ -22,6 +22,8 @@ pub(super) fn write_plan(
     if json {
         return line(out, &json!({ "plan": document(plan, left_out) }));
     }
+    let [source, destination] = [&plan.source, &plan.destination].map(|store| store.location());
+    writeln!(out, "from {source}\nto   {destination}")?;
     write_totals(out, plan)?;
     if let Some(audit) = &plan.audit {
         write_audit(out, audit)?;
@@ -105,6 +107,9 @@ fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     )?;
     for (name, keys) in [("missing", missing), ("wrong", wrong), ("unknown", unknown)] {
         keys.iter().take(MAX_LISTED).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
+        if keys.len() > MAX_LISTED {
+            writeln!(out, "  and {} more; --json lists all", keys.len() - MAX_LISTED)?;
+        }
     }
     Ok(())
 }

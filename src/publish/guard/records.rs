@@ -141,8 +141,8 @@ impl ReplacementCheck<'_> {
         Ok(found.iter().filter_map(|object| case(&object.key)).collect())
     }
 
-    /// Compares the record of a case at the destination with that of the source. Returns whether the
-    /// destination has a record.
+    /// Compares the record of a case at the destination with that of the source. A result that no publish
+    /// has sent is replaced only by a better one. Returns whether the destination has a record.
     pub(super) async fn refuse_worse_case(
         &self,
         key: &str,
@@ -172,8 +172,21 @@ impl ReplacementCheck<'_> {
             }
             _ => {}
         }
-        if Parts::of(&bytes, self.part_size).etag() != entry.etag && !options.selection.has(key) {
+        let etag = Parts::of(&bytes, self.part_size).etag();
+        if etag == entry.etag {
+            return Ok(true);
+        }
+        if !options.selection.has(key) {
             return loses("another record of its files".to_owned(), LEFT_OUT);
+        }
+        // Of two results with the same months and settings, either may be the newer one.
+        let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);
+        let is_better = own.loss(&published).is_some();
+        if !is_better && !self.sent_versions.iter().any(is_sent) {
+            return loses(
+                "another result of this case, which no publish has sent".to_owned(),
+                REPLACE,
+            );
         }
         Ok(true)
     }

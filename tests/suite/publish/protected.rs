@@ -5,7 +5,7 @@ use std::fs;
 use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{CONFIGURATION, Fixture, Server, for_each_server};
+use super::{CONFIGURATION, Fixture, MAPS, Server, for_each_server};
 
 #[test]
 fn overwrite_sends_objects_again_that_the_destination_has_lost() {
@@ -202,8 +202,98 @@ fn a_case_in_a_renamed_folder_is_not_published() {
     }
     assert!(fixture.published().is_empty());
     fs::rename(folder("113"), folder("112")).unwrap();
+    // A month or polygon folder of another name is no product, and its files are not sent as others.
+    for (from, to) in [("112/04", "112/april"), ("112", "p112"), ("112/04", "112/4")] {
+        fs::rename(folder(from), folder(to)).unwrap();
+        let error = fails(&mut fixture.publish(""), 65);
+        assert!(error.contains(to) && error.contains("rename the folder as it was"), "{error}");
+        assert!(fixture.published().is_empty());
+        fs::rename(folder(to), folder(from)).unwrap();
+    }
+    let convert = convert.replace("112-04", "112-07");
+    fs::rename(folder("112/04"), folder("112/april")).unwrap();
+    dor(fixture.work.folder())
+        .args(["demo", "raw", ".", "--case", "112-07", "--shape", "8x9x3", "--months", "1"])
+        .assert()
+        .success();
+    dor(fixture.work.folder()).args(convert.split(' ')).assert().success();
+    let error = fails(&mut fixture.publish(""), 65);
+    assert!(error.contains("112/april has the case manifest of another folder"), "{error}");
+    fs::rename(folder("112/april"), folder("112/04")).unwrap();
+    // Other programs have files of this name, and a whole dataset may lie in any folder.
+    fixture.write("site/research/112/notes/manifest.json", b"{\"recipe\": 1}");
+    fixture.write("site/notes/manifest.json", b"not JSON");
     fixture.publish("").assert().success();
-    assert_same(&fixture.expected(), &fixture.published());
+    let mut expected = fixture.expected();
+    expected.remove("research/112/notes/manifest.json");
+    assert_same(&expected, &fixture.published());
+}
+
+#[test]
+fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
+    for_each_server(|fixture| {
+        let run = |words: &str| {
+            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+        };
+        run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        for (archive, output) in [("archive", "site"), ("other/archive", "newer")] {
+            let to = format!("-d {archive} -o {output}/research --allow-missing");
+            run(&format!("research-data process-case 112-04 {to}"));
+        }
+        run("vis create-template-store2 -o newer/maps.zarr --variables PH -l 1");
+        let fill = "-o newer/maps.zarr --data-dir other/archive --grid grid.nc --allow-missing";
+        run(&format!("vis populate-store2 -p 112 -m 4 {fill}"));
+        run("vis finalize newer/maps.zarr");
+        fixture.publish("").assert().success();
+        let newer = fixture.work.tree("newer");
+        // The arguments in the wrong order: the older result is published onto the newer one.
+        let publish = |from: &str, to: &str, more: &str| {
+            let mut publish = dor(fixture.work.folder());
+            publish.envs(fixture.server.variables());
+            publish.args(["publish", from, to]).args(more.split_whitespace());
+            publish
+        };
+        for part in ["research", "maps.zarr"] {
+            let from = format!("{}/{part}", fixture.destination());
+            for more in ["--dry-run", "", "--delete"] {
+                let error =
+                    fails(&mut publish(&from, &format!("newer/{part}"), more), CONFIGURATION);
+                let reason = "another result of this case, which no publish has sent";
+                assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
+                assert_same(&newer, &fixture.work.tree("newer"));
+            }
+        }
+        // A result that a publish has sent is replaced by a later one.
+        publish("newer", &fixture.destination(), "").assert().success();
+        for (key, bytes) in &newer {
+            assert!(fixture.published()[key] == *bytes, "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_part_of_a_published_folder_is_not_published_alone() {
+    for_each_server(|fixture| {
+        fixture.publish("").assert().success();
+        let before = fixture.published();
+        for (source, part) in [(MAPS, "maps.zarr"), ("site/notes", "notes")] {
+            for more in [&[][..], &["--delete"], &["--overwrite"], &["--dry-run"]] {
+                let mut publish = dor(fixture.work.folder());
+                publish.envs(fixture.server.variables());
+                let destination = format!("{}/{part}", fixture.destination());
+                publish.args(["publish", source, &destination]).args(more);
+                let error = fails(&mut publish, CONFIGURATION);
+                let reason = format!("{destination} is a part of {}", fixture.destination());
+                assert!(error.contains(&reason) && error.contains("as a whole"), "{error}");
+            }
+        }
+        assert_same(&before, &fixture.published());
+        // A folder beside the published objects is a destination of its own.
+        let mut publish = dor(fixture.work.folder());
+        publish.envs(fixture.server.variables());
+        publish.args(["publish", "site/notes", &format!("{}/more", fixture.destination())]);
+        publish.assert().success();
+    });
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn missing_stores_and_stores_of_another_kind_are_refused() {
     assert_refused(
         &work,
         &format!("populate-store1 -o s3 {CASE}"),
-        BAD_DATA,
+        CONFIGURATION,
         &["is store3, not store1"],
     );
     assert_refused(&work, "check none", CONFIGURATION, &["there is no store"]);

@@ -62,13 +62,13 @@ fn a_store_with_results_is_replaced_only_with_overwrite() {
     // A store with a foreign file is not replaced, even with --overwrite.
     fs::write(work.path("s2/notes.txt"), "mine").unwrap();
     vis_command(work.folder(), "create-template-store1 -o s2 --overwrite").assert().code(78);
-    vis_command(work.folder(), "create-template-store2 -o s2 --overwrite").assert().code(65);
+    vis_command(work.folder(), "create-template-store2 -o s2 --overwrite").assert().code(78);
     assert!(work.path("s2/notes.txt").exists() && work.path("s2/.zmetadata").exists());
     fs::create_dir(work.path("home")).unwrap();
     fs::write(work.path("home/.zgroup"), r#"{"zarr_format": 2}"#).unwrap();
     fs::write(work.path("home/thesis.nc"), "years of work").unwrap();
     let before = work.tree("home");
-    vis_command(work.folder(), "create-template-store1 -o home --overwrite").assert().code(65);
+    vis_command(work.folder(), "create-template-store1 -o home --overwrite").assert().code(78);
     assert_same(&before, &work.tree("home"));
     // A store is not created in a polygon's folder of research-grade files.
     fs::create_dir_all(work.path("research/112/04")).unwrap();
@@ -80,7 +80,7 @@ fn a_store_with_results_is_replaced_only_with_overwrite() {
     assert!(!work.path("research/112/s1").exists());
     // A folder with other files is never emptied.
     let before = work.tree("archive");
-    vis_command(work.folder(), "create-template-store2 -o archive --overwrite").assert().code(65);
+    vis_command(work.folder(), "create-template-store2 -o archive --overwrite").assert().code(78);
     assert_same(&before, &work.tree("archive"));
 }
 

@@ -1,0 +1,48 @@
+//! What earlier publishes have left at a destination.
+
+use super::enclosing::refuse_part_of_another;
+use super::manifest::{Manifest, entries};
+use super::options::PublishOptions;
+use super::{ObjectEntry, PublishError};
+use crate::store::Store;
+
+/// The manifest, the intent and the dirty mark of a destination.
+pub(super) struct DestinationState {
+    /// Objects of the last complete publish.
+    pub manifest: Option<Manifest>,
+    /// Objects of a publish that is not complete.
+    pub intent: Option<Manifest>,
+    /// Whether a publisher that had lost its lease may have changed objects.
+    pub is_dirty: bool,
+}
+
+impl DestinationState {
+    /// Loads manifest and intent. The caller sets `is_dirty` from the lease. Refuses a destination that is
+    /// a part of another published folder.
+    pub async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
+        let manifest = async {
+            match options.is_audit() {
+                true => Manifest::load_or_empty(destination).await,
+                false => Manifest::load(destination).await,
+            }
+        };
+        let intent = Manifest::load_intent(destination);
+        let nested = refuse_part_of_another(destination);
+        let (manifest, intent, ()) = tokio::try_join!(manifest, intent, nested)?;
+        Ok(Self { manifest, intent, is_dirty: false })
+    }
+
+    /// Objects of the last complete publish, and of one that is not complete its own and other versions
+    /// of them.
+    pub fn versions(&self) -> [&[ObjectEntry]; 3] {
+        let replaced = self.intent.as_ref().map_or(&[][..], |intent| &intent.replaced);
+        [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), replaced]
+    }
+
+    /// Whether a publish has sent an object with this key, or may have. A damaged manifest may have had
+    /// any object.
+    pub fn has(&self, key: &str) -> bool {
+        let mut both = self.manifest.iter().chain(&self.intent);
+        both.any(|manifest| manifest.is_damaged || manifest.entry(key).is_some())
+    }
+}
