@@ -22,20 +22,21 @@ pub use enclosing::results_around;
 pub use summary::{Loss, ManifestObject, ManifestSummary};
 
 /// Name of the record of a complete case, in the folder of its files.
-pub const COMPLETE: &str = "manifest.json";
+pub const CASE_MANIFEST: &str = "manifest.json";
 /// Name of the record of a case that is not complete.
-pub const PARTIAL: &str = "manifest.partial.json";
+pub const PARTIAL_MANIFEST: &str = "manifest.partial.json";
 /// Hidden folder of the records in a map store, with `PPP-MM.json` for each case.
-pub const CASES: &str = ".cases";
-/// Name of the record, in [`CASES`], of objects that all cases share: metadata, coordinates and shared
+pub const CASES_FOLDER: &str = ".cases";
+/// Name of the record, in [`CASES_FOLDER`], of objects that all cases share: metadata, coordinates and shared
 /// chunks.
-pub const SHARED: &str = "shared.json";
-/// Name of the object, in [`CASES`], with the rules of a store. The first process that fills the store
+pub const SHARED_MANIFEST: &str = "shared.json";
+/// Name of the object, in [`CASES_FOLDER`], with the rules of a store. The first process that fills the store
 /// writes it.
-pub const RULES: &str = "recipe.json";
+pub const RECIPE_FILE: &str = "recipe.json";
 /// Names of objects that mark their folder as a Zarr hierarchy or as the folder of a case. Other results
 /// are not written into such a folder.
-pub const RESULT_MARKERS: [&str; 5] = [".zgroup", ".zmetadata", "zarr.json", COMPLETE, PARTIAL];
+pub const RESULT_MARKERS: [&str; 5] =
+    [".zgroup", ".zmetadata", "zarr.json", CASE_MANIFEST, PARTIAL_MANIFEST];
 /// Version of the format of records, of cases and in map stores.
 pub const FORMAT: u32 = 2;
 
@@ -46,7 +47,7 @@ pub enum CaseManifestError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object is not a valid record.
-    #[error("{url} is not a valid record of dor; move it away or use --force")]
+    #[error("{url} is not a valid case manifest of dor; move it away or use --force")]
     Damaged {
         /// URL of the object.
         url: String,
@@ -69,7 +70,7 @@ pub fn other_format(url: &str, found: u32) -> String {
         true => "an earlier version of dor wrote it: make its case again with --force",
         false => "use a newer version of dor",
     };
-    format!("{url} has record format {found}, this program reads {FORMAT}; {advice}")
+    format!("{url} has case manifest format {found}, this program reads {FORMAT}; {advice}")
 }
 
 impl WithErrorKind for CaseManifestError {
@@ -162,7 +163,7 @@ pub fn first_digits(sha256: &str) -> String {
 impl fmt::Display for SettingDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { setting, recorded, now } = self;
-        write!(f, "{setting}: the record has {recorded}, this run has {now}")
+        write!(f, "{setting}: the case manifest has {recorded}, this run has {now}")
     }
 }
 
@@ -311,7 +312,7 @@ impl CaseManifest {
         self.files.get(at)
     }
 
-    /// Reads the record in `folder`; `name` is [`COMPLETE`] or [`PARTIAL`]. `None`: there is none.
+    /// Reads the record in `folder`; `name` is [`CASE_MANIFEST`] or [`PARTIAL_MANIFEST`]. `None`: there is none.
     ///
     /// # Errors
     /// The record cannot be read, is not valid, or has another format.
@@ -351,7 +352,7 @@ impl CaseManifest {
         Ok((Some(record), info.etag.map_or(PutMode::Always, PutMode::Is)))
     }
 
-    /// Writes the record to `folder`; `name` is [`COMPLETE`] or [`PARTIAL`].
+    /// Writes the record to `folder`; `name` is [`CASE_MANIFEST`] or [`PARTIAL_MANIFEST`].
     ///
     /// # Errors
     /// The store fails.
@@ -430,10 +431,10 @@ mod tests {
             record.files.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(),
             ["a", "b", "c"]
         );
-        record.save(&store, "112/04", COMPLETE).await.unwrap();
-        let read = CaseManifest::load(&store, "112/04", COMPLETE).await.unwrap();
+        record.save(&store, "112/04", CASE_MANIFEST).await.unwrap();
+        let read = CaseManifest::load(&store, "112/04", CASE_MANIFEST).await.unwrap();
         assert_eq!(read.as_ref(), Some(&record));
-        assert_eq!(CaseManifest::load(&store, "112/04", PARTIAL).await.unwrap(), None);
+        assert_eq!(CaseManifest::load(&store, "112/04", PARTIAL_MANIFEST).await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -441,7 +442,7 @@ mod tests {
         let store = Store::memory();
         for text in [r#"{"format": 9}"#, "hello", r#"{"format": 1}"#, r#"{"format": 2}"#] {
             store.put("x/manifest.json", Bytes::from(text)).await.unwrap();
-            let error = CaseManifest::load(&store, "x", COMPLETE).await.unwrap_err();
+            let error = CaseManifest::load(&store, "x", CASE_MANIFEST).await.unwrap_err();
             assert!(error.to_string().contains("x/manifest.json"), "{error}");
             let is_earlier = error.to_string().contains("an earlier version of dor wrote it");
             assert_eq!(is_earlier, text == r#"{"format": 1}"#, "{error}");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::case_manifest::{CASES, results_around, sha256};
+use crate::case_manifest::{CASES_FOLDER, results_around, sha256};
 use crate::encode::{PartSink, SinkError};
 use crate::executor::{Pool, PoolError, UploadSink};
 use crate::model::{Case, Checksums, ErrorKind, PartHasher, WithErrorKind, YearMonth, hex};
@@ -24,7 +24,7 @@ pub const ARCHIVE: &str = "archive";
 pub const GRID: &str = "grid.nc";
 /// File with the series of sea surface height, below the location of the demo.
 pub const SSH: &str = "ssh.nc";
-/// File with the centres of the polygons, below the location of the demo.
+/// File with the centers of the polygons, below the location of the demo.
 pub const CENTERS: &str = "centers.csv";
 
 /// List of what the demo wrote at a location, with checksums of the raw files. The demo replaces nothing else.
@@ -211,7 +211,7 @@ async fn foreign_name(
     made: &BTreeSet<String>,
 ) -> Result<Option<String>, StoreError> {
     let objects = store.list_with_delimiter("").await?.into_iter().map(|object| object.key);
-    let present: BTreeSet<String> = objects.chain(store.list_prefixes("").await?).collect();
+    let present: BTreeSet<String> = objects.chain(store.list_folders("").await?).collect();
     let top = |key: &String| key.split('/').next().unwrap_or(key).to_owned();
     let own: BTreeSet<String> = made.iter().map(top).collect();
     for name in keys.iter().map(top).collect::<BTreeSet<_>>() {
@@ -249,7 +249,7 @@ async fn foreign_case(
         case == own || made.iter().any(|key| key.starts_with(&folder))
     };
     for name in products.iter().filter(|name| name.ends_with(".zarr")) {
-        for object in store.list(&format!("{name}/{CASES}")).await? {
+        for object in store.list(&format!("{name}/{CASES_FOLDER}")).await? {
             let file = object.key.rsplit('/').next().unwrap_or_default();
             let case = file.split('.').next().unwrap_or_default().parse::<Case>();
             if case.is_ok_and(|case| !is_made(case)) {
@@ -286,7 +286,7 @@ async fn any_file(store: &Store) -> Result<Option<String>, StoreError> {
         if let Some(object) = store.list_with_delimiter(&folder).await?.into_iter().next() {
             return Ok(Some(object.key));
         }
-        folders.extend(store.list_prefixes(&folder).await?);
+        folders.extend(store.list_folders(&folder).await?);
     }
     Ok(None)
 }

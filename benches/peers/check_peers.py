@@ -61,11 +61,11 @@ def newton(corners: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def level_weights(corners: np.ndarray, cells: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
     """S, row and col of a level, the latter from 1."""
     targets = mercator_targets(n)
-    centres = corners.sum(axis=1)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    # A quad lies in the cap about its centre that holds its corners.
-    nearest = np.einsum("qi,qci->qc", centres, corners).min(axis=1) - 1e-9
-    rows, quads = np.nonzero(targets @ centres.T >= nearest)
+    centers = corners.sum(axis=1)
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    # A quad lies in the cap about its center that holds its corners.
+    nearest = np.einsum("qi,qci->qc", centers, corners).min(axis=1) - 1e-9
+    rows, quads = np.nonzero(targets @ centers.T >= nearest)
     u, v, t = newton(corners[quads], targets[rows]).T
     inside = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1) & (t > 0)
     rows, quads, u, v = rows[inside], quads[inside], u[inside], v[inside]

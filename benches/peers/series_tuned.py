@@ -36,7 +36,7 @@ MONTHS_A_TASK = 15
 
 
 def distances(grid: Path, longitude: float, latitude: float) -> np.ndarray:
-    """Of every T cell from the centre, in metres, by the haversine formula."""
+    """Of every T cell from the center, in metres, by the haversine formula."""
     with xr.open_dataset(grid) as full:
         longitudes, latitudes = np.radians(full["TLONG"].values), np.radians(full["TLAT"].values)
     longitude, latitude = np.radians(longitude), np.radians(latitude)

@@ -59,15 +59,15 @@ def write_template(out: Path, levels: int) -> None:
 
     for level in range(levels):
         n = TILE * 2**level
-        centres = (np.arange(n) + 0.5) * (2 * HALF_WIDTH / n) - HALF_WIDTH
+        centers = (np.arange(n) + 0.5) * (2 * HALF_WIDTH / n) - HALF_WIDTH
         coordinates = {
             "band": np.array(["delta", "experimental"], "<U12"),
             "polygon_id": np.arange(POLYGONS, dtype="<i4"),
             "injection_date": np.array(STARTS, "<i4"),
             "month": np.arange(1, 13, dtype="<i4"),
             "year": np.arange(1, YEARS + 1, dtype="<i4"),
-            "y": -centres.astype("<f4"),
-            "x": centres.astype("<f4"),
+            "y": -centers.astype("<f4"),
+            "x": centers.astype("<f4"),
         }
         shape = tuple(len(coordinates[name]) for name in DIMENSIONS)
         chunks = (1, 1, 1, 1, YEARS, TILE, TILE)

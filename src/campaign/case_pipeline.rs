@@ -31,7 +31,7 @@ pub struct Products<'a> {
     pub store1: Option<OpenStore>,
     /// Store of maps, with grid and weights.
     pub store2: Option<MapContext<'a>>,
-    /// Store of uptake by distance, with centres and grid.
+    /// Store of uptake by distance, with centers and grid.
     pub store3: Option<UptakeContext>,
     /// Workers, stop signal and progress.
     pub context: &'a RunContext,

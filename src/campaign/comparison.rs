@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use serde::{Serialize, Serializer};
 
 use super::{CampaignPlan, PlannedCase, Product, ProductError};
-use crate::case_manifest::{COMPLETE, CaseManifest, CaseManifestError, InputRecord, InputState};
+use crate::case_manifest::{
+    CASE_MANIFEST, CaseManifest, CaseManifestError, InputRecord, InputState,
+};
 use crate::model::Case;
 use crate::research::plan::raw_folder;
 use crate::research::status::wrong_outputs;
@@ -19,7 +21,7 @@ use crate::vis::{VisError, store3};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The product was not made, or not completely.
-    #[error("there is no record of it")]
+    #[error("there is no case manifest of it")]
     Absent,
     /// The record cannot be parsed or has an unknown format.
     #[error("{0}; make it again: dor run --force")]
@@ -139,7 +141,7 @@ async fn research_inputs(
     store: &Store,
     (case, planned): (Case, &PlannedCase),
 ) -> Result<Comparison, ProductError> {
-    let manifest = match CaseManifest::load(store, &folder(case), COMPLETE).await {
+    let manifest = match CaseManifest::load(store, &folder(case), CASE_MANIFEST).await {
         Err(error @ (CaseManifestError::Damaged { .. } | CaseManifestError::Format { .. })) => {
             return Ok(Err(Problem::Damaged(error.to_string())));
         }
@@ -233,7 +235,7 @@ fn settings_checks(
             let settings = planned.center.map(|center| store3::settings(center, grid));
             vec![
                 grid_check(recorded, grid),
-                (settings.as_ref() == Some(&record.settings), Problem::Given("centre")),
+                (settings.as_ref() == Some(&record.settings), Problem::Given("center")),
             ]
         }
         Product::Research | Product::Store1 => Vec::new(),

@@ -131,7 +131,7 @@ impl PlanDraft {
         Ok(fingerprints)
     }
 
-    /// Counts the raw files of each case and finds the centre of its polygon.
+    /// Counts the raw files of each case and finds the center of its polygon.
     async fn count(
         &self,
         raw: &Store,

@@ -24,7 +24,7 @@ pub struct Locations {
     pub grid: Option<Location>,
     /// File with the series of sea surface height.
     pub ssh: Option<Location>,
-    /// File with the centres of the polygons.
+    /// File with the centers of the polygons.
     pub centers: Option<Location>,
 }
 

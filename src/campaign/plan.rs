@@ -34,7 +34,7 @@ pub struct PlannedCase {
     pub files: usize,
     /// Bytes of all raw files.
     pub bytes: u64,
-    /// Centre of the polygon, for store 3; `None` without a file of centres.
+    /// Center of the polygon, for store 3; `None` without a file of centers.
     pub center: Option<LatLon>,
 }
 
@@ -106,7 +106,7 @@ impl CampaignPlan {
         StoreRecipe::new(self.reference_compat && product != Product::Store1)
     }
 
-    /// Centres of the polygons of all cases.
+    /// Centers of the polygons of all cases.
     pub fn centers(&self) -> Centers {
         let cases = self.cases().zip(&self.cases);
         cases.filter_map(|((_, case), planned)| Some((case.polygon(), planned.center?))).collect()

@@ -1,6 +1,6 @@
 //! Finding the results in which a location lies.
 
-use super::{COMPLETE, RESULT_MARKERS};
+use super::{CASE_MANIFEST, RESULT_MARKERS};
 use crate::store::{Location, Store};
 
 /// The map store, case or folder of a polygon that a location is, or lies in. `None`: there is none, or a
@@ -14,9 +14,10 @@ pub async fn results_around(store: &Store) -> Option<Location> {
 
 /// Whether a folder is that of a polygon, with folders of complete cases. A folder that cannot be read is not.
 async fn is_polygon(store: &Store) -> bool {
-    for folder in store.list_prefixes("").await.unwrap_or_default() {
+    for folder in store.list_folders("").await.unwrap_or_default() {
         let is_month = folder.len() == 2 && folder.bytes().all(|b| b.is_ascii_digit());
-        if is_month && matches!(store.head(&format!("{folder}/{COMPLETE}")).await, Ok(Some(_))) {
+        if is_month && matches!(store.head(&format!("{folder}/{CASE_MANIFEST}")).await, Ok(Some(_)))
+        {
             return true;
         }
     }

@@ -185,7 +185,7 @@ impl Synthetic {
     }
 }
 
-/// Write the raw files of a synthetic case, with its grid file and the centres of the polygons
+/// Write the raw files of a synthetic case, with its grid file and the centers of the polygons
 ///
 /// Writes archive/CASE/ocn/hist/*.nc, grid.nc, centers.csv and, with --ssh, ssh.nc below the location. The location
 /// must be empty, or one that `dor demo` has made. Files that were changed since are not replaced.

@@ -32,7 +32,7 @@ use crate::store::{Location, Store};
 
 /// Publish results to a destination: new and changed objects, data before metadata
 ///
-/// Reads the records that conversions leave, and prints the plan before it sends the first object. After a stop
+/// Reads the case manifests that conversions leave, and prints the plan before it sends the first object. After a stop
 /// of any kind, run the same command again: it does not send again what has arrived.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -44,7 +44,7 @@ pub struct Config {
     pub grid: Option<Setting<Location>>,
     /// Sea surface height of the reference run, for DIC of store 2.
     pub ssh: Option<Setting<Location>>,
-    /// Centres of the polygons, for store 3.
+    /// Centers of the polygons, for store 3.
     pub centers: Option<Setting<Location>>,
     /// Regridding weights of store 2.
     pub weights_store: Option<Setting<Location>>,

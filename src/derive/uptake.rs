@@ -2,7 +2,7 @@
 
 use crate::model::{Grid, LatLon};
 
-/// Radii around the centre of the polygon, m.
+/// Radii around the center of the polygon, m.
 pub const RADII: [f64; 3] = [500e3, 1000e3, 2000e3];
 /// Radius of the Earth for distances, m (TEOS-10, `gsw_distance` at the surface).
 const EARTH: f64 = 6_371_000.0;
@@ -19,7 +19,7 @@ const CM3: f64 = 1e6;
 /// use dor_atlas::derive::uptake::{DistanceBins, uptake};
 /// use dor_atlas::model::{Grid, LatLon};
 ///
-/// // Cells at 445 km and at 3336 km of the centre, 1 m^2 each.
+/// // Cells at 445 km and at 3336 km of the center, 1 m^2 each.
 /// let grid = Grid { nlat: 1, nlon: 2, tlat: vec![0.0; 2], tlong: vec![4.0, 30.0] };
 /// let bins = DistanceBins::new(&grid, LatLon { lat: 0.0, lon: 0.0 }, false);
 /// let month = uptake(&bins, &[3.0, 2.0], &[1.0, 1.0], &[1e4, 1e4], 1.0);
@@ -30,7 +30,7 @@ const CM3: f64 = 1e6;
 pub struct DistanceBins(Vec<u8>);
 
 impl DistanceBins {
-    /// Computes the bins of the T cells of a grid around a centre; a cell at the centre itself is in
+    /// Computes the bins of the T cells of a grid around a center; a cell at the center itself is in
     /// none. `reference_compat` makes every radius 50 km larger, as in the reference program.
     pub fn new(grid: &Grid, center: LatLon, reference_compat: bool) -> Self {
         let extra = if reference_compat { REFERENCE_BIN } else { 0.0 };
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     /// Cells on the equator at 0, 4, 4.6, 10 and 30 degrees east, which are 0, 445, 512, 1112 and
-    /// 3336 km from the centre.
+    /// 3336 km from the center.
     fn grid() -> Grid {
         let tlong = vec![0.0, 4.0, 4.6, 10.0, 30.0];
         Grid { nlat: 1, nlon: 5, tlat: vec![0.0; 5], tlong }

@@ -42,7 +42,7 @@ pub struct Changes {
     /// Total size in bytes of the objects that are the same.
     pub same_bytes: u64,
     /// Objects of an earlier publish that the source no longer has: the objects to delete.
-    pub gone: Vec<ObjectEntry>,
+    pub deletes: Vec<ObjectEntry>,
 }
 
 impl Changes {
@@ -58,7 +58,7 @@ impl Changes {
         let mut destination = destination.iter().peekable();
         let mut delete = |entry: &ObjectEntry| {
             if is_in_scope(&entry.key) {
-                changes.gone.push(entry.clone());
+                changes.deletes.push(entry.clone());
             }
         };
         for entry in source {
@@ -85,7 +85,7 @@ impl Changes {
     /// Objects to delete that have the path of a folder that is sent, or lie in a folder with the
     /// path of an object that is sent. On a disk, a file and a folder cannot have the same path.
     pub fn path_conflicts(&self) -> Vec<ObjectEntry> {
-        if self.gone.is_empty() {
+        if self.deletes.is_empty() {
             return Vec::new();
         }
         let sent: BTreeSet<&str> = self.send.iter().map(|(entry, _)| &*entry.key).collect();
@@ -95,7 +95,7 @@ impl Changes {
             below.next().is_some_and(|sent| sent.starts_with(&folder))
                 || key.match_indices('/').any(|(end, _)| sent.contains(&key[..end]))
         };
-        self.gone.iter().filter(|entry| is_conflict(&entry.key)).cloned().collect()
+        self.deletes.iter().filter(|entry| is_conflict(&entry.key)).cloned().collect()
     }
 
     /// Total size in bytes of the objects to send.
@@ -111,7 +111,7 @@ impl Changes {
 
     /// Whether there is nothing to send and nothing to delete.
     pub fn is_empty(&self) -> bool {
-        self.send.is_empty() && self.gone.is_empty()
+        self.send.is_empty() && self.deletes.is_empty()
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
             [("b", ChangeKind::Changed), ("d", ChangeKind::New), ("e", ChangeKind::New)]
         );
         assert!(changes.same == 1 && !changes.is_empty() && changes.bytes() == 3);
-        assert_eq!(changes.gone.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(changes.deletes.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["c"]);
         let moved = entries(&[("a", "1"), ("b/y", "2"), ("f", "3"), ("fg", "4")]);
         let before = entries(&[("b", "1"), ("c", "2"), ("f/x", "3"), ("fg0", "4")]);
         let changes = Changes::new(&moved, &before, |_| true);

@@ -43,9 +43,9 @@ async fn list_by_folder(destination: &Store) -> Result<Vec<ObjectMeta>, PublishE
     let mut folders = Vec::new();
     let mut objects = destination.list_with_delimiter("").await?;
     // Folders of the second level are enough to list many at the same time.
-    for folder in destination.list_prefixes("").await? {
+    for folder in destination.list_folders("").await? {
         objects.extend(destination.list_with_delimiter(&folder).await?);
-        folders.extend(destination.list_prefixes(&folder).await?);
+        folders.extend(destination.list_folders(&folder).await?);
     }
     let lists = stream::iter(folders).map(async |folder| destination.list(&folder).await);
     let listed: Vec<Vec<ObjectMeta>> = lists.buffer_unordered(LISTS).try_collect().await?;
@@ -239,7 +239,7 @@ async fn read(
         }
         Ok(None) => Ok(Err(key.to_owned())),
         // Only this object is unreadable if the destination can still be listed.
-        Err(error) if !is_fatal(&error) && destination.list_prefixes("").await.is_ok() => {
+        Err(error) if !is_fatal(&error) && destination.list_folders("").await.is_ok() => {
             tracing::warn!("{} cannot be read: {error}", destination.location().join(key));
             Ok(Err(key.to_owned()))
         }
@@ -288,7 +288,7 @@ pub(super) async fn verify(
             return Err(PublishError::from(Stopped));
         }
         let problem = match parts_of(destination, &entry.key, entry.size, part_size).await {
-            Err(error) if !is_fatal(&error) && destination.list_prefixes("").await.is_ok() => {
+            Err(error) if !is_fatal(&error) && destination.list_folders("").await.is_ok() => {
                 Some(format!("it cannot be read: {error}"))
             }
             Err(error) => return Err(error),

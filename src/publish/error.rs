@@ -71,7 +71,9 @@ pub enum PublishError {
         case: Case,
     },
     /// A case record of the source cannot be parsed.
-    #[error("{url} is not a valid record of dor ({source}); make its case again with --force")]
+    #[error(
+        "{url} is not a valid case manifest of dor ({source}); make its case again with --force"
+    )]
     Record {
         /// The record.
         url: String,
@@ -88,7 +90,7 @@ pub enum PublishError {
     },
     /// An object of the source differs from its record.
     #[error(
-        "{url} does not match its record ({problem}): it was modified; run again, or, if dor made it, make it again"
+        "{url} does not match its case manifest ({problem}): it was modified; run again, or, if dor made it, make it again"
     )]
     NotAsRecorded {
         /// URL or path of what the error is about.

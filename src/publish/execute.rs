@@ -61,7 +61,7 @@ pub async fn publish(
     let before = plan.state.manifest.as_ref();
     let version = before.map_or(0, |published| published.header.version);
     let mut report = PublishReport { version, ..PublishReport::default() };
-    let next = plan.next();
+    let next = plan.entries_after();
     if plan.is_done(&next) {
         lease.release(Ok(()), LeaseEnd::Untouched).await?;
     } else {
@@ -127,9 +127,9 @@ async fn change(
     active.confirm().await?;
     next.save(destination).await?;
     report.version = next.header.version;
-    let mut gone = changes.gone.clone();
-    gone.retain(|entry| find(&conflicts, &entry.key).is_none());
-    report.deleted += delete(destination, &gone, active, &*progress, stop).await?;
+    let mut deletes = changes.deletes.clone();
+    deletes.retain(|entry| find(&conflicts, &entry.key).is_none());
+    report.deleted += delete(destination, &deletes, active, &*progress, stop).await?;
     active.confirm().await?;
     let may_arrive_late = replaces_interrupted(plan, &next);
     if may_arrive_late {
@@ -158,7 +158,7 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
 async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
     let DestinationState { manifest, intent, .. } = &plan.state;
     let Manifest { header, entries, .. } = next;
-    let mut all: Vec<ObjectEntry> = entries.iter().chain(&plan.changes.gone).cloned().collect();
+    let mut all: Vec<ObjectEntry> = entries.iter().chain(&plan.changes.deletes).cloned().collect();
     all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let before = entries_of(manifest.as_ref());
     let is_replaced = |entry: &&ObjectEntry| {
@@ -247,7 +247,7 @@ async fn send(
 /// names a deleted chunk. Returns the number of objects.
 async fn delete(
     destination: &Store,
-    gone: &[ObjectEntry],
+    deletes: &[ObjectEntry],
     lease: &Arc<LeaseChecker>,
     progress: &dyn TransferProgress,
     stop: &CancellationToken,
@@ -268,13 +268,13 @@ async fn delete(
         progress.deleted(&entry.key);
         Ok(())
     };
-    let mut gone = gone.to_vec();
-    gone.sort_by_key(|entry| Reverse(upload_phase(&entry.key)));
-    for phase in gone.chunk_by(|a, b| upload_phase(&a.key) == upload_phase(&b.key)) {
+    let mut deletes = deletes.to_vec();
+    deletes.sort_by_key(|entry| Reverse(upload_phase(&entry.key)));
+    for phase in deletes.chunk_by(|a, b| upload_phase(&a.key) == upload_phase(&b.key)) {
         let deleted = stream::iter(phase).map(&delete).buffered(REQUESTS);
         deleted.try_for_each(async |()| Ok(())).await?;
     }
-    Ok(gone.len())
+    Ok(deletes.len())
 }
 
 /// Whether an interrupted publish was going to send objects that this publish sends with other bytes or
@@ -284,7 +284,7 @@ fn replaces_interrupted(plan: &PublishPlan, next: &Manifest) -> bool {
     let before = entries_of(manifest.as_ref());
     let is_replaced = |entry: &ObjectEntry| {
         next.entry(&entry.key).is_some_and(|next| next != entry)
-            || find(&plan.changes.gone, &entry.key).is_some()
+            || find(&plan.changes.deletes, &entry.key).is_some()
     };
     // On a disk, nothing of a process that has ended arrives.
     !plan.destination.location().is_local()
@@ -324,7 +324,7 @@ async fn refuse_concurrent_writes(
         part_size: *part_size,
     };
     let (_, audit) = list_and_compare(destination, &known, stop).await?;
-    let is_back = |key: &&String| find(&changes.gone, key).is_some();
+    let is_back = |key: &&String| find(&changes.deletes, key).is_some();
     let back = audit.unknown.iter().filter(is_back).count();
     match audit.missing.len() + audit.wrong.len() + back {
         0 => Ok(()),

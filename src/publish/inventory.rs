@@ -14,7 +14,8 @@ use super::checksum_cache::{ChecksumCache, RecordedByKey, RecordedParts};
 use super::options::{FolderKind, Selection};
 use super::{ObjectEntry, PublishError};
 use crate::case_manifest::{
-    CASES, COMPLETE, ManifestObject, ManifestSummary, PARTIAL, RULES, SHARED,
+    CASE_MANIFEST, CASES_FOLDER, ManifestObject, ManifestSummary, PARTIAL_MANIFEST, RECIPE_FILE,
+    SHARED_MANIFEST,
 };
 use crate::encode::research::folder as case_folder;
 use crate::model::Case;
@@ -54,7 +55,7 @@ impl Inventory {
         let record = key.strip_suffix(".json").and_then(|key| key.rsplit_once('/'));
         let is_record = |name: &String| {
             let Some((folder, case)) = record else { return false };
-            folder.strip_suffix(CASES).is_some_and(|root| *name == format!("{root}{case}"))
+            folder.strip_suffix(CASES_FOLDER).is_some_and(|root| *name == format!("{root}{case}"))
         };
         self.pending.iter().any(|name| is_in(name) || is_record(name))
     }
@@ -159,18 +160,18 @@ fn is_number(folder: &str, digits: usize) -> bool {
 impl InventoryBuilder<'_> {
     /// The kind of product that a folder holds.
     async fn kind_of(&self, folder: &str) -> Result<FolderKind, PublishError> {
-        let folders = match self.source.list_prefixes(folder).await {
+        let folders = match self.source.list_folders(folder).await {
             // The walk of the files reports this folder, unless a pattern leaves it out.
             Err(StoreError::PermissionDenied { .. }) if !folder.is_empty() => {
                 return Ok(FolderKind::Other);
             }
             folders => folders?,
         };
-        let shared = join(folder, &format!("{CASES}/{SHARED}"));
+        let shared = join(folder, &format!("{CASES_FOLDER}/{SHARED_MANIFEST}"));
         if let Some((record, _)) = self.read_record(&shared).await? {
             return Ok(FolderKind::Store(record.store));
         }
-        if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES)) {
+        if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES_FOLDER)) {
             if self.selection.unfinished {
                 return Ok(FolderKind::Store(String::new()));
             }
@@ -179,11 +180,11 @@ impl InventoryBuilder<'_> {
             return Err(PublishError::Unfinished { url, problem });
         }
         for polygon in folders.iter().filter(|folder| is_number(folder, 3)) {
-            for month in self.source.list_prefixes(polygon).await? {
+            for month in self.source.list_folders(polygon).await? {
                 let record = |name: &str| format!("{month}/{name}");
                 if is_number(&month, 2)
-                    && (self.source.head(&record(COMPLETE)).await?.is_some()
-                        || self.source.head(&record(PARTIAL)).await?.is_some()
+                    && (self.source.head(&record(CASE_MANIFEST)).await?.is_some()
+                        || self.source.head(&record(PARTIAL_MANIFEST)).await?.is_some()
                         || self.has_history(&month).await?)
                 {
                     return Ok(FolderKind::Research);
@@ -202,7 +203,7 @@ impl InventoryBuilder<'_> {
     /// Adds the products in the folders of a source that is not a product itself, and its other files.
     async fn add_folders(&mut self) -> Result<(), PublishError> {
         let (mut has_product, mut other_folders) = (false, Vec::new());
-        for folder in self.source.list_prefixes("").await? {
+        for folder in self.source.list_folders("").await? {
             if folder.starts_with('.') {
                 continue;
             }
@@ -245,7 +246,7 @@ impl InventoryBuilder<'_> {
     /// Adds files of no product. Refuses research-grade files in a folder that was renamed.
     async fn add_other(&mut self, files: Vec<SourceFile>) -> Result<(), PublishError> {
         for file in &files {
-            let Some((folder, COMPLETE)) = file.key.rsplit_once('/') else { continue };
+            let Some((folder, CASE_MANIFEST)) = file.key.rsplit_once('/') else { continue };
             self.refuse_renamed(folder).await?;
         }
         self.hash_and_compare(files, &RecordedByKey::new()).await
@@ -253,7 +254,7 @@ impl InventoryBuilder<'_> {
 
     /// Refuses a folder with the record of a case that names files of another folder.
     async fn refuse_renamed(&self, folder: &str) -> Result<(), PublishError> {
-        let found = self.source.get(&join(folder, COMPLETE)).await?;
+        let found = self.source.get(&join(folder, CASE_MANIFEST)).await?;
         // Other programs write files of this name too.
         let record = found.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
         let Some(record) = record else { return Ok(()) };
@@ -293,7 +294,7 @@ impl InventoryBuilder<'_> {
         let (source, part_size) = (self.source, self.part_size);
         let records: Vec<_> = stream::iter(cases)
             .map(async |folder| {
-                let key = format!("{folder}/{COMPLETE}");
+                let key = format!("{folder}/{CASE_MANIFEST}");
                 let record = read_record(source, &key, part_size).await?;
                 Ok::<_, PublishError>((folder, key, record))
             })
@@ -334,8 +335,8 @@ impl InventoryBuilder<'_> {
 
     /// Adds a map store, from its shared record and the records of its cases.
     async fn add_store(&mut self, root: &str) -> Result<(), PublishError> {
-        let folder = join(root, CASES);
-        let shared = self.read_record(&format!("{folder}/{SHARED}")).await?;
+        let folder = join(root, CASES_FOLDER);
+        let shared = self.read_record(&format!("{folder}/{SHARED_MANIFEST}")).await?;
         let shared = shared.filter(|_| !self.selection.unfinished);
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
@@ -353,7 +354,7 @@ impl InventoryBuilder<'_> {
         if let Some((shared, _)) = &shared {
             self.compare_with_shared(root, shared, &cases)?;
         }
-        let rules = format!("{folder}/{RULES}");
+        let rules = format!("{folder}/{RECIPE_FILE}");
         if let Some((bytes, _)) = self.source.get(&rules).await? {
             self.inventory.entries.push(ObjectEntry::of(&rules, &bytes, self.part_size));
         }
@@ -397,7 +398,7 @@ impl InventoryBuilder<'_> {
             }
             if let Some(name) = shared.cases.iter().find(|name| !has_record(name)) {
                 let problem = format!(
-                    "its shared chunks have values of {name}, which has no record; add this case again"
+                    "its shared chunks have values of {name}, which has no case manifest; add this case again"
                 );
                 return Err(PublishError::Unfinished { url: url(), problem });
             }

@@ -52,7 +52,7 @@ pub use transfer::{SentObject, TransferProgress};
 
 use std::sync::Arc;
 
-use crate::case_manifest::CASES;
+use crate::case_manifest::CASES_FOLDER;
 use crate::model::{ETag, Md5Digest, Parts};
 use crate::store::is_public;
 
@@ -108,7 +108,7 @@ pub fn is_publishable(key: &str) -> bool {
 /// Whether a key is that of a record in the `.cases` folder of a map store.
 fn is_record(key: &str) -> bool {
     let Some((folder, name)) = key.rsplit_once('/') else { return false };
-    let Some(root) = folder.strip_suffix(CASES) else { return false };
+    let Some(root) = folder.strip_suffix(CASES_FOLDER) else { return false };
     let is_folder_name = root.is_empty() || root.ends_with('/');
     // The folder `.cases` is hidden, so the rest of the key is checked without it.
     is_folder_name && name.ends_with(".json") && is_public(&format!("{root}{name}"))

@@ -20,7 +20,7 @@ use super::manifest::{Manifest, entries, find};
 use super::options::PublishOptions;
 use super::service_limits::warnings;
 use super::{ObjectEntry, PublishError, is_publishable};
-use crate::case_manifest::{CASES, SHARED};
+use crate::case_manifest::{CASES_FOLDER, SHARED_MANIFEST};
 use crate::executor::unless_stopped;
 use crate::model::Parts;
 use crate::store::{SkipReason, Store, StoreError};
@@ -284,7 +284,7 @@ impl PublishPlan {
             let url = self.destination.location().join(&entry.key).to_string();
             return Err(PublishError::SourcePathConflict { url });
         }
-        let mut candidates = std::mem::take(&mut self.changes.gone);
+        let mut candidates = std::mem::take(&mut self.changes.deletes);
         if !is_whole {
             candidates.clear();
         }
@@ -293,11 +293,11 @@ impl PublishPlan {
             Ok::<_, PublishError>(is_gone.then_some(entry))
         };
         let checked = stream::iter(candidates).map(keep_if_gone).buffered(REQUESTS);
-        let gone: Vec<ObjectEntry> =
+        let deletes: Vec<ObjectEntry> =
             checked.try_filter_map(async |entry| Ok(entry)).try_collect().await?;
         match self.options.delete {
-            true => self.changes.gone = gone,
-            false => self.orphans = gone,
+            true => self.changes.deletes = deletes,
+            false => self.orphans = deletes,
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ impl PublishPlan {
         if is_listed || !self.options.delete {
             return Ok(());
         }
-        let foreign = find_changed_by_others(&self.destination, &self.changes.gone).await?;
+        let foreign = find_changed_by_others(&self.destination, &self.changes.deletes).await?;
         if let Some(first) = foreign.first() {
             let (url, number) = (self.destination.location().join(first), foreign.len());
             tracing::warn!(
@@ -316,7 +316,7 @@ impl PublishPlan {
                  were published; they are not deleted"
             );
         }
-        self.changes.gone.retain(|entry| !foreign.contains(&entry.key));
+        self.changes.deletes.retain(|entry| !foreign.contains(&entry.key));
         self.present.retain(|entry| !foreign.contains(&entry.key));
         Ok(())
     }
@@ -324,25 +324,25 @@ impl PublishPlan {
     /// Refuses to delete everything that is published if the source has none of it, and to delete more
     /// than `max_delete` objects.
     fn refuse_deletes(&self) -> Result<(), PublishError> {
-        let (url, gone) = (self.destination.location().to_string(), &self.changes.gone);
+        let (url, deletes) = (self.destination.location().to_string(), &self.changes.deletes);
         let published = self.state.manifest.as_ref();
         let shares = entries(published).iter().any(|entry| self.inventory.has(&entry.key));
         if let (false, false, Some(first), Some(before)) =
-            (shares, self.options.overwrite, gone.first(), published)
+            (shares, self.options.overwrite, deletes.first(), published)
         {
             return Err(PublishError::Unrelated {
                 source_url: self.source.location().to_string(),
                 url,
                 before: before.header.source.clone(),
-                count: gone.len(),
+                count: deletes.len(),
                 first: first.key.to_string(),
             });
         }
-        if gone.len() > self.options.max_delete {
+        if deletes.len() > self.options.max_delete {
             return Err(PublishError::TooManyDeletes {
                 url,
-                count: gone.len(),
-                keys: gone.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
+                count: deletes.len(),
+                keys: deletes.iter().take(SHOWN).map(|entry| entry.key.to_string()).collect(),
                 allowed: self.options.max_delete,
             });
         }
@@ -354,7 +354,7 @@ impl PublishPlan {
     async fn folders_in_the_way(&self) -> Result<Vec<String>, PublishError> {
         let keys = self.changes.send.iter().map(|(entry, _)| entry.key.to_string()).collect();
         let conflicts = self.destination.path_conflicts(keys).await?;
-        let stays = |file: &str| find(&self.changes.gone, file).is_none();
+        let stays = |file: &str| find(&self.changes.deletes, file).is_none();
         match conflicts.files.into_iter().find(|(_, file)| stays(file)) {
             None => Ok(conflicts.folders),
             Some((key, file)) => {
@@ -379,7 +379,7 @@ impl PublishPlan {
     /// # Errors
     /// The source cannot be listed.
     pub async fn left_out(&self) -> Result<Vec<(SkipReason, usize, String)>, PublishError> {
-        let (records, records_below) = (format!("{CASES}/"), format!("/{CASES}/"));
+        let (records, records_below) = (format!("{CASES_FOLDER}/"), format!("/{CASES_FOLDER}/"));
         let is_record = |key: &str| key.starts_with(&records) || key.contains(&records_below);
         let found = self.source.list_keys(is_record).await?;
         let mut left_out = self.source.skipped();
@@ -397,9 +397,9 @@ impl PublishPlan {
 
     /// Objects of the destination once the plan is carried out: those of the source, and known objects
     /// that are present and not deleted.
-    pub(super) fn next(&self) -> Vec<ObjectEntry> {
+    pub(super) fn entries_after(&self) -> Vec<ObjectEntry> {
         let stays = |e: &&ObjectEntry| {
-            !self.inventory.has(&e.key) && find(&self.changes.gone, &e.key).is_none()
+            !self.inventory.has(&e.key) && find(&self.changes.deletes, &e.key).is_none()
         };
         let kept = self.present.iter().filter(stays).cloned();
         let mut entries: Vec<ObjectEntry> =
@@ -433,7 +433,7 @@ async fn was_finalized(
     published: Option<&Manifest>,
     part_size: u64,
 ) -> Result<bool, PublishError> {
-    let shared = format!("{CASES}/{SHARED}");
+    let shared = format!("{CASES_FOLDER}/{SHARED_MANIFEST}");
     let records = inventory.entries.iter().filter(|entry| entry.key.ends_with(&shared));
     let before = records.filter_map(|entry| find(entries(published), &entry.key).cloned());
     let changed = async |before: ObjectEntry| {

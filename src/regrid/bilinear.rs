@@ -153,7 +153,7 @@ impl Targets {
     /// Calls `visit` with the index and vector of each point in a box of latitudes and longitudes around
     /// the quad.
     ///
-    /// The box contains the spherical cap around the centre of the quad that reaches its corners, and
+    /// The box contains the spherical cap around the center of the quad that reaches its corners, and
     /// this cap contains the quad.
     fn for_each_near(&self, quad: &Quad, mut visit: impl FnMut(usize, Vector)) {
         let n = self.rows.len();

@@ -1,4 +1,4 @@
-//! Points of the map: the centres of square cells in Web Mercator (EPSG:3857).
+//! Points of the map: the centers of square cells in Web Mercator (EPSG:3857).
 
 use std::f64::consts::PI;
 
@@ -43,7 +43,7 @@ pub fn inverse(x: f64, y: f64) -> LatLon {
     LatLon { lat: lat.to_degrees(), lon: (x / RADIUS).to_degrees() }
 }
 
-/// Fractional row index of a latitude; 0 is the centre of the northernmost row.
+/// Fractional row index of a latitude; 0 is the center of the northernmost row.
 pub(super) fn row_at(lat: f64, level: u8) -> f64 {
     let y = RADIUS * (PI / 4.0 + lat.to_radians() / 2.0).tan().ln();
     (HALF_WIDTH - y) / (2.0 * HALF_WIDTH) * size(level) as f64 - 0.5

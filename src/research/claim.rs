@@ -4,7 +4,7 @@
 use super::PlanError;
 use super::plan::CasePlan;
 use super::recorded::differences;
-use crate::case_manifest::{COMPLETE, CaseManifest, ConversionRecipe, PARTIAL};
+use crate::case_manifest::{CASE_MANIFEST, CaseManifest, ConversionRecipe, PARTIAL_MANIFEST};
 use crate::model::Case;
 use crate::store::{PutMode, Store};
 
@@ -15,12 +15,12 @@ use crate::store::{PutMode, Store};
 /// [`PlanError::Taken`] when another process converts the case with other settings.
 pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     if !plan.begun_before {
-        plan.record.save_if(out, folder, PARTIAL, PutMode::Absent).await?;
+        plan.record.save_if(out, folder, PARTIAL_MANIFEST, PutMode::Absent).await?;
     } else {
         // Only a forced run comes here with settings other than those of the manifest.
-        let existing = CaseManifest::load(out, folder, PARTIAL).await.ok().flatten();
+        let existing = CaseManifest::load(out, folder, PARTIAL_MANIFEST).await.ok().flatten();
         if existing.is_none_or(|existing| existing.recipe != plan.record.recipe) {
-            plan.record.save(out, folder, PARTIAL).await?;
+            plan.record.save(out, folder, PARTIAL_MANIFEST).await?;
         }
     }
     agree(out, plan.case, folder, &plan.record.recipe).await?;
@@ -28,7 +28,7 @@ pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<
         return Ok(());
     }
     // Another process can have completed the case since the plan was made.
-    let completed = differences(out, plan.case, folder, (COMPLETE, &plan.record.recipe)).await;
+    let completed = differences(out, plan.case, folder, (CASE_MANIFEST, &plan.record.recipe)).await;
     if completed.is_err() {
         withdraw(out, plan, folder).await;
     }
@@ -39,13 +39,14 @@ pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<
 /// before the first new file becomes visible.
 pub(super) async fn confirm(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     let record = &plan.record;
-    let (existing, condition) = CaseManifest::load_with_condition(out, folder, PARTIAL).await?;
+    let (existing, condition) =
+        CaseManifest::load_with_condition(out, folder, PARTIAL_MANIFEST).await?;
     let is_same = existing.is_none_or(|existing| existing.recipe == record.recipe);
-    if !is_same || !record.save_if(out, folder, PARTIAL, condition).await? {
+    if !is_same || !record.save_if(out, folder, PARTIAL_MANIFEST, condition).await? {
         agree(out, plan.case, folder, &record.recipe).await?;
-        record.save(out, folder, PARTIAL).await?;
+        record.save(out, folder, PARTIAL_MANIFEST).await?;
     }
-    Ok(out.delete(&format!("{folder}/{COMPLETE}")).await?)
+    Ok(out.delete(&format!("{folder}/{CASE_MANIFEST}")).await?)
 }
 
 /// Compares the settings with those of other processes that convert the case.
@@ -58,8 +59,8 @@ pub(super) async fn agree(
     folder: &str,
     recipe: &ConversionRecipe,
 ) -> Result<(), PlanError> {
-    if !differences(out, case, folder, (PARTIAL, recipe)).await? {
-        differences(out, case, folder, (COMPLETE, recipe)).await?;
+    if !differences(out, case, folder, (PARTIAL_MANIFEST, recipe)).await? {
+        differences(out, case, folder, (CASE_MANIFEST, recipe)).await?;
     }
     Ok(())
 }
@@ -69,8 +70,8 @@ pub(super) async fn withdraw(out: &Store, plan: &CasePlan, folder: &str) {
     if plan.begun_before {
         return;
     }
-    let key = format!("{folder}/{PARTIAL}");
-    if let Ok(Some(existing)) = CaseManifest::load(out, folder, PARTIAL).await
+    let key = format!("{folder}/{PARTIAL_MANIFEST}");
+    if let Ok(Some(existing)) = CaseManifest::load(out, folder, PARTIAL_MANIFEST).await
         && existing == plan.record
         && let Err(error) = out.delete(&key).await
     {

@@ -17,7 +17,7 @@ pub enum PlanError {
     Ledger(#[from] CaseManifestError),
     /// The case was converted with other settings.
     #[error(
-        "case {case} was made with other settings; {}; nothing was changed: give the settings of the record \
+        "case {case} was made with other settings; {}; nothing was changed: give the settings of the case manifest \
          ({url}), or make the case again with --force", list(.differences)
     )]
     Settings {
@@ -31,7 +31,7 @@ pub enum PlanError {
     /// The folder has research-grade files without a valid case manifest.
     #[error(
         "{folder} holds {files} research-grade files of case {case} and {problem}; \
-         restore their record, move the files away, or make the case again with --force"
+         restore their case manifest, move the files away, or make the case again with --force"
     )]
     NoRecord {
         /// Case that the error is about.
@@ -46,7 +46,7 @@ pub enum PlanError {
     /// Another process converts the case with other settings, has just completed it, or was stopped.
     #[error(
         "another process makes case {case} with other settings, has just made it, or was stopped before its end; \
-         {}; this run stopped: give the settings of the record ({url}), or make the case again with --force \
+         {}; this run stopped: give the settings of the case manifest ({url}), or make the case again with --force \
          when no other process runs", list(.differences)
     )]
     Taken {

@@ -13,7 +13,7 @@ use super::plan::{CasePlan, FileTask};
 use super::validate::{self, ValidationError, VariableSet};
 use super::{PlanError, claim};
 use crate::case_manifest::{
-    COMPLETE, CaseManifest, CaseManifestError, FileRecord, InputRecord, PARTIAL,
+    CASE_MANIFEST, CaseManifest, CaseManifestError, FileRecord, InputRecord, PARTIAL_MANIFEST,
 };
 use crate::encode::SinkError;
 use crate::encode::research as layout;
@@ -249,7 +249,7 @@ pub async fn run(
         if plan.touched {
             // With the new times, the next run need not compare contents. A user who may only read
             // gets a warning.
-            if let Err(error) = plan.record.save(&context.out, &folder, COMPLETE).await {
+            if let Err(error) = plan.record.save(&context.out, &folder, CASE_MANIFEST).await {
                 tracing::warn!("cannot record the new modification times of raw files: {error}");
             }
         }
@@ -268,8 +268,8 @@ pub async fn run(
     let (record, mut summary) = convert_all(context, plan, &memory, &folder).await?;
     drop(files);
     claim::agree(&context.out, case, &folder, &record.recipe).await?;
-    record.save(&context.out, &folder, COMPLETE).await?;
-    context.out.delete(&format!("{folder}/{PARTIAL}")).await?;
+    record.save(&context.out, &folder, CASE_MANIFEST).await?;
+    context.out.delete(&format!("{folder}/{PARTIAL_MANIFEST}")).await?;
     summary.kept = kept;
     summary.elapsed = start.elapsed();
     Ok(summary)
@@ -394,7 +394,7 @@ async fn convert_all(
                 summary.timing += timing;
                 record.insert(file);
                 if last_save.elapsed() > CHECKPOINT_INTERVAL {
-                    record.save(&context.out, folder, PARTIAL).await?;
+                    record.save(&context.out, folder, PARTIAL_MANIFEST).await?;
                     last_save = Instant::now();
                 }
             }
@@ -411,7 +411,7 @@ async fn convert_all(
     let saved = match agree().await {
         Err(error @ PlanError::Taken { .. }) => return Err(error.into()),
         Ok(()) if confirmed.initialized() => {
-            record.save(out, folder, PARTIAL).await.map_err(PlanError::from)
+            record.save(out, folder, PARTIAL_MANIFEST).await.map_err(PlanError::from)
         }
         agreed => agreed,
     };

@@ -27,7 +27,7 @@ pub async fn absence(store: &Store) -> Result<Option<&'static str>, StoreError> 
     report.readable?;
     let is_local = store.location().is_local();
     let is_empty = async || {
-        let has_folders = !store.list_prefixes("").await?.is_empty();
+        let has_folders = !store.list_folders("").await?.is_empty();
         Ok::<_, StoreError>(!has_folders && store.list_with_delimiter("").await?.is_empty())
     };
     Ok(match (report.exists, is_local) {

@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::PlanError;
 use super::recorded::earlier;
 use crate::case_manifest::{
-    COMPLETE, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState, PARTIAL,
+    CASE_MANIFEST, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState,
+    PARTIAL_MANIFEST,
 };
 use crate::encode::research as layout;
 use crate::model::calendar::describe_months;
@@ -186,7 +187,7 @@ pub async fn plan(
     complete &= steps.is_empty();
     let folder = layout::folder(case);
     let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    let (begun_before, ended_before) = (exists(PARTIAL), exists(COMPLETE));
+    let (begun_before, ended_before) = (exists(PARTIAL_MANIFEST), exists(CASE_MANIFEST));
     Ok(CasePlan {
         case,
         steps,
@@ -207,7 +208,7 @@ async fn present_outputs(out: &Store, case: Case) -> Result<BTreeMap<String, u64
     let folder = layout::folder(case);
     let files = case.months().map(|month| layout::key(case, month));
     let mut keys: BTreeSet<String> = files.collect();
-    keys.extend([COMPLETE, PARTIAL].map(|name| format!("{folder}/{name}")));
+    keys.extend([CASE_MANIFEST, PARTIAL_MANIFEST].map(|name| format!("{folder}/{name}")));
     let is_ours = {
         let keys = keys.clone();
         move |key: &str| keys.contains(key)

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::PlanError;
-use crate::case_manifest::{COMPLETE, CaseManifest, ConversionRecipe, PARTIAL, SettingDifference};
+use crate::case_manifest::{
+    CASE_MANIFEST, CaseManifest, ConversionRecipe, PARTIAL_MANIFEST, SettingDifference,
+};
 use crate::encode::research as layout;
 use crate::model::Case;
 use crate::store::Store;
@@ -23,14 +25,14 @@ pub(super) async fn earlier(
     let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     // Both exist after a stop between writing the one and deleting the other. The conversion then deletes
     // the partial manifest.
-    let (mut name, complete) = match (exists(COMPLETE), exists(PARTIAL)) {
-        (true, partial) => (COMPLETE, !partial),
-        (false, _) => (PARTIAL, false),
+    let (mut name, complete) = match (exists(CASE_MANIFEST), exists(PARTIAL_MANIFEST)) {
+        (true, partial) => (CASE_MANIFEST, !partial),
+        (false, _) => (PARTIAL_MANIFEST, false),
     };
     let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
     // A process with other settings can be converting the case now.
-    if exists(PARTIAL) {
-        differences(out, case, &folder, (PARTIAL, recipe)).await?;
+    if exists(PARTIAL_MANIFEST) {
+        differences(out, case, &folder, (PARTIAL_MANIFEST, recipe)).await?;
     }
     let mut record = match exists(name) || files > 0 {
         true => CaseManifest::load(out, &folder, name).await?,
@@ -38,7 +40,7 @@ pub(super) async fn earlier(
     };
     if record.is_none() && files > 0 {
         // Another process can have completed the case since the folder was listed.
-        name = COMPLETE;
+        name = CASE_MANIFEST;
         record = CaseManifest::load(out, &folder, name).await?;
     }
     let unrecorded = |problem: String| {
@@ -46,7 +48,7 @@ pub(super) async fn earlier(
         PlanError::NoRecord { case, folder, files, problem }
     };
     let Some(record) = record else {
-        let problem = || unrecorded(format!("no record of them ({COMPLETE})"));
+        let problem = || unrecorded(format!("no case manifest of them ({CASE_MANIFEST})"));
         return if files > 0 { Err(problem()) } else { Ok((None, false)) };
     };
     if record.case != case.to_string() {
@@ -83,7 +85,7 @@ pub(super) async fn differences(
         return Ok(false);
     };
     let mut differences = existing.conflicts(recipe);
-    if name == PARTIAL && differences.is_empty() && existing != *recipe {
+    if name == PARTIAL_MANIFEST && differences.is_empty() && existing != *recipe {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
         differences.push(SettingDifference { setting: "grid", recorded, now });
     }

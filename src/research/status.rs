@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::plan::{month_in_name, raw_folder};
-use crate::case_manifest::{COMPLETE, CaseManifest, CaseManifestError, PARTIAL};
+use crate::case_manifest::{CASE_MANIFEST, CaseManifest, CaseManifestError, PARTIAL_MANIFEST};
 use crate::encode::research as layout;
 use crate::model::case::MONTHS;
 use crate::model::{Case, YearMonth};
@@ -81,8 +81,10 @@ pub async fn case_states(
     if let Some(out) = out {
         let objects = list_cases(out, cases, layout::folder, is_output).await?;
         for object in &objects {
-            if let Some((folder, name @ (COMPLETE | PARTIAL))) = object.key.rsplit_once('/') {
-                records.insert((folder.to_owned(), name == COMPLETE));
+            if let Some((folder, name @ (CASE_MANIFEST | PARTIAL_MANIFEST))) =
+                object.key.rsplit_once('/')
+            {
+                records.insert((folder.to_owned(), name == CASE_MANIFEST));
             }
             if let Some((case, _)) = output_month(&object.key) {
                 listed.entry(case).or_default().push(object.clone());
@@ -92,8 +94,9 @@ pub async fn case_states(
     }
     [Some(raw), out].into_iter().flatten().for_each(Store::log_skipped);
     let problems = async |&case: &Case| {
-        let exists = |name: &&str| records.contains(&(layout::folder(case), *name == COMPLETE));
-        match (out, [COMPLETE, PARTIAL].into_iter().find(exists)) {
+        let exists =
+            |name: &&str| records.contains(&(layout::folder(case), *name == CASE_MANIFEST));
+        match (out, [CASE_MANIFEST, PARTIAL_MANIFEST].into_iter().find(exists)) {
             (Some(out), Some(name)) => {
                 let listed = listed.get(&case).map_or(&[][..], Vec::as_slice);
                 problems_of(out, case, name, listed).await
@@ -209,7 +212,7 @@ fn is_raw(key: &str) -> bool {
 fn is_output(key: &str) -> bool {
     output_month(key).is_some()
         || key.rsplit_once('/').is_some_and(|(folder, name)| {
-            [COMPLETE, PARTIAL].contains(&name)
+            [CASE_MANIFEST, PARTIAL_MANIFEST].contains(&name)
                 && folder.replace('/', "-").parse().is_ok_and(|c: Case| layout::folder(c) == folder)
         })
 }
@@ -260,7 +263,7 @@ mod tests {
             let content = Checksums { size, ..Checksums::of(b"", record.part_size) };
             record.insert(FileRecord { key, content, input });
         }
-        record.save(out, &layout::folder(case), COMPLETE).await.unwrap();
+        record.save(out, &layout::folder(case), CASE_MANIFEST).await.unwrap();
     }
 
     #[tokio::test]
@@ -305,12 +308,12 @@ mod tests {
             put(&out, case.months().take(2).map(|m| layout::key(case, m))).await;
         }
         write_manifest(&out, a, &[(0, 1), (1, 2), (2, 1)]).await;
-        put(&out, [format!("{}/{COMPLETE}", layout::folder(b))]).await;
+        put(&out, [format!("{}/{CASE_MANIFEST}", layout::folder(b))]).await;
         let found = case_states(&raw, Some(&out), &[a, b]).await.unwrap();
         assert!(found.iter().all(|survey| survey.state == CaseState::Damaged), "{found:?}");
         let problems: Vec<&str> = found[0].problems.iter().map(|p| &p[p.len() - 30..]).collect();
         assert!(problems[0].ends_with("has 1 bytes, recorded 2"), "{problems:?}");
         assert!(problems[1].ends_with("0347-06.nc is gone"), "{problems:?}");
-        assert!(found[1].problems[0].contains("not a valid record"), "{found:?}");
+        assert!(found[1].problems[0].contains("not a valid case manifest"), "{found:?}");
     }
 }

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::plan::probe_each;
 use super::status::{output_month, wrong_outputs};
 use crate::case_manifest::{
-    COMPLETE, CaseManifest, CaseManifestError, FileRecord, PARTIAL, sha256,
+    CASE_MANIFEST, CaseManifest, CaseManifestError, FileRecord, PARTIAL_MANIFEST, sha256,
 };
 use crate::encode::research as layout;
 use crate::model::Case;
@@ -51,7 +51,9 @@ pub async fn verify(
     verified.problems.extend(wrong_outputs(&record, &listed));
     let is_own = |info: &&ObjectMeta| output_month(&info.key).is_some_and(|(of, _)| of == case);
     let unrecorded = listed.iter().filter(is_own).filter(|info| record.file(&info.key).is_none());
-    verified.problems.extend(unrecorded.map(|info| format!("{} is not in the record", info.key)));
+    verified
+        .problems
+        .extend(unrecorded.map(|info| format!("{} is not in the case manifest", info.key)));
 
     let entry =
         |info: &&ObjectMeta| record.file(&info.key).filter(|file| file.content.size == info.size);
@@ -83,13 +85,13 @@ async fn record(
     folder: &str,
     problems: &mut Vec<String>,
 ) -> Result<Option<CaseManifest>, StoreError> {
-    for name in [COMPLETE, PARTIAL] {
+    for name in [CASE_MANIFEST, PARTIAL_MANIFEST] {
         match CaseManifest::load(out, folder, name).await {
             Ok(None) => {}
             Ok(Some(record)) => {
-                if name == PARTIAL {
+                if name == PARTIAL_MANIFEST {
                     problems.push(format!(
-                        "{folder}/{COMPLETE} is not there: the case is not complete"
+                        "{folder}/{CASE_MANIFEST} is not there: the case is not complete"
                     ));
                 }
                 return Ok(Some(record));
@@ -102,7 +104,7 @@ async fn record(
         }
     }
     problems.push(format!(
-        "{folder}/{COMPLETE} is not there: the case was not converted to this location, or its folder was renamed"
+        "{folder}/{CASE_MANIFEST} is not there: the case was not converted to this location, or its folder was renamed"
     ));
     Ok(None)
 }

@@ -37,11 +37,11 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub async fn list_prefixes(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         self.list_expecting_folders(prefix, |_| false).await
     }
 
-    /// Like [`Store::list_prefixes`], but an entry whose key `ours` accepts must be a folder.
+    /// Like [`Store::list_folders`], but an entry whose key `ours` accepts must be a folder.
     ///
     /// # Errors
     /// The folder cannot be listed, or an entry that `ours` accepts is on disk and a dangling link.

@@ -9,7 +9,7 @@
 //! ```text
 //! Location --StoreRegistry::open--> Store --open----> Object   range, ranges, pieces
 //!                                     |---create--> Upload   part, part, ..., complete
-//!                                     '---list, list_prefixes, get, put, delete, check
+//!                                     '---list, list_folders, get, put, delete, check
 //! ```
 
 mod addressable;

@@ -25,7 +25,7 @@ pub enum SkipReason {
     Unreadable,
     /// A pipe, a socket, a device, or a dangling or circular symbolic link.
     UnsupportedFileType,
-    /// A file in the folder of a product that no record of a product lists.
+    /// A file in the folder of a product that no case manifest lists.
     Foreign,
 }
 
@@ -37,7 +37,7 @@ impl SkipReason {
             Self::Name => "with a name that cannot be an object key",
             Self::FolderMarker => "folder markers",
             Self::Unreadable => "that cannot be read",
-            Self::Foreign => "that no record of a product lists",
+            Self::Foreign => "that no case manifest lists",
             Self::UnsupportedFileType => "that are not regular files, or links without a target",
         }
     }

@@ -63,7 +63,7 @@ pub async fn adopt(
     Ok(cases)
 }
 
-/// Creates the records of cases in store 1 or 3, with the values in the shared chunks.
+/// Creates the case manifests in store 1 or 3, with the values in the shared chunks.
 async fn series_records(
     store: &Store,
     kind: &StoreKind,
@@ -84,7 +84,7 @@ async fn series_records(
     Ok(records)
 }
 
-/// Creates the records of cases in store 2, with the checksums of their objects.
+/// Creates the case manifests in store 2, with the checksums of their objects.
 async fn map_records(
     store: &Store,
     pyramid: &PyramidOptions,

@@ -1,4 +1,4 @@
-//! Loader of the polygon centres from a table, a zip archive or a folder of arrays.
+//! Loader of the polygon centers from a table, a zip archive or a folder of arrays.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::read::ReadError;
 use crate::read::centers::{BASIN_FILES, Centers, LONGEST_FILE};
 use crate::store::{Location, Store, StoreError, StoreRegistry};
 
-/// Loads the centres from a file or a folder.
+/// Loads the centers from a file or a folder.
 ///
 /// # Errors
 /// Nothing exists at the location, the data is not valid, or the store fails.
@@ -27,7 +27,7 @@ pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers
                 // A missing first file means a wrong location, a missing later file means damaged data.
                 return Err(match arrays.is_empty() {
                     true => VisError::Needs(format!(
-                        "cannot load the centres of the polygons (--centers) from {url}: it is not a \
+                        "cannot load the centers of the polygons (--centers) from {url}: it is not a \
                          file, and not a folder with {file}"
                     )),
                     false => {
@@ -43,7 +43,7 @@ pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers
     Ok(Centers::from_arrays(slices, &url)?)
 }
 
-/// Reads a file whole; an error when it is longer than any file of centres can be. The inner error is
+/// Reads a file whole; an error when it is longer than any file of centers can be. The inner error is
 /// that of the store.
 async fn read(folder: &Store, name: &str) -> Result<Result<Option<Bytes>, StoreError>, VisError> {
     match folder.head(name).await {

@@ -62,7 +62,7 @@ pub struct CheckReport {
     pub others: CheckedPart,
     /// Which cases of the catalogue have a result.
     pub cases: Completeness,
-    /// Cases that have values and no record.
+    /// Cases that have values and no case manifest.
     pub uncovered: Vec<Case>,
     /// Whether the store has any record. Without records the values are only checked to be finite.
     pub has_records: bool,
@@ -112,7 +112,7 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
     if has_records && !uncovered.is_empty() {
         let cases = describe_cases(&report.uncovered);
         report.records.problems.push(format!(
-            "{cases} have values and no record; keep them with `dor vis finalize --adopt`, or remove \
+            "{cases} have values and no case manifest; keep them with `dor vis finalize --adopt`, or remove \
              them with `dor vis remove`"
         ));
     }
@@ -280,7 +280,10 @@ async fn coordinate_problem(
 fn record_problem(case: Case, record: &CaseRecord, opened: &ExistingStore) -> Option<String> {
     let kind = opened.kind.name();
     if record.store != kind || record.case != case.short() {
-        return Some(format!("the record of case {case} is for {} {}", record.store, record.case));
+        return Some(format!(
+            "the case manifest of {case} is for {} {}",
+            record.store, record.case
+        ));
     }
     if let Some(problem) = record.shape_problem(opened.kind.columns()) {
         return Some(problem);
@@ -410,12 +413,12 @@ async fn chunk_problem(
         };
         match &expected.values {
             Some(required) if differs(required) => {
-                Err("it differs from the records of its cases; run `dor vis finalize`".to_owned())
+                Err("it differs from the manifests of its cases; run `dor vis finalize`".to_owned())
             }
-            _ if expected.sha256.is_some() && digest != expected.sha256 => {
-                Err("its SHA-256 differs from the record; populate the case again with --force"
-                    .to_owned())
-            }
+            _ if expected.sha256.is_some() && digest != expected.sha256 => Err(
+                "its SHA-256 differs from the case manifest; populate the case again with --force"
+                    .to_owned(),
+            ),
             _ => Ok(()),
         }
     };

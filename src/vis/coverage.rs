@@ -136,7 +136,8 @@ pub async fn refuse_uncovered_maps(
 /// The error for a damaged chunk whose values are in no record.
 pub fn damaged(store: &Store, key: &str) -> VisError {
     let url = store.location().join(key).to_string();
-    let problem = "is damaged, and no record has its values; restore it from a copy, or remove it";
+    let problem =
+        "is damaged, and no case manifest has its values; restore it from a copy, or remove it";
     VisError::Mismatch { url, problem: problem.to_owned() }
 }
 

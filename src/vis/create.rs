@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use super::record::{self, FileEntry, RecordedCases};
 use super::schema::{EFFICIENCY, MAX_LEVELS, PyramidOptions, RECIPE, StoreKind, UPTAKE};
 use super::{StoreRecipe, VisError, coverage};
-use crate::case_manifest::{CASES, RULES, results_around};
+use crate::case_manifest::{CASES_FOLDER, RECIPE_FILE, results_around};
 use crate::encode::zarr::{Array, Hierarchy, StoreObject, ZarrVersion, chunk, v2, v3};
 use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
@@ -180,7 +180,7 @@ fn belongs(key: &str, hierarchy: &Hierarchy) -> bool {
     let (folder, _) = key.rsplit_once('/').unwrap_or(("", key));
     let is_group = || folder.is_empty() || hierarchy.groups.iter().any(|group| group == folder);
     is_metadata(key) && is_group()
-        || is_below(key, CASES)
+        || is_below(key, CASES_FOLDER)
         || hierarchy.arrays.iter().any(|array| is_below(key, &array.path))
 }
 
@@ -302,7 +302,7 @@ async fn unconsolidated_metadata(store: &Store) -> Result<Option<Map<String, Val
             }
         }
         if !documents.contains_key(&format!("{prefix}.zarray")) {
-            let below = store.list_prefixes(&folder).await?;
+            let below = store.list_folders(&folder).await?;
             folders.extend(below.into_iter().filter(|folder| !folder.starts_with('.')));
         }
     }
@@ -449,7 +449,7 @@ impl OpenStore {
 /// Writes `recipe` as the recipe of an empty store, unless the store has one. Returns the recipe that the
 /// store has. The write is conditional, so that one of several concurrent processes succeeds.
 async fn store_recipe(store: &Store, recipe: &StoreRecipe) -> Result<StoreRecipe, VisError> {
-    let key = format!("{CASES}/{RULES}");
+    let key = format!("{CASES_FOLDER}/{RECIPE_FILE}");
     let absent = PutOptions { condition: PutMode::Absent, ..PutOptions::default() };
     match store.send(&key, record::to_json(&key, recipe)?, &absent).await {
         // The condition also fails when an earlier attempt wrote the recipe and its response was lost.

@@ -85,7 +85,7 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
         ),
         SettingDifference::of_grid(grid, grid_now),
         weights,
-        differ("centre", center, center_now),
+        differ("center", center, center_now),
         ssh,
     ]
     .into_iter()
@@ -159,7 +159,7 @@ pub async fn compare(
 pub async fn renew(store: &Store, case: Case, record: &CaseRecord) {
     if let Err(error) = record.save(store, case).await {
         tracing::warn!(
-            "cannot update the times of the input files in the record of case {case}: {error}"
+            "cannot update the times of the input files in the case manifest of {case}: {error}"
         );
     }
 }

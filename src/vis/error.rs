@@ -71,7 +71,7 @@ pub enum VisError {
     },
     /// A store has values of cases without a record.
     #[error(
-        "{url} holds values of cases without a record (.cases): {cases}; keep them with \
+        "{url} holds values of cases without a case manifest (.cases): {cases}; keep them with \
          `dor vis finalize --adopt`, or remove them with `dor vis remove`"
     )]
     Uncovered {
@@ -135,8 +135,8 @@ pub enum VisError {
     },
     /// A record is not valid JSON or lacks fields.
     #[error(
-        "{url} is not a record of this program; populate its case again with --force, or remove the \
-         record and keep the values with `dor vis finalize --adopt`"
+        "{url} is not a case manifest of this program; populate its case again with --force, or remove the \
+         case manifest and keep the values with `dor vis finalize --adopt`"
     )]
     Record {
         /// URL or path of what the error is about.
@@ -155,8 +155,8 @@ pub enum VisError {
     /// An option is missing or wrong. The value is the message.
     #[error("{0}")]
     Needs(String),
-    /// The file of polygon centres has no centre of the polygon.
-    #[error("{url} has no centre of polygon {polygon}; give a file that has it (--centers)")]
+    /// The file of polygon centers has no center of the polygon.
+    #[error("{url} has no center of polygon {polygon}; give a file that has it (--centers)")]
     NoCenter {
         /// URL or path of what the error is about.
         url: String,

@@ -136,7 +136,7 @@ fn common_recipe(
         }
         if let Some(problem) = record.shape_problem(opened.kind.columns()) {
             return Err(mismatch(format!(
-                "has a damaged record: {problem}; populate the case again with --force"
+                "has a damaged case manifest: {problem}; populate the case again with --force"
             )));
         }
         let has = recipe.get_or_insert_with(|| record.recipe.clone());

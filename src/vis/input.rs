@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::earlier::CurrentInputs;
 use super::{RunContext, VisError};
-use crate::case_manifest::{COMPLETE, CaseManifest, InputRecord, sha256};
+use crate::case_manifest::{CASE_MANIFEST, CaseManifest, InputRecord, sha256};
 use crate::encode::research as layout;
 use crate::executor::{PoolError, ReadMode, Reader};
 use crate::model::case::MONTHS;
@@ -102,7 +102,7 @@ async fn checksums(
     case: Case,
     files: &BTreeMap<YearMonth, ObjectMeta>,
 ) -> BTreeMap<String, String> {
-    let manifest = CaseManifest::load(store, &layout::folder(case), COMPLETE).await;
+    let manifest = CaseManifest::load(store, &layout::folder(case), CASE_MANIFEST).await;
     let Ok(Some(manifest)) = manifest else { return BTreeMap::new() };
     let of = |info: &ObjectMeta| {
         let file = manifest.file(&info.key).filter(|file| file.content.size == info.size)?;
@@ -211,7 +211,7 @@ impl CaseSource {
         if !store.can_list() {
             return Ok(Vec::new());
         }
-        let folders = store.list_prefixes("").await?;
+        let folders = store.list_folders("").await?;
         let mut cases: Vec<Case> = match self {
             Self::Raw(_) => folders.iter().filter_map(|folder| folder.parse().ok()).collect(),
             Self::Research(_) => {
@@ -219,7 +219,7 @@ impl CaseSource {
                     |folder: &&String| folder.len() == 3 && folder.parse::<u16>().is_ok();
                 let mut cases = Vec::new();
                 for polygon in folders.iter().filter(is_polygon) {
-                    let seasons = store.list_prefixes(polygon).await?;
+                    let seasons = store.list_folders(polygon).await?;
                     cases.extend(
                         seasons.iter().filter_map(|s| s.replace('/', "-").parse::<Case>().ok()),
                     );

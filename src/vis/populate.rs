@@ -98,7 +98,7 @@ impl MapContext<'_> {
 
 /// A run that fills store 3, and optionally store 1, from the monthly files of cases.
 pub struct UptakeRun<'a> {
-    /// Store 3, with the polygon centres and the grid for distances.
+    /// Store 3, with the polygon centers and the grid for distances.
     pub store3: UptakeContext,
     /// Store 1, to be filled from the same read of the files; `None` to leave it out.
     pub store1: Option<OpenStore>,

@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{StoreRecipe, VisError};
-use crate::case_manifest::{CASES, FORMAT, InputRecord, SHARED};
+use crate::case_manifest::{CASES_FOLDER, FORMAT, InputRecord, SHARED_MANIFEST};
 use crate::model::case::MONTHS;
 use crate::model::{Case, Checksums, LatLon, YearMonth};
 use crate::research::PlanError;
 use crate::store::{PutMode, PutOptions, Store, StoreError};
 
 /// Suffix in the file name of a partial record, which exists while the objects of a case are written.
-const PARTIAL: &str = ".partial";
+const PARTIAL_MANIFEST: &str = ".partial";
 
 /// Record of the result of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct ResultSettings {
     /// File with the series of sea surface height; `None` without the variable `DIC` of store 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ssh: Option<InputRecord>,
-    /// Centre of the polygon, from which distances are measured; `None` for stores 1 and 2.
+    /// Center of the polygon, from which distances are measured; `None` for stores 1 and 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub center: Option<LatLon>,
     /// Whether `dor vis finalize --adopt` created the record from values in the store.
@@ -135,12 +135,12 @@ impl SharedRecord {
 
     /// Reads the record of a store; `None` before the first `dor vis finalize`.
     pub async fn load(store: &Store) -> Result<Option<Self>, VisError> {
-        load(store, &format!("{CASES}/{SHARED}")).await
+        load(store, &format!("{CASES_FOLDER}/{SHARED_MANIFEST}")).await
     }
 
     /// Writes the record.
     pub async fn save(&self, store: &Store) -> Result<(), VisError> {
-        save(store, format!("{CASES}/{SHARED}"), self).await
+        save(store, format!("{CASES_FOLDER}/{SHARED_MANIFEST}"), self).await
     }
 }
 
@@ -163,7 +163,8 @@ impl RecordedCases {
             recorded.done = cases.filter_map(|case| case.parse().ok()).collect();
             return Ok(recorded);
         }
-        for object in store.list_expecting_files(CASES, |key| case_of(key).is_some()).await? {
+        for object in store.list_expecting_files(CASES_FOLDER, |key| case_of(key).is_some()).await?
+        {
             match case_of(&object.key) {
                 Some((case, CaseProgress::Done)) => recorded.done.insert(case),
                 Some((case, CaseProgress::Partial)) => recorded.partial.insert(case),
@@ -194,8 +195,8 @@ enum CaseProgress {
 
 /// Parses the key of a case record; `None` for other keys.
 fn case_of(key: &str) -> Option<(Case, CaseProgress)> {
-    let name = key.strip_prefix(CASES)?.strip_prefix('/')?.strip_suffix(".json")?;
-    match name.strip_suffix(PARTIAL) {
+    let name = key.strip_prefix(CASES_FOLDER)?.strip_prefix('/')?.strip_suffix(".json")?;
+    match name.strip_suffix(PARTIAL_MANIFEST) {
         Some(case) => Some((case.parse().ok()?, CaseProgress::Partial)),
         None => Some((name.parse().ok()?, CaseProgress::Done)),
     }
@@ -314,11 +315,11 @@ impl CaseRecord {
     }
 
     fn key(case: Case) -> String {
-        format!("{CASES}/{}.json", case.short())
+        format!("{CASES_FOLDER}/{}.json", case.short())
     }
 
     fn partial_key(case: Case) -> String {
-        format!("{CASES}/{}{PARTIAL}.json", case.short())
+        format!("{CASES_FOLDER}/{}{PARTIAL_MANIFEST}.json", case.short())
     }
 
     /// URL of the record of a case, for messages.

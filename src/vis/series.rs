@@ -40,7 +40,7 @@ pub struct RequestedSeries {
 /// How to measure the distances of the uptake.
 #[derive(Clone, Debug)]
 pub struct UptakeOptions {
-    /// Centre of the polygon, from which distances are measured.
+    /// Center of the polygon, from which distances are measured.
     pub center: LatLon,
     /// T points of the grid file; `None` for the T points of the input files.
     pub grid: Option<Arc<Grid>>,

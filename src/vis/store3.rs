@@ -18,23 +18,23 @@ use crate::store::Store;
 pub struct UptakeContext {
     /// The store that is filled.
     pub destination: OpenStore,
-    /// Centres of the polygons, and the URL of their file.
+    /// Centers of the polygons, and the URL of their file.
     pub centers: (Centers, String),
     /// T points of the grid file with the SHA-256 of the file; `None` for those of the input files.
     pub grid: Option<(Arc<Grid>, String)>,
 }
 
 impl UptakeContext {
-    /// The centre of the polygon of a case.
+    /// The center of the polygon of a case.
     ///
     /// # Errors
-    /// [`VisError::NoCenter`] when the file has no centre of the polygon.
+    /// [`VisError::NoCenter`] when the file has no center of the polygon.
     pub fn center(&self, case: Case) -> Result<LatLon, VisError> {
         let (centers, url) = &self.centers;
         center(centers, url, case)
     }
 
-    /// Options for computing uptake around a centre.
+    /// Options for computing uptake around a center.
     pub fn uptake_options(&self, center: LatLon) -> UptakeOptions {
         let grid = self.grid.as_ref().map(|(grid, _)| grid.clone());
         UptakeOptions { center, grid, recipe: self.destination.recipe.clone() }
@@ -43,7 +43,7 @@ impl UptakeContext {
     /// Opens the slot of a case in the store.
     ///
     /// # Errors
-    /// There is no centre of the polygon; the store has a result of the case with other settings, or with
+    /// There is no center of the polygon; the store has a result of the case with other settings, or with
     /// months that are missing now.
     pub async fn open_slot(
         &self,
@@ -57,10 +57,10 @@ impl UptakeContext {
     }
 }
 
-/// The centre of the polygon of a case. `url` is the file of the centres, for messages.
+/// The center of the polygon of a case. `url` is the file of the centers, for messages.
 ///
 /// # Errors
-/// [`VisError::NoCenter`] when there is no centre of the polygon.
+/// [`VisError::NoCenter`] when there is no center of the polygon.
 pub fn center(centers: &Centers, url: &str, case: Case) -> Result<LatLon, VisError> {
     let polygon = case.polygon();
     centers.of(polygon).ok_or_else(|| VisError::NoCenter { url: url.to_owned(), polygon })

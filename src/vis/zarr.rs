@@ -38,7 +38,7 @@ pub async fn find(
 
 /// Lists the cases that have a store with the name `CASE` and `suffix`.
 pub async fn cases(store: &Store, suffix: &str) -> Result<Vec<Case>, VisError> {
-    let folders = store.list_prefixes("").await?;
+    let folders = store.list_folders("").await?;
     let case = |folder: &String| folder.strip_suffix(suffix)?.parse().ok();
     let mut cases: Vec<Case> = folders.iter().filter_map(case).collect();
     cases.sort_unstable();

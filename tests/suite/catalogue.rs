@@ -135,7 +135,7 @@ fn truncated_and_missing_outputs_are_found_by_list_cases_and_check() {
     let problems = |n: usize| rows[n]["problems"].as_array().unwrap().len();
     assert_eq!([0, 1, 2].map(problems), [2, 2, 0], "{rows}");
     let problem_text = rows[1]["problems"].to_string();
-    assert!(problem_text.contains("0347-06.nc is not in the record"), "{problem_text}");
+    assert!(problem_text.contains("0347-06.nc is not in the case manifest"), "{problem_text}");
     assert!(
         problem_text.contains("0347-05.nc has SHA-256 ") && problem_text.contains("recorded "),
         "{problem_text}"

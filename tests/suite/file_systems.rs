@@ -1,4 +1,4 @@
-//! File systems of computing centres and limits of a process: missing features are worked around, and
+//! File systems of computing centers and limits of a process: missing features are worked around, and
 //! errors are reported and leave no incomplete file.
 
 use std::fs;

@@ -178,7 +178,11 @@ fn a_case_converted_with_other_settings_is_refused() {
     fs::write(&manifest, older).unwrap();
     assert_refused(&work, &["--grid", "grid.nc"], &["rules: ", "version 9", "--force"]);
     fs::write(&manifest, original.replacen("\"format\": 2", "\"format\": 9", 1)).unwrap();
-    assert_refused(&work, &["--grid", "grid.nc"], &["record format 9", "newer version of dor"]);
+    assert_refused(
+        &work,
+        &["--grid", "grid.nc"],
+        &["case manifest format 9", "newer version of dor"],
+    );
     // An interrupted case is refused too.
     fs::write(work.path("out/112/04/manifest.partial.json"), &original).unwrap();
     fs::remove_file(&manifest).unwrap();
@@ -188,7 +192,7 @@ fn a_case_converted_with_other_settings_is_refused() {
     assert_refused(
         &work,
         &["--grid", "grid.nc"],
-        &["3 research-grade files", "no record", "--force"],
+        &["3 research-grade files", "no case manifest", "--force"],
     );
     assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
 }

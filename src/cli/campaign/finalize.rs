@@ -24,7 +24,7 @@ const MAX_LISTED: usize = 50;
 
 /// Finalize the map stores, after every case of a plan is done
 ///
-/// First checks the record of each case and product. If a product is missing, lists the missing products, writes
+/// First checks the case manifest of each case and product. If a product is missing, lists the missing products, writes
 /// nothing and ends with 3.
 #[derive(Args, Debug)]
 pub(crate) struct Finalize {

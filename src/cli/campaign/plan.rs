@@ -62,7 +62,7 @@ pub(crate) struct Plan {
     /// Sea surface height of the reference run, for DIC of store 2 [default: ssh of the configuration]
     #[arg(long, value_name = "LOCATION")]
     ssh: Option<Location>,
-    /// Centres of the polygons, for store 3 [default: centers of the configuration]
+    /// Centers of the polygons, for store 3 [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
     centers: Option<Location>,
     /// Accept cases with missing months

@@ -33,7 +33,7 @@ const MAX_LISTED: usize = 20;
 
 /// Show the progress of a plan: done, running, failed, and the shards still to run
 ///
-/// A product is done if it has a record with the files and rules of the plan. The shards write which cases are
+/// A product is done if it has a case manifest with the files and rules of the plan. The shards write which cases are
 /// running or have failed to a folder next to the plan.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
@@ -257,7 +257,7 @@ fn write_failures(out: &mut dyn Write, status: &CampaignStatus) -> io::Result<()
     Ok(())
 }
 
-/// Lists the products whose records differ from the plan.
+/// Lists the products whose case manifests differ from the plan.
 fn write_outdated(out: &mut dyn Write, outdated: &[Missing]) -> io::Result<()> {
     for Missing { case, stage: product, problem } in outdated.iter().take(MAX_LISTED) {
         writeln!(out, "not as planned: {case}, {product}: {problem}")?;

@@ -41,7 +41,7 @@ fn totals(plan: &PublishPlan) -> [(&'static str, (usize, u64)); 4] {
         ("new", changes.count(ChangeKind::New)),
         ("changed", changes.count(ChangeKind::Changed)),
         ("same", (changes.same, changes.same_bytes)),
-        ("to delete", size_of(&changes.gone)),
+        ("to delete", size_of(&changes.deletes)),
     ]
 }
 
@@ -64,7 +64,7 @@ fn document(plan: &PublishPlan, left_out: Option<&[LeftOut]>) -> Map<String, Val
 fn objects(plan: &PublishPlan, left_out: &[LeftOut]) -> [(String, Value); 3] {
     let changes = &plan.changes;
     let send: Vec<_> = changes.send.iter().map(|(entry, _)| &entry.key).collect();
-    let delete: Vec<_> = changes.gone.iter().map(|entry| &entry.key).collect();
+    let delete: Vec<_> = changes.deletes.iter().map(|entry| &entry.key).collect();
     let left_out = left_out.iter().map(
         |(reason, number, first)| json!({ "reason": reason, "number": number, "first": first }),
     );
@@ -122,7 +122,7 @@ fn write_objects(out: &mut dyn Write, plan: &PublishPlan, left_out: &[LeftOut]) 
     for (entry, _) in &plan.changes.send {
         writeln!(out, "send {}", entry.key)?;
     }
-    for entry in &plan.changes.gone {
+    for entry in &plan.changes.deletes {
         writeln!(out, "delete {}", entry.key)?;
     }
     Ok(())

@@ -26,9 +26,9 @@ use crate::vis::input::CaseSource;
 /// Most problems of a case that are listed; `--json` lists all.
 const MAX_LISTED: usize = 20;
 
-/// Read research-grade files and compare them with their records
+/// Read research-grade files and compare them with their case manifests
 ///
-/// Each file of a record must exist, with the recorded size and SHA-256. Works on every kind of location; for
+/// Each file of a case manifest must exist, with the recorded size and SHA-256. Works on every kind of location; for
 /// https:// name the cases. Ends with 65 when a file is wrong.
 #[derive(Args, Debug)]
 pub(super) struct Check {
@@ -56,7 +56,7 @@ pub(super) struct Check {
 struct Row {
     /// Short name, such as `112-04`.
     case: String,
-    /// Number of files in the record.
+    /// Number of files in the case manifest.
     files: usize,
     /// Number of files that were read.
     read: usize,

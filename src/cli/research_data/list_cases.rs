@@ -50,7 +50,7 @@ enum StateArg {
     Partial,
     /// A research-grade file for every raw file
     Done,
-    /// Research-grade files that differ from their record
+    /// Research-grade files that differ from their case manifest
     Damaged,
     /// No files
     Missing,

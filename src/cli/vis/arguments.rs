@@ -88,7 +88,7 @@ pub(super) fn config(
     Config::load(&overrides)
 }
 
-/// Returns the error for store 3 without the centres of the polygons.
+/// Returns the error for store 3 without the centers of the polygons.
 pub(crate) fn centers_unset() -> ConfigError {
     ConfigError::Unset { key: "centers", flag: "--centers", variable: "DOR_CENTERS" }
 }

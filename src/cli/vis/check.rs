@@ -117,7 +117,7 @@ fn write_parts(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()>
         ("metadata", &report.metadata),
         ("coordinates", &report.coordinates),
         ("chunks", &report.chunks),
-        ("records of cases", &report.records),
+        ("case manifests", &report.records),
         ("other objects", &report.others),
     ];
     let mut table = Table::new(["PART", "CHECKED", "WRONG"]);
@@ -143,10 +143,13 @@ fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()
     if !report.has_records && !report.uncovered.is_empty() {
         writeln!(
             out,
-            "the store has no records (.cases), so the values of these cases cannot be checked: {}; \
-             dor vis finalize --adopt makes records",
+            "the store has no case manifests (.cases), so the values of these cases cannot be checked: {}; \
+             dor vis finalize --adopt writes them",
             describe_cases(&report.uncovered)
         )?;
+    }
+    if !report.metadata.problems.is_empty() {
+        writeln!(out, "to repair metadata, run `dor vis finalize`")?;
     }
     if !report.chunks.problems.is_empty() {
         writeln!(out, "to repair chunks, populate their cases again with --force, then finalize")?;

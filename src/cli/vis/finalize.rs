@@ -24,12 +24,12 @@ use crate::vis::{StoreKind, StoreRecipe, adopt};
 /// Write the results of all cases to the chunks that they share, then the metadata
 ///
 /// Stores 1 and 3 have shared chunks; of store 2 only the metadata is written again. Cases without a result get
-/// the fill value, and are listed. Fails if the store has values of cases without a record. Safe to run again.
+/// the fill value, and are listed. Fails if the store has values of cases without a case manifest. Safe to run again.
 #[derive(Args, Debug)]
 pub(super) struct Finalize {
     /// Store to finalize: a path or URL [default: store1, store2 and store3 of the configuration that exist]
     store: Option<Location>,
-    /// Make records of cases that have values and no record, because another program or an older version wrote them
+    /// Make case manifests of the cases that have values and none, because another program or an older version wrote them
     #[arg(long, requires = "store")]
     adopt: bool,
     /// The reference workflow filled the store, with its known defects; only for a store that does not state its rules
@@ -67,18 +67,20 @@ impl Finalize {
         Ok(Exit::Done)
     }
 
-    /// Makes records of the cases that have values and no record, and prints these cases. Returns whether there
+    /// Makes case manifests of the cases that have values and none, and prints these cases. Returns whether there
     /// are any.
     async fn adopt(&self, store: &Store, out: &mut Report<'_>) -> anyhow::Result<bool> {
         let stated = self.reference_compat.then(|| StoreRecipe::new(true));
         let cases: Vec<Case> =
             adopt::adopt(store, stated, out.is_dry()).await?.into_iter().collect();
         match cases.is_empty() {
-            true => writeln!(out, "{}: every case with values has a record", store.location())?,
-            false if out.is_dry() => {
-                writeln!(out, "would make records of {}", describe_cases(&cases))?
+            true => {
+                writeln!(out, "{}: every case with values has a case manifest", store.location())?
             }
-            false => writeln!(out, "made records of {}", describe_cases(&cases))?,
+            false if out.is_dry() => {
+                writeln!(out, "would make case manifests of {}", describe_cases(&cases))?
+            }
+            false => writeln!(out, "made case manifests of {}", describe_cases(&cases))?,
         }
         out.set("adopted", json!(short_names(&cases)));
         Ok(!cases.is_empty())
@@ -88,7 +90,7 @@ impl Finalize {
 /// Finalizes a store and prints the number of its cases. A dry run only checks and prints.
 ///
 /// # Errors
-/// The store has values of cases without a record, or it cannot be written.
+/// The store has values of cases without a case manifest, or it cannot be written.
 pub(crate) async fn finalize_store(store: &Store, out: &mut Report<'_>) -> anyhow::Result<()> {
     let (kind, cases) = match out.is_dry() {
         true => finalize::preview(store).await?,

@@ -42,7 +42,7 @@ pub(super) struct PopulateStore3 {
     months: InputArgs,
     #[command(flatten)]
     grid: GridArgs,
-    /// Centres of the polygons: a table with polygon_id,lon,lat; a folder with the arrays of the basins; or data.zip [default: centers of the configuration]
+    /// Centers of the polygons: a table with polygon_id,lon,lat; a folder with the arrays of the basins; or data.zip [default: centers of the configuration]
     #[arg(long, value_name = "LOCATION")]
     centers: Option<Location>,
     /// Also fill this store 1, from the same files, which are read once
@@ -57,7 +57,7 @@ pub(super) struct PopulateStore3 {
 
 /// Inputs of the distances.
 struct Geometry {
-    /// Centres of the polygons, and the URL of their file.
+    /// Centers of the polygons, and the URL of their file.
     centers: (Centers, String),
     /// The full grid, and the SHA-256 of its file. `None`: no grid file is set.
     grid: Option<(Grid, String)>,
@@ -94,7 +94,7 @@ impl PopulateStore3 {
         Ok(exit)
     }
 
-    /// Loads the centres of the polygons and the grid file.
+    /// Loads the centers of the polygons and the grid file.
     async fn geometry(&self, stores: &StoreRegistry, config: &Config) -> anyhow::Result<Geometry> {
         let configured = config.centers.as_ref().map(|setting| &setting.value);
         let centers = self.centers.as_ref().or(configured).ok_or_else(centers_unset)?;

@@ -19,7 +19,7 @@ use crate::model::case::describe_cases;
 use crate::store::Location;
 use crate::vis::{VisError, remove};
 
-/// Remove cases from a store: delete their records and values, and finalize the store without them
+/// Remove cases from a store: delete their case manifests and values, and finalize the store without them
 ///
 /// Only populating the cases again restores their values. `--dry-run` lists the cases. `dor publish --delete`
 /// then removes the cases from a published copy.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ReplacementCheck, load_arrays};
-use crate::case_manifest::{COMPLETE, PARTIAL, RESULT_MARKERS};
+use crate::case_manifest::{CASE_MANIFEST, PARTIAL_MANIFEST, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::PublishError;
 
@@ -68,12 +68,14 @@ impl ReplacementCheck<'_> {
 
     /// Refuses to put the files of a single case beside the folders of polygons.
     async fn refuse_among_cases(&self) -> Result<(), PublishError> {
-        if !self.inventory.has(COMPLETE) || self.destination.head(COMPLETE).await?.is_some() {
+        if !self.inventory.has(CASE_MANIFEST)
+            || self.destination.head(CASE_MANIFEST).await?.is_some()
+        {
             return Ok(());
         }
         let is_polygon =
             |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
-        match self.destination.list_prefixes("").await?.into_iter().find(is_polygon) {
+        match self.destination.list_folders("").await?.into_iter().find(is_polygon) {
             None => Ok(()),
             Some(other) => Err(PublishError::UnrelatedObjects { url: self.url(""), other }),
         }
@@ -83,7 +85,7 @@ impl ReplacementCheck<'_> {
     /// also has may be those of an interrupted publish.
     async fn refuse_among(&self, root: &str) -> Result<(), PublishError> {
         let folder = root.trim_end_matches('/');
-        for name in [COMPLETE, PARTIAL] {
+        for name in [CASE_MANIFEST, PARTIAL_MANIFEST] {
             let record = format!("{root}{name}");
             if !self.inventory.has(&record) && self.destination.head(&record).await?.is_some() {
                 return Err(PublishError::UnrelatedObjects {
@@ -99,7 +101,7 @@ impl ReplacementCheck<'_> {
         let own: BTreeSet<String> =
             self.inventory.entries.iter().filter_map(|entry| below(&entry.key)).collect();
         // Only folders are compared: a file such as a README beside the store is allowed.
-        let folders = self.destination.list_prefixes(folder).await?.into_iter();
+        let folders = self.destination.list_folders(folder).await?.into_iter();
         let foreign = folders.filter_map(|key| below(&key)).find(|name| !own.contains(name));
         match foreign {
             None => Ok(()),

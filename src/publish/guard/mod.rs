@@ -17,7 +17,7 @@ use super::inventory::Inventory;
 use super::manifest::{Manifest, entries};
 use super::options::PublishOptions;
 use super::{ObjectEntry, PublishError};
-use crate::case_manifest::{CASES, COMPLETE, SHARED};
+use crate::case_manifest::{CASE_MANIFEST, CASES_FOLDER, SHARED_MANIFEST};
 use crate::encode::zarr::consolidated::{CONSOLIDATED, HierarchySummary};
 use crate::store::Store;
 
@@ -26,7 +26,7 @@ const DELETE: &str = "add --delete to publish without it";
 /// The advice for a result that is better than that of the source.
 const REPLACE: &str = "replace what is published with --overwrite";
 /// The advice for a result whose record is left out by a pattern.
-const LEFT_OUT: &str = "publish its record too, which --include or --exclude leaves out";
+const LEFT_OUT: &str = "publish its case manifest too, which --include or --exclude leaves out";
 /// Records that are compared at the same time.
 const READS: usize = 32;
 /// Largest size of consolidated metadata in bytes.
@@ -75,7 +75,7 @@ impl ReplacementCheck<'_> {
         let compared = stream::iter(records).map(compare).buffer_unordered(READS);
         compared.try_collect::<()>().await?;
         let compare = async |folder: String| {
-            let key = format!("{folder}{COMPLETE}");
+            let key = format!("{folder}{CASE_MANIFEST}");
             let has_record = self.refuse_worse_case(&key, options).await?;
             Ok::<_, PublishError>(has_record.then_some(folder))
         };
@@ -105,7 +105,7 @@ impl ReplacementCheck<'_> {
 
     /// Roots of map stores of which an object is sent; each is empty or ends with a slash.
     fn stores(&self) -> BTreeSet<String> {
-        let shared = format!("{CASES}/{SHARED}");
+        let shared = format!("{CASES_FOLDER}/{SHARED_MANIFEST}");
         let keys = self.inventory.entries.iter().chain(self.published_entries());
         let mut roots: BTreeSet<String> =
             keys.filter_map(|entry| entry.key.strip_suffix(&shared)).map(str::to_owned).collect();

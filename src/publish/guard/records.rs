@@ -1,9 +1,11 @@
-//! Comparison of the records of cases and map stores: a poorer result does not replace a richer one.
+//! Comparison of the case manifests and map stores: a poorer result does not replace a richer one.
 
 use std::collections::BTreeSet;
 
 use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, folder_of, load_arrays};
-use crate::case_manifest::{CASES, COMPLETE, Loss, ManifestSummary, RULES, SHARED};
+use crate::case_manifest::{
+    CASE_MANIFEST, CASES_FOLDER, Loss, ManifestSummary, RECIPE_FILE, SHARED_MANIFEST,
+};
 use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
 use crate::publish::inventory::read_record;
@@ -21,19 +23,20 @@ impl ReplacementCheck<'_> {
         let stays = |entry: &&ObjectEntry| !options.selection.has(&entry.key);
         for record in self.published_entries().iter().filter(stays) {
             let root = match record.key.rsplit_once('/') {
-                _ if is_named(&record.key, COMPLETE) => folder_of(&record.key),
-                Some((folder, name)) if name != SHARED && name != RULES => {
-                    match folder.strip_suffix(CASES) {
+                _ if is_named(&record.key, CASE_MANIFEST) => folder_of(&record.key),
+                Some((folder, name)) if name != SHARED_MANIFEST && name != RECIPE_FILE => {
+                    match folder.strip_suffix(CASES_FOLDER) {
                         Some(root) => root.to_owned(),
                         None => continue,
                     }
                 }
                 _ => continue,
             };
-            let deletes = self.changes.gone.iter().any(|gone| gone.key.starts_with(&root));
+            let deletes = self.changes.deletes.iter().any(|deletes| deletes.key.starts_with(&root));
             if deletes && self.source.head(&record.key).await?.is_none() {
                 let url = self.url(&root);
-                let what = format!("the record {} of objects that would be deleted", record.key);
+                let what =
+                    format!("the case manifest {} of objects that would be deleted", record.key);
                 return Err(PublishError::WouldLose { url, what, advice: LEFT_OUT });
             }
         }
@@ -48,7 +51,8 @@ impl ReplacementCheck<'_> {
     ) -> Result<BTreeSet<String>, PublishError> {
         let is_of_case = |key: &str| {
             let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
-            let is_of_store = folder == CASES || folder.ends_with(&format!("/{CASES}"));
+            let is_of_store =
+                folder == CASES_FOLDER || folder.ends_with(&format!("/{CASES_FOLDER}"));
             let name = name.strip_suffix(".json");
             is_of_store && name.is_some_and(|name| name.parse::<Case>().is_ok())
         };
@@ -56,7 +60,7 @@ impl ReplacementCheck<'_> {
         let mut records: BTreeSet<String> =
             sent.filter(|key| is_of_case(key)).map(str::to_owned).collect();
         for root in self.stores() {
-            let found = self.source.list(&format!("{root}{CASES}")).await?.into_iter();
+            let found = self.source.list(&format!("{root}{CASES_FOLDER}")).await?.into_iter();
             let left_out = found.map(|object| object.key).filter(|key| is_of_case(key));
             records.extend(left_out.filter(|key| !options.selection.has(key)));
         }
@@ -66,7 +70,9 @@ impl ReplacementCheck<'_> {
     /// Folders of the NetCDF files that are sent; each is empty or ends with a slash.
     pub(super) fn folders_of_files(&self) -> BTreeSet<String> {
         let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
-        sent.filter(|key| key.ends_with(".nc") || is_named(key, COMPLETE)).map(folder_of).collect()
+        sent.filter(|key| key.ends_with(".nc") || is_named(key, CASE_MANIFEST))
+            .map(folder_of)
+            .collect()
     }
 
     /// Compares the shared records, cases and arrays of a map store at the destination and in the source.
@@ -76,7 +82,7 @@ impl ReplacementCheck<'_> {
         root: &str,
         options: &PublishOptions,
     ) -> Result<bool, PublishError> {
-        let key = format!("{root}{CASES}/{SHARED}");
+        let key = format!("{root}{CASES_FOLDER}/{SHARED_MANIFEST}");
         let url = self.url(root);
         let loses =
             |what: String, advice| Err(PublishError::WouldLose { url: url.clone(), what, advice });
@@ -95,13 +101,13 @@ impl ReplacementCheck<'_> {
                 return Err(PublishError::FinalizedAtDestination { url, difference });
             }
             if etag != entry.etag && !options.selection.has(&key) {
-                return loses(format!("another record ({key})"), LEFT_OUT);
+                return loses(format!("another case manifest ({key})"), LEFT_OUT);
             }
         }
         let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if found.is_some() && own.is_none() {
             return loses(
-                "the records of its cases (.cases), which the source lacks".to_owned(),
+                "the manifests of its cases (.cases), which the source lacks".to_owned(),
                 REPLACE,
             );
         }
@@ -112,7 +118,8 @@ impl ReplacementCheck<'_> {
         let is_store = published.is_some() || arrays.is_some();
         if cases.is_empty() && self.replaces_unrecorded(root, arrays.as_ref()).await? {
             return loses(
-                "values of cases without a record (.cases), which the source lacks".to_owned(),
+                "values of cases without a case manifest (.cases), which the source lacks"
+                    .to_owned(),
                 REPLACE,
             );
         }
@@ -136,7 +143,7 @@ impl ReplacementCheck<'_> {
 
     /// Cases of a map store at the destination that have a record.
     pub(super) async fn recorded(&self, root: &str) -> Result<BTreeSet<Case>, PublishError> {
-        let found = self.destination.list(&format!("{root}{CASES}")).await?;
+        let found = self.destination.list(&format!("{root}{CASES_FOLDER}")).await?;
         let case = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
         Ok(found.iter().filter_map(|object| case(&object.key)).collect())
     }
@@ -155,7 +162,7 @@ impl ReplacementCheck<'_> {
         let Some((bytes, _)) = self.destination.get(key).await? else { return Ok(false) };
         let Some(published) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
-            return loses("a record of its files, which the source lacks".to_owned(), REPLACE);
+            return loses("a case manifest, which the source lacks".to_owned(), REPLACE);
         };
         match published.loss(&own) {
             Some(Loss::Grid) => {
@@ -177,7 +184,7 @@ impl ReplacementCheck<'_> {
             return Ok(true);
         }
         if !options.selection.has(key) {
-            return loses("another record of its files".to_owned(), LEFT_OUT);
+            return loses("another case manifest".to_owned(), LEFT_OUT);
         }
         // Of two results with the same months and settings, either may be the newer one.
         let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);

@@ -76,14 +76,14 @@ fn products_of_other_inputs_are_not_done_and_replaced_only_with_force() {
     let (done, finalize_output) = done_and_finalize_output(&work, "centers");
     assert_eq!(done, &all[..3]);
     assert!(
-        finalize_output.contains("112-04, store3: it was made with another centre"),
+        finalize_output.contains("112-04, store3: it was made with another center"),
         "{finalize_output}"
     );
     let message = run_dor(&work, "status --plan centers.json");
     assert!(message.contains("not as planned: 112-04, store3"), "{message}");
     // Every node uses the centers of the plan, not the current table.
     fs::write(work.path("centers.csv"), &centers).unwrap();
-    assert_run_refused(&work, "centers", &["centre: the record has ", "--force"]);
+    assert_run_refused(&work, "centers", &["center: the case manifest has ", "--force"]);
     run_dor(&work, "run --plan centers.json --shards 1 --force");
     assert_eq!(done_and_finalize_output(&work, "centers").0, all);
     assert_eq!(done_and_finalize_output(&work, "one").0, &all[..3]);
@@ -105,7 +105,7 @@ fn products_of_other_inputs_are_not_done_and_replaced_only_with_force() {
     assert_run_refused(
         &work,
         "grid",
-        &["grid: the record has another grid file (SHA-256 ", "--force"],
+        &["grid: the case manifest has another grid file (SHA-256 ", "--force"],
     );
     assert_eq!(done_and_finalize_output(&work, "grid").0, ["store1"]);
     run_dor(&work, "run --plan grid.json --shards 1 --force");
@@ -125,7 +125,7 @@ fn products_of_other_inputs_are_not_done_and_replaced_only_with_force() {
     assert_run_refused(
         &work,
         "ssh",
-        &["sea surface height: the record has ssh.nc (SHA-256 ", "--force"],
+        &["sea surface height: the case manifest has ssh.nc (SHA-256 ", "--force"],
     );
     run_dor(&work, "run --plan ssh.json --shards 1 --force");
     assert_eq!(done_and_finalize_output(&work, "ssh").0, all);

@@ -165,7 +165,7 @@ fn a_destination_keeps_its_part_size_and_files_with_another_part_size_are_hashed
             fixture.write(&format!("site/{name}"), b"new");
             fixture.write("site/maps/.zattrs", name.as_bytes());
             let error = fails(&mut fixture.publish(""), 1);
-            let why = format!("does not match its record ({problem})");
+            let why = format!("does not match its case manifest ({problem})");
             assert!(error.contains(FILE) && error.contains(&why), "{error}");
             assert_eq!(fixture.get_object(FILE).as_ref(), Some(&whole));
             assert!(

@@ -82,7 +82,7 @@ fn a_changed_chunk_of_a_zarr_store_without_case_manifests_is_published() {
         fixture.put_object("plain.zarr/a/c/1", b"9");
         fixture.write("site/plain.zarr/a/c/0", b"3");
         let error = fails(&mut fixture.publish(""), CONFIGURATION);
-        assert!(error.contains("values of cases without a record"), "{error}");
+        assert!(error.contains("values of cases without a case manifest"), "{error}");
     });
 }
 
@@ -180,7 +180,7 @@ fn a_store_1_that_lacks_the_case_manifest_of_a_case_is_not_published() {
     let case_manifest = fixture.work.path("site/curves.zarr/.cases/112-04.json");
     fs::rename(&case_manifest, fixture.work.path("aside.json")).unwrap();
     let error = fails(&mut fixture.publish(""), CONFIGURATION);
-    for part in ["curves.zarr", "112-04", "has no record", "is not finished"] {
+    for part in ["curves.zarr", "112-04", "has no case manifest", "is not finished"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(fixture.published().is_empty());
@@ -307,7 +307,7 @@ fn files_in_product_folders_that_no_case_manifest_lists_are_counted_and_not_publ
             String::from_utf8(output.stdout).unwrap()
         };
         let none = dry_run("");
-        assert!(!none.contains("no record of a product lists"), "{none}");
+        assert!(!none.contains("no case manifest lists"), "{none}");
         assert!(none.contains("not published: 1 hidden"), "{none}");
         for name in ["research/README", "research/112/04/notes.txt", "maps.zarr/0/PH/of-nobody"] {
             fixture.write(&format!("site/{name}"), b"mine");
@@ -315,7 +315,7 @@ fn files_in_product_folders_that_no_case_manifest_lists_are_counted_and_not_publ
         fixture.write("site/research/112/.DS_Store", b"x");
         let stdout = dry_run("");
         let foreign =
-            "not published: 3 that no record of a product lists (such as maps.zarr/0/PH/of-nobody)";
+            "not published: 3 that no case manifest lists (such as maps.zarr/0/PH/of-nobody)";
         assert!(stdout.contains(foreign) && stdout.contains("not published: 2 hidden"), "{stdout}");
         assert!(!stdout.contains("send research/README"), "{stdout}");
         let stdout = dry_run("--json");
@@ -324,6 +324,8 @@ fn files_in_product_folders_that_no_case_manifest_lists_are_counted_and_not_publ
         let foreign = left_out.iter().find(|left| left["reason"] == "foreign").unwrap();
         assert_eq!(foreign["number"], 3, "{stdout}");
         // Files that a pattern excludes are not counted.
-        assert!(dry_run("--exclude research/**").contains("not published: 1 that no record"));
+        assert!(
+            dry_run("--exclude research/**").contains("not published: 1 that no case manifest")
+        );
     });
 }

@@ -58,7 +58,7 @@ async fn absent_objects(store: &Store) {
         error => panic!("{error}"),
     }
     assert!(store.list("no/such/folder").await.unwrap().is_empty());
-    assert!(store.list_prefixes("no/such/folder").await.unwrap().is_empty());
+    assert!(store.list_folders("no/such/folder").await.unwrap().is_empty());
     assert!(matches!(store.get("../out").await, Err(StoreError::BadKey { .. })));
 }
 
@@ -147,7 +147,7 @@ async fn many_keys(store: &Store) {
     let found = keys(store, "many").await;
     assert_eq!(found.len(), 1_234);
     assert!(found.is_sorted());
-    let folders = store.list_prefixes("many").await.unwrap();
+    let folders = store.list_folders("many").await.unwrap();
     assert_eq!(folders.len(), 12);
     assert_eq!((folders[0].as_str(), folders[11].as_str()), ("many/00", "many/11"));
     assert_eq!(keys(store, "many/03").await.len(), 103);

@@ -100,7 +100,7 @@ async fn a_listing_with_a_repeated_continuation_token_is_an_error() {
             page(&[("data/x", "1")], next)
         });
         let store = store(&server, "s3://b/data");
-        for error in [store.list("").await.unwrap_err(), store.list_prefixes("").await.unwrap_err()]
+        for error in [store.list("").await.unwrap_err(), store.list_folders("").await.unwrap_err()]
         {
             assert!(matches!(error, StoreError::BadListing { .. }), "{error:?}");
             assert!(error.to_string().contains("the same continuation token twice"), "{error}");

@@ -113,7 +113,9 @@ fn a_case_filled_with_other_settings_is_refused() {
     let assert_refused = |command: String, word: &str| {
         let before = ["s1", "s2", "s3"].map(|store| work.tree(store));
         let error = fails(&mut vis_command(work.folder(), &command), 78);
-        for expected in [word, "the record has", "this run has", "--force", ".cases/112-04.json"] {
+        for expected in
+            [word, "the case manifest has", "this run has", "--force", ".cases/112-04.json"]
+        {
             assert!(error.contains(expected), "`{expected}` is missing in: {error}");
         }
         for (before, store) in before.iter().zip(["s1", "s2", "s3"]) {
@@ -125,7 +127,7 @@ fn a_case_filled_with_other_settings_is_refused() {
     assert_refused(maps.replace("grid.nc", "other-grid.nc"), "grid: ");
     assert_refused(maps.replace("ssh.nc", "other-ssh.nc"), "sea surface height: ");
     assert_refused(shares.replace(" --grid grid.nc", ""), "grid: ");
-    assert_refused(shares.replace("centers.csv", "moved.csv"), "centre: ");
+    assert_refused(shares.replace("centers.csv", "moved.csv"), "center: ");
     assert_refused(curves.replace("--data-dir archive", "-i out"), "kind of input: ");
     let forced = shares.replace("centers.csv", "moved.csv --force");
     assert!(!run_vis(work.folder(), &forced).contains("done before"));

@@ -111,7 +111,10 @@ fn values_without_a_case_manifest_are_neither_dropped_nor_overwritten() {
             assert_same(&before, &work.tree(&store));
         }
         let printed = run_vis(work.folder(), &format!("check {store}"));
-        assert!(printed.contains("no records") && printed.contains("112 (month 4)"), "{printed}");
+        assert!(
+            printed.contains("no case manifests") && printed.contains("112 (month 4)"),
+            "{printed}"
+        );
         let report = json(&mut vis_command(work.folder(), &format!("check {store} --json")));
         assert_eq!(report["has_records"], false, "{report}");
         assert_eq!(report["without_record"][0], "112-04", "{report}");
@@ -130,11 +133,11 @@ fn values_without_a_case_manifest_are_neither_dropped_nor_overwritten() {
         // --adopt writes case manifests and keeps the values.
         let values = fs::read(&chunk).unwrap();
         let printed = run_vis(work.folder(), &format!("finalize {store} --adopt"));
-        assert!(printed.contains("made records of polygons 112 (month 4)"), "{printed}");
+        assert!(printed.contains("made case manifests of polygons 112 (month 4)"), "{printed}");
         assert_eq!(fs::read(&chunk).unwrap(), values);
         run_vis(work.folder(), &format!("check {store}"));
         let printed = run_vis(work.folder(), &format!("finalize {store} --adopt"));
-        assert!(printed.contains("every case with values has a record"), "{printed}");
+        assert!(printed.contains("every case with values has a case manifest"), "{printed}");
         // The inputs of an adopted case are not known, so it is filled again only with --force.
         let adopted = work.tree(&store);
         vis_command(work.folder(), &format!("{populate} {CASE}")).assert().code(CONFIGURATION);
@@ -152,7 +155,10 @@ fn a_store_without_case_manifests_accepts_no_other_case() {
     let before = work.tree("s2");
     let words = format!("{other} -p 113 -m 4 --data-dir archive --allow-missing");
     let error = fails(&mut vis_command(work.folder(), &words), 78);
-    assert!(error.contains("values of cases without a record") && error.contains("112"), "{error}");
+    assert!(
+        error.contains("values of cases without a case manifest") && error.contains("112"),
+        "{error}"
+    );
     assert_same(&before, &work.tree("s2"));
 }
 
@@ -245,7 +251,7 @@ fn a_removed_case_is_deleted_from_the_published_copy_only_with_delete() {
         let mut half = dor(work.folder());
         half.args(["publish", &store, &format!("copy/{store}"), "--delete"]);
         let error = fails(half.args(["--exclude", ".cases/**"]), CONFIGURATION);
-        assert!(error.contains("record") && error.contains("--exclude"), "{error}");
+        assert!(error.contains("case manifest") && error.contains("--exclude"), "{error}");
         assert_same(&copy, &work.tree(&format!("copy/{store}")));
         let printed = publish(&work, &format!("{store} copy/{store} --delete"));
         assert!(printed.contains("deleted"), "{printed}");
@@ -412,7 +418,7 @@ fn publish_does_not_replace_a_store_by_an_empty_one() {
         // A store without case manifests is refused too.
         fs::remove_dir_all(work.path("empty/.cases")).unwrap();
         let error = fails(&mut publish(&["--audit"]), CONFIGURATION);
-        assert!(error.contains("records of its cases"), "{error}");
+        assert!(error.contains("manifests of its cases"), "{error}");
         assert_same(&before, &work.tree(&copy));
         publish(&["--overwrite"]).assert().success();
         fs::remove_dir_all(work.path("empty")).unwrap();

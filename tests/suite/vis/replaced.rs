@@ -103,7 +103,13 @@ fn publish_never_replaces_a_store_by_a_worse_one() {
     for (n, (create, _)) in STORES.into_iter().enumerate() {
         let store = format!("s{}", n + 1);
         run_vis(work.folder(), &create.replace(&format!("-o {store}"), &format!("-o empty{n}")));
-        assert_refused(&work, &format!("empty{n}"), (&store, ""), &[], "the records of its cases");
+        assert_refused(
+            &work,
+            &format!("empty{n}"),
+            (&store, ""),
+            &[],
+            "the manifests of its cases",
+        );
         // A store that was filled and never finalized.
         copy(&work, &store, "open");
         fs::remove_file(work.path("open/.cases/shared.json")).unwrap();
@@ -117,12 +123,24 @@ fn publish_never_replaces_a_store_by_a_worse_one() {
         // Also when case manifests are excluded, or missing at the destination.
         let empty = format!("empty{n}");
         let left_out = ["--exclude", ".cases/**"];
-        assert_refused(&work, &empty, (&store, ""), &left_out, "the records of its cases");
+        assert_refused(&work, &empty, (&store, ""), &left_out, "the manifests of its cases");
         // Store 3 has no values for so few months.
         if n < 2 {
-            assert_refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+            assert_refused(
+                &work,
+                &empty,
+                ("bare", ""),
+                &[],
+                "values of cases without a case manifest",
+            );
             fs::remove_file(work.path("bare/.zmetadata")).unwrap();
-            assert_refused(&work, &empty, ("bare", ""), &[], "values of cases without a record");
+            assert_refused(
+                &work,
+                &empty,
+                ("bare", ""),
+                &[],
+                "values of cases without a case manifest",
+            );
         }
         assert_published(&work, &store, "bare", &[]);
     }
@@ -166,7 +184,13 @@ fn publish_never_replaces_a_store_by_a_worse_one() {
     assert_published(&work, "s2", "unknown2", &[]);
     let chunk = |index: &str| work.path(&format!("unknown2/0/PH/112.{index}.0.0.0"));
     fs::copy(chunk("1.1.3"), chunk("0.1.0")).unwrap();
-    assert_refused(&work, "bare2", ("unknown2", ""), &[], "values of cases without a record");
+    assert_refused(
+        &work,
+        "bare2",
+        ("unknown2", ""),
+        &[],
+        "values of cases without a case manifest",
+    );
     // With fewer months.
     fs::rename(work.raw(3), work.path("away.nc")).unwrap();
     make_store(shares, fill_shares, ("s3", "less3"), ["-o", "-o"]);
@@ -189,8 +213,20 @@ fn publish_never_replaces_research_grade_files_by_worse_ones() {
     }
     copy(&work, "bare", "plain");
     fs::remove_file(work.path("plain/112/04/manifest.json")).unwrap();
-    assert_refused(&work, "plain/112/04", ("out/112/04", ""), &[], "a record of its files");
-    assert_refused(&work, "plain/112", ("out/112", ""), &[], "a record of its files");
+    assert_refused(
+        &work,
+        "plain/112/04",
+        ("out/112/04", ""),
+        &[],
+        "a case manifest, which the source lacks",
+    );
+    assert_refused(
+        &work,
+        "plain/112",
+        ("out/112", ""),
+        &[],
+        "a case manifest, which the source lacks",
+    );
     copy(&work, "out", "plain_too");
     fs::remove_file(work.path("plain_too/112/04/manifest.json")).unwrap();
     let unknown = "other bytes in 3 object(s) that no publish has sent";

@@ -260,7 +260,10 @@ fn check_finds_wrong_chunks_manifests_and_metadata() {
     fs::write(&stray, &good).unwrap();
     let report = json(&mut vis_command(work.folder(), "check s2 --json"));
     let problem = report["records"]["problems"][0].as_str().unwrap().to_owned();
-    assert!(problem.starts_with("polygons 5 (month 1) have values and no record"), "{problem}");
+    assert!(
+        problem.starts_with("polygons 5 (month 1) have values and no case manifest"),
+        "{problem}"
+    );
     fs::remove_file(stray).unwrap();
     // `finalize` writes missing consolidated metadata again.
     let consolidated = fs::read(work.path("s2/.zmetadata")).unwrap();
