@@ -19,7 +19,7 @@ use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
 use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
 pub use enclosing::results_around;
-pub use summary::{Loss, ManifestObject, ManifestSummary};
+pub use summary::{CaseValues, Loss, ManifestObject, ManifestSummary, values_sha256};
 
 /// Name of the record of a complete case, in the folder of its files.
 pub const CASE_MANIFEST: &str = "manifest.json";
@@ -30,8 +30,7 @@ pub const CASES_FOLDER: &str = ".cases";
 /// Name of the record, in [`CASES_FOLDER`], of objects that all cases share: metadata, coordinates and shared
 /// chunks.
 pub const SHARED_MANIFEST: &str = "shared.json";
-/// Name of the object, in [`CASES_FOLDER`], with the rules of a store. The first process that fills the store
-/// writes it.
+/// Name of the object, in [`CASES_FOLDER`], with the rules of a store.
 pub const RECIPE_FILE: &str = "recipe.json";
 /// Names of objects that mark their folder as a Zarr hierarchy or as the folder of a case. Other results
 /// are not written into such a folder.

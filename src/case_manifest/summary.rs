@@ -1,14 +1,15 @@
 //! The fields that the records of all products have: the objects of a result, and the fields by which a
 //! poorer result is recognized.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::Error;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::FORMAT;
-use crate::model::Parts;
+use crate::model::{Parts, hex};
 use crate::store::is_public;
 
 /// The common fields of a record of any product.
@@ -30,10 +31,32 @@ pub struct ManifestSummary {
     /// Names of the cases whose values are in the shared chunks of a map store.
     #[serde(default)]
     pub cases: Vec<String>,
+    /// Of the record that the cases of store 1 or 3 share: SHA-256 of the values of each case, as
+    /// [`values_sha256`] computes it.
+    #[serde(default)]
+    pub values_sha256: BTreeMap<String, String>,
+    #[serde(default)]
+    values: CaseValues,
     #[serde(default)]
     missing_months: Vec<String>,
     #[serde(default)]
     settings: Value,
+}
+
+/// Values of a case of store 1 or 3, by month and column; `None` for fill.
+pub type CaseValues = Vec<Vec<Option<f32>>>;
+
+/// SHA-256 of the values of a case, in hexadecimal.
+pub fn values_sha256(values: &CaseValues) -> String {
+    let mut digest = Sha256::new();
+    for row in values {
+        for value in row {
+            // No value has the bytes of the NaN that stands for fill.
+            digest.update(value.unwrap_or(f32::NAN).to_le_bytes());
+        }
+        digest.update(b"\n");
+    }
+    hex(&digest.finalize())
 }
 
 /// An object that a record names.
@@ -52,6 +75,8 @@ pub struct ManifestObject {
 pub enum Loss {
     /// The coordinates of the full grid file.
     Grid,
+    /// The names and checksums of the input files.
+    Inputs,
     /// A number of months.
     Months(usize),
     /// A number of files.
@@ -99,6 +124,9 @@ impl ManifestSummary {
         if self.has_grid() && !other.has_grid() {
             return Some(Loss::Grid);
         }
+        if !self.is_adopted() && other.is_adopted() {
+            return Some(Loss::Inputs);
+        }
         let has_month = |month: &&String| !self.missing_months.contains(month);
         let months = other.missing_months.iter().filter(has_month).count();
         let kept: BTreeSet<&str> = other.files.iter().map(|file| file.key.as_str()).collect();
@@ -108,6 +136,16 @@ impl ManifestSummary {
             (0, files) => Some(Loss::Files(files)),
             (months, _) => Some(Loss::Months(months)),
         }
+    }
+
+    /// SHA-256 of the values of a case of store 1 or 3, in hexadecimal.
+    pub fn own_values_sha256(&self) -> String {
+        values_sha256(&self.values)
+    }
+
+    /// Whether the record was made from values in the store, without their inputs.
+    fn is_adopted(&self) -> bool {
+        self.settings["adopted"] == true
     }
 
     /// Whether a grid file was used: research-grade records have it in `recipe`, map stores in `settings`.

@@ -1,6 +1,5 @@
 //! What earlier publishes have left at a destination.
 
-use super::enclosing::refuse_part_of_another;
 use super::manifest::{Manifest, entries};
 use super::options::PublishOptions;
 use super::{ObjectEntry, PublishError};
@@ -17,8 +16,7 @@ pub(super) struct DestinationState {
 }
 
 impl DestinationState {
-    /// Loads manifest and intent. The caller sets `is_dirty` from the lease. Refuses a destination that is
-    /// a part of another published folder.
+    /// Loads manifest and intent. The caller sets `is_dirty` from the lease.
     pub async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
         let manifest = async {
             match options.is_audit() {
@@ -27,8 +25,7 @@ impl DestinationState {
             }
         };
         let intent = Manifest::load_intent(destination);
-        let nested = refuse_part_of_another(destination);
-        let (manifest, intent, ()) = tokio::try_join!(manifest, intent, nested)?;
+        let (manifest, intent) = tokio::try_join!(manifest, intent)?;
         Ok(Self { manifest, intent, is_dirty: false })
     }
 

@@ -6,7 +6,7 @@ use super::PublishError;
 use super::manifest::Manifest;
 use crate::store::{Location, Store};
 
-/// Refuses a destination with objects that a publish to a folder around it has sent. Its manifest would
+/// Refuses a destination with objects that a publish to a folder around it has sent, or was sending. Its manifest would
 /// not show what this publish changes. A folder that cannot be read is passed over.
 ///
 /// # Errors
@@ -17,18 +17,18 @@ pub(super) async fn refuse_part_of_another(destination: &Store) -> Result<(), Pu
     let around = stream::iter(folders).map(async |store| {
         let folder = store.location();
         let below = format!("{}/", own.below(folder)?);
-        let manifest = Manifest::load(&store).await.ok().flatten()?;
-        let has_part = manifest.entries.iter().any(|entry| entry.key.starts_with(&below));
-        has_part.then(|| (folder.clone(), manifest.header.source))
+        let (manifest, intent) =
+            tokio::join!(Manifest::load(&store), Manifest::load_intent(&store));
+        let lists = [manifest.ok().flatten(), intent.ok().flatten()];
+        let mut entries = lists.iter().flatten().flat_map(|list| &list.entries);
+        entries.any(|entry| entry.key.starts_with(&below)).then(|| folder.clone())
     });
-    let around: Vec<Option<(Location, String)>> = around.buffered(FOLDERS).collect().await;
+    let around: Vec<Option<Location>> = around.buffered(FOLDERS).collect().await;
     match around.into_iter().flatten().next() {
         None => Ok(()),
-        Some((folder, source)) => Err(PublishError::PartOfAnother {
-            url: own.to_string(),
-            folder: folder.to_string(),
-            source_url: source,
-        }),
+        Some(folder) => {
+            Err(PublishError::PartOfAnother { url: own.to_string(), folder: folder.to_string() })
+        }
     }
 }
 

@@ -142,18 +142,27 @@ pub enum PublishError {
         /// A file that the record names.
         key: String,
     },
+    /// The source has folders of cases beside another product.
+    #[error(
+        "{url} holds folders of cases (PPP/MM) beside {other}: move the cases into a folder of research-grade \
+         files, or publish each folder by itself"
+    )]
+    MixedSource {
+        /// The source.
+        url: String,
+        /// The other product.
+        other: String,
+    },
     /// The destination is a part of another published folder.
     #[error(
-        "{url} is a part of {folder}, which was published from {source_url}: publish that folder as a whole again, \
-         or give another destination"
+        "{url} is a part of {folder}, which was published as a whole: publish the whole again, or give another \
+         destination"
     )]
     PartOfAnother {
         /// The destination.
         url: String,
         /// The published folder around it.
         folder: String,
-        /// Location from which that folder was published.
-        source_url: String,
     },
     /// Somebody wrote or removed the manifest or the intent while this publish ran.
     #[error(
@@ -324,6 +333,7 @@ impl WithErrorKind for PublishError {
             | Self::DestinationPathConflict { .. }
             | Self::OverlappingLocations { .. }
             | Self::PartOfAnother { .. }
+            | Self::MixedSource { .. }
             | Self::Cache { .. }
             | Self::Pattern(_) => ErrorKind::Config,
             Self::Record { .. } | Self::Misplaced { .. } | Self::Manifest { .. } => {

@@ -26,10 +26,10 @@ use super::destination::{KnownObjects, Mismatch, VerifyScope, list_and_compare, 
 use super::destination_state::DestinationState;
 use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseChecker, LeaseEnd};
 use super::limiter::RequestLimiter;
-use super::manifest::{Manifest, entries as entries_of, find};
+use super::manifest::{MAX_REPLACED, Manifest, entries as entries_of, find, versions};
 use super::plan::{LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
-use super::{ObjectEntry, PublishError};
+use super::{ObjectEntry, PublishError, is_case_manifest};
 use crate::executor::{Stopped, unless_stopped};
 use crate::store::{Store, StoreError};
 
@@ -150,7 +150,23 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     let mut recipes = before.map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(plan.inventory.recipes.clone());
     let source = plan.source.location().to_string();
-    Manifest::after(before, &source, plan.part_size, recipes, next)
+    let replaced = replaced_case_manifests(before, &next);
+    Manifest::after(before, &source, plan.part_size, recipes, next).with_replaced(replaced)
+}
+
+/// The versions of case manifests that publishes have replaced, with those that this one replaces. They
+/// show that the result of a source is an older one.
+fn replaced_case_manifests(before: Option<&Manifest>, next: &[ObjectEntry]) -> Vec<ObjectEntry> {
+    let Some(before) = before else { return Vec::new() };
+    let mut replaced = Vec::new();
+    for now in next.iter().filter(|entry| is_case_manifest(&entry.key)) {
+        let older = versions(&before.replaced, &now.key).iter();
+        let older: Vec<&ObjectEntry> =
+            older.chain(before.entry(&now.key)).filter(|entry| *entry != now).collect();
+        let first = older.len().saturating_sub(MAX_REPLACED);
+        replaced.extend(older.into_iter().skip(first).cloned());
+    }
+    replaced
 }
 
 /// Writes the intent: the entries of the next manifest, the objects to delete, and the versions that an

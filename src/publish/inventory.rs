@@ -3,6 +3,8 @@
 //! The checksums of converted results come from the case records that conversions write, without
 //! reading the data. Files without a record are listed and hashed once.
 
+mod misplaced;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -252,27 +254,12 @@ impl InventoryBuilder<'_> {
         self.hash_and_compare(files, &RecordedByKey::new()).await
     }
 
-    /// Refuses a folder with the record of a case that names files of another folder.
-    async fn refuse_renamed(&self, folder: &str) -> Result<(), PublishError> {
-        let found = self.source.get(&join(folder, CASE_MANIFEST)).await?;
-        // Other programs write files of this name too.
-        let record = found.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
-        let Some(record) = record else { return Ok(()) };
-        let Some(file) = record.files.first() else { return Ok(()) };
-        // The product may lie in any folder, and the source may be a part of it.
-        let own = file.key.rsplit_once('/').map_or("", |(own, _)| own);
-        if Path::new(folder).ends_with(own) || Path::new(own).ends_with(folder) {
-            return Ok(());
-        }
-        let url = self.source.location().join(folder).to_string();
-        Err(PublishError::Misplaced { url, key: file.key.clone() })
-    }
-
     /// Adds research-grade files, from the records of complete cases.
     async fn add_research(&mut self, root: &str) -> Result<(), PublishError> {
         let mut months = Vec::new();
         // Their files may be published already: a dangling link is an error, not an absent folder.
         let polygons = self.source.list_expecting_folders(root, |key| is_number(key, 3)).await?;
+        self.refuse_mixed(root, &polygons).await?;
         for polygon in &polygons {
             months.extend(
                 self.source.list_expecting_folders(polygon, |key| is_number(key, 2)).await?,
@@ -314,25 +301,6 @@ impl InventoryBuilder<'_> {
         Ok(())
     }
 
-    /// Refuses the record of a case in the folder of another case: a folder that was renamed.
-    fn refuse_misplaced(
-        &self,
-        root: &str,
-        folder: &str,
-        record: &ManifestSummary,
-    ) -> Result<(), PublishError> {
-        let folder_of = |object: &ManifestObject| join(root, &object.key);
-        let below = format!("{folder}/");
-        let mut keys = record.files.iter().map(folder_of);
-        match keys.find(|key| !key.starts_with(&below)) {
-            None => Ok(()),
-            Some(key) => {
-                let url = self.source.location().join(folder).to_string();
-                Err(PublishError::Misplaced { url, key })
-            }
-        }
-    }
-
     /// Adds a map store, from its shared record and the records of its cases.
     async fn add_store(&mut self, root: &str) -> Result<(), PublishError> {
         let folder = join(root, CASES_FOLDER);
@@ -366,7 +334,11 @@ impl InventoryBuilder<'_> {
             .buffered(READS)
             .try_collect()
             .await?;
-        for (record, entry) in shared.into_iter().chain(records.into_iter().flatten()) {
+        let records: Vec<_> = records.into_iter().flatten().collect();
+        if let Some((shared, _)) = &shared {
+            self.refuse_newer_values(root, shared, &records)?;
+        }
+        for (record, entry) in shared.into_iter().chain(records) {
             // Before the store is finalized, only cases with objects of their own are published.
             if !self.selection.unfinished || !record.files.is_empty() {
                 self.inventory.entries.push(entry);
@@ -412,6 +384,24 @@ impl InventoryBuilder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a store whose shared chunks have earlier values of a case than its record.
+    fn refuse_newer_values(
+        &self,
+        root: &str,
+        shared: &ManifestSummary,
+        records: &[(ManifestSummary, ObjectEntry)],
+    ) -> Result<(), PublishError> {
+        let has_newer = |(record, entry): &&(ManifestSummary, ObjectEntry)| {
+            let name = entry.key.rsplit('/').next().and_then(|name| name.strip_suffix(".json"));
+            let combined = name.and_then(|name| shared.values_sha256.get(name));
+            combined.is_some_and(|combined| *combined != record.own_values_sha256())
+        };
+        let Some((_, entry)) = records.iter().find(has_newer) else { return Ok(()) };
+        let url = self.source.location().join(root).to_string();
+        let problem = format!("{} has been made again since", entry.key);
+        Err(PublishError::Unfinished { url, problem })
     }
 
     /// A predicate for keys that pass the patterns of the selection.

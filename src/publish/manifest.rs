@@ -33,6 +33,8 @@ const FORMAT: u32 = 2;
 const PART_SIZES: RangeInclusive<u64> = 5 << 20..=5 << 30;
 /// Largest size in bytes of a compressed manifest: tens of millions of objects.
 const MAX_PACKED: u64 = 256 << 20;
+/// Most versions of an object that a manifest has besides the current one.
+pub(super) const MAX_REPLACED: usize = 16;
 /// Largest size in bytes of an uncompressed manifest.
 const MAX_UNPACKED: u64 = 2 << 30;
 
@@ -68,8 +70,8 @@ pub struct Manifest {
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// Of an intent: other versions of its objects, which the destination had when it was written,
-    /// ordered by key.
+    /// Other versions of its objects, ordered by key. Of an intent: those that the destination had when it was
+    /// written. Of a manifest: those of case manifests that later publishes have replaced.
     pub(super) replaced: Vec<ObjectEntry>,
     /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
@@ -191,9 +193,8 @@ impl Manifest {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
         for entry in &self.entries {
-            for ObjectEntry { key, size, etag, .. } in
-                [Some(entry), find(&self.replaced, &entry.key)].into_iter().flatten()
-            {
+            let others = versions(&self.replaced, &entry.key);
+            for ObjectEntry { key, size, etag, .. } in std::iter::once(entry).chain(others) {
                 out.write_all(b"\n")?;
                 serde_json::to_writer(&mut out, &(key, size, etag))?;
             }
@@ -214,6 +215,13 @@ pub(super) fn find<'a>(entries: &'a [ObjectEntry], key: &str) -> Option<&'a Obje
     entries.get(at)
 }
 
+/// All entries with this key in a list that is ordered by key.
+pub(super) fn versions<'a>(entries: &'a [ObjectEntry], key: &str) -> &'a [ObjectEntry] {
+    let begin = entries.partition_point(|entry| *entry.key < *key);
+    let end = entries.partition_point(|entry| *entry.key <= *key);
+    entries.get(begin..end).unwrap_or_default()
+}
+
 /// Reads a manifest. Invalid keys are left out if `skips_invalid`, and are an error otherwise.
 async fn read(
     destination: &Store,
@@ -226,7 +234,7 @@ async fn read(
     let url = destination.location().join(key).to_string();
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
     let Unpacked { header, entries, replaced, invalid } =
-        unpack(&bytes, key == INTENT, destination).map_err(damaged)?;
+        unpack(&bytes, destination).map_err(damaged)?;
     let number = entries.len() + replaced.len() + invalid.len();
     if header.format != FORMAT {
         let problem = format!("it has format {}, this program reads {FORMAT}", header.format);
@@ -271,14 +279,14 @@ struct Unpacked {
     header: ManifestHeader,
     /// Ordered by key.
     entries: Vec<ObjectEntry>,
-    /// Second entries of a key, ordered by key.
+    /// Further entries of a key, ordered by key.
     replaced: Vec<ObjectEntry>,
     /// Keys that no object of the destination can have.
     invalid: Vec<String>,
 }
 
-/// Parses a manifest, in which a key may have a second entry if `is_intent`.
-fn unpack(bytes: &[u8], is_intent: bool, destination: &Store) -> Result<Unpacked, String> {
+/// Parses a manifest, in which a key may have up to [`MAX_REPLACED`] further entries.
+fn unpack(bytes: &[u8], destination: &Store) -> Result<Unpacked, String> {
     // A decoder of several gzip members also detects bytes that were appended to the file.
     let mut lines = Lines::new(MultiGzDecoder::new(bytes), MAX_UNPACKED);
     let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -293,11 +301,11 @@ fn unpack(bytes: &[u8], is_intent: bool, destination: &Store) -> Result<Unpacked
             invalid.push(entry.key.to_string());
             continue;
         }
-        let follows = |list: &[ObjectEntry]| list.last().is_none_or(|last| last.key < entry.key);
-        let is_second = || entries.last().is_some_and(|last| last.key == entry.key);
-        if follows(&entries) {
+        let last = entries.last();
+        let is_other = || last.is_some_and(|last| last.key == entry.key && last != &entry);
+        if last.is_none_or(|last| last.key < entry.key) {
             entries.push(entry);
-        } else if is_intent && is_second() && follows(&replaced) {
+        } else if is_other() && versions(&replaced, &entry.key).len() < MAX_REPLACED {
             replaced.push(entry);
         } else {
             return Err("its entries are not in order".to_owned());

@@ -52,8 +52,8 @@ pub use transfer::{SentObject, TransferProgress};
 
 use std::sync::Arc;
 
-use crate::case_manifest::CASES_FOLDER;
-use crate::model::{ETag, Md5Digest, Parts};
+use crate::case_manifest::{CASE_MANIFEST, CASES_FOLDER};
+use crate::model::{Case, ETag, Md5Digest, Parts};
 use crate::store::is_public;
 
 /// An object of a source or a destination: its key, size and checksum.
@@ -103,6 +103,14 @@ pub const FOLDER: &str = ".dor";
 /// `.cases` folder of a map store, with which a published store is checked, extended and finalized.
 pub fn is_publishable(key: &str) -> bool {
     is_public(key) || is_record(key)
+}
+
+/// Whether a key is that of the manifest of a case, of research-grade files or in a map store.
+fn is_case_manifest(key: &str) -> bool {
+    let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let is_of_store = folder == CASES_FOLDER || folder.ends_with(&format!("/{CASES_FOLDER}"));
+    let case = name.strip_suffix(".json").filter(|_| is_of_store);
+    name == CASE_MANIFEST || case.is_some_and(|case| case.parse::<Case>().is_ok())
 }
 
 /// Whether a key is that of a record in the `.cases` folder of a map store.

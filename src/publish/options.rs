@@ -93,7 +93,7 @@ pub fn patterns(patterns: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
         set.add(pattern.clone());
         let folder = pattern.glob().trim_end_matches('/');
         let name = folder.rsplit('/').next().unwrap_or(folder);
-        if !name.contains(['*', '?', '[', '{']) {
+        if !name.trim_matches('*').is_empty() {
             set.add(self::pattern(&format!("{folder}/**"))?);
         }
     }
@@ -148,10 +148,10 @@ mod tests {
         let matches = |text: &str, key: &str| {
             patterns(&[pattern(text).unwrap()]).unwrap().unwrap().is_match(key)
         };
-        for text in ["research", "research/", "re*h/112", "**/04", "research/112/04/a.nc"] {
+        for text in ["research", "research/", "re*", "re*h/112", "**/04", "research/112/04/a.nc"] {
             assert!(matches(text, "research/112/04/a.nc"), "{text}");
         }
-        // A wildcard in the last part does not reach into folders.
+        // `*` alone stands for the names in one folder.
         for text in ["*", "research/*", "112", "esearch", "research/112/04/a.nc/x"] {
             assert!(!matches(text, "research/112/04/a.nc"), "{text}");
         }

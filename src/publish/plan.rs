@@ -200,6 +200,9 @@ async fn plan(
         orphans: Vec::new(),
         folders: Vec::new(),
     };
+    if !plan.changes.is_empty() {
+        refuse_part_of_another(destination).await?;
+    }
     plan.refuse_worse().await?;
     plan.limit_deletes().await?;
     plan.exclude_replaced_by_others(is_listed).await?;

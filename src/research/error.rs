@@ -28,6 +28,21 @@ pub enum PlanError {
         /// Recorded and present value of each setting that differs.
         differences: Vec<SettingDifference>,
     },
+    /// Another case of the map store was made with other settings.
+    #[error(
+        "case {other} of the same store was made with other settings; {}; nothing was changed: give the settings \
+         of its case manifest ({url}), or make case {case} with --force", list(.differences), other = .other.short()
+    )]
+    OtherCase {
+        /// Case that the error is about.
+        case: Case,
+        /// The other case.
+        other: Case,
+        /// URL of the case manifest of the other case.
+        url: String,
+        /// Recorded and present value of each setting that differs.
+        differences: Vec<SettingDifference>,
+    },
     /// The folder has research-grade files without a valid case manifest.
     #[error(
         "{folder} holds {files} research-grade files of case {case} and {problem}; \
@@ -137,7 +152,10 @@ impl WithErrorKind for PlanError {
         match self {
             Self::Store(error) => error.kind(),
             Self::Ledger(error) => error.kind(),
-            Self::Settings { .. } | Self::Taken { .. } | Self::NoRecord { .. } => ErrorKind::Config,
+            Self::Settings { .. }
+            | Self::Taken { .. }
+            | Self::OtherCase { .. }
+            | Self::NoRecord { .. } => ErrorKind::Config,
             _ => ErrorKind::BadData,
         }
     }

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::create::{self, ExistingStore};
-use super::finalize::{Completeness, completeness, other_weights, records, shared_chunks};
+use super::finalize::{
+    Completeness, completeness, other_weights, records, shared_chunks, unfinished,
+};
 use super::record::{CaseRecord, FileEntry, RecordedCases};
 use super::schema::{PyramidOptions, StoreKind, axis_indices, case_keys, max_bytes};
 use super::{RunContext, VisError, coverage};
@@ -87,6 +89,7 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
     let opened = create::open(store, "store1, 2 or 3").await?;
     let uncovered = coverage::uncovered(store, &opened.kind).await?;
     let records = records(store).await?;
+    let unfinished = unfinished(store, &records).await?;
     let has_records = !RecordedCases::of(store).await?.is_empty();
     let hierarchy = opened.kind.hierarchy(opened.recipe.as_ref());
     let mut report = CheckReport {
@@ -96,7 +99,7 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
         chunks: CheckedPart::default(),
         records: check_records(&records, &opened),
         others: CheckedPart::default(),
-        cases: completeness(&records),
+        cases: completeness(&records, &unfinished),
         uncovered: uncovered.iter().copied().collect(),
         has_records,
     };
@@ -120,7 +123,14 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
         StoreKind::Store1 | StoreKind::Store3 => {
             expected_shared_chunks(&opened.kind, &records, &uncovered)
         }
-        StoreKind::Store2(pyramid) => expected_map_chunks(pyramid, &records, &uncovered),
+        StoreKind::Store2(pyramid) => {
+            let arrays = hierarchy.arrays.iter().filter(|array| array.is_data());
+            let keys = |array: &Array| -> Vec<String> {
+                unfinished.iter().flat_map(|c| case_keys(array, pyramid.format, *c)).collect()
+            };
+            known.extend(arrays.flat_map(keys));
+            expected_map_chunks(pyramid, &records, &uncovered)
+        }
     };
     known.extend(expected.iter().map(|expected| expected.key.clone()));
     report.others = unknown_objects(store, &known).await?;

@@ -1,10 +1,12 @@
 //! Comparison of the result of a case in a store with the result that a run would compute. It needs
 //! records and file metadata only, so a run decides before it reads input files.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::VisError;
-use super::record::CaseRecord;
+use super::record::{CaseRecord, RecordedCases, ResultSettings};
 use crate::case_manifest::{InputRecord, InputState, SettingDifference, first_digits};
 use crate::model::Case;
 use crate::research::PlanError;
@@ -49,20 +51,39 @@ pub enum Comparison {
 /// Returns the settings in which the record `earlier` of the store conflicts with the record `now` of a
 /// run. A grid file in `now` is no conflict when `earlier` has none.
 pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifference> {
-    let differ = |setting, recorded: String, now: String| {
-        (recorded != now).then_some(SettingDifference { setting, recorded, now })
-    };
-    let [grid, grid_now] = [earlier, now].map(|record| record.settings.grid_sha256.as_deref());
-    let [center, center_now] =
-        [earlier, now].map(|r| serde_json::to_string(&r.settings.center).unwrap_or_default());
+    let kind =
+        |record: &CaseRecord| format!("{} under the rules of {}", record.store, record.recipe);
+    let mut conflicts: Vec<SettingDifference> = [
+        differ("rules", kind(earlier), kind(now)),
+        differ(
+            "kind of input",
+            input_kind(&earlier.inputs).to_owned(),
+            input_kind(&now.inputs).to_owned(),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    conflicts.extend(setting_conflicts(&earlier.settings, &now.settings));
+    conflicts.extend(center_conflict(&earlier.settings, &now.settings));
+    conflicts
+}
+
+fn differ(setting: &'static str, recorded: String, now: String) -> Option<SettingDifference> {
+    (recorded != now).then_some(SettingDifference { setting, recorded, now })
+}
+
+/// The conflicts of settings that all cases of a store have in common.
+fn setting_conflicts(earlier: &ResultSettings, now: &ResultSettings) -> Vec<SettingDifference> {
+    let [grid, grid_now] = [earlier, now].map(|settings| settings.grid_sha256.as_deref());
     // With another grid the weights differ as well, so they are compared for the same grid only.
     let text = |sha256: &str| format!("SHA-256 {}", first_digits(sha256));
     let weights =
-        |record: &CaseRecord| text(record.settings.weights_sha256.as_deref().unwrap_or_default());
+        |settings: &ResultSettings| text(settings.weights_sha256.as_deref().unwrap_or_default());
     let weights = (grid == grid_now)
         .then(|| differ("regridding weights", weights(earlier), weights(now)))
         .flatten();
-    let ssh = earlier.settings.ssh.as_ref().zip(now.settings.ssh.as_ref());
+    let ssh = earlier.ssh.as_ref().zip(now.ssh.as_ref());
     let ssh = ssh.filter(|(a, b)| !a.has_same_content(b));
     let file = |file: &InputRecord| format!("{} of {} bytes", file.key, file.size);
     let content = |file: &InputRecord| match &file.sha256 {
@@ -74,23 +95,47 @@ pub fn conflicts(earlier: &CaseRecord, now: &CaseRecord) -> Vec<SettingDifferenc
         differ("sea surface height", of_a, of_b)
             .or_else(|| differ("sea surface height", file(a), file(b)))
     });
-    let kind =
-        |record: &CaseRecord| format!("{} under the rules of {}", record.store, record.recipe);
-    [
-        differ("rules", kind(earlier), kind(now)),
-        differ(
-            "kind of input",
-            input_kind(&earlier.inputs).to_owned(),
-            input_kind(&now.inputs).to_owned(),
-        ),
-        SettingDifference::of_grid(grid, grid_now),
-        weights,
-        differ("center", center, center_now),
-        ssh,
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [SettingDifference::of_grid(grid, grid_now), weights, ssh].into_iter().flatten().collect()
+}
+
+/// The conflict of the centers of a polygon.
+fn center_conflict(earlier: &ResultSettings, now: &ResultSettings) -> Option<SettingDifference> {
+    let text =
+        |settings: &ResultSettings| serde_json::to_string(&settings.center).unwrap_or_default();
+    differ("center", text(earlier), text(now))
+}
+
+/// Checks that a new result of a case has the settings of the other cases of the store: the grid file, the
+/// weights and the sea surface height of one of them, and the center of the other cases of its polygon.
+/// A grid file is no conflict when the others have none.
+///
+/// # Errors
+/// [`PlanError::Settings`] with the other case; the store fails.
+pub async fn refuse_unlike_others(
+    store: &Store,
+    case: Case,
+    now: &ResultSettings,
+) -> Result<(), VisError> {
+    let recorded = RecordedCases::of(store).await?.done;
+    let others = || recorded.iter().copied().filter(|other| *other != case);
+    let of_polygon = others().filter(|other| other.polygon() == case.polygon());
+    let checked: BTreeSet<Case> = others().take(1).chain(of_polygon).collect();
+    for other in checked {
+        let Some(record) = CaseRecord::load(store, other).await? else { continue };
+        // An adopted result states no settings.
+        if record.settings.adopted {
+            continue;
+        }
+        let mut differences = setting_conflicts(&record.settings, now);
+        if other.polygon() == case.polygon() {
+            differences.extend(center_conflict(&record.settings, now));
+        }
+        if !differences.is_empty() {
+            let url = CaseRecord::url(store, other);
+            return Err(PlanError::OtherCase { case, other, url, differences }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the kind of the inputs of a result, which their keys determine.

@@ -12,6 +12,7 @@ use super::create::ExistingStore;
 use super::record::{CaseRecord, FileEntry, RecordedCases, SharedRecord};
 use super::schema::{StoreKind, axis_indices};
 use super::{StoreRecipe, VisError, coverage, create};
+use crate::case_manifest::values_sha256;
 use crate::encode::zarr::{StoreObject, chunk};
 use crate::model::Case;
 use crate::model::atlas::FILL;
@@ -30,6 +31,8 @@ pub struct Completeness {
     pub missing: Vec<Case>,
     /// Cases whose result lacks months; the values of these months are fill.
     pub partial: Vec<Case>,
+    /// Cases that a process fills, or was stopped while it did.
+    pub unfinished: Vec<Case>,
 }
 
 /// Assembles the shared chunks and writes the metadata, the consolidated metadata last.
@@ -48,15 +51,17 @@ pub async fn finalize(store: &Store) -> Result<(StoreKind, Completeness), VisErr
 /// # Errors
 /// As [`finalize`].
 pub async fn preview(store: &Store) -> Result<(StoreKind, Completeness), VisError> {
-    let AssembledStore { opened, records, .. } =
+    let AssembledStore { opened, records, unfinished, .. } =
         AssembledStore::of(store, &BTreeSet::new()).await?;
-    Ok((opened.kind, completeness(&records)))
+    Ok((opened.kind, completeness(&records, &unfinished)))
 }
 
 /// The assembled chunks and records of a store, before anything is written.
 pub(super) struct AssembledStore {
     opened: ExistingStore,
     records: BTreeMap<Case, CaseRecord>,
+    /// Cases with a partial record only.
+    unfinished: BTreeSet<Case>,
     recipe: Option<StoreRecipe>,
     /// Chunks that cases share; empty for store 2.
     chunks: Vec<StoreObject>,
@@ -77,9 +82,10 @@ impl AssembledStore {
             _ => coverage::values_of(store, &opened.kind, &uncovered).await?,
         };
         let records = records_without(store, excluded).await?;
+        let unfinished = &unfinished(store, &records).await? - excluded;
         let recipe = common_recipe(store, &opened, &records)?;
         let chunks = shared_chunks(&opened.kind, &records, &unrecorded);
-        Ok(Self { opened, records, recipe, chunks })
+        Ok(Self { opened, records, unfinished, recipe, chunks })
     }
 
     /// Writes the shared chunks.
@@ -92,10 +98,21 @@ impl AssembledStore {
 
     /// Writes the metadata, the consolidated metadata last, and then the record of shared objects.
     pub(super) async fn end(self, store: &Store) -> Result<(StoreKind, Completeness), VisError> {
-        let Self { opened, records, recipe, chunks } = self;
-        let cases = records.keys().map(|case| case.short()).collect();
+        let Self { opened, records, unfinished, recipe, chunks } = self;
+        let mut cases: BTreeSet<String> = records.keys().map(|case| case.short()).collect();
+        // A case whose result is being replaced still belongs to the store, so that a publish waits for it.
+        let before = SharedRecord::load(store).await?.map(|shared| shared.cases);
+        let is_unfinished = |name: &String| unfinished.iter().any(|case| case.short() == *name);
+        cases.extend(before.into_iter().flatten().filter(is_unfinished));
         let part_size = store.multipart_size();
+        let cases = cases.into_iter().collect();
         let mut shared = SharedRecord::new(opened.kind.name(), recipe.clone(), cases, part_size);
+        if opened.kind.columns() > 0 {
+            let digest = |(case, record): (&Case, &CaseRecord)| {
+                (case.short(), values_sha256(&record.values))
+            };
+            shared.values_sha256 = records.iter().map(digest).collect();
+        }
         let entry = |StoreObject { key, bytes }: &StoreObject| {
             FileEntry::new(key.clone(), bytes, part_size)
         };
@@ -108,7 +125,7 @@ impl AssembledStore {
         };
         shared.files.extend(create::write_metadata(store, &opened.kind, recipe.as_ref()).await?);
         shared.save(store).await?;
-        Ok((opened.kind, completeness(&records)))
+        Ok((opened.kind, completeness(&records, &unfinished)))
     }
 }
 
@@ -162,6 +179,16 @@ pub async fn records(store: &Store) -> Result<BTreeMap<Case, CaseRecord>, VisErr
     records_without(store, &BTreeSet::new()).await
 }
 
+/// The cases that have a partial record and none of `records`.
+pub async fn unfinished(
+    store: &Store,
+    records: &BTreeMap<Case, CaseRecord>,
+) -> Result<BTreeSet<Case>, VisError> {
+    let mut partial = RecordedCases::of(store).await?.partial;
+    partial.retain(|case| !records.contains_key(case));
+    Ok(partial)
+}
+
 /// Reads the records of all complete cases except the `excluded` ones.
 async fn records_without(
     store: &Store,
@@ -187,7 +214,10 @@ pub fn other_weights(records: &BTreeMap<Case, CaseRecord>) -> Option<(Case, Case
 }
 
 /// Sorts the cases of the catalogue by the state of their records.
-pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
+pub fn completeness(
+    records: &BTreeMap<Case, CaseRecord>,
+    unfinished: &BTreeSet<Case>,
+) -> Completeness {
     let of = |matches: fn(Option<&CaseRecord>) -> bool| {
         Case::all().filter(|case| matches(records.get(case))).collect()
     };
@@ -195,6 +225,7 @@ pub fn completeness(records: &BTreeMap<Case, CaseRecord>) -> Completeness {
         done: of(|record| record.is_some()),
         missing: of(|record| record.is_none()),
         partial: of(|record| record.is_some_and(|record| !record.missing_months.is_empty())),
+        unfinished: unfinished.iter().copied().collect(),
     }
 }
 

@@ -4,14 +4,14 @@
 //! A record is written after the objects of its case. Records are in a folder whose name starts with a
 //! dot, which Zarr readers ignore.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{StoreRecipe, VisError};
-use crate::case_manifest::{CASES_FOLDER, FORMAT, InputRecord, SHARED_MANIFEST};
+use crate::case_manifest::{CASES_FOLDER, CaseValues, FORMAT, InputRecord, SHARED_MANIFEST};
 use crate::model::case::MONTHS;
 use crate::model::{Case, Checksums, LatLon, YearMonth};
 use crate::research::PlanError;
@@ -45,7 +45,7 @@ pub struct CaseRecord {
     pub inputs: Vec<InputRecord>,
     /// Values by month and column (stores 1 and 3), `None` for fill; empty in store 2.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub values: Vec<Vec<Option<f32>>>,
+    pub values: CaseValues,
     /// Part size of the multipart checksums in `files`, bytes.
     pub part_size: u64,
     /// Objects of the case (store 2), in order of their keys; empty in stores 1 and 3.
@@ -115,6 +115,9 @@ pub struct SharedRecord {
     pub recipe: Option<StoreRecipe>,
     /// Short names of the cases with a result.
     pub cases: Vec<String>,
+    /// SHA-256 of the values of each case in the shared chunks; empty in store 2.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub values_sha256: BTreeMap<String, String>,
     /// Part size of the multipart checksums in `files`, bytes.
     pub part_size: u64,
     /// Metadata, coordinates, and the chunks that hold several cases.
@@ -130,7 +133,8 @@ impl SharedRecord {
         part_size: u64,
     ) -> Self {
         let (format, store, files) = (FORMAT, store.to_owned(), Vec::new());
-        Self { format, store, recipe, cases, part_size, files }
+        let values_sha256 = BTreeMap::new();
+        Self { format, store, recipe, cases, values_sha256, part_size, files }
     }
 
     /// Reads the record of a store; `None` before the first `dor vis finalize`.

@@ -63,6 +63,7 @@ impl MonthFields<'_> {
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
                     self.file.file.check_value_count("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
+                    self.check_thickness(&thickness)?;
                     self.check_layers(experiment.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());
                     columns(experiment, control, &thickness, &height)
@@ -100,6 +101,17 @@ impl MonthFields<'_> {
             return Err(self.file.infinite(&format!("the fields of {}", variable.name())));
         }
         Ok(map)
+    }
+
+    /// Checks that layers have a positive thickness.
+    fn check_thickness(&self, thickness: &[f64]) -> Result<(), VisError> {
+        let Some(wrong) = thickness.iter().find(|t| !(**t > 0.0 && t.is_finite())) else {
+            return Ok(());
+        };
+        let url = self.file.file.url().to_owned();
+        let problem =
+            format!("has a layer thickness (dz) of {wrong}, which is not a positive length");
+        Err(VisError::Mismatch { url, problem })
     }
 
     /// Checks that DIC has as many layers as `dz`.

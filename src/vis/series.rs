@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::create::OpenStore;
-use super::earlier::{Comparison, CurrentInputs, compare, refuse_taken, renew};
+use super::earlier::{
+    Comparison, CurrentInputs, compare, refuse_taken, refuse_unlike_others, renew,
+};
 use super::input::CaseFiles;
 use super::month::{GridShape, MonthFile};
 use super::record::{CaseRecord, ResultSettings};
@@ -290,6 +292,9 @@ impl<'a> CaseSlot<'a> {
                 }
                 Comparison::Other => {}
             }
+        }
+        if earlier.is_none() && !work.force {
+            refuse_unlike_others(store, case, &record.settings).await?;
         }
         let earlier = earlier.take_if(|_| !done);
         Ok(Self { destination, record, case, earlier, unchanged, done })

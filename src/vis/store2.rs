@@ -15,7 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::case_writer::{CaseInProgress, CaseWriter};
 use super::create::OpenStore;
-use super::earlier::{Comparison, CurrentInputs, compare, refuse_taken, renew};
+use super::earlier::{
+    Comparison, CurrentInputs, compare, refuse_taken, refuse_unlike_others, renew,
+};
 use super::input::CaseFiles;
 use super::month::{GridShape, MonthFile};
 use super::record::{CaseRecord, ResultSettings};
@@ -198,6 +200,7 @@ impl MapContext<'_> {
         if fill.has_record {
             self.check_readable(fill.files).await?;
         } else if !fill.force {
+            refuse_unlike_others(store, case, &fill.record.settings).await?;
             refuse_taken(store, case, &fill.record).await?;
             coverage::refuse_uncovered_maps(store, &self.pyramid, case).await?;
         }

@@ -11,10 +11,12 @@ use serde_json::json;
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
 use crate::campaign::slurm::{Jobs, Scripts, submit};
+use crate::case_manifest::results_around;
 use crate::cli::arguments::{CaseArgs, from_one, in_order, polygon, words};
 use crate::cli::exit::UsageError;
 use crate::cli::output::count;
 use crate::cli::report::{Report, ReportArgs};
+use crate::cli::stores::stores;
 use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::model::case::POLYGONS;
@@ -179,6 +181,13 @@ impl Slurm {
             write_texts(&jobs, finalizes, &mut report)?;
             report.end()?;
             return Ok(Exit::Done);
+        }
+        let folder = stores(&config).open(&Location::from(options.output.clone()))?;
+        if let Some(other) = results_around(&folder).await {
+            let folder = options.output.display();
+            let problem =
+                format!("{folder} lies in {other}, which holds results; give another --output");
+            return Err(UsageError(problem).into());
         }
         let scripts = jobs.write_scripts(&options.output, finalizes)?;
         let paths = std::iter::once(&scripts.run).chain(&scripts.finalize);

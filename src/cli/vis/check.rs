@@ -95,6 +95,7 @@ fn document(report: &CheckReport, is_valid: bool) -> Value {
             "done": short_names(&report.cases.done),
             "missing": short_names(&report.cases.missing),
             "months_missing": short_names(&report.cases.partial),
+            "unfinished": short_names(&report.cases.unfinished),
         },
     })
 }
@@ -160,11 +161,18 @@ fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()
 /// Prints the number of cases in the store, and the missing cases and months.
 fn write_cases(
     out: &mut dyn Write,
-    Completeness { done, missing, partial }: &Completeness,
+    Completeness { done, missing, partial, unfinished }: &Completeness,
 ) -> std::io::Result<()> {
     writeln!(out, "\n{} of {} cases in the store", done.len(), done.len() + missing.len())?;
     if !partial.is_empty() {
         writeln!(out, "months missing: {}", describe_cases(partial))?;
+    }
+    if !unfinished.is_empty() {
+        writeln!(
+            out,
+            "not filled to their end: {}; populate them again",
+            describe_cases(unfinished)
+        )?;
     }
     if !missing.is_empty() {
         writeln!(out, "missing: {}", describe_cases(missing))?;

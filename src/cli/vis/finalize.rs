@@ -106,7 +106,7 @@ pub(crate) fn write_completeness(
     kind: &StoreKind,
     cases: &Completeness,
 ) -> anyhow::Result<()> {
-    let Completeness { done, missing, partial } = cases;
+    let Completeness { done, missing, partial, unfinished } = cases;
     out.push(
         "stores",
         json!({
@@ -115,6 +115,7 @@ pub(crate) fn write_completeness(
             "done": short_names(done),
             "missing": short_names(missing),
             "months_missing": short_names(partial),
+            "unfinished": short_names(unfinished),
         }),
     );
     writeln!(
@@ -132,6 +133,13 @@ pub(crate) fn write_completeness(
             "{} with months missing: {}",
             count(partial.len(), "case"),
             describe_cases(partial)
+        )?;
+    }
+    if !unfinished.is_empty() {
+        writeln!(
+            out,
+            "not filled to their end: {}; populate them again",
+            describe_cases(unfinished)
         )?;
     }
     if !missing.is_empty() {

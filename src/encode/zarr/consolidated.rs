@@ -68,8 +68,8 @@ impl HierarchySummary {
     /// A description of the store for messages, with up to three arrays.
     pub fn describe(&self) -> String {
         let mut paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
-        // The last names in the alphabet are data more often than coordinates.
-        paths.reverse();
+        // The names of data have capital letters, those of coordinates have none.
+        paths.sort_by_key(|path| !path.contains(|c: char| c.is_ascii_uppercase()));
         let shown = paths.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         let more = if paths.len() > 3 { ", ..." } else { "" };
         format!("a Zarr v{} store of {shown}{more}", self.version)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{ReplacementCheck, load_arrays};
 use crate::case_manifest::{CASE_MANIFEST, PARTIAL_MANIFEST, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
-use crate::publish::PublishError;
+use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
 impl ReplacementCheck<'_> {
     /// Refuses to write into a store of another kind, to write other files into a store, and to write a
@@ -40,7 +40,13 @@ impl ReplacementCheck<'_> {
             return Ok(());
         }
         if let Some(found) = self.store_at("").await? {
-            let wanted = "no such store".to_owned();
+            // While a store is filled, only objects of single cases are sent, without the metadata.
+            let own = load_arrays(self.source, "").await?;
+            let published = load_arrays(self.destination, "").await?;
+            let wanted = match (own, published) {
+                (Some(own), Some(published)) if !published.is_other_kind(&own) => return Ok(()),
+                (own, _) => own.map_or("no such store".to_owned(), |own| own.describe()),
+            };
             return Err(PublishError::OtherKind { url: self.url(""), found, wanted });
         }
         // Published stores that the source does not have and into which it would send other objects.
@@ -53,7 +59,37 @@ impl ReplacementCheck<'_> {
                 return Err(PublishError::OtherKind { url: self.url(root), found, wanted });
             }
         }
-        self.refuse_among_cases().await
+        self.refuse_among_cases().await?;
+        self.refuse_cases_among_products().await
+    }
+
+    /// Refuses to put the folders of cases beside map stores or beside a folder of other cases.
+    async fn refuse_cases_among_products(&self) -> Result<(), PublishError> {
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_at_root = |entry: &ObjectEntry| {
+            let mut parts = entry.key.rsplit('/');
+            parts.next() == Some(CASE_MANIFEST) && parts.all(is_number)
+        };
+        if !self.inventory.entries.iter().any(is_at_root) {
+            return Ok(());
+        }
+        let published =
+            self.published_entries().iter().filter(|entry| is_case_manifest(&entry.key));
+        let mut folders: BTreeSet<String> =
+            published.filter_map(|entry| Some(entry.key.split_once('/')?.0.to_owned())).collect();
+        folders.extend(self.destination.list_folders("").await?);
+        folders.retain(|folder| !is_number(folder) && !folder.starts_with('.'));
+        for other in folders {
+            let folder = format!("{other}/");
+            let has_cases = || {
+                let mut published = self.published_entries().iter();
+                published.any(|e| e.key.starts_with(&folder) && is_case_manifest(&e.key))
+            };
+            if has_cases() || self.store_at(&folder).await?.is_some() {
+                return Err(PublishError::UnrelatedObjects { url: self.url(""), other });
+            }
+        }
+        Ok(())
     }
 
     /// A description of the map store at the destination, if it has consolidated metadata or records of

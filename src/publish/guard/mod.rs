@@ -22,9 +22,9 @@ use crate::encode::zarr::consolidated::{CONSOLIDATED, HierarchySummary};
 use crate::store::Store;
 
 /// The advice for a result of which the source has lost a part.
-const DELETE: &str = "add --delete to publish without it";
+const DELETE: &str = "publish without it with `dor publish --delete`";
 /// The advice for a result that is better than that of the source.
-const REPLACE: &str = "replace what is published with --overwrite";
+const REPLACE: &str = "replace what is published with `dor publish --overwrite`";
 /// The advice for a result whose record is left out by a pattern.
 const LEFT_OUT: &str = "publish its case manifest too, which --include or --exclude leaves out";
 /// Records that are compared at the same time.
@@ -103,7 +103,8 @@ impl ReplacementCheck<'_> {
         self.changes.send.iter().any(|(entry, _)| entry.key.starts_with(root))
     }
 
-    /// Roots of map stores of which an object is sent; each is empty or ends with a slash.
+    /// Roots of map stores of which an object is sent, or of which the source has some objects and others
+    /// are deleted; each is empty or ends with a slash.
     fn stores(&self) -> BTreeSet<String> {
         let shared = format!("{CASES_FOLDER}/{SHARED_MANIFEST}");
         let keys = self.inventory.entries.iter().chain(self.published_entries());
@@ -112,7 +113,10 @@ impl ReplacementCheck<'_> {
         roots.extend(HierarchySummary::roots(
             self.inventory.entries.iter().map(|entry| &*entry.key),
         ));
-        roots.retain(|root| self.sends(root));
+        let deletes =
+            |root: &str| self.changes.deletes.iter().any(|entry| entry.key.starts_with(root));
+        let has = |root: &str| self.inventory.entries.iter().any(|e| e.key.starts_with(root));
+        roots.retain(|root| self.sends(root) || deletes(root) && has(root));
         roots
     }
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, folder_of, load_arrays};
 use crate::case_manifest::{
-    CASE_MANIFEST, CASES_FOLDER, Loss, ManifestSummary, RECIPE_FILE, SHARED_MANIFEST,
+    CASE_MANIFEST, CASES_FOLDER, Loss, ManifestObject, ManifestSummary, RECIPE_FILE,
+    SHARED_MANIFEST,
 };
 use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
 use crate::publish::inventory::read_record;
-use crate::publish::manifest::find;
+use crate::publish::manifest::{find, versions};
 use crate::publish::options::PublishOptions;
-use crate::publish::{ObjectEntry, PublishError};
+use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
 impl ReplacementCheck<'_> {
     /// Refuses to delete objects of a case whose record the source no longer has, if a pattern leaves the
@@ -49,13 +50,7 @@ impl ReplacementCheck<'_> {
         &self,
         options: &PublishOptions,
     ) -> Result<BTreeSet<String>, PublishError> {
-        let is_of_case = |key: &str| {
-            let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
-            let is_of_store =
-                folder == CASES_FOLDER || folder.ends_with(&format!("/{CASES_FOLDER}"));
-            let name = name.strip_suffix(".json");
-            is_of_store && name.is_some_and(|name| name.parse::<Case>().is_ok())
-        };
+        let is_of_case = |key: &str| is_case_manifest(key) && !is_named(key, CASE_MANIFEST);
         let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
         let mut records: BTreeSet<String> =
             sent.filter(|key| is_of_case(key)).map(str::to_owned).collect();
@@ -171,6 +166,10 @@ impl ReplacementCheck<'_> {
                     REPLACE,
                 );
             }
+            Some(Loss::Inputs) => {
+                let what = "the inputs of the case, which an adopted result lacks".to_owned();
+                return loses(what, REPLACE);
+            }
             Some(Loss::Months(months)) if !options.delete => {
                 return loses(format!("{months} more months than the source"), DELETE);
             }
@@ -183,11 +182,34 @@ impl ReplacementCheck<'_> {
         if etag == entry.etag {
             return Ok(true);
         }
+        let older = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
+        if older.iter().any(|older| older.etag == entry.etag) {
+            let what =
+                "a newer result of this case: a later publish has replaced that of the source";
+            return loses(what.to_owned(), REPLACE);
+        }
         if !options.selection.has(key) {
             return loses("another case manifest".to_owned(), LEFT_OUT);
         }
         // Of two results with the same months and settings, either may be the newer one.
-        let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);
+        // Keys of research-grade files begin with the folder of the case, those of chunks do not.
+        let key_of = |file: &ManifestObject| match key.strip_suffix(CASE_MANIFEST) {
+            Some(folder) => format!("{folder}{}", file.key.rsplit('/').next().unwrap_or_default()),
+            None => {
+                let root = key.rsplit_once(CASES_FOLDER).map_or("", |(root, _)| root);
+                format!("{root}{}", file.key)
+            }
+        };
+        let has = |list: &[ObjectEntry], key: &str, etag| {
+            find(list, key).is_some_and(|entry| entry.etag == etag)
+        };
+        // Its case manifest is written again where only the times of input files have changed.
+        let is_sent = |list: &&[ObjectEntry]| {
+            let mut files = published.files.iter();
+            has(list, key, etag)
+                || !published.files.is_empty()
+                    && files.all(|file| has(list, &key_of(file), file.md5.etag()))
+        };
         let is_better = own.loss(&published).is_some();
         if !is_better && !self.sent_versions.iter().any(is_sent) {
             return loses(

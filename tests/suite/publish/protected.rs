@@ -187,6 +187,83 @@ fn a_store_1_that_lacks_the_case_manifest_of_a_case_is_not_published() {
     fs::rename(fixture.work.path("aside.json"), &case_manifest).unwrap();
     fixture.publish("").assert().success();
     assert_same(&fixture.expected(), &fixture.published());
+    // A case that was made again, and whose new values are not in the chunks yet.
+    let run = |words: &str| {
+        dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+    };
+    run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+    let fill = "-o site/curves.zarr -p 112 -m 4 --data-dir other/archive --allow-missing";
+    run(&format!("vis populate-store1 {fill}"));
+    let before = fixture.published();
+    let error = fails(&mut fixture.publish(""), CONFIGURATION);
+    for part in ["112-04.json has been made again since", "is not finished"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_same(&before, &fixture.published());
+    run("vis finalize site/curves.zarr");
+    fixture.publish("").assert().success();
+    assert_same(&fixture.expected(), &fixture.published());
+    // A store without its case manifests, and with adopted ones, which lack the inputs.
+    let before = fixture.published();
+    let [cases, aside] = ["site/curves.zarr/.cases", "aside"].map(|name| fixture.work.path(name));
+    fs::rename(&cases, &aside).unwrap();
+    for more in ["", "--delete"] {
+        let error = fails(&mut fixture.publish(more), CONFIGURATION);
+        assert!(error.contains("the manifests of its cases"), "{error}");
+    }
+    run("vis finalize site/curves.zarr --adopt");
+    let error = fails(&mut fixture.publish(""), CONFIGURATION);
+    assert!(error.contains("the inputs of the case"), "{error}");
+    assert_same(&before, &fixture.published());
+}
+
+#[test]
+fn cases_beside_other_products_are_refused_in_the_source_and_at_the_destination() {
+    for_each_server(|fixture| {
+        let convert = "research-data process-case 112-04 -d archive --allow-missing -o";
+        for output in ["site", "research"] {
+            let words = convert.split(' ').chain([output]);
+            dor(fixture.work.folder()).args(words).assert().success();
+        }
+        let error = fails(&mut fixture.publish(""), CONFIGURATION);
+        for part in ["site holds folders of cases", "maps.zarr", "research-grade files"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(fixture.published().is_empty());
+        fs::remove_dir_all(fixture.work.path("site/112")).unwrap();
+        fixture.publish("").assert().success();
+        let before = fixture.published();
+        for source in ["research", "research/112", "research/112/04"] {
+            for more in [&[][..], &["--overwrite"], &["--dry-run"]] {
+                let mut publish = dor(fixture.work.folder());
+                publish.envs(fixture.server.variables());
+                publish.args(["publish", source, &fixture.destination()]).args(more);
+                let error = fails(&mut publish, CONFIGURATION);
+                assert!(error.contains("maps.zarr, which is no part of"), "{error}");
+            }
+        }
+        assert_same(&before, &fixture.published());
+    });
+}
+
+#[test]
+fn a_store_is_filled_and_published_case_by_case() {
+    let fixture = Fixture::new(Server::Embedded(S3Server::start()));
+    let mut raw = dor(fixture.work.folder());
+    let words = "demo raw . --case 113-04 --shape 8x9x3 --months 1";
+    raw.args(words.split(' ')).assert().success();
+    let destination = fixture.destination();
+    let run = |words: &str| {
+        let mut command = dor(fixture.work.folder());
+        command.envs(fixture.server.variables()).args(words.split(' ')).assert().success();
+    };
+    run("vis create-template-store2 -o maps --variables PH -l 1");
+    for polygon in ["112", "113"] {
+        let fill = format!("-p {polygon} -m 4 --data-dir archive --allow-missing --grid grid.nc");
+        run(&format!("vis populate-store2 -o maps {fill} --publish-to {destination}"));
+        run(&format!("vis finalize maps --publish-to {destination}"));
+        assert_same(&fixture.work.tree("maps"), &fixture.published());
+    }
 }
 
 #[test]
@@ -263,11 +340,20 @@ fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
                 assert_same(&newer, &fixture.work.tree("newer"));
             }
         }
-        // A result that a publish has sent is replaced by a later one.
+        // A result that a publish has sent is replaced by a later one, but not by an earlier one again.
         publish("newer", &fixture.destination(), "").assert().success();
-        for (key, bytes) in &newer {
-            assert!(fixture.published()[key] == *bytes, "{key}");
+        let published = fixture.published();
+        assert!(newer.iter().all(|(key, bytes)| published[key] == *bytes));
+        for more in ["--dry-run", "", "--products store2", "--audit"] {
+            let error = fails(&mut fixture.publish(more), CONFIGURATION);
+            let reason =
+                "a newer result of this case: a later publish has replaced that of the source";
+            assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
         }
+        assert_same(&published, &fixture.published());
+        fixture.publish("--overwrite").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+        fixture.publish("").assert().success();
     });
 }
 

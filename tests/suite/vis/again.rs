@@ -56,6 +56,71 @@ fn object_inodes(store: &Path) -> BTreeMap<String, u64> {
 }
 
 #[test]
+fn a_case_is_not_filled_with_other_settings_than_the_other_cases_of_the_store() {
+    let work = workspace();
+    make_templates(&work);
+    for fill in fill_commands("--data-dir archive") {
+        run_vis(work.folder(), &fill);
+    }
+    let mut raw = dor(work.folder());
+    raw.args(["demo", "raw", ".", "--case", "112-07", "--shape", "8x9x3", "--ssh"]);
+    raw.args(["--months", "3"]).assert().success();
+    let mut other = dor(work.folder());
+    other.args([
+        "demo", "raw", "other", "--shape", "8x9x3", "--ssh", "--months", "1", "--seed", "2",
+    ]);
+    other.assert().success();
+    let centers = fs::read_to_string(work.path("centers.csv")).unwrap();
+    let move_112 = |line| if str::starts_with(line, "112,") { "112,10,-5" } else { line };
+    let moved: Vec<&str> = centers.lines().map(move_112).collect();
+    fs::write(work.path("moved.csv"), moved.join("\n")).unwrap();
+    let stores = ["s1", "s2", "s3"].map(|store| work.tree(store));
+    let of = "-p 112 -m 7 --allow-missing --data-dir archive";
+    for (fill, word) in [
+        ("populate-store2 -o s2 --ssh ssh.nc", "grid: the case manifest has another grid file"),
+        ("populate-store2 -o s2 --grid grid.nc --ssh other/ssh.nc", "sea surface height: "),
+        (
+            "populate-store3 -o s3 --centers centers.csv",
+            "grid: the case manifest has another grid file",
+        ),
+        ("populate-store3 -o s3 --centers moved.csv --grid grid.nc", "center: "),
+    ] {
+        for dry in ["", " --dry-run"] {
+            let error = fails(&mut vis_command(work.folder(), &format!("{fill} {of}{dry}")), 78);
+            let parts =
+                ["case 112-04 of the same store was made with other settings", word, "--force"];
+            assert!(parts.iter().all(|part| error.contains(part)), "{fill}: {error}");
+        }
+    }
+    assert_eq!(stores, ["s1", "s2", "s3"].map(|store| work.tree(store)));
+    for fill in fill_commands("--data-dir archive") {
+        run_vis(work.folder(), &fill.replace("-m 4", "-m 7"));
+    }
+}
+
+#[test]
+fn a_case_that_is_not_filled_to_its_end_stays_in_the_store() {
+    let work = workspace();
+    make_templates(&work);
+    run_vis(work.folder(), &fill_commands("--data-dir archive")[1]);
+    run_vis(work.folder(), "finalize s2");
+    // What a process leaves that was killed while it replaced the result.
+    let [done, partial] =
+        ["112-04.json", "112-04.partial.json"].map(|name| work.path(&format!("s2/.cases/{name}")));
+    fs::rename(&done, &partial).unwrap();
+    for verb in ["check", "finalize", "check"] {
+        let printed = run_vis(work.folder(), &format!("{verb} s2"));
+        let line = "not filled to their end: polygons 112 (month 4); populate them again";
+        assert!(printed.contains(line) && !printed.contains("no part of the store"), "{printed}");
+    }
+    let shared = fs::read_to_string(work.path("s2/.cases/shared.json")).unwrap();
+    assert!(shared.contains("112-04"), "{shared}");
+    run_vis(work.folder(), &fill_commands("--data-dir archive")[1]);
+    let printed = run_vis(work.folder(), "finalize s2");
+    assert!(done.exists() && !partial.exists() && !printed.contains("not filled"), "{printed}");
+}
+
+#[test]
 fn touched_inputs_do_not_fill_a_case_again() {
     let work = workspace();
     let set_ages = |age: u64| {

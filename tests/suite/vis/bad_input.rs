@@ -201,7 +201,7 @@ fn centers_levels_and_selections_that_do_not_fit_are_refused() {
     assert_refused(&work, &with("none.csv"), CONFIGURATION, &["none.csv", "it is not a file"]);
     assert_refused(&work, &with("grid.nc"), BAD_DATA, &["grid.nc", "--centers"]);
     let levels = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc --levels 3");
-    assert_refused(&work, &levels, BAD_DATA, &["has 2 levels"]);
+    assert_refused(&work, &levels, CONFIGURATION, &["has 2 levels"]);
     assert_refused(
         &work,
         "populate-store1 -o s1 -p 113 --data-dir archive",
