@@ -35,7 +35,7 @@ pub fn y(level: u8) -> Vec<f64> {
 ///
 /// let (x, y) = (mercator::x(0), mercator::y(0));
 /// assert_eq!((x.len(), y.len()), (TILE, TILE));
-/// let first = mercator::place(x[0], y[0]);
+/// let first = mercator::inverse(x[0], y[0]);
 /// assert!(first.lat > 84.0 && first.lon < -178.0, "rows go north to south, columns west to east");
 /// ```
 pub fn inverse(x: f64, y: f64) -> LatLon {
