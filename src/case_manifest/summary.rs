@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::FORMAT;
-use crate::model::{Parts, hex};
+use crate::model::{ETag, Parts, hex};
 use crate::store::is_public;
 
 /// The common fields of a record of any product.
@@ -136,6 +136,19 @@ impl ManifestSummary {
             (0, files) => Some(Loss::Files(files)),
             (months, _) => Some(Loss::Months(months)),
         }
+    }
+
+    /// A checksum of the result: its settings, months, files and values, without the times of its inputs.
+    pub fn result_etag(&self) -> ETag {
+        let mut settings = self.settings.clone();
+        if let Some(ssh) = settings.get_mut("ssh").and_then(Value::as_object_mut) {
+            ssh.remove("modified");
+        }
+        let files: Vec<_> =
+            self.files.iter().map(|file| (&file.key, file.size, &file.md5)).collect();
+        let result = (&self.recipe, settings, &self.missing_months, files, &self.values);
+        // Text and numbers always have a JSON form.
+        Parts::of(&serde_json::to_vec(&result).unwrap_or_default(), u64::MAX).etag()
     }
 
     /// SHA-256 of the values of a case of store 1 or 3, in hexadecimal.

@@ -29,6 +29,31 @@ impl DestinationState {
         Ok(Self { manifest, intent, is_dirty: false })
     }
 
+    /// Adds the objects that publishes to a single product of the destination have sent, unless a publish of
+    /// the whole has sent that product.
+    pub async fn add_parts(
+        &mut self,
+        destination: &Store,
+        folders: impl Iterator<Item = &String>,
+        part_size: u64,
+    ) -> Result<(), PublishError> {
+        for folder in folders.filter(|folder| !folder.is_empty()) {
+            let below = format!("{folder}/");
+            let known = entries(self.manifest.as_ref()).iter().chain(entries(self.intent.as_ref()));
+            if known.into_iter().any(|entry| entry.key.starts_with(&below)) {
+                continue;
+            }
+            let part = Manifest::load_part(destination, folder, part_size).await?;
+            let Some(part) = part else { continue };
+            let whole = self.manifest.get_or_insert_with(|| Manifest::none(part_size));
+            whole.entries.extend(part.entries);
+            whole.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            whole.replaced.extend(part.replaced);
+            whole.replaced.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        Ok(())
+    }
+
     /// Objects of the last complete publish, and of one that is not complete its own and other versions
     /// of them.
     pub fn versions(&self) -> [&[ObjectEntry]; 3] {

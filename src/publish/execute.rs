@@ -15,7 +15,7 @@
 //! with `--delete` deletes objects that the source does not have.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -31,6 +31,7 @@ use super::plan::{LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
 use super::{ObjectEntry, PublishError, is_case_manifest};
 use crate::executor::{Stopped, unless_stopped};
+use crate::model::ETag;
 use crate::store::{Store, StoreError};
 
 /// The result of a publish.
@@ -150,23 +151,29 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     let mut recipes = before.map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(plan.inventory.recipes.clone());
     let source = plan.source.location().to_string();
-    let replaced = replaced_case_manifests(before, &next);
-    Manifest::after(before, &source, plan.part_size, recipes, next).with_replaced(replaced)
+    let history = result_history(before, &plan.inventory.results, &next);
+    Manifest::after(before, &source, plan.part_size, recipes, next).with_replaced(history)
 }
 
-/// The versions of case manifests that publishes have replaced, with those that this one replaces. They
-/// show that the result of a source is an older one.
-fn replaced_case_manifests(before: Option<&Manifest>, next: &[ObjectEntry]) -> Vec<ObjectEntry> {
-    let Some(before) = before else { return Vec::new() };
-    let mut replaced = Vec::new();
-    for now in next.iter().filter(|entry| is_case_manifest(&entry.key)) {
-        let older = versions(&before.replaced, &now.key).iter();
-        let older: Vec<&ObjectEntry> =
-            older.chain(before.entry(&now.key)).filter(|entry| *entry != now).collect();
-        let first = older.len().saturating_sub(MAX_REPLACED);
-        replaced.extend(older.into_iter().skip(first).cloned());
+/// The checksums of the results of each case that publishes have sent, the last one last. They show that
+/// the result of a source is an earlier one.
+fn result_history(
+    before: Option<&Manifest>,
+    results: &BTreeMap<String, ETag>,
+    next: &[ObjectEntry],
+) -> Vec<ObjectEntry> {
+    let before = before.map_or(&[][..], |before| &before.replaced);
+    let mut history = Vec::new();
+    for ObjectEntry { key, .. } in next.iter().filter(|entry| is_case_manifest(&entry.key)) {
+        let now = results.get(&**key);
+        let earlier = versions(before, key).iter().map(|entry| entry.etag);
+        let mut etags: Vec<ETag> = earlier.filter(|etag| Some(etag) != now).collect();
+        etags.extend(now);
+        let kept = etags.split_off(etags.len().saturating_sub(MAX_REPLACED));
+        let entry = |etag| ObjectEntry { key: key.clone(), size: 0, etag, parts: None };
+        history.extend(kept.into_iter().map(entry));
     }
-    replaced
+    history
 }
 
 /// Writes the intent: the entries of the next manifest, the objects to delete, and the versions that an

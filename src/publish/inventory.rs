@@ -20,8 +20,8 @@ use crate::case_manifest::{
     SHARED_MANIFEST,
 };
 use crate::encode::research::folder as case_folder;
-use crate::model::Case;
 use crate::model::checksums::has_same_parts;
+use crate::model::{Case, ETag};
 use crate::store::{SourceFile, Store, StoreError};
 
 /// Records that are read at the same time.
@@ -40,6 +40,10 @@ pub struct Inventory {
     pub pending: Vec<String>,
     /// Objects that do not match their record, by key, with the difference. They are not sent.
     pub(super) damaged: BTreeMap<String, String>,
+    /// Checksums of the results of cases, by the key of the case manifest.
+    pub(super) results: BTreeMap<String, ETag>,
+    /// Objects that case manifests name and that patterns leave out, ordered by key.
+    pub(super) left_out: Vec<ObjectEntry>,
     /// Cases that the source has, complete or not.
     cases: BTreeSet<Case>,
 }
@@ -117,7 +121,9 @@ pub async fn inventory(
     }
     builder.hash_recorded().await?;
     let mut inventory = builder.inventory;
-    inventory.entries.retain(|entry| selection.has(&entry.key));
+    let is_left_out = |entry: &mut ObjectEntry| !selection.has(&entry.key);
+    inventory.left_out = inventory.entries.extract_if(.., is_left_out).collect();
+    inventory.left_out.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.dedup_by(|a, b| a.key == b.key);
     let is_missing = |case: &&Case| !selection.unfinished && !inventory.cases.contains(case);
@@ -293,6 +299,7 @@ impl InventoryBuilder<'_> {
                 None => self.inventory.pending.push(folder),
                 Some((record, entry)) => {
                     self.refuse_misplaced(root, &folder, &record)?;
+                    self.inventory.results.insert(key.clone(), record.result_etag());
                     self.inventory.entries.push(ObjectEntry { key: key.into(), ..entry });
                     self.add_files(root, record);
                 }
@@ -338,6 +345,8 @@ impl InventoryBuilder<'_> {
         if let Some((shared, _)) = &shared {
             self.refuse_newer_values(root, shared, &records)?;
         }
+        let results = records.iter().map(|(record, e)| (e.key.to_string(), record.result_etag()));
+        self.inventory.results.extend(results);
         for (record, entry) in shared.into_iter().chain(records) {
             // Before the store is finalized, only cases with objects of their own are published.
             if !self.selection.unfinished || !record.files.is_empty() {

@@ -70,8 +70,8 @@ pub struct Manifest {
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// Other versions of its objects, ordered by key. Of an intent: those that the destination had when it was
-    /// written. Of a manifest: those of case manifests that later publishes have replaced.
+    /// Further entries of its objects, ordered by key. Of an intent: other versions that the destination had
+    /// when it was written. Of a manifest: the checksums of the results of each case that publishes have sent.
     pub(super) replaced: Vec<ObjectEntry>,
     /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
@@ -103,9 +103,15 @@ impl Manifest {
         Self { header, entries, replaced: Vec::new(), is_damaged: false, condition }
     }
 
-    /// Adds other versions of its objects, ordered by key.
-    pub(super) fn with_replaced(mut self, replaced: Vec<ObjectEntry>) -> Self {
-        self.header.objects += replaced.len();
+    /// A manifest without entries, before the first publish.
+    pub(super) fn none(part_size: u64) -> Self {
+        let mut none = Self::after(None, "", part_size, BTreeMap::new(), Vec::new());
+        none.header.version = 0;
+        none
+    }
+
+    /// Adds further entries of its objects, ordered by key.
+    pub(super) fn with_replaced(self, replaced: Vec<ObjectEntry>) -> Self {
         Self { replaced, ..self }
     }
 
@@ -135,6 +141,26 @@ impl Manifest {
     /// The entry with this key.
     pub fn entry(&self, key: &str) -> Option<&ObjectEntry> {
         find(&self.entries, key)
+    }
+
+    /// Loads the manifest that a publish to a folder of the destination has left, with keys from the
+    /// destination; `None` when there is none, or when it has parts of another size.
+    pub(super) async fn load_part(
+        destination: &Store,
+        folder: &str,
+        part_size: u64,
+    ) -> Result<Option<Self>, PublishError> {
+        let manifest = read(destination, &format!("{folder}/{MANIFEST}"), true).await?;
+        let manifest = manifest.filter(|manifest| manifest.header.part_size == part_size);
+        let below = |entry: ObjectEntry| ObjectEntry {
+            key: format!("{folder}/{}", entry.key).into(),
+            ..entry
+        };
+        Ok(manifest.map(|manifest| Self {
+            entries: manifest.entries.into_iter().map(below).collect(),
+            replaced: manifest.replaced.into_iter().map(below).collect(),
+            ..manifest
+        }))
     }
 
     /// Writes the manifest, unless another publisher has replaced the previous one.
@@ -235,7 +261,7 @@ async fn read(
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
     let Unpacked { header, entries, replaced, invalid } =
         unpack(&bytes, destination).map_err(damaged)?;
-    let number = entries.len() + replaced.len() + invalid.len();
+    let number = entries.len() + invalid.len();
     if header.format != FORMAT {
         let problem = format!("it has format {}, this program reads {FORMAT}", header.format);
         return Err(damaged(problem));

@@ -170,13 +170,14 @@ async fn plan(
     source: &Store,
     destination: &Store,
     options: PublishOptions,
-    state: DestinationState,
+    mut state: DestinationState,
     stop: &CancellationToken,
 ) -> Result<PublishPlan, PublishError> {
     let known = state.manifest.as_ref().or(state.intent.as_ref());
     let part_size = known.map_or(destination.multipart_size(), |known| known.header.part_size);
     let folder = state_folder(source.location());
     let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
+    state.add_parts(destination, inventory.recipes.keys(), part_size).await?;
     let (present, audit) =
         present_objects(destination, &options, &state, (&inventory, part_size), stop).await?;
     let is_listed = audit.is_some();
@@ -200,7 +201,7 @@ async fn plan(
         orphans: Vec::new(),
         folders: Vec::new(),
     };
-    if !plan.changes.is_empty() {
+    if !plan.changes.is_empty() || plan.state.manifest.is_none() {
         refuse_part_of_another(destination).await?;
     }
     plan.refuse_worse().await?;

@@ -15,6 +15,9 @@ use crate::store::{ObjectMeta, Store};
 /// Largest number of files whose checksums are computed at the same time.
 const CONCURRENCY: usize = 4;
 
+/// Number of other cases of a store whose settings are compared with those of a new case.
+const SAMPLED: usize = 8;
+
 /// Kind of input that [`input_kind`] returns for files of the archive.
 pub const RAW_HISTORY: &str = "raw history";
 
@@ -106,7 +109,7 @@ fn center_conflict(earlier: &ResultSettings, now: &ResultSettings) -> Option<Set
 }
 
 /// Checks that a new result of a case has the settings of the other cases of the store: the grid file, the
-/// weights and the sea surface height of one of them, and the center of the other cases of its polygon.
+/// weights and the sea surface height of some of them, and the center of the other cases of its polygon.
 /// A grid file is no conflict when the others have none.
 ///
 /// # Errors
@@ -119,7 +122,8 @@ pub async fn refuse_unlike_others(
     let recorded = RecordedCases::of(store).await?.done;
     let others = || recorded.iter().copied().filter(|other| *other != case);
     let of_polygon = others().filter(|other| other.polygon() == case.polygon());
-    let checked: BTreeSet<Case> = others().take(1).chain(of_polygon).collect();
+    let step = recorded.len().div_ceil(SAMPLED).max(1);
+    let checked: BTreeSet<Case> = others().step_by(step).chain(of_polygon).collect();
     for other in checked {
         let Some(record) = CaseRecord::load(store, other).await? else { continue };
         // An adopted result states no settings.

@@ -136,7 +136,9 @@ impl UptakeRun<'_> {
         let compat = store3.destination.recipe.reference_compat;
         let mut filled = store3::fill(slot3, &files, &series, compat).await?;
         if let Some(slot) = slot1 {
-            filled.objects += store1::fill(slot, &files, &series).await?.objects;
+            let store1 = store1::fill(slot, &files, &series).await?;
+            filled.objects += store1.objects;
+            filled.before &= store1.before;
         }
         filled.missing.clone_from(&files.missing);
         Ok(filled)

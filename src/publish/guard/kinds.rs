@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{ReplacementCheck, load_arrays};
 use crate::case_manifest::{CASE_MANIFEST, PARTIAL_MANIFEST, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
+use crate::publish::inventory::read_record;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
 impl ReplacementCheck<'_> {
@@ -66,15 +67,20 @@ impl ReplacementCheck<'_> {
     /// Refuses to put the folders of cases beside map stores or beside a folder of other cases.
     async fn refuse_cases_among_products(&self) -> Result<(), PublishError> {
         let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let is_at_root = |entry: &ObjectEntry| {
-            let mut parts = entry.key.rsplit('/');
-            parts.next() == Some(CASE_MANIFEST) && parts.all(is_number)
+        // The manifest of a case in a folder such as `04`; other programs have files of this name too.
+        let is_of_case = |key: &str| match key.strip_suffix(CASE_MANIFEST) {
+            Some(folder) => folder.rsplit('/').nth(1).is_some_and(is_number),
+            None => is_case_manifest(key),
         };
-        if !self.inventory.entries.iter().any(is_at_root) {
+        let is_in_folders = |entry: &ObjectEntry| {
+            is_of_case(&entry.key) && entry.key.split('/').rev().skip(1).all(is_number)
+        };
+        let is_case = self.inventory.has(CASE_MANIFEST)
+            && read_record(self.source, CASE_MANIFEST, self.part_size).await.is_ok();
+        if !is_case && !self.inventory.entries.iter().any(is_in_folders) {
             return Ok(());
         }
-        let published =
-            self.published_entries().iter().filter(|entry| is_case_manifest(&entry.key));
+        let published = self.published_entries().iter().filter(|entry| is_of_case(&entry.key));
         let mut folders: BTreeSet<String> =
             published.filter_map(|entry| Some(entry.key.split_once('/')?.0.to_owned())).collect();
         folders.extend(self.destination.list_folders("").await?);
@@ -83,7 +89,7 @@ impl ReplacementCheck<'_> {
             let folder = format!("{other}/");
             let has_cases = || {
                 let mut published = self.published_entries().iter();
-                published.any(|e| e.key.starts_with(&folder) && is_case_manifest(&e.key))
+                published.any(|entry| entry.key.starts_with(&folder) && is_of_case(&entry.key))
             };
             if has_cases() || self.store_at(&folder).await?.is_some() {
                 return Err(PublishError::UnrelatedObjects { url: self.url(""), other });

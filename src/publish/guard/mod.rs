@@ -27,6 +27,8 @@ const DELETE: &str = "publish without it with `dor publish --delete`";
 const REPLACE: &str = "replace what is published with `dor publish --overwrite`";
 /// The advice for a result whose record is left out by a pattern.
 const LEFT_OUT: &str = "publish its case manifest too, which --include or --exclude leaves out";
+/// The advice for metadata whose data is left out by a pattern.
+const WITH_DATA: &str = "publish it with its metadata and case manifests";
 /// Records that are compared at the same time.
 const READS: usize = 32;
 /// Largest size of consolidated metadata in bytes.
@@ -85,6 +87,7 @@ impl ReplacementCheck<'_> {
         if options.delete {
             self.refuse_partial_deletes(options).await?;
         }
+        self.refuse_without_data()?;
         self.refuse_unknown(&compared_folders).await
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, folder_of, load_arrays};
+use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, WITH_DATA, folder_of, load_arrays};
 use crate::case_manifest::{
-    CASE_MANIFEST, CASES_FOLDER, Loss, ManifestObject, ManifestSummary, RECIPE_FILE,
-    SHARED_MANIFEST,
+    CASE_MANIFEST, CASES_FOLDER, Loss, ManifestSummary, RECIPE_FILE, SHARED_MANIFEST,
 };
 use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
+use crate::publish::changes::upload_phase;
 use crate::publish::inventory::read_record;
 use crate::publish::manifest::{find, versions};
 use crate::publish::options::PublishOptions;
@@ -42,6 +42,28 @@ impl ReplacementCheck<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to send the case manifests or the metadata of data that patterns leave out, unless the
+    /// destination has this data.
+    pub(super) fn refuse_without_data(&self) -> Result<(), PublishError> {
+        let left_out = self.inventory.left_out.iter().filter(|entry| upload_phase(&entry.key) == 0);
+        let absent = left_out.filter(|e| find(self.published_entries(), &e.key) != Some(*e));
+        let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
+        let sent: BTreeSet<String> =
+            sent.filter(|key| upload_phase(key) > 0).map(folder_of).collect();
+        let stores = self.stores();
+        let mut absent = absent.filter(|entry| {
+            // Of a store, each case manifest and all metadata; of research-grade files, those of the case.
+            match stores.iter().find(|root| entry.key.starts_with(root.as_str())) {
+                Some(root) => sent.iter().any(|folder| folder.starts_with(root.as_str())),
+                None => sent.contains(&folder_of(&entry.key)),
+            }
+        });
+        let Some(first) = absent.next() else { return Ok(()) };
+        let url = self.source.location().to_string();
+        let what = format!("data that patterns leave out, such as {}", first.key);
+        Err(PublishError::WouldLose { url, what, advice: WITH_DATA })
     }
 
     /// Keys of the case records of map stores that are sent, and of those that a pattern leaves out of
@@ -98,6 +120,12 @@ impl ReplacementCheck<'_> {
             if etag != entry.etag && !options.selection.has(&key) {
                 return loses(format!("another case manifest ({key})"), LEFT_OUT);
             }
+        }
+        if let (Some(published), Some((own, _))) = (&published, &own)
+            && let Some(case) = other_values(published, own, options)
+        {
+            let what = format!("other values of case {case}, which --case leaves out");
+            return loses(what, "publish the whole store");
         }
         let lost: Vec<Case> = cases.difference(&own_cases).copied().collect();
         if found.is_some() && own.is_none() {
@@ -182,36 +210,25 @@ impl ReplacementCheck<'_> {
         if etag == entry.etag {
             return Ok(true);
         }
-        let older = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
-        if older.iter().any(|older| older.etag == entry.etag) {
+        // Where only the times of input files differ, the result is the same.
+        let [own_result, published_result] = [&own, &published].map(|record| record.result_etag());
+        if own_result == published_result {
+            return Ok(true);
+        }
+        let sent = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
+        if sent.iter().rev().skip(1).any(|earlier| earlier.etag == own_result) {
             let what =
-                "a newer result of this case: a later publish has replaced that of the source";
+                "a later result of this case: a publish has replaced that of the source by it";
             return loses(what.to_owned(), REPLACE);
         }
         if !options.selection.has(key) {
             return loses("another case manifest".to_owned(), LEFT_OUT);
         }
         // Of two results with the same months and settings, either may be the newer one.
-        // Keys of research-grade files begin with the folder of the case, those of chunks do not.
-        let key_of = |file: &ManifestObject| match key.strip_suffix(CASE_MANIFEST) {
-            Some(folder) => format!("{folder}{}", file.key.rsplit('/').next().unwrap_or_default()),
-            None => {
-                let root = key.rsplit_once(CASES_FOLDER).map_or("", |(root, _)| root);
-                format!("{root}{}", file.key)
-            }
-        };
-        let has = |list: &[ObjectEntry], key: &str, etag| {
-            find(list, key).is_some_and(|entry| entry.etag == etag)
-        };
-        // Its case manifest is written again where only the times of input files have changed.
-        let is_sent = |list: &&[ObjectEntry]| {
-            let mut files = published.files.iter();
-            has(list, key, etag)
-                || !published.files.is_empty()
-                    && files.all(|file| has(list, &key_of(file), file.md5.etag()))
-        };
+        let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);
+        let is_last_sent = sent.last().is_some_and(|last| last.etag == published_result);
         let is_better = own.loss(&published).is_some();
-        if !is_better && !self.sent_versions.iter().any(is_sent) {
+        if !is_better && !is_last_sent && !self.sent_versions.iter().any(is_sent) {
             return loses(
                 "another result of this case, which no publish has sent".to_owned(),
                 REPLACE,
@@ -219,6 +236,22 @@ impl ReplacementCheck<'_> {
         }
         Ok(true)
     }
+}
+
+/// A case that is not selected, and whose values in the shared chunks of a store would change.
+fn other_values(
+    published: &ManifestSummary,
+    own: &ManifestSummary,
+    options: &PublishOptions,
+) -> Option<String> {
+    if options.selection.cases.is_empty() || published.values_sha256.is_empty() {
+        return None;
+    }
+    let is_other = |name: &&String| {
+        let is_selected = name.parse().is_ok_and(|case| options.selection.has_case(&case));
+        !is_selected && published.values_sha256.get(*name) != own.values_sha256.get(*name)
+    };
+    published.values_sha256.keys().chain(own.values_sha256.keys()).find(is_other).cloned()
 }
 
 /// The cases that the record of a store names.

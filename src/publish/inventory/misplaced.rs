@@ -10,6 +10,9 @@ use crate::publish::options::FolderKind;
 impl InventoryBuilder<'_> {
     /// Refuses a folder with the record of a case that names files of another folder.
     pub(super) async fn refuse_renamed(&self, folder: &str) -> Result<(), PublishError> {
+        if !self.selection.has(&join(folder, CASE_MANIFEST)) {
+            return Ok(());
+        }
         let found = self.source.get(&join(folder, CASE_MANIFEST)).await?;
         // Other programs write files of this name too.
         let record = found.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
@@ -19,6 +22,13 @@ impl InventoryBuilder<'_> {
         let own = file.key.rsplit_once('/').map_or("", |(own, _)| own);
         if Path::new(folder).ends_with(own) || Path::new(own).ends_with(folder) {
             return Ok(());
+        }
+        // A copy beside the folder of the case is no part of the product.
+        for above in Path::new(folder).ancestors().skip(1) {
+            let case = join(&join(&above.display().to_string(), own), CASE_MANIFEST);
+            if self.source.head(&case).await?.is_some() {
+                return Ok(());
+            }
         }
         let url = self.source.location().join(folder).to_string();
         Err(PublishError::Misplaced { url, key: file.key.clone() })

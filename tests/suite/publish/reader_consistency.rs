@@ -75,7 +75,9 @@ fn a_reader_never_finds_metadata_that_names_an_absent_chunk() {
             let reader = scope.spawn(|| read_until(fixture, &[&first, &second], &stop));
             let stop_on_drop = StopOnDrop(&stop);
             let publish = || {
-                let mut command = fixture.publish("--delete --concurrency 2 --bwlimit 10k");
+                // Every second publish goes back to an earlier result.
+                let more = "--delete --overwrite --concurrency 2 --bwlimit 10k";
+                let mut command = fixture.publish(more);
                 command.assert().success();
                 std::thread::sleep(Duration::from_millis(300));
             };
