@@ -19,6 +19,7 @@ mod s5cmd_comparison;
 mod source_coop_profile;
 mod source_coop_proxy;
 mod upload_order;
+mod wrong_sources;
 
 use std::fs;
 use std::ops::Deref;

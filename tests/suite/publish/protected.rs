@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::super::support::case::{assert_same, set_age};
+use super::super::support::case::assert_same;
 use super::super::support::dor::{dor, fails};
 use super::super::support::s3::S3Server;
-use super::{CONFIGURATION, Fixture, MAPS, Server, for_each_server, json_lines};
+use super::{CONFIGURATION, Fixture, Server, for_each_server};
 
 #[test]
 fn overwrite_sends_objects_again_that_the_destination_has_lost() {
@@ -218,35 +218,6 @@ fn a_store_1_that_lacks_the_case_manifest_of_a_case_is_not_published() {
 }
 
 #[test]
-fn cases_beside_other_products_are_refused_in_the_source_and_at_the_destination() {
-    for_each_server(|fixture| {
-        let convert = "research-data process-case 112-04 -d archive --allow-missing -o";
-        for output in ["site", "research"] {
-            let words = convert.split(' ').chain([output]);
-            dor(fixture.work.folder()).args(words).assert().success();
-        }
-        let error = fails(&mut fixture.publish(""), CONFIGURATION);
-        for part in ["site holds folders of cases", "maps.zarr", "research-grade files"] {
-            assert!(error.contains(part), "{part}: {error}");
-        }
-        assert!(fixture.published().is_empty());
-        fs::remove_dir_all(fixture.work.path("site/112")).unwrap();
-        fixture.publish("").assert().success();
-        let before = fixture.published();
-        for source in ["research", "research/112", "research/112/04"] {
-            for more in [&[][..], &["--overwrite"], &["--dry-run"]] {
-                let mut publish = dor(fixture.work.folder());
-                publish.envs(fixture.server.variables());
-                publish.args(["publish", source, &fixture.destination()]).args(more);
-                let error = fails(&mut publish, CONFIGURATION);
-                assert!(error.contains("maps.zarr, which is no part of"), "{error}");
-            }
-        }
-        assert_same(&before, &fixture.published());
-    });
-}
-
-#[test]
 fn a_store_is_filled_and_published_case_by_case() {
     let fixture = Fixture::new(Server::Embedded(S3Server::start()));
     let mut raw = dor(fixture.work.folder());
@@ -304,180 +275,6 @@ fn a_case_in_a_renamed_folder_is_not_published() {
     let mut expected = fixture.expected();
     expected.remove("research/112/notes/manifest.json");
     assert_same(&expected, &fixture.published());
-}
-
-#[test]
-fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
-    for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
-        run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
-        for (archive, output) in [("archive", "site"), ("other/archive", "newer")] {
-            let to = format!("-d {archive} -o {output}/research --allow-missing");
-            run(&format!("research-data process-case 112-04 {to}"));
-        }
-        run("vis create-template-store2 -o newer/maps.zarr --variables PH -l 1");
-        let fill = "-o newer/maps.zarr --data-dir other/archive --grid grid.nc --allow-missing";
-        run(&format!("vis populate-store2 -p 112 -m 4 {fill}"));
-        run("vis finalize newer/maps.zarr");
-        fixture.publish("").assert().success();
-        let newer = fixture.work.tree("newer");
-        // The arguments in the wrong order: the older result is published onto the newer one.
-        let publish = |from: &str, to: &str, more: &str| {
-            let mut publish = dor(fixture.work.folder());
-            publish.envs(fixture.server.variables());
-            publish.args(["publish", from, to]).args(more.split_whitespace());
-            publish
-        };
-        for part in ["research", "maps.zarr"] {
-            let from = format!("{}/{part}", fixture.destination());
-            for more in ["--dry-run", "", "--delete"] {
-                let error =
-                    fails(&mut publish(&from, &format!("newer/{part}"), more), CONFIGURATION);
-                let reason = "another result of this case, which no publish has sent";
-                assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
-                assert_same(&newer, &fixture.work.tree("newer"));
-            }
-        }
-        // A result that a publish has sent is replaced by a later one, but not by an earlier one again.
-        publish("newer", &fixture.destination(), "").assert().success();
-        let published = fixture.published();
-        assert!(newer.iter().all(|(key, bytes)| published[key] == *bytes));
-        for more in ["--dry-run", "", "--products store2", "--audit"] {
-            let error = fails(&mut fixture.publish(more), CONFIGURATION);
-            let reason = "a later result of this case: a publish has replaced that of the source";
-            assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
-        }
-        assert_same(&published, &fixture.published());
-        fixture.publish("--overwrite").assert().success();
-        assert_same(&fixture.expected(), &fixture.published());
-        fixture.publish("").assert().success();
-    });
-}
-
-#[test]
-fn a_result_with_other_times_of_its_inputs_is_the_same_result() {
-    for_each_server(|fixture| {
-        let convert = || {
-            let words =
-                "research-data process-case 112-04 -d archive --allow-missing -o site/research";
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
-        let manifest = "research/112/04/manifest.json";
-        convert();
-        let copies = ["first", "second"].map(|name| fixture.work.path(name));
-        let keep = |copy: &std::path::Path| {
-            fs::copy(fixture.work.path(&format!("site/{manifest}")), copy).unwrap();
-        };
-        keep(&copies[0]);
-        fixture.publish("").assert().success();
-        let raw = fixture.work.path("archive").join(
-            "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001/ocn/hist",
-        );
-        for file in fs::read_dir(raw).unwrap() {
-            set_age(&file.unwrap().path(), 90_000);
-        }
-        convert();
-        keep(&copies[1]);
-        assert_ne!(fs::read(&copies[0]).unwrap(), fs::read(&copies[1]).unwrap());
-        fixture.publish("").assert().success();
-        // Back and forth, as two machines with copies of one archive would.
-        for copy in [&copies[0], &copies[1]] {
-            fs::copy(copy, fixture.work.path(&format!("site/{manifest}"))).unwrap();
-            fixture.publish("").assert().success();
-            assert_same(&fixture.expected(), &fixture.published());
-        }
-        // At the destination too.
-        fixture.put_object(manifest, &fs::read(&copies[0]).unwrap());
-        fixture.write("site/notes/about.txt", b"new");
-        fixture.publish("").assert().success();
-    });
-}
-
-#[test]
-fn metadata_is_not_published_without_its_data() {
-    for_each_server(|fixture| {
-        let convert =
-            "research-data process-case 112-04 -d archive --allow-missing -o site/research";
-        dor(fixture.work.folder()).args(convert.split(' ')).assert().success();
-        for (more, data) in [
-            ("--exclude **/*.nc", "research/112/04/"),
-            ("--exclude maps.zarr/0", "maps.zarr/0/PH/"),
-            ("--include **/manifest.json", "research/112/04/"),
-        ] {
-            let error = fails(&mut fixture.publish(more), CONFIGURATION);
-            let what = "data that patterns leave out, such as ";
-            assert!(error.contains(what) && error.contains(data), "{more}: {error}");
-            assert!(fixture.published().is_empty());
-        }
-        fixture.publish("--exclude research").assert().success();
-        fixture.publish("").assert().success();
-        // What is published already may be left out.
-        fixture.write("site/notes/about.txt", b"new");
-        fixture.publish("--exclude **/*.nc --exclude maps.zarr/0").assert().success();
-        assert_same(&fixture.expected(), &fixture.published());
-    });
-}
-
-#[test]
-fn the_first_publish_of_a_whole_continues_those_of_its_parts() {
-    for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
-        run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
-        let convert = "research-data process-case 112-04 --allow-missing";
-        run(&format!("{convert} -d other/archive -o older"));
-        run(&format!("{convert} -d archive -o site/research"));
-        let part = |source: &str, folder: &str| {
-            let mut publish = dor(fixture.work.folder());
-            publish.envs(fixture.server.variables());
-            let destination = format!("{}/{folder}", fixture.destination());
-            publish.args(["publish", source, &destination]).assert().success();
-        };
-        part("older", "research");
-        part("site/research", "research");
-        part(MAPS, "maps.zarr");
-        // The result of a part that was replaced does not come back with the whole.
-        let [newer, aside] = ["site/research", "aside"].map(|name| fixture.work.path(name));
-        fs::rename(&newer, &aside).unwrap();
-        fs::rename(fixture.work.path("older"), &newer).unwrap();
-        let error = fails(&mut fixture.publish(""), CONFIGURATION);
-        assert!(error.contains("a later result of this case"), "{error}");
-        fs::remove_dir_all(&newer).unwrap();
-        fs::rename(&aside, &newer).unwrap();
-        let lines = json_lines(&mut fixture.publish("--json"));
-        assert_eq!(lines[0]["plan"]["new"]["objects"], 1, "only the note is new");
-        let mut published = fixture.published();
-        published.retain(|key, _| !key.contains(".dor/"));
-        assert_same(&fixture.expected(), &published);
-    });
-}
-
-#[test]
-fn a_part_of_a_published_folder_is_not_published_alone() {
-    for_each_server(|fixture| {
-        fixture.publish("").assert().success();
-        let before = fixture.published();
-        for (source, part) in [(MAPS, "maps.zarr"), ("site/notes", "notes")] {
-            for more in [&[][..], &["--delete"], &["--overwrite"], &["--dry-run"]] {
-                let mut publish = dor(fixture.work.folder());
-                publish.envs(fixture.server.variables());
-                let destination = format!("{}/{part}", fixture.destination());
-                publish.args(["publish", source, &destination]).args(more);
-                let error = fails(&mut publish, CONFIGURATION);
-                let reason = format!("{destination} is a part of {}", fixture.destination());
-                assert!(error.contains(&reason) && error.contains("as a whole"), "{error}");
-            }
-        }
-        assert_same(&before, &fixture.published());
-        // A folder beside the published objects is a destination of its own.
-        let mut publish = dor(fixture.work.folder());
-        publish.envs(fixture.server.variables());
-        publish.args(["publish", "site/notes", &format!("{}/more", fixture.destination())]);
-        publish.assert().success();
-    });
 }
 
 #[test]

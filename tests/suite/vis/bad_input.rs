@@ -205,7 +205,7 @@ fn centers_levels_and_selections_that_do_not_fit_are_refused() {
     assert_refused(
         &work,
         "populate-store1 -o s1 -p 113 --data-dir archive",
-        CONFIGURATION,
+        BAD_DATA,
         &["polygon 113"],
     );
     assert_refused(
