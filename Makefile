@@ -25,10 +25,10 @@ image: ## Build the container image without a container engine
 demo: build ## Make a synthetic case, convert it, make the map stores, show what came out (in ./demo)
 	target/release/dor demo demo
 
-# Many tests wait for servers and timers, so there are two for each core.
+# Many tests wait for servers and timers, so there is one more than cores.
 test: ## Run all Rust tests
 	@scripts/prerequisites.sh build test
-	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --locked
+	RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test --locked
 
 test-outside: ## Convert, then read the result with xarray, netCDF4, ncdump, NCO, a CF checker, the libraries of the web page; MinIO and the image when they can be had
 	@scripts/prerequisites.sh build outside
