@@ -148,7 +148,7 @@ pub enum PublishError {
          files, or publish each folder by itself"
     )]
     MixedSource {
-        /// The source.
+        /// The folder of the source that has both.
         url: String,
         /// The other product.
         other: String,

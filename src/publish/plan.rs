@@ -33,9 +33,9 @@ pub(super) const REQUESTS: usize = 16;
 
 /// The changes that a publish will make.
 pub struct PublishPlan {
-    /// The source.
+    /// Store from which objects are sent.
     pub source: Store,
-    /// The destination.
+    /// Store to which objects are sent, and in which they are deleted.
     pub destination: Store,
     pub(super) options: PublishOptions,
     /// Objects to send and to delete.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{WorkArgs, config};
 use super::create::named_or_configured;
+use super::finalize::write_open_cases;
 use super::run::run_context;
 use crate::cli::output::{Table, short_names};
 use crate::cli::progress::ConversionBar;
@@ -159,23 +160,11 @@ fn write_advice(out: &mut dyn Write, report: &CheckReport) -> std::io::Result<()
 }
 
 /// Prints the number of cases in the store, and the missing cases and months.
-fn write_cases(
-    out: &mut dyn Write,
-    Completeness { done, missing, partial, unfinished }: &Completeness,
-) -> std::io::Result<()> {
+fn write_cases(out: &mut dyn Write, cases: &Completeness) -> std::io::Result<()> {
+    let Completeness { done, missing, partial, .. } = cases;
     writeln!(out, "\n{} of {} cases in the store", done.len(), done.len() + missing.len())?;
     if !partial.is_empty() {
         writeln!(out, "months missing: {}", describe_cases(partial))?;
     }
-    if !unfinished.is_empty() {
-        writeln!(
-            out,
-            "not filled to their end: {}; populate them again",
-            describe_cases(unfinished)
-        )?;
-    }
-    if !missing.is_empty() {
-        writeln!(out, "missing: {}", describe_cases(missing))?;
-    }
-    Ok(())
+    write_open_cases(out, cases)
 }

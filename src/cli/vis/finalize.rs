@@ -135,6 +135,12 @@ pub(crate) fn write_completeness(
             describe_cases(partial)
         )?;
     }
+    Ok(write_open_cases(out, cases)?)
+}
+
+/// Prints the cases that are not filled to their end, and those that are missing.
+pub(super) fn write_open_cases(out: &mut dyn Write, cases: &Completeness) -> std::io::Result<()> {
+    let Completeness { missing, unfinished, .. } = cases;
     if !unfinished.is_empty() {
         writeln!(
             out,

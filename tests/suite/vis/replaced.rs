@@ -126,21 +126,10 @@ fn publish_never_replaces_a_store_by_a_worse_one() {
         assert_refused(&work, &empty, (&store, ""), &left_out, "the manifests of its cases");
         // Store 3 has no values for so few months.
         if n < 2 {
-            assert_refused(
-                &work,
-                &empty,
-                ("bare", ""),
-                &[],
-                "values of cases without a case manifest",
-            );
+            let uncovered = "values of cases without a case manifest";
+            assert_refused(&work, &empty, ("bare", ""), &[], uncovered);
             fs::remove_file(work.path("bare/.zmetadata")).unwrap();
-            assert_refused(
-                &work,
-                &empty,
-                ("bare", ""),
-                &[],
-                "values of cases without a case manifest",
-            );
+            assert_refused(&work, &empty, ("bare", ""), &[], uncovered);
         }
         assert_published(&work, &store, "bare", &[]);
     }
