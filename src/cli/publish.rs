@@ -80,7 +80,7 @@ struct Publish {
     /// Print a line of JSON for the plan, for each object and for the summary
     #[arg(long)]
     json: bool,
-    /// Publish even if the source has less than the destination (cases, months, the grid, or objects added there); also sends lost objects again, as --audit does
+    /// Publish even if the source has less than the destination (cases, months, the grid, or objects added there) or an earlier result; also sends lost objects again, as --audit does
     #[arg(long)]
     overwrite: bool,
     /// Compare with a listing of the destination, not only with its manifest, and send lost objects again; with --verify all, read every object
