@@ -1,15 +1,13 @@
 //! Case manifests: the files of a case, their inputs, and the rules of the conversion.
 //!
-//! Messages and documentation call a case manifest the "record" of a case. The record lies beside
-//! the files of the case and is written last: a case with a record is complete. While a case is
-//! converted, a record with another name lists the files that are done, so that an interrupted
-//! conversion continues. Records have no times of conversion and no machine names: the same case from
-//! the same input has the same record. Publishing reads the records instead of the data.
+//! The manifest of a case lies beside its files and is written last: a case with a manifest is complete.
+//! While a case is converted, a partial manifest lists the files that are done, so that an interrupted
+//! conversion continues. Manifests have no times of conversion and no machine names: the same case from
+//! the same input has the same manifest. Publishing reads the manifests instead of the data.
 
+mod difference;
 mod enclosing;
 mod summary;
-
-use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
 use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
+pub use difference::{SettingDifference, first_digits};
 pub use enclosing::results_around;
 pub use summary::{CaseValues, Loss, ManifestObject, ManifestSummary, values_sha256};
 
@@ -92,6 +91,9 @@ pub struct CaseManifest {
     pub case: String,
     /// Product and rules of the conversion.
     pub recipe: ConversionRecipe,
+    /// Number of points of the model grid, `[nlat, nlon]`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grid_shape: Option<[usize; 2]>,
     /// Model months without input, if the user allowed missing months.
     pub missing_months: Vec<String>,
     /// Size in bytes of the parts of files whose MD5s are recorded.
@@ -126,43 +128,6 @@ impl ConversionRecipe {
         let grid =
             SettingDifference::of_grid(self.grid_sha256.as_deref(), now.grid_sha256.as_deref());
         rules.into_iter().chain(grid).collect()
-    }
-}
-
-/// A setting whose value in a record differs from that of this run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingDifference {
-    /// Name of the setting, such as `grid`.
-    pub setting: &'static str,
-    /// Description of the value in the record.
-    pub recorded: String,
-    /// Description of the value in this run.
-    pub now: String,
-}
-
-impl SettingDifference {
-    /// The difference between two SHA-256 of grid files. `None`: they are equal, or the record has none.
-    pub fn of_grid(recorded: Option<&str>, now: Option<&str>) -> Option<Self> {
-        let before = recorded.filter(|before| now != Some(*before))?;
-        let now = match now {
-            Some(now) => format!("the grid file of --grid (SHA-256 {})", first_digits(now)),
-            None => "none (--grid is not given)".to_owned(),
-        };
-        let recorded = format!("another grid file (SHA-256 {})", first_digits(before));
-        Some(Self { setting: "grid", recorded, now })
-    }
-}
-
-/// The first 12 digits of a checksum, for messages.
-pub fn first_digits(sha256: &str) -> String {
-    const SHOWN: usize = 12;
-    sha256.chars().filter(char::is_ascii_hexdigit).take(SHOWN).chain(['…']).collect()
-}
-
-impl fmt::Display for SettingDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, recorded, now } = self;
-        write!(f, "{setting}: the case manifest has {recorded}, this run has {now}")
     }
 }
 
@@ -294,7 +259,8 @@ impl CaseManifest {
         missing_months: Vec<String>,
         part_size: u64,
     ) -> Self {
-        Self { format: FORMAT, case, recipe, missing_months, part_size, files: Vec::new() }
+        let (grid_shape, files) = (None, Vec::new());
+        Self { format: FORMAT, case, recipe, grid_shape, missing_months, part_size, files }
     }
 
     /// Adds or replaces the entry of a file; entries stay ordered by key.

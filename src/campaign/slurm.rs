@@ -7,6 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
+
+use crate::model::{ErrorKind, WithErrorKind, hex};
+
 /// Parameters of the job scripts. `None` leaves out the `#SBATCH` line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jobs {
@@ -47,6 +51,10 @@ const NOTICE: u32 = 120;
 const RUN_SCRIPT: &str = "dor-run.sbatch";
 const FINALIZE_SCRIPT: &str = "dor-finalize.sbatch";
 
+/// The beginning of the last line of a script.
+const CHECKSUM: &str =
+    "# Written by dor, which does not replace edited lines. SHA-256 of the lines above: ";
+
 /// The scripts could not be written, or Slurm did not take one.
 #[derive(Debug, thiserror::Error)]
 pub enum SlurmError {
@@ -57,6 +65,15 @@ pub enum SlurmError {
         folder: PathBuf,
         /// Error that caused this one.
         source: io::Error,
+    },
+    /// The file is not a script as this program has written it.
+    #[error(
+        "{} was edited, or is of another program: move it away, or give another folder (--output)",
+        script.display()
+    )]
+    Edited {
+        /// Path of the batch script.
+        script: PathBuf,
     },
     /// A script cannot be written.
     #[error("cannot write {}", script.display())]
@@ -85,6 +102,15 @@ pub enum SlurmError {
         /// What `sbatch` printed.
         output: String,
     },
+}
+
+impl WithErrorKind for SlurmError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Edited { .. } => ErrorKind::Config,
+            _ => ErrorKind::Transient,
+        }
+    }
 }
 
 /// Where the scripts were written.
@@ -133,18 +159,21 @@ pub fn quoted(word: &str) -> String {
 }
 
 impl Jobs {
-    /// Writes the scripts into a folder; that of the job after the array only if there is to be one.
+    /// Writes the scripts into a folder; that of the job after the array only if there is to be one, and removes
+    /// an earlier one otherwise.
     ///
     /// # Errors
-    /// The folder cannot be made, or a script cannot be written.
+    /// The folder cannot be made, a script cannot be written, or one that exists was edited.
     pub fn write_scripts(&self, folder: &Path, finalizes: bool) -> Result<Scripts, SlurmError> {
         let failed = |source| SlurmError::Folder { folder: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
-        let run = write_script(folder.join(RUN_SCRIPT), self.run_script())?;
-        let finalize = folder.join(FINALIZE_SCRIPT);
+        let [run, finalize] = [RUN_SCRIPT, FINALIZE_SCRIPT].map(|name| folder.join(name));
+        refuse_edited(&run)?;
+        refuse_edited(&finalize)?;
+        write_script(&run, &self.run_script())?;
         if finalizes {
-            let finalize = Some(write_script(finalize, self.finalize_script())?);
-            return Ok(Scripts { run, finalize });
+            write_script(&finalize, &self.finalize_script())?;
+            return Ok(Scripts { run, finalize: Some(finalize) });
         }
         // One of an earlier call would put together what is not all there.
         let _ = fs::remove_file(finalize);
@@ -255,11 +284,28 @@ exec {command}
     }
 }
 
-fn write_script(script: PathBuf, text: String) -> Result<PathBuf, SlurmError> {
-    match fs::write(&script, text) {
-        Ok(()) => Ok(script),
-        Err(source) => Err(SlurmError::Write { script, source }),
+/// Writes a script, with the checksum of its lines as the last line.
+fn write_script(script: &Path, text: &str) -> Result<(), SlurmError> {
+    let failed = |source| SlurmError::Write { script: script.to_owned(), source };
+    fs::write(script, format!("{text}{}", checksum_line(text))).map_err(failed)
+}
+
+/// Refuses to replace a script that was edited since it was written.
+fn refuse_edited(script: &Path) -> Result<(), SlurmError> {
+    let edited = || Err(SlurmError::Edited { script: script.to_owned() });
+    match fs::read_to_string(script) {
+        Ok(found) => match found.rfind(CHECKSUM) {
+            Some(end) if checksum_line(&found[..end]) == found[end..] => Ok(()),
+            _ => edited(),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => edited(),
     }
+}
+
+/// The last line of a script. `text` has the lines before it.
+fn checksum_line(text: &str) -> String {
+    format!("{CHECKSUM}{}\n", hex(&Sha256::digest(text)))
 }
 
 #[cfg(test)]
@@ -308,5 +354,27 @@ mod tests {
         let some = Jobs { array: Some("3,7".to_owned()), ..jobs };
         assert!(some.run_script().contains("--array=3,7\n"));
         assert!(some.run_script().contains("--shards 16"));
+    }
+
+    #[test]
+    fn an_edited_script_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = |shards| Jobs { shards, ..Jobs::default() };
+        let Scripts { run, finalize } = jobs(1).write_scripts(folder.path(), true).unwrap();
+        let finalize = finalize.unwrap();
+        jobs(2).write_scripts(folder.path(), true).unwrap();
+        let written = fs::read_to_string(&run).unwrap();
+        assert!(written.contains("--shards 2"), "{written}");
+        for edited in [written.replace("--shards 2", "--shards 3"), written + "echo\n"] {
+            fs::write(&run, &edited).unwrap();
+            let error = jobs(4).write_scripts(folder.path(), true).unwrap_err();
+            assert!(matches!(&error, SlurmError::Edited { script } if *script == run), "{error}");
+            assert_eq!(fs::read_to_string(&run).unwrap(), edited);
+        }
+        fs::remove_file(run).unwrap();
+        // One that is not written again is not removed either.
+        fs::write(&finalize, "#!/bin/bash\n").unwrap();
+        assert!(jobs(4).write_scripts(folder.path(), false).is_err());
+        assert!(finalize.exists());
     }
 }

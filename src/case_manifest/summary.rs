@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::FORMAT;
+use super::difference::shape_text;
 use crate::model::{ETag, Parts, hex};
 use crate::store::is_public;
 
@@ -35,6 +36,9 @@ pub struct ManifestSummary {
     /// [`values_sha256`] computes it.
     #[serde(default)]
     pub values_sha256: BTreeMap<String, String>,
+    /// Number of points of the model grid, `[nlat, nlon]`, of research-grade files.
+    #[serde(default)]
+    grid_shape: Option<[usize; 2]>,
     #[serde(default)]
     values: CaseValues,
     #[serde(default)]
@@ -77,6 +81,8 @@ pub enum Loss {
     Grid,
     /// The names and checksums of the input files.
     Inputs,
+    /// The number of points of the model grid.
+    Shape,
     /// A number of months.
     Months(usize),
     /// A number of files.
@@ -127,6 +133,9 @@ impl ManifestSummary {
         if !self.is_adopted() && other.is_adopted() {
             return Some(Loss::Inputs);
         }
+        if self.grid_shape.zip(other.grid_shape).is_some_and(|(own, other)| own != other) {
+            return Some(Loss::Shape);
+        }
         let has_month = |month: &&String| !self.missing_months.contains(month);
         let months = other.missing_months.iter().filter(has_month).count();
         let kept: BTreeSet<&str> = other.files.iter().map(|file| file.key.as_str()).collect();
@@ -154,6 +163,11 @@ impl ManifestSummary {
     /// SHA-256 of the values of a case of store 1 or 3, in hexadecimal.
     pub fn own_values_sha256(&self) -> String {
         values_sha256(&self.values)
+    }
+
+    /// Number of points of the model grid, for messages.
+    pub fn shape_text(&self) -> String {
+        self.grid_shape.map(shape_text).unwrap_or_default()
     }
 
     /// Whether the record was made from values in the store, without their inputs.

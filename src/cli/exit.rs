@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::campaign::finalize::FinalizeError;
+use crate::campaign::slurm::SlurmError;
 use crate::campaign::{PlanFileError, ProductError, ShardIndexError};
 use crate::case_manifest::CaseManifestError;
 use crate::config::ConfigError;
@@ -50,7 +51,7 @@ impl WithErrorKind for UsageError {
 type Cause = dyn Error + 'static;
 
 /// Functions that return the kind of an error, one for each error type of a command.
-const KINDS: [fn(&Cause) -> Option<ErrorKind>; 16] = [
+const KINDS: [fn(&Cause) -> Option<ErrorKind>; 17] = [
     of::<UsageError>,
     of::<Stopped>,
     of::<ConfigError>,
@@ -66,6 +67,7 @@ const KINDS: [fn(&Cause) -> Option<ErrorKind>; 16] = [
     of::<FinalizeError>,
     of::<ShardIndexError>,
     of::<DemoError>,
+    of::<SlurmError>,
     of::<StoreError>,
 ];
 

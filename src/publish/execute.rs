@@ -155,8 +155,8 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     Manifest::after(before, &source, plan.part_size, recipes, next).with_replaced(history)
 }
 
-/// The checksums of the results of each case that publishes have sent, the last one last. They show that
-/// the result of a source is an earlier one.
+/// The checksums of the results of each case that publishes have sent, the last one last, also of cases that
+/// were deleted. They show that the result of a source is an earlier one.
 fn result_history(
     before: Option<&Manifest>,
     results: &BTreeMap<String, ETag>,
@@ -164,8 +164,10 @@ fn result_history(
 ) -> Vec<ObjectEntry> {
     let before = before.map_or(&[][..], |before| &before.replaced);
     let mut history = Vec::new();
-    for ObjectEntry { key, .. } in next.iter().filter(|entry| is_case_manifest(&entry.key)) {
-        let now = results.get(&**key);
+    let deleted = before.iter().map(|entry| &entry.key);
+    let sent = next.iter().map(|entry| &entry.key).filter(|key| is_case_manifest(key));
+    for key in deleted.chain(sent).collect::<BTreeSet<_>>() {
+        let now = results.get(&**key).filter(|_| find(next, key).is_some());
         let earlier = versions(before, key).iter().map(|entry| entry.etag);
         let mut etags: Vec<ETag> = earlier.filter(|etag| Some(etag) != now).collect();
         etags.extend(now);

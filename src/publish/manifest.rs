@@ -28,7 +28,7 @@ use crate::store::{Lines, PutMode, PutOptions, Store, StoreError};
 pub(super) const MANIFEST: &str = ".dor/manifest.jsonl.gz";
 /// Key of the intent.
 pub(super) const INTENT: &str = ".dor/manifest.next.jsonl.gz";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Sizes in bytes of the parts of a multipart upload that S3 accepts.
 const PART_SIZES: RangeInclusive<u64> = 5 << 20..=5 << 30;
 /// Largest size in bytes of a compressed manifest: tens of millions of objects.
@@ -70,8 +70,9 @@ pub struct Manifest {
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// Further entries of its objects, ordered by key. Of an intent: other versions that the destination had
-    /// when it was written. Of a manifest: the checksums of the results of each case that publishes have sent.
+    /// Further entries, ordered by key. Of an intent: other versions of its objects that the destination had
+    /// when it was written. Of a manifest: the checksums of the results of each case that publishes have
+    /// sent, also of cases that were deleted.
     pub(super) replaced: Vec<ObjectEntry>,
     /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
@@ -110,7 +111,7 @@ impl Manifest {
         none
     }
 
-    /// Adds further entries of its objects, ordered by key.
+    /// Adds further entries, ordered by key.
     pub(super) fn with_replaced(self, replaced: Vec<ObjectEntry>) -> Self {
         Self { replaced, ..self }
     }
@@ -214,16 +215,14 @@ impl Manifest {
         }
     }
 
-    /// The content of the file: JSON lines, compressed.
+    /// The content of the file: JSON lines, compressed. The header tells the number of entries; the further
+    /// entries follow them.
     fn pack(&self) -> std::io::Result<Vec<u8>> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
-        for entry in &self.entries {
-            let others = versions(&self.replaced, &entry.key);
-            for ObjectEntry { key, size, etag, .. } in std::iter::once(entry).chain(others) {
-                out.write_all(b"\n")?;
-                serde_json::to_writer(&mut out, &(key, size, etag))?;
-            }
+        for ObjectEntry { key, size, etag, .. } in self.entries.iter().chain(&self.replaced) {
+            out.write_all(b"\n")?;
+            serde_json::to_writer(&mut out, &(key, size, etag))?;
         }
         out.write_all(b"\n")?;
         out.finish()
@@ -311,13 +310,13 @@ struct Unpacked {
     invalid: Vec<String>,
 }
 
-/// Parses a manifest, in which a key may have up to [`MAX_REPLACED`] further entries.
+/// Parses a manifest. A key may have up to [`MAX_REPLACED`] further entries.
 fn unpack(bytes: &[u8], destination: &Store) -> Result<Unpacked, String> {
     // A decoder of several gzip members also detects bytes that were appended to the file.
     let mut lines = Lines::new(MultiGzDecoder::new(bytes), MAX_UNPACKED);
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let line = lines.next_line().map_err(|error| text(&error))?.unwrap_or_default();
-    let header = serde_json::from_slice(line).map_err(|error| text(&error))?;
+    let header: ManifestHeader = serde_json::from_slice(line).map_err(|error| text(&error))?;
     let (mut entries, mut replaced): (Vec<ObjectEntry>, Vec<ObjectEntry>) = Default::default();
     let mut invalid = Vec::new();
     while let Some(line) = lines.next_line().map_err(|error| text(&error))? {
@@ -327,15 +326,16 @@ fn unpack(bytes: &[u8], destination: &Store) -> Result<Unpacked, String> {
             invalid.push(entry.key.to_string());
             continue;
         }
-        let last = entries.last();
-        let is_other = || last.is_some_and(|last| last.key == entry.key && last != &entry);
-        if last.is_none_or(|last| last.key < entry.key) {
-            entries.push(entry);
-        } else if is_other() && versions(&replaced, &entry.key).len() < MAX_REPLACED {
-            replaced.push(entry);
-        } else {
+        let is_further = entries.len() + invalid.len() >= header.objects;
+        let list = if is_further { &mut replaced } else { &mut entries };
+        let is_in_order = list.last().is_none_or(|last: &ObjectEntry| match is_further {
+            true => last.key <= entry.key,
+            false => last.key < entry.key,
+        });
+        if !is_in_order || is_further && versions(list, &entry.key).len() >= MAX_REPLACED {
             return Err("its entries are not in order".to_owned());
         }
+        list.push(entry);
     }
     Ok(Unpacked { header, entries, replaced, invalid })
 }

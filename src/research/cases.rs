@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::execute::{CaseError, ConversionContext, ConversionSummary, check_inputs, run};
+use super::case_error::CaseError;
+use super::execute::{ConversionContext, ConversionSummary, check_inputs, run};
 use super::plan::{CasePlan, PlanOptions, Reason, plan};
 use super::status::{CaseState, case_states};
 use super::{PlanError, places};

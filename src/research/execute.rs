@@ -8,18 +8,19 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use super::convert::{self, CaseContext, ConvertError, Timing};
+use super::case_error::{CaseError, FileError};
+use super::convert::{self, CaseContext, Timing};
 use super::plan::{CasePlan, FileTask};
 use super::validate::{self, ValidationError, VariableSet};
 use super::{PlanError, claim};
 use crate::case_manifest::{
-    CASE_MANIFEST, CaseManifest, CaseManifestError, FileRecord, InputRecord, PARTIAL_MANIFEST,
+    CASE_MANIFEST, CaseManifest, FileRecord, InputRecord, PARTIAL_MANIFEST, SettingDifference,
 };
 use crate::encode::SinkError;
 use crate::encode::research as layout;
-use crate::executor::{Pool, PoolError, ReadMode, Reader, Stopped, UploadSink};
-use crate::model::{Case, ErrorKind, Grid, WithErrorKind, YearMonth};
-use crate::store::{Location, ObjectMeta, Store, StoreError};
+use crate::executor::{Pool, ReadMode, Reader, UploadSink};
+use crate::model::{Grid, YearMonth};
+use crate::store::{ObjectMeta, Store, StoreError};
 
 /// Headers that are checked at the same time. A check waits for requests and takes little CPU time.
 const CONCURRENT_CHECKS: usize = 16;
@@ -77,113 +78,6 @@ impl ConversionProgress for NoProgress {
     fn advance(&self, _: u64) {}
     fn file_done(&self) {}
     fn end(&self) {}
-}
-
-/// A file of a case could not be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The raw file is not valid.
-    #[error(transparent)]
-    Check(#[from] ValidationError),
-    /// The conversion failed.
-    #[error(transparent)]
-    Convert(#[from] ConvertError),
-    /// The research-grade file could not be stored.
-    #[error("cannot store {url}")]
-    Store {
-        /// URL of the research-grade file.
-        url: String,
-        /// Error of the upload.
-        source: SinkError,
-    },
-    /// The worker failed.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// The partial manifest could not be written, or is that of another process.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-}
-
-impl WithErrorKind for FileError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Check(error) => error.kind(),
-            Self::Convert(error) => error.kind(),
-            Self::Store { source, .. } => source.kind(),
-            Self::Pool(error) => error.kind(),
-            Self::Plan(error) => error.kind(),
-        }
-    }
-}
-
-/// A case was not completed.
-#[derive(Debug, thiserror::Error)]
-pub enum CaseError {
-    /// The case could not be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Files of the case failed.
-    #[error(
-        "{} of the files of case {case} failed; {converted} converted, {not_tried} not tried", .failures.len()
-    )]
-    Files {
-        /// Case that the error is about.
-        case: Case,
-        /// Number of files converted by this run.
-        converted: usize,
-        /// Number of files that were not started.
-        not_tried: usize,
-        /// Key of each failed file, and the cause.
-        failures: Vec<(String, FileError)>,
-    },
-    /// The user stopped the run. Finished files stay.
-    #[error("case {case}: files converted: {converted} of {files}; {Stopped}")]
-    Stopped {
-        /// Case that the error is about.
-        case: Case,
-        /// Number of files converted by this run.
-        converted: usize,
-        /// Number of files in the plan.
-        files: usize,
-    },
-    /// The user stopped the run before the case began.
-    #[error(transparent)]
-    NotBegun(#[from] Stopped),
-    /// There are no raw files because the archive does not exist.
-    #[error("{url}: {reason}")]
-    NoArchive {
-        /// URL of the archive.
-        url: String,
-        /// What is absent.
-        reason: &'static str,
-    },
-    /// The output location lies within other results.
-    #[error("{other} holds results of its own; give the output another location")]
-    Inside {
-        /// Location of the other results.
-        other: Location,
-    },
-    /// The case manifest could not be written.
-    #[error(transparent)]
-    Ledger(#[from] CaseManifestError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl WithErrorKind for CaseError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Plan(error) => error.kind(),
-            Self::Files { failures, .. } => {
-                ErrorKind::combined(failures.iter().map(|(_, failure)| failure.kind()))
-            }
-            Self::Stopped { .. } | Self::NotBegun(_) => ErrorKind::Interrupted,
-            Self::NoArchive { .. } | Self::Inside { .. } => ErrorKind::Config,
-            Self::Ledger(error) => error.kind(),
-            Self::Store(error) => error.kind(),
-        }
-    }
 }
 
 /// Files and bytes of a conversion, and its time.
@@ -259,9 +153,11 @@ pub async fn run(
             ..ConversionSummary::default()
         });
     }
+    let mut plan = plan;
     let case = plan.case;
     context.out.remove_stale_temp_files(&folder).await?;
-    let memory = check_inputs(context, &plan).await?;
+    let CheckedInputs { memory, grid_shape } = check_inputs(context, &plan).await?;
+    plan.record.grid_shape = grid_shape.or(plan.record.grid_shape);
     claim::claim(&context.out, &plan, &folder).await?;
     let bytes = plan.steps.iter().map(|s| s.input.size).sum();
     let files = FilesInProgress::begin(&*context.progress, plan.steps.len(), bytes);
@@ -275,15 +171,25 @@ pub async fn run(
     Ok(summary)
 }
 
+/// What the headers of the inputs of a case tell.
+#[derive(Clone, Debug, Default)]
+pub struct CheckedInputs {
+    /// Bytes of memory that the conversion of each month takes.
+    pub memory: BTreeMap<YearMonth, u64>,
+    /// Number of points of the model grid, `[nlat, nlon]`. `None`: no file was read.
+    pub grid_shape: Option<[usize; 2]>,
+}
+
 /// Reads the header of every input before anything is written. A case with an invalid file is refused as a
-/// whole, and the error names all invalid files. Returns the bytes of memory that each conversion takes.
+/// whole, and the error names all invalid files.
 ///
 /// # Errors
-/// Files are not valid, or their variables differ, or the run was stopped.
+/// Files are not valid, or their variables differ, or their model grid is not that of the case manifest, or
+/// the run was stopped.
 pub async fn check_inputs(
     context: &ConversionContext,
     plan: &CasePlan,
-) -> Result<BTreeMap<YearMonth, u64>, CaseError> {
+) -> Result<CheckedInputs, CaseError> {
     // Checks run beside the workers of the pool, but within its memory budget.
     let threads = &Pool::new(CONCURRENT_CHECKS, u64::MAX);
     let check = async |month: YearMonth, input: &ObjectMeta| {
@@ -339,7 +245,14 @@ pub async fn check_inputs(
             tracing::warn!("the raw files of case {} have no {variable}: {effect}", plan.case);
         }
     }
-    Ok(memory)
+    let grid_shape = usual.and_then(VariableSet::grid_shape);
+    let shapes = plan.record.grid_shape.zip(grid_shape);
+    if let Some(difference) = shapes.and_then(|(was, is)| SettingDifference::of_shape(was, is)) {
+        let folder = context.out.location().join(&layout::folder(plan.case));
+        let (case, url) = (plan.case, folder.join(CASE_MANIFEST).to_string());
+        return Err(PlanError::Settings { case, url, differences: vec![difference] }.into());
+    }
+    Ok(CheckedInputs { memory, grid_shape })
 }
 
 /// Converts the files of a plan and returns the manifest with their entries. A failure or a stop starts no

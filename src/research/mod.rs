@@ -2,6 +2,7 @@
 //!
 //! [`plan`](fn@plan) finds out which files of a case to convert, [`run`] converts them.
 
+pub(crate) mod case_error;
 pub(crate) mod cases;
 mod claim;
 pub mod convert;
@@ -19,10 +20,11 @@ pub mod validate;
 pub(crate) mod verify;
 
 pub use crate::encode::research::{RECIPE, folder};
+pub use case_error::CaseError;
 pub use cases::Conversion;
 pub use error::PlanError;
 pub use execute::{
-    CaseError, ConversionContext, ConversionProgress, ConversionSummary, FilesInProgress,
+    CheckedInputs, ConversionContext, ConversionProgress, ConversionSummary, FilesInProgress,
     NoProgress, check_inputs, run,
 };
 pub use grid::{GridError, GridFile};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::PlanError;
-use super::recorded::earlier;
+use super::recorded::{EarlierRuns, earlier};
 use crate::case_manifest::{
     CASE_MANIFEST, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState,
     PARTIAL_MANIFEST,
@@ -145,8 +145,8 @@ pub async fn plan(
     let (inputs, skipped) = monthly_files(raw, case).await?;
     let missing = missing_months(case, &inputs, options.allow_missing)?;
     let present = present_outputs(out, case).await?;
-    let (earlier, mut complete) = match options.force {
-        true => (None, false),
+    let EarlierRuns { manifest: earlier, mut complete, taken } = match options.force {
+        true => EarlierRuns::default(),
         false => earlier(out, case, &options.recipe, &present).await?,
     };
     let names = missing.iter().map(YearMonth::to_string).collect();
@@ -155,6 +155,7 @@ pub async fn plan(
     let mut record = CaseManifest::new(case.to_string(), options.recipe.clone(), names, part_size);
     if let Some(earlier) = &earlier {
         refuse_loss(case, earlier, &missing, &present)?;
+        record.grid_shape = earlier.grid_shape;
     }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
     let compare = async |(month, input): (YearMonth, ObjectMeta)| {
@@ -185,6 +186,12 @@ pub async fn plan(
         }
     }
     complete &= steps.is_empty();
+    // The complete case stays as it is. Its manifest may be deleted at any time.
+    match taken {
+        Some(taken) if !complete => return Err(taken),
+        Some(_) => touched = false,
+        None => {}
+    }
     let folder = layout::folder(case);
     let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     let (begun_before, ended_before) = (exists(PARTIAL_MANIFEST), exists(CASE_MANIFEST));

@@ -10,8 +10,19 @@ use crate::encode::research as layout;
 use crate::model::Case;
 use crate::store::Store;
 
-/// The manifest of earlier runs, if it has files, and whether it is that of a complete case. `present` has the
-/// sizes of the existing objects by key.
+/// What earlier and concurrent runs have made of a case.
+#[derive(Default)]
+pub(super) struct EarlierRuns {
+    /// The manifest of earlier runs, if it has files.
+    pub manifest: Option<CaseManifest>,
+    /// Whether it is that of a complete case.
+    pub complete: bool,
+    /// The reason why this run must not convert files of the case: a process with other settings converts it,
+    /// or was stopped, and has not replaced a file of the complete case yet.
+    pub taken: Option<PlanError>,
+}
+
+/// The manifest of earlier runs. `present` has the sizes of the existing objects by key.
 ///
 /// # Errors
 /// The settings conflict with `recipe`, files have no valid manifest, or another process converts the case.
@@ -20,7 +31,7 @@ pub(super) async fn earlier(
     case: Case,
     recipe: &ConversionRecipe,
     present: &BTreeMap<String, u64>,
-) -> Result<(Option<CaseManifest>, bool), PlanError> {
+) -> Result<EarlierRuns, PlanError> {
     let folder = layout::folder(case);
     let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
     // Both exist after a stop between writing the one and deleting the other. The conversion then deletes
@@ -30,13 +41,21 @@ pub(super) async fn earlier(
         (false, _) => (PARTIAL_MANIFEST, false),
     };
     let files = case.months().filter(|m| present.contains_key(&layout::key(case, *m))).count();
-    // A process with other settings can be converting the case now.
-    if exists(PARTIAL_MANIFEST) {
-        differences(out, case, &folder, (PARTIAL_MANIFEST, recipe)).await?;
-    }
+    // A process with other settings can be converting the case now. It deletes the manifest of the complete
+    // case before it replaces the first file.
+    let taken = match exists(PARTIAL_MANIFEST) {
+        true => differences(out, case, &folder, (PARTIAL_MANIFEST, recipe)).await.err(),
+        false => None,
+    };
+    let taken = match taken {
+        Some(error @ PlanError::Taken { .. }) if exists(CASE_MANIFEST) => Some(error),
+        Some(error) => return Err(error),
+        None => None,
+    };
+    let complete = complete || taken.is_some();
     let mut record = match exists(name) || files > 0 {
         true => CaseManifest::load(out, &folder, name).await?,
-        false => return Ok((None, false)),
+        false => return Ok(EarlierRuns::default()),
     };
     if record.is_none() && files > 0 {
         // Another process can have completed the case since the folder was listed.
@@ -49,7 +68,7 @@ pub(super) async fn earlier(
     };
     let Some(record) = record else {
         let problem = || unrecorded(format!("no case manifest of them ({CASE_MANIFEST})"));
-        return if files > 0 { Err(problem()) } else { Ok((None, false)) };
+        return if files > 0 { Err(problem()) } else { Ok(EarlierRuns::default()) };
     };
     if record.case != case.to_string() {
         return Err(unrecorded(format!("{name} there is of case {}", record.case)));
@@ -66,7 +85,8 @@ pub(super) async fn earlier(
         let problem = format!("{name} there does not describe them: all have other sizes");
         return Err(unrecorded(problem));
     }
-    Ok(((!record.files.is_empty()).then_some(record), complete))
+    let manifest = (!record.files.is_empty()).then_some(record);
+    Ok(EarlierRuns { manifest, complete, taken })
 }
 
 /// Whether the manifest `name` exists. Its settings must be equal to `recipe`; that of a complete case may

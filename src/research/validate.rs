@@ -252,6 +252,14 @@ impl VariableSet {
         order.into_iter().rev().max_by_key(|set| files.get(set).copied())
     }
 
+    /// Number of points of the model grid, `[nlat, nlon]`.
+    pub fn grid_shape(&self) -> Option<[usize; 2]> {
+        self.0.values().find_map(|variable| {
+            let len = |name: &str| Some(variable.dims.iter().find(|dim| dim.name == name)?.len);
+            Some([len("nlat")?, len("nlon")?])
+        })
+    }
+
     /// Whether the file has this variable.
     pub fn has(&self, variable: &str) -> bool {
         self.0.contains_key(variable)

@@ -336,3 +336,50 @@ fn converted_months_without_raw_files_are_kept() {
     assert_same(&before, &work.tree("out"));
     assert!(run(&work, &["--force"]).contains("2 files converted"));
 }
+
+#[test]
+fn a_forced_run_that_was_killed_before_its_first_file_leaves_the_complete_case() {
+    let work = Workspace::new(2);
+    work.convert();
+    let manifest = work.path("out/112/04/manifest.json");
+    let before = work.tree("out");
+    // The partial manifest of `--force` without a grid file.
+    let text = fs::read_to_string(&manifest).unwrap();
+    let mut begun: serde_json::Value = serde_json::from_str(&text).unwrap();
+    begun["files"] = serde_json::json!([]);
+    begun["recipe"]["grid_sha256"] = serde_json::Value::Null;
+    fs::write(work.path("out/112/04/manifest.partial.json"), begun.to_string()).unwrap();
+    let with_partial = work.tree("out");
+    // With the settings of the complete case, there is nothing to do. With those of the killed run, the message
+    // names the settings of the complete case.
+    assert_eq!(months_converted_again(&work, 2, "done before, 2 files"), [0; 0]);
+    assert_same(&with_partial, &work.tree("out"));
+    assert_refused(&work, &[], &["grid: ", "manifest.json", "--force"]);
+    // Files of the case are not converted while the other process may run.
+    fs::remove_file(work.output(1)).unwrap();
+    assert_refused(&work, &["--grid", "grid.nc"], &["another process makes", "--force"]);
+    run(&work, &["--force"]);
+    assert_same(&before, &work.tree("out"));
+}
+
+#[test]
+fn raw_files_of_another_model_grid_do_not_replace_a_case() {
+    let work = Workspace::new(2);
+    let bare = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];
+    work.process_case(&bare).assert().success();
+    let before = work.tree("out");
+    let mut demo = super::support::dor::dor(work.folder());
+    demo.args("demo raw other --case 112-04 --shape 10x12x3 --months 2".split(' '));
+    demo.assert().success();
+    let other = ["112-04", "-d", "other/archive", "-o", "out", "--allow-missing"];
+    for more in [&[][..], &["--dry-run"]] {
+        let mut command = work.process_case(&other);
+        let error = super::support::dor::fails(command.args(more), 78);
+        for part in ["model grid: ", "8 x 9 points", "10 x 12 points", "--force"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_same(&before, &work.tree("out"));
+    }
+    work.process_case(&other).arg("--force").assert().success();
+    work.process_case(&other).assert().success();
+}

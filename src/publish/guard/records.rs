@@ -14,6 +14,11 @@ use crate::publish::manifest::{find, versions};
 use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
+/// The loss when the source has an earlier result than the destination.
+const LATER: &str = "a later result of this case: a publish has replaced that of the source by it";
+/// The loss when the source has an earlier result than the one that was deleted at the destination.
+const REMOVED: &str = "a later result of this case in its history, which a publish has deleted: that of the source is earlier";
+
 impl ReplacementCheck<'_> {
     /// Refuses to delete objects of a case whose record the source no longer has, if a pattern leaves the
     /// record itself out of the deletes.
@@ -182,8 +187,25 @@ impl ReplacementCheck<'_> {
             let url = self.destination.location().join(key).to_string();
             Err(PublishError::WouldLose { url, what, advice })
         };
-        let Some((bytes, _)) = self.destination.get(key).await? else { return Ok(false) };
-        let Some(published) = ManifestSummary::parse_any(&bytes) else { return Ok(false) };
+        let sent = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
+        let is_earlier = |own: &ManifestSummary| {
+            let result = own.result_etag();
+            sent.iter().rev().skip(1).any(|earlier| earlier.etag == result)
+        };
+        let found = self.destination.get(key).await?;
+        let published = found.as_ref().and_then(|(bytes, _)| ManifestSummary::parse_any(bytes));
+        let (Some((bytes, _)), Some(published)) = (found, published) else {
+            // Other programs write files of this name too.
+            let own = match sent {
+                [] => None,
+                _ => self.source.get(key).await?,
+            };
+            let own = own.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
+            return match own.is_some_and(|own| is_earlier(&own)) {
+                true => loses(REMOVED.to_owned(), REPLACE),
+                false => Ok(false),
+            };
+        };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
             return loses("a case manifest, which the source lacks".to_owned(), REPLACE);
         };
@@ -197,6 +219,13 @@ impl ReplacementCheck<'_> {
             Some(Loss::Inputs) => {
                 let what = "the inputs of the case, which an adopted result lacks".to_owned();
                 return loses(what, REPLACE);
+            }
+            Some(Loss::Shape) => {
+                let [had, has] = [&published, &own].map(ManifestSummary::shape_text);
+                return loses(
+                    format!("this case on another model grid, of {had} (the source has {has})"),
+                    REPLACE,
+                );
             }
             Some(Loss::Months(months)) if !options.delete => {
                 return loses(format!("{months} more months than the source"), DELETE);
@@ -215,11 +244,8 @@ impl ReplacementCheck<'_> {
         if own_result == published_result {
             return Ok(true);
         }
-        let sent = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
-        if sent.iter().rev().skip(1).any(|earlier| earlier.etag == own_result) {
-            let what =
-                "a later result of this case: a publish has replaced that of the source by it";
-            return loses(what.to_owned(), REPLACE);
+        if is_earlier(&own) {
+            return loses(LATER.to_owned(), REPLACE);
         }
         if !options.selection.has(key) {
             return loses("another case manifest".to_owned(), LEFT_OUT);

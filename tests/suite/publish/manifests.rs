@@ -52,7 +52,7 @@ fn write_manifest(work: &Workspace, keys: &[&str]) {
 /// The header of a manifest with this number of objects of 8 bytes.
 fn header(objects: usize) -> serde_json::Value {
     json!({
-        "format": 2, "part_size": 16 << 20, "version": 1, "published": "2026-01-01T00:00:00Z",
+        "format": 3, "part_size": 16 << 20, "version": 1, "published": "2026-01-01T00:00:00Z",
         "program": "dor",
         "source": "x", "recipes": {}, "objects": objects, "bytes": 8 * objects,
     })

@@ -57,6 +57,51 @@ fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
 }
 
 #[test]
+fn an_earlier_result_of_a_deleted_case_or_of_another_grid_is_not_published() {
+    for_each_server(|fixture| {
+        let run = |words: &str| {
+            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+        };
+        let research = |name: &str| fixture.work.path(&format!("{name}/research"));
+        run("demo raw later --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        run("demo raw larger --case 112-04 --shape 10x12x3 --months 1");
+        for (archive, output) in
+            [("archive", "first"), ("later/archive", "second"), ("larger/archive", "third")]
+        {
+            let to = format!("-d {archive} -o {output}/research --allow-missing");
+            run(&format!("research-data process-case 112-04 {to}"));
+        }
+        let place = |name: &str| fs::rename(research(name), research("site")).unwrap();
+        let take_back = |name: &str| fs::rename(research("site"), research(name)).unwrap();
+        for name in ["first", "second"] {
+            place(name);
+            fixture.publish("").assert().success();
+            take_back(name);
+        }
+        place("third");
+        let error = fails(&mut fixture.publish(""), CONFIGURATION);
+        for part in ["another model grid", "8 x 9 points", "10 x 12 points", "--overwrite"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        take_back("third");
+        fixture.publish("--delete").assert().success();
+        assert!(!fixture.published().keys().any(|key| key.starts_with("research/")));
+        place("first");
+        let before = fixture.published();
+        for more in ["", "--delete", "--audit"] {
+            let error = fails(&mut fixture.publish(more), CONFIGURATION);
+            let reason = "a later result of this case in its history, which a publish has deleted";
+            assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
+        }
+        assert_same(&before, &fixture.published());
+        take_back("first");
+        place("second");
+        fixture.publish("").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+    });
+}
+
+#[test]
 fn a_result_with_other_times_of_its_inputs_is_the_same_result() {
     for_each_server(|fixture| {
         let convert = || {

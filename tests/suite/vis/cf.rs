@@ -189,6 +189,24 @@ fn missing_or_wrong_units_are_refused() {
 }
 
 #[test]
+fn layers_without_a_positive_thickness_are_refused() {
+    for wrong in [0.0, -1000.0, f32::INFINITY] {
+        let work = workspace();
+        let change = |raw: &mut Contents| {
+            let dz = raw.variables.get_mut("dz").unwrap();
+            dz.bytes[4..8].copy_from_slice(&wrong.to_ne_bytes());
+        };
+        rewrite(&work.raw(0), change, |_| {});
+        let error =
+            fails(&mut vis_command(work.folder(), &format!("{} {CASE}", STORES[1])), BAD_DATA);
+        for word in ["0347-04.nc", "(dz)", "not a positive length"] {
+            assert!(error.contains(word), "`{word}` is missing in: {error}");
+        }
+        assert!(!work.path("s2/.cases/112-04.json").exists());
+    }
+}
+
+#[test]
 fn a_file_whose_title_names_another_case_is_refused() {
     let work = workspace();
     let other = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_113_1999-04-01_00453.001";
