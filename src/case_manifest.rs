@@ -17,7 +17,7 @@ use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
 use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
 pub use difference::{SettingDifference, first_digits};
-pub use enclosing::results_around;
+pub use enclosing::enclosing_results;
 pub use summary::{CaseValues, Loss, ManifestObject, ManifestSummary, values_sha256};
 
 /// Name of the record of a complete case, in the folder of its files.
@@ -98,6 +98,10 @@ pub struct CaseManifest {
     pub missing_months: Vec<String>,
     /// Size in bytes of the parts of files whose MD5s are recorded.
     pub part_size: u64,
+    /// Of a partial manifest: the fingerprint of the raw files ([`InputRecord::fingerprint`]) that its process
+    /// converts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inputs_fingerprint: Option<String>,
     /// Files, ordered by key.
     pub files: Vec<FileRecord>,
 }
@@ -187,6 +191,16 @@ impl InputRecord {
         }
     }
 
+    /// SHA-256 of the keys and versions of inputs, in hexadecimal, without reading them.
+    pub fn fingerprint<'a>(inputs: impl Iterator<Item = &'a Self>) -> String {
+        let mut digest = Sha256::new();
+        for Self { key, size, modified, etag, .. } in inputs {
+            // The end of each text is marked, so that different inputs never give the same bytes.
+            digest.update(format!("{key}\0{size}\0{modified}\0{etag:?}\0"));
+        }
+        hex(&digest.finalize())
+    }
+
     /// Whether both are the same version of an object, without reading it: the same key, size and ETag.
     /// Where one of them has no ETag, the modification times are compared.
     pub fn is_same_version(&self, other: &Self) -> bool {
@@ -259,8 +273,16 @@ impl CaseManifest {
         missing_months: Vec<String>,
         part_size: u64,
     ) -> Self {
-        let (grid_shape, files) = (None, Vec::new());
-        Self { format: FORMAT, case, recipe, grid_shape, missing_months, part_size, files }
+        Self {
+            format: FORMAT,
+            case,
+            recipe,
+            grid_shape: None,
+            missing_months,
+            part_size,
+            inputs_fingerprint: None,
+            files: Vec::new(),
+        }
     }
 
     /// Adds or replaces the entry of a file; entries stay ordered by key.

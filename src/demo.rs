@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::case_manifest::{CASES_FOLDER, results_around, sha256};
+use crate::case_manifest::{CASES_FOLDER, enclosing_results, sha256};
 use crate::encode::{PartSink, SinkError};
 use crate::executor::{Pool, PoolError, UploadSink};
 use crate::model::{Case, Checksums, ErrorKind, PartHasher, WithErrorKind, YearMonth, hex};
@@ -167,7 +167,7 @@ pub async fn claim(
     products: &[&str],
 ) -> Result<(), DemoError> {
     let url = |key: &str| store.location().join(key).to_string();
-    if let Some(other) = results_around(store).await {
+    if let Some(other) = enclosing_results(store).await {
         return Err(DemoError::Inside { url: url(""), other: other.to_string() });
     }
     let marker = DemoMarker::load(store).await?;
@@ -344,7 +344,7 @@ async fn write_files(
                 Some(month) => format!("{folder}/{}", synthetic.file_name(month)),
                 None => SSH.to_owned(),
             };
-            let worker = pool.place(0).await?;
+            let worker = pool.acquire(0).await?;
             let upload = store.create(&key).await?;
             let mut out =
                 PartWriter::new(UploadSink::new(upload, stop.clone()), store.multipart_size());

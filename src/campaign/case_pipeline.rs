@@ -121,7 +121,7 @@ impl From<PlanError> for ProductError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProductResult {
     /// Whether it was done before this run.
-    pub before: bool,
+    pub done_before: bool,
     /// Objects written by this run.
     pub objects: usize,
     /// Bytes written by this run.
@@ -129,8 +129,8 @@ pub struct ProductResult {
 }
 
 impl From<FillReport> for ProductResult {
-    fn from(FillReport { before, objects, written, .. }: FillReport) -> Self {
-        Self { before, objects, written }
+    fn from(FillReport { done_before, objects, written, .. }: FillReport) -> Self {
+        Self { done_before, objects, written }
     }
 }
 
@@ -232,7 +232,7 @@ impl Products<'_> {
     }
 
     /// Options of filling a case in a map store.
-    fn work(&self) -> FillOptions {
+    fn fill_options(&self) -> FillOptions {
         let (force, allow_missing) = (self.force, self.allow_missing);
         FillOptions { force, allow_missing, dry_run: false }
     }
@@ -240,7 +240,7 @@ impl Products<'_> {
     /// Fills the maps of store 2.
     async fn maps(&self, files: CaseFiles) -> Results {
         let Some(maps) = &self.store2 else { return Results::new() };
-        let filled = maps.fill(&files, self.work()).await;
+        let filled = maps.fill(&files, self.fill_options()).await;
         vec![(vec![Product::Store2], filled.map(ProductResult::from).map_err(ProductError::from))]
     }
 
@@ -281,17 +281,19 @@ impl Products<'_> {
     async fn open_slots(&self, files: &CaseFiles) -> (Results, Vec<(Product, CaseSlot<'_>)>) {
         let mut opened = Vec::new();
         if let Some(destination) = &self.store1 {
-            opened
-                .push((Product::Store1, store1::open_slot(destination, files, self.work()).await));
+            opened.push((
+                Product::Store1,
+                store1::open_slot(destination, files, self.fill_options()).await,
+            ));
         }
         if let Some(distances) = &self.store3 {
-            opened.push((Product::Store3, distances.open_slot(files, self.work()).await));
+            opened.push((Product::Store3, distances.open_slot(files, self.fill_options()).await));
         }
         let (mut results, mut slots) = (Results::new(), Vec::new());
         for (product, slot) in opened {
             match slot {
                 Ok(slot) if slot.done => {
-                    let result = ProductResult { before: true, ..ProductResult::default() };
+                    let result = ProductResult { done_before: true, ..ProductResult::default() };
                     results.push((vec![product], Ok(result)));
                 }
                 Ok(slot) => slots.push((product, slot)),
@@ -329,7 +331,7 @@ async fn convert(
     plan: Result<CasePlan, ProductError>,
 ) -> Result<ProductResult, ProductError> {
     let plan = plan?;
-    let before = plan.complete;
+    let done_before = plan.complete;
     let summary = research::run(context, plan).await?;
-    Ok(ProductResult { before, objects: summary.converted, written: summary.bytes_out })
+    Ok(ProductResult { done_before, objects: summary.converted, written: summary.bytes_out })
 }

@@ -63,6 +63,11 @@ pub enum Problem {
     /// The raw file at this URL has changed.
     #[error("{0} has other bytes than recorded; dor run makes the product again")]
     Input(String),
+    /// The raw file at this URL has another time than recorded, and no checksum of it is recorded.
+    #[error(
+        "{0} has another time than recorded, and no recorded checksum; dor run makes the product again"
+    )]
+    InputTime(String),
     /// A research-grade file differs from its case manifest as this text says.
     #[error("{0}; dor run makes it again")]
     Output(String),
@@ -93,7 +98,7 @@ pub(super) async fn compare_case(
     outputs: &[&(Product, Store)],
     (case, planned): (Case, &PlannedCase),
 ) -> Result<Vec<ComparedProduct>, ProductError> {
-    let mut compared = Vec::new();
+    let (mut compared, mut unchanged) = (Vec::new(), Vec::new());
     // Listed once, and only when a product is as planned.
     let mut present = None;
     for (product, store) in outputs.iter().copied() {
@@ -104,7 +109,8 @@ pub(super) async fn compare_case(
                 if present.is_none() {
                     present = Some(raw.list(&raw_folder(case)).await?);
                 }
-                changed_input(raw, present.as_deref().unwrap_or_default(), &inputs).await?
+                let present = present.as_deref().unwrap_or_default();
+                changed_input(raw, present, &inputs, &mut unchanged).await?
             }
         };
         compared.push((*product, case, problem));
@@ -148,7 +154,7 @@ async fn research_inputs(
         manifest => manifest.map_err(PlanError::from)?,
     };
     let Some(manifest) = manifest else { return Ok(Err(Problem::Absent)) };
-    let (recorded, wanted) = (&manifest.recipe.grid_sha256, &plan.givens.grid_sha256);
+    let (recorded, wanted) = (&manifest.recipe.grid_sha256, &plan.fingerprints.grid_sha256);
     let problem = first_problem([
         (manifest.recipe.version == RECIPE, Problem::Rules),
         files_check(manifest.files.iter().map(|file| &file.input), planned),
@@ -223,7 +229,7 @@ fn settings_checks(
     planned: &PlannedCase,
     record: &CaseRecord,
 ) -> Vec<Check> {
-    let grid = plan.givens.grid_sha256.as_deref();
+    let grid = plan.fingerprints.grid_sha256.as_deref();
     let recorded = record.settings.grid_sha256.as_deref();
     match product {
         // With `reference_compat`, the grid comes from the raw files.
@@ -245,23 +251,32 @@ fn settings_checks(
 /// Whether the maps have the planned series of sea surface height. Only maps that need a series
 /// record one.
 fn has_planned_ssh(plan: &CampaignPlan, record: &CaseRecord) -> bool {
-    match (&record.settings.ssh, &plan.givens.ssh) {
+    match (&record.settings.ssh, &plan.fingerprints.ssh) {
         (None, _) | (_, None) => true,
         (Some(recorded), Some(planned)) => recorded.has_same_content(planned),
     }
 }
 
-/// The first input whose raw file has other bytes now. An absent raw file is no problem, nor is one
-/// whose recorded content is unknown.
+/// The first input whose raw file has other bytes now, or another time where its content is not recorded. An
+/// absent raw file is no problem. `unchanged` has the inputs of products before this one that have the same
+/// content now, and those of this product are added.
 async fn changed_input(
     raw: &Store,
     present: &[ObjectMeta],
     inputs: &[InputRecord],
+    unchanged: &mut Vec<InputRecord>,
 ) -> Result<Option<Problem>, StoreError> {
     for input in inputs {
         let Some(info) = present.iter().find(|info| info.key == input.key) else { continue };
-        if input.compare(raw, info).await? == InputState::Changed {
-            return Ok(Some(Problem::Input(raw.location().join(&input.key).to_string())));
+        let is_same = |same: &InputRecord| same.is_same_version(input);
+        if unchanged.iter().any(is_same) {
+            continue;
+        }
+        let url = || raw.location().join(&input.key).to_string();
+        match input.compare(raw, info).await? {
+            InputState::Same | InputState::Touched => unchanged.push(input.clone()),
+            InputState::Changed => return Ok(Some(Problem::Input(url()))),
+            InputState::Unknown => return Ok(Some(Problem::InputTime(url()))),
         }
     }
     Ok(None)

@@ -24,9 +24,9 @@ const CONCURRENT_LISTINGS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct PlanDraft {
     /// Products to make, each once, in order.
-    pub stages: Vec<Product>,
+    pub products: Vec<Product>,
     /// Inputs and outputs, as absolute locations.
-    pub places: Locations,
+    pub locations: Locations,
     /// The grid file with the setting that names it.
     pub grid: Option<GridFile>,
     /// Accept cases with missing months.
@@ -62,15 +62,15 @@ impl PlanDraft {
         stores: &StoreRegistry,
         stop: &CancellationToken,
     ) -> Result<CampaignPlan, PlanFileError> {
-        let centers = match &self.places.centers {
+        let centers = match &self.locations.centers {
             Some(at) => Some((centers::load(stores, at).await?, at.to_string())),
             None => None,
         };
         let fingerprints = self.fingerprints(stores, stop).await?;
         let planned = self.count(&self.archive(stores)?, cases, centers.as_ref()).await?;
         let (store, _) = open_folder(stores, output)?;
-        let locations = self.places.relative_to(store.location());
-        Ok(CampaignPlan::new(self.stages, locations, planned)
+        let locations = self.locations.relative_to(store.location());
+        Ok(CampaignPlan::new(self.products, locations, planned)
             .with_fingerprints(fingerprints)
             .with_rules(self.allow_missing, self.reference_compat))
     }
@@ -81,19 +81,21 @@ impl PlanDraft {
     /// The draft has no archive, or the store cannot be opened.
     pub fn archive(&self, stores: &StoreRegistry) -> Result<Store, VisError> {
         let absent = || {
-            VisError::Needs("a plan needs the archive of raw history: give --data-dir".to_owned())
+            VisError::Settings(
+                "a plan needs the archive of raw history: give --data-dir".to_owned(),
+            )
         };
-        Ok(stores.open(self.places.data_dir.as_ref().ok_or_else(absent)?)?)
+        Ok(stores.open(self.locations.data_dir.as_ref().ok_or_else(absent)?)?)
     }
 
     /// Refuses output locations that are equal or lie within each other.
     fn refuse_overlaps(&self) -> Result<(), VisError> {
-        let outputs = Product::ALL.iter().filter_map(|product| self.places.of(*product));
+        let outputs = Product::ALL.iter().filter_map(|product| self.locations.of(*product));
         let all: Vec<&Location> = outputs.collect();
         for (n, one) in all.iter().enumerate() {
             for other in all.iter().skip(n + 1) {
                 if one.overlaps(other) {
-                    return Err(VisError::Needs(format!(
+                    return Err(VisError::Settings(format!(
                         "{one} and {other} are the same location, or one lies within the other: \
                          give each product a separate location"
                     )));
@@ -105,11 +107,11 @@ impl PlanDraft {
 
     /// Refuses a store 2 with vertically integrated carbon (`DIC`) without a series of sea surface height.
     async fn refuse_without_ssh(&self, stores: &StoreRegistry) -> Result<(), VisError> {
-        if let (Some(at), None) = (&self.places.store2, &self.places.ssh)
+        if let (Some(at), None) = (&self.locations.store2, &self.locations.ssh)
             && let Ok(opened) = create::open(&stores.open(at)?, "store2").await
             && matches!(&opened.kind, StoreKind::Store2(maps) if maps.variables.contains(&MapVariable::Dic))
         {
-            return Err(VisError::Needs(store2::NEEDS_SSH.to_owned()));
+            return Err(VisError::Settings(store2::NEEDS_SSH.to_owned()));
         }
         Ok(())
     }
@@ -124,7 +126,7 @@ impl PlanDraft {
         if let Some(file) = &self.grid {
             fingerprints.grid_sha256 = Some(file.load(stores).await?.1);
         }
-        if let Some(at) = &self.places.ssh {
+        if let Some(at) = &self.locations.ssh {
             let (stores, pool) = (until(stop, stores), Pool::new(1, u64::MAX));
             fingerprints.ssh = Some(ssh::load(&stores, at, (&pool, stop)).await?.1);
         }
@@ -163,6 +165,6 @@ pub async fn write(
     if dry_run {
         return plan.check_free(&store, &key).await;
     }
-    plan.places.clone().seen_from(store.location()).prepare(stores).await?;
+    plan.locations.clone().seen_from(store.location()).prepare(stores).await?;
     plan.save(&store, &key).await
 }

@@ -8,7 +8,7 @@ use crate::vis::VisError;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
     /// The file exists with other contents.
-    #[error("{url} exists and is another plan; plans do not change: give another name")]
+    #[error("{url} exists and is not this plan; plans do not change: give another name")]
     Exists {
         /// URL of the plan.
         url: String,
@@ -38,7 +38,7 @@ pub enum PlanFileError {
         "{what} of the plan, {url}, is not there or is empty; restore it, or make another plan: dor does not create it \
          again"
     )]
-    NoPlace {
+    NoLocation {
         /// Key of the location, such as `data_dir`.
         what: &'static str,
         /// URL of the location.
@@ -69,7 +69,7 @@ impl WithErrorKind for PlanFileError {
             | Self::Exists { .. }
             | Self::Absent { .. }
             | Self::Folder { .. }
-            | Self::NoPlace { .. } => ErrorKind::Config,
+            | Self::NoLocation { .. } => ErrorKind::Config,
         }
     }
 }

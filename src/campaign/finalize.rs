@@ -89,7 +89,7 @@ pub async fn finalize<E: From<FinalizeError>>(
 async fn find_missing(
     OpenPlan { stores, plan, .. }: &OpenPlan,
 ) -> Result<(Vec<(Product, Store)>, Vec<Missing>), FinalizeError> {
-    plan.places.ensure_present(&plan.stages, stores).await?;
+    plan.locations.ensure_present(&plan.products, stores).await?;
     let (raw, outputs) = (open_archive(plan, stores)?, open_outputs(plan, stores)?);
     let missing = missing(plan, &raw, &outputs, &mut BTreeSet::new()).await?;
     Ok((outputs, missing))

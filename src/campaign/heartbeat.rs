@@ -61,7 +61,7 @@ pub struct Heartbeat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// One product, or those that share the failed step.
-    pub stages: Vec<Product>,
+    pub products: Vec<Product>,
     /// The cause, in one line.
     pub error: String,
     /// Whether another run fails as well until the input or the configuration changes.
@@ -75,7 +75,7 @@ impl Heartbeat {
         Self {
             plan: plan.sha256.clone(),
             shard: shard.index,
-            shards: shard.of,
+            shards: shard.count,
             process: Process::own(),
             began: now,
             renewed: now,
@@ -99,8 +99,8 @@ impl Heartbeat {
     }
 
     fn key(folder: &str, shard: Shard) -> String {
-        let Shard { index, of } = shard;
-        format!("{folder}/shard-{index:04}-of-{of:04}.json")
+        let Shard { index, count } = shard;
+        format!("{folder}/shard-{index:04}-of-{count:04}.json")
     }
 
     /// Reads a heartbeat. An object that is not one counts as absent.
@@ -179,9 +179,9 @@ impl HeartbeatWriter {
         {
             heartbeat.failed = earlier.failed;
         }
-        let (began, Shard { index, of }) = (heartbeat.began.format("%Y%m%dT%H%M%SZ"), shard);
+        let (began, Shard { index, count }) = (heartbeat.began.format("%Y%m%dT%H%M%SZ"), shard);
         let process = heartbeat.process.process;
-        let log_key = format!("{folder}/log/{index:04}-of-{of:04}-{began}-{process}.jsonl");
+        let log_key = format!("{folder}/log/{index:04}-of-{count:04}-{began}-{process}.jsonl");
         let state = Arc::new(WriterState {
             store,
             heartbeat_key,
@@ -317,10 +317,10 @@ mod tests {
     async fn a_heartbeat_keeps_the_failures_of_earlier_runs_until_their_cases_begin_again() {
         let store = Store::memory();
         let plan = CampaignPlan::new(Product::ALL.to_vec(), Locations::default(), Vec::new());
-        let shard = Shard { index: 3, of: 7 };
+        let shard = Shard { index: 3, count: 7 };
         let case: Case = "112-04".parse().unwrap();
         let failures =
-            [Failure { stages: vec![Product::Store2], error: "bad".to_owned(), permanent: true }];
+            [Failure { products: vec![Product::Store2], error: "bad".to_owned(), permanent: true }];
         for again in [false, true] {
             let writer =
                 HeartbeatWriter::begin(store.clone(), "p.json", &plan, shard).await.unwrap();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{PlanFileError, Product};
-use crate::research::places::absence;
+use crate::research::locations::absence;
 use crate::store::{Location, StoreRegistry};
 
 /// Locations of a campaign's inputs and outputs. Absent ones are not used.
@@ -84,13 +84,13 @@ impl Locations {
     /// of research-grade files does not exist before the first of them, so it is not checked there.
     ///
     /// # Errors
-    /// [`PlanFileError::NoPlace`] for the first location that is absent, or the store's error.
+    /// [`PlanFileError::NoLocation`] for the first location that is absent, or the store's error.
     pub async fn ensure_present(
         &self,
         products: &[Product],
         stores: &StoreRegistry,
     ) -> Result<(), PlanFileError> {
-        let outputs = products.iter().map(|product| (product.place(), self.of(*product)));
+        let outputs = products.iter().map(|product| (product.setting(), self.of(*product)));
         let archive = std::iter::once(("data_dir", self.data_dir.as_ref()));
         for (what, location) in archive.chain(outputs) {
             let Some(location) = location else { continue };
@@ -105,7 +105,7 @@ impl Locations {
                 }
             };
             if must_exist && is_absent {
-                return Err(PlanFileError::NoPlace { what, url: location.to_string() });
+                return Err(PlanFileError::NoLocation { what, url: location.to_string() });
             }
         }
         let files = [("grid", &self.grid), ("ssh", &self.ssh), ("centers", &self.centers)];
@@ -115,7 +115,7 @@ impl Locations {
             let Some((folder, name)) = parts else { continue };
             if stores.open(&folder)?.head(name).await?.is_none() {
                 let url = folder.join(name).to_string();
-                return Err(PlanFileError::NoPlace { what, url });
+                return Err(PlanFileError::NoLocation { what, url });
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ impl OpenPlan {
     pub async fn load(stores: StoreRegistry, location: Location) -> Result<Self, PlanFileError> {
         let (store, key) = open_folder(&stores, &location)?;
         let mut plan = CampaignPlan::load(&store, &key).await?;
-        plan.places = plan.places.seen_from(store.location());
+        plan.locations = plan.locations.seen_from(store.location());
         Ok(Self { location, stores, store, key, plan })
     }
 }

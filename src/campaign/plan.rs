@@ -12,7 +12,7 @@ use crate::store::{PutMode, PutOptions, Store, StoreError};
 use crate::vis::StoreRecipe;
 
 /// Version of the JSON format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Fingerprints of the inputs other than the archive when the plan was made. An absent one is not used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,12 +46,12 @@ pub struct CampaignPlan {
     /// SHA-256 of the plan with this entry empty, in hexadecimal.
     pub sha256: String,
     /// Products to make, each once, in order.
-    pub stages: Vec<Product>,
+    pub products: Vec<Product>,
     /// Inputs and outputs. In the file, locations below the plan's folder are relative to it.
-    pub places: Locations,
+    pub locations: Locations,
     /// Fingerprints of the inputs other than the archive.
     #[serde(default)]
-    pub givens: InputFingerprints,
+    pub fingerprints: InputFingerprints,
     /// Accept cases with missing months.
     pub allow_missing: bool,
     /// Reproduce the known defects of the published atlas.
@@ -62,15 +62,15 @@ pub struct CampaignPlan {
 
 impl CampaignPlan {
     /// Creates a plan without fingerprints, with the default rules.
-    pub fn new(stages: Vec<Product>, places: Locations, cases: Vec<PlannedCase>) -> Self {
-        let (sha256, givens) = (String::new(), InputFingerprints::default());
+    pub fn new(products: Vec<Product>, locations: Locations, cases: Vec<PlannedCase>) -> Self {
+        let (sha256, fingerprints) = (String::new(), InputFingerprints::default());
         let (allow_missing, reference_compat) = (false, false);
         Self {
             format: FORMAT,
             sha256,
-            stages,
-            places,
-            givens,
+            products,
+            locations,
+            fingerprints,
             allow_missing,
             reference_compat,
             cases,
@@ -79,8 +79,8 @@ impl CampaignPlan {
     }
 
     /// Sets the fingerprints of the inputs other than the archive.
-    pub fn with_fingerprints(self, givens: InputFingerprints) -> Self {
-        Self { givens, ..self }.signed()
+    pub fn with_fingerprints(self, fingerprints: InputFingerprints) -> Self {
+        Self { fingerprints, ..self }.signed()
     }
 
     /// Sets the rules: whether months may be missing, and whether the known defects of the published atlas
@@ -168,13 +168,16 @@ impl CampaignPlan {
         let damaged = |problem: String| PlanFileError::Damaged { url: url(), problem };
         let object = store.get(key).await?;
         let (bytes, _) = object.ok_or_else(|| PlanFileError::Absent { url: url() })?;
-        let plan: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if plan.format != FORMAT {
-            return Err(damaged(format!(
-                "it has format {}, this program knows {FORMAT}",
-                plan.format
-            )));
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
         }
+        let invalid = |error: serde_json::Error| damaged(error.to_string());
+        let Format { format } = serde_json::from_slice(&bytes).map_err(invalid)?;
+        if format != FORMAT {
+            return Err(damaged(format!("it has format {format}, this program reads {FORMAT}")));
+        }
+        let plan: Self = serde_json::from_slice(&bytes).map_err(invalid)?;
         if plan.sha256 != plan.digest() {
             return Err(damaged("its SHA-256 hash does not match its contents".to_owned()));
         }

@@ -35,7 +35,7 @@ impl Product {
 
 impl Product {
     /// Name of the setting with the output location.
-    pub fn place(self) -> &'static str {
+    pub fn setting(self) -> &'static str {
         match self {
             Self::Research => "output_dir",
             store => store.name(),

@@ -38,7 +38,7 @@ pub struct ShardOptions {
     /// The share of the plan's cases.
     pub shard: Shard,
     /// Products to make, a subset of the plan's.
-    pub stages: Vec<Product>,
+    pub products: Vec<Product>,
     /// Selection among the cases of the shard.
     pub choice: CaseChoice,
     /// Files that are processed at the same time, one on each CPU thread.
@@ -108,13 +108,13 @@ pub fn selected_products(
     plan: &CampaignPlan,
     selected: &[Product],
 ) -> Result<Vec<Product>, VisError> {
-    if let Some(other) = selected.iter().find(|product| !plan.stages.contains(product)) {
+    if let Some(other) = selected.iter().find(|product| !plan.products.contains(product)) {
         let problem =
             format!("the plan does not contain {other}; make one that does: dor plan --products");
-        return Err(VisError::Needs(problem));
+        return Err(VisError::Settings(problem));
     }
     let is_selected = |product: &Product| selected.is_empty() || selected.contains(product);
-    Ok(plan.stages.iter().copied().filter(is_selected).collect())
+    Ok(plan.products.iter().copied().filter(is_selected).collect())
 }
 
 /// Checks that the plan has the chosen cases.
@@ -129,7 +129,7 @@ pub fn ensure_planned(plan: &CampaignPlan, choice: &CaseChoice) -> Result<(), Vi
         None if planned.iter().any(|case| choice.allows(*case)) => return Ok(()),
         None => "contains none of the chosen cases".to_owned(),
     };
-    Err(VisError::Needs(format!("the plan {problem}; make one that does: dor plan")))
+    Err(VisError::Settings(format!("the plan {problem}; make one that does: dor plan")))
 }
 
 /// A shard in work, which writes a heartbeat beside the plan.
@@ -148,7 +148,7 @@ impl ShardRun {
     /// The heartbeat cannot be written beside the plan.
     pub async fn begin(opened: OpenPlan, options: ShardOptions) -> Result<Self, PlanFileError> {
         let OpenPlan { stores, store, key, plan, .. } = opened;
-        let stores = stores.within(options.memory);
+        let stores = stores.with_memory_limit(options.memory);
         let cases = options.cases(&plan);
         let heartbeat = HeartbeatWriter::begin(store, &key, &plan, options.shard).await?;
         Ok(Self { plan, stores, options, cases, heartbeat })
@@ -165,7 +165,7 @@ impl ShardRun {
         progress: Arc<dyn ConversionProgress>,
         mut on_case: impl FnMut(CaseReport<'_>) -> Result<(), E>,
     ) -> Result<ShardReport, E> {
-        self.plan.places.ensure_present(&self.options.stages, &self.stores).await?;
+        self.plan.locations.ensure_present(&self.options.products, &self.stores).await?;
         let mut report = ShardReport { all: self.cases.len(), ..ShardReport::default() };
         if self.cases.is_empty() {
             return Ok(report);
@@ -277,11 +277,11 @@ impl ShardRun {
         quiet: &'a RunContext,
         reporting: &'a RunContext,
     ) -> Result<Products<'a>, PlanFileError> {
-        let has = |product| self.options.stages.contains(&product);
+        let has = |product| self.options.products.contains(&product);
         let maps_context = if has(Product::Research) { quiet } else { reporting };
         let context = if has(Product::Store2) { quiet } else { maps_context };
         let stores = &until(&context.stop, &self.stores);
-        let raw = open(stores, self.plan.places.data_dir.as_ref(), "data_dir")?;
+        let raw = open(stores, self.plan.locations.data_dir.as_ref(), "data_dir")?;
         let grid = self.grid(stores).await?;
         let mut products = Products {
             raw: raw.clone(),
@@ -293,7 +293,7 @@ impl ShardRun {
             allow_missing: self.plan.allow_missing,
             force: self.options.force,
         };
-        for product in &self.options.stages {
+        for product in &self.options.products {
             match product {
                 Product::Research => {
                     let conversion =
@@ -328,7 +328,7 @@ impl ShardRun {
     ) -> Result<(ConversionContext, PlanOptions), PlanFileError> {
         let context = ConversionContext {
             raw: raw.clone(),
-            out: open(stores, self.plan.places.output_dir.as_ref(), "output_dir")?,
+            out: open(stores, self.plan.locations.output_dir.as_ref(), "output_dir")?,
             grid: grid.map(|(grid, _)| grid.clone()),
             pool,
             stop,
@@ -350,7 +350,7 @@ impl ShardRun {
         stores: &StoreRegistry,
         product: Product,
     ) -> Result<OpenStore, PlanFileError> {
-        let store = open(stores, self.plan.places.of(product), product.place())?;
+        let store = open(stores, self.plan.locations.of(product), product.setting())?;
         Ok(OpenStore::open(store, product.name(), self.plan.recipe(product)).await?)
     }
 
@@ -362,23 +362,23 @@ impl ShardRun {
         raw: &Store,
         context: &'a RunContext,
     ) -> Result<MapContext<'a>, PlanFileError> {
-        let CampaignPlan { places, givens, reference_compat, .. } = &self.plan;
+        let CampaignPlan { locations, fingerprints, reference_compat, .. } = &self.plan;
         let options = MapOptions {
             grid: self.grid_file(),
-            ssh: places.ssh.clone(),
+            ssh: locations.ssh.clone(),
             reference_compat: *reference_compat,
             ..MapOptions::default()
         };
-        let store = open(stores, places.store2.as_ref(), "store2")?;
+        let store = open(stores, locations.store2.as_ref(), "store2")?;
         let cases: Vec<Case> = self.cases.iter().map(|(case, _)| *case).collect();
         let input = CaseSource::Raw(raw.clone());
         let maps = options.open_map_context(store, stores, (&input, &cases), context).await?;
-        let is_planned = match (&maps.ssh, &givens.ssh) {
+        let is_planned = match (&maps.ssh, &fingerprints.ssh) {
             (Some((_, file)), Some(planned)) => planned.has_same_content(file),
             (current, planned) => current.is_none() && planned.is_none(),
         };
         if !is_planned {
-            let url = places.ssh.as_ref().map(Location::to_string).unwrap_or_default();
+            let url = locations.ssh.as_ref().map(Location::to_string).unwrap_or_default();
             return Err(PlanFileError::Changed { url });
         }
         Ok(maps)
@@ -386,7 +386,7 @@ impl ShardRun {
 
     /// The grid file of the plan, the same for every node.
     fn grid_file(&self) -> Option<GridFile> {
-        let location = self.plan.places.grid.clone()?;
+        let location = self.plan.locations.grid.clone()?;
         Some(GridFile { location, named_by: "plan".to_owned() })
     }
 
@@ -396,10 +396,10 @@ impl ShardRun {
         &self,
         stores: &StoreRegistry,
     ) -> Result<Option<(Arc<Grid>, String)>, PlanFileError> {
-        let needs_grid = self.options.stages.iter().any(|product| *product != Product::Store1);
+        let needs_grid = self.options.products.iter().any(|product| *product != Product::Store1);
         let Some(file) = self.grid_file().filter(|_| needs_grid) else { return Ok(None) };
         let (grid, sha256) = file.load(stores).await.map_err(VisError::from)?;
-        if self.plan.givens.grid_sha256.as_ref() != Some(&sha256) {
+        if self.plan.fingerprints.grid_sha256.as_ref() != Some(&sha256) {
             return Err(PlanFileError::Changed { url: file.location.to_string() });
         }
         Ok(Some((Arc::new(grid), sha256)))
@@ -431,10 +431,10 @@ fn separate(
 type Failed = (CaseFileCount, Vec<(Failure, ErrorKind)>);
 
 /// A failure for the heartbeat, and its kind.
-fn recorded((stages, error): ProductFailure) -> (Failure, ErrorKind) {
+fn recorded((products, error): ProductFailure) -> (Failure, ErrorKind) {
     let kind = error.kind();
     let permanent = matches!(kind, ErrorKind::BadData | ErrorKind::Config);
-    (Failure { stages, error: error.cause(), permanent }, kind)
+    (Failure { products, error: error.cause(), permanent }, kind)
 }
 
 /// The kind of failure of a shard: transient when another run can succeed for any product.
@@ -454,6 +454,6 @@ fn open(
     location: Option<&Location>,
     what: &str,
 ) -> Result<Store, VisError> {
-    let absent = || VisError::Needs(format!("the plan names no {what}"));
+    let absent = || VisError::Settings(format!("the plan names no {what}"));
     Ok(stores.open(location.ok_or_else(absent)?)?)
 }

@@ -8,7 +8,7 @@ pub struct Shard {
     /// Index of the shard, from 0.
     pub index: usize,
     /// Number of shards.
-    pub of: usize,
+    pub count: usize,
 }
 
 /// The shard of this process cannot be determined.
@@ -16,22 +16,22 @@ pub struct Shard {
 pub enum ShardIndexError {
     /// Neither the command line nor the environment has an index.
     #[error(
-        "the index of this shard, of {of}, is unknown: give --shard, or run it in a Slurm array, a Kubernetes \
+        "the index of this shard, of {count}, is unknown: give --shard, or run it in a Slurm array, a Kubernetes \
          Indexed Job or an AWS Batch array"
     )]
     Unknown {
         /// Number of shards.
-        of: usize,
+        count: usize,
     },
     /// The index is not below the number of shards.
-    #[error("{origin}: there is no shard {index} of {of}; indexes start at 0")]
+    #[error("{origin}: there is no shard {index} of {count}; indexes start at 0")]
     Outside {
         /// Option or environment variable with the index.
         origin: String,
         /// The index.
         index: usize,
         /// Number of shards.
-        of: usize,
+        count: usize,
     },
     /// An environment variable has no number.
     #[error("{variable} is {value:?}, which is not a valid shard index")]
@@ -64,7 +64,7 @@ impl Shard {
     /// # Errors
     /// No index is known, or it is not that of a shard.
     pub fn find(
-        of: usize,
+        count: usize,
         given: Option<usize>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ShardIndexError> {
@@ -91,23 +91,23 @@ impl Shard {
                 (name, element.saturating_mul(tasks).saturating_add(task))
             }
             Some(found) => found,
-            None if of == 1 => ("the only shard", 0),
-            None => return Err(ShardIndexError::Unknown { of }),
+            None if count == 1 => ("the only shard", 0),
+            None => return Err(ShardIndexError::Unknown { count }),
         };
-        match index < of {
-            true => Ok(Self { index, of }),
-            false => Err(ShardIndexError::Outside { origin: origin.to_owned(), index, of }),
+        match index < count {
+            true => Ok(Self { index, count }),
+            false => Err(ShardIndexError::Outside { origin: origin.to_owned(), index, count }),
         }
     }
 
     /// The shard of the `n`-th case of a plan, from 0.
-    pub fn of_case(n: usize, of: usize) -> Self {
-        Self { index: n % of, of }
+    pub fn of_case(n: usize, count: usize) -> Self {
+        Self { index: n % count, count }
     }
 
     /// Whether the `n`-th case of a plan, from 0, belongs to this shard.
     pub fn has(self, n: usize) -> bool {
-        Self::of_case(n, self.of) == self
+        Self::of_case(n, self.count) == self
     }
 }
 
@@ -117,29 +117,29 @@ mod tests {
     use crate::model::Case;
 
     fn found(
-        of: usize,
+        count: usize,
         given: Option<usize>,
         set: &[(&str, &str)],
     ) -> Result<usize, ShardIndexError> {
         let variable =
             |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        Shard::find(of, given, variable).map(|shard| shard.index)
+        Shard::find(count, given, variable).map(|shard| shard.index)
     }
 
     #[test]
     fn shards_cover_all_cases_once_and_differ_by_at_most_one_case() {
         let cases = Case::all().count();
         assert_eq!(cases, 2760);
-        for of in [1, 7, 32, 690, 2760] {
-            let shards: Vec<Shard> = (0..of).map(|index| Shard { index, of }).collect();
-            let mut sizes = vec![0_usize; of];
+        for count in [1, 7, 32, 690, 2760] {
+            let shards: Vec<Shard> = (0..count).map(|index| Shard { index, count }).collect();
+            let mut sizes = vec![0_usize; count];
             for case in 0..cases {
                 let owners: Vec<&Shard> = shards.iter().filter(|shard| shard.has(case)).collect();
-                assert_eq!(owners.len(), 1, "case {case} of {of} shards");
+                assert_eq!(owners.len(), 1, "case {case} of {count} shards");
                 sizes[owners[0].index] += 1;
             }
             let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-            assert!(most - least <= 1 && sizes.iter().sum::<usize>() == cases, "{of}");
+            assert!(most - least <= 1 && sizes.iter().sum::<usize>() == cases, "{count}");
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_unknown_or_invalid_index_is_refused() {
-        assert_eq!(found(7, None, &[]), Err(ShardIndexError::Unknown { of: 7 }));
+        assert_eq!(found(7, None, &[]), Err(ShardIndexError::Unknown { count: 7 }));
         assert!(matches!(found(4, Some(4), &[]), Err(ShardIndexError::Outside { .. })));
         let slurm = [("SLURM_ARRAY_TASK_ID", "x")];
         assert!(matches!(found(4, None, &slurm), Err(ShardIndexError::NoNumber { .. })));

@@ -34,7 +34,7 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CampaignStatus {
     /// Cases by state, for each product of the plan.
-    pub stages: BTreeMap<Product, Counts>,
+    pub products: BTreeMap<Product, Counts>,
     /// Cases with every product done.
     pub done: usize,
     /// Failures of the last attempt, by short name of the case.
@@ -71,8 +71,8 @@ pub struct Missing {
 /// # Errors
 /// The plan names no `data_dir`, or the store cannot be opened.
 pub fn open_archive(plan: &CampaignPlan, stores: &StoreRegistry) -> Result<Store, VisError> {
-    let absent = || VisError::Needs("the plan names no data_dir".to_owned());
-    Ok(stores.open(plan.places.data_dir.as_ref().ok_or_else(absent)?)?)
+    let absent = || VisError::Settings("the plan names no data_dir".to_owned());
+    Ok(stores.open(plan.locations.data_dir.as_ref().ok_or_else(absent)?)?)
 }
 
 /// Opens the output location of every product of a plan.
@@ -84,11 +84,11 @@ pub fn open_outputs(
     stores: &StoreRegistry,
 ) -> Result<Vec<(Product, Store)>, VisError> {
     let open = |product: &Product| {
-        let location = plan.places.of(*product);
-        let absent = || VisError::Needs(format!("the plan names no location for {product}"));
+        let location = plan.locations.of(*product);
+        let absent = || VisError::Settings(format!("the plan names no location for {product}"));
         Ok((*product, stores.open(location.ok_or_else(absent)?)?))
     };
-    plan.stages.iter().map(open).collect()
+    plan.products.iter().map(open).collect()
 }
 
 /// Compares every product of every case with the plan and with the archive `raw`, and returns those
@@ -173,7 +173,7 @@ impl<'a> HeartbeatSummary<'a> {
             let count = match () {
                 () if !open.contains(&(product, case)) => &mut counts.done,
                 () if self.running.contains(case) => &mut counts.running,
-                () if failures.iter().any(|failure| failure.stages.contains(&product)) => {
+                () if failures.iter().any(|failure| failure.products.contains(&product)) => {
                     &mut counts.failed
                 }
                 () => &mut counts.waiting,
@@ -200,7 +200,7 @@ pub fn status(
     let counts = |product: &Product| (*product, summary.count(plan, *product, &open));
     let rates = summary.alive.iter().map(|heartbeat| heartbeat.rate());
     let mut status = CampaignStatus {
-        stages: plan.stages.iter().map(counts).collect(),
+        products: plan.products.iter().map(counts).collect(),
         bytes: plan.bytes(),
         // `sum` of no rates is -0.
         rate: rates.fold(0.0, |sum, rate| sum + rate),

@@ -5,8 +5,8 @@ use crate::store::{Location, Store};
 
 /// The map store, case or folder of a polygon that a location is, or lies in. `None`: there is none, or a
 /// request fails.
-pub async fn results_around(store: &Store) -> Option<Location> {
-    match store.within(&RESULT_MARKERS).await {
+pub async fn enclosing_results(store: &Store) -> Option<Location> {
+    match store.enclosing(&RESULT_MARKERS).await {
         None if is_polygon(store).await => Some(store.location().clone()),
         other => other,
     }

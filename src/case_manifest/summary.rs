@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::Error;
 use serde_json::Value;
@@ -45,6 +46,9 @@ pub struct ManifestSummary {
     missing_months: Vec<String>,
     #[serde(default)]
     settings: Value,
+    /// Inputs of the result of a case in a map store.
+    #[serde(default)]
+    inputs: Vec<Input>,
 }
 
 /// Values of a case of store 1 or 3, by month and column; `None` for fill.
@@ -72,6 +76,18 @@ pub struct ManifestObject {
     pub size: u64,
     /// MD5 of each part.
     pub md5: Parts,
+    /// The raw file of a research-grade file.
+    #[serde(default)]
+    input: Option<Input>,
+}
+
+/// An input of a result.
+#[derive(Clone, Debug, Deserialize)]
+struct Input {
+    key: String,
+    modified: String,
+    #[serde(default)]
+    sha256: Option<String>,
 }
 
 /// The most important part of a result that another result of the same case lacks.
@@ -111,7 +127,8 @@ impl ManifestSummary {
             return refused(format!("it has the invalid key {key:?}"));
         }
         let does_not_fit = |file: &&ManifestObject| !file.md5.fit(record.part_size, file.size);
-        if let Some(ManifestObject { key, size, md5 }) = record.files.iter().find(does_not_fit) {
+        if let Some(ManifestObject { key, size, md5, .. }) = record.files.iter().find(does_not_fit)
+        {
             let (number, part_size) = (md5.digests().len(), record.part_size);
             return refused(format!(
                 "it has {number} MD5s of {key}, which do not match {size} bytes in parts of {part_size}"
@@ -153,11 +170,31 @@ impl ManifestSummary {
         if let Some(ssh) = settings.get_mut("ssh").and_then(Value::as_object_mut) {
             ssh.remove("modified");
         }
-        let files: Vec<_> =
-            self.files.iter().map(|file| (&file.key, file.size, &file.md5)).collect();
+        // Research-grade files have the time of their raw file in `history`, so that their own bytes differ.
+        let content = |file: &ManifestObject| match file.input.as_ref().map(|input| &input.sha256) {
+            Some(Some(sha256)) => sha256.clone(),
+            _ => file.md5.etag().to_string(),
+        };
+        let files: Vec<_> = self.files.iter().map(|file| (&file.key, content(file))).collect();
         let result = (&self.recipe, settings, &self.missing_months, files, &self.values);
         // Text and numbers always have a JSON form.
         Parts::of(&serde_json::to_vec(&result).unwrap_or_default(), u64::MAX).etag()
+    }
+
+    /// An input of which this result has a newer version with other content than `other`: its key, and the
+    /// times of both versions. Where a checksum is not recorded, the content counts as another one.
+    pub fn newer_input(&self, other: &Self) -> Option<(String, [DateTime<Utc>; 2])> {
+        fn inputs(summary: &ManifestSummary) -> BTreeMap<&str, &Input> {
+            let of_files = summary.files.iter().filter_map(|file| file.input.as_ref());
+            of_files.chain(&summary.inputs).map(|input| (&*input.key, input)).collect()
+        }
+        let (own, others) = (inputs(self), inputs(other));
+        own.into_iter().find_map(|(key, own)| {
+            let other = others.get(key)?;
+            let times = [own.modified.parse().ok()?, other.modified.parse().ok()?];
+            let is_same = own.sha256.is_some() && own.sha256 == other.sha256;
+            (!is_same && times[0] > times[1]).then(|| (key.to_owned(), times))
+        })
     }
 
     /// SHA-256 of the values of a case of store 1 or 3, in hexadecimal.

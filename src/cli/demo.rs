@@ -152,7 +152,7 @@ impl Synthetic {
         let (shape, seed) = (self.shape.0, self.seed);
         let pool = Pool::new(workers, memory::budget());
         let (fields, format) = (self.fields, self.format);
-        let permit = pool.place(0).await?;
+        let permit = pool.acquire(0).await?;
         let synthetic = Pool::run(&permit, move || {
             let synthetic = SyntheticCase::new(case, shape, seed).with_format(match format {
                 FormatArg::Cdf1 => ClassicFormat::Cdf1,
@@ -297,7 +297,7 @@ async fn write_first_file(
     let object = stores.open(research)?.open(&key).await?;
     let source = ObjectSource::new(object, CancellationToken::new(), |_| {});
     let pool = Pool::new(1, u64::MAX);
-    let permit = pool.place(0).await?;
+    let permit = pool.acquire(0).await?;
     let header = Pool::run(&permit, move || metadata::header(Box::new(source))).await??;
     Ok(write_header(out, &header)?)
 }

@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use super::escape::printable;
 use super::exit::Exit;
 use crate::executor::Stopped;
-use crate::store::causes;
+use crate::store::error_chain;
 
 /// Prints an error and its causes to standard error. For an error of a stopped command, prints only that the
 /// command was stopped.
 pub fn report(error: &(dyn Error + 'static)) {
     let mut to = io::stderr().lock();
-    let mut causes = causes(error);
+    let mut causes = error_chain(error);
     if Exit::stopped(error) {
         causes = vec![Stopped.to_string()];
     }

@@ -196,7 +196,7 @@ impl Publish {
             exclude: patterns(&self.exclude)?,
             only: self.only.iter().cloned().collect(),
             cases: self.cases.iter().copied().collect(),
-            unfinished: false,
+            single_cases_only: false,
         };
         let verify = self.verify.as_deref().map(|extent| match extent {
             "all" => VerifyScope::All,

@@ -7,7 +7,7 @@ use crate::store::StoreRegistry;
 
 /// Creates the store registry with the S3 options of the configuration and the memory limit of the process.
 pub(super) fn stores(config: &Config) -> StoreRegistry {
-    StoreRegistry::new(config.s3.clone()).within(memory::budget())
+    StoreRegistry::new(config.s3.clone()).with_memory_limit(memory::budget())
 }
 
 /// Returns the grid file of the configuration with the setting that names it. `None`: no grid file is set.

@@ -55,7 +55,7 @@ pub enum Values {
     /// The unchanged values of the raw variable with this index.
     Raw(usize),
     /// Computed values, little-endian bytes.
-    Made(Vec<u8>),
+    Computed(Vec<u8>),
 }
 
 /// A variable of the research-grade file.
@@ -199,7 +199,7 @@ fn time(
         set_text(&mut variable.attributes, "calendar", "noleap");
     }
     let middle = f64::midpoint(origin.bounds[0], origin.bounds[1]);
-    Ok(Values::Made(bytes_of(&[middle], DataType::F64)))
+    Ok(Values::Computed(bytes_of(&[middle], DataType::F64)))
 }
 
 /// Replaces the values of a variable, which keeps its type unless it is packed or cannot hold them.
@@ -213,7 +213,7 @@ fn replaced(variable: &mut Variable, values: &[f64]) -> Result<Values, CfError> 
         variable.dtype = DataType::F64;
         variable.attributes.retain(|a| !is_storage(&a.name));
     }
-    Ok(Values::Made(bytes_of(values, variable.dtype)))
+    Ok(Values::Computed(bytes_of(values, variable.dtype)))
 }
 
 /// Whether an attribute describes stored numbers.
@@ -244,7 +244,7 @@ fn added(
     let length = origin.bounds[1] - origin.bounds[0];
     let computed = |name: &str, dtype, dims, attributes, values| OutputVariable {
         variable: Variable { name: name.to_owned(), dtype, dims, attributes },
-        values: Values::Made(values),
+        values: Values::Computed(values),
     };
     let mut outputs = vec![computed(
         "time_delta",
@@ -309,7 +309,7 @@ fn square_meters(raw: &Variable, stored: Vec<f64>) -> Result<OutputVariable, CfE
         .retain(|a| a.name != "units" && !is_range(&a.name) && (is_stored || !is_storage(&a.name)));
     attributes.push(Attribute::text("units", "m^2"));
     let (name, dims) = ("area_m2".to_owned(), raw.dims.clone());
-    let values = Values::Made(bytes_of(&area, dtype));
+    let values = Values::Computed(bytes_of(&area, dtype));
     Ok(OutputVariable { variable: Variable { name, dtype, dims, attributes }, values })
 }
 
@@ -434,7 +434,7 @@ fn define_in(
     for output in layout.outputs.iter().filter(|o| !o.is_chunked()) {
         let variable = &output.variable;
         let (bytes, order) = match &output.values {
-            Values::Made(bytes) => (bytes.clone(), ByteOrder::Little),
+            Values::Computed(bytes) => (bytes.clone(), ByteOrder::Little),
             Values::Raw(index) => (raw(*index).unwrap_or_default(), order),
         };
         if bytes.len() != variable.bytes() {

@@ -185,7 +185,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Closed`].
-    pub async fn place(&self, bytes: u64) -> Result<WorkerPermit, PoolError> {
+    pub async fn acquire(&self, bytes: u64) -> Result<WorkerPermit, PoolError> {
         self.place_in(self.memory(bytes).await?).await
     }
 
@@ -249,7 +249,7 @@ impl ObjectSource {
     /// Starts to fetch the object.
     fn start(&self) -> mpsc::Receiver<Result<Bytes, StoreError>> {
         let (sender, receiver) = mpsc::channel(1);
-        let mut pieces = Box::pin(self.object.pieces(PIECE, AHEAD));
+        let mut pieces = Box::pin(self.object.stream(PIECE, AHEAD));
         self.runtime.spawn(async move {
             while let Some(piece) = pieces.next().await {
                 if sender.send(piece).await.is_err() {
@@ -373,20 +373,21 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_and_its_worker_is_free_again() {
         let pool = Pool::new(1, 1 << 30);
-        let permit = pool.place(1).await.unwrap();
+        let permit = pool.acquire(1).await.unwrap();
         let result = Pool::run(&permit, || panic!("boom")).await;
         assert!(matches!(result, Err(PoolError::Panicked(_))));
         drop(permit);
-        assert_eq!(Pool::run(&pool.place(1).await.unwrap(), || 7).await.unwrap(), 7);
+        assert_eq!(Pool::run(&pool.acquire(1).await.unwrap(), || 7).await.unwrap(), 7);
     }
 
     #[tokio::test]
     async fn a_request_above_the_budget_runs_alone() {
         let pool = Pool::new(4, 100 << 20);
-        let large = pool.place(u64::MAX).await.unwrap();
-        let blocked = tokio::time::timeout(std::time::Duration::from_millis(50), pool.place(1));
+        let large = pool.acquire(u64::MAX).await.unwrap();
+        let blocked = tokio::time::timeout(std::time::Duration::from_millis(50), pool.acquire(1));
         assert!(blocked.await.is_err());
         drop(large);
-        let (_a, _b) = (pool.place(50 << 20).await.unwrap(), pool.place(50 << 20).await.unwrap());
+        let (_a, _b) =
+            (pool.acquire(50 << 20).await.unwrap(), pool.acquire(50 << 20).await.unwrap());
     }
 }

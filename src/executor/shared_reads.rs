@@ -79,7 +79,7 @@ impl Reader {
         work: impl FnOnce(Box<dyn ByteSource>) -> T + Send + 'static,
     ) -> Result<(T, Arc<MemoryPermit>), PoolError> {
         let Some(Participant { coordinator, id }) = self.0.as_deref() else {
-            let permit = unless_stopped(stop, pool.place(memory)).await??;
+            let permit = unless_stopped(stop, pool.acquire(memory)).await??;
             let source = Box::new(ObjectSource::new(object, stop.clone(), on_read));
             let value = Pool::run(&permit, move || work(source)).await?;
             return Ok((value, permit.memory()));
@@ -260,7 +260,7 @@ async fn fetch_all(bytes: &Arc<Mutex<SharedBytes>>) -> Result<(), StoreError> {
     };
     for gap in gaps {
         let mut offset = gap.start;
-        let mut pieces = std::pin::pin!(object.pieces_of(gap, PIECE, AHEAD));
+        let mut pieces = std::pin::pin!(object.stream_range(gap, PIECE, AHEAD));
         while let Some(piece) = pieces.try_next().await? {
             offset = lock(bytes).insert(offset, piece);
         }

@@ -8,7 +8,7 @@ use super::units::{self, Unit};
 /// The error of an attribute that is missing or invalid, so that a variable cannot be decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "`{variable}:{attribute}` is {found} where {expected} is expected; correct it, for example with ncatted"
+    "`{variable}:{attribute}` is {found} where {expected} is expected; correct the attribute if it is wrong (ncatted); otherwise convert the values too"
 )]
 pub struct CfError {
     /// Name of the variable.

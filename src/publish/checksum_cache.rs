@@ -102,7 +102,7 @@ impl ChecksumCache {
             let recorded = recorded.get(&object.key);
             self.entry(source, object, recorded).await
         };
-        let (mut entries, mut damaged) = (Vec::with_capacity(objects.len()), Vec::new());
+        let (mut entries, mut mismatched) = (Vec::with_capacity(objects.len()), Vec::new());
         let mut hashed = stream::iter(objects).map(hash).buffered(OBJECTS);
         while let Some(object) = hashed.try_next().await? {
             let entry = match object {
@@ -115,13 +115,13 @@ impl ChecksumCache {
                     entry
                 }
                 HashedObject::Damaged(entry, problem) => {
-                    damaged.push((entry.key.to_string(), problem));
+                    mismatched.push((entry.key.to_string(), problem));
                     entry
                 }
             };
             entries.push(entry);
         }
-        Ok((entries, damaged))
+        Ok((entries, mismatched))
     }
 
     /// Finds the checksums of one object, in the cache or by reading it.
@@ -207,7 +207,7 @@ pub(super) fn state_folder(source: &Location) -> PathBuf {
         .or_else(|| path("XDG_STATE_HOME").map(|folder| folder.join("dor")))
         .or_else(|| path("HOME").map(|home| home.join(".local/state/dor")))
         .unwrap_or_else(|| std::env::temp_dir().join("dor"));
-    base.join("checksums").join(&hex(&Sha256::digest(source.real()))[..16])
+    base.join("checksums").join(&hex(&Sha256::digest(source.canonical()))[..16])
 }
 
 fn failed(path: &Path, source: io::Error) -> PublishError {

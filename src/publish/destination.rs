@@ -71,7 +71,7 @@ pub struct Audit {
     /// Keys of objects with other bytes, and of those that cannot be read.
     pub wrong: Vec<String>,
     /// Keys of objects that no publish has sent, and of known objects that another program has replaced.
-    pub unknown: Vec<String>,
+    pub unmanaged: Vec<String>,
 }
 
 /// The objects that a destination is known to have or will have; each list is ordered by key.
@@ -83,7 +83,7 @@ pub(super) struct KnownObjects<'a> {
     /// Objects of a publish that is not complete.
     pub intent: &'a [ObjectEntry],
     /// Other versions of the objects of `intent` that the destination had when it was written.
-    pub replaced: &'a [ObjectEntry],
+    pub found_versions: &'a [ObjectEntry],
     /// Whether a publisher that had lost its lease may have changed objects.
     pub is_dirty: bool,
     /// Whether published objects with other bytes are sent again, for `--audit` and `--overwrite`.
@@ -112,7 +112,10 @@ impl KnownObjects<'_> {
     /// source has is a damaged one, which is sent again.
     fn is_foreign(&self, key: &str, is_version: &dyn Fn(&ObjectEntry) -> bool) -> bool {
         let version_in = |list| find(list, key).is_some_and(is_version);
-        if [self.source, self.manifest, self.intent, self.replaced].into_iter().any(version_in) {
+        if [self.source, self.manifest, self.intent, self.found_versions]
+            .into_iter()
+            .any(version_in)
+        {
             return false;
         }
         match (find(self.manifest, key), find(self.source, key)) {
@@ -139,11 +142,11 @@ pub(super) async fn list_and_compare(
 ) -> Result<(Vec<ObjectEntry>, Audit), PublishError> {
     let mut listed = list(destination).await?;
     let (mut present, mut to_read, mut audit) = (Vec::new(), Vec::new(), Audit::default());
-    let mut unknown = Vec::new();
+    let mut unmanaged = Vec::new();
     let mut add = |found: ObjectEntry, is_version: &dyn Fn(&ObjectEntry) -> bool| match known
         .is_foreign(&found.key, is_version)
     {
-        true => unknown.push(found.key.into_string()),
+        true => unmanaged.push(found.key.into_string()),
         false => present.push(found),
     };
     for key in known.keys() {
@@ -198,9 +201,9 @@ pub(super) async fn list_and_compare(
     }
     audit.wrong.sort_unstable();
     let own_folder = format!("{FOLDER}/");
-    audit.unknown = unknown;
-    audit.unknown.extend(listed.into_keys().filter(|key| !key.starts_with(&own_folder)));
-    audit.unknown.sort_unstable();
+    audit.unmanaged = unmanaged;
+    audit.unmanaged.extend(listed.into_keys().filter(|key| !key.starts_with(&own_folder)));
+    audit.unmanaged.sort_unstable();
     Ok((present, audit))
 }
 

@@ -19,7 +19,7 @@ impl DestinationState {
     /// Loads manifest and intent. The caller sets `is_dirty` from the lease.
     pub async fn load(destination: &Store, options: &PublishOptions) -> Result<Self, PublishError> {
         let manifest = async {
-            match options.is_audit() {
+            match options.lists_destination() {
                 true => Manifest::load_or_empty(destination).await,
                 false => Manifest::load(destination).await,
             }
@@ -29,9 +29,9 @@ impl DestinationState {
         Ok(Self { manifest, intent, is_dirty: false })
     }
 
-    /// Adds the objects that publishes to a single product of the destination have sent, unless a publish of
-    /// the whole has sent that product.
-    pub async fn add_parts(
+    /// Adds the objects that publishes to a single product of the destination have sent, unless a complete
+    /// publish of the whole has sent that product.
+    pub async fn add_products(
         &mut self,
         destination: &Store,
         folders: impl Iterator<Item = &String>,
@@ -39,26 +39,25 @@ impl DestinationState {
     ) -> Result<(), PublishError> {
         for folder in folders.filter(|folder| !folder.is_empty()) {
             let below = format!("{folder}/");
-            let known = entries(self.manifest.as_ref()).iter().chain(entries(self.intent.as_ref()));
-            if known.into_iter().any(|entry| entry.key.starts_with(&below)) {
+            // An intent of the whole may have these keys too, but not the objects that they have now.
+            if entries(self.manifest.as_ref()).iter().any(|entry| entry.key.starts_with(&below)) {
                 continue;
             }
-            let part = Manifest::load_part(destination, folder, part_size).await?;
+            let part = Manifest::load_product(destination, folder, part_size).await?;
             let Some(part) = part else { continue };
             let whole = self.manifest.get_or_insert_with(|| Manifest::none(part_size));
             whole.entries.extend(part.entries);
             whole.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-            whole.replaced.extend(part.replaced);
-            whole.replaced.sort_by(|a, b| a.key.cmp(&b.key));
+            whole.results.extend(part.results);
         }
         Ok(())
     }
 
-    /// Objects of the last complete publish, and of one that is not complete its own and other versions
-    /// of them.
+    /// The objects of the last complete publish, those of the intent, and the other versions that the
+    /// destination had when the intent was written.
     pub fn versions(&self) -> [&[ObjectEntry]; 3] {
-        let replaced = self.intent.as_ref().map_or(&[][..], |intent| &intent.replaced);
-        [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), replaced]
+        let found = self.intent.as_ref().map_or(&[][..], |intent| &intent.found_versions);
+        [entries(self.manifest.as_ref()), entries(self.intent.as_ref()), found]
     }
 
     /// Whether a publish has sent an object with this key, or may have. A damaged manifest may have had

@@ -6,8 +6,9 @@ use super::PublishError;
 use super::manifest::Manifest;
 use crate::store::{Location, Store};
 
-/// Refuses a destination with objects that a publish to a folder around it has sent, or was sending. Its manifest would
-/// not show what this publish changes. A folder that cannot be read is passed over.
+/// Refuses a destination with objects that a publish to a folder around it has sent, was sending or has deleted,
+/// and one inside a product of such a publish. The manifest around it would not show what this publish
+/// changes. A folder that cannot be read is passed over.
 ///
 /// # Errors
 /// [`PublishError::PartOfAnother`].
@@ -20,8 +21,14 @@ pub(super) async fn refuse_part_of_another(destination: &Store) -> Result<(), Pu
         let (manifest, intent) =
             tokio::join!(Manifest::load(&store), Manifest::load_intent(&store));
         let lists = [manifest.ok().flatten(), intent.ok().flatten()];
-        let mut entries = lists.iter().flatten().flat_map(|list| &list.entries);
-        entries.any(|entry| entry.key.starts_with(&below)).then(|| folder.clone())
+        let is_part = lists.iter().flatten().any(|list| {
+            let is_in =
+                |product: &String| product.is_empty() || below.starts_with(&format!("{product}/"));
+            list.entries.iter().any(|entry| entry.key.starts_with(&below))
+                || list.results.keys().any(|key| key.starts_with(&below))
+                || list.header.recipes.keys().any(is_in)
+        });
+        is_part.then(|| folder.clone())
     });
     let around: Vec<Option<Location>> = around.buffered(FOLDERS).collect().await;
     match around.into_iter().flatten().next() {

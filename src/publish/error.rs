@@ -31,6 +31,18 @@ pub enum PublishError {
         /// Kind of the store in the source.
         wanted: String,
     },
+    /// The files of a case would lie in the folder of another case.
+    #[error(
+        "{url} is of case {own}, and {folder} is the folder of another case; give the right destination"
+    )]
+    OtherCase {
+        /// The case manifest in the source.
+        url: String,
+        /// Folder of the case, `PPP/MM`.
+        own: String,
+        /// Folder at the destination.
+        folder: String,
+    },
     /// The store would lie among unrelated objects, or inside another store.
     #[error(
         "{url} holds or lies in {other}, which is no part of what would be published there; give another destination"
@@ -43,7 +55,7 @@ pub enum PublishError {
     },
     /// A map store was finalized at the destination, so that the source no longer has all of it.
     #[error(
-        "the map store at {url} was finalized there since it was published: {difference}; add the same cases to the source, or replace the store with --overwrite"
+        "the map store at {url} was finalized there since it was published: {difference}; bring the source to the same cases and results, or replace the published store with --overwrite"
     )]
     FinalizedAtDestination {
         /// URL or path of what the error is about.
@@ -82,7 +94,7 @@ pub enum PublishError {
     },
     /// A map store of the source is not finalized, or was changed since.
     #[error("{url} is not finished: {problem}; run `dor vis finalize {url}`")]
-    Unfinished {
+    NotFinalized {
         /// URL or path of what the error is about.
         url: String,
         /// What is wrong with it.
@@ -322,10 +334,11 @@ impl WithErrorKind for PublishError {
             | Self::ConcurrentWrite { .. } => ErrorKind::Interrupted,
             Self::Empty { .. }
             | Self::NoCase { .. }
-            | Self::Unfinished { .. }
+            | Self::NotFinalized { .. }
             | Self::FinalizedAtDestination { .. }
             | Self::WouldLose { .. }
             | Self::OtherKind { .. }
+            | Self::OtherCase { .. }
             | Self::UnrelatedObjects { .. }
             | Self::TooManyDeletes { .. }
             | Self::Unrelated { .. }

@@ -1,13 +1,16 @@
 //! Execution of a plan.
 //!
 //! ```text
+//! stale uploads   parts of large objects that an interrupted publish has sent and nobody continues
 //! intent          objects that the destination may have until this publish ends; while it is there,
 //!                 every publish lists the destination
 //! deletes         only objects whose path conflicts with an object that is sent
 //! data, metadata  phase after phase; a phase starts when all objects of the previous one have arrived
 //! manifest        the objects that are there now, unless another publisher wrote a manifest
 //! deletes         the other objects, in reverse order of the phases: metadata before data
+//! second listing  only where requests of another publisher may have arrived meanwhile
 //! end             the intent is removed, then the lease
+//! verification    objects are read back, without the lease
 //! ```
 //!
 //! A publish that is killed before it writes the intent leaves only its lease. A publish that is killed
@@ -24,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 use super::changes::{Changes, upload_phase};
 use super::destination::{KnownObjects, Mismatch, VerifyScope, list_and_compare, verify};
 use super::destination_state::DestinationState;
-use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseChecker, LeaseEnd};
+use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseEnd, LeaseHandle, PreviousHolder};
 use super::limiter::RequestLimiter;
-use super::manifest::{MAX_REPLACED, Manifest, entries as entries_of, find, versions};
+use super::manifest::{MAX_RESULTS, Manifest, ResultHistory, entries as entries_of, find};
 use super::plan::{LeasedPlan, PublishPlan, REQUESTS};
 use super::transfer::{Transfer, TransferProgress};
-use super::{ObjectEntry, PublishError, is_case_manifest};
+use super::{ObjectEntry, PublishError};
 use crate::executor::{Stopped, unless_stopped};
 use crate::model::ETag;
 use crate::store::{Store, StoreError};
@@ -64,13 +67,13 @@ pub async fn publish(
     let mut report = PublishReport { version, ..PublishReport::default() };
     let next = plan.entries_after();
     if plan.is_done(&next) {
-        lease.release(Ok(()), LeaseEnd::Untouched).await?;
+        lease.release(Ok(()), LeaseEnd::NothingWritten).await?;
     } else {
         let result = change(&plan, next, (&lease, &stop), progress, &mut report).await;
         let end = match &result {
             Ok(()) => LeaseEnd::Complete,
             Err(PublishError::ConcurrentWrite { .. }) => LeaseEnd::Dirty,
-            Err(_) => LeaseEnd::Unfinished,
+            Err(_) => LeaseEnd::Interrupted,
         };
         lease.release(result, end).await?;
         report.dropped = plan.dropped();
@@ -114,8 +117,9 @@ async fn change(
     let active = lease.shared();
     active.confirm().await?;
     let next = next_manifest(plan, next);
-    write_intent(plan, &next).await?;
+    // Only the intent of the interrupted publish names its uploads.
     abort_stale_uploads(plan).await?;
+    write_intent(plan, &next).await?;
     let conflicts = changes.path_conflicts();
     report.deleted += delete(destination, &conflicts, active, &*progress, stop).await?;
     destination.remove_empty_folders(plan.folders.clone()).await?;
@@ -136,9 +140,9 @@ async fn change(
     if may_arrive_late {
         wait_for_late_requests(lease, stop).await?;
     }
-    let had_other_holder = lease.may_have_other_holder && plan.state.intent.is_some();
+    let had_other_holder = lease.previous != PreviousHolder::Ended && plan.state.intent.is_some();
     if may_arrive_late || had_other_holder || lease.was_marked_dirty() {
-        refuse_concurrent_writes(plan, stop).await?;
+        refuse_concurrent_writes(plan, &next, stop).await?;
     }
     // If the machine slept until here, another publisher may have taken over and written its intent.
     active.ensure_held().await?;
@@ -151,39 +155,40 @@ fn next_manifest(plan: &PublishPlan, next: Vec<ObjectEntry>) -> Manifest {
     let mut recipes = before.map(|before| before.header.recipes.clone()).unwrap_or_default();
     recipes.extend(plan.inventory.recipes.clone());
     let source = plan.source.location().to_string();
-    let history = result_history(before, &plan.inventory.results, &next);
-    Manifest::after(before, &source, plan.part_size, recipes, next).with_replaced(history)
+    let results = result_history(before, &plan.inventory.results, &next);
+    let mut next = Manifest::after(before, &source, plan.part_size, recipes, next);
+    next.results = results;
+    next
 }
 
-/// The checksums of the results of each case that publishes have sent, the last one last, also of cases that
-/// were deleted. They show that the result of a source is an earlier one.
+/// The results that publishes have sent, with those of this publish. They show that the result of a source is
+/// an earlier one.
 fn result_history(
     before: Option<&Manifest>,
-    results: &BTreeMap<String, ETag>,
+    sent: &BTreeMap<String, ETag>,
     next: &[ObjectEntry],
-) -> Vec<ObjectEntry> {
-    let before = before.map_or(&[][..], |before| &before.replaced);
-    let mut history = Vec::new();
-    let deleted = before.iter().map(|entry| &entry.key);
-    let sent = next.iter().map(|entry| &entry.key).filter(|key| is_case_manifest(key));
-    for key in deleted.chain(sent).collect::<BTreeSet<_>>() {
-        let now = results.get(&**key).filter(|_| find(next, key).is_some());
-        let earlier = versions(before, key).iter().map(|entry| entry.etag);
-        let mut etags: Vec<ETag> = earlier.filter(|etag| Some(etag) != now).collect();
-        etags.extend(now);
-        let kept = etags.split_off(etags.len().saturating_sub(MAX_REPLACED));
-        let entry = |etag| ObjectEntry { key: key.clone(), size: 0, etag, parts: None };
-        history.extend(kept.into_iter().map(entry));
+) -> ResultHistory {
+    let mut history = before.map(|before| before.results.clone()).unwrap_or_default();
+    for (key, result) in sent.iter().filter(|(key, _)| find(next, key).is_some()) {
+        let results = history.entry(key.as_str().into()).or_default();
+        results.retain(|earlier| earlier != result);
+        results.push(*result);
+        results.drain(..results.len().saturating_sub(MAX_RESULTS));
     }
     history
 }
 
-/// Writes the intent: the entries of the next manifest, the objects to delete, and the versions that an
-/// interrupted publish has left of them.
+/// Writes the intent: the entries of the next manifest, the objects to delete, those of an interrupted publish
+/// that may still arrive, and the versions that an interrupted publish has left of them.
 async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), PublishError> {
     let DestinationState { manifest, intent, .. } = &plan.state;
     let Manifest { header, entries, .. } = next;
     let mut all: Vec<ObjectEntry> = entries.iter().chain(&plan.changes.deletes).cloned().collect();
+    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let is_listed = |key: &str| find(&all, key).is_some() || plan.is_foreign(key);
+    let late = late_objects(plan).filter(|entry| !is_listed(&entry.key));
+    let late: Vec<ObjectEntry> = late.cloned().collect();
+    all.extend(late);
     all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let before = entries_of(manifest.as_ref());
     let is_replaced = |entry: &&ObjectEntry| {
@@ -192,12 +197,13 @@ async fn write_intent(plan: &PublishPlan, next: &Manifest) -> Result<(), Publish
     };
     // A request of the interrupted publish may still arrive, so its version counts where none is there.
     let versions = plan.present.iter().chain(entries_of(intent.as_ref()));
-    let mut replaced: Vec<ObjectEntry> = versions.filter(is_replaced).cloned().collect();
-    replaced.sort_by(|a, b| a.key.cmp(&b.key));
-    replaced.dedup_by(|a, b| a.key == b.key);
+    let mut found_versions: Vec<ObjectEntry> = versions.filter(is_replaced).cloned().collect();
+    found_versions.sort_by(|a, b| a.key.cmp(&b.key));
+    found_versions.dedup_by(|a, b| a.key == b.key);
     let (recipes, part_size) = (header.recipes.clone(), header.part_size);
-    let written = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
-    written.with_replaced(replaced).save_intent(&plan.destination, intent.as_ref()).await
+    let mut written = Manifest::after(manifest.as_ref(), &header.source, part_size, recipes, all);
+    written.found_versions = found_versions;
+    written.save_intent(&plan.destination, intent.as_ref()).await
 }
 
 /// Removes the temporary files of an interrupted publish on disk, and its multipart uploads of objects
@@ -225,7 +231,7 @@ async fn abort_stale_uploads(plan: &PublishPlan) -> Result<(), PublishError> {
 
 fn transfer(
     plan: &PublishPlan,
-    (lease, stop): (&Arc<LeaseChecker>, &CancellationToken),
+    (lease, stop): (&Arc<LeaseHandle>, &CancellationToken),
     progress: &Arc<dyn TransferProgress>,
 ) -> Transfer {
     let PublishPlan { source, destination, options, inventory, .. } = plan;
@@ -236,7 +242,7 @@ fn transfer(
         multipart: Transfer::multipart_limiter(options.concurrency),
         part_size: plan.part_size,
         resumes: plan.state.intent.is_some() || plan.audit.is_some(),
-        damaged: inventory.damaged.clone(),
+        mismatched: inventory.mismatched.clone(),
         pool: options.pool.clone(),
         lease: lease.clone(),
         progress: progress.clone(),
@@ -273,7 +279,7 @@ async fn send(
 async fn delete(
     destination: &Store,
     deletes: &[ObjectEntry],
-    lease: &Arc<LeaseChecker>,
+    lease: &Arc<LeaseHandle>,
     progress: &dyn TransferProgress,
     stop: &CancellationToken,
 ) -> Result<usize, PublishError> {
@@ -302,20 +308,20 @@ async fn delete(
     Ok(deletes.len())
 }
 
-/// Whether an interrupted publish was going to send objects that this publish sends with other bytes or
-/// deletes. A request of it may arrive after its process has ended.
-fn replaces_interrupted(plan: &PublishPlan, next: &Manifest) -> bool {
+/// Objects that an interrupted publish was going to send. A request of it may arrive after its process has
+/// ended.
+fn late_objects(plan: &PublishPlan) -> impl Iterator<Item = &ObjectEntry> {
     let DestinationState { manifest, intent, .. } = &plan.state;
     let before = entries_of(manifest.as_ref());
-    let is_replaced = |entry: &ObjectEntry| {
-        next.entry(&entry.key).is_some_and(|next| next != entry)
-            || find(&plan.changes.deletes, &entry.key).is_some()
-    };
+    entries_of(intent.as_ref()).iter().filter(|entry| find(before, &entry.key) != Some(*entry))
+}
+
+/// Whether an interrupted publish was going to send objects that this publish sends with other bytes, deletes,
+/// or does not have.
+fn replaces_interrupted(plan: &PublishPlan, next: &Manifest) -> bool {
     // On a disk, nothing of a process that has ended arrives.
     !plan.destination.location().is_local()
-        && entries_of(intent.as_ref())
-            .iter()
-            .any(|entry| find(before, &entry.key) != Some(entry) && is_replaced(entry))
+        && late_objects(plan).any(|entry| next.entry(&entry.key) != Some(entry))
 }
 
 /// Waits until requests of an earlier publisher, which has ended, have arrived.
@@ -332,9 +338,11 @@ async fn wait_for_late_requests(
     Ok(())
 }
 
-/// Lists the destination again and fails if another publisher has changed objects of the source.
+/// Lists the destination again and fails if another publisher has changed objects of the source, or has sent
+/// objects that are not in the manifest.
 async fn refuse_concurrent_writes(
     plan: &PublishPlan,
+    next: &Manifest,
     stop: &CancellationToken,
 ) -> Result<(), PublishError> {
     let PublishPlan { destination, part_size, inventory, changes, .. } = plan;
@@ -342,15 +350,20 @@ async fn refuse_concurrent_writes(
         source: &inventory.entries,
         manifest: &[],
         intent: &[],
-        replaced: &[],
+        found_versions: &[],
         is_dirty: true,
         repairs: true,
         reads_all: false,
         part_size: *part_size,
     };
     let (_, audit) = list_and_compare(destination, &known, stop).await?;
-    let is_back = |key: &&String| find(&changes.deletes, key).is_some();
-    let back = audit.unknown.iter().filter(is_back).count();
+    let intent = plan.state.intent.as_ref();
+    let is_sent = |key: &str| {
+        find(&changes.deletes, key).is_some() || find(entries_of(intent), key).is_some()
+    };
+    let is_back =
+        |key: &&String| next.entry(key).is_none() && is_sent(key) && !plan.is_foreign(key);
+    let back = audit.unmanaged.iter().filter(is_back).count();
     match audit.missing.len() + audit.wrong.len() + back {
         0 => Ok(()),
         objects => {

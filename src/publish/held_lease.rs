@@ -2,25 +2,25 @@
 //!
 //! A publisher takes the lease with a conditional PUT and then reads it back. The token tells which
 //! publisher has it, even if a response was lost or the server ignores conditions. A lease is free
-//! when it was released or when the process of its holder is dead. It is never free while that
-//! process runs. Where the state of the process is unknown (another machine or container), the lease
-//! is free ten minutes after its last renewal.
+//! when it was released or when the process of its holder is dead. It is not free while that process is
+//! known to run. Where the state of the process is unknown (another machine or container, or the same
+//! machine after a restart), the lease is free ten minutes after its last renewal.
 //!
-//! The holder checks the lease at most [`CHECK_INTERVAL`] before each change, and stops when another
-//! publisher has it. S3 has no fencing token: a request in flight when the lease is lost may still
+//! A change is made only if the lease was checked in the last [`CHECK_INTERVAL`]. The holder stops when
+//! another publisher has the lease. S3 has no fencing token: a request in flight when the lease is lost may still
 //! take effect. A publisher that has lost its lease therefore increments `dirty` in the current
 //! lease, and a publisher that finds `dirty` raised lists the destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::PublishError;
-use super::lease::{EXPIRES, Lease, load};
+use super::lease::{DualClock, EXPIRES, Lease, load};
 use crate::executor::spawn_abort_on_drop;
 use crate::store::{PutMode, Store, StoreError};
 
@@ -36,53 +36,46 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts to write a lease that another process writes at the same time.
 const ATTEMPTS: usize = 5;
 
-/// A time on two clocks: the wall clock, which counts while the machine sleeps, and the monotonic
-/// clock, which cannot be set. The elapsed time is the larger of the two differences.
-#[derive(Clone, Copy)]
-struct DualClock(DateTime<Utc>, Instant);
-
-impl DualClock {
-    fn now() -> Self {
-        Self(Utc::now(), Instant::now())
-    }
-
-    fn elapsed(&self) -> Duration {
-        let by_clock = Utc::now().signed_duration_since(self.0).abs().to_std();
-        by_clock.unwrap_or_default().max(self.1.elapsed())
-    }
-}
-
 /// The holder that messages name when the lease does not tell it.
 const UNKNOWN: &str = "another publisher";
+
+/// The holder of the lease before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreviousHolder {
+    /// There was no lease: nobody has published, the last publish was complete, or the lease was removed.
+    None,
+    /// It has ended: it has released the lease, or its process is dead.
+    Ended,
+    /// Its lease has expired. It may still run.
+    Expired,
+}
 
 /// How the work under a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEnd {
-    /// Nothing was written, and neither an intent nor an expired lease was found.
-    Untouched,
+    /// This publisher has written nothing.
+    NothingWritten,
     /// A publish, this one or an earlier one, may not be complete.
-    Unfinished,
+    Interrupted,
     /// Another publisher has changed objects during this publish: the lease is marked dirty.
     Dirty,
-    /// The publish is complete, and objects that were in doubt before were checked.
+    /// The publish is complete. If the lease was dirty, the destination was listed.
     Complete,
 }
 
 /// A lease that this process has taken; [`HeldLease::release`] gives it back.
 pub struct HeldLease {
-    shared: Arc<LeaseChecker>,
+    shared: Arc<LeaseHandle>,
     renewal: AbortOnDropHandle<()>,
     taken: DualClock,
-    /// Whether a previous holder may still run: its lease had expired, or there was none.
-    pub may_have_other_holder: bool,
-    /// Whether the previous lease had expired.
-    pub has_expired: bool,
+    /// The holder before.
+    pub previous: PreviousHolder,
     /// Value of `dirty` when the lease was taken.
     pub dirty: u32,
 }
 
 /// The part of a [`HeldLease`] that is shared with the tasks that change objects.
-pub struct LeaseChecker {
+pub struct LeaseHandle {
     destination: Store,
     own: Lease,
     /// Cancelled when the lease is lost.
@@ -97,7 +90,7 @@ struct LeaseState {
     renewed: DualClock,
     /// Whether another publisher has the lease, or may have it.
     is_lost: bool,
-    /// Whether an object may have been changed since the last [`LeaseChecker::confirm`].
+    /// Whether an object may have been changed since the last [`LeaseHandle::confirm`].
     has_changed: bool,
     /// Value of `dirty` at the last check.
     dirty: u32,
@@ -141,10 +134,13 @@ impl HeldLease {
             found = read_back?;
             match &found {
                 Some((Some(lease), _)) if lease.token == own.token => {
-                    let may_have_other_holder = !before.as_ref().is_some_and(Lease::is_over);
-                    let has_expired = may_have_other_holder && before.is_some();
+                    let previous = match before {
+                        None => PreviousHolder::None,
+                        Some(before) if before.is_over() => PreviousHolder::Ended,
+                        Some(_) => PreviousHolder::Expired,
+                    };
                     let taken = Self::new(destination.clone(), own, now, stop.clone());
-                    return Ok((Self { may_have_other_holder, has_expired, ..taken }, result));
+                    return Ok((Self { previous, ..taken }, result));
                 }
                 Some((lease, _)) if is_last => {
                     let who = lease.as_ref().map_or(UNKNOWN.to_owned(), Lease::to_string);
@@ -167,14 +163,13 @@ impl HeldLease {
         let (is_lost, has_changed) = (false, false);
         let state = LeaseState { checked: since, renewed: since, is_lost, has_changed, dirty };
         let (state, check_lock) = (Mutex::new(state), tokio::sync::Mutex::default());
-        let shared = Arc::new(LeaseChecker { destination, own, stop, state, check_lock });
+        let shared = Arc::new(LeaseHandle { destination, own, stop, state, check_lock });
         let renewal = spawn_abort_on_drop(renew(shared.clone()));
-        let (may_have_other_holder, has_expired) = (false, false);
-        Self { renewal, shared, taken: since, may_have_other_holder, has_expired, dirty }
+        Self { renewal, shared, taken: since, previous: PreviousHolder::None, dirty }
     }
 
     /// The part of the lease that is shared with the tasks that change objects.
-    pub fn shared(&self) -> &Arc<LeaseChecker> {
+    pub fn shared(&self) -> &Arc<LeaseHandle> {
         &self.shared
     }
 
@@ -207,8 +202,8 @@ impl HeldLease {
         if !shared.is_lost() {
             let removable_dirty = match end {
                 LeaseEnd::Complete => Some(dirty),
-                LeaseEnd::Untouched => Some(0),
-                LeaseEnd::Unfinished | LeaseEnd::Dirty => None,
+                LeaseEnd::NothingWritten => Some(0),
+                LeaseEnd::Interrupted | LeaseEnd::Dirty => None,
             };
             let reports = u32::from(end == LeaseEnd::Dirty);
             let releasing = shared.remove_or_mark_released(removable_dirty, reports);
@@ -226,7 +221,7 @@ impl HeldLease {
     }
 }
 
-impl LeaseChecker {
+impl LeaseHandle {
     fn state(&self) -> MutexGuard<'_, LeaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -392,7 +387,7 @@ impl LeaseChecker {
 }
 
 /// Checks and renews the lease in the background until it is lost.
-async fn renew(shared: Arc<LeaseChecker>) {
+async fn renew(shared: Arc<LeaseHandle>) {
     while !shared.is_lost() {
         tokio::time::sleep(CHECK_INTERVAL).await;
         if shared.state().renewed.elapsed() < RENEWAL_INTERVAL {
@@ -421,7 +416,8 @@ mod tests {
     async fn taken(store: &Store, seconds: i64) -> (HeldLease, CancellationToken) {
         let (own, stop) = (Lease::new(0), CancellationToken::new());
         own.write(store, PutMode::Always).await.unwrap();
-        let then = DualClock(Utc::now() - chrono::TimeDelta::seconds(seconds), Instant::now());
+        let then =
+            DualClock(Utc::now() - chrono::TimeDelta::seconds(seconds), std::time::Instant::now());
         (HeldLease::new(store.clone(), own, then, stop.clone()), stop)
     }
 
@@ -447,18 +443,18 @@ mod tests {
         };
         // A time in the future is wrong.
         expired(-1).write(&store, PutMode::Always).await.unwrap();
-        assert!(take(&store).await.unwrap().may_have_other_holder);
+        assert_eq!(take(&store).await.unwrap().previous, PreviousHolder::Expired);
         expired(1).write(&store, PutMode::Always).await.unwrap();
         let held = take(&store).await.unwrap();
-        assert!(held.may_have_other_holder);
+        assert_eq!(held.previous, PreviousHolder::Expired);
         // After an unfinished publish the lease stays, marked as released.
         assert!(
-            held.release(Err::<(), _>(crate::executor::Stopped.into()), LeaseEnd::Unfinished)
+            held.release(Err::<(), _>(crate::executor::Stopped.into()), LeaseEnd::Interrupted)
                 .await
                 .is_err()
         );
         assert!(!Lease::load(&store).await.unwrap().unwrap().is_held());
-        assert!(!take(&store).await.unwrap().may_have_other_holder);
+        assert_eq!(take(&store).await.unwrap().previous, PreviousHolder::Ended);
     }
 
     #[tokio::test]

@@ -90,7 +90,7 @@ impl PublisherTask {
     /// Publishes `cases` and returns the number of objects sent.
     async fn send(&self, cases: &BTreeSet<Case>) -> Result<usize, PublishError> {
         let cases = cases.clone();
-        let selection = Selection { cases, unfinished: true, ..Selection::default() };
+        let selection = Selection { cases, single_cases_only: true, ..Selection::default() };
         let pool = Some(self.pool.clone());
         let options = PublishOptions { selection, pool, ..PublishOptions::default() };
         let prepared = match prepare(&self.source, &self.destination, options, &self.stop).await {

@@ -37,13 +37,13 @@ pub struct Inventory {
     /// Cases that are not complete; their objects at the destination stay as they are. For
     /// research-grade files the folder of the case, for map stores the root of the store and the name
     /// of the case.
-    pub pending: Vec<String>,
+    pub unfinished_cases: Vec<String>,
     /// Objects that do not match their record, by key, with the difference. They are not sent.
-    pub(super) damaged: BTreeMap<String, String>,
+    pub(super) mismatched: BTreeMap<String, String>,
     /// Checksums of the results of cases, by the key of the case manifest.
     pub(super) results: BTreeMap<String, ETag>,
     /// Objects that case manifests name and that patterns leave out, ordered by key.
-    pub(super) left_out: Vec<ObjectEntry>,
+    pub(super) excluded: Vec<ObjectEntry>,
     /// Cases that the source has, complete or not.
     cases: BTreeSet<Case>,
 }
@@ -55,7 +55,7 @@ impl Inventory {
     }
 
     /// Whether an object belongs to a case that is not complete.
-    pub fn is_pending(&self, key: &str) -> bool {
+    pub fn is_of_unfinished_case(&self, key: &str) -> bool {
         let is_in = |folder: &String| key.strip_prefix(folder).is_some_and(|r| r.starts_with('/'));
         // In a map store, only the record belongs to a single case.
         let record = key.strip_suffix(".json").and_then(|key| key.rsplit_once('/'));
@@ -63,7 +63,7 @@ impl Inventory {
             let Some((folder, case)) = record else { return false };
             folder.strip_suffix(CASES_FOLDER).is_some_and(|root| *name == format!("{root}{case}"))
         };
-        self.pending.iter().any(|name| is_in(name) || is_record(name))
+        self.unfinished_cases.iter().any(|name| is_in(name) || is_record(name))
     }
 }
 
@@ -122,18 +122,18 @@ pub async fn inventory(
     builder.hash_recorded().await?;
     let mut inventory = builder.inventory;
     let is_left_out = |entry: &mut ObjectEntry| !selection.has(&entry.key);
-    inventory.left_out = inventory.entries.extract_if(.., is_left_out).collect();
-    inventory.left_out.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    inventory.excluded = inventory.entries.extract_if(.., is_left_out).collect();
+    inventory.excluded.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     inventory.entries.dedup_by(|a, b| a.key == b.key);
-    let is_missing = |case: &&Case| !selection.unfinished && !inventory.cases.contains(case);
+    let is_missing = |case: &&Case| !selection.single_cases_only && !inventory.cases.contains(case);
     if let Some(case) = selection.cases.iter().find(is_missing) {
         return Err(PublishError::NoCase { url: source.location().to_string(), case: *case });
     }
     if !inventory.entries.is_empty() {
         return Ok(inventory);
     }
-    Err(match inventory.pending.first() {
+    Err(match inventory.unfinished_cases.first() {
         Some(case) => empty(&format!(": {case} is not complete")),
         None if selection.is_whole() && !selection.has_patterns() => empty(""),
         None => empty(": nothing in it matches the selection"),
@@ -180,12 +180,12 @@ impl InventoryBuilder<'_> {
             return Ok(FolderKind::Store(record.store));
         }
         if folders.iter().any(|f| f.rsplit('/').next() == Some(CASES_FOLDER)) {
-            if self.selection.unfinished {
+            if self.selection.single_cases_only {
                 return Ok(FolderKind::Store(String::new()));
             }
             let url = self.source.location().join(folder).to_string();
             let problem = "its cases are not combined yet".to_owned();
-            return Err(PublishError::Unfinished { url, problem });
+            return Err(PublishError::NotFinalized { url, problem });
         }
         for polygon in folders.iter().filter(|folder| is_number(folder, 3)) {
             for month in self.source.list_folders(polygon).await? {
@@ -296,7 +296,7 @@ impl InventoryBuilder<'_> {
             .await?;
         for (folder, key, record) in records {
             match record {
-                None => self.inventory.pending.push(folder),
+                None => self.inventory.unfinished_cases.push(folder),
                 Some((record, entry)) => {
                     self.refuse_misplaced(root, &folder, &record)?;
                     self.inventory.results.insert(key.clone(), record.result_etag());
@@ -312,7 +312,7 @@ impl InventoryBuilder<'_> {
     async fn add_store(&mut self, root: &str) -> Result<(), PublishError> {
         let folder = join(root, CASES_FOLDER);
         let shared = self.read_record(&format!("{folder}/{SHARED_MANIFEST}")).await?;
-        let shared = shared.filter(|_| !self.selection.unfinished);
+        let shared = shared.filter(|_| !self.selection.single_cases_only);
         let case_of = |key: &str| {
             let name = key.rsplit('/').next()?.strip_suffix(".json")?;
             Some((name.to_owned(), name.parse::<Case>().ok()?))
@@ -349,7 +349,7 @@ impl InventoryBuilder<'_> {
         self.inventory.results.extend(results);
         for (record, entry) in shared.into_iter().chain(records) {
             // Before the store is finalized, only cases with objects of their own are published.
-            if !self.selection.unfinished || !record.files.is_empty() {
+            if !self.selection.single_cases_only || !record.files.is_empty() {
                 self.inventory.entries.push(entry);
             }
             self.add_files(root, record);
@@ -375,13 +375,13 @@ impl InventoryBuilder<'_> {
         if shared.store != "store2" {
             if let Some(case) = recorded.iter().find(|case| !shared.cases.contains(&case.name)) {
                 let problem = format!("case {} has been added since", case.name);
-                return Err(PublishError::Unfinished { url: url(), problem });
+                return Err(PublishError::NotFinalized { url: url(), problem });
             }
             if let Some(name) = shared.cases.iter().find(|name| !has_record(name)) {
                 let problem = format!(
                     "its shared chunks have values of {name}, which has no case manifest; add this case again"
                 );
-                return Err(PublishError::Unfinished { url: url(), problem });
+                return Err(PublishError::NotFinalized { url: url(), problem });
             }
         }
         for name in shared.cases.iter().filter(|name| !has_record(name)) {
@@ -389,7 +389,7 @@ impl InventoryBuilder<'_> {
                 && self.selection.has_case(&case)
             {
                 self.inventory.cases.insert(case);
-                self.inventory.pending.push(join(root, name));
+                self.inventory.unfinished_cases.push(join(root, name));
             }
         }
         Ok(())
@@ -410,7 +410,7 @@ impl InventoryBuilder<'_> {
         let Some((_, entry)) = records.iter().find(has_newer) else { return Ok(()) };
         let url = self.source.location().join(root).to_string();
         let problem = format!("{} has been made again since", entry.key);
-        Err(PublishError::Unfinished { url, problem })
+        Err(PublishError::NotFinalized { url, problem })
     }
 
     /// A predicate for keys that pass the patterns of the selection.
@@ -426,9 +426,9 @@ impl InventoryBuilder<'_> {
         recorded: &RecordedByKey,
     ) -> Result<(), PublishError> {
         let cache = ChecksumCache::load(self.state, self.part_size)?;
-        let (entries, damaged) = cache.entries(self.source, files, recorded, self.stop).await?;
+        let (entries, mismatched) = cache.entries(self.source, files, recorded, self.stop).await?;
         self.inventory.entries.extend(entries);
-        self.inventory.damaged.extend(damaged);
+        self.inventory.mismatched.extend(mismatched);
         Ok(())
     }
 
@@ -445,7 +445,7 @@ impl InventoryBuilder<'_> {
             let is_missing = |key: &str| files.binary_search_by(|f| (*f.key).cmp(key)).is_err();
             for (key, parts) in recorded.iter().filter(|(key, _)| is_missing(key)) {
                 self.inventory.entries.push(parts.entry(key));
-                self.inventory.damaged.insert(key.clone(), "it is missing".to_owned());
+                self.inventory.mismatched.insert(key.clone(), "it is missing".to_owned());
             }
             self.hash_and_compare(files, &recorded).await?;
         }
@@ -454,7 +454,7 @@ impl InventoryBuilder<'_> {
 
     /// Adds the objects that a record names, and its conversion rules.
     fn add_files(&mut self, root: &str, record: ManifestSummary) {
-        for ManifestObject { key, size, md5 } in record.files {
+        for ManifestObject { key, size, md5, .. } in record.files {
             let key = join(root, &key);
             if has_same_parts(size, record.part_size, self.part_size) {
                 self.inventory.entries.push(ObjectEntry::new(&key, size, md5));

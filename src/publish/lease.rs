@@ -1,7 +1,7 @@
 //! The lease on a destination, `.dor/lease.json`: it names the publisher that may change objects.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -133,4 +133,19 @@ pub(super) async fn load(
         // Without an ETag there is no version to compare.
         (lease.ok(), info.etag.map_or(PutMode::Always, PutMode::Is))
     }))
+}
+/// A time on two clocks: the wall clock, which counts while the machine sleeps, and the monotonic
+/// clock, which cannot be set. The elapsed time is the larger of the two differences.
+#[derive(Clone, Copy)]
+pub(super) struct DualClock(pub DateTime<Utc>, pub Instant);
+
+impl DualClock {
+    pub fn now() -> Self {
+        Self(Utc::now(), Instant::now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        let by_clock = Utc::now().signed_duration_since(self.0).abs().to_std();
+        by_clock.unwrap_or_default().max(self.1.elapsed())
+    }
 }

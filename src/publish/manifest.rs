@@ -5,8 +5,9 @@
 //! runs: those of the next manifest and those to delete. An intent without a lease that is held is
 //! left by an interrupted publish; the next publish then lists the destination.
 //!
-//! Both are lines of JSON, compressed with gzip: a header, then `["key", bytes, "etag"]` ordered by key.
-//! In an intent, a second line with the same key is the version that the destination had before.
+//! Both are lines of JSON, compressed with gzip, ordered by key: a header; `["key", bytes, "etag"]` for each
+//! object; in an intent such lines of the versions that the destination had before; and in a manifest
+//! `["key", ["checksum", ...]]` with the results of each case that publishes have sent.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ObjectEntry, PublishError};
-use crate::model::Md5Digest;
+use crate::model::{ETag, Md5Digest};
 use crate::store::{Lines, PutMode, PutOptions, Store, StoreError};
 
 /// Key of the manifest.
@@ -33,8 +34,8 @@ const FORMAT: u32 = 3;
 const PART_SIZES: RangeInclusive<u64> = 5 << 20..=5 << 30;
 /// Largest size in bytes of a compressed manifest: tens of millions of objects.
 const MAX_PACKED: u64 = 256 << 20;
-/// Most versions of an object that a manifest has besides the current one.
-pub(super) const MAX_REPLACED: usize = 16;
+/// Largest number of results of a case that a manifest has.
+pub(super) const MAX_RESULTS: usize = 16;
 /// Largest size in bytes of an uncompressed manifest.
 const MAX_UNPACKED: u64 = 2 << 30;
 
@@ -43,7 +44,7 @@ const MAX_UNPACKED: u64 = 2 << 30;
 pub struct ManifestHeader {
     /// Version of the file format.
     pub format: u32,
-    /// Version of the published data, from 1; each publish that changes something adds 1.
+    /// Version of the published data, from 1; each publish that writes the manifest adds 1.
     pub version: u64,
     /// Time at which the publish ended, in whole seconds.
     pub published: DateTime<Utc>,
@@ -63,6 +64,9 @@ pub struct ManifestHeader {
     pub bytes: u64,
 }
 
+/// Checksums of the results of each case, the last one last, by the key of the case manifest.
+pub(super) type ResultHistory = BTreeMap<Box<str>, Vec<ETag>>;
+
 /// A manifest or an intent.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -70,10 +74,12 @@ pub struct Manifest {
     pub header: ManifestHeader,
     /// Objects, ordered by key.
     pub entries: Vec<ObjectEntry>,
-    /// Further entries, ordered by key. Of an intent: other versions of its objects that the destination had
-    /// when it was written. Of a manifest: the checksums of the results of each case that publishes have
-    /// sent, also of cases that were deleted.
-    pub(super) replaced: Vec<ObjectEntry>,
+    /// Other versions of the objects of an intent, which the destination had when the intent was written,
+    /// ordered by key.
+    pub(super) found_versions: Vec<ObjectEntry>,
+    /// Checksums of the results that publishes have sent, the last one last, by the key of the case manifest;
+    /// also of cases that were deleted.
+    pub(super) results: ResultHistory,
     /// Whether it could not be read completely and must be replaced.
     pub is_damaged: bool,
     /// The condition for replacing it only if it is still this version.
@@ -101,7 +107,8 @@ impl Manifest {
             bytes: entries.iter().map(|entry| entry.size).sum(),
         };
         let condition = before.map_or(PutMode::Absent, |before| before.condition.clone());
-        Self { header, entries, replaced: Vec::new(), is_damaged: false, condition }
+        let (found_versions, results) = (Vec::new(), ResultHistory::new());
+        Self { header, entries, found_versions, results, is_damaged: false, condition }
     }
 
     /// A manifest without entries, before the first publish.
@@ -109,11 +116,6 @@ impl Manifest {
         let mut none = Self::after(None, "", part_size, BTreeMap::new(), Vec::new());
         none.header.version = 0;
         none
-    }
-
-    /// Adds further entries, ordered by key.
-    pub(super) fn with_replaced(self, replaced: Vec<ObjectEntry>) -> Self {
-        Self { replaced, ..self }
     }
 
     /// Loads the manifest of a destination; `None` when there is none.
@@ -146,7 +148,7 @@ impl Manifest {
 
     /// Loads the manifest that a publish to a folder of the destination has left, with keys from the
     /// destination; `None` when there is none, or when it has parts of another size.
-    pub(super) async fn load_part(
+    pub(super) async fn load_product(
         destination: &Store,
         folder: &str,
         part_size: u64,
@@ -159,7 +161,9 @@ impl Manifest {
         };
         Ok(manifest.map(|manifest| Self {
             entries: manifest.entries.into_iter().map(below).collect(),
-            replaced: manifest.replaced.into_iter().map(below).collect(),
+            results: (manifest.results.into_iter())
+                .map(|(key, results)| (format!("{folder}/{key}").into(), results))
+                .collect(),
             ..manifest
         }))
     }
@@ -220,9 +224,13 @@ impl Manifest {
     fn pack(&self) -> std::io::Result<Vec<u8>> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         serde_json::to_writer(&mut out, &self.header)?;
-        for ObjectEntry { key, size, etag, .. } in self.entries.iter().chain(&self.replaced) {
+        for ObjectEntry { key, size, etag, .. } in self.entries.iter().chain(&self.found_versions) {
             out.write_all(b"\n")?;
             serde_json::to_writer(&mut out, &(key, size, etag))?;
+        }
+        for result in &self.results {
+            out.write_all(b"\n")?;
+            serde_json::to_writer(&mut out, &result)?;
         }
         out.write_all(b"\n")?;
         out.finish()
@@ -240,13 +248,6 @@ pub(super) fn find<'a>(entries: &'a [ObjectEntry], key: &str) -> Option<&'a Obje
     entries.get(at)
 }
 
-/// All entries with this key in a list that is ordered by key.
-pub(super) fn versions<'a>(entries: &'a [ObjectEntry], key: &str) -> &'a [ObjectEntry] {
-    let begin = entries.partition_point(|entry| *entry.key < *key);
-    let end = entries.partition_point(|entry| *entry.key <= *key);
-    entries.get(begin..end).unwrap_or_default()
-}
-
 /// Reads a manifest. Invalid keys are left out if `skips_invalid`, and are an error otherwise.
 async fn read(
     destination: &Store,
@@ -258,7 +259,7 @@ async fn read(
     };
     let url = destination.location().join(key).to_string();
     let damaged = |problem: String| PublishError::Manifest { url: url.clone(), problem };
-    let Unpacked { header, entries, replaced, invalid } =
+    let Unpacked { header, entries, found_versions, results, invalid } =
         unpack(&bytes, destination).map_err(damaged)?;
     let number = entries.len() + invalid.len();
     if header.format != FORMAT {
@@ -281,7 +282,7 @@ async fn read(
     }
     let condition = info.etag.map_or(PutMode::Always, PutMode::Is);
     let is_damaged = !invalid.is_empty();
-    Ok(Some(Manifest { header, entries, replaced, is_damaged, condition }))
+    Ok(Some(Manifest { header, entries, found_versions, results, is_damaged, condition }))
 }
 
 /// Reads a manifest; a damaged one is returned as an empty one with `is_damaged`.
@@ -304,40 +305,54 @@ struct Unpacked {
     header: ManifestHeader,
     /// Ordered by key.
     entries: Vec<ObjectEntry>,
-    /// Further entries of a key, ordered by key.
-    replaced: Vec<ObjectEntry>,
+    /// Ordered by key.
+    found_versions: Vec<ObjectEntry>,
+    results: ResultHistory,
     /// Keys that no object of the destination can have.
     invalid: Vec<String>,
 }
 
-/// Parses a manifest. A key may have up to [`MAX_REPLACED`] further entries.
+/// A line after the header.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Object(Box<str>, u64, ETag),
+    Results(Box<str>, Vec<ETag>),
+}
+
+/// Parses a manifest.
 fn unpack(bytes: &[u8], destination: &Store) -> Result<Unpacked, String> {
     // A decoder of several gzip members also detects bytes that were appended to the file.
     let mut lines = Lines::new(MultiGzDecoder::new(bytes), MAX_UNPACKED);
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let line = lines.next_line().map_err(|error| text(&error))?.unwrap_or_default();
     let header: ManifestHeader = serde_json::from_slice(line).map_err(|error| text(&error))?;
-    let (mut entries, mut replaced): (Vec<ObjectEntry>, Vec<ObjectEntry>) = Default::default();
-    let mut invalid = Vec::new();
+    let (mut entries, mut found_versions): (Vec<ObjectEntry>, Vec<ObjectEntry>) =
+        Default::default();
+    let (mut results, mut invalid) = (ResultHistory::new(), Vec::new());
     while let Some(line) = lines.next_line().map_err(|error| text(&error))? {
-        let (key, size, etag) = serde_json::from_slice(line).map_err(|error| text(&error))?;
-        let entry = ObjectEntry { key, size, etag, parts: None };
-        if !destination.can_hold(&entry.key) {
-            invalid.push(entry.key.to_string());
+        let (key, size, etag) = match serde_json::from_slice(line).map_err(|error| text(&error))? {
+            Line::Object(key, size, etag) => (key, size, etag),
+            Line::Results(key, etags) if etags.len() <= MAX_RESULTS => {
+                results.insert(key, etags);
+                continue;
+            }
+            Line::Results(key, _) => return Err(format!("it has too many results of {key}")),
+        };
+        if !destination.can_hold(&key) {
+            invalid.push(key.into_string());
             continue;
         }
-        let is_further = entries.len() + invalid.len() >= header.objects;
-        let list = if is_further { &mut replaced } else { &mut entries };
-        let is_in_order = list.last().is_none_or(|last: &ObjectEntry| match is_further {
-            true => last.key <= entry.key,
-            false => last.key < entry.key,
-        });
-        if !is_in_order || is_further && versions(list, &entry.key).len() >= MAX_REPLACED {
+        let list = match entries.len() + invalid.len() < header.objects {
+            true => &mut entries,
+            false => &mut found_versions,
+        };
+        if list.last().is_some_and(|last| last.key >= key) {
             return Err("its entries are not in order".to_owned());
         }
-        list.push(entry);
+        list.push(ObjectEntry { key, size, etag, parts: None });
     }
-    Ok(Unpacked { header, entries, replaced, invalid })
+    Ok(Unpacked { header, entries, found_versions, results, invalid })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Publishing: copies a tree of outputs to a destination.
 //!
-//! A publish sends only objects that are new or have changed. Readers of the destination never see
-//! metadata that names an absent chunk. A publish that is stopped or killed can be run again, and
-//! loses nothing.
+//! A publish sends only objects that are new or have changed. New metadata never names a chunk that has
+//! not arrived; a changed chunk replaces the old one at its key. A publish that is stopped or killed can
+//! be run again, and loses nothing: docs/publishing.md has what is left by a kill at each step.
 //!
 //! ```text
 //! [lease]      one publisher at a time

@@ -39,7 +39,7 @@ pub struct PublishOptions {
 impl PublishOptions {
     /// Whether the user asks for a listing of the destination. `--overwrite` implies it: the
     /// destination equals the source only if it has lost nothing.
-    pub(super) fn is_audit(&self) -> bool {
+    pub(super) fn lists_destination(&self) -> bool {
         self.audit || self.overwrite
     }
 }
@@ -67,8 +67,8 @@ pub struct Selection {
     pub only: BTreeSet<String>,
     /// Cases. Empty: all.
     pub cases: BTreeSet<Case>,
-    /// Publish map stores that are not finalized: only objects that belong to a single case.
-    pub unfinished: bool,
+    /// Publish only objects of map stores that belong to a single case; the stores need not be finalized.
+    pub single_cases_only: bool,
 }
 
 /// A pattern for whole keys: `*` matches within one folder, `**` across folders. A pattern that ends
@@ -121,11 +121,6 @@ impl Selection {
     /// Whether a case is selected.
     pub(super) fn has_case(&self, case: &Case) -> bool {
         self.cases.is_empty() || self.cases.contains(case)
-    }
-
-    /// Whether the whole source is selected.
-    pub fn is_all(&self) -> bool {
-        self.is_whole() && !self.has_patterns() && !self.unfinished
     }
 
     /// Whether all products and all cases are selected; patterns may still leave objects out.

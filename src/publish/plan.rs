@@ -13,7 +13,7 @@ use super::destination::{
 use super::destination_state::DestinationState;
 use super::enclosing::refuse_part_of_another;
 use super::guard::ReplacementCheck;
-use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseEnd};
+use super::held_lease::{GRACE_PERIOD, HeldLease, LeaseEnd, PreviousHolder};
 use super::inventory::{Inventory, inventory};
 use super::lease::Lease;
 use super::manifest::{Manifest, entries, find};
@@ -106,7 +106,7 @@ pub async fn prepare(
     let load = || DestinationState::load(destination, &options);
     let (lease, loaded) =
         unless_stopped(&stop, HeldLease::take(destination, &stop, load)).await??;
-    let mut end = LeaseEnd::Untouched;
+    let mut end = LeaseEnd::NothingWritten;
     let planned = async {
         let state = wait_for_others(destination, &options, &lease, loaded?, &mut end).await?;
         let state = DestinationState { is_dirty: lease.dirty > 0, ..state };
@@ -150,18 +150,18 @@ async fn wait_for_others(
     state: DestinationState,
     end: &mut LeaseEnd,
 ) -> Result<DestinationState, PublishError> {
-    if state.intent.is_none() && !lease.has_expired {
+    if state.intent.is_none() && lease.previous != PreviousHolder::Expired {
         return Ok(state);
     }
-    if !lease.may_have_other_holder {
-        *end = LeaseEnd::Unfinished;
+    if lease.previous == PreviousHolder::Ended {
+        *end = LeaseEnd::Interrupted;
         return Ok(state);
     }
     let (url, seconds) = (destination.location(), GRACE_PERIOD.as_secs());
     tracing::warn!("waiting {seconds} s: the previous publisher to {url} may still be running");
     tokio::time::sleep(GRACE_PERIOD).await;
     lease.shared().confirm().await?;
-    *end = LeaseEnd::Unfinished;
+    *end = LeaseEnd::Interrupted;
     DestinationState::load(destination, options).await
 }
 
@@ -177,11 +177,11 @@ async fn plan(
     let part_size = known.map_or(destination.multipart_size(), |known| known.header.part_size);
     let folder = state_folder(source.location());
     let inventory = inventory(source, &options.selection, &folder, part_size, stop).await?;
-    state.add_parts(destination, inventory.recipes.keys(), part_size).await?;
+    state.add_products(destination, inventory.recipes.keys(), part_size).await?;
     let (present, audit) =
         present_objects(destination, &options, &state, (&inventory, part_size), stop).await?;
     let is_listed = audit.is_some();
-    let foreign = audit.iter().flat_map(|audit| &audit.unknown).cloned().collect();
+    let foreign = audit.iter().flat_map(|audit| &audit.unmanaged).cloned().collect();
     [source, destination].into_iter().for_each(Store::log_skipped);
     // Even if a manifest names other keys, only keys that this program sends are deleted.
     let is_in_scope = |key: &str| options.selection.has(key) && is_publishable(key);
@@ -190,7 +190,7 @@ async fn plan(
         arrived_since: arrived_since(&present, &inventory, &state),
         source: source.clone(),
         destination: destination.clone(),
-        audit: audit.filter(|_| options.is_audit()),
+        audit: audit.filter(|_| options.lists_destination()),
         options,
         changes,
         inventory,
@@ -205,7 +205,7 @@ async fn plan(
         refuse_part_of_another(destination).await?;
     }
     plan.refuse_worse().await?;
-    plan.limit_deletes().await?;
+    plan.restrict_deletes_to_gone().await?;
     plan.exclude_replaced_by_others(is_listed).await?;
     plan.refuse_deletes()?;
     plan.folders = plan.folders_in_the_way().await?;
@@ -222,18 +222,18 @@ async fn present_objects(
     (inventory, part_size): (&Inventory, u64),
     stop: &CancellationToken,
 ) -> Result<(Vec<ObjectEntry>, Option<Audit>), PublishError> {
-    let [manifest, intent, replaced] = state.versions();
+    let [manifest, intent, found_versions] = state.versions();
     let known = KnownObjects {
         source: &inventory.entries,
         manifest,
         intent,
-        replaced,
+        found_versions,
         is_dirty: state.is_dirty,
-        repairs: options.is_audit(),
-        reads_all: options.verify == Some(VerifyScope::All) && options.is_audit(),
+        repairs: options.lists_destination(),
+        reads_all: options.verify == Some(VerifyScope::All) && options.lists_destination(),
         part_size,
     };
-    let may_be_outdated = options.is_audit()
+    let may_be_outdated = options.lists_destination()
         || state.intent.is_some()
         || state.is_dirty
         || was_finalized(destination, inventory, state.manifest.as_ref(), part_size).await?;
@@ -268,7 +268,7 @@ impl PublishPlan {
             published: state.manifest.as_ref(),
             sent_versions: state.versions(),
             is_known: &|key| state.has(key),
-            is_foreign: &|key| self.foreign.contains(key),
+            is_foreign: &|key| self.is_foreign(key),
             part_size: self.part_size,
         };
         guard.refuse_other_kind().await?;
@@ -278,9 +278,9 @@ impl PublishPlan {
         }
     }
 
-    /// Limits deletes to objects that the source no longer has. Without `--delete` these become
+    /// Restricts deletes to objects that the source no longer has. Without `--delete` these become
     /// orphans. If only some products or cases are selected, nothing is deleted.
-    async fn limit_deletes(&mut self) -> Result<(), PublishError> {
+    async fn restrict_deletes_to_gone(&mut self) -> Result<(), PublishError> {
         let is_whole = self.options.selection.is_whole();
         if !(is_whole && self.options.delete)
             && let Some(entry) = self.changes.path_conflicts().first()
@@ -389,7 +389,9 @@ impl PublishPlan {
         let mut left_out = self.source.skipped();
         let PublishOptions { selection, .. } = &self.options;
         let is_foreign = |key: &&String| {
-            selection.has(key) && !self.inventory.has(key) && !self.inventory.is_pending(key)
+            selection.has(key)
+                && !self.inventory.has(key)
+                && !self.inventory.is_of_unfinished_case(key)
         };
         let mut foreign = found.iter().filter(is_foreign);
         // With only some products or cases selected, the inventory lacks those of the others.
@@ -412,13 +414,21 @@ impl PublishPlan {
         entries
     }
 
-    /// Whether nothing remains to be done; `next` is the result of [`Self::next`].
+    /// Whether nothing remains to be done; `next` is the result of [`Self::entries_after`].
     pub(super) fn is_done(&self, next: &[ObjectEntry]) -> bool {
-        let is_published = |before: &Manifest| !before.is_damaged && before.entries == next;
+        // Version 0 has the entries of publishes to single products only, and is not written yet.
+        let is_published = |before: &Manifest| {
+            before.header.version > 0 && !before.is_damaged && before.entries == next
+        };
         self.changes.is_empty()
             && self.state.intent.is_none()
             && !self.state.is_dirty
             && self.state.manifest.as_ref().is_some_and(is_published)
+    }
+
+    /// Whether the destination had an object with this key that no publish has sent.
+    pub(super) fn is_foreign(&self, key: &str) -> bool {
+        self.foreign.contains(key)
     }
 
     /// Number of objects of the manifest that are missing or changed at the destination and that the
@@ -460,7 +470,7 @@ async fn is_gone(
     inventory: &Inventory,
     entry: &ObjectEntry,
 ) -> Result<bool, PublishError> {
-    if inventory.is_pending(&entry.key) {
+    if inventory.is_of_unfinished_case(&entry.key) {
         return Ok(false);
     }
     match source.head(&entry.key).await {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::error::{is_fatal, is_transient};
-use super::held_lease::LeaseChecker;
+use super::held_lease::LeaseHandle;
 use super::limiter::{Permit, RequestLimiter};
 use super::{Concurrency, ObjectEntry, PublishError};
 use crate::executor::{MemoryPermit, Pool, Stopped, spawn_abort_on_drop, unless_stopped};
@@ -84,10 +84,10 @@ pub(super) struct Transfer {
     /// Whether multipart uploads of an interrupted publish may exist: they are continued.
     pub resumes: bool,
     /// Objects that do not match their record, by key, with the difference.
-    pub damaged: BTreeMap<String, String>,
+    pub mismatched: BTreeMap<String, String>,
     /// Memory budget of objects that are held while they are sent. `None`: unlimited.
     pub pool: Option<Pool>,
-    pub lease: Arc<LeaseChecker>,
+    pub lease: Arc<LeaseHandle>,
     pub progress: Arc<dyn TransferProgress>,
     pub stop: CancellationToken,
     pub cache_control: Option<String>,
@@ -179,7 +179,7 @@ impl Transfer {
 
     /// Sends an object, in one request or in several parts.
     async fn send(&self, entry: &ObjectEntry) -> Result<SentObject, PublishError> {
-        if let Some(problem) = self.damaged.get(&*entry.key) {
+        if let Some(problem) = self.mismatched.get(&*entry.key) {
             return Err(self.not_as_recorded(entry, problem.clone()));
         }
         let (start, failures) = (Instant::now(), Arc::default());

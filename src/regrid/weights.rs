@@ -70,7 +70,7 @@ impl Weights {
     /// Checks the weights against a grid by regridding the positions of its points. Returns the first
     /// point of the map whose regridded position is another one, or `None` when the weights belong to
     /// the grid.
-    pub fn first_misplaced(&self, grid: &Grid) -> Option<usize> {
+    pub fn first_invalid(&self, grid: &Grid) -> Option<usize> {
         let (x, y) = (mercator::x(self.level), mercator::y(self.level));
         let vector = |at: usize| Vector::of(LatLon { lat: grid.tlat[at], lon: grid.tlong[at] });
         let fits = |target: usize, source: &BilinearStencil| {

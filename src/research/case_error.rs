@@ -95,7 +95,7 @@ pub enum CaseError {
     },
     /// The case manifest could not be written.
     #[error(transparent)]
-    Ledger(#[from] CaseManifestError),
+    Manifest(#[from] CaseManifestError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -110,7 +110,7 @@ impl WithErrorKind for CaseError {
             }
             Self::Stopped { .. } | Self::NotBegun(_) => ErrorKind::Interrupted,
             Self::NoArchive { .. } | Self::Inside { .. } => ErrorKind::Config,
-            Self::Ledger(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
     }

@@ -9,8 +9,8 @@ use super::case_error::CaseError;
 use super::execute::{ConversionContext, ConversionSummary, check_inputs, run};
 use super::plan::{CasePlan, PlanOptions, Reason, plan};
 use super::status::{CaseState, case_states};
-use super::{PlanError, places};
-use crate::case_manifest::results_around;
+use super::{PlanError, locations};
+use crate::case_manifest::enclosing_results;
 use crate::executor::unless_stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
 
@@ -212,7 +212,7 @@ impl Conversion {
     /// Refuses an archive that does not exist.
     async fn refuse_absent(&self) -> Result<(), CaseError> {
         let ConversionContext { raw, .. } = &self.context;
-        match places::absence(raw).await? {
+        match locations::absence(raw).await? {
             None => Ok(()),
             Some(reason) => Err(CaseError::NoArchive { url: raw.location().to_string(), reason }),
         }
@@ -220,7 +220,7 @@ impl Conversion {
 
     /// Refuses an output location within other results.
     async fn refuse_inside(&self) -> Result<(), CaseError> {
-        match results_around(&self.context.out).await {
+        match enclosing_results(&self.context.out).await {
             None => Ok(()),
             Some(other) => Err(CaseError::Inside { other }),
         }

@@ -244,7 +244,7 @@ fn in_reading_order<'a>(
         .filter(|output| output.is_chunked())
         .map(|output| match output.values {
             Values::Raw(index) => (index, output),
-            Values::Made(_) => (usize::MAX, output),
+            Values::Computed(_) => (usize::MAX, output),
         })
         .collect();
     outputs.sort_by_key(|(index, _)| ranks.get(*index).copied().unwrap_or(0));
@@ -345,7 +345,7 @@ impl<'a> FileConversion<'a> {
     fn shuffle(&mut self, index: usize, output: &OutputVariable) -> Result<Vec<u8>, ConvertError> {
         let variable = &output.variable;
         let order = match output.values {
-            Values::Made(_) => ByteOrder::Little,
+            Values::Computed(_) => ByteOrder::Little,
             Values::Raw(_) => self.small.order,
         };
         let (buffer, size) = (std::mem::take(&mut self.planes), variable.dtype.size());
@@ -357,7 +357,7 @@ impl<'a> FileConversion<'a> {
             timing.shuffle += start.elapsed();
         };
         match (&output.values, self.small.bytes.remove(&index)) {
-            (Values::Made(bytes), _) => push(bytes),
+            (Values::Computed(bytes), _) => push(bytes),
             (Values::Raw(_), Some(bytes)) => push(&bytes),
             (Values::Raw(index), None) => self.history.read(*index, false, push)?,
         }

@@ -14,7 +14,7 @@ pub enum PlanError {
     Store(#[from] StoreError),
     /// The case manifest cannot be used.
     #[error(transparent)]
-    Ledger(#[from] CaseManifestError),
+    Manifest(#[from] CaseManifestError),
     /// The case was converted with other settings.
     #[error(
         "case {case} was made with other settings; {}; nothing was changed: give the settings of the case manifest \
@@ -60,7 +60,7 @@ pub enum PlanError {
     },
     /// Another process converts the case with other settings, has just completed it, or was stopped.
     #[error(
-        "another process makes case {case} with other settings, has just made it, or was stopped before its end; \
+        "another process makes case {case} with other settings or input, has just made it, or was stopped before its end; \
          {}; this run stopped: give the settings of the case manifest ({url}), or make the case again with --force \
          when no other process runs", list(.differences)
     )]
@@ -87,6 +87,30 @@ pub enum PlanError {
         case: Case,
         /// URL of the folder of the files.
         folder: String,
+    },
+    /// The research-grade files of a case are those of a conversion that has not ended.
+    #[error(
+        "case {case} is not completely converted ({url} exists): wait for the conversion, or run `dor research-data \
+         process-case {case}` again", case = .case.short()
+    )]
+    NotConverted {
+        /// Case that the error is about.
+        case: Case,
+        /// URL of the partial manifest.
+        url: String,
+    },
+    /// A research-grade file is not the one that the case manifest describes.
+    #[error(
+        "{url} is not as its case manifest tells: {problem}; run `dor research-data process-case {}` again",
+        .case.short()
+    )]
+    NotAsRecorded {
+        /// Case that the error is about.
+        case: Case,
+        /// URL of the file.
+        url: String,
+        /// The difference.
+        problem: &'static str,
     },
     /// No selected case has raw files.
     #[error("no case with raw files in {archive}: check --data-dir and the selection")]
@@ -151,7 +175,7 @@ impl WithErrorKind for PlanError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => error.kind(),
-            Self::Ledger(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
             Self::Settings { .. }
             | Self::Taken { .. }
             | Self::OtherCase { .. }

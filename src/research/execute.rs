@@ -143,7 +143,8 @@ pub async fn run(
         if plan.touched {
             // With the new times, the next run need not compare contents. A user who may only read
             // gets a warning.
-            if let Err(error) = plan.record.save(&context.out, &folder, CASE_MANIFEST).await {
+            let record = CaseManifest { inputs_fingerprint: None, ..plan.record };
+            if let Err(error) = record.save(&context.out, &folder, CASE_MANIFEST).await {
                 tracing::warn!("cannot record the new modification times of raw files: {error}");
             }
         }
@@ -163,7 +164,8 @@ pub async fn run(
     let files = FilesInProgress::begin(&*context.progress, plan.steps.len(), bytes);
     let (record, mut summary) = convert_all(context, plan, &memory, &folder).await?;
     drop(files);
-    claim::agree(&context.out, case, &folder, &record.recipe).await?;
+    claim::agree(&context.out, case, &folder, &record).await?;
+    let record = CaseManifest { inputs_fingerprint: None, ..record };
     record.save(&context.out, &folder, CASE_MANIFEST).await?;
     context.out.delete(&format!("{folder}/{PARTIAL_MANIFEST}")).await?;
     summary.kept = kept;
@@ -202,7 +204,7 @@ pub async fn check_inputs(
             grid.as_ref().filter(|_| with_points).map_or(0, |g| 64 * g.tlat.len() as u64);
         let _memory = context.pool.memory(CHECK_MEMORY + points_memory).await?;
         let check = move || validate::check(source, (case, month), grid.as_deref(), with_points);
-        let worker = threads.place(0).await?;
+        let worker = threads.acquire(0).await?;
         Pool::run(&worker, check).await?.map_err(FileError::from)
     };
     let checks = futures::stream::iter(&plan.steps).map(|step| check(step.month, &step.input));
@@ -271,7 +273,7 @@ async fn convert_all(
     // The partial manifest replaces that of the complete case before the first new file becomes
     // visible. Until then the complete manifest is valid, and at every moment one of them exists.
     let (out, planned, confirmed) = (&context.out, &plan.record, OnceCell::new());
-    let agree = async || claim::agree(out, case, folder, &planned.recipe).await;
+    let agree = async || claim::agree(out, case, folder, planned).await;
     let confirm = async || claim::confirm(out, &plan, folder).await;
     // Of processes with different settings, the one that wrote its manifest last continues. The others
     // must not add a file to its files.
@@ -317,11 +319,12 @@ async fn convert_all(
     if failures.is_empty() && !context.stop.is_cancelled() {
         return Ok((record, summary));
     }
+    let agreed = agree().await;
     if !confirmed.initialized() {
         claim::withdraw(out, &plan, folder).await;
     }
     // The manifest of another process is not replaced.
-    let saved = match agree().await {
+    let saved = match agreed {
         Err(error @ PlanError::Taken { .. }) => return Err(error.into()),
         Ok(()) if confirmed.initialized() => {
             record.save(out, folder, PARTIAL_MANIFEST).await.map_err(PlanError::from)

@@ -80,7 +80,7 @@ impl GridFile {
         let size = object.info().size;
         // The grid comes before the checksum, so that a large file of another kind is not read to its end.
         let source = ObjectSource::new(object.clone(), CancellationToken::new(), |_| {});
-        let worker = Pool::new(1, MEMORY).place(MEMORY).await?;
+        let worker = Pool::new(1, MEMORY).acquire(MEMORY).await?;
         let grid = Pool::run(&worker, move || grid::read(Box::new(source))).await??;
         let digest = object.fold(0..size, Sha256::new(), |digest, piece| digest.update(piece));
         Ok((grid, hex(&digest.await?.finalize())))

@@ -11,7 +11,7 @@ pub mod execute;
 pub(crate) mod failures;
 mod file_parts;
 pub(crate) mod grid;
-pub(crate) mod places;
+pub(crate) mod locations;
 pub mod plan;
 mod recorded;
 pub(crate) mod status;

@@ -88,9 +88,9 @@ pub struct CasePlan {
     /// Whether the case is complete: its manifest exists and nothing is left to convert.
     pub complete: bool,
     /// Whether a partial manifest exists, which the conversion replaces.
-    pub begun_before: bool,
+    pub has_partial_manifest: bool,
     /// Whether a manifest of the complete case exists.
-    pub ended_before: bool,
+    pub has_manifest: bool,
 }
 
 impl CasePlan {
@@ -153,6 +153,9 @@ pub async fn plan(
     // All files of a case have the part size of its manifest, whatever the options are now.
     let part_size = earlier.as_ref().map_or(out.multipart_size(), |earlier| earlier.part_size);
     let mut record = CaseManifest::new(case.to_string(), options.recipe.clone(), names, part_size);
+    let versions: Vec<InputRecord> =
+        inputs.values().map(|input| InputRecord::new(input, None)).collect();
+    record.inputs_fingerprint = Some(InputRecord::fingerprint(versions.iter()));
     if let Some(earlier) = &earlier {
         refuse_loss(case, earlier, &missing, &present)?;
         record.grid_shape = earlier.grid_shape;
@@ -194,7 +197,7 @@ pub async fn plan(
     }
     let folder = layout::folder(case);
     let exists = |name: &str| present.contains_key(&format!("{folder}/{name}"));
-    let (begun_before, ended_before) = (exists(PARTIAL_MANIFEST), exists(CASE_MANIFEST));
+    let (has_partial_manifest, has_manifest) = (exists(PARTIAL_MANIFEST), exists(CASE_MANIFEST));
     Ok(CasePlan {
         case,
         steps,
@@ -205,8 +208,8 @@ pub async fn plan(
         touched,
         skipped,
         complete,
-        begun_before,
-        ended_before,
+        has_partial_manifest,
+        has_manifest,
     })
 }
 

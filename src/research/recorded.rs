@@ -89,7 +89,7 @@ pub(super) async fn earlier(
     Ok(EarlierRuns { manifest, complete, taken })
 }
 
-/// Whether the manifest `name` exists. Its settings must be equal to `recipe`; that of a complete case may
+/// The manifest `name`, if it exists. Its settings must be equal to `recipe`; that of a complete case may
 /// lack the grid file, because a conversion with the grid file replaces its files.
 ///
 /// # Errors
@@ -99,18 +99,16 @@ pub(super) async fn differences(
     case: Case,
     folder: &str,
     (name, recipe): (&str, &ConversionRecipe),
-) -> Result<bool, PlanError> {
-    let Some(CaseManifest { recipe: existing, .. }) = CaseManifest::load(out, folder, name).await?
-    else {
-        return Ok(false);
-    };
+) -> Result<Option<CaseManifest>, PlanError> {
+    let Some(manifest) = CaseManifest::load(out, folder, name).await? else { return Ok(None) };
+    let existing = &manifest.recipe;
     let mut differences = existing.conflicts(recipe);
-    if name == PARTIAL_MANIFEST && differences.is_empty() && existing != *recipe {
+    if name == PARTIAL_MANIFEST && differences.is_empty() && existing != recipe {
         let (recorded, now) = ("none".to_owned(), "one (--grid is given)".to_owned());
         differences.push(SettingDifference { setting: "grid", recorded, now });
     }
     if differences.is_empty() {
-        return Ok(true);
+        return Ok(Some(manifest));
     }
     let url = out.location().join(&format!("{folder}/{name}")).to_string();
     Err(PlanError::Taken { case, url, differences })

@@ -22,16 +22,16 @@ type ResponseBody = Arc<Mutex<BoxStream<'static, object_store::Result<Bytes>>>>;
 impl Object {
     /// Streams the whole object in order, in chunks of `chunk` bytes. `ahead` chunks are fetched in
     /// parallel, also while the stream is not polled.
-    pub fn pieces(
+    pub fn stream(
         &self,
         chunk: u64,
         ahead: usize,
     ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        self.pieces_of(0..self.info.size, chunk, ahead)
+        self.stream_range(0..self.info.size, chunk, ahead)
     }
 
-    /// Like [`Object::pieces`], for one range of bytes.
-    pub fn pieces_of(
+    /// Like [`Object::stream`], for one range of bytes.
+    pub fn stream_range(
         &self,
         Range { start, end }: Range<u64>,
         chunk: u64,

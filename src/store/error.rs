@@ -66,7 +66,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A path on disk is a special file, or a folder where a file is expected, or a dangling link.
-    #[error("{url}: {what}; remove it, or replace it by a file or folder")]
+    #[error("{url}: {what}; give another location, or move it away")]
     UnsupportedFileType {
         /// Path of the entry.
         url: String,

@@ -2,7 +2,7 @@
 
 /// The texts of an error and its causes, outermost first. A cause whose text the previous one contains
 /// is left out.
-pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> Vec<String> {
     let mut texts: Vec<String> = vec![error.to_string().trim_end().to_owned()];
     let mut next = error.source();
     while let Some(cause) = next {
@@ -17,12 +17,12 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
 
 /// The texts of an error and its causes on one line, separated by `: `.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    causes(error).join(": ")
+    error_chain(error).join(": ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::causes;
+    use super::error_chain;
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
@@ -33,6 +33,6 @@ mod tests {
         let all = ["a file", "cannot open: no space", "no space", "other"];
         let error =
             all.into_iter().rev().fold(None, |below, text| Some(Box::new(TestError(text, below))));
-        assert_eq!(causes(&*error.unwrap()), ["a file", "cannot open: no space", "other"]);
+        assert_eq!(error_chain(&*error.unwrap()), ["a file", "cannot open: no space", "other"]);
     }
 }

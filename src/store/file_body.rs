@@ -56,7 +56,7 @@ impl FileBody {
     /// Reads a range of an object that is not on disk.
     fn read_remote(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let (object, range, expected) = (self.object.clone(), self.range.clone(), self.md5);
-        let chunks = object.pieces_of(range.clone(), REMOTE_CHUNK, 1);
+        let chunks = object.stream_range(range.clone(), REMOTE_CHUNK, 1);
         stream::try_unfold(
             (chunks, Md5::new(), range.start),
             move |(mut chunks, mut md5, offset)| {

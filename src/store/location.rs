@@ -87,7 +87,7 @@ impl Location {
 
     /// The canonical text of the location, without a slash at the end. On disk, symbolic links are
     /// resolved; the path need not exist.
-    pub fn real(&self) -> String {
+    pub fn canonical(&self) -> String {
         let text = match &self.0 {
             Address::Local { path } => canonical(path).display().to_string(),
             _ => self.to_string(),
@@ -127,7 +127,7 @@ impl Location {
 
     /// Whether two locations are the same, or one is below the other. On disk, symbolic links are resolved.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let [a, b] = [self, other].map(|location| format!("{}/", location.real()));
+        let [a, b] = [self, other].map(|location| format!("{}/", location.canonical()));
         a.starts_with(&b) || b.starts_with(&a)
     }
 
@@ -401,13 +401,13 @@ mod tests {
         std::os::unix::fs::symlink("a", real.join("link")).unwrap();
         let canonical = real.join("a/b").display().to_string();
         for text in ["a/b", "a/b/", "a/b//", "link/b", "link/b/../b", "./a/./b"] {
-            assert_eq!(at(&format!("{}/{text}", real.display())).real(), canonical, "{text}");
+            assert_eq!(at(&format!("{}/{text}", real.display())).canonical(), canonical, "{text}");
         }
         assert_eq!(
-            at(&format!("{}/link/absent", real.display())).real(),
+            at(&format!("{}/link/absent", real.display())).canonical(),
             canonical[..canonical.len() - 1].to_owned() + "absent"
         );
-        assert_eq!(at("s3://b/p/").real(), "s3://b/p");
+        assert_eq!(at("s3://b/p/").canonical(), "s3://b/p");
     }
 
     #[test]

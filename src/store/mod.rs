@@ -59,7 +59,7 @@ mod tree_walk;
 mod zarr;
 
 pub use error::{CredentialsProblem, StoreError};
-pub(crate) use error_chain::{causes, with_causes};
+pub(crate) use error_chain::{error_chain, with_causes};
 pub use http_client::count_failures;
 pub use limit::{Lines, SMALL_OBJECT, open_file, read_text};
 pub(crate) use location::{HIDDEN, without_user};

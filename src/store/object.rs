@@ -182,7 +182,7 @@ impl Object {
         step: fn(&mut T, &mut Vec<u8>),
     ) -> Result<T, StoreError> {
         if !self.is_on_disk() {
-            let mut chunks = self.pieces_of(range, FOLD_CHUNK, FOLD_AHEAD);
+            let mut chunks = self.stream_range(range, FOLD_CHUNK, FOLD_AHEAD);
             while let Some(chunk) = chunks.try_next().await? {
                 step(&mut state, &mut chunk.into());
             }

@@ -48,7 +48,7 @@ impl StoreRegistry {
     /// A copy for a process with `memory` bytes of memory. A listing of a bucket may use a quarter of it;
     /// the rest is for the caller's work on the listing. A longer one is [`StoreError::ListingTooLong`].
     #[must_use]
-    pub fn within(&self, memory: u64) -> Self {
+    pub fn with_memory_limit(&self, memory: u64) -> Self {
         Self { listing_memory: memory / 4, ..self.clone() }
     }
 
@@ -172,7 +172,7 @@ impl Store {
 
     /// The closest folder, from this one upwards, that has an object with one of these names. `None` if
     /// there is no such folder, or if a request fails.
-    pub async fn within(&self, names: &[&str]) -> Option<Location> {
+    pub async fn enclosing(&self, names: &[&str]) -> Option<Location> {
         let mut current = Some(self.clone());
         while let Some(store) = current {
             for name in names {

@@ -38,7 +38,7 @@ pub async fn adopt(
         return Ok(cases);
     }
     let no_recipe = || {
-        VisError::Needs(format!(
+        VisError::Settings(format!(
             "{} does not state the recipe of its values; if the reference program wrote them, give \
              --reference-compat",
             store.location()

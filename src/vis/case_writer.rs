@@ -1,14 +1,15 @@
 //! Writing of the objects of a case to store 2, with a partial record that exists meanwhile.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::VisError;
 use super::create::OpenStore;
-use super::earlier::refuse_taken;
+use super::earlier::{refuse_taken, taken};
 use super::record::{CaseRecord, FileEntry};
 use crate::encode::zarr::StoreObject;
 use crate::executor::spawn_abort_on_drop;
@@ -17,6 +18,8 @@ use crate::store::{PutMode, Store};
 
 /// Largest number of objects that are written at the same time.
 const CONCURRENCY: usize = 16;
+/// Largest age of the last check of the partial record when an object is written.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A case whose objects are being written to store 2.
 ///
@@ -31,21 +34,34 @@ pub(super) struct CaseInProgress {
     earlier_files: Vec<FileEntry>,
     /// Whether to write the case even if another process writes it with other settings.
     force: bool,
+    /// Partial record of another process, or of an interrupted one, when this run began.
+    begun_before: Option<CaseRecord>,
     /// Set once the partial record is written.
     started: OnceCell<()>,
+    /// Time of the last successful [`Self::ensure_own`].
+    checked: Mutex<Option<Instant>>,
 }
 
 impl CaseInProgress {
     /// Creates the state before the first object is written. `earlier_files` are the objects of the earlier
     /// record, in order of their keys.
-    pub fn new(
+    ///
+    /// # Errors
+    /// The partial record of another process cannot be read.
+    pub async fn new(
         destination: Arc<OpenStore>,
         case: Case,
         record: CaseRecord,
         earlier_files: Vec<FileEntry>,
         force: bool,
-    ) -> Self {
-        Self { destination, case, record, earlier_files, force, started: OnceCell::new() }
+    ) -> Result<Self, VisError> {
+        let begun_before = match force {
+            // One that cannot be read is replaced.
+            true => None,
+            false => CaseRecord::load_partial(&destination.store, case).await?,
+        };
+        let (started, checked) = (OnceCell::new(), Mutex::default());
+        Ok(Self { destination, case, record, earlier_files, force, begun_before, started, checked })
     }
 
     /// Whether the earlier record has an object with the same content.
@@ -66,11 +82,13 @@ impl CaseInProgress {
 
     /// Writes the partial record of the case at the first call, and deletes its complete record.
     ///
-    /// If several processes with different settings call this at the same time, one of them succeeds.
+    /// If several processes with different settings or inputs call this at the same time, one of them
+    /// succeeds. A case that was begun from other inputs before this run began is taken over: its process
+    /// stops at its next [`Self::ensure_own`].
     ///
     /// # Errors
-    /// [`crate::research::PlanError::Taken`] when another process writes the case with other settings,
-    /// unless `force` is set.
+    /// [`crate::research::PlanError::Taken`] when another process writes the case with other settings or
+    /// inputs, unless `force` is set.
     pub async fn start(&self) -> Result<(), VisError> {
         let start = async || {
             self.destination.write_recipe().await?;
@@ -85,12 +103,54 @@ impl CaseInProgress {
                 }
                 return Err(error);
             }
-            if !is_first {
-                self.record.save_partial(store, case, PutMode::Always).await?;
+            if !is_first && !self.force {
+                self.take_over().await?;
             }
             Ok(CaseRecord::remove_complete(store, case).await?)
         };
         self.started.get_or_try_init(start).await.copied()
+    }
+
+    /// Replaces the partial record of another process that was there when this run began.
+    async fn take_over(&self) -> Result<(), VisError> {
+        let (store, case) = (self.store(), self.case);
+        let found = CaseRecord::load_partial(store, case).await?;
+        let is_same_work = found.as_ref().is_none_or(|found| found.is_of_same_work(&self.record));
+        if !is_same_work && found != self.begun_before {
+            return Err(taken(store, case));
+        }
+        self.record.save_partial(store, case, PutMode::Always).await?;
+        if !is_same_work {
+            // The other process, if it still runs, has stopped by then.
+            tokio::time::sleep(4 * CHECK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Checks that no other process with other inputs or settings writes the case, or has written it since
+    /// [`Self::start`]. A check that is younger than `max_age` is not repeated.
+    ///
+    /// # Errors
+    /// [`crate::research::PlanError::Taken`].
+    pub async fn ensure_own(&self, max_age: Duration) -> Result<(), VisError> {
+        let mut checked = self.checked.lock().await;
+        let is_recent = checked.is_some_and(|time| time.elapsed() < max_age);
+        if !self.is_started() || is_recent {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let (store, case) = (self.store(), self.case);
+        let found = match CaseRecord::load_partial(store, case).await? {
+            None => CaseRecord::load(store, case).await?,
+            partial => partial,
+        };
+        match found.is_none_or(|found| found.is_of_same_work(&self.record)) {
+            true => {
+                *checked = Some(start);
+                Ok(())
+            }
+            false => Err(taken(store, case)),
+        }
     }
 }
 
@@ -125,6 +185,7 @@ impl CaseWriter {
                     return Ok(entry);
                 }
                 in_progress.start().await?;
+                in_progress.ensure_own(CHECK_INTERVAL).await?;
                 in_progress.store().put(&entry.key, bytes).await?;
                 Ok::<_, VisError>(entry)
             };
@@ -142,6 +203,7 @@ impl CaseWriter {
         if let Some(last) = self.writing.take() {
             self.entries.extend(last.await??);
         }
+        self.in_progress.ensure_own(Duration::ZERO).await?;
         self.entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok((self.entries, self.in_progress.is_started()))
     }

@@ -26,7 +26,7 @@ pub async fn load(stores: &StoreRegistry, location: &Location) -> Result<Centers
             None => {
                 // A missing first file means a wrong location, a missing later file means damaged data.
                 return Err(match arrays.is_empty() {
-                    true => VisError::Needs(format!(
+                    true => VisError::Settings(format!(
                         "cannot load the centers of the polygons (--centers) from {url}: it is not a \
                          file, and not a folder with {file}"
                     )),

@@ -399,7 +399,7 @@ async fn chunk_problem(
         Err(error) => return Err(error.into()),
     };
     let memory = if expected.shard.is_some() { SHARD_MEMORY } else { CHUNK_MEMORY };
-    let permit = context.pool.place(memory).await?;
+    let permit = context.pool.acquire(memory).await?;
     let work = move || {
         let digest = expected.sha256.is_some().then(|| hex(&Sha256::digest(&bytes)));
         let values = match &expected.shard {

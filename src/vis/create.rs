@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use super::record::{self, FileEntry, RecordedCases};
 use super::schema::{EFFICIENCY, MAX_LEVELS, PyramidOptions, RECIPE, StoreKind, UPTAKE};
 use super::{StoreRecipe, VisError, coverage};
-use crate::case_manifest::{CASES_FOLDER, RECIPE_FILE, results_around};
+use crate::case_manifest::{CASES_FOLDER, RECIPE_FILE, enclosing_results};
 use crate::encode::zarr::{Array, Hierarchy, StoreObject, ZarrVersion, chunk, v2, v3};
 use crate::model::Case;
 use crate::model::atlas::{FILL, MapVariable};
@@ -70,7 +70,7 @@ async fn prepare(
     overwrite: bool,
 ) -> Result<(Vec<StoreObject>, Vec<String>), VisError> {
     if let Some(above) = store.parent()
-        && let Some(outer) = results_around(&above).await
+        && let Some(outer) = enclosing_results(&above).await
     {
         let (url, other) = (store.location().to_string(), outer.to_string());
         return Err(VisError::Inside { url, other });

@@ -224,6 +224,17 @@ fn differences_from_partial(partial: &CaseRecord, now: &CaseRecord) -> Vec<Setti
     differences
 }
 
+/// The error of a case that another process writes from other input files or with other settings.
+pub fn taken(store: &Store, case: Case) -> VisError {
+    let difference = SettingDifference {
+        setting: "input files",
+        recorded: "other files or other versions of them".to_owned(),
+        now: "those of its input".to_owned(),
+    };
+    let url = CaseRecord::url(store, case);
+    PlanError::Taken { case, url, differences: vec![difference] }.into()
+}
+
 /// Checks that no other process writes the case with other settings, has done so since the comparison, or
 /// was stopped while it did.
 ///

@@ -154,7 +154,7 @@ pub enum VisError {
     },
     /// An option is missing or wrong. The value is the message.
     #[error("{0}")]
-    Needs(String),
+    Settings(String),
     /// The file of polygon centers has no center of the polygon.
     #[error("{url} has no center of polygon {polygon}; give a file that has it (--centers)")]
     NoCenter {
@@ -218,7 +218,7 @@ impl WithErrorKind for VisError {
             | Self::Recipe { .. }
             | Self::Format { .. }
             | Self::WrongLocation { .. }
-            | Self::Needs(_) => ErrorKind::Config,
+            | Self::Settings(_) => ErrorKind::Config,
             Self::Shard { .. } => ErrorKind::Defect,
             Self::Foreign { .. }
             | Self::Mismatch { .. }

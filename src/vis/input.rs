@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::earlier::CurrentInputs;
 use super::{RunContext, VisError};
-use crate::case_manifest::{CASE_MANIFEST, CaseManifest, InputRecord, sha256};
+use crate::case_manifest::{CASE_MANIFEST, CaseManifest, InputRecord, PARTIAL_MANIFEST, sha256};
 use crate::encode::research as layout;
 use crate::executor::{PoolError, ReadMode, Reader};
 use crate::model::case::MONTHS;
@@ -49,7 +49,8 @@ impl CaseSource {
     /// Finds the files of a case.
     ///
     /// # Errors
-    /// Months are missing and `allow_missing` is not set, no month has a file, or the store fails.
+    /// Months are missing and `allow_missing` is not set, no month has a file, research-grade files are not
+    /// those of their case manifest, or the store fails.
     pub async fn case(&self, case: Case, allow_missing: bool) -> Result<CaseFiles, VisError> {
         let mut files = match self {
             Self::Raw(store) => raw_files(store, case).await?,
@@ -62,7 +63,7 @@ impl CaseSource {
         let missing = missing_months(case, &files, allow_missing)?;
         let sha256 = match self {
             Self::Raw(_) => BTreeMap::new(),
-            Self::Research(store) => checksums(store, case, &files).await,
+            Self::Research(store) => checksums(store, case, &files).await?,
         };
         let (store, reader, same) = (self.store().clone(), Reader::default(), Vec::new());
         Ok(CaseFiles { case, missing, store, files, sha256, same, reader })
@@ -95,20 +96,48 @@ async fn research_files(
     }
 }
 
-/// Reads the SHA-256 of research-grade files from the manifest of the case. Files that it does not list
-/// with the same size have none; without a readable manifest no file has one.
+/// Reads the SHA-256 of research-grade files from the manifest of the case. Files that it does not list have
+/// none; files of other programs have no manifest.
+///
+/// # Errors
+/// The case is not completely converted, or a file has another size than its manifest tells: the files may be
+/// of two results.
 async fn checksums(
     store: &Store,
     case: Case,
     files: &BTreeMap<YearMonth, ObjectMeta>,
-) -> BTreeMap<String, String> {
-    let manifest = CaseManifest::load(store, &layout::folder(case), CASE_MANIFEST).await;
-    let Ok(Some(manifest)) = manifest else { return BTreeMap::new() };
-    let of = |info: &ObjectMeta| {
-        let file = manifest.file(&info.key).filter(|file| file.content.size == info.size)?;
-        Some((file.key.clone(), file.content.sha256.clone()))
+) -> Result<BTreeMap<String, String>, PlanError> {
+    let folder = layout::folder(case);
+    let manifest = match CaseManifest::load(store, &folder, CASE_MANIFEST).await {
+        Ok(Some(manifest)) => manifest,
+        Ok(None) => {
+            let partial = format!("{folder}/{PARTIAL_MANIFEST}");
+            return match store.head(&partial).await? {
+                None => Ok(BTreeMap::new()),
+                Some(_) => {
+                    let url = store.location().join(&partial).to_string();
+                    Err(PlanError::NotConverted { case, url })
+                }
+            };
+        }
+        Err(_) => return Ok(BTreeMap::new()),
     };
-    files.values().filter_map(of).collect()
+    let sizes: BTreeMap<&str, u64> =
+        files.values().map(|info| (info.key.as_str(), info.size)).collect();
+    let mut sha256 = BTreeMap::new();
+    for file in &manifest.files {
+        let problem = match sizes.get(file.key.as_str()) {
+            None => "it does not exist",
+            Some(size) if *size != file.content.size => "it has another size",
+            Some(_) => {
+                sha256.insert(file.key.clone(), file.content.sha256.clone());
+                continue;
+            }
+        };
+        let url = store.location().join(&file.key).to_string();
+        return Err(PlanError::NotAsRecorded { case, url, problem });
+    }
+    Ok(sha256)
 }
 
 /// The inputs of a result that is computed from a Zarr store of another program. `metadata` is an object

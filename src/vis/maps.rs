@@ -90,7 +90,7 @@ impl MapOptions {
         // All cases have the same model grid, so the first case that can be read provides the points. A
         // case that cannot be read, or has another grid, fails when it is filled.
         let recipe = StoreRecipe::new(self.reference_compat);
-        let mut failure = VisError::Needs("no case was chosen".to_owned());
+        let mut failure = VisError::Settings("no case was chosen".to_owned());
         for &case in cases {
             let grid = async {
                 let files = input.case(case, true).await?;
@@ -115,11 +115,11 @@ impl MapOptions {
         let store = self.weights_store.as_ref().map(|at| stores.open(at)).transpose()?;
         if let Some(store) = &store
             && let load = weights::load(store, levels, &grid)
-            && let Some(weights) = context.within(weights::memory(levels), load).await?
+            && let Some(weights) = context.with_memory(weights::memory(levels), load).await?
         {
             return Ok(weights);
         }
-        let permit = context.pool.place(0).await?;
+        let permit = context.pool.acquire(0).await?;
         let weights = Pool::run(&permit, move || weights::compute(&grid, levels)).await?;
         drop(permit);
         if let Some(store) = &store

@@ -70,12 +70,12 @@ impl RunContext {
     ///
     /// # Errors
     /// The error of `work`, or [`VisError::Pool`] after a stop.
-    pub async fn within<T>(
+    pub async fn with_memory<T>(
         &self,
         memory: u64,
         work: impl Future<Output = Result<T, VisError>>,
     ) -> Result<T, VisError> {
-        let permit = unless_stopped(&self.stop, self.pool.place(memory))
+        let permit = unless_stopped(&self.stop, self.pool.acquire(memory))
             .await
             .map_err(PoolError::from)??;
         let result = unless_stopped(&self.stop, work).await.map_err(PoolError::from)?;

@@ -59,7 +59,7 @@ pub struct EfficiencyRun<'a> {
     /// Location of the monthly files.
     pub input: CaseSource,
     /// Options for each case.
-    pub work: FillOptions,
+    pub options: FillOptions,
     /// Workers, memory, cancellation and progress.
     pub context: &'a RunContext,
 }
@@ -67,12 +67,12 @@ pub struct EfficiencyRun<'a> {
 impl EfficiencyRun<'_> {
     /// Fills a case, unless the store has its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let files = self.input.case(case, self.work.allow_missing).await?;
-        let slot = store1::open_slot(&self.store1, &files, self.work).await?;
+        let files = self.input.case(case, self.options.allow_missing).await?;
+        let slot = store1::open_slot(&self.store1, &files, self.options).await?;
         if slot.done {
-            return Ok(FillReport::before());
+            return Ok(FillReport::done_before());
         }
-        if self.work.dry_run {
+        if self.options.dry_run {
             return Ok(FillReport::planned(&files));
         }
         let requested = RequestedSeries { efficiency: true, uptake: None };
@@ -105,7 +105,7 @@ pub struct UptakeRun<'a> {
     /// Location of the monthly files.
     pub input: CaseSource,
     /// Options for each case.
-    pub work: FillOptions,
+    pub options: FillOptions,
     /// Workers, memory, cancellation and progress.
     pub context: &'a RunContext,
 }
@@ -113,19 +113,19 @@ pub struct UptakeRun<'a> {
 impl UptakeRun<'_> {
     /// Fills a case in each store that does not have its result.
     pub async fn fill(&self, case: Case) -> Result<FillReport, VisError> {
-        let (store3, context, work) = (&self.store3, self.context, self.work);
+        let (store3, context, options) = (&self.store3, self.context, self.options);
         let center = store3.center(case)?;
-        let files = self.input.case(case, work.allow_missing).await?;
-        let slot3 = store3.open_slot(&files, work).await?;
+        let files = self.input.case(case, options.allow_missing).await?;
+        let slot3 = store3.open_slot(&files, options).await?;
         let slot1 = match &self.store1 {
-            Some(store1) => Some(store1::open_slot(store1, &files, work).await?),
+            Some(store1) => Some(store1::open_slot(store1, &files, options).await?),
             None => None,
         };
         let slot1 = slot1.filter(|slot| !slot.done);
         if slot3.done && slot1.is_none() {
-            return Ok(FillReport::before());
+            return Ok(FillReport::done_before());
         }
-        if work.dry_run {
+        if options.dry_run {
             return Ok(FillReport::planned(&files));
         }
         let requested = RequestedSeries {
@@ -138,7 +138,7 @@ impl UptakeRun<'_> {
         if let Some(slot) = slot1 {
             let store1 = store1::fill(slot, &files, &series).await?;
             filled.objects += store1.objects;
-            filled.before &= store1.before;
+            filled.done_before &= store1.done_before;
         }
         filled.missing.clone_from(&files.missing);
         Ok(filled)

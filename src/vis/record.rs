@@ -304,6 +304,14 @@ impl CaseRecord {
         })
     }
 
+    /// Whether both records are of the same inputs, settings and rules.
+    pub fn is_of_same_work(&self, other: &Self) -> bool {
+        self.recipe == other.recipe
+            && self.settings == other.settings
+            && self.inputs.len() == other.inputs.len()
+            && self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.is_same_version(b))
+    }
+
     /// Checks that a new result would keep all months of this record. `missing` are the months without an
     /// input file now.
     ///

@@ -95,7 +95,7 @@ pub async fn read(
     let _in_progress = FilesInProgress::begin(&*context.progress, files.len(), files.size());
     let (shared, fetched) = {
         let (source, requested) = (files.source(info, context), requested.clone());
-        let permit = context.pool.place(MEMORY).await?;
+        let permit = context.pool.acquire(MEMORY).await?;
         let work = move || -> Result<_, VisError> {
             let file = MonthFile::open(source, (case, month))?;
             let shared = CaseInputs::new(&file, &requested)?;
@@ -216,15 +216,15 @@ pub struct FillReport {
     /// Months without an input file.
     pub missing: Vec<YearMonth>,
     /// Whether the store already had this result.
-    pub before: bool,
+    pub done_before: bool,
     /// Whether a dry run found that the case would be filled.
     pub planned: bool,
 }
 
 impl FillReport {
     /// The report of a case whose result the store already has.
-    pub fn before() -> Self {
-        Self { before: true, ..Self::default() }
+    pub fn done_before() -> Self {
+        Self { done_before: true, ..Self::default() }
     }
 
     /// The report of a dry run for a case that would be filled from these files.
@@ -265,10 +265,10 @@ impl<'a> CaseSlot<'a> {
         inputs: CurrentInputs,
         missing: &[YearMonth],
         settings: ResultSettings,
-        work: FillOptions,
+        options: FillOptions,
     ) -> Result<Self, VisError> {
         let store = &destination.store;
-        let (mut earlier, unchanged) = match work.force {
+        let (mut earlier, unchanged) = match options.force {
             true => (None, PutMode::Always),
             false => CaseRecord::load_version(store, case).await?,
         };
@@ -285,7 +285,7 @@ impl<'a> CaseSlot<'a> {
             match compare(case, recorded, &record, &inputs, url).await? {
                 Comparison::Same => done = true,
                 Comparison::Touched(renewed) => {
-                    if !work.dry_run {
+                    if !options.dry_run {
                         renew(store, case, &renewed).await;
                     }
                     done = true;
@@ -293,7 +293,7 @@ impl<'a> CaseSlot<'a> {
                 Comparison::Other => {}
             }
         }
-        if earlier.is_none() && !work.force {
+        if earlier.is_none() && !options.force {
             refuse_unlike_others(store, case, &record.settings).await?;
         }
         let earlier = earlier.take_if(|_| !done);

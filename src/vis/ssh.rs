@@ -21,13 +21,13 @@ pub async fn load(
 ) -> Result<(Arc<SeaSurfaceHeight>, InputRecord), VisError> {
     let (Some(folder), Some(name)) = (location.parent(), location.file_name()) else {
         let problem = format!("--ssh {location} is not a file; give a NetCDF file");
-        return Err(VisError::Needs(problem));
+        return Err(VisError::Settings(problem));
     };
     let folder = stores.open(&folder)?;
     let object = match folder.open(name).await {
         Err(error) if error.is_not_found() => {
             let problem = format!("--ssh {location}: there is no such file; check the path");
-            return Err(VisError::Needs(problem));
+            return Err(VisError::Settings(problem));
         }
         object => object?,
     };
@@ -35,7 +35,7 @@ pub async fn load(
     // Reads the series before the checksum: a large file of another kind fails without being read to its
     // end.
     let source = ObjectSource::new(object, stop.clone(), |_| {});
-    let permit = pool.place(0).await?;
+    let permit = pool.acquire(0).await?;
     let ssh = Pool::run(&permit, move || SeaSurfaceHeight::open(Box::new(source))).await??;
     let sha256 = unless_stopped(stop, sha256(&folder, &info)).await??;
     let mut record = InputRecord::new(&info, Some(sha256));

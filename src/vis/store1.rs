@@ -35,10 +35,11 @@ fn no_result(case: Case, month: usize) -> VisError {
 pub async fn open_slot<'a>(
     destination: &'a OpenStore,
     files: &CaseFiles,
-    work: FillOptions,
+    options: FillOptions,
 ) -> Result<CaseSlot<'a>, VisError> {
     let (case, inputs) = (files.case, files.inputs());
-    CaseSlot::open(destination, case, inputs, &files.missing, ResultSettings::default(), work).await
+    CaseSlot::open(destination, case, inputs, &files.missing, ResultSettings::default(), options)
+        .await
 }
 
 /// Fills the slot of a case from the series of its monthly files.
@@ -47,9 +48,9 @@ pub async fn fill(
     files: &CaseFiles,
     series: &CaseSeries,
 ) -> Result<FillReport, VisError> {
-    let before = slot.save(values(files.case, series)?).await?;
+    let done_before = slot.save(values(files.case, series)?).await?;
     let (fetched, size) = (series.fetched, files.size());
-    Ok(FillReport { fetched, size, objects: 1, before, ..FillReport::default() })
+    Ok(FillReport { fetched, size, objects: 1, done_before, ..FillReport::default() })
 }
 
 /// Fills a case from its analysis store, unless the store has the result.
@@ -57,21 +58,22 @@ pub async fn fill_from_analysis(
     destination: &OpenStore,
     analyses: &Store,
     case: Case,
-    work: FillOptions,
+    options: FillOptions,
     context: &RunContext,
 ) -> Result<FillReport, VisError> {
     let analysis_store = analysis::find(analyses, case).await?;
     let inputs = inputs_from_zarr_store(analyses, &analysis_store.metadata).await?;
     let slot =
-        CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), work).await?;
+        CaseSlot::open(destination, case, inputs, &[], ResultSettings::default(), options).await?;
     if slot.done {
-        return Ok(FillReport::before());
+        return Ok(FillReport::done_before());
     }
-    if work.dry_run {
+    if options.dry_run {
         return Ok(FillReport { planned: true, ..FillReport::default() });
     }
     let efficiency = analysis_store.efficiency(analyses, case);
-    let ratios = context.within(analysis::memory(), efficiency).await?;
-    let before = slot.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
-    Ok(FillReport { objects: 1, before, ..FillReport::default() })
+    let ratios = context.with_memory(analysis::memory(), efficiency).await?;
+    let done_before =
+        slot.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
+    Ok(FillReport { objects: 1, done_before, ..FillReport::default() })
 }

@@ -92,7 +92,7 @@ pub async fn read_grid(
     let Some((_, month, info)) = files.iter().next() else { return Err(Stopped.into()) };
     let source = files.source(info, context);
     let (lat, lon) = point_variables(recipe);
-    let permit = context.pool.place(CHUNK_MEMORY).await?;
+    let permit = context.pool.acquire(CHUNK_MEMORY).await?;
     let case_month = (files.case, month);
     let work = move || -> Result<Grid, VisError> {
         Ok(MonthFile::open(source, case_month)?.grid(lat, lon)?)
@@ -123,23 +123,27 @@ impl MapContext<'_> {
     /// An input cannot be read or does not fit the grid; the maps exist with other settings, or another
     /// process writes them; the store fails, or the run
     /// is stopped.
-    pub async fn fill(&self, files: &CaseFiles, work: FillOptions) -> Result<FillReport, VisError> {
+    pub async fn fill(
+        &self,
+        files: &CaseFiles,
+        options: FillOptions,
+    ) -> Result<FillReport, VisError> {
         if self.needs_ssh() && self.ssh.is_none() {
-            return Err(VisError::Needs(NEEDS_SSH.to_owned()));
+            return Err(VisError::Settings(NEEDS_SSH.to_owned()));
         }
-        let fill = self.prepare_fill(files, work.force).await?;
+        let fill = self.prepare_fill(files, options.force).await?;
         let comparison = self.compare_earlier(&fill).await?;
         self.check_points(files).await?;
         if let Comparison::Touched(renewed) = &comparison
-            && !work.dry_run
+            && !options.dry_run
         {
             renew(&self.destination.store, files.case, renewed).await;
         }
         if comparison != Comparison::Other {
-            return Ok(FillReport::before());
+            return Ok(FillReport::done_before());
         }
         self.check_replacement(&fill).await?;
-        if work.dry_run {
+        if options.dry_run {
             return Ok(FillReport::planned(files));
         }
         self.write_case(fill).await
@@ -213,7 +217,8 @@ impl MapContext<'_> {
         let (destination, case) = (&self.destination, files.case);
         let earlier_files = earlier.map(|earlier| earlier.files).unwrap_or_default();
         let in_progress =
-            CaseInProgress::new(destination.clone(), case, record.clone(), earlier_files, force);
+            CaseInProgress::new(destination.clone(), case, record.clone(), earlier_files, force)
+                .await?;
         let _memory = self.memory_for_whole_maps().await?;
         let mut writer = CaseWriter::new(Arc::new(in_progress));
         let fetched = self.write_maps(files, &mut writer).await?;
@@ -221,9 +226,9 @@ impl MapContext<'_> {
         record.files = entries;
         let (size, objects) = (files.size(), record.files.len());
         let written = record.files.iter().map(|entry| entry.content.size).sum();
-        let before = has_record && !has_written;
+        let done_before = has_record && !has_written;
         record.complete(&destination.store, case).await?;
-        Ok(FillReport { fetched, size, objects, written, before, ..FillReport::default() })
+        Ok(FillReport { fetched, size, objects, written, done_before, ..FillReport::default() })
     }
 
     /// Reserves memory for all maps of a case in Zarr v3, whose shards are written at the end. `None` in
@@ -295,7 +300,7 @@ impl MapContext<'_> {
                 ssh.check_month(month.plus(shift))?;
             }
             let source = files.source(&info, self.context);
-            let permit = self.context.pool.place(CHUNK_MEMORY).await?;
+            let permit = self.context.pool.acquire(CHUNK_MEMORY).await?;
             let case_month = (files.case, month);
             Pool::run(&permit, move || MonthFile::open(source, case_month).map(drop)).await??;
             Ok(())
@@ -311,7 +316,7 @@ impl MapContext<'_> {
         let grid = self.grid_file.as_ref().map(|(grid, _)| grid.clone());
         let (lat, lon) = point_variables(&self.destination.recipe);
         let source = files.source(info, self.context);
-        let permit = self.context.pool.place(CHUNK_MEMORY).await?;
+        let permit = self.context.pool.acquire(CHUNK_MEMORY).await?;
         let (grid_name, case_month) = (self.grid_name.clone(), (files.case, month));
         let work = move || -> Result<(), VisError> {
             let file = MonthFile::open(source, case_month)?;
@@ -374,7 +379,7 @@ impl MapContext<'_> {
                     let (years, pool) = (years.clone(), self.context.pool.clone());
                     let field = v * Band::ALL.len() + band;
                     chunks.push(async move {
-                        let permit = pool.place(CHUNK_MEMORY).await?;
+                        let permit = pool.acquire(CHUNK_MEMORY).await?;
                         let work = move || encode_chunk(&years, level, field, row, column, tiles);
                         Ok(StoreObject { key, bytes: Pool::run(&permit, work).await? })
                     });
@@ -395,7 +400,7 @@ impl MapContext<'_> {
         let (polygon, season) = axis_indices(case);
         let index = [polygon as u64, 0, season as u64, 0, 0, 0, 0];
         async move {
-            let permit = pool.place((4 * values.len() as u64).min(SHARD_MEMORY)).await?;
+            let permit = pool.acquire((4 * values.len() as u64).min(SHARD_MEMORY)).await?;
             let key = array.path.clone();
             let work = move || v3::Encoder::new(&array)?.floats(&index, &values);
             let shard = Pool::run(&permit, work).await?;

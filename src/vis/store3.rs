@@ -48,12 +48,12 @@ impl UptakeContext {
     pub async fn open_slot(
         &self,
         files: &CaseFiles,
-        work: FillOptions,
+        options: FillOptions,
     ) -> Result<CaseSlot<'_>, VisError> {
         let (case, inputs) = (files.case, files.inputs());
         let grid_sha256 = self.grid.as_ref().map(|(_, sha256)| &**sha256);
         let settings = settings(self.center(case)?, grid_sha256);
-        CaseSlot::open(&self.destination, case, inputs, &files.missing, settings, work).await
+        CaseSlot::open(&self.destination, case, inputs, &files.missing, settings, options).await
     }
 }
 
@@ -104,23 +104,23 @@ pub async fn fill_from_excess(
     case: Case,
     (grid, grid_sha256): &(Grid, String),
     center: LatLon,
-    (work, context): (FillOptions, &RunContext),
+    (options, context): (FillOptions, &RunContext),
 ) -> Result<FillReport, VisError> {
     let excess_store = excess::find(excesses, case).await?;
     let inputs = inputs_from_zarr_store(excesses, &excess_store.metadata).await?;
     let settings = settings(center, Some(grid_sha256));
-    let slot = CaseSlot::open(destination, case, inputs, &[], settings, work).await?;
+    let slot = CaseSlot::open(destination, case, inputs, &[], settings, options).await?;
     if slot.done {
-        return Ok(FillReport::before());
+        return Ok(FillReport::done_before());
     }
-    if work.dry_run {
+    if options.dry_run {
         return Ok(FillReport { planned: true, ..FillReport::default() });
     }
     let recipe = &destination.recipe;
     let series = excess_store.series(excesses, case, (grid, center), recipe);
-    let series = context.within(excess::memory(grid), series).await?;
-    let before = slot.save(values(case, &series, recipe.reference_compat)?).await?;
-    Ok(FillReport { objects: 1, before, ..FillReport::default() })
+    let series = context.with_memory(excess::memory(grid), series).await?;
+    let done_before = slot.save(values(case, &series, recipe.reference_compat)?).await?;
+    Ok(FillReport { objects: 1, done_before, ..FillReport::default() })
 }
 
 /// The settings that a result depends on besides its input files.
@@ -136,7 +136,7 @@ pub async fn fill(
     series: &CaseSeries,
     reference_compat: bool,
 ) -> Result<FillReport, VisError> {
-    let before = slot.save(values(files.case, series, reference_compat)?).await?;
+    let done_before = slot.save(values(files.case, series, reference_compat)?).await?;
     let (fetched, size) = (series.fetched, files.size());
-    Ok(FillReport { fetched, size, objects: 1, before, ..FillReport::default() })
+    Ok(FillReport { fetched, size, objects: 1, done_before, ..FillReport::default() })
 }

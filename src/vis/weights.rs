@@ -116,7 +116,7 @@ fn verify(weights: Weights, grid: &Grid) -> Result<Weights, String> {
     if weights.iter().next().is_none() {
         return Err(format!("it has no weights for level {level}"));
     }
-    match weights.first_misplaced(grid) {
+    match weights.first_invalid(grid) {
         None => Ok(weights),
         Some(target) => Err(format!(
             "the weights of point {} of level {level} are not those of this grid; remove the \

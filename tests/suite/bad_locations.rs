@@ -71,7 +71,7 @@ fn links_pipes_sockets_and_folders_in_place_of_a_raw_file_are_refused() {
         let error = fails(&mut work.process(&[]), BAD_DATA);
         assert_contains(
             &error,
-            &[month.file_name().unwrap().to_str().unwrap(), description, "remove it"],
+            &[month.file_name().unwrap().to_str().unwrap(), description, "move it away"],
         );
         assert!(!work.path("out").exists());
     }

@@ -184,6 +184,41 @@ fn of_two_concurrent_conversions_with_different_settings_one_is_refused() {
     run_different_settings(5, &[0, 30, 60, 90, 120]);
 }
 
+#[test]
+fn of_two_concurrent_conversions_of_different_archives_one_is_made() {
+    let work = Workspace::new(60);
+    let mut demo = super::support::dor::dor(work.folder());
+    demo.args("demo raw other --case 112-04 --shape 8x9x3 --months 60 --seed 2".split(' '));
+    demo.assert().success();
+    let convert = |archive: &str, output: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dor"));
+        command.env_clear().env("HOME", work.folder()).current_dir(work.folder());
+        command.args(["research-data", "process-case", "112-04", "--allow-missing"]);
+        command.args(["-d", archive, "-o", output]).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let archives = ["archive", "other/archive"];
+    let whole = archives.map(|archive| {
+        let output = format!("whole-{}", archive.len());
+        assert!(convert(archive, &output).wait().unwrap().success());
+        work.tree(&output)
+    });
+    for (turn, delay) in [0, 0, 40, 100, 200, 400].into_iter().enumerate() {
+        let output = format!("turn{turn}");
+        let (one, two) = (turn % 2, 1 - turn % 2);
+        let first = convert(archives[one], &output);
+        std::thread::sleep(Duration::from_millis(delay));
+        let second = convert(archives[two], &output);
+        let ended = [first, second].map(|child| child.wait_with_output().unwrap());
+        let codes = ended.each_ref().map(|ended| ended.status.code());
+        let stderr = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+        assert!(codes.contains(&Some(0)), "{codes:?} {stderr:?}");
+        assert!(codes.iter().all(|c| [Some(0), Some(78)].contains(c)), "{codes:?} {stderr:?}");
+        let tree = work.tree(&output);
+        assert!(whole.contains(&tree), "turn {turn}: files of both archives: {codes:?} {stderr:?}");
+    }
+}
+
 /// Runs two processes that convert `months` months, one with and one without the grid file. The second
 /// starts after each of `delays`, in milliseconds.
 fn run_different_settings(months: usize, delays: &[u64]) {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::campaign::draft::{self, PlanDraft};
 use crate::campaign::{self, Locations, Product};
+use crate::case_manifest::enclosing_results;
 use crate::cli::arguments::{CaseArgs, from_one, product, size};
 use crate::cli::output::{bytes, count};
 use crate::cli::report::{Report, ReportArgs};
@@ -20,6 +21,7 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::config::{Config, ConfigError, Overrides, Setting};
 use crate::executor::unless_stopped;
 use crate::store::{Location, LocationError, StoreRegistry};
+use crate::vis::VisError;
 
 /// Bytes of raw files per second that one core converts to all products, measured on two cores (docs/benchmarks.md).
 const CORE_RATE: f64 = 75e6;
@@ -108,7 +110,7 @@ impl Plan {
         let draft = self.draft(&config, &stores).await?;
         let choice = self.cases.choice()?;
         let stop = CancellationToken::new();
-        if draft.places.ssh.is_some() {
+        if draft.locations.ssh.is_some() {
             // Reading the whole series takes minutes, so a signal must stop it.
             stop_on_signals(stop.clone());
         }
@@ -117,6 +119,7 @@ impl Plan {
         let output = self.output.absolute();
         let planning = draft.plan(chosen.cases, &output, &stores, &stop);
         let plan = unless_stopped(&stop, planning).await??;
+        refuse_among_data(&output, &config, &stores).await?;
         draft::write(&plan, &output, &stores, self.report.dry_run).await?;
         let rate = self.node_rate.map_or(node_rate(self.cores), |rate| rate as f64);
         let mut report = self.report.report(out);
@@ -138,8 +141,8 @@ impl Plan {
             refuse_inside(&stores.open(&output.value)?, output).await?;
         }
         Ok(PlanDraft {
-            stages: self.products.clone(),
-            places: locations,
+            products: self.products.clone(),
+            locations,
             grid: grid_file(config),
             allow_missing: self.allow_missing,
             reference_compat: self.reference_compat,
@@ -207,7 +210,7 @@ pub(crate) fn write_plan(
     plan: &campaign::CampaignPlan,
     rate: f64,
 ) -> std::io::Result<()> {
-    let products: Vec<_> = plan.stages.iter().map(|product| product.name()).collect();
+    let products: Vec<_> = plan.products.iter().map(|product| product.name()).collect();
     let hours = plan.bytes() as f64 / rate / 3600.0;
     let cases: Vec<_> = plan.cases.iter().map(|planned| &planned.case).collect();
     out.set("plan", json!(location.to_string()));
@@ -225,4 +228,28 @@ pub(crate) fn write_plan(
         bytes(rate as u64),
         plan.sha256
     )
+}
+
+/// Refuses a plan file in the archive or among results.
+async fn refuse_among_data(
+    output: &Location,
+    config: &Config,
+    stores: &StoreRegistry,
+) -> anyhow::Result<()> {
+    let Some(folder) = output.parent() else { return Ok(()) };
+    let archive = config.data_dir.as_ref().map(|setting| &setting.value);
+    let around = match archive.filter(|archive| {
+        folder.canonical() == archive.canonical() || folder.below(archive).is_some()
+    }) {
+        Some(archive) => Some(archive.clone()),
+        None => enclosing_results(&stores.open(&folder)?).await,
+    };
+    match around {
+        None => Ok(()),
+        Some(other) => {
+            let problem =
+                format!("{output} lies in {other}, which holds data; give another --output");
+            Err(VisError::Settings(problem).into())
+        }
+    }
 }

@@ -88,7 +88,7 @@ impl Run {
         let choice = self.cases.choice()?;
         ensure_planned(plan, &choice)?;
         let memory = self.memory.map_or_else(memory::budget, |memory| memory / 5 * 4);
-        Ok(ShardOptions { shard, stages: products, choice, workers, memory, force: self.force })
+        Ok(ShardOptions { shard, products, choice, workers, memory, force: self.force })
     }
 
     /// Returns the shard of this process. Without `--shards` there is one shard.
@@ -118,12 +118,12 @@ async fn preview(
     options: &ShardOptions,
     out: &mut Report<'_>,
 ) -> anyhow::Result<Exit> {
-    plan.places.ensure_present(&options.stages, stores).await?;
+    plan.locations.ensure_present(&options.products, stores).await?;
     let own: Vec<String> = options.cases(plan).iter().map(|(case, _)| case.short()).collect();
     let mut plan = plan.clone();
     plan.cases.retain(|planned| own.contains(&planned.case));
     let (raw, mut outputs) = (open_archive(&plan, stores)?, open_outputs(&plan, stores)?);
-    outputs.retain(|(product, _)| options.stages.contains(product));
+    outputs.retain(|(product, _)| options.products.contains(product));
     let missing = missing(&plan, &raw, &outputs, &mut BTreeSet::new()).await?;
     let mut to_make = 0;
     for case in &own {
@@ -132,7 +132,7 @@ async fn preview(
             options.force || open.any(|missing| missing.stage == *product)
         };
         let products: Vec<_> =
-            options.stages.iter().filter(|product| is_open(product)).map(|p| p.name()).collect();
+            options.products.iter().filter(|product| is_open(product)).map(|p| p.name()).collect();
         out.push("cases", json!({ "case": case, "products": products }));
         match products.is_empty() {
             true => writeln!(out, "case {case}: done before")?,
@@ -167,7 +167,7 @@ fn write_case(out: &mut Report<'_>, report: &CaseReport<'_>) -> anyhow::Result<(
     let label = format!("case {} ({done} of {all})", case.short());
     let objects: usize = made.iter().map(|product| product.objects).sum();
     let written: u64 = made.iter().map(|product| product.written).sum();
-    let done_before = made.len() == *products && made.iter().all(|product| product.before);
+    let done_before = made.len() == *products && made.iter().all(|product| product.done_before);
     out.push(
         "cases",
         json!({
@@ -215,7 +215,7 @@ fn write_report(out: &mut Report<'_>, report: &ShardReport) -> anyhow::Result<Ex
     let (cases, read) = (count(*all, "case"), bytes(*read));
     writeln!(out, "{done} of {cases} done, {} failed, {read} read, {rate}/s", failed.len())?;
     for (case, failures) in failed {
-        for Failure { stages: products, error, .. } in failures {
+        for Failure { products, error, .. } in failures {
             let products: Vec<_> = products.iter().map(|product| product.name()).collect();
             writeln!(out, "failed: {}, {}: {error}", case.short(), products.join(" and "))?;
             let failed = json!({ "case": case.short(), "products": products, "error": error });

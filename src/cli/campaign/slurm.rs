@@ -11,7 +11,7 @@ use serde_json::json;
 use super::arguments::{PlanArgs, load};
 use crate::campaign::OpenPlan;
 use crate::campaign::slurm::{Jobs, Scripts, submit};
-use crate::case_manifest::results_around;
+use crate::case_manifest::enclosing_results;
 use crate::cli::arguments::{CaseArgs, from_one, in_order, polygon, words};
 use crate::cli::exit::UsageError;
 use crate::cli::output::count;
@@ -183,7 +183,7 @@ impl Slurm {
             return Ok(Exit::Done);
         }
         let folder = stores(&config).open(&Location::from(options.output.clone()))?;
-        if let Some(other) = results_around(&folder).await {
+        if let Some(other) = enclosing_results(&folder).await {
             let folder = options.output.display();
             let problem =
                 format!("{folder} lies in {other}, which holds results; give another --output");

@@ -106,7 +106,7 @@ impl Status {
     async fn open(&self, config: &Config) -> anyhow::Result<Watched> {
         let opened = load(config).await?;
         let OpenPlan { stores, plan, .. } = &opened;
-        plan.places.ensure_present(&plan.stages, stores).await?;
+        plan.locations.ensure_present(&plan.products, stores).await?;
         let (raw, outputs) = (open_archive(plan, stores)?, open_outputs(plan, stores)?);
         let shards = self.shards.map(NonZeroUsize::get);
         Ok(Watched { opened, raw, outputs, done: BTreeSet::new(), shards })
@@ -205,7 +205,7 @@ fn write_status(
     status: &CampaignStatus,
 ) -> io::Result<()> {
     let mut table = Table::new(["", "done", "running", "failed", "waiting"]);
-    for (product, counts) in &status.stages {
+    for (product, counts) in &status.products {
         let numbers = [counts.done, counts.running, counts.failed, counts.waiting];
         let [done, running, failed, waiting] = numbers.map(|n| n.to_string());
         table.row([product.to_string(), done, running, failed, waiting]);
@@ -248,7 +248,7 @@ fn write_failures(out: &mut dyn Write, status: &CampaignStatus) -> io::Result<()
         .flat_map(|(case, failures)| failures.iter().map(move |failure| (case, failure)))
         .collect();
     for (case, failure) in failures.iter().take(MAX_LISTED) {
-        let products: Vec<_> = failure.stages.iter().map(|product| product.name()).collect();
+        let products: Vec<_> = failure.products.iter().map(|product| product.name()).collect();
         writeln!(out, "failed: {case}, {}: {}", products.join(" and "), failure.error)?;
     }
     if failures.len() > MAX_LISTED {

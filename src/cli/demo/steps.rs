@@ -88,8 +88,8 @@ impl Steps<'_> {
 
         self.write_command(out, &format!("run --plan @{PLAN} --shards 1 --shard 0 --force"))?;
         let options = ShardOptions {
-            shard: Shard { index: 0, of: 1 },
-            stages: plan.stages,
+            shard: Shard { index: 0, count: 1 },
+            products: plan.products,
             choice: CaseChoice::default(),
             workers: self.config.workers.value.get(),
             memory: memory::budget(),
@@ -114,7 +114,7 @@ impl Steps<'_> {
         let inputs = format!("-i @{RESEARCH} {}", self.inputs());
         let input = CaseSource::Research(self.open(RESEARCH)?);
         let cases = [self.case];
-        let work =
+        let fill_options =
             FillOptions { allow_missing: self.months_are_missing(), ..FillOptions::default() };
 
         self.write_command(
@@ -122,12 +122,12 @@ impl Steps<'_> {
             &format!("vis populate-store2 -o @{STORE2} {inputs} --ssh @{SSH}"),
         )?;
         let (grid, ssh) = (self.grid_file(), Some(self.at(SSH)));
-        let options = MapOptions { grid, ssh, ..MapOptions::default() };
+        let map_options = MapOptions { grid, ssh, ..MapOptions::default() };
         let store = self.open(STORE2)?;
         let context = &self.context;
         let atlas =
-            options.open_map_context(store, &self.stores, (&input, &cases), context).await?;
-        let fill = async |case| atlas.fill_from(&input, case, work).await;
+            map_options.open_map_context(store, &self.stores, (&input, &cases), context).await?;
+        let fill = async |case| atlas.fill_from(&input, case, fill_options).await;
         let exit = each(&cases, context, out, fill).await?;
         if exit != Exit::Done {
             return Ok(exit);
@@ -137,7 +137,7 @@ impl Steps<'_> {
             "vis populate-store3 -o @{STORE3} --with-store1 @{STORE1} {inputs} --centers @{CENTERS}"
         ))?;
         let context = &self.context;
-        let uptakes = self.uptakes(input, work, context).await?;
+        let uptakes = self.uptakes(input, fill_options, context).await?;
         let exit = each(&cases, context, out, async |case| uptakes.fill(case).await).await?;
         if exit != Exit::Done {
             return Ok(exit);
@@ -206,8 +206,8 @@ impl Steps<'_> {
     fn draft(&self) -> PlanDraft {
         let at = |name: &str| Some(self.at(name).absolute());
         PlanDraft {
-            stages: Product::ALL.to_vec(),
-            places: Locations {
+            products: Product::ALL.to_vec(),
+            locations: Locations {
                 data_dir: at(ARCHIVE),
                 output_dir: at(RESEARCH),
                 store1: at(STORE1),
@@ -227,7 +227,7 @@ impl Steps<'_> {
     async fn uptakes<'a>(
         &self,
         input: CaseSource,
-        work: FillOptions,
+        options: FillOptions,
         context: &'a RunContext,
     ) -> anyhow::Result<UptakeRun<'a>> {
         let centers = self.at(CENTERS);
@@ -241,7 +241,7 @@ impl Steps<'_> {
         let destination = OpenStore::open(self.open(STORE3)?, "store3", recipe.clone()).await?;
         let store1 = OpenStore::open(self.open(STORE1)?, "store1", recipe).await?;
         let store3 = UptakeContext { destination, centers, grid };
-        Ok(UptakeRun { store3, store1: Some(store1), input, work, context })
+        Ok(UptakeRun { store3, store1: Some(store1), input, options, context })
     }
 
     /// Draws a picture of a store to the file `name` below the location of the demo.

@@ -52,7 +52,7 @@ fn document(plan: &PublishPlan, left_out: Option<&[LeftOut]>) -> Map<String, Val
     let mut document: Map<String, Value> =
         totals.map(|(name, size)| (name.replace(' ', "_"), total(size))).collect();
     document.insert("orphaned".to_owned(), total(size_of(&plan.orphans)));
-    document.insert("pending".to_owned(), json!(plan.inventory.pending));
+    document.insert("not_complete".to_owned(), json!(plan.inventory.unfinished_cases));
     document.insert("audit".to_owned(), json!(plan.audit));
     if let Some(left_out) = left_out {
         document.extend(objects(plan, left_out));
@@ -83,7 +83,7 @@ fn write_totals(out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
     }
     table.write(out)?;
     write_orphaned(out, size_of(&plan.orphans))?;
-    let pending = &plan.inventory.pending;
+    let pending = &plan.inventory.unfinished_cases;
     if !pending.is_empty() {
         writeln!(out, "not complete, so not sent: {}", pending.join(", "))?;
     }
@@ -92,7 +92,7 @@ fn write_totals(out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
 
 /// Prints the comparison with the listing of the destination.
 fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
-    let [missing, wrong, unknown] = [&audit.missing, &audit.wrong, &audit.unknown];
+    let [missing, wrong, unmanaged] = [&audit.missing, &audit.wrong, &audit.unmanaged];
     writeln!(
         out,
         "at the destination: {} correct{}, {} missing, {} wrong, {} not managed by dor",
@@ -103,9 +103,9 @@ fn write_audit(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
         },
         missing.len(),
         wrong.len(),
-        unknown.len()
+        unmanaged.len()
     )?;
-    for (name, keys) in [("missing", missing), ("wrong", wrong), ("unknown", unknown)] {
+    for (name, keys) in [("missing", missing), ("wrong", wrong), ("unmanaged", unmanaged)] {
         keys.iter().take(MAX_LISTED).try_for_each(|key| writeln!(out, "  {name}: {key}"))?;
         if keys.len() > MAX_LISTED {
             writeln!(out, "  and {} more; --json lists all", keys.len() - MAX_LISTED)?;

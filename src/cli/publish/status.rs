@@ -90,7 +90,7 @@ impl StatusReport {
                 "objects": plan.changes.send.len(),
                 "bytes": plan.changes.bytes(),
                 "arrived_since": plan.arrived_since,
-                "not_complete": plan.inventory.pending,
+                "not_complete": plan.inventory.unfinished_cases,
                 "orphaned": plan.orphans.len(),
             })),
         })
@@ -125,7 +125,7 @@ impl StatusReport {
     }
 
     fn write_pending(&self, out: &mut dyn Write, plan: &PublishPlan) -> io::Result<()> {
-        let (changes, cases) = (&plan.changes, &plan.inventory.pending);
+        let (changes, cases) = (&plan.changes, &plan.inventory.unfinished_cases);
         let objects = count(changes.send.len(), "object");
         writeln!(out, "pending: {objects}, {}", bytes(changes.bytes()))?;
         write_orphaned(out, size_of(&plan.orphans))?;

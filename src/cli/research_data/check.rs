@@ -88,7 +88,7 @@ impl Check {
         };
         if cases.is_empty() {
             let problem = format!("{} has no cases; check --input", setting.value);
-            return Err(VisError::Needs(problem).into());
+            return Err(VisError::Settings(problem).into());
         }
         let sample = self.sample.map(NonZeroUsize::get);
         let mut rows = Vec::with_capacity(cases.len());

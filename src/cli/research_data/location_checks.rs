@@ -1,8 +1,8 @@
 //! Errors about locations of the configuration that cannot be used.
 
-use crate::case_manifest::results_around;
+use crate::case_manifest::enclosing_results;
 use crate::config::{ConfigError, Setting};
-use crate::research::places;
+use crate::research::locations;
 use crate::store::{Location, Store};
 
 /// Checks that raw and research-grade files do not lie in the same folders.
@@ -13,7 +13,7 @@ pub(crate) fn refuse_mixed(
     archive: &Setting<Location>,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
-    if !places::are_mixed(&archive.value, &output.value) {
+    if !locations::are_mixed(&archive.value, &output.value) {
         return Ok(());
     }
     let reason = format!(
@@ -32,7 +32,7 @@ pub(crate) async fn refuse_inside(
     out: &Store,
     output: &Setting<Location>,
 ) -> Result<(), ConfigError> {
-    match results_around(out).await {
+    match enclosing_results(out).await {
         None => Ok(()),
         Some(other) => Err(inside(&other, output)),
     }
@@ -53,7 +53,7 @@ pub(super) async fn refuse_absent(
     setting: &Setting<Location>,
     key: &str,
 ) -> anyhow::Result<()> {
-    match places::absence(store).await? {
+    match locations::absence(store).await? {
         None => Ok(()),
         Some(reason) => Err(unusable(key, setting, reason.to_owned()).into()),
     }

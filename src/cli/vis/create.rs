@@ -170,7 +170,7 @@ pub(super) async fn named_or_configured(
     }
     match existing.is_empty() {
         false => Ok(existing),
-        true => Err(VisError::Needs(
+        true => Err(VisError::Settings(
             "no store is named, and none of store1, store2 and store3 of the configuration exists; name a store"
                 .to_owned(),
         )

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::arguments::config;
 use super::create::store_of;
+use crate::case_manifest::enclosing_results;
 use crate::cli::arguments::{CaseArgs, band, variable};
 use crate::cli::exit::UsageError;
 use crate::cli::report::{Report, ReportArgs};
@@ -108,6 +109,16 @@ pub(crate) async fn draw(
         anyhow::bail!("{output} does not name a file; give --output FILE.png");
     };
     let folder = stores.open(&folder)?;
+    let of_case = |location: &Location| {
+        let path = location.to_string();
+        path.split('/').any(|part| part.parse().is_ok_and(|case: Case| case.to_string() == part))
+    };
+    let raw = Some(folder.location()).filter(|folder| of_case(folder)).cloned();
+    if let Some(other) = raw.or(enclosing_results(&folder).await) {
+        let problem =
+            format!("{output} lies in {other}, which holds results; give another --output");
+        return Err(VisError::Settings(problem).into());
+    }
     if let Some((existing, _)) = folder.get(name).await?
         && !overwrite
         && !plot::is_own_picture(&existing)

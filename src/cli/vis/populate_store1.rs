@@ -76,9 +76,9 @@ impl PopulateStore1 {
         let available = zarr::cases(analyses, analysis::SUFFIX).await?;
         let cases = chosen(choice, available, &analyses.location().to_string())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-        let work = self.work.options();
+        let options = self.work.options();
         let fill = async |case: Case| {
-            store1::fill_from_analysis(&store1, analyses, case, work, context).await
+            store1::fill_from_analysis(&store1, analyses, case, options, context).await
         };
         each(&cases, context, out, fill).await
     }
@@ -93,8 +93,8 @@ impl PopulateStore1 {
     ) -> anyhow::Result<Exit> {
         let cases = chosen(choice, input.cases().await?, &input.url())?;
         let store1 = OpenStore::open(store, "store1", StoreRecipe::new(false)).await?;
-        let work = self.work.options();
-        let efficiencies = EfficiencyRun { store1, input, work, context };
+        let options = self.work.options();
+        let efficiencies = EfficiencyRun { store1, input, options, context };
         each(&cases, context, out, async |case| efficiencies.fill(case).await).await
     }
 }

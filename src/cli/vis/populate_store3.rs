@@ -79,7 +79,7 @@ impl PopulateStore3 {
             Some(excesses) => {
                 let Geometry { centers, grid } = geometry;
                 let problem = "--excess-dir needs the grid file; give --grid";
-                let grid = grid.ok_or_else(|| VisError::Needs(problem.to_owned()))?;
+                let grid = grid.ok_or_else(|| VisError::Settings(problem.to_owned()))?;
                 let stores = (store, stores.open(excesses)?);
                 self.fill_from_excesses(stores, (&centers, &grid), &choice, &context, out).await
             }
@@ -144,8 +144,8 @@ impl PopulateStore3 {
         };
         let grid = grid.map(|(grid, sha256)| (Arc::new(grid), sha256));
         let store3 = UptakeContext { destination, centers, grid };
-        let work = self.work.options();
-        let uptakes = UptakeRun { store3, store1, input, work, context };
+        let options = self.work.options();
+        let uptakes = UptakeRun { store3, store1, input, options, context };
         each(&cases, context, out, async |case| uptakes.fill(case).await).await
     }
 }

@@ -47,7 +47,7 @@ impl Remove {
         if cases.is_empty() {
             let selected: Vec<Case> = selected.into_iter().collect();
             let problem = format!("{} holds nothing of {}", self.store, describe_cases(&selected));
-            return Err(VisError::Needs(problem).into());
+            return Err(VisError::Settings(problem).into());
         }
         let mut report = self.report.report(out);
         report.set("removed", json!(short_names(&cases)));

@@ -101,7 +101,7 @@ fn document(case: Case, filled: &FillReport) -> Value {
     let missing: Vec<String> = filled.missing.iter().map(ToString::to_string).collect();
     json!({
         "case": case.short(),
-        "done_before": filled.before,
+        "done_before": filled.done_before,
         "objects": filled.objects,
         "bytes_written": filled.written,
         "bytes_read": filled.fetched,
@@ -118,7 +118,7 @@ fn write_filled(
     elapsed: Duration,
 ) -> std::io::Result<()> {
     let case = case.short();
-    if filled.before {
+    if filled.done_before {
         return writeln!(out, "case {case}: done before");
     }
     if filled.planned {

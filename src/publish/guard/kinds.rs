@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ReplacementCheck, load_arrays};
-use crate::case_manifest::{CASE_MANIFEST, PARTIAL_MANIFEST, RESULT_MARKERS};
+use crate::case_manifest::{CASE_MANIFEST, ManifestSummary, PARTIAL_MANIFEST, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::inventory::read_record;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
@@ -16,7 +16,7 @@ impl ReplacementCheck<'_> {
             return Ok(());
         }
         if let Some(above) = self.destination.parent()
-            && let Some(other) = above.within(&RESULT_MARKERS).await
+            && let Some(other) = above.enclosing(&RESULT_MARKERS).await
         {
             let other = other.to_string();
             return Err(PublishError::UnrelatedObjects {
@@ -61,7 +61,32 @@ impl ReplacementCheck<'_> {
             }
         }
         self.refuse_among_cases().await?;
+        self.refuse_other_case_folder().await?;
         self.refuse_cases_among_products().await
+    }
+
+    /// Refuses to put the files of a case into the folder of another case at the destination.
+    async fn refuse_other_case_folder(&self) -> Result<(), PublishError> {
+        // Only the first folders of the source can complete the name of a folder of the destination.
+        let manifests = self.inventory.entries.iter().map(|entry| &*entry.key);
+        let near = manifests.filter(|key| {
+            key.strip_suffix(CASE_MANIFEST).is_some_and(|folder| folder.matches('/').count() < 2)
+        });
+        for key in near {
+            let Some((bytes, _)) = self.source.get(key).await? else { continue };
+            let record = ManifestSummary::parse_any(&bytes);
+            let file = record.as_ref().and_then(|record| record.files.first());
+            let Some((own, _)) = file.and_then(|file| file.key.rsplit_once('/')) else { continue };
+            let folder = self.url(key.strip_suffix(CASE_MANIFEST).unwrap_or(key));
+            let mut parts = folder.rsplit('/');
+            let (month, polygon) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            let is_case = is_digits(month, 2) && is_digits(polygon, 3);
+            if is_case && format!("{polygon}/{month}") != own {
+                let url = self.source.location().join(key).to_string();
+                return Err(PublishError::OtherCase { url, own: own.to_owned(), folder });
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to put the folders of cases beside map stores or beside a folder of other cases.
@@ -115,9 +140,8 @@ impl ReplacementCheck<'_> {
         {
             return Ok(());
         }
-        let is_polygon =
-            |name: &String| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
-        match self.destination.list_folders("").await?.into_iter().find(is_polygon) {
+        let mut folders = self.destination.list_folders("").await?.into_iter();
+        match folders.find(|name| is_digits(name, 3)) {
             None => Ok(()),
             Some(other) => Err(PublishError::UnrelatedObjects { url: self.url(""), other }),
         }
@@ -150,4 +174,9 @@ impl ReplacementCheck<'_> {
             Some(other) => Err(PublishError::UnrelatedObjects { url: self.url(root), other }),
         }
     }
+}
+
+/// Whether a name has `number` digits and nothing else.
+fn is_digits(name: &str, number: usize) -> bool {
+    name.len() == number && name.bytes().all(|byte| byte.is_ascii_digit())
 }

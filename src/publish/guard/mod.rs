@@ -6,7 +6,7 @@
 
 mod kinds;
 mod records;
-mod unknown;
+mod unmanaged;
 
 use std::collections::BTreeSet;
 
@@ -22,13 +22,14 @@ use crate::encode::zarr::consolidated::{CONSOLIDATED, HierarchySummary};
 use crate::store::Store;
 
 /// The advice for a result of which the source has lost a part.
-const DELETE: &str = "publish without it with `dor publish --delete`";
+const ADVICE_DELETE: &str = "publish without it with `dor publish --delete`";
 /// The advice for a result that is better than that of the source.
-const REPLACE: &str = "replace what is published with `dor publish --overwrite`";
+const ADVICE_REPLACE: &str = "replace what is published with `dor publish --overwrite`";
 /// The advice for a result whose record is left out by a pattern.
-const LEFT_OUT: &str = "publish its case manifest too, which --include or --exclude leaves out";
+const ADVICE_MANIFEST: &str =
+    "publish its case manifest too, which --include or --exclude leaves out";
 /// The advice for metadata whose data is left out by a pattern.
-const WITH_DATA: &str = "publish it with its metadata and case manifests";
+const ADVICE_DATA: &str = "publish it with its metadata and case manifests";
 /// Records that are compared at the same time.
 const READS: usize = 32;
 /// Largest size of consolidated metadata in bytes.
@@ -65,7 +66,7 @@ impl ReplacementCheck<'_> {
     pub async fn refuse_worse(&self, options: &PublishOptions) -> Result<(), PublishError> {
         let mut compared_folders = BTreeSet::new();
         // Before a store is finalized, only objects of single cases are sent.
-        if !options.selection.unfinished {
+        if !options.selection.single_cases_only {
             for root in self.stores() {
                 if self.refuse_worse_store(&root, options).await? {
                     compared_folders.insert(root);
@@ -88,7 +89,7 @@ impl ReplacementCheck<'_> {
             self.refuse_partial_deletes(options).await?;
         }
         self.refuse_without_data()?;
-        self.refuse_unknown(&compared_folders).await
+        self.refuse_unmanaged(&compared_folders).await
     }
 
     /// The URL of a folder at the destination.

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{DELETE, LEFT_OUT, REPLACE, ReplacementCheck, WITH_DATA, folder_of, load_arrays};
+use chrono::SecondsFormat;
+
+use super::{
+    ADVICE_DATA, ADVICE_DELETE, ADVICE_MANIFEST, ADVICE_REPLACE, ReplacementCheck, folder_of,
+    load_arrays,
+};
 use crate::case_manifest::{
     CASE_MANIFEST, CASES_FOLDER, Loss, ManifestSummary, RECIPE_FILE, SHARED_MANIFEST,
 };
@@ -10,7 +15,7 @@ use crate::model::case::describe_cases;
 use crate::model::{Case, Parts};
 use crate::publish::changes::upload_phase;
 use crate::publish::inventory::read_record;
-use crate::publish::manifest::{find, versions};
+use crate::publish::manifest::find;
 use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
@@ -43,7 +48,7 @@ impl ReplacementCheck<'_> {
                 let url = self.url(&root);
                 let what =
                     format!("the case manifest {} of objects that would be deleted", record.key);
-                return Err(PublishError::WouldLose { url, what, advice: LEFT_OUT });
+                return Err(PublishError::WouldLose { url, what, advice: ADVICE_MANIFEST });
             }
         }
         Ok(())
@@ -52,7 +57,7 @@ impl ReplacementCheck<'_> {
     /// Refuses to send the case manifests or the metadata of data that patterns leave out, unless the
     /// destination has this data.
     pub(super) fn refuse_without_data(&self) -> Result<(), PublishError> {
-        let left_out = self.inventory.left_out.iter().filter(|entry| upload_phase(&entry.key) == 0);
+        let left_out = self.inventory.excluded.iter().filter(|entry| upload_phase(&entry.key) == 0);
         let absent = left_out.filter(|e| find(self.published_entries(), &e.key) != Some(*e));
         let sent = self.changes.send.iter().map(|(entry, _)| &*entry.key);
         let sent: BTreeSet<String> =
@@ -68,7 +73,7 @@ impl ReplacementCheck<'_> {
         let Some(first) = absent.next() else { return Ok(()) };
         let url = self.source.location().to_string();
         let what = format!("data that patterns leave out, such as {}", first.key);
-        Err(PublishError::WouldLose { url, what, advice: WITH_DATA })
+        Err(PublishError::WouldLose { url, what, advice: ADVICE_DATA })
     }
 
     /// Keys of the case records of map stores that are sent, and of those that a pattern leaves out of
@@ -123,7 +128,7 @@ impl ReplacementCheck<'_> {
                 return Err(PublishError::FinalizedAtDestination { url, difference });
             }
             if etag != entry.etag && !options.selection.has(&key) {
-                return loses(format!("another case manifest ({key})"), LEFT_OUT);
+                return loses(format!("another case manifest ({key})"), ADVICE_MANIFEST);
             }
         }
         if let (Some(published), Some((own, _))) = (&published, &own)
@@ -136,11 +141,14 @@ impl ReplacementCheck<'_> {
         if found.is_some() && own.is_none() {
             return loses(
                 "the manifests of its cases (.cases), which the source lacks".to_owned(),
-                REPLACE,
+                ADVICE_REPLACE,
             );
         }
         if !lost.is_empty() && !options.delete {
-            return loses(format!("{}, which the source lacks", describe_cases(&lost)), DELETE);
+            return loses(
+                format!("{}, which the source lacks", describe_cases(&lost)),
+                ADVICE_DELETE,
+            );
         }
         let arrays = load_arrays(self.destination, root).await?;
         let is_store = published.is_some() || arrays.is_some();
@@ -148,7 +156,7 @@ impl ReplacementCheck<'_> {
             return loses(
                 "values of cases without a case manifest (.cases), which the source lacks"
                     .to_owned(),
-                REPLACE,
+                ADVICE_REPLACE,
             );
         }
         if let (Some(arrays), Some(own)) = (arrays, load_arrays(self.source, root).await?)
@@ -156,14 +164,17 @@ impl ReplacementCheck<'_> {
             && !options.delete
         {
             let number = arrays.paths.difference(&own.paths).count();
-            return loses(format!("{number} more arrays than the source, such as {path}"), DELETE);
+            return loses(
+                format!("{number} more arrays than the source, such as {path}"),
+                ADVICE_DELETE,
+            );
         }
         match (published.map(|record| record.recipe), own.map(|(record, _)| record.recipe)) {
             (Some(rules), Some(own)) if !rules.is_null() && rules != own => loses(
                 format!(
                     "results made under other rules than the source ({rules}; the source has {own})"
                 ),
-                REPLACE,
+                ADVICE_REPLACE,
             ),
             _ => Ok(is_store),
         }
@@ -187,51 +198,51 @@ impl ReplacementCheck<'_> {
             let url = self.destination.location().join(key).to_string();
             Err(PublishError::WouldLose { url, what, advice })
         };
-        let sent = self.published.map_or(&[][..], |manifest| versions(&manifest.replaced, key));
+        let results = self.published.and_then(|manifest| manifest.results.get(key));
+        let results = results.map_or(&[][..], Vec::as_slice);
         let is_earlier = |own: &ManifestSummary| {
-            let result = own.result_etag();
-            sent.iter().rev().skip(1).any(|earlier| earlier.etag == result)
+            results.split_last().is_some_and(|(_, earlier)| earlier.contains(&own.result_etag()))
         };
         let found = self.destination.get(key).await?;
         let published = found.as_ref().and_then(|(bytes, _)| ManifestSummary::parse_any(bytes));
         let (Some((bytes, _)), Some(published)) = (found, published) else {
             // Other programs write files of this name too.
-            let own = match sent {
+            let own = match results {
                 [] => None,
                 _ => self.source.get(key).await?,
             };
             let own = own.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
             return match own.is_some_and(|own| is_earlier(&own)) {
-                true => loses(REMOVED.to_owned(), REPLACE),
+                true => loses(REMOVED.to_owned(), ADVICE_REPLACE),
                 false => Ok(false),
             };
         };
         let Some((own, entry)) = read_record(self.source, key, self.part_size).await? else {
-            return loses("a case manifest, which the source lacks".to_owned(), REPLACE);
+            return loses("a case manifest, which the source lacks".to_owned(), ADVICE_REPLACE);
         };
         match published.loss(&own) {
             Some(Loss::Grid) => {
                 return loses(
                     "the full grid (it was made with --grid), which the source lacks".to_owned(),
-                    REPLACE,
+                    ADVICE_REPLACE,
                 );
             }
             Some(Loss::Inputs) => {
                 let what = "the inputs of the case, which an adopted result lacks".to_owned();
-                return loses(what, REPLACE);
+                return loses(what, ADVICE_REPLACE);
             }
             Some(Loss::Shape) => {
                 let [had, has] = [&published, &own].map(ManifestSummary::shape_text);
                 return loses(
                     format!("this case on another model grid, of {had} (the source has {has})"),
-                    REPLACE,
+                    ADVICE_REPLACE,
                 );
             }
             Some(Loss::Months(months)) if !options.delete => {
-                return loses(format!("{months} more months than the source"), DELETE);
+                return loses(format!("{months} more months than the source"), ADVICE_DELETE);
             }
             Some(Loss::Files(files)) if !options.delete => {
-                return loses(format!("{files} more files than the source"), DELETE);
+                return loses(format!("{files} more files than the source"), ADVICE_DELETE);
             }
             _ => {}
         }
@@ -245,19 +256,26 @@ impl ReplacementCheck<'_> {
             return Ok(true);
         }
         if is_earlier(&own) {
-            return loses(LATER.to_owned(), REPLACE);
+            return loses(LATER.to_owned(), ADVICE_REPLACE);
+        }
+        if let Some((input, times)) = published.newer_input(&own) {
+            let [newer, older] = times.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
+            let what = format!(
+                "a result of a newer version of {input} (of {newer}; that of the source is of {older})"
+            );
+            return loses(what, ADVICE_REPLACE);
         }
         if !options.selection.has(key) {
-            return loses("another case manifest".to_owned(), LEFT_OUT);
+            return loses("another case manifest".to_owned(), ADVICE_MANIFEST);
         }
         // Of two results with the same months and settings, either may be the newer one.
         let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);
-        let is_last_sent = sent.last().is_some_and(|last| last.etag == published_result);
+        let is_last_sent = results.last() == Some(&published_result);
         let is_better = own.loss(&published).is_some();
         if !is_better && !is_last_sent && !self.sent_versions.iter().any(is_sent) {
             return loses(
                 "another result of this case, which no publish has sent".to_owned(),
-                REPLACE,
+                ADVICE_REPLACE,
             );
         }
         Ok(true)

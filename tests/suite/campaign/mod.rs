@@ -102,8 +102,8 @@ fn products_can_be_made_in_separate_runs() {
     let printed = run_dor(&work, "run --plan parts.json --shards 1 --stages store3,store1");
     assert!(printed.contains("2 of 2 products"), "{printed}");
     let state = json(dor(work.folder()).args(["status", "--plan", "parts.json", "--json"]));
-    assert_eq!(state["status"]["stages"]["store1"]["done"], 1);
-    assert_eq!(state["status"]["stages"]["research"]["waiting"], 1);
+    assert_eq!(state["status"]["products"]["store1"]["done"], 1);
+    assert_eq!(state["status"]["products"]["research"]["waiting"], 1);
     let printed = run_dor(&work, "run --plan parts.json --shards 1");
     assert!(printed.contains("4 of 4 products"), "{printed}");
     assert_same(&work.tree("once"), &work.tree("parts"));
@@ -307,7 +307,7 @@ fn a_plan_never_changes() {
     let before = fs::read(work.path("one.json")).unwrap();
     let plan: Value = serde_json::from_slice(&before).unwrap();
     assert_eq!(plan["cases"][0]["case"], "112-04");
-    assert_eq!(plan["places"]["data_dir"], "archive", "relative to the plan");
+    assert_eq!(plan["locations"]["data_dir"], "archive", "relative to the plan");
     let other =
         "plan -o one.json -d archive --output-dir elsewhere --stages research --allow-missing";
     let error = fails(dor(work.folder()).args(other.split(' ')), 78);
@@ -316,7 +316,7 @@ fn a_plan_never_changes() {
     fs::write(work.path("thesis.tex"), "mine").unwrap();
     let error =
         fails(dor(work.folder()).args(other.replace("one.json", "thesis.tex").split(' ')), 78);
-    assert!(error.contains("is another plan") && !error.contains("remove"), "{error}");
+    assert!(error.contains("is not this plan") && !error.contains("remove"), "{error}");
     let altered = String::from_utf8(before).unwrap().replace("112-04", "112-07");
     fs::write(work.path("one.json"), altered).unwrap();
     let error = fails(dor(work.folder()).args(["run", "--plan", "one.json", "--shards", "1"]), 65);

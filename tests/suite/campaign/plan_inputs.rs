@@ -18,7 +18,7 @@ fn make_second_plan(work: &Workspace, name: &str) {
 fn done_and_finalize_output(work: &Workspace, name: &str) -> (Vec<String>, String) {
     let plan = format!("{name}.json");
     let state = json(dor(work.folder()).args(["status", "--plan", &plan, "--json"]));
-    let stages = state["status"]["stages"].as_object().unwrap();
+    let stages = state["status"]["products"].as_object().unwrap();
     let done = stages.iter().filter(|(_, counts)| counts["done"] == 1);
     let done = done.map(|(stage, _)| stage.clone()).collect();
     let finalized = dor(work.folder()).args(["finalize", "--plan", &plan]).output().unwrap();
@@ -56,6 +56,25 @@ fn touched_inputs_count_as_unchanged() {
     assert!(printed.contains("done before"), "{printed}");
     assert_same(&before, &chunks());
     assert_eq!(done_and_finalize_output(&work, "one").0.len(), 4);
+}
+
+#[test]
+fn a_product_of_changed_raw_files_without_recorded_checksums_is_not_done() {
+    let work = workspace(&["112-04"], 2);
+    run_dor(&work, "vis create-template-store1 -o one/s1");
+    let plan = "plan -o one.json -d archive --products store1 --store1 one/s1 --allow-missing";
+    run_dor(&work, plan);
+    run_dor(&work, "run --plan one.json --shards 1");
+    assert_eq!(done_and_finalize_output(&work, "one").0, ["store1"]);
+    // Raw files of the same size with other values.
+    run_dor(&work, "demo raw other --case 112-04 --shape 8x9x3 --months 2 --seed 2");
+    let other = work.raw(0);
+    let other = work.path("other/archive").join(other.strip_prefix(work.path("archive")).unwrap());
+    fs::copy(other, work.raw(0)).unwrap();
+    let (done, finalized) = done_and_finalize_output(&work, "one");
+    assert!(done.is_empty(), "{done:?} {finalized}");
+    run_dor(&work, "run --plan one.json --shards 1");
+    assert_eq!(done_and_finalize_output(&work, "one").0, ["store1"]);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn status_reports_running_and_failed_cases() {
     let run = dor(work.folder()).args(["run", "--plan", "all.json", "--shards", "1"]).output();
     assert_eq!(run.unwrap().status.code(), Some(65), "every failure is a failure of the input");
     let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
-    assert_eq!(state["status"]["stages"]["research"]["failed"], 1);
+    assert_eq!(state["status"]["products"]["research"]["failed"], 1);
     let failed = &state["status"]["failed"]["112-04"];
     assert_eq!(failed[0]["permanent"], true);
     let name = raw.file_name().unwrap().to_str().unwrap();
@@ -106,7 +106,7 @@ fn status_reports_running_and_failed_cases() {
     let began = std::time::Instant::now();
     let running = || {
         let state = json(dor(work.folder()).args(["status", "--plan", "all.json", "--json"]));
-        state["status"]["stages"]["research"]["running"] == 1
+        state["status"]["products"]["research"]["running"] == 1
     };
     while !running() {
         assert!(

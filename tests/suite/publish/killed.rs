@@ -1,6 +1,7 @@
 //! A publish that is killed at any moment continues with the next run.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -349,6 +350,58 @@ fn a_late_request_of_a_killed_publish_that_overwrites_newer_bytes_is_detected() 
         assert_eq!(fixture.get_object("late.bin").as_deref(), Some(&b"before"[..]));
         fixture.publish("").assert().success();
         assert_same(&fixture.expected(), &fixture.published());
+    });
+}
+
+#[test]
+fn a_late_request_of_a_killed_publish_for_an_object_that_left_the_source_is_detected() {
+    for_each_server(|fixture| {
+        fixture.write("site/late.bin", b"before");
+        fixture.server.fail_when(|request| {
+            let is_late = request.method == "PUT" && request.target.contains("late.bin");
+            is_late.then_some(Fault::Held)
+        });
+        let mut child = fixture.publish_process("").spawn().unwrap();
+        wait_for_put(fixture, "late.bin");
+        // Time for the proxy to read the body of the request.
+        std::thread::sleep(Duration::from_secs(1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fixture.server.recover();
+        fs::remove_file(fixture.work.path("site/late.bin")).unwrap();
+        let second = fixture.publish_process("").stderr(Stdio::piped()).spawn().unwrap();
+        wait_for_put(fixture, "manifest.jsonl.gz");
+        fixture.server.release();
+        let output = second.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(super::INTERRUPTED), "{stderr}");
+        assert!(fixture.get_object("late.bin").is_some());
+        fixture.publish("--delete").assert().success();
+        assert_same(&fixture.expected(), &fixture.published());
+    });
+}
+
+#[test]
+fn the_first_publish_of_a_whole_continues_those_of_its_parts_after_a_kill() {
+    for_each_server(|fixture| {
+        let run = |words: &str| {
+            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+        };
+        let mut part = dor(fixture.work.folder());
+        let destination = format!("{}/maps.zarr", fixture.destination());
+        part.envs(fixture.server.variables()).args(["publish", super::MAPS, &destination]);
+        part.assert().success();
+        run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        let fill = "-o site/maps.zarr --data-dir other/archive --grid grid.nc --allow-missing";
+        run(&format!("vis populate-store2 -p 112 -m 4 {fill}"));
+        run("vis finalize site/maps.zarr");
+        // The intent of the whole names the new maps; the destination has those of the part.
+        fixture.write_many(100, 20_000);
+        interrupt_publish(fixture);
+        fixture.publish("").assert().success();
+        let mut published = fixture.published();
+        published.retain(|key, _| !key.contains(".dor/"));
+        assert_same(&fixture.expected(), &published);
     });
 }
 

@@ -4,7 +4,15 @@ use std::fs;
 
 use super::super::support::case::{assert_same, set_age};
 use super::super::support::dor::{dor, fails};
-use super::{CONFIGURATION, MAPS, for_each_server, json_lines};
+use super::{CONFIGURATION, Fixture, MAPS, for_each_server, json_lines};
+
+/// Gives all raw files of an archive the same time.
+fn set_age_of_archive(fixture: &Fixture, archive: &str, seconds: u64) {
+    let raw = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001/ocn/hist";
+    for file in fs::read_dir(fixture.work.path(&format!("{archive}/{raw}"))).unwrap() {
+        set_age(&file.unwrap().path(), seconds);
+    }
+}
 
 #[test]
 fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
@@ -35,7 +43,7 @@ fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
             for more in ["--dry-run", "", "--delete"] {
                 let error =
                     fails(&mut publish(&from, &format!("newer/{part}"), more), CONFIGURATION);
-                let reason = "another result of this case, which no publish has sent";
+                let reason = "a result of a newer version of smyle";
                 assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
                 assert_same(&newer, &fixture.work.tree("newer"));
             }
@@ -94,6 +102,12 @@ fn an_earlier_result_of_a_deleted_case_or_of_another_grid_is_not_published() {
             assert!(error.contains(reason) && error.contains("--overwrite"), "{error}");
         }
         assert_same(&before, &fixture.published());
+        // Nor is it published as a part of the whole, or by the side of the other products.
+        let mut part = dor(fixture.work.folder());
+        let destination = format!("{}/research/112/04", fixture.destination());
+        part.envs(fixture.server.variables());
+        part.args(["publish", "site/research/112/04", &destination]);
+        assert!(fails(&mut part, CONFIGURATION).contains("is a part of"));
         take_back("first");
         place("second");
         fixture.publish("").assert().success();
@@ -117,12 +131,7 @@ fn a_result_with_other_times_of_its_inputs_is_the_same_result() {
         };
         keep(&copies[0]);
         fixture.publish("").assert().success();
-        let raw = fixture.work.path("archive").join(
-            "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001/ocn/hist",
-        );
-        for file in fs::read_dir(raw).unwrap() {
-            set_age(&file.unwrap().path(), 90_000);
-        }
+        set_age_of_archive(fixture, "archive", 90_000);
         convert();
         keep(&copies[1]);
         assert_ne!(fs::read(&copies[0]).unwrap(), fs::read(&copies[1]).unwrap());
@@ -173,6 +182,9 @@ fn the_first_publish_of_a_whole_continues_those_of_its_parts() {
         };
         run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
         let convert = "research-data process-case 112-04 --allow-missing";
+        for archive in ["archive", "other/archive"] {
+            set_age_of_archive(fixture, archive, 0);
+        }
         run(&format!("{convert} -d other/archive -o older"));
         run(&format!("{convert} -d archive -o site/research"));
         let part = |source: &str, folder: &str| {
@@ -197,6 +209,109 @@ fn the_first_publish_of_a_whole_continues_those_of_its_parts() {
         let mut published = fixture.published();
         published.retain(|key, _| !key.contains(".dor/"));
         assert_same(&fixture.expected(), &published);
+    });
+}
+
+#[test]
+fn a_result_of_older_versions_of_the_same_raw_files_is_not_published() {
+    for_each_server(|fixture| {
+        let run = |words: &str| {
+            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+        };
+        let convert = |archive: &str, output: &str| {
+            let to = format!("-d {archive} -o {output}/research --allow-missing");
+            run(&format!("research-data process-case 112-04 {to}"));
+        };
+        run("demo raw later --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        run("demo raw same --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        for (archive, output, seconds) in [
+            ("archive", "site", 0),
+            ("later/archive", "later", 90_000),
+            ("same/archive", "same", 80_000),
+        ] {
+            set_age_of_archive(fixture, archive, seconds);
+            convert(archive, output);
+        }
+        let publish = |source: &str, more: &str| {
+            let mut publish = dor(fixture.work.folder());
+            let destination = format!("{}/research", fixture.destination());
+            publish.envs(fixture.server.variables());
+            publish.args(["publish", &format!("{source}/research"), &destination]);
+            publish.args(more.split_whitespace());
+            publish
+        };
+        let publish_to = |source: &std::path::Path, folder: &str| {
+            let mut publish = dor(fixture.work.folder());
+            publish.arg("publish").arg(source).arg(format!("{folder}/research"));
+            publish
+        };
+        publish("later", "").assert().success();
+        // No publish has sent the result of the older files.
+        let error = fails(&mut publish("site", ""), CONFIGURATION);
+        for part in
+            ["a result of a newer version of smyle", "that of the source is of 20", "--overwrite"]
+        {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        // Nor has one sent this result, of files of the same time.
+        set_age_of_archive(fixture, "archive", 90_000);
+        convert("archive", "equal");
+        let error =
+            fails(&mut publish_to(&fixture.work.path("equal/research"), "later"), CONFIGURATION);
+        assert!(
+            error.contains("another result of this case, which no publish has sent"),
+            "{error}"
+        );
+        // Files of the same content and another time give the same result.
+        publish("same", "").assert().success();
+        publish("later", "").assert().success();
+        publish("site", "--overwrite").assert().success();
+    });
+}
+
+#[test]
+fn a_case_is_not_published_into_the_folder_of_another_case() {
+    for_each_server(|fixture| {
+        let convert = "research-data process-case 112-04 -d archive -o research --allow-missing";
+        dor(fixture.work.folder()).args(convert.split(' ')).assert().success();
+        for (source, folder) in
+            [("research/112/04", "112/07"), ("research/112/04", "113/04"), ("research/112", "113")]
+        {
+            for more in [&[][..], &["--overwrite"]] {
+                let mut publish = dor(fixture.work.folder());
+                let destination = format!("{}/{folder}", fixture.destination());
+                publish.envs(fixture.server.variables());
+                let error = fails(
+                    publish.args(["publish", source, &destination]).args(more),
+                    CONFIGURATION,
+                );
+                assert!(error.contains("is of case 112/04"), "{error}");
+            }
+        }
+        let mut publish = dor(fixture.work.folder());
+        publish.envs(fixture.server.variables());
+        let destination = format!("{}/112/04", fixture.destination());
+        publish.args(["publish", "research/112/04", &destination]).assert().success();
+    });
+}
+
+#[test]
+fn a_whole_of_published_parts_alone_has_a_manifest_of_its_own() {
+    for_each_server(|fixture| {
+        fs::remove_dir_all(fixture.work.path("site/notes")).unwrap();
+        let part = || {
+            let mut publish = dor(fixture.work.folder());
+            publish.envs(fixture.server.variables());
+            publish.args(["publish", MAPS, &format!("{}/maps.zarr", fixture.destination())]);
+            publish
+        };
+        part().assert().success();
+        fixture.publish("").assert().success();
+        assert!(fixture.get_object(".dor/manifest.jsonl.gz").is_some());
+        fixture.delete_object("maps.zarr/.zattrs");
+        let before = fixture.published();
+        assert!(fails(part().arg("--audit"), CONFIGURATION).contains("is a part of"));
+        assert_same(&before, &fixture.published());
     });
 }
 

@@ -43,7 +43,7 @@ async fn small_objects(store: &Store) {
     assert_eq!(get_bytes(store, "small/empty").await.unwrap(), "");
     let empty = store.open("small/empty").await.unwrap();
     assert_eq!(empty.range(0..0).await.unwrap(), "");
-    assert_eq!(empty.pieces(10, 2).count().await, 0);
+    assert_eq!(empty.stream(10, 2).count().await, 0);
     assert_eq!(keys(store, "small").await, ["small/a", "small/empty"]);
     store.delete("small/a").await.unwrap();
     store.delete("small/a").await.unwrap();
@@ -94,7 +94,7 @@ async fn ranges(store: &Store) {
         }
         let beyond = object.range(0..300_001).await.unwrap_err();
         assert!(matches!(beyond, StoreError::OutOfRange { .. }), "{beyond}");
-        let pieces: Vec<Bytes> = object.pieces(70_000, 3).try_collect().await.unwrap();
+        let pieces: Vec<Bytes> = object.stream(70_000, 3).try_collect().await.unwrap();
         assert_eq!(
             pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
             [70_000, 70_000, 70_000, 70_000, 20_000]
@@ -113,7 +113,7 @@ async fn changes_are_detected(store: &Store) {
     store.put("change/x", Bytes::from_static(b"after!")).await.unwrap();
     let error = object.range(0..3).await.unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
-    let error = object.pieces(2, 2).try_collect::<Vec<_>>().await.unwrap_err();
+    let error = object.stream(2, 2).try_collect::<Vec<_>>().await.unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");
     let error = object.fold(0..6, (), |(), _| ()).await.unwrap_err();
     assert!(matches!(error, StoreError::Changed { .. }), "{error}");

@@ -287,7 +287,7 @@ async fn a_listing_that_needs_too_much_memory_is_an_error() {
         page(&keys, &format!("token-{page_number}"))
     });
     // A listing may take a quarter of the memory: 8 MiB, about 2 KiB for each key.
-    let stores = stores(&server, 0).within(32 << 20);
+    let stores = stores(&server, 0).with_memory_limit(32 << 20);
     let store = stores.open(&"s3://b/data".parse().unwrap()).unwrap();
     for error in
         [store.list("").await.unwrap_err(), store.list_with_delimiter("").await.unwrap_err()]

@@ -20,6 +20,10 @@ fn workspace() -> Workspace {
     work
 }
 
+fn run_dor(work: &Workspace, words: &str) {
+    dor(work.folder()).args(words.split(' ')).assert().success();
+}
+
 /// Creates a template of each store.
 fn make_templates(work: &Workspace) {
     for store in ["1", "2", "3"] {
@@ -233,6 +237,60 @@ fn of_two_concurrent_processes_with_different_settings_one_fills_the_case() {
             assert_same(&found, &work.tree(store));
             fs::remove_dir_all(work.path(store)).unwrap();
         }
+    }
+}
+
+#[test]
+fn of_two_concurrent_processes_with_different_inputs_one_fills_the_case() {
+    let work = workspace();
+    run_dor(&work, "demo raw other --case 112-04 --shape 8x9x3 --months 3 --seed 2");
+    let maps = &fill_commands("--data-dir archive")[1];
+    let others = maps.replace("--data-dir archive", "--data-dir other/archive");
+    for turn in 0..4 {
+        make_templates(&work);
+        let commands = if turn % 2 == 0 { [maps, &others] } else { [&others, maps] };
+        let started = commands.map(|command| {
+            let mut process = Command::new(env!("CARGO_BIN_EXE_dor"));
+            process.arg("vis").args(command.split_whitespace()).current_dir(work.folder());
+            let process = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(150 * (turn / 2)));
+            process
+        });
+        let ended = started.map(|process| process.wait_with_output().unwrap());
+        let codes = ended.each_ref().map(|ended| ended.status.code());
+        let stderr = ended.each_ref().map(|ended| String::from_utf8_lossy(&ended.stderr));
+        assert!(codes.contains(&Some(0)), "{codes:?} {stderr:?}");
+        assert!(codes.iter().all(|c| [Some(0), Some(78)].contains(c)), "{codes:?} {stderr:?}");
+        run_vis(work.folder(), "finalize s2");
+        run_vis(work.folder(), "check s2");
+        fs::remove_dir_all(work.path("s2")).unwrap();
+    }
+}
+
+#[test]
+fn stores_are_not_filled_from_half_converted_research_grade_files() {
+    let work = workspace();
+    make_templates(&work);
+    let folder = work.path("out/112/04");
+    let [complete, partial] =
+        ["manifest.json", "manifest.partial.json"].map(|name| folder.join(name));
+    let refused = |words: &str| {
+        for command in fill_commands("-i out") {
+            let error = fails(&mut vis_command(work.folder(), &command), 65);
+            assert!(error.contains(words) && error.contains("process-case 112-04"), "{error}");
+        }
+    };
+    fs::rename(&complete, &partial).unwrap();
+    refused("is not completely converted");
+    fs::rename(&partial, &complete).unwrap();
+    let whole = fs::read(work.output(1)).unwrap();
+    fs::write(work.output(1), [&whole[..], b"\0"].concat()).unwrap();
+    refused("is not as its case manifest tells: it has another size");
+    fs::remove_file(work.output(1)).unwrap();
+    refused("is not as its case manifest tells: it does not exist");
+    fs::write(work.output(1), whole).unwrap();
+    for command in fill_commands("-i out") {
+        run_vis(work.folder(), &command);
     }
 }
 

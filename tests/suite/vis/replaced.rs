@@ -266,6 +266,18 @@ fn results_are_never_made_inside_other_results() {
             assert!(error.contains("holds results of its own"), "{place}: {error}");
         }
     }
+    let raw = work.raw(0).parent().unwrap().display().to_string();
+    for place in ["s1", "out/112/04", &raw] {
+        let plot = format!("plot s1 --series -p 112 -m 4 -o {place}/curve.png");
+        let error = fails(&mut vis_command(work.folder(), &plot), 78);
+        assert!(error.contains("which holds results"), "{place}: {error}");
+    }
+    for place in ["s1", "out/112/04", "archive"] {
+        let mut plan = dor(work.folder());
+        let words = "plan -d archive --products store1 --store1 s1 --allow-missing -o";
+        let error = fails(plan.args(words.split(' ')).arg(format!("{place}/plan.json")), 78);
+        assert!(error.contains("which holds data"), "{place}: {error}");
+    }
     for place in ["s2", "s1/inner", "out/112/04", "out/112"] {
         for dry in [&["--dry-run"][..], &[]] {
             let mut process = work.process_case(&["112-04", "-d", "archive", "--allow-missing"]);

@@ -14,7 +14,7 @@ pub fn are_mixed(raw: &Location, out: &Location) -> bool {
         .is_some_and(|first| first.parse().is_ok_and(|case: Case| case.to_string() == first));
     let in_polygon = first(raw, out)
         .is_some_and(|first| first.len() == 3 && first.parse().is_ok_and(|p: u16| p < POLYGONS));
-    raw.real() == out.real() || in_case || in_polygon
+    raw.canonical() == out.canonical() || in_case || in_polygon
 }
 
 /// Why a location without files is not the one that was meant: it does not exist, or it is an empty folder,

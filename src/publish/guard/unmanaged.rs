@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{READS, REPLACE, ReplacementCheck, folder_of};
+use super::{ADVICE_REPLACE, READS, ReplacementCheck, folder_of};
 use crate::encode::zarr::chunk;
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::model::atlas::FILL;
@@ -66,20 +66,20 @@ impl ReplacementCheck<'_> {
 
     /// Refuses to replace objects that no publish has sent and that have other bytes than the source.
     /// Of folders whose records were compared, only foreign objects are checked.
-    pub(super) async fn refuse_unknown(
+    pub(super) async fn refuse_unmanaged(
         &self,
         compared_folders: &BTreeSet<String>,
     ) -> Result<(), PublishError> {
         let is_compared =
             |key: &str| compared_folders.iter().any(|folder| key.starts_with(folder.as_str()));
         let sent = self.changes.send.iter().map(|(entry, _)| entry);
-        let is_unknown = |entry: &&ObjectEntry| {
+        let is_unmanaged = |entry: &&ObjectEntry| {
             let key = &*entry.key;
             (self.is_foreign)(key) || !(self.is_known)(key) && !is_compared(key)
         };
-        let unknown: Vec<ObjectEntry> = sent.filter(is_unknown).cloned().collect();
+        let unmanaged: Vec<ObjectEntry> = sent.filter(is_unmanaged).cloned().collect();
         let mut folders: BTreeMap<String, Vec<Box<str>>> = BTreeMap::new();
-        for entry in &unknown {
+        for entry in &unmanaged {
             folders.entry(folder_of(&entry.key)).or_default().push(entry.key.clone());
         }
         let list = async |(folder, keys): (String, Vec<Box<str>>)| {
@@ -103,7 +103,7 @@ impl ReplacementCheck<'_> {
         let listed: Vec<Vec<ObjectMeta>> = listed.try_collect().await?;
         let mut listed: HashMap<String, ObjectMeta> =
             listed.into_iter().flatten().map(|info| (info.key.clone(), info)).collect();
-        let existing: Vec<_> = unknown
+        let existing: Vec<_> = unmanaged
             .into_iter()
             .filter_map(|entry| Some((listed.remove(&*entry.key)?, entry)))
             .collect();
@@ -118,7 +118,7 @@ impl ReplacementCheck<'_> {
         let number = different.len();
         let what =
             format!("other bytes in {number} object(s) that no publish has sent, such as {first}");
-        Err(PublishError::WouldLose { url: self.url(""), what, advice: REPLACE })
+        Err(PublishError::WouldLose { url: self.url(""), what, advice: ADVICE_REPLACE })
     }
 
     /// Whether an object at the destination has the bytes of an entry. The object is read only if its
