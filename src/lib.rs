@@ -111,7 +111,7 @@
 //! let efficiencies = EfficiencyRun {
 //!     store1: OpenStore::open(store.clone(), "store1", StoreRecipe::new(false)).await?,
 //!     input: CaseSource::Raw(raw),
-//!     work: FillOptions { allow_missing: true, ..FillOptions::default() },
+//!     options: FillOptions { allow_missing: true, ..FillOptions::default() },
 //!     context: &context,
 //! };
 //! efficiencies.fill(case).await?;
