@@ -11,11 +11,11 @@ use crate::case_manifest::{
 use crate::model::Case;
 use crate::store::{PutMode, Store};
 
-/// Writes the settings of this run to the partial manifest, before the first file of the case. Of several
-/// processes that begin at the same time with different settings, one continues.
+/// Writes the settings and raw files of this run to the partial manifest, before the first file of the case. Of
+/// several processes that begin at the same time with different ones, one continues.
 ///
 /// # Errors
-/// [`PlanError::Taken`] when another process converts the case with other settings.
+/// [`PlanError::Taken`] when another process converts the case with other settings or raw files.
 pub(super) async fn claim(out: &Store, plan: &CasePlan, folder: &str) -> Result<(), PlanError> {
     if !plan.has_partial_manifest {
         plan.record.save_if(out, folder, PARTIAL_MANIFEST, PutMode::Absent).await?;

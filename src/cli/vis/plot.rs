@@ -96,8 +96,8 @@ pub(crate) enum Picture {
 /// Draws a picture to the location `output` and prints the location. A dry run does not write the picture.
 ///
 /// # Errors
-/// The store cannot be read, the picture cannot be written, or `overwrite` is `false` and `output` is a file that
-/// `dor` has not drawn.
+/// The store cannot be read, the picture cannot be written, `output` lies in a store or among the files of a case,
+/// or `overwrite` is `false` and `output` is a file that `dor` has not drawn.
 pub(crate) async fn draw(
     stores: &StoreRegistry,
     store: &Store,

@@ -326,18 +326,7 @@ fn a_publish_whose_manifest_is_deleted_meanwhile_can_be_run_again() {
 #[test]
 fn a_late_request_of_a_killed_publish_that_overwrites_newer_bytes_is_detected() {
     for_each_server(|fixture| {
-        fixture.write("site/late.bin", b"before");
-        fixture.server.fail_when(|request| {
-            let is_late = request.method == "PUT" && request.target.contains("late.bin");
-            is_late.then_some(Fault::Held)
-        });
-        let mut child = fixture.publish_process("").spawn().unwrap();
-        wait_for_put(fixture, "late.bin");
-        // Time for the proxy to read the body of the request.
-        std::thread::sleep(Duration::from_secs(1));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        fixture.server.recover();
+        kill_with_a_held_put(fixture);
         fixture.write("site/late.bin", b"after!");
         let second = fixture.publish_process("").stderr(Stdio::piped()).spawn().unwrap();
         wait_for_put(fixture, "late.bin");
@@ -356,18 +345,7 @@ fn a_late_request_of_a_killed_publish_that_overwrites_newer_bytes_is_detected() 
 #[test]
 fn a_late_request_of_a_killed_publish_for_an_object_that_left_the_source_is_detected() {
     for_each_server(|fixture| {
-        fixture.write("site/late.bin", b"before");
-        fixture.server.fail_when(|request| {
-            let is_late = request.method == "PUT" && request.target.contains("late.bin");
-            is_late.then_some(Fault::Held)
-        });
-        let mut child = fixture.publish_process("").spawn().unwrap();
-        wait_for_put(fixture, "late.bin");
-        // Time for the proxy to read the body of the request.
-        std::thread::sleep(Duration::from_secs(1));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        fixture.server.recover();
+        kill_with_a_held_put(fixture);
         fs::remove_file(fixture.work.path("site/late.bin")).unwrap();
         let second = fixture.publish_process("").stderr(Stdio::piped()).spawn().unwrap();
         wait_for_put(fixture, "manifest.jsonl.gz");
@@ -403,6 +381,22 @@ fn the_first_publish_of_a_whole_continues_those_of_its_parts_after_a_kill() {
         published.retain(|key, _| !key.contains(".dor/"));
         assert_same(&fixture.expected(), &published);
     });
+}
+
+/// Kills a publish while the server holds its PUT of `late.bin`, which `release` lets arrive.
+fn kill_with_a_held_put(fixture: &Fixture) {
+    fixture.write("site/late.bin", b"before");
+    fixture.server.fail_when(|request| {
+        let is_late = request.method == "PUT" && request.target.contains("late.bin");
+        is_late.then_some(Fault::Held)
+    });
+    let mut child = fixture.publish_process("").spawn().unwrap();
+    wait_for_put(fixture, "late.bin");
+    // Time for the proxy to read the body of the request.
+    std::thread::sleep(Duration::from_secs(1));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fixture.server.recover();
 }
 
 /// Waits until the server receives a PUT of an object.
