@@ -46,14 +46,14 @@ bench: build ## Compare with the Python way on full-size files and with s5cmd (n
 	scripts/bench-publish.sh
 	cargo bench --locked
 
-lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-machete, shellcheck, hadolint, ruff
+lint: ## rustfmt, clippy, rustdoc, cargo-deny, cargo-shear, shellcheck, hadolint, ruff
 	@scripts/prerequisites.sh build lint
-	@scripts/lint-tools.sh
+	@scripts/venv.sh .tools/lint scripts/lint-requirements.txt
 	@scripts/lint.sh
 
 fmt: ## Format the Rust and Python sources
 	@scripts/prerequisites.sh build lint
-	@scripts/lint-tools.sh
+	@scripts/venv.sh .tools/lint scripts/lint-requirements.txt
 	cargo fmt
 	.tools/lint/bin/ruff check --fix tests/outside benches/peers
 	.tools/lint/bin/ruff format tests/outside benches/peers

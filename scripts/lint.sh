@@ -2,7 +2,7 @@
 # Every check that reads the sources and runs nothing of the program. Fails on the first finding.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PWD/.tools/bin:$PWD/.tools/lint/bin:$PATH
+PATH=$PWD/.tools/lint/bin:$PATH
 
 step() {
     echo "lint: $*" >&2
@@ -12,7 +12,7 @@ step() {
 step cargo fmt --check
 step cargo clippy --locked --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS='-D warnings' step cargo doc --locked --no-deps --quiet
-step cargo machete
+step cargo shear
 step cargo deny --log-level error check licenses bans sources
 # The advisories come from GitHub; a machine that reaches only package registries cannot have them.
 if timeout 30 git ls-remote --quiet https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then

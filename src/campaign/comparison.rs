@@ -13,9 +13,9 @@ use crate::research::plan::raw_folder;
 use crate::research::status::wrong_outputs;
 use crate::research::{PlanError, RECIPE, folder};
 use crate::store::{ObjectMeta, Store, StoreError};
+use crate::vis::VisError;
 use crate::vis::earlier::{RAW_HISTORY, input_kind};
 use crate::vis::record::CaseRecord;
-use crate::vis::{VisError, store3};
 
 /// Why a product of a case is not what a plan asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +71,37 @@ pub enum Problem {
     /// A research-grade file differs from its case manifest as this text says.
     #[error("{0}; dor run makes it again")]
     Output(String),
+}
+
+impl Problem {
+    /// Whether a run without `--force` refuses to make the product again.
+    pub fn needs_force(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Store(_) | Self::Rules | Self::Source(_) | Self::Given(_) => {
+                true
+            }
+            Self::Files { found, planned } => found.0 > planned.0,
+            Self::Absent | Self::NoGrid => false,
+            Self::Input(_) | Self::InputTime(_) | Self::Output(_) => false,
+        }
+    }
+
+    /// The kind of the difference, without names of files.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Absent => "not made before",
+            Self::Damaged(_) => "the case manifest is damaged",
+            Self::Store(_) => "the location holds another store",
+            Self::Rules => "made under other rules",
+            Self::Files { .. } => "made of other raw files",
+            Self::Source(_) => "made of another kind of input",
+            Self::Given(_) => "made with another input than the plan's",
+            Self::NoGrid => "made without the plan's grid",
+            Self::Input(_) => "a raw file has changed",
+            Self::InputTime(_) => "a raw file has another time, and no recorded checksum",
+            Self::Output(_) => "a research-grade file differs from its case manifest",
+        }
+    }
 }
 
 /// What to do about a product of other raw files, by the numbers of files.
@@ -238,10 +269,10 @@ fn settings_checks(
             (has_planned_ssh(plan, record), Problem::Given("series of sea surface height")),
         ],
         Product::Store3 => {
-            let settings = planned.center.map(|center| store3::settings(center, grid));
+            let center = record.settings.center;
             vec![
                 grid_check(recorded, grid),
-                (settings.as_ref() == Some(&record.settings), Problem::Given("center")),
+                (center.is_some() && center == planned.center, Problem::Given("center")),
             ]
         }
         Product::Research | Product::Store1 => Vec::new(),

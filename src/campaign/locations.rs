@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::{PlanFileError, Product};
-use crate::research::locations::absence;
 use crate::store::{Location, StoreRegistry};
 
 /// Locations of a campaign's inputs and outputs. Absent ones are not used.
@@ -97,7 +96,7 @@ impl Locations {
             let store = stores.open(location)?;
             let must_exist = store.can_list() && (location.is_local() || what != "output_dir");
             let is_absent = match what {
-                "data_dir" => absence(&store).await?.is_some(),
+                "data_dir" => store.absence().await?.is_some(),
                 _ => {
                     let report = store.check(false).await;
                     report.readable?;

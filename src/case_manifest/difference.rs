@@ -1,5 +1,10 @@
 //! Settings in which a case manifest differs from a run.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::InputRecord;
+use crate::store::ObjectMeta;
+
 use std::fmt;
 
 /// A setting whose value in a record differs from that of this run.
@@ -23,6 +28,18 @@ impl SettingDifference {
         };
         let recorded = format!("another grid file (SHA-256 {})", first_digits(before));
         Some(Self { setting: "grid", recorded, now })
+    }
+
+    /// The difference between the recorded version of an input and `info`, the object in the store now with other
+    /// content. `None`: the object in the store is not older.
+    pub fn of_older_input(recorded: &InputRecord, info: &ObjectMeta) -> Option<Self> {
+        let time: DateTime<Utc> = recorded.modified.parse().ok()?;
+        let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        (time > info.modified).then(|| Self {
+            setting: "input file",
+            recorded: format!("{} of {}", recorded.key, text(time)),
+            now: format!("an older one with other content, of {}", text(info.modified)),
+        })
     }
 
     /// The difference between two model grids, by the number of their points `[nlat, nlon]`. `None`: they

@@ -150,7 +150,7 @@ impl ManifestSummary {
         if !self.is_adopted() && other.is_adopted() {
             return Some(Loss::Inputs);
         }
-        if self.grid_shape.zip(other.grid_shape).is_some_and(|(own, other)| own != other) {
+        if self.grid_shape().zip(other.grid_shape()).is_some_and(|(own, other)| own != other) {
             return Some(Loss::Shape);
         }
         let has_month = |month: &&String| !self.missing_months.contains(month);
@@ -204,7 +204,12 @@ impl ManifestSummary {
 
     /// Number of points of the model grid, for messages.
     pub fn shape_text(&self) -> String {
-        self.grid_shape.map(shape_text).unwrap_or_default()
+        self.grid_shape().map(shape_text).unwrap_or_default()
+    }
+
+    /// Number of points of the model grid: map stores have it in `settings`.
+    fn grid_shape(&self) -> Option<[usize; 2]> {
+        self.grid_shape.or_else(|| serde_json::from_value(self.settings["grid_shape"].clone()).ok())
     }
 
     /// Whether the record was made from values in the store, without their inputs.

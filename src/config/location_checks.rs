@@ -175,11 +175,21 @@ async fn row(
         None => {}
     }
     match tokio::time::timeout(TIMEOUT, check(stores, location, Role::of(key))).await {
-        Ok(Ok(check)) => row.fill(check, matches!(created, Some(Ok(true)))),
+        Ok(Ok(check)) => {
+            row.fill(check, matches!(created, Some(Ok(true))));
+            if key == "data_dir" && row.readable == Some(true) {
+                row.problem = empty_archive(stores, location).await;
+            }
+        }
         Ok(Err(error)) => row.problem = Some(with_causes(&error)),
         Err(_) => row.problem = Some(format!("no answer within {:.1} s", TIMEOUT.as_secs_f64())),
     }
     row
+}
+
+/// A sentence if the archive is an empty folder.
+async fn empty_archive(stores: &StoreRegistry, location: &Location) -> Option<String> {
+    stores.open(location).ok()?.absence().await.ok()?.map(str::to_owned)
 }
 
 impl LocationCheck {
@@ -201,7 +211,10 @@ impl LocationCheck {
     /// A sentence if the location cannot be read.
     fn unreadable(&self) -> Option<String> {
         match (self.status, self.readable) {
-            (_, Some(true)) => None,
+            (_, Some(true)) => self
+                .problem
+                .as_ref()
+                .map(|problem| format!("{} {}: {problem}", self.key, self.location)),
             (LocationStatus::Missing, _) => {
                 Some(format!("{} {} does not exist", self.key, self.location))
             }

@@ -31,9 +31,9 @@ pub enum PublishError {
         /// Kind of the store in the source.
         wanted: String,
     },
-    /// The files of a case would lie in the folder of another case.
+    /// The files of a case would not lie in the folder of the case.
     #[error(
-        "{url} is of case {own}, and {folder} is the folder of another case; give the right destination"
+        "{url} is of case {own}, and {folder} is not the folder of this case; give the destination that ends in {own}, or its parent for the folder of a polygon"
     )]
     OtherCase {
         /// The case manifest in the source.

@@ -254,8 +254,13 @@ impl InventoryBuilder<'_> {
     /// Adds files of no product. Refuses research-grade files in a folder that was renamed.
     async fn add_other(&mut self, files: Vec<SourceFile>) -> Result<(), PublishError> {
         for file in &files {
-            let Some((folder, CASE_MANIFEST)) = file.key.rsplit_once('/') else { continue };
-            self.refuse_renamed(folder).await?;
+            let (folder, CASE_MANIFEST) = file.key.rsplit_once('/').unwrap_or(("", &file.key))
+            else {
+                continue;
+            };
+            if let Some(record) = self.refuse_renamed(folder).await? {
+                self.inventory.results.insert(file.key.to_string(), record.result_etag());
+            }
         }
         self.hash_and_compare(files, &RecordedByKey::new()).await
     }
@@ -281,7 +286,7 @@ impl InventoryBuilder<'_> {
                     self.inventory.cases.insert(case);
                     cases.push(folder);
                 }
-                None => self.refuse_renamed(&folder).await?,
+                None => self.refuse_renamed(&folder).await.map(drop)?,
             }
         }
         let (source, part_size) = (self.source, self.part_size);

@@ -262,6 +262,14 @@ impl FieldValues {
         }
     }
 
+    /// Number of values that are not NaN.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Single(values) => values.iter().filter(|value| !value.is_nan()).count(),
+            Self::Double(values) => values.iter().filter(|value| !value.is_nan()).count(),
+        }
+    }
+
     /// Whether the field has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
+use super::PlanError;
 use super::case_error::CaseError;
 use super::execute::{ConversionContext, ConversionSummary, check_inputs, run};
 use super::plan::{CasePlan, PlanOptions, Reason, plan};
 use super::status::{CaseState, case_states};
-use super::{PlanError, locations};
 use crate::case_manifest::enclosing_results;
 use crate::executor::unless_stopped;
 use crate::model::{Case, ErrorKind, WithErrorKind};
@@ -212,7 +212,7 @@ impl Conversion {
     /// Refuses an archive that does not exist.
     async fn refuse_absent(&self) -> Result<(), CaseError> {
         let ConversionContext { raw, .. } = &self.context;
-        match locations::absence(raw).await? {
+        match raw.absence().await? {
             None => Ok(()),
             Some(reason) => Err(CaseError::NoArchive { url: raw.location().to_string(), reason }),
         }

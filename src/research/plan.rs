@@ -8,7 +8,7 @@ use super::PlanError;
 use super::recorded::{EarlierRuns, earlier};
 use crate::case_manifest::{
     CASE_MANIFEST, CaseManifest, ConversionRecipe, FileRecord, InputRecord, InputState,
-    PARTIAL_MANIFEST,
+    PARTIAL_MANIFEST, SettingDifference,
 };
 use crate::encode::research as layout;
 use crate::model::calendar::describe_months;
@@ -157,7 +157,7 @@ pub async fn plan(
         inputs.values().map(|input| InputRecord::new(input, None)).collect();
     record.inputs_fingerprint = Some(InputRecord::fingerprint(versions.iter()));
     if let Some(earlier) = &earlier {
-        refuse_loss(case, earlier, &missing, &present)?;
+        refuse_loss(case, earlier, &missing)?;
         record.grid_shape = earlier.grid_shape;
     }
     complete &= earlier.as_ref().is_some_and(|e| e.missing_months == record.missing_months);
@@ -168,7 +168,19 @@ pub async fn plan(
             None => Err(Reason::New),
             Some(earlier) => {
                 let size = present.get(&output).copied();
-                compare_file(raw, &input, earlier, (output.as_str(), size), &options.recipe).await?
+                let recipe = &options.recipe;
+                let compared =
+                    compare_file(raw, &input, earlier, (output.as_str(), size), recipe).await?;
+                // A changed raw file makes the case again, but not from an older version of the file.
+                if compared.as_ref().is_err_and(|reason| *reason == Reason::Input)
+                    && let Some(file) = earlier.file(&output)
+                    && let Some(difference) = SettingDifference::of_older_input(&file.input, &input)
+                {
+                    let url = out.location().join(&layout::folder(case)).to_string();
+                    let differences = vec![difference];
+                    return Err(PlanError::Settings { case, url, differences });
+                }
+                compared
             }
         };
         Ok::<_, PlanError>((month, input, output, result))
@@ -234,16 +246,8 @@ async fn present_outputs(out: &Store, case: Case) -> Result<BTreeMap<String, u64
 }
 
 /// Refuses a plan that drops converted months because their raw files are absent.
-fn refuse_loss(
-    case: Case,
-    earlier: &CaseManifest,
-    missing: &[YearMonth],
-    present: &BTreeMap<String, u64>,
-) -> Result<(), PlanError> {
-    let is_done = |month: &YearMonth| {
-        let key = layout::key(case, *month);
-        earlier.file(&key).is_some() && present.contains_key(&key)
-    };
+fn refuse_loss(case: Case, earlier: &CaseManifest, missing: &[YearMonth]) -> Result<(), PlanError> {
+    let is_done = |month: &YearMonth| earlier.file(&layout::key(case, *month)).is_some();
     let months: Vec<YearMonth> = missing.iter().copied().filter(is_done).collect();
     match months.is_empty() {
         true => Ok(()),

@@ -36,4 +36,25 @@ impl Store {
         };
         ProbeReport { exists, readable, writable, round_trip }
     }
+
+    /// Why a location without files is not the one that was meant: it does not exist, or it is an empty
+    /// folder, such as the place of a file system that is not mounted. `None` for any other.
+    ///
+    /// # Errors
+    /// The location cannot be read.
+    pub async fn absence(&self) -> Result<Option<&'static str>, StoreError> {
+        let report = self.check(false).await;
+        report.readable?;
+        let is_local = self.location().is_local();
+        let is_empty = async || {
+            let has_folders = !self.list_folders("").await?.is_empty();
+            Ok::<_, StoreError>(!has_folders && self.list_with_delimiter("").await?.is_empty())
+        };
+        Ok(match (report.exists, is_local) {
+            (true, true) if is_empty().await? => Some("the folder is empty"),
+            (true, _) => None,
+            (false, true) => Some("there is no such folder"),
+            (false, false) => Some("there is no object below it"),
+        })
+    }
 }

@@ -11,9 +11,11 @@ use super::VisError;
 use super::create::OpenStore;
 use super::earlier::{refuse_taken, taken};
 use super::record::{CaseRecord, FileEntry};
+use crate::case_manifest::SettingDifference;
 use crate::encode::zarr::StoreObject;
 use crate::executor::spawn_abort_on_drop;
 use crate::model::Case;
+use crate::research::PlanError;
 use crate::store::{PutMode, Store};
 
 /// Largest number of objects that are written at the same time.
@@ -32,6 +34,8 @@ pub(super) struct CaseInProgress {
     record: CaseRecord,
     /// Objects of the earlier record, in order of their keys.
     earlier_files: Vec<FileEntry>,
+    /// An input file that is older than that of the earlier record: objects that differ are an error.
+    older: Option<SettingDifference>,
     /// Whether to write the case even if another process writes it with other settings.
     force: bool,
     /// Partial record of another process, or of an interrupted one, when this run began.
@@ -61,7 +65,23 @@ impl CaseInProgress {
             false => CaseRecord::load_partial(&destination.store, case).await?,
         };
         let (started, checked) = (OnceCell::new(), Mutex::default());
-        Ok(Self { destination, case, record, earlier_files, force, begun_before, started, checked })
+        let older = None;
+        Ok(Self {
+            destination,
+            case,
+            record,
+            earlier_files,
+            older,
+            force,
+            begun_before,
+            started,
+            checked,
+        })
+    }
+
+    /// The same case, whose objects must not change because of an older input file.
+    pub fn with_older_input(self, older: Option<SettingDifference>) -> Self {
+        Self { older, ..self }
     }
 
     /// Whether the earlier record has an object with the same content.
@@ -80,7 +100,8 @@ impl CaseInProgress {
         &self.destination.store
     }
 
-    /// Writes the partial record of the case at the first call, and deletes its complete record.
+    /// Writes the partial record of the case at the first call, and deletes its complete record. It is called
+    /// for an object that differs from that of the earlier record.
     ///
     /// If several processes with different settings or inputs call this at the same time, one of them
     /// succeeds. A case that was begun from other inputs before this run began is taken over: its process
@@ -88,9 +109,15 @@ impl CaseInProgress {
     ///
     /// # Errors
     /// [`crate::research::PlanError::Taken`] when another process writes the case with other settings or
-    /// inputs, unless `force` is set.
+    /// inputs, unless `force` is set; [`crate::research::PlanError::Settings`] when an input file is older than
+    /// that of the earlier result.
     pub async fn start(&self) -> Result<(), VisError> {
         let start = async || {
+            if let Some(older) = &self.older {
+                let (case, differences) = (self.case, vec![older.clone()]);
+                let url = CaseRecord::url(self.store(), case);
+                return Err(PlanError::Settings { case, url, differences }.into());
+            }
             self.destination.write_recipe().await?;
             let (store, case) = (self.store(), self.case);
             let condition = if self.force { PutMode::Always } else { PutMode::Absent };

@@ -103,6 +103,13 @@ pub async fn check(store: &Store, context: &RunContext) -> Result<CheckReport, V
         uncovered: uncovered.iter().copied().collect(),
         has_records,
     };
+    if !unfinished.is_empty() {
+        let cases = describe_cases(&unfinished.iter().copied().collect::<Vec<_>>());
+        report.records.problems.push(format!(
+            "{cases} have only a part of their new maps: populate-store2 is writing them, or was interrupted; \
+             populate them again"
+        ));
+    }
     let (metadata, coordinates) = expected_objects(&opened.kind, &hierarchy)?;
     let mut known: BTreeSet<String> =
         metadata.iter().chain(&coordinates).map(|object| object.key.clone()).collect();

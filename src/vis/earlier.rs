@@ -48,7 +48,11 @@ pub enum Comparison {
     /// the record with the current times.
     Touched(Box<CaseRecord>),
     /// The store has a result of other files, or of files with other times and no recorded checksum.
-    Other,
+    Other {
+        /// An input file that is older than the recorded one, without a recorded checksum. If its result differs
+        /// from that of the store, it must not replace it.
+        older: Option<SettingDifference>,
+    },
 }
 
 /// Returns the settings in which the record `earlier` of the store conflicts with the record `now` of a
@@ -98,7 +102,10 @@ fn setting_conflicts(earlier: &ResultSettings, now: &ResultSettings) -> Vec<Sett
         differ("sea surface height", of_a, of_b)
             .or_else(|| differ("sea surface height", file(a), file(b)))
     });
-    [SettingDifference::of_grid(grid, grid_now), weights, ssh].into_iter().flatten().collect()
+    let shapes = earlier.grid_shape.zip(now.grid_shape);
+    let shape = shapes.and_then(|(was, is)| SettingDifference::of_shape(was, is));
+    let grid = SettingDifference::of_grid(grid, grid_now);
+    [grid, shape, weights, ssh].into_iter().flatten().collect()
 }
 
 /// The conflict of the centers of a polygon.
@@ -157,7 +164,8 @@ pub fn input_kind(inputs: &[InputRecord]) -> &'static str {
 /// `inputs`. `url` is the location of the earlier record, for messages.
 ///
 /// # Errors
-/// [`PlanError::Settings`] when the records differ in a setting, except that a run may add a grid file.
+/// [`PlanError::Settings`] when the records differ in a setting, except that a run may add a grid file, or when
+/// an input file is an older version than the recorded one.
 pub async fn compare(
     case: Case,
     earlier: &CaseRecord,
@@ -173,7 +181,7 @@ pub async fn compare(
         && earlier.settings.grid_sha256 == now.settings.grid_sha256
         && earlier.inputs.len() == inputs.files.len();
     if !is_same {
-        return Ok(Comparison::Other);
+        return Ok(Comparison::Other { older: None });
     }
     let state_of = async |(info, now): &(ObjectMeta, InputRecord)| {
         let Some(recorded) = earlier.inputs.iter().find(|recorded| recorded.key == info.key) else {
@@ -188,13 +196,26 @@ pub async fn compare(
             }
             state => state,
         };
+        if state == InputState::Changed
+            && let Some(difference) = SettingDifference::of_older_input(recorded, info)
+        {
+            let (url, differences) = (url.clone(), vec![difference]);
+            return Err(PlanError::Settings { case, url, differences }.into());
+        }
         Ok::<_, VisError>((state, with_checksum()))
     };
     let states: Vec<_> =
         stream::iter(&inputs.files).map(state_of).buffered(CONCURRENCY).try_collect().await?;
     let has = |state| states.iter().any(|(own, _)| *own == state);
     match () {
-        () if has(InputState::Changed) || has(InputState::Unknown) => Ok(Comparison::Other),
+        () if has(InputState::Changed) || has(InputState::Unknown) => {
+            let older = |(info, _): &(ObjectMeta, InputRecord)| {
+                let mut recorded = earlier.inputs.iter();
+                let recorded = recorded.find(|recorded| recorded.key == info.key)?;
+                SettingDifference::of_older_input(recorded, info)
+            };
+            Ok(Comparison::Other { older: inputs.files.iter().find_map(older) })
+        }
         () if has(InputState::Touched) => {
             let inputs = states.into_iter().map(|(_, record)| record).collect();
             Ok(Comparison::Touched(Box::new(CaseRecord { inputs, ..earlier.clone() })))

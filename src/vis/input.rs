@@ -1,14 +1,20 @@
 //! Input files of a case: research-grade or raw monthly files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::common_fields::CommonFields;
 use super::earlier::CurrentInputs;
 use super::{RunContext, VisError};
-use crate::case_manifest::{CASE_MANIFEST, CaseManifest, InputRecord, PARTIAL_MANIFEST, sha256};
+use crate::case_manifest::{
+    CASE_MANIFEST, CaseManifest, FileRecord, InputRecord, PARTIAL_MANIFEST, sha256,
+};
 use crate::encode::research as layout;
 use crate::executor::{PoolError, ReadMode, Reader};
 use crate::model::case::MONTHS;
-use crate::model::{Case, YearMonth};
+use crate::model::{Case, ETag, YearMonth};
 use crate::read::ByteSource;
 use crate::research::PlanError;
 use crate::research::plan::{missing_months, probe_each, raw_files};
@@ -37,7 +43,12 @@ pub struct CaseFiles {
     /// Earlier versions of the files with the same content.
     same: Vec<InputRecord>,
     reader: Reader,
+    /// What the months that were read have in common.
+    pub(super) common: Arc<CommonFields>,
 }
+
+/// Files whose checksums are computed at the same time.
+const CONCURRENT_READS: usize = 4;
 
 impl CaseSource {
     fn store(&self) -> &Store {
@@ -66,7 +77,8 @@ impl CaseSource {
             Self::Research(store) => checksums(store, case, &files).await?,
         };
         let (store, reader, same) = (self.store().clone(), Reader::default(), Vec::new());
-        Ok(CaseFiles { case, missing, store, files, sha256, same, reader })
+        let common = Arc::default();
+        Ok(CaseFiles { case, missing, store, files, sha256, same, reader, common })
     }
 }
 
@@ -97,11 +109,12 @@ async fn research_files(
 }
 
 /// Reads the SHA-256 of research-grade files from the manifest of the case. Files that it does not list have
-/// none; files of other programs have no manifest.
+/// none; files of other programs have no manifest. A file that was written after its manifest is read and its
+/// checksum compared, unless the ETag shows that it is the recorded one.
 ///
 /// # Errors
-/// The case is not completely converted, or a file has another size than its manifest tells: the files may be
-/// of two results.
+/// The case is not completely converted, or a file has another size or content than its manifest tells: the
+/// files may be of two results.
 async fn checksums(
     store: &Store,
     case: Case,
@@ -122,22 +135,30 @@ async fn checksums(
         }
         Err(_) => return Ok(BTreeMap::new()),
     };
-    let sizes: BTreeMap<&str, u64> =
-        files.values().map(|info| (info.key.as_str(), info.size)).collect();
-    let mut sha256 = BTreeMap::new();
-    for file in &manifest.files {
-        let problem = match sizes.get(file.key.as_str()) {
+    let found: BTreeMap<&str, &ObjectMeta> =
+        files.values().map(|info| (info.key.as_str(), info)).collect();
+    let written = store.head(&format!("{folder}/{CASE_MANIFEST}")).await?.map(|info| info.modified);
+    let check = async |file: FileRecord| {
+        let content = &file.content;
+        let problem = match found.get(file.key.as_str()) {
             None => "it does not exist",
-            Some(size) if *size != file.content.size => "it has another size",
-            Some(_) => {
-                sha256.insert(file.key.clone(), file.content.sha256.clone());
-                continue;
+            Some(info) if info.size != content.size => "it has another size",
+            Some(info) => {
+                let is_later = written.is_none_or(|written| info.modified > written);
+                let etag = info.etag.as_deref().and_then(|etag| etag.parse::<ETag>().ok());
+                if !is_later
+                    || etag == Some(content.md5.etag())
+                    || sha256(store, info).await? == content.sha256
+                {
+                    return Ok((file.key, file.content.sha256));
+                }
+                "it was written after the manifest and has another SHA-256"
             }
         };
         let url = store.location().join(&file.key).to_string();
-        return Err(PlanError::NotAsRecorded { case, url, problem });
-    }
-    Ok(sha256)
+        Err(PlanError::NotAsRecorded { case, url, problem })
+    };
+    stream::iter(manifest.files).map(check).buffered(CONCURRENT_READS).try_collect().await
 }
 
 /// The inputs of a result that is computed from a Zarr store of another program. `metadata` is an object

@@ -18,6 +18,7 @@ mod case_writer;
 pub(crate) mod cases;
 pub(crate) mod centers;
 pub mod check;
+mod common_fields;
 pub(crate) mod coverage;
 pub mod create;
 pub(crate) mod earlier;

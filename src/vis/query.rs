@@ -1,5 +1,6 @@
 //! Reading of maps and curves from a store, for plots.
 
+use super::record::CaseRecord;
 use super::schema::{EFFICIENCY, StoreKind, UPTAKE, YEAR, axis_indices, max_bytes};
 use super::{VisError, create};
 use crate::derive::uptake::RADII;
@@ -50,6 +51,14 @@ pub async fn map(store: &Store, query: MapQuery) -> Result<Map, VisError> {
     if !pyramid.variables.contains(&variable) {
         let names: Vec<_> = pyramid.variables.iter().map(|v| v.name()).collect();
         return Err(wrong(format!("has no {}; it has {}", variable.name(), names.join(", "))));
+    }
+    if CaseRecord::load_partial(store, case).await?.is_some() {
+        let problem = format!(
+            "has only a part of the new maps of case {}: populate-store2 is writing it, or was \
+             interrupted; run it again",
+            case.short()
+        );
+        return Err(VisError::Mismatch { url: store.location().to_string(), problem });
     }
     let level = pyramid.levels.saturating_sub(1);
     let position = MapPosition {

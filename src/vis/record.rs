@@ -69,6 +69,10 @@ pub struct ResultSettings {
     /// Center of the polygon, from which distances are measured; `None` for stores 1 and 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub center: Option<LatLon>,
+    /// Number of points of the model grid, `[nlat, nlon]`, of stores 1 and 3; `None` for a result from an
+    /// analysis or excess store, and for store 2, whose weights are those of a grid.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grid_shape: Option<[usize; 2]>,
     /// Whether `dor vis finalize --adopt` created the record from values in the store.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub adopted: bool,

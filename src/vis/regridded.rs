@@ -3,6 +3,7 @@
 use futures::{Stream, TryStreamExt};
 
 use super::VisError;
+use super::common_fields::CommonFields;
 use super::month::{GridShape, MAX_LAYERS, MonthFile, columns, difference, fits};
 use crate::model::YearMonth;
 use crate::model::atlas::{FILL, MapVariable, YEARS};
@@ -33,6 +34,8 @@ pub(super) struct MonthFields<'a> {
     pub weights: &'a [Weights],
     /// Whether to reproduce the defects of the published atlas.
     pub compat: bool,
+    /// What the months of the case have in common.
+    pub common: &'a CommonFields,
 }
 
 impl MonthFields<'_> {
@@ -44,7 +47,11 @@ impl MonthFields<'_> {
         month: YearMonth,
     ) -> Result<RegriddedMonth, VisError> {
         let points = self.shape.0 * self.shape.1;
-        let field = |name: &str| self.file.field(name, self.shape, self.grid);
+        let field = |name: &'static str| {
+            let values = self.file.field(name, self.shape, self.grid)?;
+            self.common.check_field(name, values.count(), self.file.file.url())?;
+            Ok::<_, VisError>(values)
+        };
         let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
         let mut carbon: Option<(FieldValues, FieldValues)> = None;
@@ -64,6 +71,7 @@ impl MonthFields<'_> {
                     self.file.file.check_value_count("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
                     self.check_thickness(&thickness)?;
+                    self.common.check_thickness(&thickness, self.file.file.url())?;
                     self.check_layers(experiment.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());
                     columns(experiment, control, &thickness, &height)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::common_fields::CommonFields;
 use super::create::OpenStore;
 use super::earlier::{
     Comparison, CurrentInputs, compare, refuse_taken, refuse_unlike_others, renew,
@@ -14,13 +15,14 @@ use super::month::{GridShape, MonthFile};
 use super::record::{CaseRecord, ResultSettings};
 use super::schema::reading_order;
 use super::{RunContext, StoreRecipe, VisError};
+use crate::case_manifest::SettingDifference;
 use crate::derive::efficiency::{CarbonFlux, Fluxes, integrate_fluxes};
 use crate::derive::uptake::{DistanceBins, Uptake, uptake};
 use crate::executor::{Pool, Stopped};
 use crate::model::case::MONTHS;
 use crate::model::{Case, Grid, LatLon, YearMonth};
 use crate::read::grid::MOST_POINTS;
-use crate::research::FilesInProgress;
+use crate::research::{FilesInProgress, PlanError};
 use crate::store::{ObjectMeta, PutMode};
 
 /// Least memory for a month, bytes: five fields and their encoded bytes.
@@ -59,6 +61,8 @@ pub struct CaseSeries {
     pub uptakes: Vec<Option<Uptake>>,
     /// Number of bytes read.
     pub fetched: u64,
+    /// Number of points of the model grid, `[nlat, nlon]`; `None` when no file was read.
+    pub grid_shape: Option<[usize; 2]>,
 }
 
 /// Fields that all months of a case have in common, from its first file.
@@ -70,6 +74,7 @@ struct CaseInputs {
     kmt: Vec<f64>,
     bins: Option<DistanceBins>,
     efficiency: bool,
+    common: Arc<CommonFields>,
 }
 
 /// Results of one month.
@@ -88,22 +93,27 @@ pub async fn read(
     files: &CaseFiles,
     requested: &RequestedSeries,
 ) -> Result<CaseSeries, VisError> {
-    let mut series =
-        CaseSeries { exchanges: vec![None; MONTHS], uptakes: vec![None; MONTHS], fetched: 0 };
+    let mut series = CaseSeries {
+        exchanges: vec![None; MONTHS],
+        uptakes: vec![None; MONTHS],
+        ..CaseSeries::default()
+    };
     let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
     let case = files.case;
     let _in_progress = FilesInProgress::begin(&*context.progress, files.len(), files.size());
     let (shared, fetched) = {
         let (source, requested) = (files.source(info, context), requested.clone());
+        let common = files.common.clone();
         let permit = context.pool.acquire(MEMORY).await?;
         let work = move || -> Result<_, VisError> {
             let file = MonthFile::open(source, (case, month))?;
-            let shared = CaseInputs::new(&file, &requested)?;
+            let shared = CaseInputs::new(&file, &requested, common)?;
             Ok((shared, file.file.fetched()))
         };
         Pool::run(&permit, work).await??
     };
     series.fetched += fetched;
+    series.grid_shape = Some(shared.shape.into());
     let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
     let read = async |(n, month, info): (usize, YearMonth, ObjectMeta)| {
@@ -132,7 +142,11 @@ pub async fn read(
 }
 
 impl CaseInputs {
-    fn new(file: &MonthFile, requested: &RequestedSeries) -> Result<Self, VisError> {
+    fn new(
+        file: &MonthFile,
+        requested: &RequestedSeries,
+        common: Arc<CommonFields>,
+    ) -> Result<Self, VisError> {
         let points = |name: &str| {
             file.file.check_value_count(name, MOST_POINTS)?;
             file.file.values(name)
@@ -154,11 +168,12 @@ impl CaseInputs {
                 Some(DistanceBins::new(grid, *center, recipe.reference_compat))
             }
         };
-        Ok(Self { shape, area, kmt, bins, efficiency: requested.efficiency })
+        Ok(Self { shape, area, kmt, bins, efficiency: requested.efficiency, common })
     }
 
     fn compute_month(&self, file: &MonthFile) -> Result<MonthValues, VisError> {
-        let field = |name: &str| {
+        let url = file.file.url();
+        let field = |name: &'static str| {
             let values = file.field(name, self.shape, "TAREA of the first month")?.into_doubles();
             match values.iter().any(|value| value.is_infinite()) {
                 true => Err(file.infinite(name)),
@@ -167,10 +182,18 @@ impl CaseInputs {
         };
         let (experiment, control) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
         for (name, values) in [("FG_CO2", &experiment), ("FG_ALT_CO2", &control)] {
-            if values.iter().all(|value| value.is_nan()) {
-                let problem = format!("has no value in {name}");
-                return Err(VisError::Mismatch { url: file.file.url().to_owned(), problem });
-            }
+            let count = values.iter().filter(|value| !value.is_nan()).count();
+            self.common.check_field(name, count, url)?;
+        }
+        let mut points = experiment.iter().zip(&control).zip(&self.area);
+        let mismatch = |problem: &str| {
+            Err(VisError::Mismatch { url: url.to_owned(), problem: problem.to_owned() })
+        };
+        if points.clone().any(|((a, b), _)| a.is_nan() != b.is_nan()) {
+            return mismatch("has a value in only one of FG_CO2 and FG_ALT_CO2 at some points");
+        }
+        if points.any(|((a, _), area)| !a.is_nan() && area.is_nan()) {
+            return mismatch("has no value in TAREA at points with a value in FG_CO2");
         }
         let exchange = match self.efficiency {
             false => None,
@@ -245,8 +268,12 @@ pub struct CaseSlot<'a> {
     case: Case,
     /// Record of an earlier result that may have been made from other files.
     earlier: Option<CaseRecord>,
+    /// An input file that is older than that of the earlier result.
+    older: Option<SettingDifference>,
     /// Write condition that holds as long as no other process has written the record of the case.
     unchanged: PutMode,
+    /// Whether to replace a result of other settings.
+    force: bool,
     /// Whether the store already has the result of these inputs and settings.
     pub done: bool,
 }
@@ -279,7 +306,7 @@ impl<'a> CaseSlot<'a> {
         let (kind, recipe) = (destination.kind.name(), destination.recipe.clone());
         let (inputs_now, part_size) = (inputs.records(), store.multipart_size());
         let record = CaseRecord::new(kind, case, recipe, settings, missing, inputs_now, part_size);
-        let mut done = false;
+        let (mut done, mut older) = (false, None);
         if let Some(recorded) = &earlier {
             let url = CaseRecord::url(store, case);
             match compare(case, recorded, &record, &inputs, url).await? {
@@ -290,25 +317,40 @@ impl<'a> CaseSlot<'a> {
                     }
                     done = true;
                 }
-                Comparison::Other => {}
+                Comparison::Other { older: found } => older = found,
             }
         }
         if earlier.is_none() && !options.force {
             refuse_unlike_others(store, case, &record.settings).await?;
         }
         let earlier = earlier.take_if(|_| !done);
-        Ok(Self { destination, record, case, earlier, unchanged, done })
+        let force = options.force;
+        Ok(Self { destination, record, case, earlier, older, unchanged, force, done })
     }
 
-    /// Writes the record with the values of a case, by month and column. Returns whether the earlier
-    /// record has the same values.
+    /// Writes the record with the values of a case, by month and column, and the number of points of the model
+    /// grid. Returns whether the earlier record has the same values.
     ///
     /// # Errors
-    /// [`crate::research::PlanError::Taken`] when another process has written the case with other settings
+    /// [`crate::research::PlanError::Settings`] when the store has a result of this or another case on another
+    /// model grid; [`crate::research::PlanError::Taken`] when another process has written the case with other settings
     /// since this slot was opened.
-    pub async fn save(mut self, values: Vec<Vec<Option<f32>>>) -> Result<bool, VisError> {
-        self.destination.write_recipe().await?;
+    pub async fn save(
+        mut self,
+        values: Vec<Vec<Option<f32>>>,
+        grid_shape: Option<[usize; 2]>,
+    ) -> Result<bool, VisError> {
+        self.record.settings.grid_shape = grid_shape;
+        if !self.force {
+            self.refuse_other_grid().await?;
+        }
         let before = self.earlier.is_some_and(|earlier| earlier.values == values);
+        if let Some(difference) = self.older.filter(|_| !before) {
+            let (case, differences) = (self.case, vec![difference]);
+            let url = CaseRecord::url(&self.destination.store, case);
+            return Err(PlanError::Settings { case, url, differences }.into());
+        }
+        self.destination.write_recipe().await?;
         self.record.values = values;
         let (store, case) = (&self.destination.store, self.case);
         if !self.record.save_on(store, case, self.unchanged).await? {
@@ -316,5 +358,21 @@ impl<'a> CaseSlot<'a> {
             self.record.save(store, case).await?;
         }
         Ok(before)
+    }
+
+    /// Compares the model grid with that of the earlier result of this case, or of the other cases of the store.
+    async fn refuse_other_grid(&self) -> Result<(), VisError> {
+        let (store, case, settings) = (&self.destination.store, self.case, &self.record.settings);
+        let Some(earlier) = &self.earlier else {
+            return refuse_unlike_others(store, case, settings).await;
+        };
+        let shapes = earlier.settings.grid_shape.zip(settings.grid_shape);
+        match shapes.and_then(|(was, is)| SettingDifference::of_shape(was, is)) {
+            None => Ok(()),
+            Some(difference) => {
+                let (url, differences) = (CaseRecord::url(store, case), vec![difference]);
+                Err(PlanError::Settings { case, url, differences }.into())
+            }
+        }
     }
 }

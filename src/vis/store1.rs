@@ -48,7 +48,7 @@ pub async fn fill(
     files: &CaseFiles,
     series: &CaseSeries,
 ) -> Result<FillReport, VisError> {
-    let done_before = slot.save(values(files.case, series)?).await?;
+    let done_before = slot.save(values(files.case, series)?, series.grid_shape).await?;
     let (fetched, size) = (series.fetched, files.size());
     Ok(FillReport { fetched, size, objects: 1, done_before, ..FillReport::default() })
 }
@@ -73,7 +73,7 @@ pub async fn fill_from_analysis(
     }
     let efficiency = analysis_store.efficiency(analyses, case);
     let ratios = context.with_memory(analysis::memory(), efficiency).await?;
-    let done_before =
-        slot.save(ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect()).await?;
+    let values = ratios.into_iter().map(|ratio| vec![Some(ratio)]).collect();
+    let done_before = slot.save(values, None).await?;
     Ok(FillReport { objects: 1, done_before, ..FillReport::default() })
 }

@@ -26,7 +26,7 @@ use super::schema::{PyramidOptions, YEAR, axis_indices, reading_order};
 use super::series::{FillOptions, FillReport};
 use super::shards::WholeMaps;
 use super::{RunContext, StoreRecipe, VisError, coverage};
-use crate::case_manifest::InputRecord;
+use crate::case_manifest::{InputRecord, SettingDifference};
 use crate::encode::zarr::{Array, StoreObject, ZarrVersion, chunk, v3};
 use crate::executor::{MemoryPermit, Pool, Stopped, spawn_abort_on_drop, unless_stopped};
 use crate::model::atlas::{Band, FILL, MapVariable, YEARS};
@@ -131,15 +131,18 @@ impl MapContext<'_> {
         if self.needs_ssh() && self.ssh.is_none() {
             return Err(VisError::Settings(NEEDS_SSH.to_owned()));
         }
-        let fill = self.prepare_fill(files, options.force).await?;
+        let mut fill = self.prepare_fill(files, options.force).await?;
         let comparison = self.compare_earlier(&fill).await?;
+        if let Comparison::Other { older } = &comparison {
+            fill.older.clone_from(older);
+        }
         self.check_points(files).await?;
         if let Comparison::Touched(renewed) = &comparison
             && !options.dry_run
         {
             renew(&self.destination.store, files.case, renewed).await;
         }
-        if comparison != Comparison::Other {
+        if !matches!(comparison, Comparison::Other { .. }) {
             return Ok(FillReport::done_before());
         }
         self.check_replacement(&fill).await?;
@@ -168,7 +171,7 @@ impl MapContext<'_> {
             Err(VisError::Record { .. } | VisError::Format { .. }) if force => None,
             loaded => loaded?.filter(|_| !force),
         };
-        Ok(CaseFill { files, inputs, record, has_record, earlier, force })
+        Ok(CaseFill { files, inputs, record, has_record, earlier, older: None, force })
     }
 
     /// Creates the record of a case with these inputs, without its objects.
@@ -188,7 +191,7 @@ impl MapContext<'_> {
 
     /// Compares the result in the store with the result that this run would compute.
     async fn compare_earlier(&self, fill: &CaseFill<'_>) -> Result<Comparison, VisError> {
-        let Some(earlier) = &fill.earlier else { return Ok(Comparison::Other) };
+        let Some(earlier) = &fill.earlier else { return Ok(Comparison::Other { older: None }) };
         let case = fill.files.case;
         earlier.check_months_kept(case, &fill.files.missing)?;
         let url = CaseRecord::url(&self.destination.store, case);
@@ -213,12 +216,13 @@ impl MapContext<'_> {
 
     /// Writes the maps of a case and then its record. Skips objects that the store has already.
     async fn write_case(&self, fill: CaseFill<'_>) -> Result<FillReport, VisError> {
-        let CaseFill { files, mut record, has_record, earlier, force, .. } = fill;
+        let CaseFill { files, mut record, has_record, earlier, older, force, .. } = fill;
         let (destination, case) = (&self.destination, files.case);
         let earlier_files = earlier.map(|earlier| earlier.files).unwrap_or_default();
         let in_progress =
             CaseInProgress::new(destination.clone(), case, record.clone(), earlier_files, force)
-                .await?;
+                .await?
+                .with_older_input(older);
         let _memory = self.memory_for_whole_maps().await?;
         let mut writer = CaseWriter::new(Arc::new(in_progress));
         let fetched = self.write_maps(files, &mut writer).await?;
@@ -340,9 +344,12 @@ impl MapContext<'_> {
         let (variables, weights) = (self.pyramid.variables.clone(), self.weights.clone());
         let ssh = self.ssh.as_ref().map(|(ssh, _)| ssh.clone());
         let compat = self.destination.recipe.reference_compat;
+        let common = files.common.clone();
         let work = move |source| -> Result<RegriddedMonth, VisError> {
             let file = MonthFile::open(source, (case, month))?;
-            let fields = MonthFields { file: &file, grid: &grid, shape, weights: &weights, compat };
+            let common = &common;
+            let (file, grid, weights) = (&file, &*grid, &**weights);
+            let fields = MonthFields { file, grid, shape, weights, compat, common };
             fields.regrid(&variables, ssh.as_deref(), month)
         };
         Some(spawn_abort_on_drop(async move {
@@ -419,6 +426,8 @@ struct CaseFill<'a> {
     has_record: bool,
     /// The record that the store has; `None` when `force` ignores it.
     earlier: Option<CaseRecord>,
+    /// An input file that is older than that of `earlier`, without a recorded checksum.
+    older: Option<SettingDifference>,
     force: bool,
 }
 

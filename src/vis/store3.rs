@@ -119,7 +119,7 @@ pub async fn fill_from_excess(
     let recipe = &destination.recipe;
     let series = excess_store.series(excesses, case, (grid, center), recipe);
     let series = context.with_memory(excess::memory(grid), series).await?;
-    let done_before = slot.save(values(case, &series, recipe.reference_compat)?).await?;
+    let done_before = slot.save(values(case, &series, recipe.reference_compat)?, None).await?;
     Ok(FillReport { objects: 1, done_before, ..FillReport::default() })
 }
 
@@ -136,7 +136,8 @@ pub async fn fill(
     series: &CaseSeries,
     reference_compat: bool,
 ) -> Result<FillReport, VisError> {
-    let done_before = slot.save(values(files.case, series, reference_compat)?).await?;
+    let done_before =
+        slot.save(values(files.case, series, reference_compat)?, series.grid_shape).await?;
     let (fetched, size) = (series.fetched, files.size());
     Ok(FillReport { fetched, size, objects: 1, done_before, ..FillReport::default() })
 }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command as System;
+use std::time::Duration;
 
 use dor_atlas::synthetic::SyntheticCase;
 
 use super::support::case::{TINY, Workspace, assert_same, case, output_key, set_age, write_dated};
+use super::support::dor::fails;
 use super::support::s3::{BUCKET, S3Server};
 
 /// Runs the conversion, which must succeed; returns standard output.
@@ -103,6 +105,37 @@ fn changed_raw_files_are_converted_again() {
         assert_eq!(same, [1, 3].contains(&n), "{n}");
     }
     assert_eq!(months_converted_again(&work, 4, "done before"), [0; 0]);
+}
+
+#[test]
+fn an_older_version_of_a_raw_file_does_not_replace_its_result() {
+    let work = Workspace::new(2);
+    work.convert();
+    let before = work.tree("out");
+    let mut bytes = fs::read(work.raw(1)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(work.raw(1), bytes).unwrap();
+    let older = fs::metadata(work.raw(0)).unwrap().modified().unwrap() - Duration::from_secs(60);
+    fs::File::options().write(true).open(work.raw(1)).unwrap().set_modified(older).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let error = fails(&mut work.process(more), 78);
+        assert!(error.contains("input file: the case manifest has "), "{error}");
+        assert!(error.contains("an older one") && error.contains("--force"), "{error}");
+        assert_same(&before, &work.tree("out"));
+    }
+    assert!(run(&work, &["--force"]).contains("2 files converted"));
+}
+
+#[test]
+fn a_month_whose_raw_file_and_result_are_gone_stays_in_the_manifest() {
+    let work = Workspace::new(2);
+    work.convert();
+    fs::remove_file(work.raw(1)).unwrap();
+    fs::remove_file(work.output(1)).unwrap();
+    let before = work.tree("out");
+    let error = fails(&mut work.process(&[]), 65);
+    assert!(error.contains("0347-05") && error.contains("--force"), "{error}");
+    assert_same(&before, &work.tree("out"));
 }
 
 #[test]
@@ -215,12 +248,12 @@ fn a_case_manifest_of_other_files_is_refused() {
     assert_refused(&work, &["--grid", "grid.nc"], &["manifest.json there is of case", "--force"]);
     assert!(run(&work, &["--force"]).contains("3 files converted, 0 kept"));
     assert_eq!(fs::read_to_string(&manifest).unwrap(), original);
-    // `check` finds a truncated file and advises --force.
+    // `check` finds a truncated file and says how to make it again.
     fs::write(work.output(1), b"cut").unwrap();
     let mut check = super::support::dor::dor(work.folder());
     let check = check.args(["research-data", "check", "-o", "out"]).output().unwrap();
     assert_eq!(check.status.code(), Some(65));
-    assert!(String::from_utf8(check.stdout).unwrap().contains("process-case --force"));
+    assert!(String::from_utf8(check.stdout).unwrap().contains("`dor research-data process-case`"));
 }
 
 #[test]

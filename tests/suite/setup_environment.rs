@@ -39,7 +39,7 @@ fn without_settings_the_report_names_the_variables_to_set() {
 #[test]
 fn missing_output_folders_are_created_and_the_report_is_ready() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::create_dir_all(folder.path().join("raw/case")).unwrap();
     let variables = [
         ("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"),
         ("OCEAN_CDR_PARENT_DATA_DIR", "data"),
@@ -83,9 +83,19 @@ fn a_missing_raw_archive_is_reported_and_not_created() {
 }
 
 #[test]
-fn an_output_that_cannot_be_created_is_reported() {
+fn an_empty_raw_archive_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("raw")).unwrap();
+    let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out")];
+    let (code, text) = run(folder.path(), &variables);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("not ready: data_dir raw: the folder is empty"), "{text}");
+}
+
+#[test]
+fn an_output_that_cannot_be_created_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("raw/case")).unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
     let variables = [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "file/out")];
     let (code, text) = run(folder.path(), &variables);
@@ -110,7 +120,7 @@ fn an_incomplete_configuration_names_the_missing_setting() {
 #[test]
 fn a_configured_grid_file_must_exist() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::create_dir_all(folder.path().join("raw/case")).unwrap();
     let variables =
         [("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"), ("DOR_OUTPUT_DIR", "out"), ("DOR_GRID", "grid.nc")];
     let (code, text) = run(folder.path(), &variables);
@@ -145,7 +155,7 @@ fn an_https_archive_has_an_unknown_status() {
 #[test]
 fn a_service_that_refuses_connections_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::create_dir_all(folder.path().join("raw/case")).unwrap();
     let variables = [
         ("OCEAN_CDR_DATA_ARCHIVE_DIR", "raw"),
         ("DOR_OUTPUT_DIR", "s3://bucket/out"),

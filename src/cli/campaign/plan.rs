@@ -238,9 +238,10 @@ async fn refuse_among_data(
 ) -> anyhow::Result<()> {
     let Some(folder) = output.parent() else { return Ok(()) };
     let archive = config.data_dir.as_ref().map(|setting| &setting.value);
-    let around = match archive.filter(|archive| {
+    let is_in = |archive: &&Location| {
         folder.canonical() == archive.canonical() || folder.below(archive).is_some()
-    }) {
+    };
+    let around = match archive.filter(is_in) {
         Some(archive) => Some(archive.clone()),
         None => enclosing_results(&stores.open(&folder)?).await,
     };

@@ -1,6 +1,6 @@
 //! `dor run`: processes the cases of a shard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -109,7 +109,8 @@ impl Run {
     }
 }
 
-/// Prints the products that a run would make of each case of the shard.
+/// Prints the products that a run would make of each case of the shard, with the number of products by reason.
+/// The exit code is 78 when the run would refuse to make a product again.
 ///
 /// # Errors
 /// The plan or an output cannot be used.
@@ -125,23 +126,42 @@ async fn preview(
     let (raw, mut outputs) = (open_archive(&plan, stores)?, open_outputs(&plan, stores)?);
     outputs.retain(|(product, _)| options.products.contains(product));
     let missing = missing(&plan, &raw, &outputs, &mut BTreeSet::new()).await?;
-    let mut to_make = 0;
+    let (mut to_make, mut refused) = (0, 0);
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for case in &own {
-        let is_open = |product: &Product| {
+        let open = |product: &Product| {
             let mut open = missing.iter().filter(|missing| missing.case == *case);
-            options.force || open.any(|missing| missing.stage == *product)
+            open.find(|missing| missing.stage == *product).map(|missing| &missing.problem)
         };
-        let products: Vec<_> =
-            options.products.iter().filter(|product| is_open(product)).map(|p| p.name()).collect();
-        out.push("cases", json!({ "case": case, "products": products }));
-        match products.is_empty() {
-            true => writeln!(out, "case {case}: done before")?,
-            false => writeln!(out, "case {case}: to make {}", products.join(", "))?,
+        let (mut to_do, mut is_refused) = (Vec::new(), false);
+        for product in &options.products {
+            let reason = match open(product) {
+                _ if options.force => "asked for with --force",
+                None => continue,
+                Some(problem) if problem.needs_force() => {
+                    writeln!(out, "case {case}: cannot make {}: {problem}", product.name())?;
+                    is_refused = true;
+                    continue;
+                }
+                Some(problem) => problem.reason(),
+            };
+            *reasons.entry(reason).or_default() += 1;
+            to_do.push(product.name());
         }
-        to_make += usize::from(!products.is_empty());
+        out.push("cases", json!({ "case": case, "products": to_do, "refused": is_refused }));
+        match to_do.is_empty() {
+            true if is_refused => {}
+            true => writeln!(out, "case {case}: done before")?,
+            false => writeln!(out, "case {case}: to make {}", to_do.join(", "))?,
+        }
+        to_make += usize::from(!to_do.is_empty());
+        refused += usize::from(is_refused);
     }
     writeln!(out, "{to_make} of {} to make", count(own.len(), "case"))?;
-    Ok(Exit::Done)
+    for (reason, number) in reasons {
+        writeln!(out, "  {}: {reason}", count(number, "product"))?;
+    }
+    Ok(if refused > 0 { Exit::Configuration } else { Exit::Done })
 }
 
 /// Makes the products of the cases of a shard and prints the result of each case.

@@ -21,6 +21,7 @@ use crate::cli::{Exit, GlobalArgs};
 use crate::config::Config;
 use crate::model::case::POLYGONS;
 use crate::store::Location;
+use crate::vis::VisError;
 use crate::vis::cases::CaseChoice;
 
 /// Run a plan on the nodes of a Slurm cluster
@@ -186,8 +187,8 @@ impl Slurm {
         if let Some(other) = enclosing_results(&folder).await {
             let folder = options.output.display();
             let problem =
-                format!("{folder} lies in {other}, which holds results; give another --output");
-            return Err(UsageError(problem).into());
+                format!("{folder} lies in {other}, which holds data; give another --output");
+            return Err(VisError::Settings(problem).into());
         }
         let scripts = jobs.write_scripts(&options.output, finalizes)?;
         let paths = std::iter::once(&scripts.run).chain(&scripts.finalize);

@@ -125,7 +125,8 @@ fn write_rows(out: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
         0 => writeln!(out, "{} as recorded", count(rows.len(), "case")),
         _ => writeln!(
             out,
-            "{wrong} of {} not as recorded; convert them again with `dor research-data process-case --force`",
+            "{wrong} of {} not as recorded; convert them again with `dor research-data process-case`, and with \
+             --force where a checksum differs",
             count(rows.len(), "case")
         ),
     }

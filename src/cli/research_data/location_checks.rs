@@ -53,7 +53,7 @@ pub(super) async fn refuse_absent(
     setting: &Setting<Location>,
     key: &str,
 ) -> anyhow::Result<()> {
-    match locations::absence(store).await? {
+    match store.absence().await? {
         None => Ok(()),
         Some(reason) => Err(unusable(key, setting, reason.to_owned()).into()),
     }

@@ -109,14 +109,8 @@ pub(crate) async fn draw(
         anyhow::bail!("{output} does not name a file; give --output FILE.png");
     };
     let folder = stores.open(&folder)?;
-    let of_case = |location: &Location| {
-        let path = location.to_string();
-        path.split('/').any(|part| part.parse().is_ok_and(|case: Case| case.to_string() == part))
-    };
-    let raw = Some(folder.location()).filter(|folder| of_case(folder)).cloned();
-    if let Some(other) = raw.or(enclosing_results(&folder).await) {
-        let problem =
-            format!("{output} lies in {other}, which holds results; give another --output");
+    if let Some(other) = enclosing_results(&folder).await {
+        let problem = format!("{output} lies in {other}, which holds data; give another --output");
         return Err(VisError::Settings(problem).into());
     }
     if let Some((existing, _)) = folder.get(name).await?

@@ -6,6 +6,7 @@ use super::{ReplacementCheck, load_arrays};
 use crate::case_manifest::{CASE_MANIFEST, ManifestSummary, PARTIAL_MANIFEST, RESULT_MARKERS};
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::inventory::read_record;
+use crate::publish::manifest::Manifest;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
 impl ReplacementCheck<'_> {
@@ -61,11 +62,12 @@ impl ReplacementCheck<'_> {
             }
         }
         self.refuse_among_cases().await?;
-        self.refuse_other_case_folder().await?;
-        self.refuse_cases_among_products().await
+        self.refuse_cases_among_products().await?;
+        self.refuse_other_case_folder().await
     }
 
-    /// Refuses to put the files of a case into the folder of another case at the destination.
+    /// Refuses to put the files of a case into another folder than `PPP/MM` of the case at the destination, where
+    /// no command would find them.
     async fn refuse_other_case_folder(&self) -> Result<(), PublishError> {
         // Only the first folders of the source can complete the name of a folder of the destination.
         let manifests = self.inventory.entries.iter().map(|entry| &*entry.key);
@@ -78,10 +80,7 @@ impl ReplacementCheck<'_> {
             let file = record.as_ref().and_then(|record| record.files.first());
             let Some((own, _)) = file.and_then(|file| file.key.rsplit_once('/')) else { continue };
             let folder = self.url(key.strip_suffix(CASE_MANIFEST).unwrap_or(key));
-            let mut parts = folder.rsplit('/');
-            let (month, polygon) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            let is_case = is_digits(month, 2) && is_digits(polygon, 3);
-            if is_case && format!("{polygon}/{month}") != own {
+            if !folder.ends_with(&format!("/{own}")) {
                 let url = self.source.location().join(key).to_string();
                 return Err(PublishError::OtherCase { url, own: own.to_owned(), folder });
             }
@@ -116,7 +115,10 @@ impl ReplacementCheck<'_> {
                 let mut published = self.published_entries().iter();
                 published.any(|entry| entry.key.starts_with(&folder) && is_of_case(&entry.key))
             };
-            if has_cases() || self.store_at(&folder).await?.is_some() {
+            let part = Manifest::load_product(self.destination, &other, self.part_size).await?;
+            let is_published = part.is_some_and(|part| !part.entries.is_empty());
+            let is_own = self.inventory.entries.iter().any(|entry| entry.key.starts_with(&folder));
+            if has_cases() || is_published && !is_own || self.store_at(&folder).await?.is_some() {
                 return Err(PublishError::UnrelatedObjects { url: self.url(""), other });
             }
         }

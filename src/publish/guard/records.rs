@@ -12,10 +12,10 @@ use crate::case_manifest::{
     CASE_MANIFEST, CASES_FOLDER, Loss, ManifestSummary, RECIPE_FILE, SHARED_MANIFEST,
 };
 use crate::model::case::describe_cases;
-use crate::model::{Case, Parts};
+use crate::model::{Case, ETag, Parts};
 use crate::publish::changes::upload_phase;
 use crate::publish::inventory::read_record;
-use crate::publish::manifest::find;
+use crate::publish::manifest::{Manifest, find};
 use crate::publish::options::PublishOptions;
 use crate::publish::{ObjectEntry, PublishError, is_case_manifest};
 
@@ -272,13 +272,29 @@ impl ReplacementCheck<'_> {
         let is_sent = |list: &&[ObjectEntry]| find(list, key).is_some_and(|e| e.etag == etag);
         let is_last_sent = results.last() == Some(&published_result);
         let is_better = own.loss(&published).is_some();
-        if !is_better && !is_last_sent && !self.sent_versions.iter().any(is_sent) {
+        let is_sent = is_better || is_last_sent || self.sent_versions.iter().any(is_sent);
+        if !is_sent && !self.is_sent_to_a_part(key, published_result).await? {
             return loses(
                 "another result of this case, which no publish has sent".to_owned(),
                 ADVICE_REPLACE,
             );
         }
         Ok(true)
+    }
+}
+
+impl ReplacementCheck<'_> {
+    /// Whether a publish to the folder of the case, or of its polygon, has sent this result last.
+    async fn is_sent_to_a_part(&self, key: &str, result: ETag) -> Result<bool, PublishError> {
+        let folders = key.match_indices('/').filter_map(|(end, _)| key.get(..end));
+        for folder in folders {
+            let part = Manifest::load_product(self.destination, folder, self.part_size).await?;
+            let results = part.and_then(|part| part.results.get(key).cloned());
+            if results.is_some_and(|results| results.last() == Some(&result)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

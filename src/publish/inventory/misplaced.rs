@@ -8,26 +8,30 @@ use crate::publish::PublishError;
 use crate::publish::options::FolderKind;
 
 impl InventoryBuilder<'_> {
-    /// Refuses a folder with the record of a case that names files of another folder.
-    pub(super) async fn refuse_renamed(&self, folder: &str) -> Result<(), PublishError> {
+    /// Refuses a folder with the record of a case that names files of another folder. Returns the record, if the
+    /// folder has one.
+    pub(super) async fn refuse_renamed(
+        &self,
+        folder: &str,
+    ) -> Result<Option<ManifestSummary>, PublishError> {
         if !self.selection.has(&join(folder, CASE_MANIFEST)) {
-            return Ok(());
+            return Ok(None);
         }
         let found = self.source.get(&join(folder, CASE_MANIFEST)).await?;
         // Other programs write files of this name too.
         let record = found.and_then(|(bytes, _)| ManifestSummary::parse_any(&bytes));
-        let Some(record) = record else { return Ok(()) };
-        let Some(file) = record.files.first() else { return Ok(()) };
+        let Some(record) = record else { return Ok(None) };
+        let Some(file) = record.files.first() else { return Ok(None) };
         // The product may lie in any folder, and the source may be a part of it.
         let own = file.key.rsplit_once('/').map_or("", |(own, _)| own);
         if Path::new(folder).ends_with(own) || Path::new(own).ends_with(folder) {
-            return Ok(());
+            return Ok(Some(record));
         }
         // A copy beside the folder of the case is no part of the product.
         for above in Path::new(folder).ancestors().skip(1) {
             let case = join(&join(&above.display().to_string(), own), CASE_MANIFEST);
             if self.source.head(&case).await?.is_some() {
-                return Ok(());
+                return Ok(None);
             }
         }
         let url = self.source.location().join(folder).to_string();

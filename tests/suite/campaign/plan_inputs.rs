@@ -35,6 +35,10 @@ fn assert_run_refused(work: &Workspace, name: &str, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "`{word}` is missing in: {error}");
     }
+    let dry = dor(work.folder()).args(["run", "--plan", &plan, "--dry-run"]).output().unwrap();
+    let printed = String::from_utf8(dry.stdout).unwrap();
+    assert_eq!(dry.status.code(), Some(78), "{printed}");
+    assert!(printed.contains("cannot make store") && printed.contains("--force"), "{printed}");
     assert_same(&before, &work.tree("one"));
 }
 
@@ -158,6 +162,8 @@ fn products_of_other_inputs_are_not_done_and_replaced_only_with_force() {
         done.is_empty() && finalize_output.contains("it was made of 2 files of"),
         "{finalize_output}"
     );
+    let dry = run_dor(&work, "run --plan raw.json --dry-run");
+    assert!(dry.contains("1 of 1 case to make\n  4 products: made of other raw files"), "{dry}");
     run_dor(&work, "run --plan raw.json --shards 1");
     assert_eq!(done_and_finalize_output(&work, "raw").0, all);
 

@@ -274,9 +274,15 @@ fn a_case_is_not_published_into_the_folder_of_another_case() {
     for_each_server(|fixture| {
         let convert = "research-data process-case 112-04 -d archive -o research --allow-missing";
         dor(fixture.work.folder()).args(convert.split(' ')).assert().success();
-        for (source, folder) in
-            [("research/112/04", "112/07"), ("research/112/04", "113/04"), ("research/112", "113")]
-        {
+        for (source, folder) in [
+            ("research/112/04", "112/07"),
+            ("research/112/04", "113/04"),
+            ("research/112", "113"),
+            ("research/112/04", "112"),
+            ("research/112/04", "112/04/04"),
+            ("research/112", "112/04"),
+            ("research/112", "more"),
+        ] {
             for more in [&[][..], &["--overwrite"]] {
                 let mut publish = dor(fixture.work.folder());
                 let destination = format!("{}/{folder}", fixture.destination());
@@ -292,6 +298,32 @@ fn a_case_is_not_published_into_the_folder_of_another_case() {
         publish.envs(fixture.server.variables());
         let destination = format!("{}/112/04", fixture.destination());
         publish.args(["publish", "research/112/04", &destination]).assert().success();
+    });
+}
+
+#[test]
+fn a_newer_result_of_a_published_part_is_published_with_the_whole() {
+    for_each_server(|fixture| {
+        let run = |words: &str| {
+            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+        };
+        run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
+        for (archive, output, time) in [("archive", "research", 0), ("other/archive", "newer", 60)]
+        {
+            set_age_of_archive(fixture, archive, time);
+            let to = format!("-d {archive} -o {output} --allow-missing");
+            run(&format!("research-data process-case 112-04 {to}"));
+        }
+        let publish = |from: &str, to: &str| {
+            let mut publish = dor(fixture.work.folder());
+            publish.envs(fixture.server.variables()).args(["publish", from, to]);
+            publish
+        };
+        let root = fixture.destination();
+        publish("research/112/04", &format!("{root}/112/04")).assert().success();
+        publish("newer", &root).assert().success();
+        let published = fixture.published();
+        assert!(fixture.work.tree("newer").iter().all(|(key, bytes)| published[key] == *bytes));
     });
 }
 
@@ -366,5 +398,15 @@ fn cases_beside_other_products_are_refused_in_the_source_and_at_the_destination(
             }
         }
         assert_same(&before, &fixture.published());
+        // A folder of cases that was published by itself.
+        let publish = |to: &str| {
+            let mut publish = dor(fixture.work.folder());
+            publish.envs(fixture.server.variables()).args(["publish", "research", to]);
+            publish
+        };
+        let root = format!("{}/other", fixture.destination());
+        publish(&format!("{root}/research")).assert().success();
+        let error = fails(&mut publish(&root), CONFIGURATION);
+        assert!(error.contains("research, which is no part of"), "{error}");
     });
 }

@@ -112,11 +112,16 @@ fn a_case_that_is_not_filled_to_its_end_stays_in_the_store() {
     let [done, partial] =
         ["112-04.json", "112-04.partial.json"].map(|name| work.path(&format!("s2/.cases/{name}")));
     fs::rename(&done, &partial).unwrap();
-    for verb in ["check", "finalize", "check"] {
-        let printed = run_vis(work.folder(), &format!("{verb} s2"));
-        let line = "not filled to their end: polygons 112 (month 4); populate them again";
-        assert!(printed.contains(line) && !printed.contains("no part of the store"), "{printed}");
-    }
+    let plot = "vis plot s2 --variable DIC -p 112 -m 4 --step 0 -o a.png";
+    let error = fails(dor(work.folder()).args(plot.split(' ')), 65);
+    assert!(error.contains("only a part of the new maps of case 112-04"), "{error}");
+    let line = "not filled to their end: polygons 112 (month 4); populate them again";
+    assert!(run_vis(work.folder(), "finalize s2").contains(line));
+    let check = vis_command(work.folder(), "check s2").output().unwrap();
+    let printed = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(65), "{printed}");
+    assert!(printed.contains("have only a part of their new maps"), "{printed}");
+    assert!(printed.contains(line) && !printed.contains("no part of the store"), "{printed}");
     let shared = fs::read_to_string(work.path("s2/.cases/shared.json")).unwrap();
     assert!(shared.contains("112-04"), "{shared}");
     run_vis(work.folder(), &fill_commands("--data-dir archive")[1]);
@@ -288,10 +293,70 @@ fn stores_are_not_filled_from_half_converted_research_grade_files() {
     refused("is not as its case manifest tells: it has another size");
     fs::remove_file(work.output(1)).unwrap();
     refused("is not as its case manifest tells: it does not exist");
+    // A file of another result with the same size.
+    let mut other = whole.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(work.output(1), other).unwrap();
+    refused("it was written after the manifest and has another SHA-256");
     fs::write(work.output(1), whole).unwrap();
     for command in fill_commands("-i out") {
         run_vis(work.folder(), &command);
     }
+}
+
+#[test]
+fn older_raw_files_do_not_replace_a_result_of_a_store() {
+    let work = workspace();
+    make_templates(&work);
+    for command in fill_commands("--data-dir archive") {
+        run_vis(work.folder(), &command);
+    }
+    run_dor(&work, "demo raw other --case 112-04 --shape 8x9x3 --months 3 --seed 2");
+    let raw = work.archive().strip_prefix(work.path("archive")).unwrap().to_owned();
+    for file in fs::read_dir(work.path("other/archive").join(raw)).unwrap() {
+        set_age(&file.unwrap().path(), 0);
+    }
+    let before = work.tree("");
+    // With missing months, store 3 has fill alone, which is the same result.
+    let [one, maps, _] = fill_commands("--data-dir other/archive");
+    for command in [one, maps] {
+        let error = fails(&mut vis_command(work.folder(), &command), 78);
+        assert!(error.contains("an older one with other content"), "{error}");
+        assert_same(&before, &work.tree(""));
+    }
+    for command in fill_commands("--data-dir other/archive --force") {
+        run_vis(work.folder(), &command);
+    }
+}
+
+#[test]
+fn a_case_of_another_model_grid_does_not_replace_a_result_nor_stand_beside_it() {
+    let work = workspace();
+    for case in ["112-04", "113-04"] {
+        run_dor(&work, &format!("demo raw other --case {case} --shape 9x10x3 --months 3"));
+    }
+    make_templates(&work);
+    let fill = |input: &str| {
+        let of = format!("--allow-missing --data-dir {input}");
+        [
+            format!("populate-store1 -o s1 {of}"),
+            format!("populate-store3 -o s3 {of} --centers centers.csv"),
+        ]
+    };
+    for command in fill("archive -p 112 -m 4") {
+        run_vis(work.folder(), &command);
+    }
+    let before = work.tree("");
+    for (case, words) in
+        [("112", "was made with other settings"), ("113", "case 112-04 of the same store")]
+    {
+        for command in fill(&format!("other/archive -p {case} -m 4")) {
+            let error = fails(&mut vis_command(work.folder(), &command), 78);
+            assert!(error.contains(words) && error.contains("model grid"), "{error}");
+            assert!(error.contains("8 x 9 points"), "{error}");
+        }
+    }
+    assert_same(&before, &work.tree(""));
 }
 
 #[test]

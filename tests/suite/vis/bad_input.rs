@@ -310,6 +310,58 @@ fn infinite_or_missing_fluxes_are_refused() {
 }
 
 #[test]
+fn months_that_contradict_each_other_are_refused() {
+    let work = workspace();
+    let populate = [
+        format!("populate-store1 -o s1 {CASE}"),
+        format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv"),
+        format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc"),
+    ];
+    let original = fs::read(work.raw(1)).unwrap();
+    let change = |variables: &[&str], change: &dyn Fn(&mut Vec<f32>)| {
+        fs::write(work.raw(1), &original).unwrap();
+        let mut file = netcdf::append(work.raw(1)).unwrap();
+        for name in variables {
+            let mut variable = file.variable_mut(name).unwrap();
+            let mut values = variable.get_values::<f32, _>(..).unwrap();
+            change(&mut values);
+            variable.put_values(&values, ..).unwrap();
+        }
+    };
+    let refused = |stores: &[&String], words: &[&str]| {
+        for command in stores {
+            let error = fails(&mut vis_command(work.folder(), command), BAD_DATA);
+            assert!(words.iter().all(|word| error.contains(word)), "{command}: {error}");
+        }
+        for store in ["s1", "s2", "s3"] {
+            assert!(!work.path(&format!("{store}/.cases/112-04.json")).exists());
+        }
+    };
+    let [one, three, maps] = &populate;
+    // Half of the ocean has no values in one month, as in a file that was not written to its end.
+    let half = |values: &mut Vec<f32>| {
+        let half = values.len() / 2;
+        values[half..].fill(f32::NAN);
+    };
+    change(&["FG_CO2", "FG_ALT_CO2"], &half);
+    refused(&[one, three, maps], &["values in FG_CO2", "are missing in one of them", "0347-0"]);
+    change(&["FG_ALT_CO2"], &half);
+    refused(&[one, three, maps], &["FG_ALT_CO2"]);
+    change(&["DIC"], &|values| values.fill(f32::NAN));
+    refused(&[maps], &["no value in DIC"]);
+    change(&["dz"], &|values| values.iter_mut().for_each(|value| *value *= 3.0));
+    refused(&[maps], &["another thickness of layers (dz) than"]);
+    // Areas are read from the first file.
+    fs::write(work.raw(1), &original).unwrap();
+    let mut file = netcdf::append(work.raw(0)).unwrap();
+    let mut area = file.variable_mut("TAREA").unwrap();
+    let len = area.len();
+    area.put_values(&vec![f64::NAN; len / 2], (..4, ..)).unwrap();
+    drop(file);
+    refused(&[one, three], &["no value in TAREA at points with a value in FG_CO2"]);
+}
+
+#[test]
 fn a_truncated_raw_file_does_not_replace_a_filled_case() {
     let work = workspace();
     let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");

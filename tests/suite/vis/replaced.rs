@@ -195,8 +195,8 @@ fn publish_never_replaces_research_grade_files_by_worse_ones() {
     let bare = ["112-04", "-d", "archive", "-o", "bare", "--allow-missing"];
     work.process_case(&bare).assert().success();
     assert_refused(&work, "bare", ("out", ""), &[], "the full grid");
-    assert_refused(&work, "bare/112", ("out/112", ""), &[], "the full grid");
-    assert_refused(&work, "bare/112/04", ("out/112/04", ""), &[], "the full grid");
+    assert_refused(&work, "bare/112", ("out", "/112"), &[], "the full grid");
+    assert_refused(&work, "bare/112/04", ("out", "/112/04"), &[], "the full grid");
     for left_out in [["--include", "**/*.nc"], ["--exclude", "**/manifest.json"]] {
         assert_refused(&work, "bare", ("out", ""), &left_out, "the full grid");
     }
@@ -205,21 +205,21 @@ fn publish_never_replaces_research_grade_files_by_worse_ones() {
     assert_refused(
         &work,
         "plain/112/04",
-        ("out/112/04", ""),
+        ("out", "/112/04"),
         &[],
         "a case manifest, which the source lacks",
     );
     assert_refused(
         &work,
         "plain/112",
-        ("out/112", ""),
+        ("out", "/112"),
         &[],
         "a case manifest, which the source lacks",
     );
     copy(&work, "out", "plain_too");
     fs::remove_file(work.path("plain_too/112/04/manifest.json")).unwrap();
     let unknown = "other bytes in 3 object(s) that no publish has sent";
-    assert_refused(&work, "plain/112/04", ("plain_too/112/04", ""), &[], unknown);
+    assert_refused(&work, "plain/112/04", ("plain_too", "/112/04"), &[], unknown);
     fs::rename(work.raw(2), work.path("away.nc")).unwrap();
     let less = ["112-04", "-d", "archive", "-o", "less", "--allow-missing", "--grid", "grid.nc"];
     work.process_case(&less).assert().success();
@@ -252,37 +252,42 @@ fn publish_never_replaces_research_grade_files_by_worse_ones() {
 fn results_are_never_made_inside_other_results() {
     let work = filled(3);
     work.convert();
+    let raw = work.raw(0).parent().unwrap().display().to_string();
+    std::os::unix::fs::symlink(&raw, work.path("link")).unwrap();
+    copy(&work, "archive", "second");
+    run_vis(work.folder(), "finalize s1");
+    let plan = |at: &str| {
+        let words = "plan -d archive --products store1 --store1 s1 --allow-missing -o";
+        let mut plan = dor(work.folder());
+        plan.args(words.split(' ')).arg(format!("{at}/plan.json"));
+        plan
+    };
+    plan(".").assert().success();
     let before = work.tree("");
+    let refused = |command: &mut assert_cmd::Command, words: &str| {
+        let error = fails(command, 78);
+        assert!(error.contains(words), "{command:?}: {error}");
+    };
     for place in ["s2/inner", "s2/0/s1", "out/112/04/s1"] {
-        let error = fails(
-            &mut vis_command(work.folder(), &format!("create-template-store1 -o {place}")),
-            78,
-        );
-        assert!(error.contains("holds results of its own"), "{place}: {error}");
+        let create = format!("create-template-store1 -o {place}");
+        refused(&mut vis_command(work.folder(), &create), "holds results of its own");
     }
     for place in ["s1/inner", "out/112/04/inner"] {
         for verb in [&["demo"][..], &["demo", "raw"]] {
-            let error = fails(dor(work.folder()).args(verb).arg(place), 78);
-            assert!(error.contains("holds results of its own"), "{place}: {error}");
+            refused(dor(work.folder()).args(verb).arg(place), "holds results of its own");
         }
     }
-    let raw = work.raw(0).parent().unwrap().display().to_string();
-    for place in ["s1", "out/112/04", &raw] {
+    for place in ["s1", "out/112/04", &raw, "link", "archive"] {
         let plot = format!("plot s1 --series -p 112 -m 4 -o {place}/curve.png");
-        let error = fails(&mut vis_command(work.folder(), &plot), 78);
-        assert!(error.contains("which holds results"), "{place}: {error}");
+        refused(&mut vis_command(work.folder(), &plot), "which holds data");
+        refused(&mut plan(place), "which holds data");
+        let script = ["slurm", "script", "--plan", "plan.json", "--nodes", "1", "-o", place];
+        refused(dor(work.folder()).args(script), "which holds data");
     }
-    for place in ["s1", "out/112/04", "archive"] {
-        let mut plan = dor(work.folder());
-        let words = "plan -d archive --products store1 --store1 s1 --allow-missing -o";
-        let error = fails(plan.args(words.split(' ')).arg(format!("{place}/plan.json")), 78);
-        assert!(error.contains("which holds data"), "{place}: {error}");
-    }
-    for place in ["s2", "s1/inner", "out/112/04", "out/112"] {
+    for place in ["s2", "s1/inner", "out/112/04", "out/112", "second", &raw] {
         for dry in [&["--dry-run"][..], &[]] {
             let mut process = work.process_case(&["112-04", "-d", "archive", "--allow-missing"]);
-            let error = fails(process.args(["-o", place]).args(dry), 78);
-            assert!(error.contains("holds results of its own"), "{place}: {error}");
+            refused(process.args(["-o", place]).args(dry), "");
         }
     }
     assert_same(&before, &work.tree(""));
