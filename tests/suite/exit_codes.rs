@@ -65,7 +65,7 @@ fn every_code_but_that_of_a_stop_comes_from_two_commands() {
         (Exit::BadData, "research-data process-case 5-01 -d archive -o results"),
         (Exit::BadData, "plan -o p2 -d archive --output-dir results --products research -p 5"),
         (Exit::Usage, "run --plan plan.json --shards 2"),
-        (Exit::Usage, "slurm script --plan plan.json --nodes 2 -o store"),
+        (Exit::Configuration, "slurm script --plan plan.json --nodes 2 -o store"),
         (Exit::Configuration, "run"),
         (Exit::Configuration, "run --plan plan.json --case 113-04"),
         (Exit::Configuration, "run --plan plan.json -p 200-299 --dry-run"),
