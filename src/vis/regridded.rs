@@ -49,17 +49,26 @@ impl MonthFields<'_> {
         let points = self.shape.0 * self.shape.1;
         let field = |name: &'static str| {
             let values = self.file.field(name, self.shape, self.grid)?;
-            self.common.check_field(name, values.count(), self.file.file.url())?;
-            Ok::<_, VisError>(values)
+            let count = values.count();
+            self.common.check_field(name, count, self.file.file.url())?;
+            Ok::<_, VisError>((values, count))
+        };
+        // The fields of the experiment and of the control.
+        let fields = |variable: MapVariable| {
+            let names = variable.fields();
+            let ((experiment, own), (control, other)) = (field(names.0)?, field(names.1)?);
+            match own == other {
+                true => Ok((experiment, control)),
+                false => Err(self.unlike(names, (own, other))),
+            }
         };
         let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
         let mut carbon: Option<(FieldValues, FieldValues)> = None;
         for &variable in variables {
-            let (experiment, control) = variable.fields();
             let is_carbon = matches!(variable, MapVariable::DicSurf | MapVariable::Dic);
             if is_carbon && carbon.is_none() {
-                carbon = Some((field(experiment)?, field(control)?));
+                carbon = Some(fields(variable)?);
             }
             let (delta, experimental) = match (&carbon, variable) {
                 (Some((experiment, control)), MapVariable::Dic) => {
@@ -68,6 +77,8 @@ impl MonthFields<'_> {
                     // therefore uses the month before.
                     fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
+                    let count = height.iter().filter(|value| !value.is_nan()).count();
+                    self.common.check_field("SSH", count, ssh.url())?;
                     self.file.file.check_value_count("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
                     self.check_thickness(&thickness)?;
@@ -79,7 +90,10 @@ impl MonthFields<'_> {
                 (Some((experiment, control)), MapVariable::DicSurf) => {
                     difference(experiment, control, points)
                 }
-                _ => difference(&field(experiment)?, &field(control)?, points),
+                _ => {
+                    let (experiment, control) = fields(variable)?;
+                    difference(&experiment, &control, points)
+                }
             };
             for (maps, weights) in maps.iter_mut().zip(self.weights) {
                 for values in [&delta, &experimental] {
@@ -109,6 +123,16 @@ impl MonthFields<'_> {
             return Err(self.file.infinite(&format!("the fields of {}", variable.name())));
         }
         Ok(map)
+    }
+
+    /// The error for fields of the experiment and the control with different numbers of values.
+    fn unlike(&self, names: (&str, &str), counts: (usize, usize)) -> VisError {
+        let url = self.file.file.url().to_owned();
+        let problem = format!(
+            "has {} values in {} and {} in {}: a point with a value in one of them has one in the other",
+            counts.0, names.0, counts.1, names.1
+        );
+        VisError::Mismatch { url, problem }
     }
 
     /// Checks that layers have a positive thickness.

@@ -285,7 +285,7 @@ fn a_case_without_intervention_or_with_infinite_ph_is_refused() {
     let populate = format!("populate-store1 -o s1 {CASE}");
     assert_refused(&work, &populate, BAD_DATA, &["no efficiency", "DIC_FLUX"]);
     let mut file = netcdf::append(&path).unwrap();
-    file.variable_mut("PH").unwrap().put_values(&[f32::INFINITY; 72], ..).unwrap();
+    file.variable_mut("PH").unwrap().put_value(f32::INFINITY, [0, 4, 4]).unwrap();
     drop(file);
     let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
     let error = fails(&mut vis_command(work.folder(), &populate), BAD_DATA);
@@ -347,6 +347,18 @@ fn months_that_contradict_each_other_are_refused() {
     refused(&[one, three, maps], &["values in FG_CO2", "are missing in one of them", "0347-0"]);
     change(&["FG_ALT_CO2"], &half);
     refused(&[one, three, maps], &["FG_ALT_CO2"]);
+    fs::write(work.raw(1), &original).unwrap();
+    let ssh = fs::read(work.path("ssh.nc")).unwrap();
+    let mut file = netcdf::append(work.path("ssh.nc")).unwrap();
+    let mut heights = file.variable_mut("SSH").unwrap();
+    // May of year 347; the series begins in January of year 306.
+    let may = 41 * 12 + 4;
+    let mut values = heights.get_values::<f32, _>((may, .., ..)).unwrap();
+    half(&mut values);
+    heights.put_values(&values, (may, .., ..)).unwrap();
+    drop(file);
+    refused(&[maps], &["values in SSH", "are missing in one of them"]);
+    fs::write(work.path("ssh.nc"), ssh).unwrap();
     change(&["DIC"], &|values| values.fill(f32::NAN));
     refused(&[maps], &["no value in DIC"]);
     change(&["dz"], &|values| values.iter_mut().for_each(|value| *value *= 3.0));
