@@ -17,7 +17,7 @@ use crate::model::{Checksums, ErrorKind, WithErrorKind, hex};
 use crate::store::{ObjectMeta, PutMode, PutOptions, Store, StoreError};
 
 pub use difference::{SettingDifference, first_digits};
-pub use enclosing::enclosing_results;
+pub use enclosing::{enclosing_raw_history, enclosing_results};
 pub use summary::{CaseValues, Loss, ManifestObject, ManifestSummary, values_sha256};
 
 /// Name of the record of a complete case, in the folder of its files.

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{CampaignPlan, PlannedCase, Product, ProductError};
 use crate::case_manifest::{
-    CASE_MANIFEST, CaseManifest, CaseManifestError, InputRecord, InputState,
+    CASE_MANIFEST, CaseManifest, CaseManifestError, InputRecord, InputState, SettingDifference,
 };
 use crate::model::Case;
 use crate::research::plan::raw_folder;
@@ -63,6 +63,12 @@ pub enum Problem {
     /// The raw file at this URL has changed.
     #[error("{0} has other bytes than recorded; dor run makes the product again")]
     Input(String),
+    /// The raw file at this URL is an older version than the recorded one.
+    #[error(
+        "{0} is older than the file that it was made of, and has other bytes; restore that file, or make the \
+         product of the older one: dor run --force"
+    )]
+    OlderInput(String),
     /// The raw file at this URL has another time than recorded, and no checksum of it is recorded.
     #[error(
         "{0} has another time than recorded, and no recorded checksum; dor run makes the product again"
@@ -77,9 +83,8 @@ impl Problem {
     /// Whether a run without `--force` refuses to make the product again.
     pub fn needs_force(&self) -> bool {
         match self {
-            Self::Damaged(_) | Self::Store(_) | Self::Rules | Self::Source(_) | Self::Given(_) => {
-                true
-            }
+            Self::Damaged(_) | Self::Store(_) | Self::Rules | Self::Source(_) => true,
+            Self::Given(_) | Self::OlderInput(_) => true,
             Self::Files { found, planned } => found.0 > planned.0,
             Self::Absent | Self::NoGrid => false,
             Self::Input(_) | Self::InputTime(_) | Self::Output(_) => false,
@@ -98,6 +103,7 @@ impl Problem {
             Self::Given(_) => "made with another input than the plan's",
             Self::NoGrid => "made without the plan's grid",
             Self::Input(_) => "a raw file has changed",
+            Self::OlderInput(_) => "a raw file is older than recorded",
             Self::InputTime(_) => "a raw file has another time, and no recorded checksum",
             Self::Output(_) => "a research-grade file differs from its case manifest",
         }
@@ -306,7 +312,12 @@ async fn changed_input(
         let url = || raw.location().join(&input.key).to_string();
         match input.compare(raw, info).await? {
             InputState::Same | InputState::Touched => unchanged.push(input.clone()),
-            InputState::Changed => return Ok(Some(Problem::Input(url()))),
+            InputState::Changed => {
+                return Ok(Some(match SettingDifference::of_older_input(input, info) {
+                    Some(_) => Problem::OlderInput(url()),
+                    None => Problem::Input(url()),
+                }));
+            }
             InputState::Unknown => return Ok(Some(Problem::InputTime(url()))),
         }
     }

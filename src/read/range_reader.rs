@@ -262,11 +262,11 @@ impl FieldValues {
         }
     }
 
-    /// Number of values that are not NaN.
-    pub fn count(&self) -> usize {
+    /// Whether there is a value, not NaN, at an index.
+    pub fn has_value(&self, at: usize) -> bool {
         match self {
-            Self::Single(values) => values.iter().filter(|value| !value.is_nan()).count(),
-            Self::Double(values) => values.iter().filter(|value| !value.is_nan()).count(),
+            Self::Single(values) => values.get(at).is_some_and(|value| !value.is_nan()),
+            Self::Double(values) => values.get(at).is_some_and(|value| !value.is_nan()),
         }
     }
 

@@ -171,6 +171,13 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// The error of a result at `url` that differs in one setting.
+    pub fn of_setting(case: Case, url: String, difference: SettingDifference) -> Self {
+        Self::Settings { case, url, differences: vec![difference] }
+    }
+}
+
 impl WithErrorKind for PlanError {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -198,8 +198,9 @@ pub async fn check_inputs(
         let object = context.raw.object_known(&input.key, input.clone());
         let source = context.reader.source(object, &context.stop);
         let (case, grid) = (plan.case, context.grid.clone());
-        // The points of one file suffice to compare the grid file.
-        let with_points = plan.steps.first().is_some_and(|first| first.month == month);
+        // The points of one file suffice to compare the grid file, unless a finished case is replaced.
+        let is_first = plan.steps.first().is_some_and(|first| first.month == month);
+        let with_points = is_first || plan.has_manifest;
         let points_memory =
             grid.as_ref().filter(|_| with_points).map_or(0, |g| 64 * g.tlat.len() as u64);
         let _memory = context.pool.memory(CHECK_MEMORY + points_memory).await?;
@@ -252,7 +253,7 @@ pub async fn check_inputs(
     if let Some(difference) = shapes.and_then(|(was, is)| SettingDifference::of_shape(was, is)) {
         let folder = context.out.location().join(&layout::folder(plan.case));
         let (case, url) = (plan.case, folder.join(CASE_MANIFEST).to_string());
-        return Err(PlanError::Settings { case, url, differences: vec![difference] }.into());
+        return Err(PlanError::of_setting(case, url, difference).into());
     }
     Ok(CheckedInputs { memory, grid_shape })
 }

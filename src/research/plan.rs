@@ -177,8 +177,7 @@ pub async fn plan(
                     && let Some(difference) = SettingDifference::of_older_input(&file.input, &input)
                 {
                     let url = out.location().join(&layout::folder(case)).to_string();
-                    let differences = vec![difference];
-                    return Err(PlanError::Settings { case, url, differences });
+                    return Err(PlanError::of_setting(case, url, difference));
                 }
                 compared
             }

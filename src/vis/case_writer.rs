@@ -114,9 +114,8 @@ impl CaseInProgress {
     pub async fn start(&self) -> Result<(), VisError> {
         let start = async || {
             if let Some(older) = &self.older {
-                let (case, differences) = (self.case, vec![older.clone()]);
-                let url = CaseRecord::url(self.store(), case);
-                return Err(PlanError::Settings { case, url, differences }.into());
+                let url = CaseRecord::url(self.store(), self.case);
+                return Err(PlanError::of_setting(self.case, url, older.clone()).into());
             }
             self.destination.write_recipe().await?;
             let (store, case) = (self.store(), self.case);

@@ -199,8 +199,7 @@ pub async fn compare(
         if state == InputState::Changed
             && let Some(difference) = SettingDifference::of_older_input(recorded, info)
         {
-            let (url, differences) = (url.clone(), vec![difference]);
-            return Err(PlanError::Settings { case, url, differences }.into());
+            return Err(PlanError::of_setting(case, url.clone(), difference).into());
         }
         Ok::<_, VisError>((state, with_checksum()))
     };

@@ -123,11 +123,8 @@ impl MonthFile {
         grid: GridShape,
         grid_name: &str,
     ) -> Result<FieldValues, VisError> {
-        if let Some(found) = self.shape(name) {
-            self.fits(found, grid, grid_name)?;
-        }
+        self.check_field(name, grid, grid_name)?;
         let points = grid.0 * grid.1;
-        self.file.check_value_count(name, points.saturating_mul(MAX_LAYERS))?;
         let field = self.file.field(name)?;
         match field.len() {
             found if found < points => {
@@ -136,6 +133,26 @@ impl MonthFile {
             }
             _ => Ok(field),
         }
+    }
+
+    /// Checks the shape and the attributes of a field, without reading its values. `grid_name` is the name of the
+    /// grid for messages.
+    ///
+    /// # Errors
+    /// As for [`Self::field`].
+    pub fn check_field(
+        &self,
+        name: &str,
+        grid: GridShape,
+        grid_name: &str,
+    ) -> Result<(), VisError> {
+        if let Some(found) = self.shape(name) {
+            self.fits(found, grid, grid_name)?;
+        }
+        let points = grid.0 * grid.1;
+        self.file.check_value_count(name, points.saturating_mul(MAX_LAYERS))?;
+        self.file.decoding(name)?;
+        Ok(())
     }
 
     /// Rows and columns of a variable: (0, 0) for one of fewer than two dimensions, `None` without it.

@@ -3,11 +3,12 @@
 use futures::{Stream, TryStreamExt};
 
 use super::VisError;
-use super::common_fields::CommonFields;
+use super::common_fields::{CommonFields, Fingerprint, check_pair};
 use super::month::{GridShape, MAX_LAYERS, MonthFile, columns, difference, fits};
 use crate::model::YearMonth;
 use crate::model::atlas::{FILL, MapVariable, YEARS};
 use crate::read::FieldValues;
+use crate::read::grid::MOST_POINTS;
 use crate::read::ssh::SeaSurfaceHeight;
 use crate::regrid::Weights;
 
@@ -47,20 +48,21 @@ impl MonthFields<'_> {
         month: YearMonth,
     ) -> Result<RegriddedMonth, VisError> {
         let points = self.shape.0 * self.shape.1;
+        let url = self.file.file.url();
+        self.check_same_points()?;
         let field = |name: &'static str| {
             let values = self.file.field(name, self.shape, self.grid)?;
-            let count = values.count();
-            self.common.check_field(name, count, self.file.file.url())?;
-            Ok::<_, VisError>((values, count))
+            let positions =
+                Fingerprint::of_positions((0..values.len()).map(|at| !values.has_value(at)));
+            self.common.check_field(name, positions, url)?;
+            Ok::<_, VisError>((values, positions))
         };
         // The fields of the experiment and of the control.
         let fields = |variable: MapVariable| {
             let names = variable.fields();
             let ((experiment, own), (control, other)) = (field(names.0)?, field(names.1)?);
-            match own == other {
-                true => Ok((experiment, control)),
-                false => Err(self.unlike(names, (own, other))),
-            }
+            check_pair(names, [own, other], url)?;
+            Ok::<_, VisError>((experiment, control))
         };
         let mut layers = None;
         let mut maps: Vec<Vec<Vec<f32>>> = vec![Vec::new(); self.weights.len()];
@@ -77,12 +79,16 @@ impl MonthFields<'_> {
                     // therefore uses the month before.
                     fits(ssh.url(), ssh.shape(), self.shape, self.grid)?;
                     let height = ssh.month(if self.compat { month.plus(-1) } else { month })?;
-                    let count = height.iter().filter(|value| !value.is_nan()).count();
-                    self.common.check_field("SSH", count, ssh.url())?;
+                    let has_both = |at: usize| !experiment.has_value(at) || !height[at].is_nan();
+                    if !(0..points.min(height.len())).all(has_both) {
+                        let problem =
+                            format!("has no sea surface height of {month} at points of the ocean");
+                        return Err(VisError::Mismatch { url: ssh.url().to_owned(), problem });
+                    }
                     self.file.file.check_value_count("dz", MAX_LAYERS)?;
                     let thickness = self.file.file.values("dz")?;
                     self.check_thickness(&thickness)?;
-                    self.common.check_thickness(&thickness, self.file.file.url())?;
+                    self.common.check_grid_values("dz", &thickness, url)?;
                     self.check_layers(experiment.len() / points.max(1), thickness.len())?;
                     layers = Some(thickness.len());
                     columns(experiment, control, &thickness, &height)
@@ -125,14 +131,14 @@ impl MonthFields<'_> {
         Ok(map)
     }
 
-    /// The error for fields of the experiment and the control with different numbers of values.
-    fn unlike(&self, names: (&str, &str), counts: (usize, usize)) -> VisError {
-        let url = self.file.file.url().to_owned();
-        let problem = format!(
-            "has {} values in {} and {} in {}: a point with a value in one of them has one in the other",
-            counts.0, names.0, counts.1, names.1
-        );
-        VisError::Mismatch { url, problem }
+    /// Checks that the file has the same T points as the other files of the case.
+    fn check_same_points(&self) -> Result<(), VisError> {
+        let file = &self.file.file;
+        for name in ["TLAT", "TLONG"].into_iter().filter(|n| file.header().variable(n).is_some()) {
+            file.check_value_count(name, MOST_POINTS)?;
+            self.common.check_grid_values(name, &file.values(name)?, file.url())?;
+        }
+        Ok(())
     }
 
     /// Checks that layers have a positive thickness.

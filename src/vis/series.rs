@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::common_fields::CommonFields;
+use super::common_fields::{CommonFields, Fingerprint, check_pair};
 use super::create::OpenStore;
 use super::earlier::{
     Comparison, CurrentInputs, compare, refuse_taken, refuse_unlike_others, renew,
@@ -98,10 +98,12 @@ pub async fn read(
         uptakes: vec![None; MONTHS],
         ..CaseSeries::default()
     };
-    let Some((_, month, info)) = files.iter().next() else { return Ok(series) };
+    let (Some(first), Some(last)) = (files.iter().next(), files.iter().last()) else {
+        return Ok(series);
+    };
     let case = files.case;
     let _in_progress = FilesInProgress::begin(&*context.progress, files.len(), files.size());
-    let (shared, fetched) = {
+    let read_shared = async |(_, month, info): (usize, YearMonth, &ObjectMeta)| {
         let (source, requested) = (files.source(info, context), requested.clone());
         let common = files.common.clone();
         let permit = context.pool.acquire(MEMORY).await?;
@@ -110,9 +112,12 @@ pub async fn read(
             let shared = CaseInputs::new(&file, &requested, common)?;
             Ok((shared, file.file.fetched()))
         };
-        Pool::run(&permit, work).await??
+        Pool::run(&permit, work).await?
     };
+    let (shared, fetched) = read_shared(first).await?;
     series.fetched += fetched;
+    // All months are computed with the grid of the first file, so another file must have the same one.
+    series.fetched += read_shared(last).await?.1;
     series.grid_shape = Some(shared.shape.into());
     let memory = MEMORY.max(BYTES_OF_POINT * shared.area.len() as u64);
     let shared = Arc::new(shared);
@@ -147,9 +152,11 @@ impl CaseInputs {
         requested: &RequestedSeries,
         common: Arc<CommonFields>,
     ) -> Result<Self, VisError> {
-        let points = |name: &str| {
+        let points = |name: &'static str| -> Result<_, VisError> {
             file.file.check_value_count(name, MOST_POINTS)?;
-            file.file.values(name)
+            let values = file.file.values(name)?;
+            common.check_grid_values(name, &values, file.file.url())?;
+            Ok(values)
         };
         let area = points("TAREA")?;
         let shape = file.shape("TAREA").unwrap_or_default();
@@ -159,7 +166,13 @@ impl CaseInputs {
             Some(UptakeOptions { center, grid, recipe }) => {
                 let file_grid = match grid {
                     Some(_) => None,
-                    None => Some(file.grid("TLAT", "TLONG")?),
+                    None => {
+                        let grid = file.grid("TLAT", "TLONG")?;
+                        let url = file.file.url();
+                        common.check_grid_values("TLAT", &grid.tlat, url)?;
+                        common.check_grid_values("TLONG", &grid.tlong, url)?;
+                        Some(grid)
+                    }
                 };
                 let grid = grid.as_deref().or(file_grid.as_ref());
                 let Some(grid) = grid else { return Err(Stopped.into()) };
@@ -181,19 +194,15 @@ impl CaseInputs {
             }
         };
         let (experiment, control) = (field("FG_CO2")?, field("FG_ALT_CO2")?);
-        for (name, values) in [("FG_CO2", &experiment), ("FG_ALT_CO2", &control)] {
-            let count = values.iter().filter(|value| !value.is_nan()).count();
-            self.common.check_field(name, count, url)?;
-        }
-        let mut points = experiment.iter().zip(&control).zip(&self.area);
-        let mismatch = |problem: &str| {
-            Err(VisError::Mismatch { url: url.to_owned(), problem: problem.to_owned() })
-        };
-        if points.clone().any(|((a, b), _)| a.is_nan() != b.is_nan()) {
-            return mismatch("has a value in only one of FG_CO2 and FG_ALT_CO2 at some points");
-        }
-        if points.any(|((a, _), area)| !a.is_nan() && area.is_nan()) {
-            return mismatch("has no value in TAREA at points with a value in FG_CO2");
+        let positions =
+            |values: &[f64]| Fingerprint::of_positions(values.iter().map(|v| v.is_nan()));
+        let [own, other] = [positions(&experiment), positions(&control)];
+        self.common.check_field("FG_CO2", own, url)?;
+        self.common.check_field("FG_ALT_CO2", other, url)?;
+        check_pair(("FG_CO2", "FG_ALT_CO2"), [own, other], url)?;
+        if experiment.iter().zip(&self.area).any(|(flux, area)| !flux.is_nan() && area.is_nan()) {
+            let problem = "has no value in TAREA at points with a value in FG_CO2".to_owned();
+            return Err(VisError::Mismatch { url: url.to_owned(), problem });
         }
         let exchange = match self.efficiency {
             false => None,
@@ -346,9 +355,8 @@ impl<'a> CaseSlot<'a> {
         }
         let before = self.earlier.is_some_and(|earlier| earlier.values == values);
         if let Some(difference) = self.older.filter(|_| !before) {
-            let (case, differences) = (self.case, vec![difference]);
-            let url = CaseRecord::url(&self.destination.store, case);
-            return Err(PlanError::Settings { case, url, differences }.into());
+            let url = CaseRecord::url(&self.destination.store, self.case);
+            return Err(PlanError::of_setting(self.case, url, difference).into());
         }
         self.destination.write_recipe().await?;
         self.record.values = values;
@@ -370,8 +378,8 @@ impl<'a> CaseSlot<'a> {
         match shapes.and_then(|(was, is)| SettingDifference::of_shape(was, is)) {
             None => Ok(()),
             Some(difference) => {
-                let (url, differences) = (CaseRecord::url(store, case), vec![difference]);
-                Err(PlanError::Settings { case, url, differences }.into())
+                let url = CaseRecord::url(store, case);
+                Err(PlanError::of_setting(case, url, difference).into())
             }
         }
     }

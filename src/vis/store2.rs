@@ -296,7 +296,8 @@ impl MapContext<'_> {
             .buffered(self.context.pool.workers() + 1)
     }
 
-    /// Opens every file of a case, and checks that the series of sea surface height has its months.
+    /// Opens every file of a case and checks its variables, and that the series of sea surface height has its
+    /// months.
     async fn check_readable(&self, files: &CaseFiles) -> Result<(), VisError> {
         let shift = if self.destination.recipe.reference_compat { -1 } else { 0 };
         let check = async |(month, info): (YearMonth, ObjectMeta)| {
@@ -306,8 +307,21 @@ impl MapContext<'_> {
             let source = files.source(&info, self.context);
             let permit = self.context.pool.acquire(CHUNK_MEMORY).await?;
             let case_month = (files.case, month);
-            Pool::run(&permit, move || MonthFile::open(source, case_month).map(drop)).await??;
-            Ok(())
+            let (variables, shape) = (self.pyramid.variables.clone(), self.shape);
+            let grid_name = self.grid_name.clone();
+            let work = move || -> Result<(), VisError> {
+                let file = MonthFile::open(source, case_month)?;
+                for variable in variables {
+                    let (experiment, control) = variable.fields();
+                    file.check_field(experiment, shape, &grid_name)?;
+                    file.check_field(control, shape, &grid_name)?;
+                    if variable == MapVariable::Dic {
+                        file.file.decoding("dz")?;
+                    }
+                }
+                Ok(())
+            };
+            Pool::run(&permit, work).await?
         };
         let all: Vec<_> = files.iter().map(|(_, month, info)| (month, info.clone())).collect();
         stream::iter(all).map(check).buffered(CONCURRENCY).try_collect().await

@@ -127,6 +127,26 @@ fn an_older_version_of_a_raw_file_does_not_replace_its_result() {
 }
 
 #[test]
+fn a_month_on_other_points_leaves_a_case_unchanged_that_gets_a_grid_file() {
+    let work = Workspace::new(3);
+    let without_grid = ["112-04", "-d", "archive", "-o", "out", "--allow-missing"];
+    work.process_case(&without_grid).assert().success();
+    let before = work.tree("out");
+    let original = fs::read(work.raw(2)).unwrap();
+    let mut file = netcdf::append(work.raw(2)).unwrap();
+    let mut variable = file.variable_mut("TLAT").unwrap();
+    let mut values = variable.get_values::<f64, _>(..).unwrap();
+    values.reverse();
+    variable.put_values(&values, ..).unwrap();
+    drop(file);
+    let error = fails(&mut work.process(&[]), 65);
+    assert!(error.contains("0347-06.nc") && error.contains("T point"), "{error}");
+    assert_same(&before, &work.tree("out"));
+    write_dated(&work.raw(2), &original);
+    assert!(run(&work, &[]).contains("3 files converted"));
+}
+
+#[test]
 fn a_month_whose_raw_file_and_result_are_gone_stays_in_the_manifest() {
     let work = Workspace::new(2);
     work.convert();

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{ReplacementCheck, load_arrays};
-use crate::case_manifest::{CASE_MANIFEST, ManifestSummary, PARTIAL_MANIFEST, RESULT_MARKERS};
+use crate::case_manifest::{
+    CASE_MANIFEST, CASES_FOLDER, ManifestSummary, PARTIAL_MANIFEST, RESULT_MARKERS,
+    enclosing_raw_history,
+};
 use crate::encode::zarr::consolidated::HierarchySummary;
 use crate::publish::inventory::read_record;
 use crate::publish::manifest::Manifest;
@@ -15,6 +18,12 @@ impl ReplacementCheck<'_> {
     pub(in crate::publish) async fn refuse_other_kind(&self) -> Result<(), PublishError> {
         if self.changes.send.is_empty() {
             return Ok(());
+        }
+        if self.destination.location().is_local()
+            && let Some(archive) = enclosing_raw_history(self.destination).await
+        {
+            let (url, other) = (self.url(""), archive.to_string());
+            return Err(PublishError::UnrelatedObjects { url, other });
         }
         if let Some(above) = self.destination.parent()
             && let Some(other) = above.enclosing(&RESULT_MARKERS).await
@@ -40,6 +49,10 @@ impl ReplacementCheck<'_> {
         }
         if roots.contains("") {
             return Ok(());
+        }
+        if self.inventory.entries.iter().any(|entry| entry.key.starts_with(CASES_FOLDER)) {
+            // The cases of a store that is sent before its metadata.
+            self.refuse_among("").await?;
         }
         if let Some(found) = self.store_at("").await? {
             // While a store is filled, only objects of single cases are sent, without the metadata.

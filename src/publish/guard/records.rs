@@ -281,9 +281,7 @@ impl ReplacementCheck<'_> {
         }
         Ok(true)
     }
-}
 
-impl ReplacementCheck<'_> {
     /// Whether a publish to the folder of the case, or of its polygon, has sent this result last.
     async fn is_sent_to_a_part(&self, key: &str, result: ETag) -> Result<bool, PublishError> {
         let folders = key.match_indices('/').filter_map(|(end, _)| key.get(..end));

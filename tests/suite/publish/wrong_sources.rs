@@ -6,6 +6,11 @@ use super::super::support::case::{assert_same, set_age};
 use super::super::support::dor::{dor, fails};
 use super::{CONFIGURATION, Fixture, MAPS, for_each_server, json_lines};
 
+/// Runs `dor`, which must succeed.
+fn run(fixture: &Fixture, words: &str) {
+    dor(fixture.work.folder()).args(words.split(' ')).assert().success();
+}
+
 /// Gives all raw files of an archive the same time.
 fn set_age_of_archive(fixture: &Fixture, archive: &str, seconds: u64) {
     let raw = "smyle.cdr-atlas-v0.glb-dor_North_Atlantic_basin_112_1999-04-01_00449.001/ocn/hist";
@@ -17,9 +22,7 @@ fn set_age_of_archive(fixture: &Fixture, archive: &str, seconds: u64) {
 #[test]
 fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
     for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
+        let run = |words: &str| run(fixture, words);
         run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
         for (archive, output) in [("archive", "site"), ("other/archive", "newer")] {
             let to = format!("-d {archive} -o {output}/research --allow-missing");
@@ -67,9 +70,7 @@ fn a_result_that_no_publish_has_sent_is_replaced_only_by_a_better_one() {
 #[test]
 fn an_earlier_result_of_a_deleted_case_or_of_another_grid_is_not_published() {
     for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
+        let run = |words: &str| run(fixture, words);
         let research = |name: &str| fixture.work.path(&format!("{name}/research"));
         run("demo raw later --case 112-04 --shape 8x9x3 --months 1 --seed 2");
         run("demo raw larger --case 112-04 --shape 10x12x3 --months 1");
@@ -177,9 +178,7 @@ fn metadata_is_not_published_without_its_data() {
 #[test]
 fn the_first_publish_of_a_whole_continues_those_of_its_parts() {
     for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
+        let run = |words: &str| run(fixture, words);
         run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
         let convert = "research-data process-case 112-04 --allow-missing";
         for archive in ["archive", "other/archive"] {
@@ -215,9 +214,7 @@ fn the_first_publish_of_a_whole_continues_those_of_its_parts() {
 #[test]
 fn a_result_of_older_versions_of_the_same_raw_files_is_not_published() {
     for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
+        let run = |words: &str| run(fixture, words);
         let convert = |archive: &str, output: &str| {
             let to = format!("-d {archive} -o {output}/research --allow-missing");
             run(&format!("research-data process-case 112-04 {to}"));
@@ -304,9 +301,7 @@ fn a_case_is_not_published_into_the_folder_of_another_case() {
 #[test]
 fn a_newer_result_of_a_published_part_is_published_with_the_whole() {
     for_each_server(|fixture| {
-        let run = |words: &str| {
-            dor(fixture.work.folder()).args(words.split(' ')).assert().success();
-        };
+        let run = |words: &str| run(fixture, words);
         run("demo raw other --case 112-04 --shape 8x9x3 --months 1 --seed 2");
         for (archive, output, time) in [("archive", "research", 0), ("other/archive", "newer", 60)]
         {
@@ -324,6 +319,27 @@ fn a_newer_result_of_a_published_part_is_published_with_the_whole() {
         publish("newer", &root).assert().success();
         let published = fixture.published();
         assert!(fixture.work.tree("newer").iter().all(|(key, bytes)| published[key] == *bytes));
+    });
+}
+
+#[test]
+fn a_store_is_not_published_among_cases_while_it_is_filled() {
+    for_each_server(|fixture| {
+        let run = |words: &str| run(fixture, words);
+        run("research-data process-case 112-04 -d archive -o research --allow-missing");
+        let mut publish = dor(fixture.work.folder());
+        publish.envs(fixture.server.variables());
+        publish.args(["publish", "research", &fixture.destination()]).assert().success();
+        let before = fixture.published();
+        run("vis create-template-store2 -o new.zarr --variables PH -l 1");
+        let mut fill = dor(fixture.work.folder());
+        fill.envs(fixture.server.variables());
+        let words =
+            "vis populate-store2 -o new.zarr -p 112 -m 4 --data-dir archive --allow-missing";
+        fill.args(words.split(' ')).args(["--grid", "grid.nc", "--publish-to"]);
+        let error = fails(fill.arg(fixture.destination()), CONFIGURATION);
+        assert!(error.contains("112, which is no part of"), "{error}");
+        assert_same(&before, &fixture.published());
     });
 }
 

@@ -317,7 +317,7 @@ fn months_that_contradict_each_other_are_refused() {
         format!("populate-store3 -o s3 {CASE} --grid grid.nc --centers centers.csv"),
         format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc"),
     ];
-    let original = fs::read(work.raw(1)).unwrap();
+    let [first, original] = [0, 1].map(|n| fs::read(work.raw(n)).unwrap());
     let change = |variables: &[&str], change: &dyn Fn(&mut Vec<f32>)| {
         fs::write(work.raw(1), &original).unwrap();
         let mut file = netcdf::append(work.raw(1)).unwrap();
@@ -344,7 +344,7 @@ fn months_that_contradict_each_other_are_refused() {
         values[half..].fill(f32::NAN);
     };
     change(&["FG_CO2", "FG_ALT_CO2"], &half);
-    refused(&[one, three, maps], &["values in FG_CO2", "are missing in one of them", "0347-0"]);
+    refused(&[one, three, maps], &["values in FG_CO2", "displaced in one of them", "0347-0"]);
     change(&["FG_ALT_CO2"], &half);
     refused(&[one, three, maps], &["FG_ALT_CO2"]);
     fs::write(work.raw(1), &original).unwrap();
@@ -357,12 +357,12 @@ fn months_that_contradict_each_other_are_refused() {
     half(&mut values);
     heights.put_values(&values, (may, .., ..)).unwrap();
     drop(file);
-    refused(&[maps], &["values in SSH", "are missing in one of them"]);
+    refused(&[maps], &["no sea surface height of 0347-05 at points of the ocean"]);
     fs::write(work.path("ssh.nc"), ssh).unwrap();
     change(&["DIC"], &|values| values.fill(f32::NAN));
     refused(&[maps], &["no value in DIC"]);
     change(&["dz"], &|values| values.iter_mut().for_each(|value| *value *= 3.0));
-    refused(&[maps], &["another thickness of layers (dz) than"]);
+    refused(&[maps], &["other values of dz than"]);
     // Areas are read from the first file.
     fs::write(work.raw(1), &original).unwrap();
     let mut file = netcdf::append(work.raw(0)).unwrap();
@@ -371,6 +371,40 @@ fn months_that_contradict_each_other_are_refused() {
     area.put_values(&vec![f64::NAN; len / 2], (..4, ..)).unwrap();
     drop(file);
     refused(&[one, three], &["no value in TAREA at points with a value in FG_CO2"]);
+    let grid = |n: usize, name: &str, change: &dyn Fn(&mut Vec<f64>)| {
+        fs::write(work.raw(0), &first).unwrap();
+        fs::write(work.raw(1), &original).unwrap();
+        let mut file = netcdf::append(work.raw(n)).unwrap();
+        let mut variable = file.variable_mut(name).unwrap();
+        let mut values = variable.get_values::<f64, _>(..).unwrap();
+        change(&mut values);
+        variable.put_values(&values, ..).unwrap();
+    };
+    grid(0, "TAREA", &|values| values[..36].iter_mut().for_each(|area| *area *= 10.0));
+    refused(&[one, three], &["other values of TAREA than"]);
+    // A month that is stored from north to south.
+    grid(1, "TLAT", &|values| values.reverse());
+    refused(&[maps], &["other values of TLAT than"]);
+    change(&["DIC", "DIC_ALT_CO2"], &|values| values.rotate_right(3));
+    refused(&[maps], &["values in DIC", "at other points"]);
+}
+
+#[test]
+fn a_raw_file_with_unknown_units_does_not_replace_a_filled_case() {
+    let work = workspace();
+    let populate = format!("populate-store2 -o s2 {CASE} --grid grid.nc --ssh ssh.nc");
+    run_vis(work.folder(), &populate);
+    // The first file has other values, so that its maps would be replaced.
+    let mut file = netcdf::append(work.raw(0)).unwrap();
+    file.variable_mut("PH").unwrap().put_value(7.5_f32, [0, 4, 4]).unwrap();
+    drop(file);
+    let mut file = netcdf::append(work.raw(1)).unwrap();
+    file.variable_mut("FG_CO2").unwrap().put_attribute("units", "furlong").unwrap();
+    drop(file);
+    for dry in ["", " --dry-run"] {
+        let words = ["0347-05.nc", "FG_CO2", "furlong"];
+        assert_refused(&work, &format!("{populate}{dry}"), BAD_DATA, &words);
+    }
 }
 
 #[test]
